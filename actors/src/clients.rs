@@ -1,0 +1,346 @@
+//! The directory of clients (*Managing Identities*): rows in the store, written under preconditions, owned by no actor.
+
+use std::collections::BTreeSet;
+
+use snapshots::{
+    AppId, AppendError, Batch, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Epoch, GroupId, Unmet,
+};
+
+use crate::{
+    application::{Application, DomainError},
+    gateway::Gateway,
+    key_queue::Close,
+    storage::StorageError,
+};
+
+/// Why a request about clients was refused. Nothing has changed when one of these is answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// No client of that id is registered in this application.
+    #[error("no client with this id is registered in this application")]
+    UnknownClient,
+    /// Another client has the handle.
+    #[error("another client has this handle")]
+    HandleTaken {
+        /// Who has it.
+        client: ClientId,
+    },
+    /// Something cannot be used; says what.
+    #[error("{0}")]
+    Invalid(String),
+    /// The domain cannot be used.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    /// Something is larger, or there is more of it, than the gateway takes.
+    #[error("{what}: at most {max}")]
+    TooLarge {
+        /// Which part.
+        what: &'static str,
+        /// The limit.
+        max: usize,
+    },
+    /// The client is being changed by others all the time.
+    #[error("the client is being changed by other requests; try again in a moment")]
+    Busy,
+    /// The gateway is stopping.
+    #[error("the gateway is stopping")]
+    Stopping,
+    /// The store failed, or held something that could not be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A client to register (*Identity Registration*).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewClient {
+    /// Its handle.
+    pub handle: ClientHandle,
+    /// Its domain; the gateway's only domain if there is none.
+    pub domain: Option<DomainName>,
+    /// What it can be searched by.
+    pub tags: Vec<String>,
+}
+
+/// A change to a client (*Identity Registration*).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientChange {
+    /// A new handle. Key packages that carry the old one are dropped.
+    pub handle: Option<ClientHandle>,
+    /// Tags to add.
+    pub tags_to_add: Vec<String>,
+    /// Tags to remove; one that is also added stays.
+    pub tags_to_remove: Vec<String>,
+}
+
+/// A search for clients (*Client Discovery*).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientQuery {
+    /// The tag that they have.
+    pub tag: String,
+    /// Their domain, where the application uses domains.
+    pub domain: Option<DomainName>,
+    /// Only clients after this one, in the order of ids.
+    pub after: Option<ClientId>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// What an invited client needs to join (*Joining*).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinInfo {
+    /// Its place in the order of delivery.
+    pub id: DeliveryId,
+    /// The group that the client was added to.
+    pub group: GroupId,
+    /// The epoch that it joins in.
+    pub epoch: Epoch,
+    /// MLSMessage with the Welcome.
+    pub welcome: Vec<u8>,
+    /// `optional<Node> ratchet_tree<V>` of that epoch, if it was asked for.
+    pub ratchet_tree: Option<Vec<u8>>,
+}
+
+/// How often a change is tried again when others change the same client.
+const ATTEMPTS: usize = 16;
+
+impl Gateway {
+    /// Registers a client (*Identity Registration*).
+    ///
+    /// # Errors
+    /// [`ClientError::HandleTaken`], [`ClientError::Domain`], [`ClientError::Invalid`], [`ClientError::TooLarge`], or
+    /// that the gateway cannot write.
+    pub async fn register_client(&self, app: AppId, new: NewClient) -> Result<ClientId, ClientError> {
+        let application = self.client_application(app)?;
+        self.check_handle(&new.handle)?;
+        let tags: BTreeSet<String> = new.tags.into_iter().collect();
+        self.check_tags(&tags)?;
+        let row = ClientRow {
+            client_id: ClientId::random(),
+            handle: new.handle,
+            domain: application.client_domain(new.domain)?,
+            tags,
+            handle_generation: 0,
+            created_at: self.core.clock.now(),
+        };
+        let mut batch = Batch::new();
+        batch.create_client(app, &row);
+        self.write_client(batch).await?;
+        Ok(row.client_id)
+    }
+
+    /// One client (*Identity Retrieval*).
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownClient`], or that the store cannot be read.
+    pub async fn client(&self, app: AppId, client: ClientId) -> Result<ClientRow, ClientError> {
+        let row = self.core.store.view().client(app, client).map_err(StorageError::from)?;
+        row.ok_or(ClientError::UnknownClient)
+    }
+
+    /// Changes a client's handle or tags, all or nothing.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownClient`], [`ClientError::HandleTaken`], a limit, or that the gateway cannot write.
+    pub async fn change_client(
+        &self,
+        app: AppId,
+        client: ClientId,
+        change: ClientChange,
+    ) -> Result<ClientRow, ClientError> {
+        self.client_application(app)?;
+        if let Some(handle) = &change.handle {
+            self.check_handle(handle)?;
+        }
+        for _ in 0..ATTEMPTS {
+            let old = self.client(app, client).await?;
+            let mut new = old.clone();
+            if let Some(handle) = &change.handle
+                && *handle != old.handle
+            {
+                new.handle = handle.clone();
+                new.handle_generation += 1;
+            }
+            for tag in &change.tags_to_remove {
+                new.tags.remove(tag);
+            }
+            new.tags.extend(change.tags_to_add.iter().cloned());
+            self.check_tags(&new.tags)?;
+            if new == old {
+                return Ok(old);
+            }
+            let mut batch = Batch::new();
+            batch.replace_client(app, &old, &new);
+            match self.write_client(batch).await {
+                Ok(()) => return Ok(new),
+                Err(ClientError::Busy) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ClientError::Busy)
+    }
+
+    /// Deletes a client with its queues, assignments, tags and waiting welcomes (*Identity Deletion*).
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownClient`], or that the gateway cannot write.
+    pub async fn delete_client(&self, app: AppId, client: ClientId) -> Result<(), ClientError> {
+        self.client_application(app)?;
+        for _ in 0..ATTEMPTS {
+            let row = self.client(app, client).await?;
+            let queues = self.core.store.view().queues(app, client).map_err(StorageError::from)?;
+            let mut batch = Batch::new();
+            batch.delete_client(app, &row);
+            match self.write_client(batch).await {
+                Ok(()) => {
+                    for queue in queues {
+                        if let Some(awake) = self.core.queues.get(&(app, queue.queue_id)) {
+                            awake.address.do_send(Close);
+                        }
+                    }
+                    return Ok(());
+                }
+                Err(ClientError::Busy) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ClientError::Busy)
+    }
+
+    /// Clients by tag, in the order of their ids (*Client Discovery*).
+    ///
+    /// # Errors
+    /// [`ClientError::Domain`], or that the store cannot be read.
+    pub async fn clients_with_tag(&self, app: AppId, query: ClientQuery) -> Result<Vec<ClientRow>, ClientError> {
+        let application = self.client_application(app)?;
+        let domain = match query.domain {
+            None if application.supports_domains => return Err(DomainError::Required.into()),
+            given => application.client_domain(given)?,
+        };
+        let view = self.core.store.view();
+        self.read(move || {
+            Ok(view.clients_with_tag(app, domain.as_ref(), &query.tag, query.after, query.limit)?)
+        })
+        .await
+    }
+
+    /// The groups whose current tree holds this handle, in the order of their ids.
+    ///
+    /// # Errors
+    /// That the store cannot be read.
+    pub async fn groups_of_client(
+        &self,
+        app: AppId,
+        handle: &ClientHandle,
+        after: Option<GroupId>,
+        limit: usize,
+    ) -> Result<Vec<(GroupId, Epoch)>, ClientError> {
+        let (view, handle) = (self.core.store.view(), handle.clone());
+        self.read(move || Ok(view.groups_of(app, &handle, after, limit)?)).await
+    }
+
+    /// What a client needs to join the groups it was invited to, oldest first (*Joining*). A handle nobody has heard of
+    /// has nothing. Fewer than `limit` may come when they are large; go on after the last id.
+    ///
+    /// # Errors
+    /// That the store cannot be read.
+    pub async fn welcomes(
+        &self,
+        app: AppId,
+        handle: &ClientHandle,
+        after: Option<DeliveryId>,
+        with_ratchet_tree: bool,
+        limit: usize,
+    ) -> Result<Vec<JoinInfo>, ClientError> {
+        let (view, handle) = (self.core.store.view(), handle.clone());
+        let bytes_max = self.core.limits.answer_bytes_max;
+        self.read(move || {
+            let mut infos: Vec<JoinInfo> = Vec::new();
+            let mut bytes = 0;
+            for (id, info) in view.join_infos(app, &handle, after, limit)? {
+                let Some(row) = view.welcome(app, &info.group, info.epoch)? else { continue };
+                let tree = with_ratchet_tree.then(|| row.ratchet_tree.to_vec());
+                bytes += row.welcome.len() + tree.as_ref().map_or(0, Vec::len);
+                if bytes > bytes_max && !infos.is_empty() {
+                    break;
+                }
+                infos.push(JoinInfo {
+                    id,
+                    group: info.group,
+                    epoch: info.epoch,
+                    welcome: row.welcome.to_vec(),
+                    ratchet_tree: tree,
+                });
+            }
+            Ok(infos)
+        })
+        .await
+    }
+
+    /// Acknowledges a welcome: it is never delivered again. One that is gone is acknowledged already.
+    ///
+    /// # Errors
+    /// That the gateway cannot write.
+    pub async fn acknowledge_welcome(
+        &self,
+        app: AppId,
+        handle: &ClientHandle,
+        id: DeliveryId,
+    ) -> Result<(), ClientError> {
+        self.client_application(app)?;
+        self.core.store.acknowledge(app, handle, id).await.map_err(|error| refused(&error))
+    }
+
+    /// Reads what may take a while, away from the threads that answer requests.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, snapshots::ReadError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        let read = tokio::task::spawn_blocking(read).await.map_err(|_| StorageError::Unreadable)?;
+        read.map_err(|error| StorageError::from(error).into())
+    }
+
+    async fn write_client(&self, batch: Batch) -> Result<(), ClientError> {
+        self.core.store.append(batch).await.map(drop).map_err(|error| refused(&error))
+    }
+
+    fn client_application(&self, app: AppId) -> Result<&Application, ClientError> {
+        if self.core.is_stopping() {
+            return Err(ClientError::Stopping);
+        }
+        self.application(app).ok_or_else(|| ClientError::Invalid("there is no such application".into()))
+    }
+
+    fn check_handle(&self, handle: &ClientHandle) -> Result<(), ClientError> {
+        let max = self.core.limits.client_handle_bytes_max;
+        if handle.as_bytes().len() > max {
+            return Err(ClientError::TooLarge { what: "bytes in clientHandle", max });
+        }
+        Ok(())
+    }
+
+    fn check_tags(&self, tags: &BTreeSet<String>) -> Result<(), ClientError> {
+        let (count, bytes) = (self.core.limits.tags_per_client_max, self.core.limits.tag_bytes_max);
+        if tags.len() > count {
+            return Err(ClientError::TooLarge { what: "tags of a client", max: count });
+        }
+        if tags.iter().any(String::is_empty) {
+            return Err(ClientError::Invalid("a tag is empty".into()));
+        }
+        if tags.iter().any(|tag| tag.len() > bytes) {
+            return Err(ClientError::TooLarge { what: "bytes in a tag", max: bytes });
+        }
+        Ok(())
+    }
+}
+
+fn refused(error: &AppendError) -> ClientError {
+    match error {
+        AppendError::Precondition(Unmet::HandleTaken { client }) => ClientError::HandleTaken { client: *client },
+        AppendError::Precondition(Unmet::ClientMissing) => ClientError::UnknownClient,
+        AppendError::Precondition(_) => ClientError::Busy,
+        AppendError::TooLarge { limit, .. } => {
+            ClientError::TooLarge { what: "bytes that the request writes", max: *limit }
+        }
+        AppendError::Closed | AppendError::Storage(_) => StorageError::from_append(error).into(),
+    }
+}

@@ -1,0 +1,133 @@
+//! What all actors share: the store, the applications, the limits, and who is awake.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use actix::{Actor as _, Addr, ArbiterHandle};
+use dashmap::{DashMap, mapref::entry::Entry};
+use snapshots::{AppId, GroupId, GroupRow, KeyQueueId, QueueRow, Store};
+use tokio::sync::watch;
+
+use crate::{
+    application::Application,
+    clock::Clock,
+    group::{GroupActor, GroupOrigin, Published, UsedPackages},
+    key_queue::{Advance, KeyQueueActor},
+    limits::Limits,
+    mls::Crypto,
+    router::{Activity, Awake},
+};
+
+/// An awake group: its actor and what it shows.
+#[derive(Clone)]
+pub(crate) struct AwakeGroup {
+    pub(crate) actor: Awake<GroupActor>,
+    pub(crate) published: watch::Receiver<Published>,
+}
+
+pub(crate) struct Core {
+    pub(crate) store: Store,
+    pub(crate) applications: HashMap<AppId, Application>,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
+    pub(crate) crypto: Crypto,
+    pub(crate) groups: DashMap<(AppId, GroupId), AwakeGroup>,
+    pub(crate) queues: DashMap<(AppId, KeyQueueId), Awake<KeyQueueActor>>,
+    pub(crate) arbiters: Vec<ArbiterHandle>,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) hasher: RandomState,
+}
+
+impl Core {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The arbiter where an actor of this key lives.
+    fn arbiter(&self, key: &impl std::hash::Hash) -> Option<&ArbiterHandle> {
+        let hash = usize::try_from(self.hasher.hash_one(key) >> 33).unwrap_or_default();
+        self.arbiters.get(hash.checked_rem(self.arbiters.len())?)
+    }
+
+    /// The group's actor, woken if it sleeps. The caller has seen the group's row.
+    pub(crate) fn wake_group(
+        self: &Arc<Self>,
+        application: &Application,
+        group: &GroupId,
+        row: &GroupRow,
+    ) -> Option<AwakeGroup> {
+        let key = (application.id, group.clone());
+        if let Some(awake) = self.groups.get(&key) {
+            return Some(awake.clone());
+        }
+        let arbiter = self.arbiter(&key)?.clone();
+        match self.groups.entry(key) {
+            Entry::Occupied(awake) => Some(awake.get().clone()),
+            Entry::Vacant(place) => {
+                let activity = Activity::new(self.limits.waiting_requests_per_actor_max, self.clock.now());
+                let (publish, published) = watch::channel(Published::Loading);
+                let origin = GroupOrigin { app: application.id, group: group.clone(), row: row.clone() };
+                let (core, application) = (Arc::clone(self), application.clone());
+                let actors_activity = Arc::clone(&activity);
+                let address = GroupActor::start_in_arbiter(&arbiter, move |_| {
+                    GroupActor::new(core, application, origin, actors_activity, publish)
+                });
+                let awake = AwakeGroup { actor: Awake { address, activity }, published };
+                place.insert(awake.clone());
+                Some(awake)
+            }
+        }
+    }
+
+    /// Forgets a group's actor, unless another one has taken its place.
+    pub(crate) fn forget_group(&self, app: AppId, group: &GroupId, address: &Addr<GroupActor>) {
+        self.groups.remove_if(&(app, group.clone()), |_, awake| awake.actor.address == *address);
+    }
+
+    /// The key queue's actor, woken if it sleeps. The caller has seen the queue's row.
+    pub(crate) fn wake_key_queue(
+        self: &Arc<Self>,
+        application: &Application,
+        row: &QueueRow,
+    ) -> Option<Awake<KeyQueueActor>> {
+        let key = (application.id, row.queue_id);
+        if let Some(awake) = self.queues.get(&key) {
+            return Some(awake.clone());
+        }
+        let arbiter = self.arbiter(&key)?.clone();
+        match self.queues.entry(key) {
+            Entry::Occupied(awake) => Some(awake.get().clone()),
+            Entry::Vacant(place) => {
+                let activity = Activity::new(self.limits.waiting_requests_per_actor_max, self.clock.now());
+                let (core, app, actors_activity) = (Arc::clone(self), application.id, Arc::clone(&activity));
+                let (client, queue) = (row.client_id, row.queue_id);
+                let address = KeyQueueActor::start_in_arbiter(&arbiter, move |_| {
+                    KeyQueueActor::new(core, app, client, queue, actors_activity)
+                });
+                let awake = Awake { address, activity };
+                place.insert(awake.clone());
+                Some(awake)
+            }
+        }
+    }
+
+    /// Forgets a key queue's actor, unless another one has taken its place.
+    pub(crate) fn forget_key_queue(&self, app: AppId, queue: KeyQueueId, address: &Addr<KeyQueueActor>) {
+        self.queues.remove_if(&(app, queue), |_, awake| awake.address == *address);
+    }
+
+    /// Tells queues that are awake which of their packages were used. A queue that sleeps finds out when it wakes.
+    pub(crate) fn wake_key_queues(&self, app: AppId, used: UsedPackages) {
+        for (queue, reference) in used {
+            if let Some(awake) = self.queues.get(&(app, queue)) {
+                awake.address.do_send(Advance { reference });
+            }
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The actor that owns one group: it takes one upload at a time from staging over disk to memory, so the first valid
+//! commit of an epoch wins without a lock.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+};
+
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message,
+    WrapFuture as _, fut,
+};
+use sha2::{Digest as _, Sha256};
+use snapshots::{AppendError, Appended, Epoch, Unmet};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::{
+    AcceptedCommit, AcceptedProposal, CommitUpload, GroupError, GroupState, GroupView, Outcome, Rules,
+    state::{StagedCommitUpload, StagedProposalUpload},
+    winner_again,
+    writes::{self, GroupOrigin, PackageUse, UsedPackages},
+};
+use crate::{
+    application::Application,
+    core::Core,
+    mls::{Rule, ValueError},
+    router::{Activity, Rest, Rested},
+    storage::StorageError,
+};
+
+/// What a group's actor shows to readers.
+#[derive(Clone, Debug)]
+pub(crate) enum Published {
+    /// The state is being read from disk.
+    Loading,
+    Ready(Arc<GroupView>),
+    Failed(StorageError),
+}
+
+/// Uploads a commit; answered when it is durable, or refused.
+pub(crate) struct UploadCommit {
+    pub(crate) upload: CommitUpload,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+impl Message for UploadCommit {
+    type Result = Result<AcceptedCommit, GroupError>;
+}
+
+/// Uploads a proposal; answered when it is durable, or refused.
+pub(crate) struct UploadProposal {
+    pub(crate) packet: Vec<u8>,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+impl Message for UploadProposal {
+    type Result = Result<AcceptedProposal, GroupError>;
+}
+
+/// Records since the last snapshot after which the actor takes one by itself, so that waking up stays quick.
+const RECORDS_PER_SNAPSHOT: u64 = 512;
+
+/// The owner of one group.
+pub(crate) struct GroupActor {
+    core: Arc<Core>,
+    application: Application,
+    origin: GroupOrigin,
+    activity: Arc<Activity>,
+    published: watch::Sender<Published>,
+    /// `None` until it is read from disk.
+    state: Option<GroupState>,
+    /// The last record that the state has.
+    sequence: u64,
+    /// The last record that a snapshot has, or is about to have.
+    snapshot_sequence: u64,
+}
+
+impl GroupActor {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        application: Application,
+        origin: GroupOrigin,
+        activity: Arc<Activity>,
+        published: watch::Sender<Published>,
+    ) -> Self {
+        Self { core, application, origin, activity, published, state: None, sequence: 0, snapshot_sequence: 0 }
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules { crypto: &self.core.crypto, provider: &*self.application.identity, limits: &self.core.limits }
+    }
+
+    /// Runs a judgement of a hostile packet; a panic in it changes nothing and is the packet's fault.
+    fn judge<T>(&self, judgement: impl FnOnce(&GroupState) -> Result<T, GroupError>) -> Result<T, GroupError> {
+        let state = self.state.as_ref().ok_or(StorageError::Unreadable)?;
+        catch_unwind(AssertUnwindSafe(|| judgement(state))).unwrap_or_else(|_| {
+            tracing::error!("staging a packet panicked; the packet is refused");
+            Err(GroupError::InvalidCommit { rule: Rule::Proposal, detail: "the packet cannot be judged".into() })
+        })
+    }
+
+    fn stage_commit(&self, upload: &CommitUpload) -> Result<(StagedCommitUpload, Vec<PackageUse>), GroupError> {
+        let now = self.core.clock.now();
+        let staged = self.judge(|state| state.stage_commit(self.rules(), upload, now))?;
+        let packages = match staged.staged.added.as_slice() {
+            [] => Vec::new(),
+            added => PackageUse::look_up_all(&self.core.store.view(), self.origin.app, added)?,
+        };
+        Ok((staged, packages))
+    }
+
+    /// A commit of an older epoch is either its winner, sent again, or stale.
+    fn stale(&self, upload: &CommitUpload, packet: Epoch, current: Epoch) -> Result<AcceptedCommit, GroupError> {
+        let view = self.core.store.view();
+        winner_again(&view, self.origin.app, &self.origin.group, packet, &upload.digest())?
+            .ok_or(GroupError::StaleEpoch { packet, current })
+    }
+
+    fn commit_appended(
+        &mut self,
+        result: Result<Appended, AppendError>,
+        staged: StagedCommitUpload,
+        used: UsedPackages,
+        ctx: &mut Context<Self>,
+    ) -> Result<AcceptedCommit, GroupError> {
+        self.check_appended(result, "the commit with its companions", ctx)?;
+        let accepted = AcceptedCommit {
+            epoch: staged.staged.epoch,
+            timestamp: staged.stamp,
+            outcome: Outcome::New,
+        };
+        self.origin.row.epoch = accepted.epoch;
+        self.apply(|state| state.apply_commit(staged), ctx);
+        self.core.wake_key_queues(self.origin.app, used);
+        Ok(accepted)
+    }
+
+    fn proposal_appended(
+        &mut self,
+        result: Result<Appended, AppendError>,
+        staged: StagedProposalUpload,
+        ctx: &mut Context<Self>,
+    ) -> Result<AcceptedProposal, GroupError> {
+        self.check_appended(result, "the proposal", ctx)?;
+        let accepted = AcceptedProposal {
+            reference: staged.staged.pending.reference.clone(),
+            epoch: self.origin.row.epoch,
+            outcome: Outcome::New,
+        };
+        self.apply(|state| state.apply_proposal(staged), ctx);
+        Ok(accepted)
+    }
+
+    fn check_appended(
+        &mut self,
+        result: Result<Appended, AppendError>,
+        what: &'static str,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), GroupError> {
+        match result {
+            Ok(_) => Ok(()),
+            Err(AppendError::Precondition(Unmet::KeyPackageUsed { reference })) => {
+                Err(GroupError::KeyPackageReused { reference })
+            }
+            Err(AppendError::TooLarge { limit, .. }) => Err(GroupError::TooLarge { what, max: limit }),
+            // Memory and disk no longer agree, or the disk is gone: the next request starts from disk.
+            Err(error @ (AppendError::Precondition(_) | AppendError::Closed | AppendError::Storage(_))) => {
+                self.step_down(ctx);
+                Err(StorageError::from_append(&error).into())
+            }
+        }
+    }
+
+    /// Takes what is durable into memory and shows it. What is on disk counts: if it cannot be applied, the actor
+    /// gives up its state and the next request reads it from disk.
+    fn apply(
+        &mut self,
+        change: impl FnOnce(&mut GroupState) -> Result<(), ValueError>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.sequence += 1;
+        self.activity.dirty.store(true, Ordering::Relaxed);
+        let applied = match self.state.as_mut() {
+            Some(state) => catch_unwind(AssertUnwindSafe(|| change(state))),
+            None => return,
+        };
+        match applied {
+            Ok(Ok(())) => {
+                self.publish();
+                if self.sequence - self.snapshot_sequence >= RECORDS_PER_SNAPSHOT {
+                    self.snapshot_aside(ctx);
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a durable change could not be applied; reading the group again");
+                self.step_down(ctx);
+            }
+            Err(_) => {
+                tracing::error!("applying a durable change panicked; reading the group again");
+                self.step_down(ctx);
+            }
+        }
+    }
+
+    fn publish(&self) {
+        if let Some(state) = &self.state {
+            self.published.send_replace(Published::Ready(Arc::new(state.view())));
+        }
+    }
+
+    fn step_down(&mut self, ctx: &mut Context<Self>) {
+        self.state = None;
+        self.core.forget_group(self.origin.app, &self.origin.group, &ctx.address());
+        ctx.stop();
+    }
+
+    /// The batch of a snapshot of the state as it is, if there is anything new in it.
+    fn snapshot(&mut self) -> Option<snapshots::Batch> {
+        let state = self.state.as_ref()?;
+        if self.sequence == self.snapshot_sequence {
+            return None;
+        }
+        match state.to_snapshot() {
+            Ok(bytes) => {
+                let mut batch = snapshots::Batch::new();
+                batch.put_snapshot(&self.origin.log(), self.sequence, bytes);
+                self.snapshot_sequence = self.sequence;
+                self.activity.dirty.store(false, Ordering::Relaxed);
+                Some(batch)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a group could not be encoded; its records stay");
+                None
+            }
+        }
+    }
+
+    /// Writes a snapshot while the actor goes on.
+    fn snapshot_aside(&mut self, ctx: &mut Context<Self>) {
+        let before = self.snapshot_sequence;
+        let Some(batch) = self.snapshot() else { return };
+        let store = self.core.store.clone();
+        ctx.spawn(async move { store.append(batch).await }.into_actor(self).map(move |result, actor, _| {
+            if let Err(error) = result {
+                tracing::warn!(%error, "a group's snapshot was not written; its records stay");
+                actor.snapshot_sequence = before;
+                actor.activity.dirty.store(true, Ordering::Relaxed);
+            }
+        }));
+    }
+
+    fn loaded(&mut self, result: Result<(GroupState, u64, u64), StorageError>, ctx: &mut Context<Self>) {
+        match result {
+            Ok((state, sequence, snapshot_sequence)) => {
+                self.origin.row.epoch = state.epoch();
+                self.state = Some(state);
+                self.sequence = sequence;
+                self.snapshot_sequence = snapshot_sequence;
+                self.activity.dirty.store(sequence != snapshot_sequence, Ordering::Relaxed);
+                self.publish();
+            }
+            Err(error) => {
+                self.published.send_replace(Published::Failed(error));
+                self.step_down(ctx);
+            }
+        }
+    }
+}
+
+/// Reads a group from disk: snapshot, then the records after it.
+fn load(core: &Core, origin: &GroupOrigin) -> Result<(GroupState, u64, u64), StorageError> {
+    let log = core.store.view().load_log(&origin.log())?.ok_or(StorageError::Unreadable)?;
+    let Some((snapshot_sequence, snapshot)) = log.snapshot else {
+        tracing::error!("a group has no snapshot");
+        return Err(StorageError::Unreadable);
+    };
+    let records = log.records.iter().map(|(_, record)| record.as_ref());
+    let restored = catch_unwind(AssertUnwindSafe(|| GroupState::restore(&snapshot, records)));
+    match restored {
+        Ok(Ok(state)) => Ok((state, log.head, snapshot_sequence)),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a group could not be restored");
+            Err(StorageError::Unreadable)
+        }
+        Err(_) => {
+            tracing::error!("restoring a group panicked");
+            Err(StorageError::Unreadable)
+        }
+    }
+}
+
+impl Actor for GroupActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let (core, origin) = (Arc::clone(&self.core), self.origin.clone());
+        let loading = tokio::task::spawn_blocking(move || load(&core, &origin));
+        ctx.wait(loading.into_actor(self).map(|result, actor, ctx| {
+            actor.loaded(result.unwrap_or(Err(StorageError::Unreadable)), ctx);
+        }));
+    }
+}
+
+/// An answer that is known at once.
+fn answer<T: 'static>(result: T) -> AtomicResponse<GroupActor, T> {
+    AtomicResponse::new(Box::pin(fut::ready(result)))
+}
+
+impl Handler<UploadCommit> for GroupActor {
+    type Result = AtomicResponse<Self, Result<AcceptedCommit, GroupError>>;
+
+    fn handle(&mut self, UploadCommit { upload, permit }: UploadCommit, _: &mut Context<Self>) -> Self::Result {
+        self.activity.touch(self.core.clock.now());
+        let (staged, packages) = match self.stage_commit(&upload) {
+            Ok(staged) => staged,
+            Err(GroupError::StaleEpoch { packet, current }) => return answer(self.stale(&upload, packet, current)),
+            Err(refused) => return answer(Err(refused)),
+        };
+        let (batch, used) = writes::commit(&self.origin, self.sequence, &upload, &staged, &packages);
+        let store = self.core.store.clone();
+        let append = async move { (store.append(batch).await, permit) };
+        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
+            drop(permit);
+            actor.commit_appended(result, staged, used, ctx)
+        })))
+    }
+}
+
+impl Handler<UploadProposal> for GroupActor {
+    type Result = AtomicResponse<Self, Result<AcceptedProposal, GroupError>>;
+
+    fn handle(&mut self, UploadProposal { packet, permit }: UploadProposal, _: &mut Context<Self>) -> Self::Result {
+        self.activity.touch(self.core.clock.now());
+        let waiting = self.state.as_ref().and_then(|state| state.pending_reference(&packet)).map(<[u8]>::to_vec);
+        if let Some(reference) = waiting {
+            let epoch = self.origin.row.epoch;
+            return answer(Ok(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated }));
+        }
+        let now = self.core.clock.now();
+        let judged = self.judge(|state| state.stage_proposal(self.rules(), &packet, now));
+        let (staged, used_once) = match judged.and_then(|staged| self.check_package(staged)) {
+            Ok(staged) => staged,
+            Err(refused) => return answer(Err(refused)),
+        };
+        let pending = &staged.staged.pending;
+        let known = self.state.as_ref().is_some_and(|state| state.has_pending(&pending.reference));
+        if known {
+            let (reference, epoch) = (pending.reference.clone(), self.origin.row.epoch);
+            return answer(Ok(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated }));
+        }
+        let digest = Sha256::digest(&packet).into();
+        let batch = writes::proposal(
+            &self.origin,
+            self.sequence,
+            &staged.record,
+            &digest,
+            &pending.reference,
+            used_once.as_ref(),
+        );
+        let store = self.core.store.clone();
+        let append = async move { (store.append(batch).await, permit) };
+        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
+            drop(permit);
+            actor.proposal_appended(result, staged, ctx)
+        })))
+    }
+}
+
+impl GroupActor {
+    /// Refuses an Add of a package that was used, and tells which package must still be unused when this is written.
+    fn check_package(
+        &self,
+        staged: StagedProposalUpload,
+    ) -> Result<(StagedProposalUpload, Option<snapshots::KeyPackageRef>), GroupError> {
+        let Some((reference, last_resort)) = staged.staged.adds.clone() else {
+            return Ok((staged, None));
+        };
+        let view = self.core.store.view();
+        let package =
+            PackageUse::look_up(&view, self.origin.app, &reference, last_resort, snapshots::Timestamp(0))?;
+        Ok((staged, package.once.then_some(reference)))
+    }
+}
+
+impl Handler<Rest> for GroupActor {
+    type Result = AtomicResponse<Self, Rested>;
+
+    fn handle(&mut self, rest: Rest, ctx: &mut Context<Self>) -> Self::Result {
+        match rest {
+            Rest::Snapshot => {
+                self.snapshot_aside(ctx);
+                answer(Rested::Awake)
+            }
+            Rest::Sleep => {
+                let batch = self.snapshot();
+                let store = self.core.store.clone();
+                let append = async move {
+                    match batch {
+                        Some(batch) => store.append(batch).await.map(drop),
+                        None => Ok(()),
+                    }
+                };
+                AtomicResponse::new(Box::pin(append.into_actor(self).map(|result, actor, ctx| {
+                    if let Err(error) = result {
+                        tracing::warn!(%error, "a group's snapshot was not written; its records stay");
+                    }
+                    actor.step_down(ctx);
+                    Rested::Asleep
+                })))
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What a group may answer instead of doing what was asked.
+
+use snapshots::{Epoch, KeyPackageRef};
+
+use crate::{mls::Rule, storage::StorageError};
+
+/// Why a request to a group was refused. Nothing has changed when one of these is answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GroupError {
+    /// No group of that id was created in this application.
+    #[error("no group with this id was created in this application")]
+    UnknownGroup,
+    /// Another group info created this group before.
+    #[error("a group with this group_id exists already, created from other bytes")]
+    GroupExists,
+    /// The bytes are not the MLS message that belongs here.
+    #[error("{0}")]
+    MalformedMessage(String),
+    /// The group info, or the tree that came with it, cannot start a group.
+    #[error("{0}")]
+    InvalidGroupInfo(String),
+    /// The packet was made for an epoch that is over; `current` is the group's epoch now.
+    #[error("the packet is for epoch {}, the group is at epoch {}", packet.0, current.0)]
+    StaleEpoch {
+        /// The packet's epoch.
+        packet: Epoch,
+        /// The group's epoch.
+        current: Epoch,
+    },
+    /// The packet was made for an epoch that the group has not reached here.
+    #[error("the packet is for epoch {}, the group is only at epoch {}", packet.0, current.0)]
+    FutureEpoch {
+        /// The packet's epoch.
+        packet: Epoch,
+        /// The group's epoch.
+        current: Epoch,
+    },
+    /// A proposal broke a rule.
+    #[error("{detail}")]
+    InvalidProposal {
+        /// The rule.
+        rule: Rule,
+        /// What was wrong with this one.
+        detail: String,
+    },
+    /// A commit broke a rule.
+    #[error("{detail}")]
+    InvalidCommit {
+        /// The rule.
+        rule: Rule,
+        /// What was wrong with this one.
+        detail: String,
+    },
+    /// The epoch holds as many proposals as it may.
+    #[error("this epoch holds {max} proposals, as many as it may; commit them first")]
+    TooManyProposals {
+        /// The limit.
+        max: usize,
+    },
+    /// The group info that came with a commit does not describe the epoch that the commit creates.
+    #[error("{0}")]
+    GroupInfoMismatch(String),
+    /// A commit that adds members came without a welcome.
+    #[error("the commit adds {added} member(s) but came without welcomePacket")]
+    WelcomeMissing {
+        /// How many members the commit adds.
+        added: usize,
+    },
+    /// The welcome's secrets are not for exactly the added key packages.
+    #[error("{0}")]
+    WelcomeMismatch(String),
+    /// A key package that is used once was used before.
+    #[error("the key package {reference:?} was already used to add a client to a group")]
+    KeyPackageReused {
+        /// Its KeyPackageRef (RFC 9420 §5.2).
+        reference: KeyPackageRef,
+    },
+    /// The epochs asked for are older than the history that is kept.
+    #[error("epochs before {} are no longer kept", floor.0)]
+    EpochsPruned {
+        /// The oldest epoch that is kept.
+        floor: Epoch,
+    },
+    /// Something in the request is larger than the gateway takes.
+    #[error("{what} has more than {max} bytes")]
+    TooLarge {
+        /// Which part.
+        what: &'static str,
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// Too many requests wait for this group.
+    #[error("too many requests wait for this group; try again in a moment")]
+    Busy,
+    /// The gateway is stopping.
+    #[error("the gateway is stopping")]
+    Stopping,
+    /// The store failed, or held something that could not be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}

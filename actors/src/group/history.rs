@@ -1,0 +1,108 @@
+//! A group's past, read from disk and never from its actor: control messages for members who catch up, and the
+//! answer to a winner that is sent again.
+
+use snapshots::{AppId, Epoch, GroupId, Timestamp, View};
+
+use super::{AcceptedCommit, GroupError, Outcome};
+use crate::storage::StorageError;
+
+/// One entry of the draft's `epochs`: how the group came into `epoch`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochEntry {
+    /// The epoch that the commit created.
+    pub epoch: Epoch,
+    /// When the gateway accepted it.
+    pub timestamp: Timestamp,
+    /// Packets of the proposals committed by reference, in the commit's order.
+    pub proposals: Vec<Vec<u8>>,
+    /// The commit packet.
+    pub commit: Vec<u8>,
+}
+
+/// What a member needs to move on (*Commits*, `control-msgs`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlMessages {
+    /// Consecutive entries.
+    pub epochs: Vec<EpochEntry>,
+    /// The group's current epoch.
+    pub current: Epoch,
+    /// Where to go on; `None` when the answer is complete.
+    pub next: Option<Epoch>,
+}
+
+/// How many epochs are read from disk in one piece.
+const PAGE: usize = 16;
+
+/// Reads the entries from `from` to `to`, or to the current epoch; at most `limit`, and fewer when they have more
+/// than `bytes_max` bytes together.
+pub(crate) fn control_messages(
+    view: &View,
+    app: AppId,
+    group: &GroupId,
+    (from, to): (Epoch, Option<Epoch>),
+    limit: usize,
+    bytes_max: usize,
+) -> Result<ControlMessages, GroupError> {
+    let row = view.group(app, group).map_err(StorageError::from)?.ok_or(GroupError::UnknownGroup)?;
+    let current = row.epoch;
+    let first = from.max(Epoch(1));
+    let last = to.map_or(current, |to| to.min(current));
+    let mut answer = ControlMessages { epochs: Vec::new(), current, next: None };
+    if first > last {
+        return Ok(answer);
+    }
+    let floor = view.first_epoch(app, group).map_err(StorageError::from)?.unwrap_or(current);
+    if first < floor {
+        return Err(GroupError::EpochsPruned { floor });
+    }
+    let mut bytes = 0;
+    let mut next = first;
+    loop {
+        let wanted = PAGE.min(limit.saturating_sub(answer.epochs.len()));
+        let page = view.epochs(app, group, next, last, wanted).map_err(StorageError::from)?;
+        if page.is_empty() {
+            break;
+        }
+        for (epoch, row) in page {
+            bytes += row.commit.len() + row.proposals.iter().map(|packet| packet.len()).sum::<usize>();
+            if bytes > bytes_max && !answer.epochs.is_empty() {
+                answer.next = Some(epoch);
+                return Ok(answer);
+            }
+            answer.epochs.push(EpochEntry {
+                epoch,
+                timestamp: row.timestamp,
+                proposals: row.proposals.iter().map(|packet| packet.to_vec()).collect(),
+                commit: row.commit.to_vec(),
+            });
+            match epoch.next() {
+                Some(following) if epoch < last => next = following,
+                Some(_) | None => return Ok(answer),
+            }
+        }
+        if answer.epochs.len() >= limit {
+            answer.next = Some(next);
+            break;
+        }
+    }
+    Ok(answer)
+}
+
+/// The answer that a commit for epoch `packet` was given, if this very upload won that epoch.
+pub(crate) fn winner_again(
+    view: &View,
+    app: AppId,
+    group: &GroupId,
+    packet: Epoch,
+    digest: &[u8; 32],
+) -> Result<Option<AcceptedCommit>, GroupError> {
+    let Some(created) = packet.next() else {
+        return Ok(None);
+    };
+    let row = view.epoch(app, group, created).map_err(StorageError::from)?;
+    Ok(row.filter(|row| row.digest == *digest).map(|row| AcceptedCommit {
+        epoch: created,
+        timestamp: row.timestamp,
+        outcome: Outcome::Repeated,
+    }))
+}

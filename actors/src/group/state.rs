@@ -1,0 +1,375 @@
+//! A group's state and the rules by which it evolves: pure, synchronous, without clock, disk or actor. The state is a
+//! function of a snapshot and the records after it (*Group State*, *Group Evolution*).
+
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
+use snapshots::{DomainName, Epoch, GroupId, Timestamp};
+
+use super::{
+    GroupError, NewGroup,
+    view::{GroupView, MemberView},
+};
+use crate::{
+    identity::IdentityProvider,
+    limits::Limits,
+    mls::{
+        CommitInput, Crypto, EpochChange, GroupSnapshot, PROTOCOL_VERSION, PendingProposal, Refusal, StagedEpoch,
+        StagedProposal, TrackedGroup, ValueError,
+    },
+};
+
+/// What judging a packet needs beside the group.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules<'a> {
+    pub(crate) crypto: &'a Crypto,
+    pub(crate) provider: &'a dyn IdentityProvider,
+    pub(crate) limits: &'a Limits,
+}
+
+/// A commit with its companions, as uploaded: MLSMessages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitUpload {
+    /// The commit, a PublicMessage.
+    pub commit: Vec<u8>,
+    /// The GroupInfo of the epoch that the commit creates.
+    pub group_info: Option<Vec<u8>>,
+    /// The Welcome for the clients that the commit adds.
+    pub welcome: Option<Vec<u8>>,
+}
+
+impl CommitUpload {
+    /// Tells this upload from every other, so that a retry of an epoch's winner is recognised.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        digest(&[Some(&self.commit), self.group_info.as_deref(), self.welcome.as_deref()])
+    }
+}
+
+impl NewGroup {
+    /// Tells this creation from every other, so that a retry is recognised.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        digest(&[Some(&self.group_info), self.ratchet_tree.as_deref()])
+    }
+}
+
+fn digest(parts: &[Option<&[u8]>]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        match part {
+            Some(bytes) => {
+                hash.update([1]);
+                hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+                hash.update(bytes);
+            }
+            None => hash.update([0]),
+        }
+    }
+    hash.finalize().into()
+}
+
+/// One accepted change of a group, as it is kept on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum GroupRecord {
+    Proposal {
+        pending: PendingProposal,
+        stamp: Timestamp,
+    },
+    Epoch {
+        change: EpochChange,
+        stamp: Timestamp,
+        #[serde(with = "serde_bytes")]
+        group_info: Option<Vec<u8>>,
+    },
+}
+
+/// The format of records and snapshots of groups; it stands before each.
+const FORMAT: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Kept<T> {
+    format: u8,
+    value: T,
+}
+
+fn keep(value: &impl Serialize) -> Result<Vec<u8>, ValueError> {
+    crate::mls::encode(&Kept { format: FORMAT, value })
+}
+
+fn kept<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ValueError> {
+    let kept: Kept<T> = crate::mls::decode(bytes)?;
+    if kept.format == FORMAT { Ok(kept.value) } else { Err(ValueError::damaged("format")) }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StateSnapshot {
+    group: GroupSnapshot,
+    stamp: Timestamp,
+    #[serde(with = "serde_bytes")]
+    group_info: Option<Vec<u8>>,
+    hub: Option<DomainName>,
+}
+
+/// A group (*Group State*).
+#[derive(Debug)]
+pub(crate) struct GroupState {
+    tracked: TrackedGroup,
+    /// The newest entry's stamp; the next one is not older.
+    stamp: Timestamp,
+    group_info: Option<Arc<[u8]>>,
+    hub: Option<DomainName>,
+    roster: Arc<[MemberView]>,
+}
+
+/// A proposal that may be recorded.
+#[derive(Debug)]
+pub(crate) struct StagedProposalUpload {
+    pub(crate) record: Vec<u8>,
+    pub(crate) staged: StagedProposal,
+    stamp: Timestamp,
+}
+
+/// A commit that may be recorded.
+#[derive(Debug)]
+pub(crate) struct StagedCommitUpload {
+    pub(crate) record: Vec<u8>,
+    pub(crate) staged: StagedEpoch,
+    pub(crate) stamp: Timestamp,
+    group_info: Option<Arc<[u8]>>,
+}
+
+impl GroupState {
+    /// Judges a new group (*Group Creation*) and answers its state, which is not yet anybody's.
+    ///
+    /// # Errors
+    /// [`GroupError::MalformedMessage`], [`GroupError::InvalidGroupInfo`] or [`GroupError::TooLarge`].
+    pub(crate) fn create(
+        rules: Rules<'_>,
+        new: &NewGroup,
+        hub: Option<DomainName>,
+        now: Timestamp,
+    ) -> Result<Self, GroupError> {
+        let tree = new.ratchet_tree.as_deref();
+        within("groupInfo", new.group_info.len(), rules.limits.packet_bytes_max)?;
+        within("ratchetTree", tree.map_or(0, <[u8]>::len), rules.limits.ratchet_tree_bytes_max)?;
+        let tracked = TrackedGroup::open(rules.crypto, rules.provider, &new.group_info, tree, now)
+            .map_err(refused_commit)?;
+        if tracked.epoch() != Epoch(0) {
+            return Err(GroupError::InvalidGroupInfo(format!(
+                "the epoch of groupInfo is {}, a new group's is 0",
+                tracked.epoch().0
+            )));
+        }
+        if tracked.members().len() != 1 || !tracked.tree().is_single_node() {
+            return Err(GroupError::InvalidGroupInfo("the ratchet tree of a new group has exactly one node".into()));
+        }
+        Ok(Self {
+            roster: roster(&tracked),
+            tracked,
+            stamp: now,
+            group_info: Some(new.group_info.as_slice().into()),
+            hub,
+        })
+    }
+
+    pub(crate) fn id(&self) -> &GroupId {
+        self.tracked.id()
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.tracked.epoch()
+    }
+
+    /// The members' views, for the indexes of a new group.
+    pub(crate) fn roster(&self) -> &[MemberView] {
+        &self.roster
+    }
+
+    /// The accepted proposal with this packet, if it waits in this epoch.
+    pub(crate) fn pending_reference(&self, packet: &[u8]) -> Option<&[u8]> {
+        self.tracked.pending().iter().find(|pending| pending.packet == packet).map(|pending| &*pending.reference)
+    }
+
+    /// Whether a proposal of this reference waits in this epoch.
+    pub(crate) fn has_pending(&self, reference: &[u8]) -> bool {
+        self.tracked.pending().iter().any(|pending| pending.reference == reference)
+    }
+
+    /// Judges a proposal (*Proposals*).
+    ///
+    /// # Errors
+    /// Why it is refused; nothing has changed.
+    pub(crate) fn stage_proposal(
+        &self,
+        rules: Rules<'_>,
+        packet: &[u8],
+        now: Timestamp,
+    ) -> Result<StagedProposalUpload, GroupError> {
+        within("packet", packet.len(), rules.limits.packet_bytes_max)?;
+        let stamp = now.max(self.stamp);
+        self.tracked.expect_proposal(packet).map_err(refused_proposal)?;
+        let max = rules.limits.proposals_per_epoch_max;
+        if self.tracked.pending().len() >= max {
+            return Err(GroupError::TooManyProposals { max });
+        }
+        let staged = self
+            .tracked
+            .stage_proposal(rules.crypto, rules.provider, packet, stamp)
+            .map_err(refused_proposal)?;
+        let record = keep(&GroupRecord::Proposal { pending: staged.pending.clone(), stamp })
+            .map_err(|error| GroupError::MalformedMessage(error.to_string()))?;
+        Ok(StagedProposalUpload { record, staged, stamp })
+    }
+
+    /// Judges a commit and its companions (*Commits*).
+    ///
+    /// # Errors
+    /// Why it is refused; nothing has changed.
+    pub(crate) fn stage_commit(
+        &self,
+        rules: Rules<'_>,
+        upload: &CommitUpload,
+        now: Timestamp,
+    ) -> Result<StagedCommitUpload, GroupError> {
+        let max = rules.limits.packet_bytes_max;
+        within("commitPacket", upload.commit.len(), max)?;
+        within("groupInfo", upload.group_info.as_ref().map_or(0, Vec::len), max)?;
+        within("welcomePacket", upload.welcome.as_ref().map_or(0, Vec::len), max)?;
+        let stamp = now.max(self.stamp);
+        let input = CommitInput {
+            commit: &upload.commit,
+            group_info: upload.group_info.as_deref(),
+            welcome: upload.welcome.as_deref(),
+        };
+        let staged = self
+            .tracked
+            .stage_commit(rules.crypto, rules.provider, rules.limits, input, stamp)
+            .map_err(refused_commit)?;
+        let record = GroupRecord::Epoch {
+            change: staged.change.clone(),
+            stamp,
+            group_info: upload.group_info.clone(),
+        };
+        Ok(StagedCommitUpload {
+            record: keep(&record).map_err(|error| GroupError::MalformedMessage(error.to_string()))?,
+            staged,
+            stamp,
+            group_info: upload.group_info.as_deref().map(Arc::from),
+        })
+    }
+
+    /// Takes a recorded proposal in.
+    ///
+    /// # Errors
+    /// The state is then to be dropped and read again from disk.
+    pub(crate) fn apply_proposal(&mut self, upload: StagedProposalUpload) -> Result<(), ValueError> {
+        self.stamp = upload.stamp;
+        self.tracked.apply_proposal(upload.staged.pending)
+    }
+
+    /// Moves into a recorded epoch.
+    ///
+    /// # Errors
+    /// The state is then to be dropped and read again from disk.
+    pub(crate) fn apply_commit(&mut self, upload: StagedCommitUpload) -> Result<(), ValueError> {
+        let same_roster = upload.staged.change.left.is_empty()
+            && upload.staged.change.joined.iter().all(|(leaf, who)| self.tracked.members().get(leaf) == Some(who));
+        self.tracked.apply_epoch(upload.staged)?;
+        self.stamp = upload.stamp;
+        self.group_info = upload.group_info;
+        if !same_roster {
+            self.roster = roster(&self.tracked);
+        }
+        Ok(())
+    }
+
+    /// The state at rest: MessagePack, a format version first.
+    pub(crate) fn to_snapshot(&self) -> Result<Vec<u8>, ValueError> {
+        keep(&StateSnapshot {
+            group: self.tracked.snapshot()?,
+            stamp: self.stamp,
+            group_info: self.group_info.as_deref().map(<[u8]>::to_vec),
+            hub: self.hub.clone(),
+        })
+    }
+
+    /// Wakes from rest and repeats what was recorded since. Validates nothing and reads no clock.
+    ///
+    /// # Errors
+    /// Bytes that were damaged, or that a newer version wrote.
+    pub(crate) fn restore<'a>(
+        snapshot: &[u8],
+        records: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self, ValueError> {
+        let StateSnapshot { group, stamp, group_info, hub } = kept(snapshot)?;
+        let tracked = TrackedGroup::restore(group)?;
+        let mut state =
+            Self { roster: Arc::default(), tracked, stamp, group_info: group_info.map(Arc::from), hub };
+        for record in records {
+            match kept(record)? {
+                GroupRecord::Proposal { pending, stamp } => {
+                    state.stamp = stamp;
+                    state.tracked.apply_proposal(pending)?;
+                }
+                GroupRecord::Epoch { change, stamp, group_info } => {
+                    state.stamp = stamp;
+                    state.group_info = group_info.map(Arc::from);
+                    state.tracked.replay_epoch(change)?;
+                }
+            }
+        }
+        state.tracked.refresh_tree()?;
+        state.roster = roster(&state.tracked);
+        Ok(state)
+    }
+
+    /// What readers may see.
+    pub(crate) fn view(&self) -> GroupView {
+        GroupView {
+            group: self.tracked.id().clone(),
+            epoch: self.tracked.epoch(),
+            hub: self.hub.clone(),
+            protocol_version: PROTOCOL_VERSION,
+            cipher_suite: self.tracked.cipher_suite(),
+            members: Arc::clone(&self.roster),
+            proposals: self.tracked.pending().iter().map(|pending| pending.packet.as_slice().into()).collect(),
+            group_info: self.group_info.clone(),
+            tree: self.tracked.tree().clone(),
+            tree_bytes: OnceLock::new(),
+        }
+    }
+}
+
+fn roster(tracked: &TrackedGroup) -> Arc<[MemberView]> {
+    let view = |(leaf, member): (&u32, &crate::mls::Member)| MemberView {
+        leaf_index: *leaf,
+        handle: member.handle.clone(),
+        domain: member.domain.clone(),
+    };
+    tracked.members().iter().map(view).collect()
+}
+
+fn within(what: &'static str, length: usize, max: usize) -> Result<(), GroupError> {
+    if length <= max { Ok(()) } else { Err(GroupError::TooLarge { what, max }) }
+}
+
+fn refused_proposal(refusal: Refusal) -> GroupError {
+    refused(refusal, |rule, detail| GroupError::InvalidProposal { rule, detail })
+}
+
+fn refused_commit(refusal: Refusal) -> GroupError {
+    refused(refusal, |rule, detail| GroupError::InvalidCommit { rule, detail })
+}
+
+fn refused(refusal: Refusal, broken: impl FnOnce(crate::mls::Rule, String) -> GroupError) -> GroupError {
+    match refusal {
+        Refusal::Malformed(detail) => GroupError::MalformedMessage(detail),
+        Refusal::Stale { packet, current } => GroupError::StaleEpoch { packet, current },
+        Refusal::Future { packet, current } => GroupError::FutureEpoch { packet, current },
+        Refusal::Broken { rule, detail } => broken(rule, detail),
+        Refusal::OpenedWith(detail) => GroupError::InvalidGroupInfo(detail),
+        Refusal::GroupInfo(detail) => GroupError::GroupInfoMismatch(detail),
+        Refusal::WelcomeMissing { added } => GroupError::WelcomeMissing { added },
+        Refusal::Welcome(detail) => GroupError::WelcomeMismatch(detail),
+    }
+}

@@ -1,0 +1,66 @@
+//! Who a client is: the draft's *Identity Providers*.
+
+mod basic;
+
+use openmls::prelude::{Credential, CredentialType, Extensions, GroupContext};
+use snapshots::{ClientHandle, DomainName, Timestamp};
+
+pub use self::basic::BasicIdentityProvider;
+
+/// A client's identity as MLS carries it in a leaf node (RFC 9420 §5.3).
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    /// The public key that the credential binds to an identity.
+    pub signature_key: &'a [u8],
+    /// The credential.
+    pub credential: &'a Credential,
+}
+
+/// What the gateway knows beside the identity when it judges one: the draft's `ApplicationContext`.
+#[derive(Clone, Copy, Debug)]
+pub struct ApplicationContext {
+    /// When the message that carries the identity was accepted, in Unix milliseconds: validity is judged at this
+    /// time and no other, so that every replica and every replay judges alike.
+    pub msg_timestamp: Timestamp,
+}
+
+/// Why an identity is not acceptable; the text says what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct IdentityError(pub String);
+
+/// The functions that the draft asks of an identity provider (*Identity Providers*).
+pub trait IdentityProvider: Send + Sync {
+    /// The MLS credential types that this provider understands.
+    fn supported_credentials(&self) -> &[CredentialType];
+
+    /// Whether the identity is valid in a group with these GroupContext extensions; in a commit, with the extensions
+    /// as the commit leaves them.
+    ///
+    /// # Errors
+    /// Says why it is not.
+    fn validate(
+        &self,
+        identity: Identity<'_>,
+        group_context_extensions: &Extensions<GroupContext>,
+        context: ApplicationContext,
+    ) -> Result<(), IdentityError>;
+
+    /// The client's handle, unique within its domain, or within the application where domains are not used.
+    ///
+    /// # Errors
+    /// Says why the identity names no client.
+    fn client_handle(&self, identity: Identity<'_>) -> Result<ClientHandle, IdentityError>;
+
+    /// The client's domain; `None` if the provider is configured without domains.
+    ///
+    /// # Errors
+    /// Says why the identity names no domain although it must.
+    fn client_domain(&self, identity: Identity<'_>) -> Result<Option<DomainName>, IdentityError>;
+
+    /// Whether `successor` may take the place of `predecessor` in a group: by default, whether both are the same client.
+    fn valid_successor(&self, predecessor: Identity<'_>, successor: Identity<'_>) -> bool {
+        let client = |identity| Some((self.client_domain(identity).ok()?, self.client_handle(identity).ok()?));
+        client(predecessor).is_some_and(|before| client(successor).is_some_and(|after| before == after))
+    }
+}

@@ -1,0 +1,392 @@
+//! The actor that owns one key queue: it serialises uploads and assignments without a lock.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message,
+    WrapFuture as _, fut,
+};
+use snapshots::{
+    AppId, AppendError, Batch, ClientId, ClientRow, KeyPackageRef, KeyPackageRow, KeyQueueId, LogId, QueueRow, Unmet,
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    AssignedKeyPackage, KeyQueueError, NewPackage, PoolCounts, Receiver,
+    state::{Choice, KeyQueueState, QueueRecord},
+};
+use crate::{
+    core::Core,
+    router::{Activity, Rest, Rested},
+    storage::StorageError,
+};
+
+/// Puts checked packages into the queue.
+pub(crate) struct Upload {
+    pub(crate) row: QueueRow,
+    pub(crate) is_reset: bool,
+    pub(crate) packages: Vec<NewPackage>,
+    pub(crate) final_key: Option<NewPackage>,
+    pub(crate) app_label: Option<String>,
+    /// The handle generation that the packages were checked against.
+    pub(crate) generation: u64,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+impl Message for Upload {
+    type Result = Result<PoolCounts, KeyQueueError>;
+}
+
+/// Assigns a package to a receiver.
+pub(crate) struct Assign {
+    pub(crate) receiver: Receiver,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+impl Message for Assign {
+    type Result = Result<AssignedKeyPackage, KeyQueueError>;
+}
+
+/// Asks how much the queue holds.
+pub(crate) struct Count {
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+impl Message for Count {
+    type Result = Result<PoolCounts, KeyQueueError>;
+}
+
+/// A package was used in a group. May be lost: assignment asks the store as well.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Advance {
+    pub(crate) reference: KeyPackageRef,
+}
+
+/// The queue was deleted.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Close;
+
+/// The owner of one key queue.
+pub(crate) struct KeyQueueActor {
+    core: Arc<Core>,
+    app: AppId,
+    client: ClientId,
+    queue: KeyQueueId,
+    activity: Arc<Activity>,
+    state: Option<KeyQueueState>,
+    sequence: u64,
+    snapshot_sequence: u64,
+}
+
+type Reply<T> = AtomicResponse<KeyQueueActor, Result<T, KeyQueueError>>;
+
+fn answer<T: 'static>(result: Result<T, KeyQueueError>) -> Reply<T> {
+    AtomicResponse::new(Box::pin(fut::ready(result)))
+}
+
+impl KeyQueueActor {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        app: AppId,
+        client: ClientId,
+        queue: KeyQueueId,
+        activity: Arc<Activity>,
+    ) -> Self {
+        Self { core, app, client, queue, activity, state: None, sequence: 0, snapshot_sequence: 0 }
+    }
+
+    fn log(&self) -> LogId {
+        LogId::KeyQueue(self.app, self.queue)
+    }
+
+    /// The state as it counts now: without what expired and what belongs to an older handle of its client.
+    fn current(&mut self) -> Result<(&mut KeyQueueState, ClientRow), KeyQueueError> {
+        let now = self.core.clock.now();
+        self.activity.touch(now);
+        let client = self.core.store.view().client(self.app, self.client).map_err(StorageError::from)?;
+        let client = client.ok_or(KeyQueueError::UnknownClient)?;
+        let state = self.state.as_mut().ok_or(StorageError::Unreadable)?;
+        state.retire(now, client.handle_generation);
+        Ok((state, client))
+    }
+
+    fn upload_batch(&mut self, upload: &Upload) -> Result<(Batch, QueueRecord), KeyQueueError> {
+        let max = self.core.limits.key_packages_per_queue_max;
+        let (state, _) = self.current()?;
+        if state.size_after(upload.is_reset, &upload.packages) > max {
+            return Err(KeyQueueError::TooManyKeyPackages { what: "the queue", max });
+        }
+        let record = QueueRecord::Uploaded {
+            is_reset: upload.is_reset,
+            packages: upload.packages.clone(),
+            final_key: upload.final_key.clone(),
+            generation: upload.generation,
+        };
+        let removed: Vec<KeyPackageRef> =
+            if upload.is_reset { state.references().cloned().collect() } else { Vec::new() };
+        let mut batch = Batch::new();
+        batch.append_record(&self.log(), self.sequence, record.to_bytes().map_err(|_| StorageError::Unreadable)?);
+        if let Some(label) = &upload.app_label {
+            let new = QueueRow { app_label: label.clone(), ..upload.row.clone() };
+            batch.relabel_queue(self.app, &upload.row, &new);
+        }
+        for reference in &removed {
+            batch.delete_key_package(self.app, self.queue, reference);
+        }
+        let packages = upload.packages.iter().map(|package| (package, false));
+        for (package, is_final) in packages.chain(upload.final_key.iter().map(|package| (package, true))) {
+            batch.require_unused(self.app, &package.reference);
+            let row = KeyPackageRow { is_final, not_after: package.not_after };
+            batch.put_key_package(self.app, self.queue, &package.reference, &row);
+        }
+        Ok((batch, record))
+    }
+
+    fn appended(
+        &mut self,
+        result: Result<snapshots::Appended, AppendError>,
+        record: QueueRecord,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), KeyQueueError> {
+        match result {
+            Ok(_) => {
+                self.sequence += 1;
+                self.activity.dirty.store(true, Ordering::Relaxed);
+                if let Some(state) = self.state.as_mut() {
+                    state.apply(record);
+                }
+                if self.sequence - self.snapshot_sequence >= RECORDS_PER_SNAPSHOT {
+                    self.snapshot_aside(ctx);
+                }
+                Ok(())
+            }
+            Err(AppendError::Precondition(Unmet::QueueExists { queue })) => Err(KeyQueueError::QueueExists { queue }),
+            Err(AppendError::Precondition(Unmet::QueueChanged)) => Err(KeyQueueError::Busy),
+            Err(AppendError::Precondition(Unmet::KeyPackageUsed { reference })) => {
+                if let Some(state) = self.state.as_mut() {
+                    state.advance(&reference);
+                }
+                Err(KeyQueueError::Busy)
+            }
+            Err(AppendError::Precondition(
+                Unmet::QueueMissing | Unmet::ClientMissing | Unmet::LogMoved { at: None },
+            )) => {
+                self.step_down(ctx);
+                Err(KeyQueueError::UnknownKeyQueue)
+            }
+            Err(AppendError::TooLarge { limit, .. }) => {
+                Err(KeyQueueError::Unusable(format!("the upload is larger than {limit} bytes")))
+            }
+            Err(error @ (AppendError::Precondition(_) | AppendError::Closed | AppendError::Storage(_))) => {
+                self.step_down(ctx);
+                Err(StorageError::from_append(&error).into())
+            }
+        }
+    }
+
+    /// The receiver's package, or the one that can become so; a package that was used meanwhile is passed over.
+    fn choose(&mut self, receiver: &Receiver) -> Result<Choice, KeyQueueError> {
+        let view = self.core.store.view();
+        let app = self.app;
+        let (state, _) = self.current()?;
+        loop {
+            let choice = state.choose(receiver);
+            let (Choice::Assigned(package) | Choice::Assignable(package)) = &choice else {
+                return Ok(choice);
+            };
+            if view.used(app, &package.reference).map_err(StorageError::from)?.is_none() {
+                return Ok(choice);
+            }
+            state.advance(&package.reference);
+        }
+    }
+
+    fn step_down(&mut self, ctx: &mut Context<Self>) {
+        self.state = None;
+        self.core.forget_key_queue(self.app, self.queue, &ctx.address());
+        ctx.stop();
+    }
+
+    fn snapshot(&mut self) -> Option<Batch> {
+        let state = self.state.as_ref()?;
+        if self.sequence == self.snapshot_sequence {
+            return None;
+        }
+        match state.to_snapshot() {
+            Ok(bytes) => {
+                let mut batch = Batch::new();
+                batch.put_snapshot(&self.log(), self.sequence, bytes);
+                self.snapshot_sequence = self.sequence;
+                self.activity.dirty.store(false, Ordering::Relaxed);
+                Some(batch)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a key queue could not be encoded; its records stay");
+                None
+            }
+        }
+    }
+
+    fn snapshot_aside(&mut self, ctx: &mut Context<Self>) {
+        let before = self.snapshot_sequence;
+        let Some(batch) = self.snapshot() else { return };
+        let store = self.core.store.clone();
+        ctx.spawn(async move { store.append(batch).await }.into_actor(self).map(move |result, actor, _| {
+            if let Err(error) = result {
+                tracing::warn!(%error, "a key queue's snapshot was not written; its records stay");
+                actor.snapshot_sequence = before;
+                actor.activity.dirty.store(true, Ordering::Relaxed);
+            }
+        }));
+    }
+}
+
+/// Records since the last snapshot after which the actor takes one by itself.
+const RECORDS_PER_SNAPSHOT: u64 = 512;
+
+/// Reads a queue from disk and leaves out what was used.
+fn load(core: &Core, app: AppId, queue: KeyQueueId) -> Result<(KeyQueueState, u64, u64), StorageError> {
+    let view = core.store.view();
+    let log = view.load_log(&LogId::KeyQueue(app, queue))?.ok_or(StorageError::Unreadable)?;
+    let snapshot = log.snapshot.as_ref().map(|(_, bytes)| bytes.as_ref());
+    let records = log.records.iter().map(|(_, record)| record.as_ref());
+    let mut state = KeyQueueState::restore(snapshot, records).map_err(|error| {
+        tracing::error!(%error, "a key queue could not be restored");
+        StorageError::Unreadable
+    })?;
+    let references: Vec<KeyPackageRef> = state.references().cloned().collect();
+    for reference in references {
+        if view.used(app, &reference)?.is_some() {
+            state.advance(&reference);
+        }
+    }
+    Ok((state, log.head, log.snapshot.map_or(0, |(at, _)| at)))
+}
+
+impl Actor for KeyQueueActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let (core, app, queue) = (Arc::clone(&self.core), self.app, self.queue);
+        let loading = tokio::task::spawn_blocking(move || load(&core, app, queue));
+        ctx.wait(loading.into_actor(self).map(|result, actor, ctx| match result {
+            Ok(Ok((state, sequence, snapshot_sequence))) => {
+                actor.state = Some(state);
+                actor.sequence = sequence;
+                actor.snapshot_sequence = snapshot_sequence;
+                actor.activity.dirty.store(sequence != snapshot_sequence, Ordering::Relaxed);
+            }
+            Ok(Err(_)) | Err(_) => actor.step_down(ctx),
+        }));
+    }
+}
+
+impl Handler<Upload> for KeyQueueActor {
+    type Result = Reply<PoolCounts>;
+
+    fn handle(&mut self, upload: Upload, _: &mut Context<Self>) -> Self::Result {
+        let (batch, record) = match self.upload_batch(&upload) {
+            Ok(staged) => staged,
+            Err(refused) => return answer(Err(refused)),
+        };
+        let store = self.core.store.clone();
+        let append = async move { (store.append(batch).await, upload.permit) };
+        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
+            drop(permit);
+            actor.appended(result, record, ctx)?;
+            Ok(actor.current()?.0.counts())
+        })))
+    }
+}
+
+impl Handler<Assign> for KeyQueueActor {
+    type Result = Reply<AssignedKeyPackage>;
+
+    fn handle(&mut self, Assign { receiver, permit }: Assign, _: &mut Context<Self>) -> Self::Result {
+        let package = match self.choose(&receiver) {
+            Ok(Choice::Assigned(package)) => {
+                return answer(Ok(AssignedKeyPackage { key_package: package.message, is_final_key: false }));
+            }
+            Ok(Choice::Final(package)) => {
+                return answer(Ok(AssignedKeyPackage { key_package: package.message, is_final_key: true }));
+            }
+            Ok(Choice::Nothing) => return answer(Err(KeyQueueError::NoKeyPackage)),
+            Ok(Choice::Assignable(package)) => package,
+            Err(refused) => return answer(Err(refused)),
+        };
+        let record = QueueRecord::Assigned { reference: package.reference.clone(), receiver };
+        let mut batch = Batch::new();
+        let bytes = match record.to_bytes() {
+            Ok(bytes) => bytes,
+            Err(_) => return answer(Err(StorageError::Unreadable.into())),
+        };
+        batch.append_record(&self.log(), self.sequence, bytes);
+        batch.require_unused(self.app, &package.reference);
+        let store = self.core.store.clone();
+        let append = async move { (store.append(batch).await, permit) };
+        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
+            drop(permit);
+            actor.appended(result, record, ctx)?;
+            Ok(AssignedKeyPackage { key_package: package.message, is_final_key: false })
+        })))
+    }
+}
+
+impl Handler<Count> for KeyQueueActor {
+    type Result = Result<PoolCounts, KeyQueueError>;
+
+    fn handle(&mut self, Count { permit }: Count, _: &mut Context<Self>) -> Self::Result {
+        drop(permit);
+        Ok(self.current()?.0.counts())
+    }
+}
+
+impl Handler<Advance> for KeyQueueActor {
+    type Result = ();
+
+    fn handle(&mut self, Advance { reference }: Advance, _: &mut Context<Self>) {
+        if let Some(state) = self.state.as_mut() {
+            state.advance(&reference);
+        }
+    }
+}
+
+impl Handler<Close> for KeyQueueActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Close, ctx: &mut Context<Self>) {
+        self.step_down(ctx);
+    }
+}
+
+impl Handler<Rest> for KeyQueueActor {
+    type Result = AtomicResponse<Self, Rested>;
+
+    fn handle(&mut self, rest: Rest, ctx: &mut Context<Self>) -> Self::Result {
+        match rest {
+            Rest::Snapshot => {
+                self.snapshot_aside(ctx);
+                AtomicResponse::new(Box::pin(fut::ready(Rested::Awake)))
+            }
+            Rest::Sleep => {
+                let batch = self.snapshot();
+                let store = self.core.store.clone();
+                let append = async move {
+                    match batch {
+                        Some(batch) => store.append(batch).await.map(drop),
+                        None => Ok(()),
+                    }
+                };
+                AtomicResponse::new(Box::pin(append.into_actor(self).map(|result, actor, ctx| {
+                    if let Err(error) = result {
+                        tracing::warn!(%error, "a key queue's snapshot was not written; its records stay");
+                    }
+                    actor.step_down(ctx);
+                    Rested::Asleep
+                })))
+            }
+        }
+    }
+}

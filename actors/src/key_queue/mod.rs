@@ -1,0 +1,95 @@
+//! Key queues: their state, the actor that owns one, and what callers exchange with it (*Managing Key Packages*).
+
+mod actor;
+mod error;
+mod state;
+
+use snapshots::{DomainName, KeyQueueId};
+
+pub(crate) use self::{
+    actor::{Advance, Assign, Close, Count, KeyQueueActor, Upload},
+    state::NewPackage,
+};
+pub use self::{
+    error::{InvalidKeyPackage, KeyQueueError},
+    state::{Caller, Receiver},
+};
+
+/// A queue to create (*Key Queue Creation*).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewKeyQueue {
+    /// MLS protocol version (RFC 9420 §6).
+    pub protocol_version: u16,
+    /// MLS cipher suite (RFC 9420 §17.1).
+    pub cipher_suite: u16,
+    /// The application's own label; may be empty.
+    pub app_label: String,
+}
+
+/// A queue and how much is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyQueueStatus {
+    /// The queue's id.
+    pub id: KeyQueueId,
+    /// MLS protocol version.
+    pub protocol_version: u16,
+    /// MLS cipher suite.
+    pub cipher_suite: u16,
+    /// The application's own label.
+    pub app_label: String,
+    /// Unexpired non-final packages held, assigned ones included.
+    pub in_pool: usize,
+    /// Those of them that are not assigned.
+    pub available: usize,
+    /// Whether there is an unexpired final key.
+    pub has_final_key: bool,
+}
+
+/// Key packages to put into a queue (*Key Queue Update*): MLSMessages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPackageUpload {
+    /// Packages to insert; one that is there already is counted once.
+    pub key_packages: Vec<Vec<u8>>,
+    /// Whether what the pool holds is removed first. The final key stays.
+    pub is_reset: bool,
+    /// Replaces the queue's label.
+    pub app_label: Option<String>,
+    /// Replaces the queue's final key.
+    pub final_key: Option<Vec<u8>>,
+}
+
+/// How much a queue holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Unexpired non-final packages held, assigned ones included.
+    pub in_pool: usize,
+    /// Those of them that are not assigned.
+    pub available: usize,
+    /// Whether there is an unexpired final key.
+    pub has_final_key: bool,
+}
+
+/// A request for a key package (*Key Package Retrieval*).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPackageRequest {
+    /// MLS protocol version.
+    pub protocol_version: u16,
+    /// MLS cipher suite.
+    pub cipher_suite: u16,
+    /// The queue's label.
+    pub app_label: String,
+    /// The client's domain, where the application uses domains.
+    pub domain: Option<DomainName>,
+    /// For whom the package is.
+    pub receiver: Receiver,
+}
+
+/// A key package for one receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssignedKeyPackage {
+    /// MLSMessage with the key package.
+    pub key_package: Vec<u8>,
+    /// The security warning of the draft's *Managing Key Packages*: this package is given to everybody who asks once
+    /// the queue is empty, so its keys are shared between groups.
+    pub is_final_key: bool,
+}

@@ -1,0 +1,398 @@
+//! A key queue's state: pure, synchronous, without clock, disk or actor. The state is a function of a snapshot and the
+//! records after it; what expired, was used or belongs to an older handle is left out whenever it is looked at
+//! (*Key Package Retrieval*, *Advancing a Key Package Queue*).
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+use snapshots::{DomainName, KeyPackageRef, Timestamp};
+
+use super::PoolCounts;
+use crate::mls::{ValueError, decode, encode};
+
+/// On whose behalf a key package is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Caller {
+    /// The application itself, through its application server.
+    Application,
+    /// The gateway of another domain: it cannot exhaust what is assigned to others.
+    Peer(DomainName),
+}
+
+/// For whom a key package is: a receiver id within its caller's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Receiver {
+    /// Who asks.
+    pub caller: Caller,
+    /// The draft's `receiver_client_id`.
+    pub id: String,
+}
+
+/// A package that may enter a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NewPackage {
+    pub(crate) reference: KeyPackageRef,
+    pub(crate) not_after: Timestamp,
+    #[serde(with = "serde_bytes")]
+    pub(crate) message: Vec<u8>,
+}
+
+/// A queue's final key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FinalKey {
+    pub(crate) package: NewPackage,
+    generation: u64,
+}
+
+/// One accepted change of a queue, as it is kept on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum QueueRecord {
+    Uploaded {
+        is_reset: bool,
+        packages: Vec<NewPackage>,
+        final_key: Option<NewPackage>,
+        /// The client's handle generation that the packages were checked against.
+        generation: u64,
+    },
+    Assigned {
+        reference: KeyPackageRef,
+        receiver: Receiver,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Held {
+    package: NewPackage,
+    generation: u64,
+    receiver: Option<Receiver>,
+}
+
+/// By what packages are chosen: what expires first goes first, then what came first.
+type Place = (Timestamp, u64);
+
+/// A key queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeyQueueState {
+    held: BTreeMap<Place, Held>,
+    places: HashMap<KeyPackageRef, Place>,
+    assigned: HashMap<Receiver, Place>,
+    final_key: Option<FinalKey>,
+    arrivals: u64,
+}
+
+const FORMAT: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct KeptRecord {
+    format: u8,
+    record: QueueRecord,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Snapshot {
+    format: u8,
+    held: Vec<(Place, Held)>,
+    final_key: Option<FinalKey>,
+    arrivals: u64,
+}
+
+/// What answers a request for a key package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// This one is the receiver's already.
+    Assigned(NewPackage),
+    /// This one can become the receiver's.
+    Assignable(NewPackage),
+    /// Only the final key is left.
+    Final(NewPackage),
+    Nothing,
+}
+
+impl QueueRecord {
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, ValueError> {
+        encode(&KeptRecord { format: FORMAT, record: self.clone() })
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, ValueError> {
+        let kept: KeptRecord = decode(bytes)?;
+        if kept.format == FORMAT { Ok(kept.record) } else { Err(ValueError::damaged("format")) }
+    }
+}
+
+impl KeyQueueState {
+    /// Leaves out what is expired at `now` or was uploaded for an older handle.
+    pub(crate) fn retire(&mut self, now: Timestamp, generation: u64) {
+        let gone: Vec<KeyPackageRef> = self
+            .held
+            .values()
+            .filter(|held| held.package.not_after <= now || held.generation != generation)
+            .map(|held| held.package.reference.clone())
+            .collect();
+        for reference in gone {
+            self.advance(&reference);
+        }
+        let stale = |key: &FinalKey| key.package.not_after <= now || key.generation != generation;
+        if self.final_key.as_ref().is_some_and(stale) {
+            self.final_key = None;
+        }
+    }
+
+    /// Takes a used package out of the queue (*Advancing a Key Package Queue*).
+    pub(crate) fn advance(&mut self, reference: &KeyPackageRef) {
+        if let Some(place) = self.places.remove(reference)
+            && let Some(held) = self.held.remove(&place)
+            && let Some(receiver) = held.receiver
+        {
+            self.assigned.remove(&receiver);
+        }
+    }
+
+    /// The package for a receiver; [`Self::retire`] comes first.
+    pub(crate) fn choose(&self, receiver: &Receiver) -> Choice {
+        let of_receiver = self.assigned.get(receiver).and_then(|place| self.held.get(place));
+        if let Some(held) = of_receiver {
+            return Choice::Assigned(held.package.clone());
+        }
+        if let Some(held) = self.held.values().find(|held| held.receiver.is_none()) {
+            return Choice::Assignable(held.package.clone());
+        }
+        match &self.final_key {
+            Some(key) => Choice::Final(key.package.clone()),
+            None => Choice::Nothing,
+        }
+    }
+
+    /// How many packages of an upload the pool would hold.
+    pub(crate) fn size_after(&self, is_reset: bool, packages: &[NewPackage]) -> usize {
+        if is_reset {
+            return packages.len();
+        }
+        self.held.len() + packages.iter().filter(|package| !self.places.contains_key(&package.reference)).count()
+    }
+
+    pub(crate) fn references(&self) -> impl Iterator<Item = &KeyPackageRef> {
+        self.places.keys()
+    }
+
+    pub(crate) fn counts(&self) -> PoolCounts {
+        PoolCounts {
+            in_pool: self.held.len(),
+            available: self.held.len() - self.assigned.len(),
+            has_final_key: self.final_key.is_some(),
+        }
+    }
+
+    /// Takes a recorded change in.
+    pub(crate) fn apply(&mut self, record: QueueRecord) {
+        match record {
+            QueueRecord::Uploaded { is_reset, packages, final_key, generation } => {
+                let before = if is_reset {
+                    self.places.clear();
+                    self.assigned.clear();
+                    std::mem::take(&mut self.held)
+                } else {
+                    BTreeMap::new()
+                };
+                // A package that comes back with a reset stays its receiver's: nobody else may get it.
+                let mut receivers: HashMap<KeyPackageRef, Receiver> = before
+                    .into_values()
+                    .filter_map(|held| Some((held.package.reference, held.receiver?)))
+                    .collect();
+                for package in packages {
+                    let receiver = receivers.remove(&package.reference);
+                    self.insert(package, generation, receiver);
+                }
+                if let Some(package) = final_key {
+                    self.final_key = Some(FinalKey { package, generation });
+                }
+            }
+            QueueRecord::Assigned { reference, receiver } => {
+                if let Some(place) = self.places.get(&reference)
+                    && let Some(held) = self.held.get_mut(place)
+                {
+                    held.receiver = Some(receiver.clone());
+                    self.assigned.insert(receiver, *place);
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, package: NewPackage, generation: u64, receiver: Option<Receiver>) {
+        if self.places.contains_key(&package.reference) {
+            return;
+        }
+        self.arrivals += 1;
+        let place = (package.not_after, self.arrivals);
+        self.places.insert(package.reference.clone(), place);
+        if let Some(receiver) = &receiver {
+            self.assigned.insert(receiver.clone(), place);
+        }
+        self.held.insert(place, Held { package, generation, receiver });
+    }
+
+    /// The state at rest: MessagePack, a format version first.
+    pub(crate) fn to_snapshot(&self) -> Result<Vec<u8>, ValueError> {
+        encode(&Snapshot {
+            format: FORMAT,
+            held: self.held.iter().map(|(place, held)| (*place, held.clone())).collect(),
+            final_key: self.final_key.clone(),
+            arrivals: self.arrivals,
+        })
+    }
+
+    /// Wakes from rest and repeats what was recorded since.
+    ///
+    /// # Errors
+    /// Bytes that were damaged, or that a newer version wrote.
+    pub(crate) fn restore<'a>(
+        snapshot: Option<&[u8]>,
+        records: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self, ValueError> {
+        let mut state = Self::default();
+        if let Some(snapshot) = snapshot {
+            let kept: Snapshot = decode(snapshot)?;
+            if kept.format != FORMAT {
+                return Err(ValueError::damaged("format"));
+            }
+            for (place, held) in kept.held {
+                state.places.insert(held.package.reference.clone(), place);
+                if let Some(receiver) = &held.receiver {
+                    state.assigned.insert(receiver.clone(), place);
+                }
+                state.held.insert(place, held);
+            }
+            state.final_key = kept.final_key;
+            state.arrivals = kept.arrivals;
+        }
+        for record in records {
+            state.apply(QueueRecord::from_bytes(record)?);
+        }
+        Ok(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn package(name: u8, not_after: u64) -> NewPackage {
+        NewPackage {
+            reference: KeyPackageRef::new(vec![name; 32]).unwrap(),
+            not_after: Timestamp(not_after),
+            message: vec![name],
+        }
+    }
+
+    fn receiver(id: &str) -> Receiver {
+        Receiver { caller: Caller::Application, id: id.into() }
+    }
+
+    fn uploaded(packages: Vec<NewPackage>) -> QueueRecord {
+        QueueRecord::Uploaded { is_reset: false, packages, final_key: None, generation: 0 }
+    }
+
+    /// Chooses for a receiver and records what was chosen; answers the package's name.
+    fn assign(state: &mut KeyQueueState, id: &str) -> Option<u8> {
+        match state.choose(&receiver(id)) {
+            Choice::Assigned(package) | Choice::Final(package) => package.message.first().copied(),
+            Choice::Assignable(package) => {
+                let reference = package.reference.clone();
+                state.apply(QueueRecord::Assigned { reference, receiver: receiver(id) });
+                package.message.first().copied()
+            }
+            Choice::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn what_expires_first_is_assigned_first_and_again_to_the_same_receiver() {
+        let mut state = KeyQueueState::default();
+        state.apply(uploaded(vec![package(1, 300), package(2, 100), package(3, 200)]));
+        for (id, expected) in [("a", Some(2)), ("b", Some(3)), ("a", Some(2)), ("c", Some(1)), ("d", None)] {
+            assert_eq!(assign(&mut state, id), expected, "{id}");
+        }
+        assert_eq!(state.counts(), PoolCounts { in_pool: 3, available: 0, has_final_key: false });
+        let other = Receiver { caller: Caller::Peer(DomainName::new("b.example").unwrap()), id: "a".into() };
+        assert_eq!(state.choose(&other), Choice::Nothing, "a receiver id is the caller's own");
+        state.advance(&package(2, 100).reference);
+        assert_eq!(assign(&mut state, "a"), None, "advanced");
+    }
+
+    #[test]
+    fn expired_packages_and_those_of_an_older_handle_are_gone() {
+        let mut state = KeyQueueState::default();
+        state.apply(uploaded(vec![package(1, 100), package(2, 200)]));
+        assert_eq!(assign(&mut state, "a"), Some(1));
+        state.retire(Timestamp(100), 0);
+        assert_eq!(assign(&mut state, "a"), Some(2), "an assigned package that expired is replaced");
+        state.retire(Timestamp(100), 1);
+        assert_eq!(state.counts().in_pool, 0);
+    }
+
+    #[test]
+    fn the_final_key_comes_last_and_survives_a_reset() {
+        let mut state = KeyQueueState::default();
+        state.apply(QueueRecord::Uploaded {
+            is_reset: false,
+            packages: vec![package(1, 100)],
+            final_key: Some(package(9, 500)),
+            generation: 0,
+        });
+        assert_eq!(assign(&mut state, "a"), Some(1));
+        assert_eq!(assign(&mut state, "b"), Some(9));
+        state.apply(QueueRecord::Uploaded {
+            is_reset: true,
+            packages: vec![package(1, 100), package(2, 50)],
+            final_key: None,
+            generation: 0,
+        });
+        assert_eq!(assign(&mut state, "b"), Some(2), "what was assigned before the reset is not given to another");
+        assert_eq!(assign(&mut state, "a"), Some(1));
+        assert_eq!(assign(&mut state, "c"), Some(9));
+    }
+
+    fn any_record() -> impl Strategy<Value = QueueRecord> {
+        let packages = proptest::collection::vec((0_u8..12, 1_u64..20), 0..6);
+        prop_oneof![
+            (any::<bool>(), packages, any::<bool>()).prop_map(|(is_reset, packages, with_final)| {
+                QueueRecord::Uploaded {
+                    is_reset,
+                    packages: packages.into_iter().map(|(name, _)| package(name, u64::from(name) * 7)).collect(),
+                    final_key: with_final.then(|| package(200, 1000)),
+                    generation: 0,
+                }
+            }),
+            (0_u8..12, 0_u8..4).prop_map(|(name, id)| QueueRecord::Assigned {
+                reference: package(name, 0).reference,
+                receiver: receiver(&id.to_string()),
+            }),
+        ]
+    }
+
+    proptest! {
+        /// A queue that was put to rest at any point is the queue that stayed awake.
+        #[test]
+        fn rest_changes_nothing(records in proptest::collection::vec(any_record(), 0..20), cut in 0_usize..20) {
+            let mut live = KeyQueueState::default();
+            let cut = cut.min(records.len());
+            let (before, after) = records.split_at(cut);
+            for record in before {
+                if let QueueRecord::Assigned { receiver, reference } = record
+                    && (live.assigned.contains_key(receiver)
+                        || live.places.get(reference).and_then(|place| live.held.get(place)).is_none_or(|held| held.receiver.is_some())) {
+                    continue;
+                }
+                live.apply(record.clone());
+            }
+            let snapshot = live.to_snapshot().unwrap();
+            let tail: Vec<Vec<u8>> = after.iter().map(|record| record.to_bytes().unwrap()).collect();
+            let woken = KeyQueueState::restore(Some(&snapshot), tail.iter().map(Vec::as_slice)).unwrap();
+            for record in after {
+                live.apply(record.clone());
+            }
+            prop_assert_eq!(woken, live);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The directory of key packages, as callers see it (*Managing Key Packages*): it finds the queue, checks what needs no
+//! owner, and asks the queue's actor for the rest.
+
+use std::collections::HashSet;
+
+use actix::{Handler, MailboxError, Message};
+use snapshots::{
+    AppId, AppendError, Batch, ClientId, ClientRow, KeyPackageRef, KeyQueueId, QueueRow, Unmet, View,
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    application::Application,
+    gateway::{Gateway, WAKE_ATTEMPTS},
+    key_queue::{
+        Assign, AssignedKeyPackage, Close, Count, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload,
+        KeyQueueActor, KeyQueueError, KeyQueueStatus, NewKeyQueue, NewPackage, PoolCounts, Upload,
+    },
+    mls::{KeyPackageChecks, PROTOCOL_VERSION, supported_cipher_suites},
+    storage::StorageError,
+};
+
+impl Gateway {
+    /// Creates a key queue (*Key Queue Creation*).
+    ///
+    /// # Errors
+    /// [`KeyQueueError::UnknownClient`], [`KeyQueueError::QueueExists`], [`KeyQueueError::Unusable`],
+    /// [`KeyQueueError::TooManyQueues`], or that the gateway cannot write.
+    pub async fn create_key_queue(
+        &self,
+        app: AppId,
+        client: ClientId,
+        new: NewKeyQueue,
+    ) -> Result<KeyQueueId, KeyQueueError> {
+        self.queue_application(app)?;
+        self.queue_client(app, client)?;
+        if new.protocol_version != PROTOCOL_VERSION {
+            return Err(KeyQueueError::Unusable(format!("protocolVersion must be {PROTOCOL_VERSION} (MLS 1.0)")));
+        }
+        let suites = supported_cipher_suites();
+        if !suites.contains(&new.cipher_suite) {
+            return Err(KeyQueueError::Unusable(format!("cipherSuite must be one of {suites:?}")));
+        }
+        self.check_label("appLabel", &new.app_label)?;
+        let row = QueueRow {
+            queue_id: KeyQueueId::random(),
+            client_id: client,
+            protocol_version: new.protocol_version,
+            cipher_suite: new.cipher_suite,
+            app_label: new.app_label,
+        };
+        let mut batch = Batch::new();
+        batch.require_queues_below(app, client, self.core.limits.key_queues_per_client_max);
+        batch.create_queue(app, &row);
+        self.core.store.append(batch).await.map_err(|error| refused(&error))?;
+        Ok(row.queue_id)
+    }
+
+    /// A client's queues and how much is in them.
+    ///
+    /// # Errors
+    /// [`KeyQueueError::UnknownClient`], or that the store cannot be read.
+    pub async fn key_queues(&self, app: AppId, client: ClientId) -> Result<Vec<KeyQueueStatus>, KeyQueueError> {
+        let application = self.queue_application(app)?;
+        self.queue_client(app, client)?;
+        let rows = self.core.store.view().queues(app, client).map_err(StorageError::from)?;
+        let mut queues = Vec::with_capacity(rows.len());
+        for row in rows {
+            let counts = match self.ask_queue(application, &row, |permit| Count { permit }).await {
+                Ok(counts) => counts,
+                // Deleted since the list was read.
+                Err(KeyQueueError::UnknownKeyQueue) => continue,
+                Err(error) => return Err(error),
+            };
+            queues.push(KeyQueueStatus {
+                id: row.queue_id,
+                protocol_version: row.protocol_version,
+                cipher_suite: row.cipher_suite,
+                app_label: row.app_label,
+                in_pool: counts.in_pool,
+                available: counts.available,
+                has_final_key: counts.has_final_key,
+            });
+        }
+        Ok(queues)
+    }
+
+    /// Puts key packages into a queue, all or none (*Key Queue Update*, *Key Package Validation*).
+    ///
+    /// # Errors
+    /// [`KeyQueueError::InvalidKeyPackages`] with every package that is not acceptable, an unknown client or queue, a
+    /// limit, or that the gateway cannot write.
+    pub async fn upload_key_packages(
+        &self,
+        app: AppId,
+        client: ClientId,
+        queue: KeyQueueId,
+        upload: KeyPackageUpload,
+    ) -> Result<PoolCounts, KeyQueueError> {
+        let application = self.queue_application(app)?;
+        let limits = &self.core.limits;
+        let max = limits.key_packages_per_request_max;
+        if upload.key_packages.len() > max {
+            return Err(KeyQueueError::TooManyKeyPackages { what: "one request", max });
+        }
+        if let Some(label) = &upload.app_label {
+            self.check_label("appLabel", label)?;
+        }
+        let row = self.queue_row(app, client, queue)?;
+        let client = self.queue_client(app, client)?;
+        let generation = client.handle_generation;
+        let (gateway, checked_application, checked_row) = (self.clone(), application.clone(), row.clone());
+        let KeyPackageUpload { key_packages, is_reset, app_label, final_key } = upload;
+        let checked = tokio::task::spawn_blocking(move || {
+            gateway.check_packages(&checked_application, &checked_row, &client, &key_packages, final_key.as_deref())
+        });
+        let (packages, final_key) = checked.await.map_err(|_| StorageError::Unreadable)??;
+        self.ask_queue(application, &row, |permit| Upload {
+            row: row.clone(),
+            is_reset,
+            packages: packages.clone(),
+            final_key: final_key.clone(),
+            app_label: app_label.clone(),
+            generation,
+            permit,
+        })
+        .await
+    }
+
+    /// Deletes a queue with its packages and assignments (*Key Pool Deletion*).
+    ///
+    /// # Errors
+    /// [`KeyQueueError::UnknownClient`], [`KeyQueueError::UnknownKeyQueue`], or that the gateway cannot write.
+    pub async fn delete_key_queue(
+        &self,
+        app: AppId,
+        client: ClientId,
+        queue: KeyQueueId,
+    ) -> Result<(), KeyQueueError> {
+        self.queue_application(app)?;
+        let row = self.queue_row(app, client, queue)?;
+        let mut batch = Batch::new();
+        batch.delete_queue(app, &row);
+        self.core.store.append(batch).await.map_err(|error| refused(&error))?;
+        if let Some(awake) = self.core.queues.get(&(app, queue)) {
+            awake.address.do_send(Close);
+        }
+        Ok(())
+    }
+
+    /// Assigns a key package to a receiver, or gives it the one it has (*Key Package Retrieval*).
+    ///
+    /// # Errors
+    /// [`KeyQueueError::NoKeyPackage`], an unknown client or queue, [`KeyQueueError::Domain`], or that the gateway
+    /// cannot write.
+    pub async fn assign_key_package(
+        &self,
+        app: AppId,
+        client: ClientId,
+        request: KeyPackageRequest,
+    ) -> Result<AssignedKeyPackage, KeyQueueError> {
+        let application = self.queue_application(app)?;
+        match request.domain {
+            None if application.supports_domains => {
+                return Err(crate::application::DomainError::Required.into());
+            }
+            given => application.client_domain(given)?,
+        };
+        if request.receiver.id.is_empty() {
+            return Err(KeyQueueError::Unusable("receiverClientId is empty".into()));
+        }
+        self.check_label("receiverClientId", &request.receiver.id)?;
+        self.queue_client(app, client)?;
+        let row = self
+            .core
+            .store
+            .view()
+            .queue_matching(app, client, request.protocol_version, request.cipher_suite, &request.app_label)
+            .map_err(StorageError::from)?
+            .ok_or(KeyQueueError::NoKeyPackage)?;
+        self.ask_queue(application, &row, |permit| Assign { receiver: request.receiver.clone(), permit }).await
+    }
+
+    /// Checks every package of an upload and says of each that is not acceptable why.
+    fn check_packages(
+        &self,
+        application: &Application,
+        row: &QueueRow,
+        client: &ClientRow,
+        messages: &[Vec<u8>],
+        final_key: Option<&[u8]>,
+    ) -> Result<(Vec<NewPackage>, Option<NewPackage>), KeyQueueError> {
+        let view = self.core.store.view();
+        let checks = KeyPackageChecks {
+            cipher_suite: row.cipher_suite,
+            handle: &client.handle,
+            domain: client.domain.as_ref(),
+            now: self.core.clock.now(),
+            lifetime_s_max: self.core.limits.key_package_lifetime_s_max,
+        };
+        let check = |message: &[u8], is_final: bool| -> Result<NewPackage, String> {
+            if message.len() > self.core.limits.packet_bytes_max {
+                return Err(format!("it has more than {} bytes", self.core.limits.packet_bytes_max));
+            }
+            let checked = checks.check(&self.core.crypto, &*application.identity, message)?;
+            if used_or_of_other_kind(&view, application.id, &checked.reference, is_final)? {
+                return Err(if is_final {
+                    "it is in a pool, or was used, as a package that is used once".into()
+                } else {
+                    "it was already used".into()
+                });
+            }
+            Ok(NewPackage {
+                reference: checked.reference,
+                not_after: checked.not_after,
+                message: message.to_vec(),
+            })
+        };
+        let mut invalid = Vec::new();
+        let mut packages = Vec::with_capacity(messages.len());
+        let mut seen = HashSet::new();
+        for (index, message) in messages.iter().enumerate() {
+            match check(message, false) {
+                Ok(package) => {
+                    if seen.insert(package.reference.clone()) {
+                        packages.push(package);
+                    }
+                }
+                Err(detail) => invalid.push(InvalidKeyPackage { index: Some(index), detail }),
+            }
+        }
+        let final_key = match final_key.map(|message| check(message, true)) {
+            None => None,
+            Some(Ok(package)) if seen.contains(&package.reference) => {
+                let detail = "it is among keyPackages as well".into();
+                invalid.push(InvalidKeyPackage { index: None, detail });
+                None
+            }
+            Some(Ok(package)) => Some(package),
+            Some(Err(detail)) => {
+                invalid.push(InvalidKeyPackage { index: None, detail });
+                None
+            }
+        };
+        if invalid.is_empty() { Ok((packages, final_key)) } else { Err(KeyQueueError::InvalidKeyPackages(invalid)) }
+    }
+
+    /// Asks a queue's actor; one that has just gone to sleep is woken again.
+    async fn ask_queue<M, T>(
+        &self,
+        application: &Application,
+        row: &QueueRow,
+        message: impl Fn(OwnedSemaphorePermit) -> M,
+    ) -> Result<T, KeyQueueError>
+    where
+        M: Message<Result = Result<T, KeyQueueError>> + Send + 'static,
+        KeyQueueActor: Handler<M>,
+        T: Send + 'static,
+    {
+        for _ in 0..WAKE_ATTEMPTS {
+            let awake = self.core.wake_key_queue(application, row).ok_or(KeyQueueError::Stopping)?;
+            let permit = awake.activity.permit().ok_or(KeyQueueError::Busy)?;
+            match awake.address.send(message(permit)).await {
+                Ok(answer) => return answer,
+                Err(MailboxError::Closed | MailboxError::Timeout) => {
+                    self.core.forget_key_queue(application.id, row.queue_id, &awake.address);
+                }
+            }
+            // A deleted queue cannot be woken.
+            self.queue_row(application.id, row.client_id, row.queue_id)?;
+        }
+        Err(StorageError::Unreadable.into())
+    }
+
+    fn queue_application(&self, app: AppId) -> Result<&Application, KeyQueueError> {
+        if self.core.is_stopping() {
+            return Err(KeyQueueError::Stopping);
+        }
+        self.application(app).ok_or(KeyQueueError::UnknownClient)
+    }
+
+    fn queue_client(&self, app: AppId, client: ClientId) -> Result<ClientRow, KeyQueueError> {
+        let row = self.core.store.view().client(app, client).map_err(StorageError::from)?;
+        row.ok_or(KeyQueueError::UnknownClient)
+    }
+
+    fn queue_row(&self, app: AppId, client: ClientId, queue: KeyQueueId) -> Result<QueueRow, KeyQueueError> {
+        let view = self.core.store.view();
+        if view.client(app, client).map_err(StorageError::from)?.is_none() {
+            return Err(KeyQueueError::UnknownClient);
+        }
+        view.queue(app, client, queue).map_err(StorageError::from)?.ok_or(KeyQueueError::UnknownKeyQueue)
+    }
+
+    fn check_label(&self, what: &str, label: &str) -> Result<(), KeyQueueError> {
+        let max = self.core.limits.label_bytes_max;
+        if label.len() > max {
+            return Err(KeyQueueError::Unusable(format!("{what} has more than {max} bytes")));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a package was used, or is held somewhere as the other kind: once or final.
+fn used_or_of_other_kind(
+    view: &View,
+    app: AppId,
+    reference: &KeyPackageRef,
+    is_final: bool,
+) -> Result<bool, String> {
+    let unreadable = |_| "the store cannot tell whether it was used".to_owned();
+    if view.used(app, reference).map_err(unreadable)?.is_some() {
+        return Ok(true);
+    }
+    let holders = view.queues_holding(app, reference).map_err(unreadable)?;
+    Ok(holders.iter().any(|(_, _, row)| row.is_final != is_final))
+}
+
+fn refused(error: &AppendError) -> KeyQueueError {
+    match error {
+        AppendError::Precondition(Unmet::ClientMissing) => KeyQueueError::UnknownClient,
+        AppendError::Precondition(Unmet::QueueMissing) => KeyQueueError::UnknownKeyQueue,
+        AppendError::Precondition(Unmet::QueueExists { queue }) => KeyQueueError::QueueExists { queue: *queue },
+        AppendError::Precondition(Unmet::QueueLimit { max }) => KeyQueueError::TooManyQueues { max: *max },
+        AppendError::Precondition(_) => KeyQueueError::Busy,
+        AppendError::TooLarge { limit, .. } => {
+            KeyQueueError::Unusable(format!("the request writes more than {limit} bytes"))
+        }
+        AppendError::Closed | AppendError::Storage(_) => StorageError::from_append(error).into(),
+    }
+}

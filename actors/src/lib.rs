@@ -1,0 +1,44 @@
+//! The rules of the gateway and the actors that own its state.
+//!
+//! Every group and every key queue is one actor, the only owner of its state: it serialises what is asked of it and
+//! needs no lock. What an actor accepts is on disk before anybody else can see it; see [`Gateway`] for the way in.
+//! The rules themselves ([`identity`], the MLS tracking, the states of groups and queues) know no actor, no disk and
+//! no clock.
+
+mod application;
+mod clients;
+mod clock;
+mod core;
+mod gateway;
+mod group;
+pub mod identity;
+mod key_queue;
+mod key_queues;
+mod limits;
+mod mls;
+mod router;
+mod storage;
+mod supervisor;
+
+pub use snapshots::{
+    AppId, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, GroupId, KeyPackageRef,
+    KeyQueueId, Location, Retention, Store, StoreOptions, Timestamp,
+};
+
+pub use self::{
+    application::{Application, DomainError},
+    clients::{ClientChange, ClientError, ClientQuery, JoinInfo, NewClient},
+    clock::Clock,
+    gateway::{Gateway, GatewayOptions},
+    group::{
+        AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, EpochEntry, GroupError,
+        GroupView, MemberView, NewGroup, Outcome,
+    },
+    key_queue::{
+        AssignedKeyPackage, Caller, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload, KeyQueueError,
+        KeyQueueStatus, NewKeyQueue, PoolCounts, Receiver,
+    },
+    limits::Limits,
+    mls::{PROTOCOL_VERSION, Rule, supported_cipher_suites},
+    storage::StorageError,
+};

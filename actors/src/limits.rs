@@ -1,0 +1,64 @@
+//! Limits on everything a caller can make grow. Units are in the names.
+
+use serde::{Deserialize, Serialize};
+
+/// What the actors accept, hold and keep. Every field has a default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest MLS message (commit, proposal, welcome, group info or key package), in bytes.
+    pub packet_bytes_max: usize,
+    /// Largest serialised ratchet tree, in bytes.
+    pub ratchet_tree_bytes_max: usize,
+    /// Members of one group.
+    pub group_members_max: usize,
+    /// Proposals waiting in one epoch of a group.
+    pub proposals_per_epoch_max: usize,
+    /// Proposals that one commit may carry, by value and by reference together.
+    pub proposals_per_commit_max: usize,
+    /// Requests that may wait in front of one group or one key queue.
+    pub waiting_requests_per_actor_max: usize,
+    /// Key queues of one client.
+    pub key_queues_per_client_max: usize,
+    /// Key packages held by one queue, the final one aside.
+    pub key_packages_per_queue_max: usize,
+    /// Key packages in one upload.
+    pub key_packages_per_request_max: usize,
+    /// Longest remaining lifetime of an uploaded key package, in seconds; 0 means no bound.
+    pub key_package_lifetime_s_max: u64,
+    /// Longest client handle, in bytes (at most 1024).
+    pub client_handle_bytes_max: usize,
+    /// Tags of one client.
+    pub tags_per_client_max: usize,
+    /// Longest tag, in bytes.
+    pub tag_bytes_max: usize,
+    /// Longest label of a key queue and longest receiver id, in bytes.
+    pub label_bytes_max: usize,
+    /// MLS messages in one answer, in bytes; what is left over is asked for again.
+    pub answer_bytes_max: usize,
+    /// Groups and key queues kept awake in memory; beyond it the longest idle go to sleep.
+    pub awake_actors_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            packet_bytes_max: 4 << 20,
+            ratchet_tree_bytes_max: 16 << 20,
+            group_members_max: 50_000,
+            proposals_per_epoch_max: 256,
+            proposals_per_commit_max: 1024,
+            waiting_requests_per_actor_max: 1024,
+            key_queues_per_client_max: 64,
+            key_packages_per_queue_max: 1000,
+            key_packages_per_request_max: 500,
+            key_package_lifetime_s_max: 0,
+            client_handle_bytes_max: 1024,
+            tags_per_client_max: 100,
+            tag_bytes_max: 256,
+            label_bytes_max: 256,
+            answer_bytes_max: 16 << 20,
+            awake_actors_max: 100_000,
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! Staging a commit: every check an outsider can make (*Commits*; RFC 9420 §12.4.2), and what it will change.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use openmls::{
+    group::{QueuedProposal, StagedCommit},
+    prelude::{
+        LeafNode, MlsMessageIn, ProcessedMessageContent, Proposal, Sender, tls_codec::DeserializeBytes as _,
+    },
+};
+use serde::{Deserialize, Serialize};
+use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef, Timestamp};
+
+use super::{
+    Crypto, Refusal, Rule, TrackedGroup,
+    companions::{check_group_info, check_welcome},
+    group::{Member, identify, identity_of},
+    shape::TreeShape,
+    storage::encode,
+    tree::{SerialisedTree, TreeChanges},
+    wire::{self, CommitOutline, ContentKind, SenderKind, WireFormat},
+};
+use crate::{
+    identity::{Identity, IdentityProvider},
+    limits::Limits,
+};
+
+/// A commit and what was uploaded with it, as MLSMessages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CommitInput<'a> {
+    pub(crate) commit: &'a [u8],
+    pub(crate) group_info: Option<&'a [u8]>,
+    pub(crate) welcome: Option<&'a [u8]>,
+}
+
+/// A client that a commit adds by a key package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AddedMember {
+    pub(crate) member: Member,
+    pub(crate) reference: KeyPackageRef,
+    /// The key package carries the last-resort extension: it may be used more than once.
+    pub(crate) last_resort: bool,
+    pub(crate) not_after: Timestamp,
+}
+
+/// What an accepted commit changes, as it is recorded: applying it validates nothing and reads no clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EpochChange {
+    /// The MLS library's staged commit, MessagePack with named fields.
+    #[serde(with = "serde_bytes")]
+    pub(crate) staged: Vec<u8>,
+    pub(crate) left: Vec<u32>,
+    pub(crate) joined: BTreeMap<u32, Member>,
+    pub(crate) reinitialised: bool,
+}
+
+/// An epoch that passed every check and is ready to be recorded and applied.
+#[derive(Debug)]
+pub(crate) struct StagedEpoch {
+    pub(crate) epoch: Epoch,
+    pub(crate) change: EpochChange,
+    /// Packets of the proposals committed by reference, in the commit's order.
+    pub(crate) referenced: Vec<Arc<[u8]>>,
+    pub(crate) added: Vec<AddedMember>,
+    /// Clients whose leaf is gone and who did not come back in the same commit.
+    pub(crate) departed: Vec<Member>,
+    pub(crate) arrived: Vec<Member>,
+    pub(crate) tree: SerialisedTree,
+    pub(super) shape: TreeShape,
+    pub(super) staged: Box<StagedCommit>,
+}
+
+impl TrackedGroup {
+    /// Stages a commit with its companions. Takes `&self`: whatever happens, the group stays as it is.
+    pub(crate) fn stage_commit(
+        &self,
+        crypto: &Crypto,
+        provider: &dyn IdentityProvider,
+        limits: &Limits,
+        input: CommitInput<'_>,
+        now: Timestamp,
+    ) -> Result<StagedEpoch, Refusal> {
+        let (sender, outline) = self.commit_head(input.commit, limits)?;
+        if self.reinitialised {
+            return Err(Refusal::broken(Rule::NothingAfterReInit, "the group was re-initialised; use its successor"));
+        }
+        let staged = self.verify_commit(crypto, input.commit)?;
+        let proposals: Vec<&QueuedProposal> = staged.queued_proposals().collect();
+        if proposals.len() != outline.proposals {
+            return Err(Refusal::broken(Rule::DistinctProposals, "a proposal is listed more than once"));
+        }
+        check_proposal_list(&proposals, sender)?;
+        let (shape, committer, added_leaves) = self.shape_after(&proposals, &staged, sender, &outline)?;
+        let roster = self.roster_after(provider, &staged, &proposals, sender, committer, &added_leaves, now)?;
+        if roster.count > limits.group_members_max {
+            return Err(Refusal::broken(
+                Rule::MemberCount,
+                format!("the group would have {} members; at most {}", roster.count, limits.group_members_max),
+            ));
+        }
+        let added = added_members(crypto, &proposals, &added_leaves, &roster.joined)?;
+
+        let bytes = encode(&staged).map_err(|error| Refusal::broken(Rule::Proposal, error.to_string()))?;
+        let changes = TreeChanges::of_staged(&bytes)
+            .ok_or_else(|| Refusal::broken(Rule::Path, "the staged tree cannot be read"))?;
+        let tree = self.tree.after(&changes);
+        if let Some(group_info) = input.group_info {
+            let signer = staged.update_path_leaf_node().or_else(|| self.leaf(committer));
+            check_group_info(crypto, group_info, &staged, &tree, &outline, (committer, signer))?;
+        }
+        check_welcome(input.welcome, &added, self.public.ciphersuite())?;
+
+        Ok(StagedEpoch {
+            epoch: Epoch(staged.epoch().as_u64()),
+            change: EpochChange {
+                staged: bytes,
+                left: roster.left,
+                joined: roster.joined,
+                reinitialised: proposals.iter().any(|queued| matches!(queued.proposal(), Proposal::ReInit(_))),
+            },
+            referenced: self.referenced(&outline),
+            added,
+            departed: roster.departed,
+            arrived: roster.arrived,
+            tree,
+            shape,
+            staged: Box::new(staged),
+        })
+    }
+
+    /// Reads and routes the packet: everything that needs no cryptography, the epoch first of all.
+    fn commit_head<'a>(
+        &self,
+        packet: &'a [u8],
+        limits: &Limits,
+    ) -> Result<(SenderKind, CommitOutline<'a>), Refusal> {
+        let public = self.handshake_head(packet, ContentKind::Commit)?;
+        let outline =
+            wire::commit_outline(public, limits.proposals_per_commit_max).map_err(Refusal::malformed)?;
+        let distinct: BTreeSet<_> = outline.references.iter().collect();
+        if distinct.len() != outline.references.len() {
+            return Err(Refusal::broken(Rule::DistinctProposals, "a proposal is referenced more than once"));
+        }
+        Ok((public.sender, outline))
+    }
+
+    /// What commits and proposals share: the format, the group, the epoch and the kind of content.
+    pub(super) fn handshake_head<'a>(
+        &self,
+        packet: &'a [u8],
+        expected: ContentKind,
+    ) -> Result<wire::PublicPart<'a>, Refusal> {
+        let (format, body) = wire::message_body(packet).map_err(Refusal::malformed)?;
+        if !matches!(format, WireFormat::PublicMessage | WireFormat::PrivateMessage) {
+            return Err(Refusal::Malformed(format!("expected a PublicMessage, found a {}", format.name())));
+        }
+        let header = wire::header(format, body).map_err(Refusal::malformed)?;
+        if header.group_id != self.id.as_bytes() {
+            return Err(Refusal::broken(Rule::Group, "the packet was made for another group"));
+        }
+        let current = self.epoch();
+        if header.epoch < current {
+            return Err(Refusal::Stale { packet: header.epoch, current });
+        }
+        if header.epoch > current {
+            return Err(Refusal::Future { packet: header.epoch, current });
+        }
+        let Some(public) = header.public else {
+            return Err(Refusal::broken(
+                Rule::PublicMessage,
+                "the packet is a PrivateMessage, which a gateway cannot check; send handshakes as PublicMessage",
+            ));
+        };
+        if header.content != expected {
+            return Err(Refusal::Malformed(format!(
+                "expected a {expected:?}, found a message that carries a {:?}",
+                header.content
+            )));
+        }
+        Ok(public)
+    }
+
+    fn verify_commit(&self, crypto: &Crypto, packet: &[u8]) -> Result<StagedCommit, Refusal> {
+        match self.verify(crypto, packet)? {
+            ProcessedMessageContent::StagedCommitMessage(staged) => Ok(*staged),
+            ProcessedMessageContent::ApplicationMessage(_)
+            | ProcessedMessageContent::ProposalMessage(_)
+            | ProcessedMessageContent::ExternalJoinProposalMessage(_)
+            | ProcessedMessageContent::OwnPendingCommit
+            | ProcessedMessageContent::OwnPrivateMessage => {
+                Err(Refusal::Malformed("the packet is not a commit".into()))
+            }
+        }
+    }
+
+    /// The MLS library's own checks.
+    pub(super) fn verify(&self, crypto: &Crypto, packet: &[u8]) -> Result<ProcessedMessageContent, Refusal> {
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(packet)
+            .ok()
+            .and_then(|message| message.try_into_protocol_message().ok())
+            .ok_or_else(|| Refusal::Malformed("the MLS message is malformed".into()))?;
+        let processed =
+            self.public.process_message(&crypto.0, message).map_err(Refusal::of_library)?;
+        Ok(processed.into_content())
+    }
+
+    fn referenced(&self, outline: &CommitOutline<'_>) -> Vec<Arc<[u8]>> {
+        let packet = |reference: &&[u8]| {
+            let pending = self.pending.iter().find(|pending| pending.reference == *reference)?;
+            Some(Arc::from(pending.packet.as_slice()))
+        };
+        outline.references.iter().filter_map(packet).collect()
+    }
+
+    /// Replays the commit on the tree's shape and compares the update path's ciphertexts with it.
+    fn shape_after(
+        &self,
+        proposals: &[&QueuedProposal],
+        staged: &StagedCommit,
+        sender: SenderKind,
+        outline: &CommitOutline<'_>,
+    ) -> Result<(TreeShape, u32, Vec<u32>), Refusal> {
+        let mut shape = self.shape.clone();
+        for queued in proposals {
+            if let (Proposal::Update(_), Sender::Member(leaf)) = (queued.proposal(), queued.sender()) {
+                shape.update(leaf.u32());
+            }
+        }
+        for leaf in proposals.iter().filter_map(|queued| removed_leaf(queued)) {
+            shape.remove(leaf);
+        }
+        let adds = proposals.iter().filter(|queued| matches!(queued.proposal(), Proposal::Add(_)));
+        let added: Vec<u32> = adds.map(|_| shape.add()).collect();
+        shape.trim();
+        let committer = match sender {
+            SenderKind::Member(leaf) => leaf,
+            SenderKind::NewMemberCommit => {
+                let place = shape.occupy();
+                let agreed = self.public.ext_commit_sender_index(staged).is_ok_and(|leaf| leaf.u32() == place);
+                if !agreed {
+                    return Err(Refusal::broken(Rule::ExternalCommit, "the joiner's leaf has no definite place"));
+                }
+                place
+            }
+            SenderKind::External(_) | SenderKind::NewMemberProposal => {
+                return Err(Refusal::broken(Rule::Sender, "this sender cannot commit"));
+            }
+        };
+        if let Some(counts) = &outline.path_ciphertexts {
+            let expected = shape.commit_path(committer, &added);
+            if *counts != expected {
+                return Err(Refusal::broken(
+                    Rule::PathCiphertexts,
+                    format!("the update path carries {counts:?} ciphertexts per node, its resolutions need {expected:?}"),
+                ));
+            }
+        }
+        Ok((shape, committer, added))
+    }
+
+    /// Judges every identity that enters or is replaced, and works out who is a member afterwards.
+    #[expect(clippy::too_many_arguments, reason = "one pass over everything a commit says about leaves")]
+    fn roster_after(
+        &self,
+        provider: &dyn IdentityProvider,
+        staged: &StagedCommit,
+        proposals: &[&QueuedProposal],
+        sender: SenderKind,
+        committer: u32,
+        added_leaves: &[u32],
+        now: Timestamp,
+    ) -> Result<Roster, Refusal> {
+        let extensions = staged.group_context().extensions();
+        let enter = |identity: Identity<'_>| {
+            identify(provider, identity, extensions, now).map_err(|detail| Refusal::broken(Rule::Identity, detail))
+        };
+        let succeed = |before: Option<&LeafNode>, after: &LeafNode| {
+            let before = before.ok_or_else(|| Refusal::broken(Rule::Sender, "the leaf to replace is blank"))?;
+            if provider.valid_successor(identity_of(before), identity_of(after)) {
+                Ok(())
+            } else {
+                Err(Refusal::broken(Rule::Successor, "a leaf may only be replaced by one of the same client"))
+            }
+        };
+
+        let mut left: Vec<u32> = proposals.iter().filter_map(|queued| removed_leaf(queued)).collect();
+        let mut joined = BTreeMap::new();
+        let mut fresh_keys: Vec<(u32, &[u8])> = Vec::new();
+        let mut free = added_leaves.iter();
+        for queued in proposals {
+            match queued.proposal() {
+                Proposal::Add(add) => {
+                    let node = add.key_package().leaf_node();
+                    if let Some(leaf) = free.next() {
+                        joined.insert(*leaf, enter(identity_of(node))?);
+                        fresh_keys.push((*leaf, node.signature_key().as_slice()));
+                    }
+                }
+                Proposal::Update(update) => {
+                    if let Sender::Member(leaf) = queued.sender() {
+                        let node = update.leaf_node();
+                        succeed(self.leaf(leaf.u32()), node)?;
+                        joined.insert(leaf.u32(), enter(identity_of(node))?);
+                        fresh_keys.push((leaf.u32(), node.signature_key().as_slice()));
+                    }
+                }
+                Proposal::Remove(remove) if sender == SenderKind::NewMemberCommit => {
+                    if let Some(node) = staged.update_path_leaf_node() {
+                        succeed(self.leaf(remove.removed().u32()), node)?;
+                    }
+                }
+                Proposal::GroupContextExtensions(_) => {
+                    for member in self.public.members() {
+                        enter(Identity { signature_key: &member.signature_key, credential: &member.credential })?;
+                    }
+                }
+                Proposal::Remove(_)
+                | Proposal::SelfRemove
+                | Proposal::PreSharedKey(_)
+                | Proposal::ReInit(_)
+                | Proposal::ExternalInit(_)
+                | Proposal::Custom(_) => {}
+            }
+        }
+        if let Some(node) = staged.update_path_leaf_node() {
+            if matches!(sender, SenderKind::Member(_)) {
+                succeed(self.leaf(committer), node)?;
+            }
+            joined.insert(committer, enter(identity_of(node))?);
+            fresh_keys.push((committer, node.signature_key().as_slice()));
+        }
+        self.check_signature_keys(&left, &joined, &fresh_keys)?;
+        self.settle_roster(&mut left, joined)
+    }
+
+    /// Signature keys are unique among the members of the new epoch (RFC 9420 §7.3); the library compares those of
+    /// added members only.
+    fn check_signature_keys(
+        &self,
+        left: &[u32],
+        joined: &BTreeMap<u32, Member>,
+        fresh: &[(u32, &[u8])],
+    ) -> Result<(), Refusal> {
+        let stays = |leaf: u32| !left.contains(&leaf) && !joined.contains_key(&leaf);
+        let distinct: BTreeSet<&[u8]> = fresh.iter().map(|(_, key)| *key).collect();
+        let unchanged = |leaf: &u32, key: &[u8]| {
+            self.leaf(*leaf).is_some_and(|node| node.signature_key().as_slice() == key)
+        };
+        let new_keys: BTreeSet<&[u8]> =
+            fresh.iter().filter(|(leaf, key)| !unchanged(leaf, key)).map(|(_, key)| *key).collect();
+        let taken = !new_keys.is_empty()
+            && self.members.keys().filter(|leaf| stays(**leaf)).any(|leaf| {
+                self.leaf(*leaf).is_some_and(|node| new_keys.contains(node.signature_key().as_slice()))
+            });
+        if taken || distinct.len() != fresh.len() {
+            return Err(Refusal::broken(Rule::DistinctKeys, "a signature key would belong to two members"));
+        }
+        Ok(())
+    }
+
+    /// Checks that no client is in the new epoch twice and tells who came and who went.
+    fn settle_roster(&self, left: &mut Vec<u32>, joined: BTreeMap<u32, Member>) -> Result<Roster, Refusal> {
+        left.retain(|leaf| !joined.contains_key(leaf));
+        let mut clients: BTreeSet<(&Option<DomainName>, &ClientHandle)> = BTreeSet::new();
+        for member in joined.values() {
+            let elsewhere = self
+                .leaves
+                .get(&(member.domain.clone(), member.handle.clone()))
+                .is_some_and(|leaf| !left.contains(leaf) && !joined.contains_key(leaf));
+            if elsewhere || !clients.insert((&member.domain, &member.handle)) {
+                return Err(Refusal::broken(
+                    Rule::DistinctClients,
+                    format!("the client {:?} would be in the group twice", member.handle),
+                ));
+            }
+        }
+        let gone = |leaf: &u32| self.members.get(leaf).filter(|old| !clients.contains(&(&old.domain, &old.handle)));
+        let departed = left.iter().chain(joined.keys()).filter_map(gone).cloned().collect();
+        let known = |member: &Member| {
+            self.leaves.contains_key(&(member.domain.clone(), member.handle.clone()))
+        };
+        let arrived = joined.values().filter(|member| !known(member)).cloned().collect();
+        let fresh = joined.keys().filter(|leaf| !self.members.contains_key(leaf)).count();
+        let count = (self.members.len() + fresh).saturating_sub(left.len());
+        Ok(Roster { left: std::mem::take(left), joined, departed, arrived, count })
+    }
+}
+
+struct Roster {
+    left: Vec<u32>,
+    joined: BTreeMap<u32, Member>,
+    departed: Vec<Member>,
+    arrived: Vec<Member>,
+    count: usize,
+}
+
+/// The leaf that a Remove or SelfRemove takes out.
+fn removed_leaf(queued: &QueuedProposal) -> Option<u32> {
+    match (queued.proposal(), queued.sender()) {
+        (Proposal::Remove(remove), _) => Some(remove.removed().u32()),
+        (Proposal::SelfRemove, Sender::Member(leaf)) => Some(leaf.u32()),
+        (
+            Proposal::SelfRemove
+            | Proposal::Add(_)
+            | Proposal::Update(_)
+            | Proposal::PreSharedKey(_)
+            | Proposal::ReInit(_)
+            | Proposal::ExternalInit(_)
+            | Proposal::GroupContextExtensions(_)
+            | Proposal::Custom(_),
+            _,
+        ) => None,
+    }
+}
+
+/// The rules about a whole list that the library leaves to its caller (RFC 9420 §12.2).
+fn check_proposal_list(proposals: &[&QueuedProposal], sender: SenderKind) -> Result<(), Refusal> {
+    let mut leaves = BTreeSet::new();
+    if let SenderKind::Member(committer) = sender {
+        leaves.insert(committer);
+    }
+    for queued in proposals {
+        let leaf = match (queued.proposal(), queued.sender()) {
+            (Proposal::Update(_), Sender::Member(leaf)) => Some(leaf.u32()),
+            _ => removed_leaf(queued),
+        };
+        if let Some(leaf) = leaf
+            && !leaves.insert(leaf)
+        {
+            return Err(Refusal::broken(
+                Rule::OneProposalPerLeaf,
+                format!("leaf {leaf} is updated or removed twice, or is the committer's own"),
+            ));
+        }
+        if matches!(queued.proposal(), Proposal::ReInit(_)) && proposals.len() != 1 {
+            return Err(Refusal::broken(Rule::ReInitAlone, "a ReInit must be the only proposal of its commit"));
+        }
+    }
+    Ok(())
+}
+
+/// The members that are added by key package, with what their packages say.
+fn added_members(
+    crypto: &Crypto,
+    proposals: &[&QueuedProposal],
+    leaves: &[u32],
+    joined: &BTreeMap<u32, Member>,
+) -> Result<Vec<AddedMember>, Refusal> {
+    let adds = proposals.iter().filter_map(|queued| match queued.proposal() {
+        Proposal::Add(add) => Some(add.key_package()),
+        Proposal::Update(_)
+        | Proposal::Remove(_)
+        | Proposal::PreSharedKey(_)
+        | Proposal::ReInit(_)
+        | Proposal::ExternalInit(_)
+        | Proposal::GroupContextExtensions(_)
+        | Proposal::SelfRemove
+        | Proposal::Custom(_) => None,
+    });
+    let mut added = Vec::with_capacity(leaves.len());
+    for (package, leaf) in adds.zip(leaves) {
+        let reference = package
+            .hash_ref(&crypto.0)
+            .ok()
+            .and_then(|reference| KeyPackageRef::new(reference.as_slice()).ok())
+            .ok_or_else(|| Refusal::broken(Rule::Proposal, "a key package has no reference"))?;
+        if let Some(member) = joined.get(leaf) {
+            added.push(AddedMember {
+                member: member.clone(),
+                reference,
+                last_resort: package.last_resort(),
+                not_after: Timestamp(package.life_time().not_after().saturating_mul(1000)),
+            });
+        }
+    }
+    Ok(added)
+}

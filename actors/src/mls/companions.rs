@@ -1,0 +1,102 @@
+//! What travels with a commit: the GroupInfo and the Welcome of the epoch it creates (*Commits*, *Joining*).
+
+use std::collections::BTreeSet;
+
+use openmls::{
+    group::StagedCommit,
+    messages::group_info::GroupInfo,
+    prelude::{
+        Ciphersuite, LeafNode, MlsMessageBodyIn, MlsMessageIn, OpenMlsSignaturePublicKey, Verifiable,
+        tls_codec::{DeserializeBytes as _, Serialize as _},
+    },
+};
+
+use super::{
+    AddedMember, Crypto, Refusal,
+    tree::SerialisedTree,
+    wire::{self, CommitOutline, WireFormat},
+};
+
+/// Checks that a GroupInfo is of the epoch that the commit creates: the context and tree that were computed here, the
+/// commit's confirmation tag, the committer's signature (RFC 9420 §12.4.3).
+pub(super) fn check_group_info(
+    crypto: &Crypto,
+    group_info: &[u8],
+    staged: &StagedCommit,
+    tree: &SerialisedTree,
+    commit: &CommitOutline<'_>,
+    (committer, committer_leaf): (u32, Option<&LeafNode>),
+) -> Result<(), Refusal> {
+    let (format, body) = wire::message_body(group_info).map_err(Refusal::malformed)?;
+    if format != WireFormat::GroupInfo {
+        return Err(Refusal::Malformed(format!("groupInfo: expected a GroupInfo, found a {}", format.name())));
+    }
+    let outline = wire::group_info_outline(body).map_err(Refusal::malformed)?;
+    let mismatch = |detail: &str| Err(Refusal::GroupInfo(detail.to_owned()));
+    let context = staged.group_context().tls_serialize_detached();
+    if context.is_err() || context.is_ok_and(|context| context != outline.group_context) {
+        return mismatch("groupInfo has another group context than the epoch that the commit creates");
+    }
+    if outline.confirmation_tag != commit.confirmation_tag {
+        return mismatch("groupInfo has another confirmation tag than the commit");
+    }
+    if outline.signer != committer {
+        return mismatch("groupInfo is not signed by the committer");
+    }
+    if outline.ratchet_tree.is_some_and(|carried| carried != tree.to_bytes()) {
+        return mismatch("groupInfo carries another ratchet tree than the epoch that the commit creates");
+    }
+    let verifiable = match MlsMessageIn::tls_deserialize_exact_bytes(group_info).map(MlsMessageIn::extract) {
+        Ok(MlsMessageBodyIn::GroupInfo(info)) => info,
+        Ok(_) | Err(_) => return Err(Refusal::Malformed("groupInfo is malformed".into())),
+    };
+    let Some(leaf) = committer_leaf else {
+        return mismatch("groupInfo is signed by no member");
+    };
+    let key = OpenMlsSignaturePublicKey::from_signature_key(
+        leaf.signature_key().clone(),
+        staged.group_context().ciphersuite().signature_algorithm(),
+    );
+    let verified: Result<GroupInfo, _> = verifiable.verify(&crypto.0, &key);
+    match verified {
+        Ok(_) => Ok(()),
+        Err(_) => mismatch("the signature of groupInfo is not the committer's"),
+    }
+}
+
+/// Checks that the welcome is for exactly the clients that the commit adds by key package, and that there is one if
+/// and only if there are such clients (RFC 9420 §12.4.3.1).
+pub(super) fn check_welcome(
+    welcome: Option<&[u8]>,
+    added: &[AddedMember],
+    suite: Ciphersuite,
+) -> Result<(), Refusal> {
+    let Some(bytes) = welcome else {
+        return if added.is_empty() { Ok(()) } else { Err(Refusal::WelcomeMissing { added: added.len() }) };
+    };
+    let (format, _) = wire::message_body(bytes).map_err(Refusal::malformed)?;
+    if format != WireFormat::Welcome {
+        return Err(Refusal::Malformed(format!("welcomePacket: expected a Welcome, found a {}", format.name())));
+    }
+    let welcome = match MlsMessageIn::tls_deserialize_exact_bytes(bytes).map(MlsMessageIn::extract) {
+        Ok(MlsMessageBodyIn::Welcome(welcome)) => welcome,
+        Ok(_) | Err(_) => return Err(Refusal::Malformed("welcomePacket is malformed".into())),
+    };
+    if added.is_empty() {
+        return Err(Refusal::Welcome("welcomePacket is there, but the commit adds nobody".into()));
+    }
+    if welcome.ciphersuite() != suite {
+        return Err(Refusal::Welcome("welcomePacket has another cipher suite than the group".into()));
+    }
+    let named: Vec<_> = welcome.secrets().iter().map(|secrets| secrets.new_member()).collect();
+    let named_once: BTreeSet<&[u8]> = named.iter().map(|reference| reference.as_slice()).collect();
+    let expected: BTreeSet<&[u8]> = added.iter().map(|member| member.reference.as_bytes()).collect();
+    if named_once != expected || named.len() != expected.len() {
+        return Err(Refusal::Welcome(format!(
+            "the secrets of welcomePacket name {} key packages, which are not exactly the {} that the commit adds",
+            named.len(),
+            expected.len()
+        )));
+    }
+    Ok(())
+}

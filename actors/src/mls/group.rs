@@ -1,0 +1,290 @@
+//! One tracked group: opened from a GroupInfo and its tree, moved from epoch to epoch by what was staged.
+
+use std::collections::BTreeMap;
+
+use openmls::{
+    group::{GroupId as MlsGroupId, ProposalStore, PublicGroup, QueuedProposal, StagedCommit},
+    prelude::{
+        GroupContext, LeafNode, LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, RatchetTreeIn,
+        tls_codec::{DeserializeBytes as _, Serialize as _},
+    },
+};
+use serde::{Deserialize, Serialize};
+use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
+
+use super::{
+    Crypto, Refusal, StagedEpoch, ValueError,
+    commit::EpochChange,
+    proposal::PendingProposal,
+    shape::TreeShape,
+    storage::{GroupValues, Values, decode, encode},
+    suite_number,
+    tree::SerialisedTree,
+    wire::{self, WireFormat},
+};
+use crate::identity::{ApplicationContext, Identity, IdentityProvider};
+
+/// One member: who it is, by the application's identity provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) handle: ClientHandle,
+    pub(crate) domain: Option<DomainName>,
+}
+
+/// The public state of one group in its current epoch (*Group State*).
+#[derive(Debug)]
+pub(crate) struct TrackedGroup {
+    pub(super) public: PublicGroup,
+    pub(super) id: GroupId,
+    pub(super) tree: SerialisedTree,
+    pub(super) shape: TreeShape,
+    /// By leaf index.
+    pub(super) members: BTreeMap<u32, Member>,
+    /// The leaf of each member.
+    pub(super) leaves: BTreeMap<(Option<DomainName>, ClientHandle), u32>,
+    pub(super) pending: Vec<PendingProposal>,
+    /// A ReInit was committed: nothing follows (RFC 9420 §11.2).
+    pub(super) reinitialised: bool,
+    interim_transcript_hash: Vec<u8>,
+}
+
+/// A tracked group at rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupSnapshot {
+    values: GroupValues,
+    members: BTreeMap<u32, Member>,
+    pending: Vec<PendingProposal>,
+    reinitialised: bool,
+}
+
+impl TrackedGroup {
+    /// Opens a group from a GroupInfo message and its tree, which may be in the GroupInfo instead
+    /// (RFC 9420 §12.4.3). Any epoch will do; what else a *new* group must be is checked by the caller.
+    pub(crate) fn open(
+        crypto: &Crypto,
+        provider: &dyn IdentityProvider,
+        group_info: &[u8],
+        ratchet_tree: Option<&[u8]>,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let (format, body) = wire::message_body(group_info).map_err(Refusal::malformed)?;
+        if format != WireFormat::GroupInfo {
+            return Err(Refusal::Malformed(format!("expected a GroupInfo, found a {}", format.name())));
+        }
+        let outline = wire::group_info_outline(body).map_err(Refusal::malformed)?;
+        let id = GroupId::new(outline.group_id)
+            .map_err(|error| Refusal::OpenedWith(format!("group_id: {error}")))?;
+        let tree_bytes = match (ratchet_tree, outline.ratchet_tree) {
+            (Some(given), Some(carried)) if given != carried => {
+                return Err(Refusal::OpenedWith("ratchetTree differs from the tree in groupInfo".into()));
+            }
+            (Some(tree), _) | (None, Some(tree)) => tree,
+            (None, None) => {
+                return Err(Refusal::OpenedWith(
+                    "neither ratchetTree nor the ratchet_tree extension of groupInfo is there".into(),
+                ));
+            }
+        };
+        let (tree, shape) = SerialisedTree::parse(tree_bytes)
+            .ok_or_else(|| Refusal::OpenedWith("the ratchet tree is malformed".into()))?;
+        let (tree_in, rest) = RatchetTreeIn::tls_deserialize_bytes(tree_bytes)
+            .map_err(|_| Refusal::OpenedWith("the ratchet tree is malformed".into()))?;
+        if !rest.is_empty() {
+            return Err(Refusal::OpenedWith("bytes follow the ratchet tree".into()));
+        }
+        let verifiable = match MlsMessageIn::tls_deserialize_exact_bytes(group_info).map(MlsMessageIn::extract) {
+            Ok(MlsMessageBodyIn::GroupInfo(info)) => info,
+            Ok(_) | Err(_) => return Err(Refusal::Malformed("the GroupInfo is malformed".into())),
+        };
+        let values = Values::default();
+        let (public, _) =
+            PublicGroup::from_external(&crypto.0, &values, tree_in, verifiable, ProposalStore::new())
+                .map_err(|error| Refusal::OpenedWith(error.to_string()))?;
+        let mut members = BTreeMap::new();
+        for member in public.members() {
+            let identity = Identity { signature_key: &member.signature_key, credential: &member.credential };
+            let extensions = public.group_context().extensions();
+            let who = identify(provider, identity, extensions, now).map_err(Refusal::OpenedWith)?;
+            members.insert(member.index.u32(), who);
+        }
+        let group = Self {
+            leaves: leaves_of(&members),
+            public,
+            id,
+            tree,
+            shape,
+            members,
+            pending: Vec::new(),
+            reinitialised: false,
+            interim_transcript_hash: values.into_interim_transcript_hash(),
+        };
+        if group.leaves.len() != group.members.len() {
+            return Err(Refusal::OpenedWith("one client is in the tree twice".into()));
+        }
+        Ok(group)
+    }
+
+    pub(crate) fn id(&self) -> &GroupId {
+        &self.id
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.public.group_context().epoch().as_u64())
+    }
+
+    pub(crate) fn cipher_suite(&self) -> u16 {
+        suite_number(self.public.ciphersuite())
+    }
+
+    pub(crate) fn members(&self) -> &BTreeMap<u32, Member> {
+        &self.members
+    }
+
+    pub(crate) fn pending(&self) -> &[PendingProposal] {
+        &self.pending
+    }
+
+    /// The current tree; see [`SerialisedTree::to_bytes`] for its form.
+    pub(crate) fn tree(&self) -> &SerialisedTree {
+        &self.tree
+    }
+
+    /// The serialised GroupContext (RFC 9420 §8.1).
+    #[cfg(test)]
+    pub(crate) fn context_bytes(&self) -> Vec<u8> {
+        self.public.group_context().tls_serialize_detached().unwrap()
+    }
+
+    pub(super) fn leaf(&self, leaf: u32) -> Option<&LeafNode> {
+        self.public.leaf(LeafNodeIndex::new(leaf))
+    }
+
+    /// Accepts a staged proposal into the epoch.
+    ///
+    /// # Errors
+    /// Only for a proposal that was read back from damaged bytes.
+    pub(crate) fn apply_proposal(&mut self, proposal: PendingProposal) -> Result<(), ValueError> {
+        let queued: QueuedProposal = decode(&proposal.queued)?;
+        self.public.add_proposal(&Values::default(), queued)?;
+        self.pending.push(proposal);
+        Ok(())
+    }
+
+    /// Moves the group into a staged epoch.
+    ///
+    /// # Errors
+    /// None that a staged epoch of this very group can cause; the group is to be dropped if there is one.
+    pub(crate) fn apply_epoch(&mut self, epoch: StagedEpoch) -> Result<(), ValueError> {
+        self.merge(*epoch.staged, epoch.change)?;
+        self.tree = epoch.tree;
+        self.shape = epoch.shape;
+        Ok(())
+    }
+
+    /// Moves the group into an epoch that was recorded. [`Self::refresh_tree`] must follow the last one.
+    ///
+    /// # Errors
+    /// The record is damaged, or not this group's next; the group is to be dropped.
+    pub(crate) fn replay_epoch(&mut self, change: EpochChange) -> Result<(), ValueError> {
+        let staged: StagedCommit = decode(&change.staged)?;
+        self.merge(staged, change)
+    }
+
+    /// Brings the serialised tree up to the tree itself.
+    pub(crate) fn refresh_tree(&mut self) -> Result<(), ValueError> {
+        (self.tree, self.shape) = exported(&self.public)?;
+        Ok(())
+    }
+
+    fn merge(&mut self, staged: StagedCommit, change: EpochChange) -> Result<(), ValueError> {
+        let values = Values::default();
+        self.public.merge_commit(&values, staged).map_err(|error| ValueError::from(&error))?;
+        self.interim_transcript_hash = values.into_interim_transcript_hash();
+        for leaf in change.left {
+            if let Some(member) = self.members.remove(&leaf) {
+                self.leaves.remove(&(member.domain, member.handle));
+            }
+        }
+        for (leaf, member) in change.joined {
+            self.leaves.insert((member.domain.clone(), member.handle.clone()), leaf);
+            self.members.insert(leaf, member);
+        }
+        self.pending.clear();
+        self.reinitialised |= change.reinitialised;
+        Ok(())
+    }
+
+    /// The group at rest.
+    pub(crate) fn snapshot(&self) -> Result<GroupSnapshot, ValueError> {
+        Ok(GroupSnapshot {
+            values: GroupValues {
+                tree: encode(self.public.treesync())?,
+                context: encode(self.public.group_context())?,
+                interim_transcript_hash: self.interim_transcript_hash.clone(),
+                confirmation_tag: encode(self.public.confirmation_tag())?,
+            },
+            members: self.members.clone(),
+            pending: self.pending.clone(),
+            reinitialised: self.reinitialised,
+        })
+    }
+
+    /// Wakes a group from rest. Validates nothing again.
+    pub(crate) fn restore(snapshot: GroupSnapshot) -> Result<Self, ValueError> {
+        let context: GroupContext = decode(&snapshot.values.context)?;
+        let mls_id: &MlsGroupId = context.group_id();
+        let id = GroupId::new(mls_id.as_slice()).map_err(|_| ValueError::damaged("group id"))?;
+        let public = PublicGroup::load(&Values::answering(&snapshot.values), mls_id)?
+            .ok_or_else(|| ValueError::damaged("group"))?;
+        let (tree, shape) = exported(&public)?;
+        let mut group = Self {
+            leaves: leaves_of(&snapshot.members),
+            public,
+            id,
+            tree,
+            shape,
+            members: snapshot.members,
+            pending: Vec::new(),
+            reinitialised: snapshot.reinitialised,
+            interim_transcript_hash: snapshot.values.interim_transcript_hash,
+        };
+        for proposal in snapshot.pending {
+            group.apply_proposal(proposal)?;
+        }
+        Ok(group)
+    }
+}
+
+fn exported(public: &PublicGroup) -> Result<(SerialisedTree, TreeShape), ValueError> {
+    let bytes =
+        public.export_ratchet_tree().tls_serialize_detached().map_err(|_| ValueError::damaged("tree"))?;
+    SerialisedTree::parse(&bytes).ok_or_else(|| ValueError::damaged("tree"))
+}
+
+fn leaves_of(members: &BTreeMap<u32, Member>) -> BTreeMap<(Option<DomainName>, ClientHandle), u32> {
+    members.iter().map(|(leaf, member)| ((member.domain.clone(), member.handle.clone()), *leaf)).collect()
+}
+
+/// Asks the identity provider whether an identity may enter, and who it is.
+pub(super) fn identify(
+    provider: &dyn IdentityProvider,
+    identity: Identity<'_>,
+    extensions: &openmls::prelude::Extensions<GroupContext>,
+    now: Timestamp,
+) -> Result<Member, String> {
+    let kind = identity.credential.credential_type();
+    if !provider.supported_credentials().contains(&kind) {
+        return Err("the credential's type is not one that this application accepts".into());
+    }
+    provider
+        .validate(identity, extensions, ApplicationContext { msg_timestamp: now })
+        .and_then(|()| {
+            Ok(Member { handle: provider.client_handle(identity)?, domain: provider.client_domain(identity)? })
+        })
+        .map_err(|error| error.to_string())
+}
+
+/// The identity in a leaf node.
+pub(super) fn identity_of(leaf: &LeafNode) -> Identity<'_> {
+    Identity { signature_key: leaf.signature_key().as_slice(), credential: leaf.credential() }
+}

@@ -1,0 +1,80 @@
+//! Checking one key package (*Key Package Validation*; RFC 9420 §10.1).
+
+use openmls::prelude::{
+    Extensions, GroupContext, MlsMessageBodyIn, MlsMessageIn, ProtocolVersion, tls_codec::DeserializeBytes as _,
+};
+use snapshots::{ClientHandle, DomainName, KeyPackageRef, Timestamp};
+
+use super::{Crypto, group::identify, group::identity_of, suite_number, wire};
+use crate::identity::IdentityProvider;
+
+/// What a key package must be to enter a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyPackageChecks<'a> {
+    pub(crate) cipher_suite: u16,
+    pub(crate) handle: &'a ClientHandle,
+    pub(crate) domain: Option<&'a DomainName>,
+    pub(crate) now: Timestamp,
+    /// Longest remaining lifetime, in seconds; 0 means no bound.
+    pub(crate) lifetime_s_max: u64,
+}
+
+/// A key package that is what it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CheckedKeyPackage {
+    pub(crate) reference: KeyPackageRef,
+    pub(crate) not_after: Timestamp,
+}
+
+impl KeyPackageChecks<'_> {
+    /// Checks an MLSMessage that must hold a key package.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub(crate) fn check(
+        &self,
+        crypto: &Crypto,
+        provider: &dyn IdentityProvider,
+        message: &[u8],
+    ) -> Result<CheckedKeyPackage, String> {
+        let (format, _) = wire::message_body(message).map_err(|error| error.to_string())?;
+        let package = match MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract) {
+            Ok(MlsMessageBodyIn::KeyPackage(package)) => package,
+            Ok(_) => return Err(format!("expected an MLSMessage with a KeyPackage, found a {}", format.name())),
+            Err(_) => return Err("the MLS message is malformed".into()),
+        };
+        let package = package
+            .validate(&crypto.0, ProtocolVersion::Mls10)
+            .map_err(|error| format!("not valid by RFC 9420 section 10.1: {error}"))?;
+        let suite = suite_number(package.ciphersuite());
+        if suite != self.cipher_suite {
+            return Err(format!("its cipher suite is {suite}, the queue's is {}", self.cipher_suite));
+        }
+        let not_before = package.life_time().not_before().saturating_mul(1000);
+        let not_after = package.life_time().not_after().saturating_mul(1000);
+        if not_before > self.now.0 {
+            return Err("it is not valid yet".into());
+        }
+        if not_after <= self.now.0 {
+            return Err("it has expired".into());
+        }
+        let longest = self.lifetime_s_max.saturating_mul(1000);
+        if longest > 0 && not_after - self.now.0 > longest {
+            return Err(format!("it is valid for more than {} seconds from now", self.lifetime_s_max));
+        }
+        let no_extensions = Extensions::<GroupContext>::empty();
+        let member = identify(provider, identity_of(package.leaf_node()), &no_extensions, self.now)?;
+        if member.handle != *self.handle {
+            return Err(format!("its credential names {:?}, the queue belongs to {:?}", member.handle, self.handle));
+        }
+        if member.domain.as_ref() != self.domain {
+            return Err("its credential names another domain than the client's".into());
+        }
+        let reference = package
+            .hash_ref(&crypto.0)
+            .ok()
+            .and_then(|reference| KeyPackageRef::new(reference.as_slice()).ok())
+            .ok_or("it has no reference")?;
+        Ok(CheckedKeyPackage { reference, not_after: Timestamp(not_after) })
+    }
+}

@@ -1,0 +1,252 @@
+//! Staging a proposal (*Proposals*; RFC 9420 §12.1): what can be known before anybody commits it.
+
+use std::collections::BTreeSet;
+
+use openmls::prelude::{
+    ExtensionType, LeafNode, ProcessedMessageContent, Proposal, ProposalType, ProtocolVersion, Sender,
+    VerifiableCiphersuite,
+};
+use serde::{Deserialize, Serialize};
+use snapshots::{KeyPackageRef, Timestamp};
+
+use super::{
+    Crypto, Refusal, Rule, TrackedGroup,
+    group::{identify, identity_of},
+    storage::encode,
+    wire::{ContentKind, PublicPart},
+};
+use crate::identity::{Identity, IdentityProvider};
+
+/// A proposal that was accepted in the current epoch and waits to be committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PendingProposal {
+    /// The packet as it was uploaded.
+    #[serde(with = "serde_bytes")]
+    pub(crate) packet: Vec<u8>,
+    /// Its ProposalRef (RFC 9420 §5.2).
+    #[serde(with = "serde_bytes")]
+    pub(crate) reference: Vec<u8>,
+    /// The MLS library's queued proposal, MessagePack with named fields.
+    #[serde(with = "serde_bytes")]
+    pub(crate) queued: Vec<u8>,
+}
+
+/// A proposal that passed every check.
+#[derive(Clone, Debug)]
+pub(crate) struct StagedProposal {
+    pub(crate) pending: PendingProposal,
+    /// The key package of an Add that may be used once only.
+    pub(crate) adds: Option<(KeyPackageRef, bool)>,
+}
+
+impl TrackedGroup {
+    /// Whether the packet is a proposal of this group's current epoch, as far as its head tells.
+    pub(crate) fn expect_proposal(&self, packet: &[u8]) -> Result<(), Refusal> {
+        self.handshake_head(packet, ContentKind::Proposal).map(drop)
+    }
+
+    /// Stages a proposal of the current epoch. Takes `&self`: whatever happens, the group stays as it is.
+    pub(crate) fn stage_proposal(
+        &self,
+        crypto: &Crypto,
+        provider: &dyn IdentityProvider,
+        packet: &[u8],
+        now: Timestamp,
+    ) -> Result<StagedProposal, Refusal> {
+        let public = self.handshake_head(packet, ContentKind::Proposal)?;
+        if self.reinitialised {
+            return Err(Refusal::broken(Rule::NothingAfterReInit, "the group was re-initialised; use its successor"));
+        }
+        let queued = match self.verify(crypto, packet)? {
+            ProcessedMessageContent::ProposalMessage(queued)
+            | ProcessedMessageContent::ExternalJoinProposalMessage(queued) => queued,
+            ProcessedMessageContent::ApplicationMessage(_)
+            | ProcessedMessageContent::StagedCommitMessage(_)
+            | ProcessedMessageContent::OwnPendingCommit
+            | ProcessedMessageContent::OwnPrivateMessage => {
+                return Err(Refusal::Malformed("the packet is not a proposal".into()));
+            }
+        };
+        let adds = self.check_proposal(crypto, provider, queued.proposal(), queued.sender(), public, now)?;
+        let queued_bytes =
+            encode(&queued).map_err(|error| Refusal::broken(Rule::Proposal, error.to_string()))?;
+        let reference = queued.proposal_reference_ref().as_slice().to_vec();
+        Ok(StagedProposal {
+            pending: PendingProposal { packet: packet.to_vec(), reference, queued: queued_bytes },
+            adds,
+        })
+    }
+
+    fn check_proposal(
+        &self,
+        crypto: &Crypto,
+        provider: &dyn IdentityProvider,
+        proposal: &Proposal,
+        sender: &Sender,
+        public: PublicPart<'_>,
+        now: Timestamp,
+    ) -> Result<Option<(KeyPackageRef, bool)>, Refusal> {
+        let identify = |identity: Identity<'_>, extensions| {
+            identify(provider, identity, extensions, now).map_err(|detail| Refusal::broken(Rule::Identity, detail))
+        };
+        let extensions = self.public.group_context().extensions();
+        match proposal {
+            Proposal::Add(add) => {
+                let package = add.key_package();
+                self.check_leaf_fits(package.leaf_node())?;
+                identify(identity_of(package.leaf_node()), extensions)?;
+                let reference = package
+                    .hash_ref(&crypto.0)
+                    .ok()
+                    .and_then(|reference| KeyPackageRef::new(reference.as_slice()).ok())
+                    .ok_or_else(|| Refusal::broken(Rule::Proposal, "the key package has no reference"))?;
+                return Ok(Some((reference, package.last_resort())));
+            }
+            Proposal::Update(update) => {
+                let Sender::Member(leaf) = sender else {
+                    return Err(Refusal::broken(Rule::Sender, "only a member can propose an Update"));
+                };
+                let before = self
+                    .leaf(leaf.u32())
+                    .ok_or_else(|| Refusal::broken(Rule::Sender, "the sender's leaf is blank"))?;
+                self.check_leaf_fits(update.leaf_node())?;
+                self.check_encryption_key_is_new(update.leaf_node())?;
+                let after = identity_of(update.leaf_node());
+                identify(after, extensions)?;
+                if !provider.valid_successor(identity_of(before), after) {
+                    return Err(Refusal::broken(
+                        Rule::Successor,
+                        "a leaf may only be replaced by one of the same client",
+                    ));
+                }
+            }
+            Proposal::Remove(remove) => {
+                if self.leaf(remove.removed().u32()).is_none() {
+                    return Err(Refusal::broken(Rule::Proposal, "no member has the leaf that is to be removed"));
+                }
+            }
+            Proposal::SelfRemove => {
+                if !matches!(sender, Sender::Member(_)) {
+                    return Err(Refusal::broken(Rule::Sender, "only a member can remove itself"));
+                }
+                self.check_type_supported(ProposalType::SelfRemove)?;
+            }
+            Proposal::PreSharedKey(_) => {
+                let nonce = self.public.ciphersuite().hash_length();
+                if public.psk_nonce_length().is_none_or(|length| length != nonce) {
+                    return Err(Refusal::broken(
+                        Rule::Proposal,
+                        format!("a pre-shared key is external or of application use, with a nonce of {nonce} bytes"),
+                    ));
+                }
+            }
+            Proposal::ReInit(_) => {
+                if public.reinit_version().is_none_or(|version| version < super::PROTOCOL_VERSION) {
+                    return Err(Refusal::broken(Rule::Proposal, "a ReInit cannot go back to an older version"));
+                }
+            }
+            Proposal::ExternalInit(_) => {
+                return Err(Refusal::broken(
+                    Rule::ExternalCommit,
+                    "an ExternalInit is only valid inside an external commit",
+                ));
+            }
+            Proposal::GroupContextExtensions(change) => {
+                self.check_extensions_supported(change.extensions().iter().map(|extension| extension.extension_type()))?;
+                for member in self.public.members() {
+                    let identity =
+                        Identity { signature_key: &member.signature_key, credential: &member.credential };
+                    identify(identity, change.extensions())?;
+                }
+            }
+            Proposal::Custom(custom) => {
+                self.check_type_supported(ProposalType::from(custom.proposal_type()))?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = &LeafNode> {
+        self.members.keys().filter_map(|leaf| self.leaf(*leaf))
+    }
+
+    /// A leaf and the group suit each other (RFC 9420 §7.2, §7.3, §11.1).
+    fn check_leaf_fits(&self, leaf: &LeafNode) -> Result<(), Refusal> {
+        let capabilities = leaf.capabilities();
+        let suite = VerifiableCiphersuite::from(self.public.ciphersuite());
+        let refuse = |detail: &str| Err(Refusal::broken(Rule::Capabilities, detail));
+        if !capabilities.ciphersuites().contains(&suite)
+            || !capabilities.versions().contains(&ProtocolVersion::Mls10)
+        {
+            return refuse("the leaf does not support the group's protocol version and cipher suite");
+        }
+        let extensions = self.public.group_context().extensions();
+        let unknown = extensions.iter().find(|extension| {
+            let kind = extension.extension_type();
+            !known_to_all(kind) && !capabilities.extensions().contains(&kind)
+        });
+        if unknown.is_some() {
+            return refuse("the leaf does not support an extension of the group");
+        }
+        if let Some(required) = self.public.required_capabilities() {
+            let covered = required
+                .extension_types()
+                .iter()
+                .all(|kind| known_to_all(*kind) || capabilities.extensions().contains(kind))
+                && required.proposal_types().iter().all(|kind| {
+                    default_proposal(*kind) || capabilities.proposals().contains(kind)
+                })
+                && required.credential_types().iter().all(|kind| capabilities.credentials().contains(kind));
+            if !covered {
+                return refuse("the leaf does not support what the group requires");
+            }
+        }
+        let own = leaf.credential().credential_type();
+        let in_use: BTreeSet<u16> =
+            self.leaves().map(|member| member.credential().credential_type().into()).collect();
+        let supported: BTreeSet<u16> = capabilities.credentials().iter().map(|kind| (*kind).into()).collect();
+        if !in_use.is_subset(&supported)
+            || !self.leaves().all(|member| member.capabilities().credentials().contains(&own))
+        {
+            return refuse("the leaf and the members do not support each other's credential types");
+        }
+        Ok(())
+    }
+
+    fn check_encryption_key_is_new(&self, leaf: &LeafNode) -> Result<(), Refusal> {
+        if self.leaves().any(|member| member.encryption_key() == leaf.encryption_key()) {
+            return Err(Refusal::broken(Rule::DistinctKeys, "an Update must bring a new encryption key"));
+        }
+        Ok(())
+    }
+
+    fn check_type_supported(&self, kind: ProposalType) -> Result<(), Refusal> {
+        if self.leaves().all(|member| member.capabilities().proposals().contains(&kind)) {
+            return Ok(());
+        }
+        Err(Refusal::broken(Rule::Capabilities, "not every member supports this type of proposal"))
+    }
+
+    fn check_extensions_supported(&self, mut kinds: impl Iterator<Item = ExtensionType>) -> Result<(), Refusal> {
+        let supported = |kind: ExtensionType| {
+            known_to_all(kind) || self.leaves().all(|member| member.capabilities().extensions().contains(&kind))
+        };
+        if kinds.all(supported) {
+            return Ok(());
+        }
+        Err(Refusal::broken(
+            Rule::GroupContextExtensions,
+            "not every member supports an extension that the proposal sets",
+        ))
+    }
+}
+
+/// The extension types that every client supports without saying so (RFC 9420 §7.2).
+fn known_to_all(kind: ExtensionType) -> bool {
+    matches!(u16::from(kind), 1..=5)
+}
+
+/// The proposal types that every client supports without saying so (RFC 9420 §7.2).
+fn default_proposal(kind: ProposalType) -> bool {
+    matches!(u16::from(kind), 1..=7)
+}

@@ -1,0 +1,29 @@
+//! The store's failures as the rest of the gateway sees them.
+
+use snapshots::{AppendError, ReadError};
+
+/// The store could not do its work. What a caller is told never holds paths or keys; the log has the rest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    /// Writing failed for good, or the store is closed: nothing more will be accepted.
+    #[error("the store does not accept writes")]
+    Unavailable,
+    /// Stored bytes could not be read or understood.
+    #[error("stored data could not be read")]
+    Unreadable,
+}
+
+impl From<ReadError> for StorageError {
+    fn from(error: ReadError) -> Self {
+        tracing::error!(%error, "reading from the store failed");
+        Self::Unreadable
+    }
+}
+
+impl StorageError {
+    /// An append failed for another reason than a precondition that its caller expects.
+    pub(crate) fn from_append(error: &AppendError) -> Self {
+        tracing::error!(%error, "appending to the store failed");
+        Self::Unavailable
+    }
+}

@@ -1,0 +1,203 @@
+//! What waits for the committer: a bounded queue whose every entry is answered, whatever happens to the committer.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::batch::Appended;
+use crate::draft::Step;
+use crate::errors::AppendError;
+
+/// How many batches one disk batch takes at most.
+const TAKEN_LENGTH_MAX: usize = 256;
+/// How large one disk batch may grow, in bytes; a single batch may be larger.
+const TAKEN_BYTES_MAX: usize = 8 << 20;
+/// Bytes are counted in steps of this size, since a semaphore counts to `u32::MAX` at once.
+const BYTES_PER_PERMIT: usize = 1024;
+
+pub(crate) type Outcome = Result<Appended, AppendError>;
+
+/// A batch and whom to answer.
+pub(crate) struct Waiting {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) bytes: usize,
+    pub(crate) reply: oneshot::Sender<Outcome>,
+}
+
+/// Where the store is in its life. It only moves down this list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Takes batches.
+    Open,
+    /// Takes no more, and writes those that wait.
+    Closing,
+    /// Everything is written.
+    Closed,
+    /// A write failed, for this reason, and nothing is written any more.
+    Failed(String),
+}
+
+pub(crate) struct AppendQueue {
+    state: Mutex<State>,
+    /// A batch arrived, or the life moved on: for the committer alone.
+    arrived: Condvar,
+    /// The life moved on.
+    moved: Condvar,
+    life: watch::Sender<Life>,
+    length_free: Semaphore,
+    bytes_free: Semaphore,
+    bytes_permits: usize,
+}
+
+struct State {
+    waiting: VecDeque<Waiting>,
+    life: Life,
+}
+
+impl AppendQueue {
+    pub(crate) fn new(length_max: usize, bytes_max: usize) -> Self {
+        let length = length_max.clamp(1, Semaphore::MAX_PERMITS);
+        let bytes_permits = (bytes_max / BYTES_PER_PERMIT).clamp(1, u32::MAX as usize);
+        Self {
+            state: Mutex::new(State { waiting: VecDeque::new(), life: Life::Open }),
+            arrived: Condvar::new(),
+            moved: Condvar::new(),
+            life: watch::Sender::new(Life::Open),
+            length_free: Semaphore::new(length),
+            bytes_free: Semaphore::new(bytes_permits),
+            bytes_permits,
+        }
+    }
+
+    /// Waits for room and leaves a batch; the answer comes through the receiver.
+    pub(crate) async fn push(
+        &self,
+        steps: Vec<Step>,
+        bytes: usize,
+    ) -> Result<oneshot::Receiver<Outcome>, AppendError> {
+        let permits = u32::try_from(self.permits(bytes)).unwrap_or(u32::MAX);
+        let length = self.length_free.acquire().await.map_err(|_| self.refusal())?;
+        let room = self.bytes_free.acquire_many(permits).await.map_err(|_| self.refusal())?;
+        let (reply, answer) = oneshot::channel();
+        let mut state = self.lock();
+        if state.life != Life::Open {
+            return Err(refusal(&state.life));
+        }
+        // No await between here and the push: the permits are given back when the batch is taken.
+        length.forget();
+        room.forget();
+        state.waiting.push_back(Waiting { steps, bytes, reply });
+        drop(state);
+        self.arrived.notify_one();
+        Ok(answer)
+    }
+
+    /// Waits for batches and takes what is there, the earliest first. `None` when all is taken and no more will come.
+    pub(crate) fn take(&self) -> Option<Vec<Waiting>> {
+        let mut state = self.lock();
+        while state.waiting.is_empty() {
+            if state.life != Life::Open {
+                return None;
+            }
+            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut taken = Vec::with_capacity(state.waiting.len().min(TAKEN_LENGTH_MAX));
+        let mut bytes = 0_usize;
+        let mut permits = 0_usize;
+        while let Some(next) = state.waiting.front() {
+            let grown = bytes.saturating_add(next.bytes);
+            if taken.len() == TAKEN_LENGTH_MAX || (grown > TAKEN_BYTES_MAX && !taken.is_empty()) {
+                break;
+            }
+            bytes = grown;
+            permits = permits.saturating_add(self.permits(next.bytes));
+            taken.extend(state.waiting.pop_front());
+        }
+        drop(state);
+        self.length_free.add_permits(taken.len());
+        self.bytes_free.add_permits(permits);
+        Some(taken)
+    }
+
+    /// Takes no more batches; those that wait are still written.
+    pub(crate) fn begin_close(&self) {
+        self.advance(Life::Closing);
+        self.length_free.close();
+        self.bytes_free.close();
+    }
+
+    /// Says that everything is written.
+    pub(crate) fn closed(&self) {
+        self.advance(Life::Closed);
+    }
+
+    /// Ends the store for good: whoever waits, and whoever comes, is told why.
+    pub(crate) fn fail(&self, reason: &str) {
+        if !self.advance(Life::Failed(reason.to_owned())) {
+            return;
+        }
+        self.length_free.close();
+        self.bytes_free.close();
+        let waiting = std::mem::take(&mut self.lock().waiting);
+        for batch in waiting {
+            // Whoever has stopped listening needs no answer.
+            let _ = batch.reply.send(Err(AppendError::Storage(reason.to_owned())));
+        }
+    }
+
+    pub(crate) fn life(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
+    }
+
+    pub(crate) fn is_failed(&self) -> bool {
+        matches!(*self.life.borrow(), Life::Failed(_))
+    }
+
+    /// Blocks until the store is closed or failed, or the time is over. Returns how far it is.
+    pub(crate) fn wait_for_end(&self, time: Duration) -> Life {
+        let going = |state: &mut State| matches!(state.life, Life::Open | Life::Closing);
+        let waited = self.moved.wait_timeout_while(self.lock(), time, going);
+        waited.unwrap_or_else(PoisonError::into_inner).0.life.clone()
+    }
+
+    /// Why nothing can be appended any more.
+    fn refusal(&self) -> AppendError {
+        refusal(&self.lock().life)
+    }
+
+    /// Moves on to a later life; `false` when it is there or past it.
+    fn advance(&self, next: Life) -> bool {
+        let mut state = self.lock();
+        let forward = match (&state.life, &next) {
+            (Life::Failed(_) | Life::Closed, _) | (_, Life::Open) => false,
+            (Life::Closing, Life::Closing) => false,
+            (Life::Open | Life::Closing, Life::Closing | Life::Closed | Life::Failed(_)) => true,
+        };
+        if forward {
+            state.life = next.clone();
+            self.life.send_replace(next);
+        }
+        drop(state);
+        self.arrived.notify_one();
+        self.moved.notify_all();
+        forward
+    }
+
+    fn permits(&self, bytes: usize) -> usize {
+        (bytes / BYTES_PER_PERMIT).saturating_add(1).min(self.bytes_permits)
+    }
+
+    /// A panic never happens under this lock between two changes that belong together, so its poison says nothing.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refusal(life: &Life) -> AppendError {
+    match life {
+        Life::Failed(reason) => AppendError::Storage(reason.clone()),
+        Life::Open | Life::Closing | Life::Closed => AppendError::Closed,
+    }
+}

@@ -1,0 +1,271 @@
+//! Clients, their handles and their tags (*Managing Identities*).
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `clients` | application, client | [`ClientRow`] |
+//! | `client_handles` | application, handle, domain | the client's id |
+//! | `client_tags` | application, domain, 0, client | nothing: who is in a domain |
+//! | `client_tags` | application, domain, 1, tag, client | nothing |
+//!
+//! A handle is unique in its domain, and clients without a domain share one space (*X.509 Identifiers*).
+
+use std::collections::BTreeSet;
+
+use fjall::Slice;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::draft::Draft;
+use crate::errors::{ReadError, Refusal, Unmet};
+use crate::ids::{AppId, ClientHandle, ClientId, DomainName, Timestamp};
+use crate::keys::{Key, KeyRange, KeyReader};
+use crate::rows::{self, Rows};
+use crate::tables::Table;
+use crate::view::View;
+use crate::{key_queues, welcomes};
+
+const IN_DOMAIN: u8 = 0;
+const TAGGED: u8 = 1;
+
+/// A registered client (*Identity Registration*).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientRow {
+    /// Its id, which never changes.
+    pub client_id: ClientId,
+    /// Its handle, unique in its domain.
+    pub handle: ClientHandle,
+    /// Its domain; `None` in an application that uses no domains.
+    pub domain: Option<DomainName>,
+    /// What the application searches it by.
+    pub tags: BTreeSet<String>,
+    /// How often its handle was changed.
+    pub handle_generation: u64,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+fn client_key(app: AppId, client: ClientId) -> Key {
+    Key::of_app(app).uuid(client.as_uuid())
+}
+
+fn handle_prefix(app: AppId, handle: &ClientHandle) -> Key {
+    Key::of_app(app).handle(handle)
+}
+
+fn handle_key(app: AppId, row: &ClientRow) -> Key {
+    handle_prefix(app, &row.handle).domain(row.domain.as_ref())
+}
+
+fn domain_prefix(app: AppId, domain: Option<&DomainName>) -> Key {
+    Key::of_app(app).domain(domain).byte(IN_DOMAIN)
+}
+
+fn tag_prefix(app: AppId, domain: Option<&DomainName>, tag: &str) -> Key {
+    Key::of_app(app).domain(domain).byte(TAGGED).part(tag.as_bytes())
+}
+
+/// The rows by which a client is listed: one for its domain and one for each tag.
+fn listing_keys(app: AppId, row: &ClientRow) -> BTreeSet<Key> {
+    let domain = row.domain.as_ref();
+    let tagged = row.tags.iter().map(|tag| tag_prefix(app, domain, tag));
+    tagged.chain([domain_prefix(app, domain)]).map(|prefix| prefix.uuid(row.client_id.as_uuid())).collect()
+}
+
+impl Batch {
+    /// Registers a client. Preconditions: its id is new, else [`Unmet::ClientExists`], and its handle is free in its
+    /// domain, else [`Unmet::HandleTaken`].
+    pub fn create_client(&mut self, app: AppId, row: &ClientRow) -> &mut Self {
+        let key = self.key(client_key(app, row.client_id));
+        let handle = self.key(handle_key(app, row));
+        let listings: Vec<Key> = listing_keys(app, row).into_iter().map(|key| self.key(key)).collect();
+        let client = row.client_id;
+        let value = self.row(row);
+        self.step(move |draft| {
+            if draft.holds(Table::Clients, &key)? {
+                return Err(Unmet::ClientExists.into());
+            }
+            take_handle(draft, &handle, client)?;
+            draft.put(Table::Clients, &key, value);
+            for key in listings {
+                draft.put(Table::ClientTags, &key, Slice::from([]));
+            }
+            Ok(())
+        })
+    }
+
+    /// Changes a client: its handle, domain or tags. Preconditions: it is still `old`, else [`Unmet::ClientMissing`] or
+    /// [`Unmet::ClientChanged`] (also when the two rows are of different clients), and a new handle is free, else
+    /// [`Unmet::HandleTaken`].
+    pub fn replace_client(&mut self, app: AppId, old: &ClientRow, new: &ClientRow) -> &mut Self {
+        let key = self.key(client_key(app, new.client_id));
+        let (old_handle, new_handle) = (handle_key(app, old), self.key(handle_key(app, new)));
+        let (old_listings, new_listings) = (listing_keys(app, old), listing_keys(app, new));
+        let gone: Vec<Key> = old_listings.difference(&new_listings).cloned().collect();
+        let come: Vec<Key> =
+            new_listings.difference(&old_listings).map(|key| self.key(key.clone())).collect();
+        let client = new.client_id;
+        let value = self.row(new);
+        let old = old.clone();
+        self.step(move |draft| {
+            require_client_unchanged(draft, &key, &old)?;
+            if old_handle != new_handle {
+                take_handle(draft, &new_handle, client)?;
+                draft.delete(Table::ClientHandles, &old_handle);
+            }
+            draft.put(Table::Clients, &key, value);
+            for key in gone {
+                draft.delete(Table::ClientTags, &key);
+            }
+            for key in come {
+                draft.put(Table::ClientTags, &key, Slice::from([]));
+            }
+            Ok(())
+        })
+    }
+
+    /// Deletes a client with its handle, its tags, its queues and all that they hold, and the join infos of its handle
+    /// unless a client of another domain has the same handle (*Identity Deletion*). What waited behind this batch for
+    /// the client, a queue for instance, finds it missing. Preconditions: it is still `row`, else
+    /// [`Unmet::ClientMissing`] or [`Unmet::ClientChanged`].
+    pub fn delete_client(&mut self, app: AppId, row: &ClientRow) -> &mut Self {
+        let row = row.clone();
+        self.step(move |draft| {
+            let key = client_key(app, row.client_id);
+            require_client_unchanged(draft, &key, &row)?;
+            draft.delete(Table::Clients, &key);
+            draft.delete(Table::ClientHandles, &handle_key(app, &row));
+            for key in listing_keys(app, &row) {
+                draft.delete(Table::ClientTags, &key);
+            }
+            key_queues::delete_queues_of(draft, app, row.client_id)?;
+            if !draft.any(Table::ClientHandles, handle_prefix(app, &row.handle).prefix())? {
+                welcomes::delete_join_infos_of(draft, app, &row.handle)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Precondition: the client is still `row`, else [`Unmet::ClientMissing`] or [`Unmet::ClientChanged`].
+    pub fn require_client(&mut self, app: AppId, row: &ClientRow) -> &mut Self {
+        let row = row.clone();
+        self.step(move |draft| require_client_unchanged(draft, &client_key(app, row.client_id), &row))
+    }
+}
+
+/// Precondition of whatever belongs to a client: it is registered.
+pub(crate) fn require_client(draft: &Draft<'_>, app: AppId, client: ClientId) -> Result<(), Refusal> {
+    if draft.holds(Table::Clients, &client_key(app, client))? {
+        Ok(())
+    } else {
+        Err(Unmet::ClientMissing.into())
+    }
+}
+
+fn require_client_unchanged(draft: &Draft<'_>, key: &Key, row: &ClientRow) -> Result<(), Refusal> {
+    match draft.row::<ClientRow>(Table::Clients, key)? {
+        Some(found) if found == *row => Ok(()),
+        Some(_) => Err(Unmet::ClientChanged.into()),
+        None => Err(Unmet::ClientMissing.into()),
+    }
+}
+
+fn take_handle(draft: &mut Draft<'_>, key: &Key, client: ClientId) -> Result<(), Refusal> {
+    match draft.value(Table::ClientHandles, key)? {
+        Some(taken) => Err(Unmet::HandleTaken { client: read_client(&taken)? }.into()),
+        None => {
+            draft.put(Table::ClientHandles, key, Slice::from(client.as_uuid().as_bytes()));
+            Ok(())
+        }
+    }
+}
+
+fn read_client(value: &[u8]) -> Result<ClientId, ReadError> {
+    rows::uuid(Table::ClientHandles, value).map(ClientId::new)
+}
+
+impl View {
+    /// A client by its id.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn client(&self, app: AppId, client: ClientId) -> Result<Option<ClientRow>, ReadError> {
+        self.row(Table::Clients, &client_key(app, client))
+    }
+
+    /// A client by its handle in its domain; `None` is the space of those without a domain.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged or missing.
+    pub fn client_by_handle(
+        &self,
+        app: AppId,
+        domain: Option<&DomainName>,
+        handle: &ClientHandle,
+    ) -> Result<Option<ClientRow>, ReadError> {
+        match self.value(Table::ClientHandles, &handle_prefix(app, handle).domain(domain))? {
+            Some(value) => self.listed(app, read_client(&value)?).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Up to `limit` clients that have a tag in a domain (*Client Discovery*), in the order of their ids, after the one
+    /// given. `None` finds those without a domain.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged or missing.
+    pub fn clients_with_tag(
+        &self,
+        app: AppId,
+        domain: Option<&DomainName>,
+        tag: &str,
+        after: Option<ClientId>,
+        limit: usize,
+    ) -> Result<Vec<ClientRow>, ReadError> {
+        self.clients_listed(app, tag_prefix(app, domain, tag), after, limit)
+    }
+
+    /// As [`View::clients_with_tag`], whatever their tags.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged or missing.
+    pub fn clients(
+        &self,
+        app: AppId,
+        domain: Option<&DomainName>,
+        after: Option<ClientId>,
+        limit: usize,
+    ) -> Result<Vec<ClientRow>, ReadError> {
+        self.clients_listed(app, domain_prefix(app, domain), after, limit)
+    }
+
+    fn clients_listed(
+        &self,
+        app: AppId,
+        prefix: Key,
+        after: Option<ClientId>,
+        limit: usize,
+    ) -> Result<Vec<ClientRow>, ReadError> {
+        if prefix.is_too_long() {
+            return Ok(Vec::new());
+        }
+        let skipped = prefix.as_bytes().len();
+        let range: KeyRange = match after {
+            Some(client) => prefix.clone().prefix_after(prefix.uuid(client.as_uuid())),
+            None => prefix.prefix(),
+        };
+        let found = |key: Result<Slice, ReadError>| {
+            let key = key?;
+            let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), "client_tags");
+            let client = ClientId::new(reader.uuid()?);
+            reader.end()?;
+            self.listed(app, client)
+        };
+        self.scan_keys(Table::ClientTags, range).take(limit).map(found).collect()
+    }
+
+    /// The row of a client that an index names.
+    fn listed(&self, app: AppId, client: ClientId) -> Result<ClientRow, ReadError> {
+        let row = self.client(app, client)?;
+        row.ok_or_else(|| ReadError::damaged(format!("an index names a client that is not there: {client}")))
+    }
+}

@@ -1,0 +1,224 @@
+//! The engine on disk: its directory, its lock, its format.
+//!
+//! A data directory holds `lock`, held by the process that has it open, and `store`, the engine's files. A new store is
+//! made beside its place, as `store.new`, and moved there when it is whole: a crash at the first start leaves nothing
+//! that a second start cannot use.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use fjall::{CompressionType, Database, PersistMode, Slice};
+use tempfile::TempDir;
+
+use crate::errors::{OpenError, ReadError};
+use crate::ids::DeliveryId;
+use crate::keys::Key;
+use crate::meta;
+use crate::rows;
+use crate::store::Location;
+use crate::tables::{Table, Tables};
+
+/// Journals that are longer than this make the engine write out the tables that hold them up, in bytes. It bounds what
+/// is read at a start.
+const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+
+/// The open engine. The fields are dropped in this order: the engine first, then what it stands on.
+pub(crate) struct Disk {
+    pub(crate) tables: Tables,
+    pub(crate) database: Database,
+    _temporary: Option<TempDir>,
+    _lock: Option<File>,
+}
+
+impl Disk {
+    pub(crate) fn open(location: &Location, cache_bytes: u64) -> Result<Self, OpenError> {
+        match location {
+            Location::Directory(directory) => Self::open_directory(directory, cache_bytes),
+            Location::Temporary => Self::open_temporary(cache_bytes),
+        }
+    }
+
+    fn open_directory(directory: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
+        let io_error = |source| OpenError::Io { path: directory.to_owned(), source };
+        std::fs::create_dir_all(directory).map_err(io_error)?;
+        let lock = lock(directory)?;
+        let place = directory.join("store");
+        if !place.try_exists().map_err(io_error)? {
+            let beside = directory.join("store.new");
+            match std::fs::remove_dir_all(&beside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
+                Ok(()) | Err(_) => {}
+            }
+            create(&beside, cache_bytes)?;
+            std::fs::rename(&beside, &place).map_err(io_error)?;
+            File::open(directory).and_then(|opened| opened.sync_all()).map_err(io_error)?;
+        }
+        let (database, tables) = open_engine(&place, cache_bytes)?;
+        let disk = Self { tables, database, _temporary: None, _lock: Some(lock) };
+        disk.check_format(&place)?;
+        Ok(disk)
+    }
+
+    fn open_temporary(cache_bytes: u64) -> Result<Self, OpenError> {
+        let temporary = tempfile::Builder::new()
+            .prefix("mimi-gateway-")
+            .tempdir()
+            .map_err(|source| OpenError::Io { path: std::env::temp_dir(), source })?;
+        let (database, tables) = open_engine(&temporary.path().join("store"), cache_bytes)?;
+        Ok(Self { tables, database, _temporary: Some(temporary), _lock: None })
+    }
+
+    /// The id that the next join info gets.
+    pub(crate) fn next_delivery(&self) -> Result<DeliveryId, ReadError> {
+        // The first is 1, so that 0 can be "after none".
+        Ok(DeliveryId(self.number(&meta::next_delivery_key())?.unwrap_or(1)))
+    }
+
+    fn check_format(&self, place: &Path) -> Result<(), OpenError> {
+        let damaged = |what: String| OpenError::Damaged { path: place.to_owned(), what };
+        match self.number(&meta::format_key()).map_err(|error| damaged(error.to_string()))? {
+            Some(found) if found > meta::FORMAT => {
+                Err(OpenError::NewerFormat { found, supported: meta::FORMAT })
+            }
+            Some(_) => Ok(()),
+            None => Err(damaged("it does not say its format".to_owned())),
+        }
+    }
+
+    fn number(&self, key: &Key) -> Result<Option<u64>, ReadError> {
+        let value = self.tables.of(Table::Meta).get(key.as_bytes())?;
+        value.map(|value| rows::number(Table::Meta, &value)).transpose()
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, OpenError> {
+    let io_error = |source| OpenError::Io { path: directory.to_owned(), source };
+    let options = File::options().create(true).truncate(false).write(true).open(directory.join("lock"));
+    let file = options.map_err(io_error)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: directory.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(io_error(error)),
+    }
+}
+
+/// Makes an empty store of this format and leaves it closed and synced.
+fn create(path: &Path, cache_bytes: u64) -> Result<(), OpenError> {
+    let (database, tables) = open_engine(path, cache_bytes)?;
+    let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
+    batch.insert(
+        tables.of(Table::Meta),
+        meta::format_key().to_slice(),
+        Slice::from(meta::FORMAT.to_be_bytes()),
+    );
+    batch.commit().map_err(|error| open_error(path, error))
+}
+
+fn open_engine(path: &Path, cache_bytes: u64) -> Result<(Database, Tables), OpenError> {
+    let open = || {
+        let database = Database::builder(path)
+            .cache_size(cache_bytes)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            // Packets are mostly keys and ciphertext, which do not shrink, and this runs in the committer.
+            .journal_compression(CompressionType::None)
+            .open()?;
+        let tables = Tables::open(&database)?;
+        Ok((database, tables))
+    };
+    // The engine asserts some of what it finds on disk.
+    match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(|error| open_error(path, error)),
+        Err(_) => Err(OpenError::Damaged {
+            path: path.to_owned(),
+            what: "the engine cannot make sense of its files".to_owned(),
+        }),
+    }
+}
+
+fn open_error(path: &Path, error: fjall::Error) -> OpenError {
+    let path = PathBuf::from(path);
+    if let fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) = error {
+        OpenError::Io { path, source }
+    } else if matches!(error, fjall::Error::Locked) {
+        OpenError::InUse { path }
+    } else {
+        OpenError::Damaged { path, what: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, StoreOptions};
+
+    const CACHE_BYTES: u64 = 1 << 20;
+
+    #[test]
+    fn a_temporary_store_leaves_nothing() {
+        let disk = Disk::open(&Location::Temporary, CACHE_BYTES).unwrap();
+        let place = disk._temporary.as_ref().unwrap().path().to_owned();
+        assert!(place.join("store").is_dir());
+        drop(disk);
+        assert!(!place.exists());
+    }
+
+    #[test]
+    fn one_at_a_time_has_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Directory(directory.path().to_owned());
+        let first = Disk::open(&location, CACHE_BYTES).unwrap();
+        match Disk::open(&location, CACHE_BYTES) {
+            Err(OpenError::InUse { path }) => assert_eq!(path, directory.path()),
+            other => panic!("{:?}", other.err()),
+        }
+        drop(first);
+        assert!(Disk::open(&location, CACHE_BYTES).is_ok());
+    }
+
+    #[test]
+    fn a_format_is_refused_when_it_is_newer_or_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Directory(directory.path().to_owned());
+        let check = |value: Option<&[u8]>, accepted: fn(Result<(), OpenError>) -> bool| {
+            let disk = Disk::open(&location, CACHE_BYTES).unwrap();
+            let key = meta::format_key().to_slice();
+            match value {
+                Some(value) => disk.tables.of(Table::Meta).insert(key, value).unwrap(),
+                None => disk.tables.of(Table::Meta).remove(key).unwrap(),
+            }
+            drop(disk);
+            assert!(accepted(Disk::open(&location, CACHE_BYTES).map(|_| ())), "{value:?}");
+            // As it was, for the next check.
+            let (database, tables) = open_engine(&directory.path().join("store"), CACHE_BYTES).unwrap();
+            let format = Slice::from(meta::FORMAT.to_be_bytes());
+            tables.of(Table::Meta).insert(meta::format_key().to_slice(), format).unwrap();
+            database.persist(PersistMode::SyncAll).unwrap();
+        };
+        check(Some(&1_u64.to_be_bytes()), |opened| opened.is_ok());
+        check(Some(&2_u64.to_be_bytes()), |opened| {
+            matches!(opened, Err(OpenError::NewerFormat { found: 2, supported: 1 }))
+        });
+        check(Some(b"two"), |opened| matches!(opened, Err(OpenError::Damaged { .. })));
+        check(None, |opened| matches!(opened, Err(OpenError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_short_is_begun_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let beside = directory.path().join("store.new");
+        std::fs::create_dir(&beside).unwrap();
+        std::fs::write(beside.join("0.jnl"), "half a journal").unwrap();
+        let location = Location::Directory(directory.path().to_owned());
+        assert!(Store::open(&StoreOptions { location, ..StoreOptions::default() }).is_ok());
+        assert!(!beside.exists());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let opened = Disk::open(&Location::Directory(file.path().join("data")), CACHE_BYTES);
+        assert!(matches!(opened.err(), Some(OpenError::Io { .. })));
+    }
+}

@@ -1,0 +1,174 @@
+//! One error enum per boundary: opening, appending, reading.
+
+use std::path::PathBuf;
+
+use crate::ids::{ClientId, KeyPackageRef, KeyQueueId};
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process, or another [`Store`](crate::Store) of this one, has it open.
+    #[error("{} is in use by another process", path.display())]
+    InUse {
+        /// The directory that was to be opened.
+        path: PathBuf,
+    },
+    /// A later version of this program wrote it.
+    #[error("the store has format {found}, this program reads up to {supported}: use a newer program")]
+    NewerFormat {
+        /// The format on disk.
+        found: u64,
+        /// The newest format that this program reads.
+        supported: u64,
+    },
+    /// What is on disk cannot be what was written.
+    #[error("the store in {} is damaged: {what}", path.display())]
+    Damaged {
+        /// The directory of the store.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The file system refused.
+    #[error("cannot open the store in {}: {source}", path.display())]
+    Io {
+        /// The directory of the store.
+        path: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+}
+
+/// Why a batch was not written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// A precondition did not hold. Nothing of the batch was written; the store is well.
+    #[error(transparent)]
+    Precondition(#[from] Unmet),
+    /// The store was closed before the batch was taken. Nothing of it was written.
+    #[error("the store is closed")]
+    Closed,
+    /// The disk failed. When the store [is failed](crate::Store::is_failed) it is not known whether the batch will be
+    /// there after a restart; otherwise nothing of it was written.
+    #[error("the store cannot write: {0}")]
+    Storage(String),
+    /// The batch, or one key in it, is larger than the store takes. Nothing of it was written.
+    #[error("a batch or key of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// The size that was asked for.
+        bytes: usize,
+        /// The limit that it is over.
+        limit: usize,
+    },
+}
+
+/// The precondition that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unmet {
+    /// The log does not stand where the batch needs it.
+    #[error("the log stands at {at:?}")]
+    LogMoved {
+        /// Its last sequence number; `None` when there is no such log.
+        at: Option<u64>,
+    },
+    /// There already is such a log.
+    #[error("the log exists")]
+    LogExists,
+    /// Another client has this handle in this domain.
+    #[error("the client handle is taken by {client}")]
+    HandleTaken {
+        /// Who has it.
+        client: ClientId,
+    },
+    /// There already is a client of this id.
+    #[error("the client id is taken")]
+    ClientExists,
+    /// There is no such client.
+    #[error("there is no such client")]
+    ClientMissing,
+    /// The client is no longer what the batch was built from.
+    #[error("the client was changed meanwhile")]
+    ClientChanged,
+    /// The client has a queue of this protocol version, cipher suite and label.
+    #[error("the client has such a key queue: {queue}")]
+    QueueExists {
+        /// That queue.
+        queue: KeyQueueId,
+    },
+    /// There is no such queue.
+    #[error("there is no such key queue")]
+    QueueMissing,
+    /// The queue is no longer what the batch was built from.
+    #[error("the key queue was changed meanwhile")]
+    QueueChanged,
+    /// The client has as many queues as it may have.
+    #[error("the client has {max} key queues, the most that it may have")]
+    QueueLimit {
+        /// The limit.
+        max: usize,
+    },
+    /// The key package was used before (*Key Package Retrieval*).
+    #[error("the key package {reference:?} was used")]
+    KeyPackageUsed {
+        /// Which one.
+        reference: KeyPackageRef,
+    },
+    /// There already is a setting of this name.
+    #[error("the setting exists")]
+    SettingExists,
+}
+
+/// Why something could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The disk failed, or a block on it has the wrong checksum.
+    #[error("the store cannot read: {0}")]
+    Storage(String),
+    /// A row is there but is not what was written, or one that must be there is missing.
+    #[error("the store is damaged: {what}")]
+    Damaged {
+        /// What was found where.
+        what: String,
+    },
+}
+
+impl ReadError {
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged { what: what.into() }
+    }
+}
+
+impl From<fjall::Error> for ReadError {
+    fn from(error: fjall::Error) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
+/// What stops one step of a batch: it is answered to its own caller and to no one else.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Unmet(Unmet),
+    Read(ReadError),
+}
+
+impl From<Unmet> for Refusal {
+    fn from(unmet: Unmet) -> Self {
+        Self::Unmet(unmet)
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<Refusal> for AppendError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unmet(unmet) => Self::Precondition(unmet),
+            Refusal::Read(error) => Self::Storage(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Groups, and which groups a client handle is in (*Managing Groups without Metadata Protection*).
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `groups` | application, group | [`GroupRow`] |
+//! | `memberships` | application, client handle, group | nothing |
+//!
+//! In `groups` the group id is the last part, so it has no length in front and groups are in the order of their bytes.
+
+use fjall::Slice;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::errors::ReadError;
+use crate::ids::{AppId, ClientHandle, DomainName, Epoch, GroupId, Timestamp};
+use crate::keys::{Key, KeyRange, KeyReader};
+use crate::rows::{self, Rows};
+use crate::tables::Table;
+use crate::view::View;
+
+/// A group as it is found without waking its actor (*Group State*).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRow {
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// When the hub accepted its creation.
+    pub created_at: Timestamp,
+    /// SHA-256 of what created it, to know a retry by.
+    #[serde(with = "serde_bytes")]
+    pub creation_digest: [u8; 32],
+    /// The gateway that orders it; `None` for this one.
+    pub hub: Option<DomainName>,
+}
+
+fn group_key(app: AppId, group: &GroupId) -> Key {
+    Key::of_app(app).last(group.as_bytes())
+}
+
+fn memberships_of(app: AppId, handle: &ClientHandle) -> Key {
+    Key::of_app(app).handle(handle)
+}
+
+fn membership_key(app: AppId, handle: &ClientHandle, group: &GroupId) -> Key {
+    memberships_of(app, handle).last(group.as_bytes())
+}
+
+/// Reads what is left of a key as a group id.
+fn last_group(mut reader: KeyReader<'_>) -> Result<GroupId, ReadError> {
+    let bytes = reader.last();
+    GroupId::new(bytes).map_err(|_| reader.damaged())
+}
+
+impl Batch {
+    /// Writes a group's row, over an older one. That a group is created once is the precondition of its log.
+    pub fn put_group(&mut self, app: AppId, group: &GroupId, row: &GroupRow) -> &mut Self {
+        let (key, value) = (self.key(group_key(app, group)), self.row(row));
+        self.put(Table::Groups, key, value)
+    }
+
+    /// Says that a handle is in the group's tree.
+    pub fn put_membership(&mut self, app: AppId, handle: &ClientHandle, group: &GroupId) -> &mut Self {
+        let key = self.key(membership_key(app, handle, group));
+        self.put(Table::Memberships, key, Slice::from([]))
+    }
+
+    /// Says that a handle is no longer in the group's tree.
+    pub fn delete_membership(&mut self, app: AppId, handle: &ClientHandle, group: &GroupId) -> &mut Self {
+        let key = self.key(membership_key(app, handle, group));
+        self.step(move |draft| {
+            draft.delete(Table::Memberships, &key);
+            Ok(())
+        })
+    }
+}
+
+impl View {
+    /// A group's row.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn group(&self, app: AppId, group: &GroupId) -> Result<Option<GroupRow>, ReadError> {
+        self.row(Table::Groups, &group_key(app, group))
+    }
+
+    /// Up to `limit` groups of an application in the order of their ids, after the one given.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged.
+    pub fn groups(
+        &self,
+        app: AppId,
+        after: Option<GroupId>,
+        limit: usize,
+    ) -> Result<Vec<(GroupId, GroupRow)>, ReadError> {
+        let prefix = Key::of_app(app);
+        let range = match after {
+            Some(group) => prefix.prefix_after(group_key(app, &group)),
+            None => prefix.prefix(),
+        };
+        self.scan_groups(range).take(limit).map(|row| row.map(|(_, group, row)| (group, row))).collect()
+    }
+
+    /// Up to `limit` groups whose current tree holds a handle, with their current epoch, in the order of their ids,
+    /// after the one given.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged or missing.
+    pub fn groups_of(
+        &self,
+        app: AppId,
+        handle: &ClientHandle,
+        after: Option<GroupId>,
+        limit: usize,
+    ) -> Result<Vec<(GroupId, Epoch)>, ReadError> {
+        let prefix = memberships_of(app, handle);
+        let skipped = prefix.as_bytes().len();
+        let range = match after {
+            Some(group) => prefix.prefix_after(membership_key(app, handle, &group)),
+            None => prefix.prefix(),
+        };
+        let found = |key: Result<Slice, ReadError>| {
+            let key = key?;
+            let group = last_group(KeyReader::new(key.get(skipped..).unwrap_or(&[]), "memberships"))?;
+            let row = self.group(app, &group)?;
+            let row =
+                row.ok_or_else(|| ReadError::damaged(format!("a membership names no group: {group:?}")))?;
+            Ok((group, row.epoch))
+        };
+        self.scan_keys(Table::Memberships, range).take(limit).map(found).collect()
+    }
+
+    /// The groups of every application, in the order of their keys, after the one given.
+    pub(crate) fn groups_after(
+        &self,
+        after: Option<&(AppId, GroupId)>,
+    ) -> impl Iterator<Item = Result<(AppId, GroupId, GroupRow), ReadError>> {
+        self.scan_groups(match after {
+            Some((app, group)) => KeyRange::after(group_key(*app, group).as_bytes()),
+            None => KeyRange::all(),
+        })
+    }
+
+    fn scan_groups(
+        &self,
+        range: KeyRange,
+    ) -> impl Iterator<Item = Result<(AppId, GroupId, GroupRow), ReadError>> {
+        self.scan(Table::Groups, range).map(|row| {
+            let (key, value) = row?;
+            let mut reader = KeyReader::new(&key, "groups");
+            let app = reader.app()?;
+            Ok((app, last_group(reader)?, rows::decode(Table::Groups, &value)?))
+        })
+    }
+}

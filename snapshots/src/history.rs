@@ -1,0 +1,188 @@
+//! History: the commit that created each epoch, and the answers to accepted proposals (*Group Evolution*).
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `epochs` | application, group, epoch that the commit created | [`EpochRow`] |
+//! | `accepted_proposals` | application, group, epoch of the proposal, SHA-256 of its packet | its `ProposalRef` |
+//!
+//! A proposal is accepted in the epoch before the one that its commit creates, and goes with that commit's row.
+
+use bytes::Bytes;
+use fjall::Slice;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::errors::ReadError;
+use crate::ids::{AppId, Epoch, GroupId, Timestamp};
+use crate::keys::{Key, KeyReader};
+use crate::rows::{self, Rows};
+use crate::tables::Table;
+use crate::view::View;
+
+/// How an epoch came about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRow {
+    /// When the hub accepted the commit.
+    pub timestamp: Timestamp,
+    /// The commit, an `MLSMessage` (RFC 9420 §6).
+    pub commit: Bytes,
+    /// The proposals that it takes by reference, each an `MLSMessage`, in the order in which it lists them.
+    pub proposals: Vec<Bytes>,
+    /// SHA-256 of the commit with its companions, to know a retry by.
+    #[serde(with = "serde_bytes")]
+    pub digest: [u8; 32],
+}
+
+fn group_prefix(app: AppId, group: &GroupId) -> Key {
+    Key::of_app(app).group(group)
+}
+
+fn epoch_key(app: AppId, group: &GroupId, epoch: Epoch) -> Key {
+    group_prefix(app, group).u64(epoch.0)
+}
+
+fn accepted_key(app: AppId, group: &GroupId, epoch: Epoch, packet_digest: &[u8; 32]) -> Key {
+    epoch_key(app, group, epoch).last(packet_digest)
+}
+
+fn read_epoch(key: &[u8], prefix_length: usize) -> Result<Epoch, ReadError> {
+    let mut reader = KeyReader::new(key.get(prefix_length..).unwrap_or(&[]), "epochs");
+    let epoch = Epoch(reader.u64()?);
+    reader.end()?;
+    Ok(epoch)
+}
+
+impl Batch {
+    /// Writes the row of the epoch that a commit created.
+    pub fn put_epoch(&mut self, app: AppId, group: &GroupId, epoch: Epoch, row: &EpochRow) -> &mut Self {
+        let (key, value) = (self.key(epoch_key(app, group, epoch)), self.row(row));
+        self.put(Table::Epochs, key, value)
+    }
+
+    /// Deletes the row of an epoch, and what was accepted in the epoch before it.
+    pub fn delete_epoch(&mut self, app: AppId, group: &GroupId, epoch: Epoch) -> &mut Self {
+        let key = self.key(epoch_key(app, group, epoch));
+        let accepted = epoch.previous().map(|before| epoch_key(app, group, before));
+        self.step(move |draft| {
+            draft.delete(Table::Epochs, &key);
+            if let Some(accepted) = accepted {
+                for (key, _) in draft.scan(Table::AcceptedProposals, accepted.prefix())? {
+                    draft.delete_at(Table::AcceptedProposals, key);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Remembers the answer to a proposal that was accepted in this epoch: `packet_digest` is SHA-256 of its packet,
+    /// `proposal_ref` its `ProposalRef` (RFC 9420 §5.2).
+    pub fn put_accepted_proposal(
+        &mut self,
+        app: AppId,
+        group: &GroupId,
+        epoch: Epoch,
+        packet_digest: &[u8; 32],
+        proposal_ref: impl AsRef<[u8]>,
+    ) -> &mut Self {
+        let key = self.key(accepted_key(app, group, epoch, packet_digest));
+        let value = self.raw(proposal_ref.as_ref());
+        self.put(Table::AcceptedProposals, key, value)
+    }
+}
+
+impl View {
+    /// The row of one epoch. Epoch 0 has none.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn epoch(&self, app: AppId, group: &GroupId, epoch: Epoch) -> Result<Option<EpochRow>, ReadError> {
+        self.row(Table::Epochs, &epoch_key(app, group, epoch))
+    }
+
+    /// Up to `limit` epochs from `from` to `to`, both included, in order.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged.
+    pub fn epochs(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        from: Epoch,
+        to: Epoch,
+        limit: usize,
+    ) -> Result<Vec<(Epoch, EpochRow)>, ReadError> {
+        let skipped = group_prefix(app, group).as_bytes().len();
+        let range = epoch_key(app, group, from).through(epoch_key(app, group, to));
+        let decode = |row: Result<(Slice, Slice), ReadError>| {
+            let (key, value) = row?;
+            Ok((read_epoch(&key, skipped)?, rows::decode(Table::Epochs, &value)?))
+        };
+        self.scan(Table::Epochs, range).take(limit).map(decode).collect()
+    }
+
+    /// The earliest epoch of a group that still has its row: the history's floor.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the key is damaged.
+    pub fn first_epoch(&self, app: AppId, group: &GroupId) -> Result<Option<Epoch>, ReadError> {
+        let prefix = group_prefix(app, group);
+        let skipped = prefix.as_bytes().len();
+        self.scan_keys(Table::Epochs, prefix.prefix())
+            .next()
+            .map(|key| read_epoch(&key?, skipped))
+            .transpose()
+    }
+
+    /// The latest epoch of a group that has its row.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the key is damaged.
+    pub fn last_epoch(&self, app: AppId, group: &GroupId) -> Result<Option<Epoch>, ReadError> {
+        let prefix = group_prefix(app, group);
+        let skipped = prefix.as_bytes().len();
+        self.scan_keys(Table::Epochs, prefix.prefix())
+            .next_back()
+            .map(|key| read_epoch(&key?, skipped))
+            .transpose()
+    }
+
+    /// The `ProposalRef` that was answered to a proposal of this epoch, by SHA-256 of its packet.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails.
+    pub fn accepted_proposal(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        epoch: Epoch,
+        packet_digest: &[u8; 32],
+    ) -> Result<Option<Bytes>, ReadError> {
+        let value = self.value(Table::AcceptedProposals, &accepted_key(app, group, epoch, packet_digest))?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// The epochs before this one that have a row, in order.
+    pub(crate) fn epochs_before(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        epoch: Epoch,
+    ) -> impl Iterator<Item = Result<Epoch, ReadError>> {
+        let prefix = group_prefix(app, group);
+        let skipped = prefix.as_bytes().len();
+        let range = prefix.until(epoch_key(app, group, epoch));
+        self.scan_keys(Table::Epochs, range).map(move |key| read_epoch(&key?, skipped))
+    }
+}
+
+/// How many answers to proposals [`Batch::delete_epoch`] would delete.
+pub(crate) fn count_accepted_before(
+    view: &View,
+    app: AppId,
+    group: &GroupId,
+    epoch: Epoch,
+) -> Result<u64, ReadError> {
+    let Some(before) = epoch.previous() else { return Ok(0) };
+    let accepted = view.scan_keys(Table::AcceptedProposals, epoch_key(app, group, before).prefix());
+    accepted.map(|key| key.map(|_| 1)).sum()
+}

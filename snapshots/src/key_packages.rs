@@ -1,0 +1,207 @@
+//! Which queues hold a key package, and which key packages were used (*Advancing a Key Package Queue*).
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `key_packages` | application, reference, queue | [`KeyPackageRow`] |
+//! | `queue_key_packages` | application, queue, reference | when it expires, a number |
+//! | `used_key_packages` | application, reference | [`UsedRow`] |
+//!
+//! Both kinds of row are dropped some time after the package has expired; see `retention.rs`.
+
+use fjall::Slice;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::draft::Draft;
+use crate::errors::{ReadError, Refusal, Unmet};
+use crate::ids::{AppId, ClientId, Epoch, GroupId, KeyPackageRef, KeyQueueId, Timestamp};
+use crate::key_queues;
+use crate::keys::{Key, KeyReader};
+use crate::retention::Expiring;
+use crate::rows::{self, Rows};
+use crate::tables::Table;
+use crate::view::View;
+
+/// A key package that a queue holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPackageRow {
+    /// Whether it may be used more than once: the queue's final key (*Managing Key Packages*).
+    pub is_final: bool,
+    /// The end of its lifetime (RFC 9420 §7.2).
+    pub not_after: Timestamp,
+}
+
+/// Where a key package was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedRow {
+    /// The group that its client was added to.
+    pub group: GroupId,
+    /// The epoch that the client joined in.
+    pub epoch: Epoch,
+    /// The end of the package's lifetime; it cannot be used again after that in any case.
+    pub not_after: Timestamp,
+}
+
+fn holders_of(app: AppId, reference: &KeyPackageRef) -> Key {
+    Key::of_app(app).part(reference.as_bytes())
+}
+
+fn holder_key(app: AppId, reference: &KeyPackageRef, queue: KeyQueueId) -> Key {
+    holders_of(app, reference).uuid(queue.as_uuid())
+}
+
+fn held_by(app: AppId, queue: KeyQueueId) -> Key {
+    Key::of_app(app).uuid(queue.as_uuid())
+}
+
+fn held_key(app: AppId, queue: KeyQueueId, reference: &KeyPackageRef) -> Key {
+    held_by(app, queue).last(reference.as_bytes())
+}
+
+fn used_key(app: AppId, reference: &KeyPackageRef) -> Key {
+    Key::of_app(app).last(reference.as_bytes())
+}
+
+impl Batch {
+    /// Says that a queue holds a key package. Precondition: there is such a queue, else [`Unmet::QueueMissing`].
+    pub fn put_key_package(
+        &mut self,
+        app: AppId,
+        queue: KeyQueueId,
+        reference: &KeyPackageRef,
+        row: &KeyPackageRow,
+    ) -> &mut Self {
+        let holder = self.key(holder_key(app, reference, queue));
+        let held = self.key(held_key(app, queue, reference));
+        let expiring = Expiring::Held { app, queue, reference: reference.clone() };
+        let expiry = self.key(expiring.key(row.not_after));
+        let value = self.row(row);
+        let not_after = row.not_after;
+        self.step(move |draft| {
+            key_queues::require_queue(draft, app, queue)?;
+            if let Some(before) = draft.value(Table::QueueKeyPackages, &held)? {
+                let before = read_expiry(&before)?;
+                draft.delete(Table::Expiries, &expiring.key(before));
+            }
+            draft.put(Table::KeyPackages, &holder, value);
+            draft.put(Table::QueueKeyPackages, &held, Slice::from(not_after.0.to_be_bytes()));
+            draft.put(Table::Expiries, &expiry, Slice::from([]));
+            Ok(())
+        })
+    }
+
+    /// Says that a queue no longer holds a key package.
+    pub fn delete_key_package(
+        &mut self,
+        app: AppId,
+        queue: KeyQueueId,
+        reference: &KeyPackageRef,
+    ) -> &mut Self {
+        let reference = reference.clone();
+        self.step(move |draft| delete_key_package(draft, app, queue, &reference))
+    }
+
+    /// Says that a key package was used. Precondition: it was not before, else [`Unmet::KeyPackageUsed`]; so of all
+    /// commits that carry it one wins.
+    pub fn use_key_package(&mut self, app: AppId, reference: &KeyPackageRef, row: &UsedRow) -> &mut Self {
+        let expiry = self.key(Expiring::Used { app, reference: reference.clone() }.key(row.not_after));
+        let key = self.key(used_key(app, reference));
+        let value = self.row(row);
+        let reference = reference.clone();
+        self.step(move |draft| {
+            require_unused(draft, &key, reference)?;
+            draft.put(Table::UsedKeyPackages, &key, value);
+            draft.put(Table::Expiries, &expiry, Slice::from([]));
+            Ok(())
+        })
+    }
+
+    /// Precondition: the key package was not used, else [`Unmet::KeyPackageUsed`].
+    pub fn require_unused(&mut self, app: AppId, reference: &KeyPackageRef) -> &mut Self {
+        let (key, reference) = (used_key(app, reference), reference.clone());
+        self.step(move |draft| require_unused(draft, &key, reference))
+    }
+}
+
+fn require_unused(draft: &Draft<'_>, key: &Key, reference: KeyPackageRef) -> Result<(), Refusal> {
+    if draft.holds(Table::UsedKeyPackages, key)? {
+        return Err(Unmet::KeyPackageUsed { reference }.into());
+    }
+    Ok(())
+}
+
+pub(crate) fn delete_key_packages_of(
+    draft: &mut Draft<'_>,
+    app: AppId,
+    queue: KeyQueueId,
+) -> Result<(), Refusal> {
+    let prefix = held_by(app, queue);
+    let skipped = prefix.as_bytes().len();
+    for (key, _) in draft.scan(Table::QueueKeyPackages, prefix.prefix())? {
+        delete_key_package(draft, app, queue, &read_reference(key.get(skipped..).unwrap_or(&[]))?)?;
+    }
+    Ok(())
+}
+
+/// Deletes a held package's rows, if it is held.
+pub(crate) fn delete_key_package(
+    draft: &mut Draft<'_>,
+    app: AppId,
+    queue: KeyQueueId,
+    reference: &KeyPackageRef,
+) -> Result<(), Refusal> {
+    let held = held_key(app, queue, reference);
+    let Some(not_after) = draft.value(Table::QueueKeyPackages, &held)? else { return Ok(()) };
+    let expiring = Expiring::Held { app, queue, reference: reference.clone() };
+    draft.delete(Table::Expiries, &expiring.key(read_expiry(&not_after)?));
+    draft.delete(Table::QueueKeyPackages, &held);
+    draft.delete(Table::KeyPackages, &holder_key(app, reference, queue));
+    Ok(())
+}
+
+/// Deletes the row that says that a package was used.
+pub(crate) fn delete_used(draft: &mut Draft<'_>, app: AppId, reference: &KeyPackageRef) {
+    draft.delete(Table::UsedKeyPackages, &used_key(app, reference));
+}
+
+fn read_reference(bytes: &[u8]) -> Result<KeyPackageRef, ReadError> {
+    KeyPackageRef::new(bytes).map_err(|error| ReadError::damaged(error.to_string()))
+}
+
+fn read_expiry(value: &[u8]) -> Result<Timestamp, ReadError> {
+    rows::number(Table::QueueKeyPackages, value).map(Timestamp)
+}
+
+impl View {
+    /// The queues that hold a key package, with their clients.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged or missing.
+    pub fn queues_holding(
+        &self,
+        app: AppId,
+        reference: &KeyPackageRef,
+    ) -> Result<Vec<(KeyQueueId, ClientId, KeyPackageRow)>, ReadError> {
+        let prefix = holders_of(app, reference);
+        let skipped = prefix.as_bytes().len();
+        let found = |row: Result<(Slice, Slice), ReadError>| {
+            let (key, value) = row?;
+            let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), "key_packages");
+            let queue = KeyQueueId::new(reader.uuid()?);
+            reader.end()?;
+            let client = self.owner(app, queue)?;
+            let client =
+                client.ok_or_else(|| ReadError::damaged(format!("a key package is in no queue: {queue}")))?;
+            Ok((queue, client, rows::decode(Table::KeyPackages, &value)?))
+        };
+        self.scan(Table::KeyPackages, prefix.prefix()).map(found).collect()
+    }
+
+    /// Where a key package was used; `None` when it was not, or long ago.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn used(&self, app: AppId, reference: &KeyPackageRef) -> Result<Option<UsedRow>, ReadError> {
+        self.row(Table::UsedKeyPackages, &used_key(app, reference))
+    }
+}

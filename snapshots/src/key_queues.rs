@@ -1,0 +1,241 @@
+//! Key queues: which a client has, and by what they are found (*Managing Key Packages*).
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `queues` | application, client, queue | [`QueueRow`] |
+//! | `queue_owners` | application, queue | the client's id |
+//! | `queue_labels` | application, client, protocol version, cipher suite, label | the queue's id |
+//!
+//! What a queue holds is the state of its actor, in the log [`LogId::KeyQueue`]; `key_packages.rs` indexes it.
+
+use fjall::Slice;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::draft::Draft;
+use crate::errors::{ReadError, Refusal, Unmet};
+use crate::ids::{AppId, ClientId, KeyQueueId};
+use crate::keys::Key;
+use crate::records::{self, LogId};
+use crate::rows::{self, Rows};
+use crate::tables::Table;
+use crate::view::View;
+use crate::{clients, key_packages};
+
+/// A key queue (*Key Queue Creation*). Of one client, protocol version, cipher suite and label there is one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRow {
+    /// Its id, which never changes.
+    pub queue_id: KeyQueueId,
+    /// Whose it is, which never changes.
+    pub client_id: ClientId,
+    /// The MLS protocol version of its packages (RFC 9420 §17.6: 1 is `mls10`).
+    pub protocol_version: u16,
+    /// The MLS cipher suite of its packages (RFC 9420 §17.1).
+    pub cipher_suite: u16,
+    /// What the application calls it.
+    pub app_label: String,
+}
+
+fn queues_of(app: AppId, client: ClientId) -> Key {
+    Key::of_app(app).uuid(client.as_uuid())
+}
+
+fn queue_key(app: AppId, client: ClientId, queue: KeyQueueId) -> Key {
+    queues_of(app, client).uuid(queue.as_uuid())
+}
+
+fn owner_key(app: AppId, queue: KeyQueueId) -> Key {
+    Key::of_app(app).uuid(queue.as_uuid())
+}
+
+fn label_key(app: AppId, client: ClientId, version: u16, suite: u16, label: &str) -> Key {
+    queues_of(app, client).u16(version).u16(suite).last(label.as_bytes())
+}
+
+fn label_key_of(app: AppId, row: &QueueRow) -> Key {
+    label_key(app, row.client_id, row.protocol_version, row.cipher_suite, &row.app_label)
+}
+
+impl Batch {
+    /// Creates a queue and its log. Preconditions: its client is registered, else [`Unmet::ClientMissing`]; the client
+    /// has none of this protocol version, cipher suite and label, else [`Unmet::QueueExists`]; its id is new, else
+    /// [`Unmet::LogExists`].
+    pub fn create_queue(&mut self, app: AppId, row: &QueueRow) -> &mut Self {
+        let (client, queue) = (row.client_id, row.queue_id);
+        let log = self.key(records::log_key(&LogId::KeyQueue(app, queue)));
+        let key = self.key(queue_key(app, client, queue));
+        let owner = self.key(owner_key(app, queue));
+        let label = self.key(label_key_of(app, row));
+        let value = self.row(row);
+        self.step(move |draft| {
+            clients::require_client(draft, app, client)?;
+            take_label(draft, &label, queue)?;
+            records::create_log(draft, &log)?;
+            draft.put(Table::Queues, &key, value);
+            draft.put(Table::QueueOwners, &owner, Slice::from(client.as_uuid().as_bytes()));
+            Ok(())
+        })
+    }
+
+    /// Changes what a queue is found by. Preconditions: it is still `old`, else [`Unmet::QueueMissing`] or
+    /// [`Unmet::QueueChanged`] (also when the two rows are of different queues), and the client has no other queue
+    /// that is found by the same, else [`Unmet::QueueExists`].
+    pub fn relabel_queue(&mut self, app: AppId, old: &QueueRow, new: &QueueRow) -> &mut Self {
+        let queue = new.queue_id;
+        let key = self.key(queue_key(app, new.client_id, queue));
+        let (old_label, new_label) = (label_key_of(app, old), self.key(label_key_of(app, new)));
+        let value = self.row(new);
+        let old = old.clone();
+        self.step(move |draft| {
+            require_queue_unchanged(draft, &key, &old)?;
+            if old_label != new_label {
+                take_label(draft, &new_label, queue)?;
+                draft.delete(Table::QueueLabels, &old_label);
+            }
+            draft.put(Table::Queues, &key, value);
+            Ok(())
+        })
+    }
+
+    /// Deletes a queue with its log, its snapshot and its rows in the index of key packages (*Key Pool Deletion*).
+    /// Preconditions: it is still `row`, else [`Unmet::QueueMissing`] or [`Unmet::QueueChanged`].
+    pub fn delete_queue(&mut self, app: AppId, row: &QueueRow) -> &mut Self {
+        let row = row.clone();
+        self.step(move |draft| {
+            require_queue_unchanged(draft, &queue_key(app, row.client_id, row.queue_id), &row)?;
+            delete_queue(draft, app, &row)
+        })
+    }
+
+    /// Precondition: the queue is still `row`, else [`Unmet::QueueMissing`] or [`Unmet::QueueChanged`].
+    pub fn require_queue(&mut self, app: AppId, row: &QueueRow) -> &mut Self {
+        let row = row.clone();
+        self.step(move |draft| {
+            require_queue_unchanged(draft, &queue_key(app, row.client_id, row.queue_id), &row)
+        })
+    }
+
+    /// Precondition: the client has fewer than `max` queues, else [`Unmet::QueueLimit`].
+    pub fn require_queues_below(&mut self, app: AppId, client: ClientId, max: usize) -> &mut Self {
+        self.step(move |draft| {
+            let count = draft.scan(Table::Queues, queues_of(app, client).prefix())?.len();
+            if count < max { Ok(()) } else { Err(Unmet::QueueLimit { max }.into()) }
+        })
+    }
+}
+
+/// Precondition of whatever belongs to a queue: it is there.
+pub(crate) fn require_queue(draft: &Draft<'_>, app: AppId, queue: KeyQueueId) -> Result<(), Refusal> {
+    if draft.holds(Table::QueueOwners, &owner_key(app, queue))? {
+        Ok(())
+    } else {
+        Err(Unmet::QueueMissing.into())
+    }
+}
+
+pub(crate) fn delete_queues_of(draft: &mut Draft<'_>, app: AppId, client: ClientId) -> Result<(), Refusal> {
+    for (_, value) in draft.scan(Table::Queues, queues_of(app, client).prefix())? {
+        let row: QueueRow = rows::decode(Table::Queues, &value)?;
+        delete_queue(draft, app, &row)?;
+    }
+    Ok(())
+}
+
+fn delete_queue(draft: &mut Draft<'_>, app: AppId, row: &QueueRow) -> Result<(), Refusal> {
+    draft.delete(Table::Queues, &queue_key(app, row.client_id, row.queue_id));
+    draft.delete(Table::QueueOwners, &owner_key(app, row.queue_id));
+    draft.delete(Table::QueueLabels, &label_key_of(app, row));
+    records::delete_log(draft, &LogId::KeyQueue(app, row.queue_id))?;
+    key_packages::delete_key_packages_of(draft, app, row.queue_id)
+}
+
+fn require_queue_unchanged(draft: &Draft<'_>, key: &Key, row: &QueueRow) -> Result<(), Refusal> {
+    match draft.row::<QueueRow>(Table::Queues, key)? {
+        Some(found) if found == *row => Ok(()),
+        Some(_) => Err(Unmet::QueueChanged.into()),
+        None => Err(Unmet::QueueMissing.into()),
+    }
+}
+
+fn take_label(draft: &mut Draft<'_>, key: &Key, queue: KeyQueueId) -> Result<(), Refusal> {
+    match draft.value(Table::QueueLabels, key)? {
+        Some(taken) => {
+            let queue = KeyQueueId::new(rows::uuid(Table::QueueLabels, &taken)?);
+            Err(Unmet::QueueExists { queue }.into())
+        }
+        None => {
+            draft.put(Table::QueueLabels, key, Slice::from(queue.as_uuid().as_bytes()));
+            Ok(())
+        }
+    }
+}
+
+impl View {
+    /// A queue of a client.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn queue(
+        &self,
+        app: AppId,
+        client: ClientId,
+        queue: KeyQueueId,
+    ) -> Result<Option<QueueRow>, ReadError> {
+        self.row(Table::Queues, &queue_key(app, client, queue))
+    }
+
+    /// A queue, whoever's it is.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged or missing.
+    pub fn queue_by_id(&self, app: AppId, queue: KeyQueueId) -> Result<Option<QueueRow>, ReadError> {
+        match self.owner(app, queue)? {
+            Some(client) => self.listed_queue(app, client, queue).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// All queues of a client, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged.
+    pub fn queues(&self, app: AppId, client: ClientId) -> Result<Vec<QueueRow>, ReadError> {
+        let rows = self.scan(Table::Queues, queues_of(app, client).prefix());
+        rows.map(|row| rows::decode(Table::Queues, &row?.1)).collect()
+    }
+
+    /// The queue that a retrieval asks for (*Key Package Retrieval*).
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged or missing.
+    pub fn queue_matching(
+        &self,
+        app: AppId,
+        client: ClientId,
+        protocol_version: u16,
+        cipher_suite: u16,
+        app_label: &str,
+    ) -> Result<Option<QueueRow>, ReadError> {
+        let key = label_key(app, client, protocol_version, cipher_suite, app_label);
+        match self.value(Table::QueueLabels, &key)? {
+            Some(value) => {
+                let queue = KeyQueueId::new(rows::uuid(Table::QueueLabels, &value)?);
+                self.listed_queue(app, client, queue).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Whose a queue is.
+    pub(crate) fn owner(&self, app: AppId, queue: KeyQueueId) -> Result<Option<ClientId>, ReadError> {
+        let value = self.value(Table::QueueOwners, &owner_key(app, queue))?;
+        value.map(|value| rows::uuid(Table::QueueOwners, &value).map(ClientId::new)).transpose()
+    }
+
+    /// The row of a queue that an index names.
+    fn listed_queue(&self, app: AppId, client: ClientId, queue: KeyQueueId) -> Result<QueueRow, ReadError> {
+        let row = self.queue(app, client, queue)?;
+        row.ok_or_else(|| ReadError::damaged(format!("an index names a queue that is not there: {queue}")))
+    }
+}

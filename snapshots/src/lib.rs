@@ -1,0 +1,64 @@
+//! The store: what the gateway acknowledges is here, on disk, and is found again after a crash.
+//!
+//! It knows keys, bytes and sequence numbers. It knows no MLS and no HTTP: whether a commit is valid is decided before a
+//! [`Batch`] is put together, and what a row means is known to whoever wrote it.
+//!
+//! - [`Store::append`] writes one [`Batch`]: puts and deletes with preconditions, all or nothing, durable when it
+//!   answers. One thread writes; batches that wait together share one disk batch and one sync.
+//! - [`Store::view`] gives a [`View`]: one consistent moment of all tables.
+//!
+//! What is invariant: nobody else writes, so a precondition that held when it was checked holds when the batch is
+//! written; a view never shows what could still be lost; a failed write ends the store, and with it the process.
+//!
+//! Each file of tables holds its keys, its rows, what may be written and what may be read:
+//!
+//! | file | tables |
+//! |---|---|
+//! | `records.rs`, `actor_snapshots.rs` | the logs of groups and key queues, and the snapshots of their actors |
+//! | `groups.rs`, `history.rs` | groups, who is in them, the commits that made their epochs |
+//! | `clients.rs` | clients, their handles and tags |
+//! | `key_queues.rs`, `key_packages.rs` | key queues, which key packages they hold, which were used |
+//! | `welcomes.rs` | welcomes and the join infos that point at them |
+//! | `meta.rs` | the format, settings |
+//! | `retention.rs` | what is dropped when it is old |
+
+mod actor_snapshots;
+mod append_queue;
+mod batch;
+mod clients;
+mod committer;
+mod disk;
+mod draft;
+mod errors;
+mod groups;
+mod history;
+mod ids;
+mod key_packages;
+mod key_queues;
+mod keys;
+mod meta;
+mod records;
+mod retention;
+mod rows;
+mod store;
+mod tables;
+mod view;
+mod welcomes;
+
+pub use batch::{Appended, Batch};
+pub use bytes::Bytes;
+pub use clients::ClientRow;
+pub use errors::{AppendError, OpenError, ReadError, Unmet};
+pub use groups::GroupRow;
+pub use history::EpochRow;
+pub use ids::{
+    AppId, ClientHandle, ClientId, DeliveryId, DomainName, Epoch, GroupId, IdError, KeyPackageRef,
+    KeyQueueId, Timestamp,
+};
+pub use key_packages::{KeyPackageRow, UsedRow};
+pub use key_queues::QueueRow;
+pub use records::{LoadedLog, LogId};
+pub use retention::{Retention, SweepError, Swept};
+pub use store::{Durability, Location, Store, StoreOptions};
+pub use view::View;
+pub use welcomes::{JoinInfoRow, WelcomeRow};

@@ -1,0 +1,212 @@
+//! Logs: the records of each group and each key queue, numbered from 1 without a gap.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `log_heads` | kind, application, id | [`Head`] |
+//! | `records` | kind, application, id, sequence number | the record |
+//!
+//! A snapshot at *n* stands for the records up to *n*, which are deleted with it; see `actor_snapshots.rs`.
+
+use bytes::Bytes;
+use fjall::Slice;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::draft::Draft;
+use crate::errors::{ReadError, Refusal, Unmet};
+use crate::ids::{AppId, GroupId, KeyQueueId};
+use crate::keys::{Key, KeyRange, KeyReader};
+use crate::rows::{self, Rows};
+use crate::tables::Table;
+use crate::view::View;
+
+const GROUP: u8 = 1;
+const KEY_QUEUE: u8 = 2;
+
+/// Whose log it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogId {
+    /// A group's: its accepted entries.
+    Group(AppId, GroupId),
+    /// A key queue's: what was uploaded, assigned and advanced.
+    KeyQueue(AppId, KeyQueueId),
+}
+
+/// A log as an actor starts from it: the state is the snapshot, and the records applied to it in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedLog {
+    /// The newest snapshot, and the sequence number up to which it stands for the records.
+    pub snapshot: Option<(u64, Bytes)>,
+    /// The records after the snapshot, each with its sequence number, without a gap.
+    pub records: Vec<(u64, Bytes)>,
+    /// The sequence number of the last record; 0 before the first.
+    pub head: u64,
+}
+
+/// Where a log stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// The sequence number of the last record.
+    pub(crate) head: u64,
+    /// The sequence number of the first record that is still stored, or of the next when none is.
+    pub(crate) first: u64,
+    /// The sequence number that the snapshot stands for.
+    pub(crate) snapshot: Option<u64>,
+}
+
+/// The beginning of a log's keys in every table that has some; of `log_heads` and `actor_snapshots` the whole key.
+pub(crate) fn log_key(log: &LogId) -> Key {
+    match log {
+        LogId::Group(app, group) => Key::new().byte(GROUP).uuid(app.as_uuid()).group(group),
+        LogId::KeyQueue(app, queue) => Key::new().byte(KEY_QUEUE).uuid(app.as_uuid()).uuid(queue.as_uuid()),
+    }
+}
+
+fn read_log_key(key: &[u8]) -> Result<LogId, ReadError> {
+    let mut reader = KeyReader::new(key, "log_heads");
+    let log = match reader.byte()? {
+        GROUP => LogId::Group(reader.app()?, reader.group()?),
+        KEY_QUEUE => LogId::KeyQueue(reader.app()?, KeyQueueId::new(reader.uuid()?)),
+        _ => return Err(reader.damaged()),
+    };
+    reader.end()?;
+    Ok(log)
+}
+
+fn record_key(log: &LogId, sequence: u64) -> Key {
+    log_key(log).u64(sequence)
+}
+
+impl Batch {
+    /// Begins a log, at 0. Precondition: there is none, else [`Unmet::LogExists`].
+    pub fn create_log(&mut self, log: &LogId) -> &mut Self {
+        let key = self.key(log_key(log));
+        self.step(move |draft| create_log(draft, &key))
+    }
+
+    /// Writes the record after `after`. Precondition: the log stands at `after`, else [`Unmet::LogMoved`]; so of all
+    /// who append after the same record one wins.
+    pub fn append_record(&mut self, log: &LogId, after: u64, bytes: impl AsRef<[u8]>) -> &mut Self {
+        let log = log.clone();
+        let key = self.key(log_key(&log));
+        let value = self.raw(bytes.as_ref());
+        self.step(move |draft| {
+            let mut head = require_head(draft, &key)?;
+            let moved = Unmet::LogMoved { at: Some(head.head) };
+            let next = after.checked_add(1).filter(|_| head.head == after).ok_or(moved)?;
+            head.head = next;
+            put_head(draft, &key, &head)?;
+            draft.put(Table::Records, &record_key(&log, next), value);
+            Ok(())
+        })
+    }
+
+    /// Precondition: the log stands at `at`, else [`Unmet::LogMoved`].
+    pub fn require_log_at(&mut self, log: &LogId, at: u64) -> &mut Self {
+        let key = log_key(log);
+        self.step(move |draft| {
+            let head = require_head(draft, &key)?.head;
+            if head == at { Ok(()) } else { Err(Unmet::LogMoved { at: Some(head) }.into()) }
+        })
+    }
+
+    /// Deletes a log with its records and its snapshot, if there is one.
+    pub fn delete_log(&mut self, log: &LogId) -> &mut Self {
+        let log = log.clone();
+        self.step(move |draft| delete_log(draft, &log))
+    }
+}
+
+pub(crate) fn create_log(draft: &mut Draft<'_>, key: &Key) -> Result<(), Refusal> {
+    if draft.holds(Table::LogHeads, key)? {
+        return Err(Unmet::LogExists.into());
+    }
+    put_head(draft, key, &Head { head: 0, first: 1, snapshot: None })
+}
+
+pub(crate) fn delete_log(draft: &mut Draft<'_>, log: &LogId) -> Result<(), Refusal> {
+    let key = log_key(log);
+    let Some(head) = draft.row::<Head>(Table::LogHeads, &key)? else { return Ok(()) };
+    delete_records(draft, log, head.first, head.head);
+    if head.snapshot.is_some() {
+        draft.delete(Table::ActorSnapshots, &key);
+    }
+    draft.delete(Table::LogHeads, &key);
+    Ok(())
+}
+
+/// Deletes the records from `first` to `last`. Their keys are known, so nothing is read.
+pub(crate) fn delete_records(draft: &mut Draft<'_>, log: &LogId, first: u64, last: u64) {
+    for sequence in first..=last {
+        draft.delete(Table::Records, &record_key(log, sequence));
+    }
+}
+
+pub(crate) fn require_head(draft: &Draft<'_>, key: &Key) -> Result<Head, Refusal> {
+    Ok(draft.row(Table::LogHeads, key)?.ok_or(Unmet::LogMoved { at: None })?)
+}
+
+pub(crate) fn put_head(draft: &mut Draft<'_>, key: &Key, head: &Head) -> Result<(), Refusal> {
+    let value = rows::encode(head).map_err(|error| ReadError::damaged(error.to_string()))?;
+    draft.put(Table::LogHeads, key, value);
+    Ok(())
+}
+
+impl View {
+    /// A log's snapshot and the records after it; `None` when there is no such log.
+    ///
+    /// # Errors
+    /// [`ReadError::Damaged`] when a record or the snapshot that the log speaks of is missing, [`ReadError::Storage`]
+    /// when the disk fails.
+    pub fn load_log(&self, log: &LogId) -> Result<Option<LoadedLog>, ReadError> {
+        let Some(head) = self.row::<Head>(Table::LogHeads, &log_key(log))? else { return Ok(None) };
+        let snapshot = match head.snapshot {
+            Some(at) => Some((at, self.snapshot_at(log, at)?)),
+            None => None,
+        };
+        let after = head.snapshot.unwrap_or(0);
+        let records = self.records(log, after, head.head)?;
+        Ok(Some(LoadedLog { snapshot, records, head: head.head }))
+    }
+
+    /// The sequence number of a log's last record, 0 before the first; `None` when there is no such log.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn log_head(&self, log: &LogId) -> Result<Option<u64>, ReadError> {
+        Ok(self.row::<Head>(Table::LogHeads, &log_key(log))?.map(|head| head.head))
+    }
+
+    /// Up to `limit` logs in the order of their keys, after the one given.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a key is damaged.
+    pub fn logs(&self, after: Option<&LogId>, limit: usize) -> Result<Vec<LogId>, ReadError> {
+        let range = after.map_or_else(KeyRange::all, |log| KeyRange::after(log_key(log).as_bytes()));
+        self.scan_keys(Table::LogHeads, range).take(limit).map(|key| read_log_key(&key?)).collect()
+    }
+
+    fn records(&self, log: &LogId, after: u64, head: u64) -> Result<Vec<(u64, Bytes)>, ReadError> {
+        let damaged = |what: String| ReadError::damaged(format!("the log {log:?} {what}"));
+        let range = log_key(log).prefix_after(record_key(log, after));
+        let mut records = Vec::new();
+        let mut last = after;
+        for row in self.scan(Table::Records, range) {
+            let (key, value): (Slice, Slice) = row?;
+            let tail = key.get(log_key(log).as_bytes().len()..).unwrap_or(&[]);
+            let mut reader = KeyReader::new(tail, "records");
+            let sequence = reader.u64()?;
+            reader.end()?;
+            if last.checked_add(1) != Some(sequence) {
+                return Err(damaged(format!("has no record {}", last.saturating_add(1))));
+            }
+            last = sequence;
+            records.push((sequence, Bytes::copy_from_slice(&value)));
+        }
+        if last == head {
+            Ok(records)
+        } else {
+            Err(damaged(format!("stands at {head} but its last record is {last}")))
+        }
+    }
+}

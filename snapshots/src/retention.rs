@@ -1,0 +1,364 @@
+//! Retention: what is old is dropped, the oldest first, a little at a time.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `expiries` | when it expires, kind, application, then queue and reference, or reference | nothing |
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::batch::Batch;
+use crate::draft::Draft;
+use crate::errors::{AppendError, ReadError, Refusal};
+use crate::ids::{AppId, ClientHandle, DeliveryId, Epoch, GroupId, KeyPackageRef, KeyQueueId, Timestamp};
+use crate::keys::{Key, KeyReader};
+use crate::rows::Rows;
+use crate::store::Store;
+use crate::tables::Table;
+use crate::view::View;
+use crate::{history, key_packages};
+
+/// How many rows one batch of a sweep drops, about; what waits behind it waits for that long.
+const DROPPED_MAX: usize = 500;
+/// How many rows a sweep reads from one view; no view is held for longer.
+const READ_MAX: usize = 2_000;
+
+const HELD: u8 = 1;
+const USED: u8 = 2;
+
+/// How long things are kept. Whatever is over one limit is dropped, also when it is under the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// How many epochs of a group's history are kept; the newest always is.
+    pub history_epochs_max: u64,
+    /// For how long an epoch of a group's history is kept; the newest always is.
+    pub history_age_max: Duration,
+    /// How many join infos wait for one client handle.
+    pub welcomes_per_handle_max: usize,
+    /// For how long a join info waits.
+    pub welcome_age_max: Duration,
+    /// For how long it is known that a key package was held or used after its lifetime has ended.
+    pub expired_age_max: Duration,
+}
+
+impl Default for Retention {
+    /// 10,000 epochs for a year; 1,000 join infos for 90 days; key packages for a day after they expired.
+    fn default() -> Self {
+        let day = Duration::from_secs(24 * 60 * 60);
+        Self {
+            history_epochs_max: 10_000,
+            history_age_max: day * 365,
+            welcomes_per_handle_max: 1_000,
+            welcome_age_max: day * 90,
+            expired_age_max: day,
+        }
+    }
+}
+
+/// What a sweep dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Epochs of groups' histories.
+    pub epochs: u64,
+    /// Answers to proposals, which go with the epochs.
+    pub accepted_proposals: u64,
+    /// Join infos, each with its welcome when it was the last.
+    pub join_infos: u64,
+    /// Expired key packages that a queue held.
+    pub key_packages: u64,
+    /// Expired key packages that were used.
+    pub used_key_packages: u64,
+}
+
+/// Why a sweep stopped. What it dropped before stays dropped; the next sweep goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SweepError {
+    /// Something could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Something could not be dropped.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+impl Store {
+    /// Drops what is over a limit at `now`: epochs with the proposals accepted before them, join infos with their
+    /// welcomes, expired key packages. It reads on a thread for blocking, holds no view for long, and appends one small
+    /// batch at a time, so that others' batches pass between.
+    ///
+    /// # Errors
+    /// [`SweepError`] when the store cannot be read or written.
+    pub async fn sweep(&self, retention: &Retention, now: Timestamp) -> Result<Swept, SweepError> {
+        let mut swept = Swept::default();
+        let mut history = HistorySweep { after: None };
+        while self.sweep_once(&mut history, retention, now, &mut swept).await? {}
+        let mut join_infos = JoinInfoSweep::default();
+        while self.sweep_once(&mut join_infos, retention, now, &mut swept).await? {}
+        let mut expiries = ExpirySweep;
+        while self.sweep_once(&mut expiries, retention, now, &mut swept).await? {}
+        Ok(swept)
+    }
+
+    /// One view and one batch of a sweep. Returns whether there is more to look at.
+    async fn sweep_once<S: Sweep>(
+        &self,
+        sweep: &mut S,
+        retention: &Retention,
+        now: Timestamp,
+        swept: &mut Swept,
+    ) -> Result<bool, SweepError> {
+        let (store, retention, mut state) = (self.clone(), retention.clone(), sweep.clone());
+        let found = blocking(move || {
+            let mut found = Found::default();
+            state.find(&store.view(), &retention, now, &mut found).map(|()| (state, found))
+        });
+        let (state, found) = found.await?;
+        *sweep = state;
+        if !found.batch.is_empty() {
+            self.append(found.batch).await?;
+        }
+        swept.add(&found.swept);
+        Ok(found.more)
+    }
+}
+
+impl Swept {
+    fn add(&mut self, other: &Self) {
+        self.epochs += other.epochs;
+        self.accepted_proposals += other.accepted_proposals;
+        self.join_infos += other.join_infos;
+        self.key_packages += other.key_packages;
+        self.used_key_packages += other.used_key_packages;
+    }
+
+    fn rows(&self) -> u64 {
+        self.epochs + self.accepted_proposals + self.join_infos + self.key_packages + self.used_key_packages
+    }
+}
+
+/// What one look found.
+#[derive(Default)]
+struct Found {
+    batch: Batch,
+    swept: Swept,
+    more: bool,
+}
+
+impl Found {
+    fn is_full(&self) -> bool {
+        self.swept.rows() >= DROPPED_MAX as u64
+    }
+}
+
+/// One kind of sweep, and how far it is.
+trait Sweep: Clone + Send + 'static {
+    fn find(
+        &mut self,
+        view: &View,
+        retention: &Retention,
+        now: Timestamp,
+        found: &mut Found,
+    ) -> Result<(), ReadError>;
+}
+
+/// Goes through the groups; of each it looks at the first and the last epoch and at what it drops.
+#[derive(Clone)]
+struct HistorySweep {
+    after: Option<(AppId, GroupId)>,
+}
+
+impl Sweep for HistorySweep {
+    fn find(
+        &mut self,
+        view: &View,
+        retention: &Retention,
+        now: Timestamp,
+        found: &mut Found,
+    ) -> Result<(), ReadError> {
+        for (read, group) in view.groups_after(self.after.clone().as_ref()).enumerate() {
+            if read == READ_MAX {
+                found.more = true;
+                break;
+            }
+            let (app, group, _) = group?;
+            drop_epochs(view, app, &group, retention, now, found)?;
+            if found.is_full() {
+                // The group may have more: it is looked at again.
+                found.more = true;
+                break;
+            }
+            self.after = Some((app, group));
+        }
+        Ok(())
+    }
+}
+
+fn drop_epochs(
+    view: &View,
+    app: AppId,
+    group: &GroupId,
+    retention: &Retention,
+    now: Timestamp,
+    found: &mut Found,
+) -> Result<(), ReadError> {
+    let oldest_kept = now.saturating_sub(retention.history_age_max);
+    let Some(newest) = view.last_epoch(app, group)? else { return Ok(()) };
+    for epoch in view.epochs_before(app, group, newest) {
+        let epoch: Epoch = epoch?;
+        let too_many = newest.0.saturating_sub(epoch.0) >= retention.history_epochs_max;
+        let too_old = || -> Result<bool, ReadError> {
+            Ok(view.epoch(app, group, epoch)?.is_some_and(|row| row.timestamp < oldest_kept))
+        };
+        if found.is_full() || !(too_many || too_old()?) {
+            break;
+        }
+        found.batch.delete_epoch(app, group, epoch);
+        found.swept.epochs += 1;
+        found.swept.accepted_proposals += history::count_accepted_before(view, app, group, epoch)?;
+    }
+    Ok(())
+}
+
+/// Goes through the join infos, and keeps the ids of the handle that it is at, no more than may be kept.
+#[derive(Clone, Default)]
+struct JoinInfoSweep {
+    after: Option<(AppId, ClientHandle, DeliveryId)>,
+    kept: VecDeque<DeliveryId>,
+}
+
+impl Sweep for JoinInfoSweep {
+    fn find(
+        &mut self,
+        view: &View,
+        retention: &Retention,
+        now: Timestamp,
+        found: &mut Found,
+    ) -> Result<(), ReadError> {
+        let oldest_kept = now.saturating_sub(retention.welcome_age_max);
+        for (read, info) in view.join_infos_after(self.after.clone().as_ref()).enumerate() {
+            if read == READ_MAX || found.is_full() {
+                found.more = true;
+                break;
+            }
+            let ((app, handle, id), row) = info?;
+            let same = self.after.as_ref().is_some_and(|(of, at, _)| (of, at) == (&app, &handle));
+            if !same {
+                self.kept.clear();
+            }
+            let dropped = if row.timestamp < oldest_kept {
+                Some(id)
+            } else {
+                self.kept.push_back(id);
+                let over = self.kept.len() > retention.welcomes_per_handle_max;
+                if over { self.kept.pop_front() } else { None }
+            };
+            if let Some(dropped) = dropped {
+                found.batch.acknowledge(app, &handle, dropped);
+                found.swept.join_infos += 1;
+            }
+            self.after = Some((app, handle, id));
+        }
+        Ok(())
+    }
+}
+
+/// Takes expiries from the front until the first that is to be kept.
+#[derive(Clone)]
+struct ExpirySweep;
+
+impl Sweep for ExpirySweep {
+    fn find(
+        &mut self,
+        view: &View,
+        retention: &Retention,
+        now: Timestamp,
+        found: &mut Found,
+    ) -> Result<(), ReadError> {
+        let oldest_kept = now.saturating_sub(retention.expired_age_max);
+        for key in view.scan_keys(Table::Expiries, Key::new().u64(oldest_kept.0).before()) {
+            if found.is_full() {
+                found.more = true;
+                break;
+            }
+            let (not_after, expired) = Expiring::read(&key?)?;
+            match &expired {
+                Expiring::Held { .. } => found.swept.key_packages += 1,
+                Expiring::Used { .. } => found.swept.used_key_packages += 1,
+            }
+            found.batch.step(move |draft| expired.expire(draft, not_after));
+        }
+        Ok(())
+    }
+}
+
+/// What expires with the lifetime of a key package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Expiring {
+    /// A queue holds it.
+    Held { app: AppId, queue: KeyQueueId, reference: KeyPackageRef },
+    /// It was used.
+    Used { app: AppId, reference: KeyPackageRef },
+}
+
+impl Expiring {
+    pub(crate) fn key(&self, not_after: Timestamp) -> Key {
+        let key = Key::new().u64(not_after.0);
+        match self {
+            Self::Held { app, queue, reference } => {
+                key.byte(HELD).uuid(app.as_uuid()).uuid(queue.as_uuid()).last(reference.as_bytes())
+            }
+            Self::Used { app, reference } => key.byte(USED).uuid(app.as_uuid()).last(reference.as_bytes()),
+        }
+    }
+
+    fn read(key: &[u8]) -> Result<(Timestamp, Self), ReadError> {
+        let mut reader = KeyReader::new(key, "expiries");
+        let not_after = Timestamp(reader.u64()?);
+        let kind = reader.byte()?;
+        let app = reader.app()?;
+        let queue = match kind {
+            HELD => Some(KeyQueueId::new(reader.uuid()?)),
+            USED => None,
+            _ => return Err(reader.damaged()),
+        };
+        let reference = KeyPackageRef::new(reader.last()).map_err(|_| reader.damaged())?;
+        Ok((
+            not_after,
+            match queue {
+                Some(queue) => Self::Held { app, queue, reference },
+                None => Self::Used { app, reference },
+            },
+        ))
+    }
+
+    /// Drops what has expired, unless another batch did since.
+    fn expire(&self, draft: &mut Draft<'_>, not_after: Timestamp) -> Result<(), Refusal> {
+        let expiry = self.key(not_after);
+        if !draft.holds(Table::Expiries, &expiry)? {
+            return Ok(());
+        }
+        draft.delete(Table::Expiries, &expiry);
+        match self {
+            Self::Held { app, queue, reference } => {
+                key_packages::delete_key_package(draft, *app, *queue, reference)
+            }
+            Self::Used { app, reference } => {
+                key_packages::delete_used(draft, *app, reference);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Runs what reads the disk where it holds up nobody; outside of a runtime, here.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => match runtime.spawn_blocking(read).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(ReadError::Storage(format!("a sweep stopped: {error}"))),
+        },
+        Err(_) => read(),
+    }
+}

@@ -1,0 +1,241 @@
+//! The store as its users see it: open, append, view, close.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+use fjall::PersistMode;
+
+use crate::append_queue::{AppendQueue, Life};
+use crate::batch::{Appended, Batch};
+use crate::committer::{self, Committer};
+use crate::disk::Disk;
+use crate::errors::{AppendError, OpenError};
+use crate::view::View;
+
+/// Where a store keeps its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// In this directory, which is made when it is missing.
+    Directory(PathBuf),
+    /// In a directory of its own that is removed with the last [`Store`] and [`View`]; `:memory:` in the configuration.
+    Temporary,
+}
+
+/// What an acknowledged batch survives. A [`Location::Temporary`] store is never synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A power failure: the batch is on disk (`fdatasync`) before it is answered.
+    Sync,
+    /// The end of the process, however it comes: the operating system has the batch before it is answered.
+    Buffer,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Where its files are.
+    pub location: Location,
+    /// What an acknowledged batch survives.
+    pub durability: Durability,
+    /// How much of what is on disk is kept in memory for reading, in bytes.
+    pub cache_bytes: u64,
+    /// How many batches may wait for the committer; whoever appends one more waits for room.
+    pub queue_length_max: usize,
+    /// How large all batches that wait may be together, in bytes; whoever appends more waits for room.
+    pub queue_bytes_max: usize,
+    /// How large one batch may be, in bytes; a larger one gets [`AppendError::TooLarge`].
+    pub batch_bytes_max: usize,
+}
+
+impl Default for StoreOptions {
+    /// A temporary store with a 32 MiB cache, 1024 batches or 64 MiB waiting, batches of up to 32 MiB.
+    fn default() -> Self {
+        Self {
+            location: Location::Temporary,
+            durability: Durability::Sync,
+            cache_bytes: 32 << 20,
+            queue_length_max: 1024,
+            queue_bytes_max: 64 << 20,
+            batch_bytes_max: 32 << 20,
+        }
+    }
+}
+
+/// The store: atomic batches with preconditions in, consistent views out. Clones share it; the last one closes it.
+///
+/// Its directory is free for another process when the last clone and the last [`View`] are gone.
+#[derive(Clone)]
+pub struct Store(Arc<Shared>);
+
+struct Shared {
+    disk: Arc<Disk>,
+    queue: Arc<AppendQueue>,
+    batch_bytes_max: usize,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Store {
+    /// Opens a store, creating it when there is none. It blocks while what was not yet written out is read again:
+    /// up to some hundred MiB after a crash under load.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] when another process has it, [`OpenError::NewerFormat`], [`OpenError::Damaged`] when what
+    /// is on disk cannot be right, [`OpenError::Io`] when the file system refuses.
+    pub fn open(options: &StoreOptions) -> Result<Self, OpenError> {
+        let disk = Arc::new(Disk::open(&options.location, options.cache_bytes)?);
+        let path = match &options.location {
+            Location::Directory(path) => path.clone(),
+            Location::Temporary => std::env::temp_dir(),
+        };
+        let damaged = |what: String| OpenError::Damaged { path: path.clone(), what };
+        let next_delivery = disk.next_delivery().map_err(|error| damaged(error.to_string()))?;
+        let queue = Arc::new(AppendQueue::new(options.queue_length_max, options.queue_bytes_max));
+        let persist = match (&options.location, options.durability) {
+            (Location::Temporary, _) => None,
+            (Location::Directory(_), Durability::Sync) => Some(PersistMode::SyncData),
+            (Location::Directory(_), Durability::Buffer) => Some(PersistMode::Buffer),
+        };
+        let store = Self(Arc::new(Shared {
+            disk: Arc::clone(&disk),
+            queue: Arc::clone(&queue),
+            // The engine's values are shorter than 4 GiB.
+            batch_bytes_max: options.batch_bytes_max.min(1 << 30),
+            threads: Mutex::new(Vec::new()),
+        }));
+        let committer =
+            Committer { disk: Arc::clone(&disk), queue: Arc::clone(&queue), persist, next_delivery };
+        let started = committer.start().and_then(|thread| {
+            store.0.keep(thread);
+            committer::watch(disk, Arc::clone(&queue))
+        });
+        match started {
+            Ok(thread) => store.0.keep(thread),
+            Err(source) => {
+                queue.fail("its threads could not be started");
+                return Err(OpenError::Io { path, source });
+            }
+        }
+        Ok(store)
+    }
+
+    /// Writes a batch, all of it or nothing. When it answers, the batch survives what [`Durability`] says and every
+    /// later view shows it.
+    ///
+    /// A caller that stops waiting does not undo it: the batch was either not taken yet, and never will be, or it is
+    /// written as if the caller still waited.
+    ///
+    /// # Errors
+    /// [`AppendError::Precondition`] says which precondition did not hold, [`AppendError::TooLarge`] that it is over a
+    /// limit, [`AppendError::Closed`] that the store was closed, [`AppendError::Storage`] that the disk failed.
+    pub async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
+        let bytes = batch.bytes();
+        let steps = batch.into_steps(self.0.batch_bytes_max)?;
+        let answer = self.0.queue.push(steps, bytes).await?;
+        answer.await.unwrap_or_else(|_| {
+            // The committer is unwinding: say so before it can itself.
+            self.0.queue.fail("the committer panicked");
+            Err(AppendError::Storage("the committer panicked".to_owned()))
+        })
+    }
+
+    /// As [`Store::append`], blocking the thread: for start-up and tests.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn append_blocking(&self, batch: Batch) -> Result<Appended, AppendError> {
+        block_on(tokio::task::unconstrained(self.append(batch)))
+    }
+
+    /// One moment of all tables: everything that was answered before, and maybe more, each batch whole.
+    pub fn view(&self) -> View {
+        View::new(Arc::clone(&self.0.disk))
+    }
+
+    /// Whether a write failed for good. The process must end: what was written is found again by the next one.
+    pub fn is_failed(&self) -> bool {
+        self.0.queue.is_failed()
+    }
+
+    /// Waits until a write fails for good, which may be never. A failure in the engine's background is noticed within
+    /// about a second, also when nothing is appended.
+    pub async fn failed(&self) {
+        let mut life = self.0.queue.life();
+        if life.wait_for(|life| matches!(life, Life::Failed(_))).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Takes no more batches, writes those that wait, syncs, and ends the committer. Views stay good. Closing again
+    /// does nothing. It blocks the thread; see [`Store::shutdown`].
+    pub fn close(&self) {
+        self.0.close();
+    }
+
+    /// As [`Store::close`], without blocking the thread.
+    pub async fn shutdown(&self) {
+        self.0.queue.begin_close();
+        let mut life = self.0.queue.life();
+        // The sender is in `self`, so this can only end with the store.
+        let _ = life.wait_for(|life| matches!(life, Life::Closed | Life::Failed(_))).await;
+        self.0.close();
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("life", &*self.0.queue.life().borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn keep(&self, thread: JoinHandle<()>) {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+    }
+
+    fn close(&self) {
+        self.queue.begin_close();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match self.queue.wait_for_end(Duration::from_secs(3600)) {
+                Life::Open | Life::Closing => {}
+                Life::Closed => break,
+                // A committer that is held up by a broken disk may never return.
+                Life::Failed(_) => return,
+            }
+        }
+        for thread in threads.drain(..) {
+            // Its panic, if it had one, was caught and reported inside.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Runs a future that needs no runtime to its end. Unlike tokio's own blocking calls it may be called anywhere.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Reading: one moment of all tables.
+
+use std::sync::Arc;
+
+use fjall::{Readable, Slice, Snapshot};
+
+use crate::disk::Disk;
+use crate::errors::ReadError;
+use crate::keys::{Key, KeyRange};
+use crate::rows::Rows;
+use crate::tables::Table;
+
+/// One moment of the whole store, across all tables: it shows the batches that were durable when it was taken, each
+/// whole or not at all. Old rows are kept on disk for as long as a view may show them, so keep it for one answer.
+///
+/// Reading blocks on the disk when a row is not in the cache.
+#[derive(Clone)]
+pub struct View {
+    // Before `disk`: the snapshot is released while the engine is still there.
+    snapshot: Snapshot,
+    disk: Arc<Disk>,
+}
+
+impl View {
+    pub(crate) fn new(disk: Arc<Disk>) -> Self {
+        Self { snapshot: disk.database.snapshot(), disk }
+    }
+
+    /// How many rows each table has, with its name. It reads every key: for inspection and tests.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`] when the disk fails.
+    pub fn row_counts(&self) -> Result<Vec<(&'static str, u64)>, ReadError> {
+        let count = |table: Table| {
+            let rows = self.snapshot.len(self.disk.tables.of(table))?;
+            Ok((table.name(), u64::try_from(rows).unwrap_or(u64::MAX)))
+        };
+        Table::ALL.into_iter().map(count).collect()
+    }
+
+    /// The rows in a range of keys, in order, read as they are asked for.
+    pub(crate) fn scan(
+        &self,
+        table: Table,
+        range: KeyRange,
+    ) -> impl DoubleEndedIterator<Item = Result<(Slice, Slice), ReadError>> {
+        self.guards(table, range).map(|guard| guard.into_inner().map_err(ReadError::from))
+    }
+
+    /// The keys in a range, in order, without reading large values.
+    pub(crate) fn scan_keys(
+        &self,
+        table: Table,
+        range: KeyRange,
+    ) -> impl DoubleEndedIterator<Item = Result<Slice, ReadError>> {
+        self.guards(table, range).map(|guard| guard.key().map_err(ReadError::from))
+    }
+
+    fn guards(&self, table: Table, range: KeyRange) -> impl DoubleEndedIterator<Item = fjall::Guard> {
+        let bounds = (!range.is_empty()).then_some((range.start, range.end));
+        bounds.map(|bounds| self.snapshot.range(self.disk.tables.of(table), bounds)).into_iter().flatten()
+    }
+}
+
+impl Rows for View {
+    fn value(&self, table: Table, key: &Key) -> Result<Option<Slice>, ReadError> {
+        if key.is_too_long() {
+            return Ok(None);
+        }
+        Ok(self.snapshot.get(self.disk.tables.of(table), key.as_bytes())?)
+    }
+}

@@ -1,0 +1,214 @@
+//! Welcomes: what new members need to join, until they have it (*Joining*).
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `welcomes` | application, group, epoch that the commit created | [`WelcomeRow`] |
+//! | `welcome_readers` | application, group, epoch | how many join infos point at it, a number |
+//! | `join_infos` | application, client handle, delivery id | [`JoinInfoRow`] |
+//!
+//! The welcome and the tree of a commit are stored once, and go with the last join info that points at them.
+
+use bytes::Bytes;
+use fjall::Slice;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::draft::Draft;
+use crate::errors::{AppendError, ReadError, Refusal};
+use crate::ids::{AppId, ClientHandle, DeliveryId, Epoch, GroupId, Timestamp};
+use crate::keys::{Key, KeyRange, KeyReader};
+use crate::rows::{self, Rows};
+use crate::store::Store;
+use crate::tables::Table;
+use crate::view::View;
+
+/// What all members that one commit added need to join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WelcomeRow {
+    /// The welcome, an `MLSMessage` (RFC 9420 §12.4.3.1).
+    pub welcome: Bytes,
+    /// The ratchet tree of the epoch that they join in (RFC 9420 §12.4.3.3).
+    pub ratchet_tree: Bytes,
+    /// When the hub accepted the commit.
+    pub timestamp: Timestamp,
+}
+
+/// What waits for one client handle: which welcome is for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinInfoRow {
+    /// The group that it was added to.
+    pub group: GroupId,
+    /// The epoch that it joins in.
+    pub epoch: Epoch,
+    /// When the hub accepted the commit.
+    pub timestamp: Timestamp,
+}
+
+fn welcome_key(app: AppId, group: &GroupId, epoch: Epoch) -> Key {
+    Key::of_app(app).group(group).u64(epoch.0)
+}
+
+fn join_infos_of(app: AppId, handle: &ClientHandle) -> Key {
+    Key::of_app(app).handle(handle)
+}
+
+fn join_info_key(app: AppId, handle: &ClientHandle, id: DeliveryId) -> Key {
+    join_infos_of(app, handle).u64(id.0)
+}
+
+impl Batch {
+    /// Writes the welcome of the commit that created `epoch`, and one join info for each added member, in this order:
+    /// their ids are in [`Appended::deliveries`](crate::Appended). With no handles nothing is written.
+    pub fn put_welcome(
+        &mut self,
+        app: AppId,
+        group: &GroupId,
+        epoch: Epoch,
+        row: &WelcomeRow,
+        handles: &[ClientHandle],
+    ) -> &mut Self {
+        if handles.is_empty() {
+            return self;
+        }
+        let key = self.key(welcome_key(app, group, epoch));
+        let value = self.row(row);
+        let info = self.row(&JoinInfoRow { group: group.clone(), epoch, timestamp: row.timestamp });
+        let waiting: Vec<Key> = handles.iter().map(|handle| self.key(join_infos_of(app, handle))).collect();
+        self.step(move |draft| {
+            let readers = readers(draft, &key)?.saturating_add(waiting.len() as u64);
+            draft.put(Table::Welcomes, &key, value);
+            draft.put(Table::WelcomeReaders, &key, Slice::from(readers.to_be_bytes()));
+            for of_handle in waiting {
+                let id = draft.give_delivery_id()?;
+                draft.put(Table::JoinInfos, &of_handle.u64(id.0), info.clone());
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`Store::acknowledge`], as a part of a batch.
+    pub fn acknowledge(&mut self, app: AppId, handle: &ClientHandle, id: DeliveryId) -> &mut Self {
+        let handle = handle.clone();
+        self.step(move |draft| delete_join_info(draft, app, &handle, id))
+    }
+}
+
+impl Store {
+    /// Deletes a join info, so that it is never delivered again, and the welcome when it was the last that pointed at
+    /// it. One that is not there is acknowledged already.
+    ///
+    /// # Errors
+    /// [`AppendError`], but never a precondition.
+    pub async fn acknowledge(
+        &self,
+        app: AppId,
+        handle: &ClientHandle,
+        id: DeliveryId,
+    ) -> Result<(), AppendError> {
+        let mut batch = Batch::new();
+        batch.acknowledge(app, handle, id);
+        self.append(batch).await.map(|_| ())
+    }
+}
+
+pub(crate) fn delete_join_infos_of(
+    draft: &mut Draft<'_>,
+    app: AppId,
+    handle: &ClientHandle,
+) -> Result<(), Refusal> {
+    for (key, _) in draft.scan(Table::JoinInfos, join_infos_of(app, handle).prefix())? {
+        let (_, _, id) = read_join_info_key(&key)?;
+        delete_join_info(draft, app, handle, id)?;
+    }
+    Ok(())
+}
+
+fn delete_join_info(
+    draft: &mut Draft<'_>,
+    app: AppId,
+    handle: &ClientHandle,
+    id: DeliveryId,
+) -> Result<(), Refusal> {
+    let key = join_info_key(app, handle, id);
+    let Some(info) = draft.row::<JoinInfoRow>(Table::JoinInfos, &key)? else { return Ok(()) };
+    draft.delete(Table::JoinInfos, &key);
+    let welcome = welcome_key(app, &info.group, info.epoch);
+    match readers(draft, &welcome)? {
+        0 | 1 => {
+            draft.delete(Table::WelcomeReaders, &welcome);
+            draft.delete(Table::Welcomes, &welcome);
+        }
+        more => draft.put(Table::WelcomeReaders, &welcome, Slice::from((more - 1).to_be_bytes())),
+    }
+    Ok(())
+}
+
+fn readers(draft: &Draft<'_>, welcome: &Key) -> Result<u64, ReadError> {
+    let value = draft.value(Table::WelcomeReaders, welcome)?;
+    value.map_or(Ok(0), |value| rows::number(Table::WelcomeReaders, &value))
+}
+
+fn read_join_info_key(key: &[u8]) -> Result<(AppId, ClientHandle, DeliveryId), ReadError> {
+    let mut reader = KeyReader::new(key, "join_infos");
+    let app = reader.app()?;
+    let handle = ClientHandle::new(reader.part()?).map_err(|_| reader.damaged())?;
+    let id = DeliveryId(reader.u64()?);
+    reader.end()?;
+    Ok((app, handle, id))
+}
+
+impl View {
+    /// Up to `limit` join infos that wait for a handle, in order of delivery, after the one given.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged.
+    pub fn join_infos(
+        &self,
+        app: AppId,
+        handle: &ClientHandle,
+        after: Option<DeliveryId>,
+        limit: usize,
+    ) -> Result<Vec<(DeliveryId, JoinInfoRow)>, ReadError> {
+        let prefix = join_infos_of(app, handle);
+        let range = match after {
+            Some(id) => prefix.prefix_after(join_info_key(app, handle, id)),
+            None => prefix.prefix(),
+        };
+        let found = self.scan_join_infos(range).take(limit);
+        found.map(|row| row.map(|((_, _, id), row)| (id, row))).collect()
+    }
+
+    /// The welcome of the commit that created an epoch, while a join info points at it.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn welcome(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        epoch: Epoch,
+    ) -> Result<Option<WelcomeRow>, ReadError> {
+        self.row(Table::Welcomes, &welcome_key(app, group, epoch))
+    }
+
+    /// The join infos of every application and handle, in the order of their keys, after the one given.
+    pub(crate) fn join_infos_after(
+        &self,
+        after: Option<&(AppId, ClientHandle, DeliveryId)>,
+    ) -> impl Iterator<Item = Result<((AppId, ClientHandle, DeliveryId), JoinInfoRow), ReadError>> {
+        self.scan_join_infos(match after {
+            Some((app, handle, id)) => KeyRange::after(join_info_key(*app, handle, *id).as_bytes()),
+            None => KeyRange::all(),
+        })
+    }
+
+    fn scan_join_infos(
+        &self,
+        range: KeyRange,
+    ) -> impl Iterator<Item = Result<((AppId, ClientHandle, DeliveryId), JoinInfoRow), ReadError>> {
+        self.scan(Table::JoinInfos, range).map(|row| {
+            let (key, value) = row?;
+            Ok((read_join_info_key(&key)?, rows::decode(Table::JoinInfos, &value)?))
+        })
+    }
+}

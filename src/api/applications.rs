@@ -1,0 +1,94 @@
+//! *Applications*: what a gateway says about the applications it serves.
+
+use actors::AppId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::{Access, Endpoint, Method, Nothing, Success, paths::NoMembers};
+
+/// `GET /apps`: the configurations of the public applications.
+pub struct ListApplications;
+
+impl Endpoint for ListApplications {
+    const NAME: &'static str = "listApplications";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/apps";
+    const ACCESS: Access = Access::Public;
+    const SECTION: &'static str = "Applications";
+    const SUMMARY: &'static str = "The configurations of the public applications";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [super::problem::ProblemKind] = &[];
+    type Path = NoMembers;
+    type Query = Nothing;
+    type Body = Nothing;
+    type Response = ApplicationConfigurations;
+}
+
+/// The public applications of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct ApplicationConfigurations(pub Vec<ApplicationConfiguration>);
+
+/// The draft's ApplicationConfiguration (*Applications*): the same on every gateway that federates it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ApplicationConfiguration {
+    /// How the application's clients are identified.
+    pub identity_configuration: IdentityConfiguration,
+    /// The application.
+    #[schema(value_type = Uuid)]
+    pub id: AppId,
+}
+
+/// The draft's IdentityConfiguration (*Identity Providers*).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityConfiguration {
+    /// 1 = Basic, 2 = X.509: the MLS credential type that it accepts (RFC 9420 §17.5).
+    #[schema(value_type = u8, minimum = 1, maximum = 2)]
+    pub identity_provider_type: IdentityProviderType,
+    /// Whether clients belong to accounts.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub supports_accounts: bool,
+    /// Whether accounts and clients belong to domains.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub supports_domains: bool,
+    /// What else the provider needs to know.
+    #[serde(default)]
+    #[schema(value_type = Object, required = true)]
+    pub parameters: Map<String, Value>,
+}
+
+/// The identity providers there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub enum IdentityProviderType {
+    /// *Basic Identity Provider*.
+    #[default]
+    Basic,
+    /// *X.509 Identity Provider*.
+    X509,
+}
+
+impl TryFrom<u8> for IdentityProviderType {
+    type Error = &'static str;
+
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        match number {
+            1 => Ok(Self::Basic),
+            2 => Ok(Self::X509),
+            _ => Err("must be 1 (Basic) or 2 (X.509)"),
+        }
+    }
+}
+
+impl From<IdentityProviderType> for u8 {
+    fn from(provider: IdentityProviderType) -> Self {
+        match provider {
+            IdentityProviderType::Basic => 1,
+            IdentityProviderType::X509 => 2,
+        }
+    }
+}

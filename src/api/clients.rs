@@ -1,0 +1,265 @@
+//! *Managing Identities*: clients, their handles and their tags.
+
+use actors::{ClientId, DomainName, Epoch};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    Access, Body, Endpoint, Limit, Method, Nothing, Success,
+    paths::{AppPath, ClientPath, HandlePath},
+    problem::ProblemKind,
+    text::{GroupIdText, HandleText},
+};
+
+const SECTION: &str = "Managing Identities";
+
+/// `POST /apps/{appId}/clients` (*Identity Registration*).
+pub struct RegisterClient;
+
+impl Endpoint for RegisterClient {
+    const NAME: &'static str = "registerClient";
+    const METHOD: Method = Method::Post;
+    const PATH: &'static str = "/apps/{appId}/clients";
+    const ACCESS: Access = Access::ReadWrite;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "Register a client under its handle";
+    const SUCCESS: &'static [Success] = &[Success::Created];
+    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::ClientHandleTaken];
+    type Path = AppPath;
+    type Query = Nothing;
+    type Body = NewClientBody;
+    type Response = RegisteredClient;
+}
+
+/// `GET /apps/{appId}/clients/{clientId}` (*Identity Retrieval*).
+pub struct GetClient;
+
+impl Endpoint for GetClient {
+    const NAME: &'static str = "getClient";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/apps/{appId}/clients/{clientId}";
+    const ACCESS: Access = Access::Read;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "A registered client";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient];
+    type Path = ClientPath;
+    type Query = Nothing;
+    type Body = Nothing;
+    type Response = Client;
+}
+
+/// `PATCH /apps/{appId}/clients/{clientId}` (*Identity Registration*): all or nothing.
+pub struct ChangeClient;
+
+impl Endpoint for ChangeClient {
+    const NAME: &'static str = "changeClient";
+    const METHOD: Method = Method::Patch;
+    const PATH: &'static str = "/apps/{appId}/clients/{clientId}";
+    const ACCESS: Access = Access::ReadWrite;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "Rename a client, add and remove tags";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient, ProblemKind::ClientHandleTaken];
+    type Path = ClientPath;
+    type Query = Nothing;
+    type Body = ClientChangeBody;
+    type Response = Client;
+}
+
+/// `DELETE /apps/{appId}/clients/{clientId}` (*Identity Deletion*): its queues, assignments, tags and pending welcomes
+/// go with it.
+pub struct DeleteClient;
+
+impl Endpoint for DeleteClient {
+    const NAME: &'static str = "deleteClient";
+    const METHOD: Method = Method::Delete;
+    const PATH: &'static str = "/apps/{appId}/clients/{clientId}";
+    const ACCESS: Access = Access::ReadWrite;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "Delete a client with its queues, tags and pending welcomes";
+    const SUCCESS: &'static [Success] = &[Success::NoContent];
+    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient];
+    type Path = ClientPath;
+    type Query = Nothing;
+    type Body = Nothing;
+    type Response = Nothing;
+}
+
+/// `GET /apps/{appId}/clients?tag=…` (*Client Discovery*).
+pub struct FindClients;
+
+impl Endpoint for FindClients {
+    const NAME: &'static str = "findClients";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/apps/{appId}/clients";
+    const ACCESS: Access = Access::Read;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "The clients that have a tag";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[];
+    type Path = AppPath;
+    type Query = TagQuery;
+    type Body = Nothing;
+    type Response = Identities;
+}
+
+/// `GET /apps/{appId}/clients/{clientHandle}/groups`: the groups whose current tree holds this handle.
+pub struct ListGroupsOfClient;
+
+impl Endpoint for ListGroupsOfClient {
+    const NAME: &'static str = "listGroupsOfClient";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/apps/{appId}/clients/{clientHandle}/groups";
+    const ACCESS: Access = Access::Read;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "The groups that a handle is a member of";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[];
+    type Path = HandlePath;
+    type Query = PageQuery;
+    type Body = Nothing;
+    type Response = GroupsOfClient;
+}
+
+/// What registers a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = NewClient)]
+pub struct NewClientBody {
+    /// What the identity provider's `client_handle` gives for this client; unique.
+    pub client_handle: HandleText,
+    /// What the client is found by.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The client's domain; the gateway's only one when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 253)]
+    pub domain: Option<DomainName>,
+}
+
+impl Body for NewClientBody {}
+
+/// A client just registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegisteredClient {
+    /// Its id, which stays when its handle changes.
+    #[schema(value_type = Uuid)]
+    pub client_id: ClientId,
+}
+
+/// A registered client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Client {
+    /// Its id.
+    #[schema(value_type = Uuid)]
+    pub client_id: ClientId,
+    /// Its handle.
+    pub client_handle: HandleText,
+    /// Its domain, where the application uses domains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub domain: Option<DomainName>,
+    /// Its tags, sorted.
+    pub tags: Vec<String>,
+}
+
+/// A change of a client. What is left out stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = ClientChange)]
+pub struct ClientChangeBody {
+    /// The new handle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_handle: Option<HandleText>,
+    /// Tags that it gets.
+    #[serde(default)]
+    pub tags_to_add: Vec<String>,
+    /// Tags that it loses.
+    #[serde(default)]
+    pub tags_to_remove: Vec<String>,
+}
+
+impl Body for ClientChangeBody {}
+
+/// Which clients to find.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TagQuery {
+    /// The tag that they have.
+    pub tag: String,
+    /// Their domain. An application that uses domains must give it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>, min_length = 1, max_length = 253)]
+    pub domain: Option<DomainName>,
+    /// How many to answer at once.
+    #[serde(default)]
+    #[param(inline)]
+    pub limit: Limit,
+    /// `nextCursor` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// Which part of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// How many to answer at once.
+    #[serde(default)]
+    #[param(inline)]
+    pub limit: Limit,
+    /// `nextCursor` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// Clients that were found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Identities {
+    /// The clients, by their ids.
+    pub identities: Vec<Identity>,
+    /// Where the next page begins, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// One client that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// Its id.
+    #[schema(value_type = Uuid)]
+    pub client_id: ClientId,
+    /// Its handle.
+    pub client_handle: HandleText,
+    /// All its tags, sorted.
+    pub tags: Vec<String>,
+}
+
+/// The groups of a handle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupsOfClient {
+    /// The groups, by their ids.
+    pub groups: Vec<GroupOfClient>,
+    /// Where the next page begins, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// One group of a handle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupOfClient {
+    /// The group.
+    pub group_id: GroupIdText,
+    /// Its epoch now.
+    #[schema(value_type = u64)]
+    pub epoch_id: Epoch,
+}

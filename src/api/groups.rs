@@ -1,0 +1,320 @@
+//! *Managing Groups without Metadata Protection*: creation and evolution.
+
+use actors::{DomainName, Epoch, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    Access, Body, Endpoint, Limit, Method, Nothing, Success,
+    paths::{AppPath, GroupPath},
+    problem::ProblemKind,
+    text::{Base64, GroupIdText, HandleText},
+};
+
+const SECTION: &str = "Managing Groups without Metadata Protection";
+
+/// `PUT /apps/{appId}/groups` (*Group Creation*).
+pub struct CreateGroup;
+
+impl Endpoint for CreateGroup {
+    const NAME: &'static str = "createGroup";
+    const METHOD: Method = Method::Put;
+    const PATH: &'static str = "/apps/{appId}/groups";
+    const ACCESS: Access = Access::ReadWrite;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "Create a group of one member at epoch 0";
+    const SUCCESS: &'static [Success] = &[Success::Created, Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] =
+        &[ProblemKind::MalformedMlsMessage, ProblemKind::GroupExists, ProblemKind::InvalidGroupInfo];
+    type Path = AppPath;
+    type Query = Nothing;
+    type Body = NewGroupBody;
+    type Response = CreatedGroupBody;
+}
+
+/// `GET /apps/{appId}/groups/{groupId}` (*Group State*).
+pub struct GetGroup;
+
+impl Endpoint for GetGroup {
+    const NAME: &'static str = "getGroup";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/apps/{appId}/groups/{groupId}";
+    const ACCESS: Access = Access::Read;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "A group's epoch and members";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup];
+    type Path = GroupPath;
+    type Query = Nothing;
+    type Body = Nothing;
+    type Response = Group;
+}
+
+/// `PUT /apps/{appId}/groups/{groupId}/proposals` (*Proposals*).
+pub struct UploadProposal;
+
+impl Endpoint for UploadProposal {
+    const NAME: &'static str = "uploadProposal";
+    const METHOD: Method = Method::Put;
+    const PATH: &'static str = "/apps/{appId}/groups/{groupId}/proposals";
+    const ACCESS: Access = Access::ReadWrite;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "Upload a proposal for the current epoch";
+    const SUCCESS: &'static [Success] = &[Success::Created, Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[
+        ProblemKind::MalformedMlsMessage,
+        ProblemKind::UnknownGroup,
+        ProblemKind::StaleEpoch,
+        ProblemKind::FutureEpoch,
+        ProblemKind::InvalidProposal,
+        ProblemKind::KeyPackageReused,
+        ProblemKind::TooManyProposals,
+    ];
+    type Path = GroupPath;
+    type Query = Nothing;
+    type Body = ProposalBody;
+    type Response = AcceptedProposalBody;
+}
+
+/// `GET /apps/{appId}/groups/{groupId}/proposals` (*Proposals*).
+pub struct ListProposals;
+
+impl Endpoint for ListProposals {
+    const NAME: &'static str = "listProposals";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/apps/{appId}/groups/{groupId}/proposals";
+    const ACCESS: Access = Access::Read;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "The proposals that wait in the current epoch";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup];
+    type Path = GroupPath;
+    type Query = Nothing;
+    type Body = Nothing;
+    type Response = Proposals;
+}
+
+/// `PUT /apps/{appId}/groups/{groupId}/epochs` (*Commits*): the first valid commit of an epoch wins.
+pub struct UploadCommit;
+
+impl Endpoint for UploadCommit {
+    const NAME: &'static str = "uploadCommit";
+    const METHOD: Method = Method::Put;
+    const PATH: &'static str = "/apps/{appId}/groups/{groupId}/epochs";
+    const ACCESS: Access = Access::ReadWrite;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "Upload a commit, which creates the next epoch";
+    const SUCCESS: &'static [Success] = &[Success::Created, Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[
+        ProblemKind::MalformedMlsMessage,
+        ProblemKind::UnknownGroup,
+        ProblemKind::StaleEpoch,
+        ProblemKind::FutureEpoch,
+        ProblemKind::InvalidCommit,
+        ProblemKind::GroupInfoMismatch,
+        ProblemKind::WelcomeMissing,
+        ProblemKind::WelcomeMismatch,
+        ProblemKind::KeyPackageReused,
+    ];
+    type Path = GroupPath;
+    type Query = Nothing;
+    type Body = CommitBody;
+    type Response = AcceptedCommitBody;
+}
+
+/// `GET /apps/{appId}/groups/{groupId}/control-msgs` (*Commits*).
+pub struct ListControlMessages;
+
+impl Endpoint for ListControlMessages {
+    const NAME: &'static str = "listControlMessages";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/apps/{appId}/groups/{groupId}/control-msgs";
+    const ACCESS: Access = Access::Read;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str =
+        "The commits that created a range of epochs, with the proposals that they refer to";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup, ProblemKind::EpochsPruned];
+    type Path = GroupPath;
+    type Query = EpochRange;
+    type Body = Nothing;
+    type Response = ControlMessagesBody;
+}
+
+/// What creates a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = NewGroup)]
+pub struct NewGroupBody {
+    /// An MLSMessage that holds the group's GroupInfo at epoch 0.
+    pub group_info: Base64,
+    /// `optional<Node> ratchet_tree<V>` (RFC 9420 §12.4.3.3), length prefix included. May be left out when the group
+    /// info carries it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratchet_tree: Option<Base64>,
+}
+
+impl Body for NewGroupBody {}
+
+/// A group just created, or created before from the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = CreatedGroup)]
+pub struct CreatedGroupBody {
+    /// The MLS group_id from the group info.
+    pub group_id: GroupIdText,
+    /// 0.
+    #[schema(value_type = u64)]
+    pub epoch_id: Epoch,
+}
+
+/// A group as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    /// Its id.
+    pub group_id: GroupIdText,
+    /// Its epoch.
+    #[schema(value_type = u64)]
+    pub epoch_id: Epoch,
+    /// The domain of the gateway that orders it, where the application uses domains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub hub_domain: Option<DomainName>,
+    /// MLS 1.0 is 1.
+    pub protocol_version: u16,
+    /// Its cipher suite (RFC 9420 §17.1).
+    pub cipher_suite: u16,
+    /// Its members, in the order of their leaves.
+    pub members: Vec<Member>,
+}
+
+/// One member of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// Its place in the ratchet tree.
+    pub leaf_index: u32,
+    /// Its handle, from its credential.
+    pub client_handle: HandleText,
+    /// Its domain, where the application uses domains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub domain: Option<DomainName>,
+}
+
+/// What uploads a proposal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = Proposal)]
+pub struct ProposalBody {
+    /// An MLSMessage that holds a public proposal.
+    pub packet: Base64,
+}
+
+impl Body for ProposalBody {}
+
+/// A proposal that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = AcceptedProposal)]
+pub struct AcceptedProposalBody {
+    /// Its ProposalRef (RFC 9420 §5.2).
+    pub proposal_ref: Base64,
+    /// The epoch that it is for.
+    #[schema(value_type = u64)]
+    pub epoch_id: Epoch,
+}
+
+/// The proposals that wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Proposals {
+    /// MLSMessages, in the order of their acceptance.
+    pub messages: Vec<Base64>,
+    /// The epoch that they are for.
+    #[schema(value_type = u64)]
+    pub epoch_id: Epoch,
+}
+
+/// What uploads a commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = Commit)]
+pub struct CommitBody {
+    /// An MLSMessage that holds a public commit.
+    pub commit_packet: Base64,
+    /// An MLSMessage that holds the GroupInfo of the new epoch, for external joiners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_info: Option<Base64>,
+    /// An MLSMessage that holds the Welcome for the members that the commit adds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub welcome_packet: Option<Base64>,
+}
+
+impl Body for CommitBody {}
+
+/// A commit that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = AcceptedCommit)]
+pub struct AcceptedCommitBody {
+    /// The epoch that it created.
+    #[schema(value_type = u64)]
+    pub epoch_id: Epoch,
+    /// The time that the gateway gave it, in Unix milliseconds.
+    #[schema(value_type = u64)]
+    pub timestamp: Timestamp,
+}
+
+/// Which epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EpochRange {
+    /// The first epoch whose commit is wanted. A member in epoch n asks for n + 1.
+    #[param(value_type = u64)]
+    pub start_epoch_id: Epoch,
+    /// The last one; the current epoch when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<u64>)]
+    pub end_epoch_id: Option<Epoch>,
+    /// How many epochs to answer at once.
+    #[serde(default)]
+    #[param(inline)]
+    pub limit: Limit,
+}
+
+/// The control messages of a range of epochs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ControlMessages)]
+pub struct ControlMessagesBody {
+    /// Every MLSMessage of `epochs` in the order in which a member takes them: each epoch's proposals, then its commit.
+    pub messages: Vec<Base64>,
+    /// The same by epoch.
+    pub epochs: Vec<EpochMessages>,
+    /// The group's epoch now.
+    #[schema(value_type = u64)]
+    pub current_epoch_id: Epoch,
+    /// Where to go on, when the range goes further than this answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub next_epoch_id: Option<Epoch>,
+}
+
+/// What created one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EpochMessages {
+    /// The epoch.
+    #[schema(value_type = u64)]
+    pub epoch_id: Epoch,
+    /// The time that the gateway gave it, in Unix milliseconds.
+    #[schema(value_type = u64)]
+    pub timestamp: Timestamp,
+    /// The proposals that its commit refers to, in the commit's order.
+    pub proposals: Vec<Base64>,
+    /// The commit that created it.
+    pub commit: Base64,
+}

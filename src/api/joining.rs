@@ -1,0 +1,167 @@
+//! *Joining*: by a welcome, or by a group info.
+
+use actors::{DeliveryId, Epoch};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
+};
+
+use super::{
+    Access, Endpoint, Limit, Method, Nothing, Success,
+    paths::{GroupPath, HandlePath, JoinInfoPath},
+    problem::ProblemKind,
+    text::{Base64, GroupIdText},
+};
+
+const SECTION: &str = "Joining";
+
+/// `GET /apps/{appId}/clients/{clientHandle}/welcome-msgs`.
+pub struct ListWelcomes;
+
+impl Endpoint for ListWelcomes {
+    const NAME: &'static str = "listWelcomes";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/apps/{appId}/clients/{clientHandle}/welcome-msgs";
+    const ACCESS: Access = Access::Read;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "The welcomes that wait for a handle, oldest first";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[];
+    type Path = HandlePath;
+    type Query = WelcomeQuery;
+    type Body = Nothing;
+    type Response = JoinInfos;
+}
+
+/// `DELETE /apps/{appId}/clients/{clientHandle}/welcome-msgs/{id}`: it is never delivered again.
+pub struct AcknowledgeWelcome;
+
+impl Endpoint for AcknowledgeWelcome {
+    const NAME: &'static str = "acknowledgeWelcome";
+    const METHOD: Method = Method::Delete;
+    const PATH: &'static str = "/apps/{appId}/clients/{clientHandle}/welcome-msgs/{id}";
+    const ACCESS: Access = Access::ReadWrite;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "Acknowledge a welcome, so that it is not delivered again";
+    const SUCCESS: &'static [Success] = &[Success::NoContent];
+    const PROBLEMS: &'static [ProblemKind] = &[];
+    type Path = JoinInfoPath;
+    type Query = Nothing;
+    type Body = Nothing;
+    type Response = Nothing;
+}
+
+/// `GET /apps/{appId}/groups/{groupId}/group-info`: empty when the last committer gave none.
+pub struct GetGroupInfo;
+
+impl Endpoint for GetGroupInfo {
+    const NAME: &'static str = "getGroupInfo";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/apps/{appId}/groups/{groupId}/group-info";
+    const ACCESS: Access = Access::Read;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "What an external joiner needs";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup];
+    type Path = GroupPath;
+    type Query = Nothing;
+    type Body = Nothing;
+    type Response = GroupInfos;
+}
+
+/// Which welcomes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WelcomeQuery {
+    /// Only those after this `id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<JoinInfoId>,
+    /// Whether the ratchet trees come with them.
+    #[serde(default)]
+    pub ratchet_tree: bool,
+    /// How many to answer at once.
+    #[serde(default)]
+    #[param(inline)]
+    pub limit: Limit,
+    /// `nextCursor` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// The welcomes that wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JoinInfos {
+    /// The welcomes, oldest first.
+    pub join_infos: Vec<JoinInfoBody>,
+    /// Where the next page begins, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// One welcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = JoinInfo)]
+pub struct JoinInfoBody {
+    /// What acknowledges it; in order of delivery.
+    pub id: JoinInfoId,
+    /// The group to join.
+    pub group_id: GroupIdText,
+    /// The epoch to join at.
+    #[schema(value_type = u64)]
+    pub epoch_id: Epoch,
+    /// An MLSMessage that holds the Welcome.
+    pub welcome: Base64,
+    /// `optional<Node> ratchet_tree<V>` (RFC 9420 §12.4.3.3) of that epoch, when it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratchet_tree: Option<Base64>,
+}
+
+/// What an external joiner needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupInfos {
+    /// One, or none when the last committer gave none.
+    pub group_infos: Vec<GroupInfo>,
+}
+
+/// The group info of the current epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupInfo {
+    /// An MLSMessage that holds the GroupInfo.
+    pub group_info: Base64,
+    /// `optional<Node> ratchet_tree<V>` (RFC 9420 §12.4.3.3) of the current epoch.
+    pub ratchet_tree: Base64,
+}
+
+/// The `id` of a join info in its text form, opaque to callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JoinInfoId(pub DeliveryId);
+
+impl Serialize for JoinInfoId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for JoinInfoId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(|_| de::Error::custom("not the `id` of a join info"))
+    }
+}
+
+impl utoipa::PartialSchema for JoinInfoId {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("opaque, in order of delivery"))
+            .into()
+    }
+}
+
+impl ToSchema for JoinInfoId {}

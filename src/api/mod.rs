@@ -1,0 +1,176 @@
+//! The HTTP API as types: one file per resource, one [`Endpoint`] per request of the contract.
+//!
+//! The server, the client and the OpenAPI document are all made from what stands here, so they cannot disagree.
+
+pub mod applications;
+pub mod clients;
+pub mod groups;
+pub mod joining;
+pub mod key_packages;
+pub mod paths;
+pub mod percent;
+pub mod problem;
+pub mod text;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::{IntoParams, ToSchema};
+
+use self::{paths::PathMembers, problem::ProblemKind};
+
+/// One request of the API: where it goes, what it carries, what comes back.
+pub trait Endpoint: Sized + 'static {
+    /// Its name in the OpenAPI document (`operationId`), unique.
+    const NAME: &'static str;
+    /// The HTTP method.
+    const METHOD: Method;
+    /// The path, its members in braces: `/apps/{appId}/clients`.
+    const PATH: &'static str;
+    /// Who may ask.
+    const ACCESS: Access;
+    /// The draft's section, by title.
+    const SECTION: &'static str;
+    /// What it does, in a line.
+    const SUMMARY: &'static str;
+    /// The statuses of success, the usual one first.
+    const SUCCESS: &'static [Success];
+    /// The problems of this request, beside those that any request can meet.
+    const PROBLEMS: &'static [ProblemKind];
+    /// The members of the path.
+    type Path: PathMembers;
+    /// The query string; [`Nothing`] refuses one.
+    type Query: Serialize + DeserializeOwned + IntoParams;
+    /// The body, a JSON object; [`Nothing`] when there is none.
+    type Body: Body;
+    /// The body of a success; [`Nothing`] with 204.
+    type Response: Serialize + DeserializeOwned + ToSchema;
+}
+
+/// The methods that the API uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Creates by name; a repetition is a conflict.
+    Post,
+    /// Creates by content; a repetition gives the first answer.
+    Put,
+    /// Changes.
+    Patch,
+    /// Deletes.
+    Delete,
+}
+
+impl Method {
+    /// As it is written in a request.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone: no token is looked at.
+    Public,
+    /// Any token of the application.
+    Read,
+    /// A `read-write` token of the application.
+    ReadWrite,
+}
+
+/// A status of success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Success {
+    /// 200.
+    Ok,
+    /// 201.
+    Created,
+    /// 204: there is no body.
+    NoContent,
+}
+
+impl Success {
+    /// The status code.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Ok => 200,
+            Self::Created => 201,
+            Self::NoContent => 204,
+        }
+    }
+}
+
+/// The body of a request.
+pub trait Body: Serialize + DeserializeOwned + ToSchema {
+    /// Whether the request has a body at all.
+    const IS_SENT: bool = true;
+}
+
+/// No query, no body, no answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+impl Body for Nothing {
+    const IS_SENT: bool = false;
+}
+
+/// How many items a list answers at once: 1 to 1000, 100 when nothing is said (*Conventions*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "u64", into = "u64")]
+#[schema(value_type = u16, minimum = 1, maximum = 1000, default = 100)]
+pub struct Limit(u16);
+
+impl Limit {
+    /// The most items at once.
+    pub const MAX: u16 = 1000;
+
+    /// As a count.
+    pub fn get(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(100)
+    }
+}
+
+impl TryFrom<u64> for Limit {
+    type Error = &'static str;
+
+    fn try_from(count: u64) -> Result<Self, Self::Error> {
+        u16::try_from(count)
+            .ok()
+            .filter(|count| (1..=Self::MAX).contains(count))
+            .map(Self)
+            .ok_or("must be from 1 to 1000")
+    }
+}
+
+impl From<Limit> for u64 {
+    fn from(limit: Limit) -> Self {
+        Self::from(limit.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_outside_their_range_are_refused() {
+        for (count, accepted) in
+            [(0, false), (1, true), (100, true), (1000, true), (1001, false), (65_536, false)]
+        {
+            assert_eq!(Limit::try_from(count).is_ok(), accepted, "{count}");
+        }
+    }
+}

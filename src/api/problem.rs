@@ -1,0 +1,257 @@
+//! The problems that the API can answer with (RFC 9457): one table of types, and the document on the wire.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+/// What is fixed for one type of problem.
+#[derive(Clone, Copy, Debug)]
+pub struct ProblemType {
+    /// The last part of its `type`, stable.
+    pub slug: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// A short name.
+    pub title: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What to do about it.
+    pub remedy: &'static str,
+    /// Members beside those that every problem has: name and meaning.
+    pub members: &'static [(&'static str, &'static str)],
+}
+
+macro_rules! problem_types {
+    ($($kind:ident: $status:literal $slug:literal, $title:literal, $meaning:literal, $remedy:literal
+        $(, [$($member:literal: $about:literal),+])?;)*) => {
+        /// A type of problem. Its slug is stable; new ones may be added.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ProblemKind {
+            $(#[doc = $meaning] $kind,)*
+        }
+
+        impl ProblemKind {
+            /// Every type there is, by status.
+            pub const ALL: &'static [Self] = &[$(Self::$kind),*];
+
+            /// What is fixed for this type.
+            pub const fn about(self) -> &'static ProblemType {
+                match self {
+                    $(Self::$kind => &ProblemType {
+                        slug: $slug,
+                        status: $status,
+                        title: $title,
+                        meaning: $meaning,
+                        remedy: $remedy,
+                        members: &[$($(($member, $about)),+)?],
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+problem_types! {
+    MalformedRequest: 400 "malformed-request", "Malformed request",
+        "The request could not be understood: its JSON, its query string, or a value in it is not what the API takes.",
+        "The detail names the member. Correct it and send the request again.";
+    MalformedMlsMessage: 400 "malformed-mls-message", "Malformed MLS message",
+        "The bytes are not a TLS-serialised MLSMessage (RFC 9420 §6) of the kind that belongs here, or something follows it.",
+        "Send exactly one MLSMessage as the MLS library serialised it, in Base64.";
+    NotAuthenticated: 401 "not-authenticated", "Not authenticated",
+        "The request carries no token, or one that this gateway does not know.",
+        "Send `Authorization: Bearer <token>` with a token of the application.";
+    NotPermitted: 403 "not-permitted", "Not permitted",
+        "The token does not allow this: it belongs to another application, or it is a `read` token and the request changes something.",
+        "Use a token of the application in the path, with `read-write` access where something is changed. Key package retrieval assigns a package and counts as a change.";
+    UnknownClient: 404 "unknown-client", "Unknown client",
+        "No client with this clientId is registered in this application.",
+        "Check the clientId; a client that was deleted does not come back under its old id.";
+    UnknownKeyQueue: 404 "unknown-key-queue", "Unknown key queue",
+        "This client has no key queue with this keyQueueId.",
+        "List the client's queues with GET …/clients/{clientId}/queues.";
+    UnknownGroup: 404 "unknown-group", "Unknown group",
+        "No group with this group_id was created in this application.",
+        "Check the groupId: it is base64url without padding of the MLS group_id. Create the group with PUT /apps/{appId}/groups first.";
+    NoKeyPackage: 404 "no-key-package", "No key package",
+        "The client has no queue with this protocol version, cipher suite and label, or every key package in it is assigned or used and there is no final key.",
+        "Ask the client to upload more key packages, or ask for other attributes.";
+    UnknownRoute: 404 "unknown-route", "Unknown route",
+        "There is nothing at this path.",
+        "Check the path against /openapi.json. Slashes inside a client handle are written %2F.";
+    MethodNotAllowed: 405 "method-not-allowed", "Method not allowed",
+        "The path exists, but not with this method.",
+        "The Allow header lists the methods of this path.";
+    RequestTimeout: 408 "request-timeout", "Request timeout",
+        "The body of the request did not arrive in time.",
+        "Send the request again, without pausing within the body.";
+    ClientHandleTaken: 409 "client-handle-taken", "Client handle taken",
+        "Another registered client has this clientHandle. Nothing was changed.",
+        "If the client is the same, go on with the clientId given here; otherwise choose another handle.",
+        ["clientId": "the client that has the handle"];
+    KeyQueueExists: 409 "key-queue-exists", "Key queue exists",
+        "The client has a key queue with the same protocolVersion, cipherSuite and appLabel.",
+        "Go on with the keyQueueId given here.",
+        ["keyQueueId": "the queue that has these attributes"];
+    GroupExists: 409 "group-exists", "Group exists",
+        "A group with this group_id was created before, from other bytes.",
+        "If the group was meant to be new, choose a fresh random group_id.";
+    StaleEpoch: 409 "stale-epoch", "Stale epoch",
+        "The packet was made for an epoch that is over: another commit was first.",
+        "Download the control messages since then, apply them, and make the packet again for the current epoch.",
+        ["currentEpochId": "the group's epoch now"];
+    FutureEpoch: 409 "future-epoch", "Future epoch",
+        "The packet was made for an epoch that the group has not reached at this gateway.",
+        "Upload the commits in between first, in order.",
+        ["currentEpochId": "the group's epoch now"];
+    ApplicationConfigurationMismatch: 409 "application-configuration-mismatch", "Application configuration mismatch",
+        "The two gateways do not have the same ApplicationConfiguration for this application.",
+        "Make the configurations of the application equal on both gateways.";
+    EpochsPruned: 410 "epochs-pruned", "Epochs pruned",
+        "The epochs asked for are older than the history that this gateway keeps.",
+        "A member that far behind joins again, by an external commit or a new welcome.",
+        ["floorEpochId": "the oldest epoch that is kept"];
+    TooLarge: 413 "too-large", "Too large",
+        "The body of the request, or something in it, is larger than this gateway accepts.",
+        "The detail names the limit. Send less at once.";
+    UnsupportedMediaType: 415 "unsupported-media-type", "Unsupported media type",
+        "The body is not marked as JSON, or is compressed.",
+        "Send `Content-Type: application/json` and no Content-Encoding.";
+    InvalidKeyPackage: 422 "invalid-key-package", "Invalid key package",
+        "At least one key package cannot be accepted, so none was stored.",
+        "Correct or leave out the ones that are listed, and send the others again.",
+        ["errors": "one object for each refused key package: `index`, its place in `keyPackages` (none for `finalKey`), and `detail`"];
+    InvalidGroupInfo: 422 "invalid-group-info", "Invalid group info",
+        "The group info, or the ratchet tree with it, cannot start a group (*Group Creation*).",
+        "Export both at epoch 0, with the creator as the only member.";
+    InvalidProposal: 422 "invalid-proposal", "Invalid proposal",
+        "The proposal breaks a rule of RFC 9420 in the group's current epoch.",
+        "`rule` names the rule. Make another proposal.",
+        ["rule": "the rule that was broken, a stable name"];
+    InvalidCommit: 422 "invalid-commit", "Invalid commit",
+        "The commit breaks a rule of RFC 9420 in the group's current epoch.",
+        "`rule` names the rule. Make another commit.",
+        ["rule": "the rule that was broken, a stable name"];
+    GroupInfoMismatch: 422 "group-info-mismatch", "Group info mismatch",
+        "The groupInfo that came with a commit does not describe the epoch that the commit creates.",
+        "Export the group info from the state after the commit, or leave it out.";
+    WelcomeMissing: 422 "welcome-missing", "Welcome missing",
+        "The commit adds members but came without a welcomePacket.",
+        "Send the Welcome that the MLS library returned with the commit.";
+    WelcomeMismatch: 422 "welcome-mismatch", "Welcome mismatch",
+        "The secrets in the welcome are not for exactly the key packages that the commit adds.",
+        "Send the Welcome that the MLS library returned with this very commit, and none with a commit that adds nobody.";
+    KeyPackageReused: 422 "key-package-reused", "Key package reused",
+        "The packet adds a client with a key package that was used before and is not a final key.",
+        "Fetch a fresh key package of that client and make the packet again.";
+    LimitReached: 422 "limit-reached", "Limit reached",
+        "The client or key queue holds as much as it may.",
+        "Delete what is no longer needed. The limits are settings of the gateway.";
+    TooManyProposals: 429 "too-many-proposals", "Too many proposals",
+        "The group's current epoch holds as many proposals as it may.",
+        "Commit the waiting proposals; then propose in the new epoch.";
+    TooManyRequests: 429 "too-many-requests", "Too many requests",
+        "The gateway, or the group or key queue, has as many requests at once as it takes. Nothing was done.",
+        "Send the request again after the time in Retry-After (seconds).";
+    HeadersTooLarge: 431 "headers-too-large", "Headers too large",
+        "The request line and the header fields together are larger than this gateway accepts.",
+        "Send fewer or shorter header fields.";
+    Internal: 500 "internal", "Internal error",
+        "The gateway failed. Writes are safe to repeat.",
+        "Try again; if it stays, the gateway's log has the cause.";
+    PeerUnreachable: 502 "peer-unreachable", "Peer unreachable",
+        "The gateway of another domain could not be reached, or did not answer as a gateway does.",
+        "Try again later.";
+    StorageUnavailable: 503 "storage-unavailable", "Storage unavailable",
+        "The gateway cannot write to its disk and stops. What it acknowledged is kept.",
+        "Try again when the gateway is back; writes are safe to repeat.";
+    ShuttingDown: 503 "shutting-down", "Shutting down",
+        "The gateway is stopping and takes no new requests.",
+        "Try again when it is back.";
+    PeerTimeout: 504 "peer-timeout", "Peer timeout",
+        "The gateway of another domain did not answer in time.",
+        "Try again; writes are safe to repeat.";
+}
+
+impl ProblemKind {
+    /// The type of a slug.
+    pub fn of_slug(slug: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.about().slug == slug)
+    }
+
+    /// The value of a problem's `type`: the path of the page that explains it.
+    pub fn type_uri(self) -> String {
+        format!("{TYPE_PREFIX}{}", self.about().slug)
+    }
+}
+
+/// What `type` begins with.
+const TYPE_PREFIX: &str = "/problems/";
+
+/// The media type of a [`ProblemDocument`].
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// A problem as it is sent (RFC 9457 §3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProblemDocument {
+    /// `/problems/<slug>`: a page of the gateway that explains this type of problem.
+    pub r#type: String,
+    /// The type in a few words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What was wrong with this request and what to do.
+    pub detail: String,
+    /// The path of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// The members that this type has beside the common ones.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub members: Map<String, Value>,
+}
+
+impl ProblemDocument {
+    /// The type, when it is one that this version knows.
+    pub fn kind(&self) -> Option<ProblemKind> {
+        ProblemKind::of_slug(self.slug())
+    }
+
+    /// The last part of the type.
+    pub fn slug(&self) -> &str {
+        self.r#type.strip_prefix(TYPE_PREFIX).unwrap_or(&self.r#type)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn slugs_are_unique_and_well_formed() {
+        let slugs: BTreeSet<_> = ProblemKind::ALL.iter().map(|kind| kind.about().slug).collect();
+        assert_eq!(slugs.len(), ProblemKind::ALL.len());
+        for kind in ProblemKind::ALL {
+            let about = kind.about();
+            assert!(
+                about.slug.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
+                "{}",
+                about.slug
+            );
+            assert!((400..600).contains(&about.status), "{}", about.slug);
+            assert_eq!(ProblemKind::of_slug(about.slug), Some(*kind));
+        }
+        assert!(ProblemKind::ALL.is_sorted_by_key(|kind| kind.about().status));
+    }
+
+    #[test]
+    fn a_document_keeps_the_members_of_its_type() {
+        let json = r#"{"type":"/problems/stale-epoch","title":"Stale epoch","status":409,"detail":"…","currentEpochId":3}"#;
+        let document: ProblemDocument = serde_json::from_str(json).unwrap();
+        assert_eq!(document.kind(), Some(ProblemKind::StaleEpoch));
+        assert_eq!(document.members.get("currentEpochId"), Some(&Value::from(3)));
+        assert_eq!(serde_json::to_string(&document).unwrap(), json);
+    }
+}

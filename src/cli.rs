@@ -1,0 +1,247 @@
+//! The command line: `serve`, the default; `token`; `config check`.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::{Config, ConfigError, DataDir},
+    default_application::DefaultApplication,
+    serve::{self, Running},
+    token::Token,
+};
+
+/// A MIMI gateway: the server side of MLS (RFC 9420) for many applications.
+#[derive(Debug, Parser)]
+#[command(name = "mimi-gateway", version)]
+pub struct Cli {
+    /// What to do; `serve` when nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What any command may be told.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway.
+    Serve,
+    /// Make a token for an application: the token itself, and the hash for the configuration.
+    Token,
+    /// About the configuration.
+    Config {
+        /// What about it.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// What about the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the configuration without starting.
+    Check {
+        /// Print all of it, defaults included.
+        #[arg(long)]
+        print: bool,
+    },
+}
+
+/// What any command may be told.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The configuration, a TOML file. Without one, a default application is served on 127.0.0.1:8080.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the gateway keeps what it acknowledged, instead of `data_dir`; `:memory:` keeps nothing.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where to listen, instead of `internal.listen`; port 0 picks a free one.
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// The exit code of a bad configuration or command line; 1 is any other failure.
+const BAD_CONFIGURATION: u8 = 2;
+
+/// Does what the command line says, and returns how it went.
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        None | Some(Command::Serve) => serve(&cli.options),
+        Some(Command::Token) => token(),
+        Some(Command::Config { command: ConfigCommand::Check { print } }) => check(&cli.options, print),
+    }
+}
+
+impl Options {
+    /// The configuration with what the command line says over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the member that is wrong and what it may be.
+    pub fn configuration(&self) -> Result<Config, ConfigError> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::embedded(),
+        };
+        if let Some(data_dir) = &self.data_dir {
+            config.data_dir = DataDir::from(data_dir.clone());
+        }
+        if let Some(listen) = self.listen {
+            config.internal.listen = listen;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// As [`Options::configuration`], said to whoever started the program.
+    fn configuration_or_say(&self) -> Result<Config, ExitCode> {
+        self.configuration().map_err(|error| {
+            let file =
+                self.config.as_ref().map_or_else(String::new, |path| format!(" in {}", path.display()));
+            fail(&format!("bad configuration{file}: {error}"));
+            ExitCode::from(BAD_CONFIGURATION)
+        })
+    }
+}
+
+fn serve(options: &Options) -> ExitCode {
+    let config = match options.configuration_or_say() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    start_logging(&config.log);
+    actix_web::rt::System::new().block_on(async {
+        // Before anything is started, so that no signal is missed.
+        let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => return fail(&format!("signals cannot be received: {error}")),
+        };
+        let address = config.internal.listen;
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "tokens cross the network in the clear: put TLS in front of this address");
+        }
+        let running = match serve::start(config).await {
+            Ok(running) => running,
+            Err(error) => return fail(&error.to_string()),
+        };
+        announce(&running);
+        let code = tokio::select! {
+            _ = terminate.recv() => ExitCode::SUCCESS,
+            _ = interrupt.recv() => ExitCode::SUCCESS,
+            () = running.failed() => fail("the store failed and nothing more can be acknowledged; see the log"),
+        };
+        tracing::info!("stopping");
+        running.stop().await;
+        tracing::info!("stopped");
+        code
+    })
+}
+
+/// Says on standard output how to use the gateway, and last that it listens.
+fn announce(running: &Running) {
+    let mut lines = String::new();
+    if let Some(application) = running.default_application() {
+        lines = about(application, &running.base_url());
+    }
+    print(&format!("{lines}listening internal={}\n", running.base_url()));
+    tracing::info!(address = %running.address(), "listening");
+}
+
+fn about(application: &DefaultApplication, base_url: &str) -> String {
+    let id = application.id;
+    let Some(token) = &application.token else {
+        return format!(
+            "application: {id}\n(its token was printed when it was made; to have others, name applications in a \
+             configuration: see `mimi-gateway token` and `mimi-gateway config check --print`)\n"
+        );
+    };
+    let token = token.reveal();
+    format!(
+        "application: {id}\n\
+         token: {token}\n\
+         \n\
+         The token is not printed again. To try it:\n\
+         \n  export TOKEN={token}\n\
+         \n  curl -X POST {base_url}/apps/{id}/clients -H \"Authorization: Bearer $TOKEN\" \\\n    \
+         -H 'Content-Type: application/json' -d '{{\"clientHandle\": \"alice\", \"tags\": [\"account:alice\"]}}'\n\
+         \n  curl \"{base_url}/apps/{id}/clients?tag=account:alice\" -H \"Authorization: Bearer $TOKEN\"\n\
+         \nThe API is described at {base_url}/docs\n\n"
+    )
+}
+
+fn token() -> ExitCode {
+    match Token::generate() {
+        Ok(token) => {
+            print(&format!("token: {}\nsha256: {}\n", token.reveal(), token.hash()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&format!("no random numbers: {error}")),
+    }
+}
+
+fn check(options: &Options, is_printed: bool) -> ExitCode {
+    let config = match options.configuration_or_say() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    if !is_printed {
+        print("the configuration is good\n");
+        return ExitCode::SUCCESS;
+    }
+    match config.to_toml() {
+        Ok(toml) => {
+            print(&toml);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&format!("the configuration cannot be printed: {error}")),
+    }
+}
+
+fn start_logging(setting: &str) {
+    let filter =
+        EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(setting)).unwrap_or_default();
+    // It fails only when logging has been started already, and then it goes there.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}
+
+/// Writes to standard output. Nobody may be listening there, which is no reason to stop.
+fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+fn fail(message: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "mimi-gateway: {message}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_go_before_and_after_a_command() {
+        for line in ["--data-dir d --listen 127.0.0.1:0", "serve --data-dir d --listen 127.0.0.1:0"] {
+            let cli = Cli::try_parse_from(["mimi-gateway"].into_iter().chain(line.split(' '))).unwrap();
+            let config = cli.options.configuration().unwrap();
+            assert_eq!(config.data_dir, DataDir::Directory("d".into()), "{line}");
+            assert_eq!(config.internal.listen.port(), 0, "{line}");
+        }
+    }
+}

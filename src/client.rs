@@ -1,0 +1,415 @@
+//! A typed client of a gateway's internal listener: one method for each request of the [`api`](crate::api).
+
+use std::time::Duration;
+
+use actors::{AppId, ClientHandle, ClientId, DeliveryId, GroupId, KeyQueueId};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    api::{
+        Access, Body as _, Endpoint, Nothing,
+        applications::{ApplicationConfigurations, ListApplications},
+        clients::{
+            ChangeClient, Client, ClientChangeBody, DeleteClient, FindClients, GetClient, GroupsOfClient,
+            Identities, ListGroupsOfClient, NewClientBody, PageQuery, RegisterClient, RegisteredClient,
+            TagQuery,
+        },
+        groups::{
+            AcceptedCommitBody, AcceptedProposalBody, CommitBody, ControlMessagesBody, CreateGroup,
+            CreatedGroupBody, EpochRange, GetGroup, Group, ListControlMessages, ListProposals, NewGroupBody,
+            ProposalBody, Proposals, UploadCommit, UploadProposal,
+        },
+        joining::{AcknowledgeWelcome, GetGroupInfo, GroupInfos, JoinInfos, ListWelcomes, WelcomeQuery},
+        key_packages::{
+            CreateKeyQueue, CreatedKeyQueue, DeleteKeyQueue, KeyPackageQuery, KeyPackageUploadBody,
+            KeyQueues, ListKeyQueues, NewKeyQueueBody, PoolSize, RetrieveKeyPackage, RetrievedKeyPackage,
+            UploadKeyPackages,
+        },
+        paths::{self, AppPath, ClientPath, GroupPath, HandlePath, JoinInfoPath, KeyQueuePath, NoMembers},
+        problem::{PROBLEM_JSON, ProblemDocument, ProblemKind},
+    },
+    token::Token,
+};
+
+/// How long a request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Asks one gateway on behalf of one application. Clones share their connections.
+#[derive(Clone, Debug)]
+pub struct GatewayClient {
+    http: reqwest::Client,
+    base_url: String,
+    app: AppId,
+    token: Token,
+}
+
+/// Why a request was not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The gateway refused it.
+    #[error("{}: {}", .0.slug(), .0.detail)]
+    Problem(Box<ProblemDocument>),
+    /// It did not get through.
+    #[error(transparent)]
+    Transport(#[from] reqwest::Error),
+    /// What answered is not a gateway, or not one of this version.
+    #[error("the answer, status {status}, is not one of a gateway: {reason}")]
+    Unexpected {
+        /// The status of the answer.
+        status: u16,
+        /// What was wrong with it.
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// The type of problem, when the gateway answered with one that is known here.
+    pub fn kind(&self) -> Option<ProblemKind> {
+        match self {
+            Self::Problem(problem) => problem.kind(),
+            Self::Transport(_) | Self::Unexpected { .. } => None,
+        }
+    }
+}
+
+/// What a request was answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply<T> {
+    /// 200, 201 or 204.
+    pub status: u16,
+    /// The body.
+    pub body: T,
+}
+
+impl GatewayClient {
+    /// A client of the gateway at a base URL as `http://127.0.0.1:8080`, for an application and with its token.
+    ///
+    /// # Errors
+    /// [`ClientError::Transport`] when there can be no HTTP client.
+    pub fn new(base_url: impl Into<String>, app: AppId, token: Token) -> Result<Self, ClientError> {
+        let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build()?;
+        Ok(Self { http, base_url: base_url.into().trim_end_matches('/').to_owned(), app, token })
+    }
+
+    /// The same client over other connections: shared ones, or of another protocol.
+    #[must_use]
+    pub fn over(self, http: reqwest::Client) -> Self {
+        Self { http, ..self }
+    }
+
+    /// The application that it asks for.
+    pub fn app(&self) -> AppId {
+        self.app
+    }
+
+    /// Makes any request of the API.
+    ///
+    /// # Errors
+    /// [`ClientError::Problem`] when the gateway refuses it.
+    pub async fn send<E: Endpoint>(
+        &self,
+        path: &E::Path,
+        query: &E::Query,
+        body: &E::Body,
+    ) -> Result<Reply<E::Response>, ClientError> {
+        let mut url = format!("{}{}", self.base_url, paths::fill(E::PATH, path));
+        let query = serde_urlencoded::to_string(query).map_err(|error| unexpected(0, error))?;
+        if !query.is_empty() {
+            url = format!("{url}?{query}");
+        }
+        let method = reqwest::Method::from_bytes(E::METHOD.as_str().as_bytes()).unwrap_or_default();
+        let mut request = self.http.request(method, url);
+        if E::ACCESS != Access::Public {
+            request = request.bearer_auth(self.token.reveal());
+        }
+        if E::Body::IS_SENT {
+            request = request.json(body);
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        if E::SUCCESS.iter().any(|success| success.status() == status) {
+            let bytes = response.bytes().await?;
+            let json: &[u8] = if status == 204 { b"{}" } else { &bytes };
+            return Ok(Reply { status, body: decode(status, json)? });
+        }
+        let media_type = response.headers().get(reqwest::header::CONTENT_TYPE);
+        if media_type.is_none_or(|media_type| media_type != PROBLEM_JSON) {
+            return Err(unexpected(status, "neither a success nor a problem document"));
+        }
+        Err(ClientError::Problem(Box::new(decode(status, &response.bytes().await?)?)))
+    }
+}
+
+/// One method for each endpoint; each fails as [`GatewayClient::send`] does.
+impl GatewayClient {
+    /// The public applications of the gateway.
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn applications(&self) -> Result<ApplicationConfigurations, ClientError> {
+        Ok(self.send::<ListApplications>(&NoMembers, &Nothing {}, &Nothing {}).await?.body)
+    }
+
+    /// Registers a client (*Identity Registration*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn register_client(&self, client: &NewClientBody) -> Result<RegisteredClient, ClientError> {
+        Ok(self.send::<RegisterClient>(&AppPath { app: self.app }, &Nothing {}, client).await?.body)
+    }
+
+    /// A registered client (*Identity Retrieval*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn client(&self, client: ClientId) -> Result<Client, ClientError> {
+        Ok(self
+            .send::<GetClient>(&ClientPath { app: self.app, client }, &Nothing {}, &Nothing {})
+            .await?
+            .body)
+    }
+
+    /// Renames a client, adds and removes tags.
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn change_client(
+        &self,
+        client: ClientId,
+        change: &ClientChangeBody,
+    ) -> Result<Client, ClientError> {
+        Ok(self.send::<ChangeClient>(&ClientPath { app: self.app, client }, &Nothing {}, change).await?.body)
+    }
+
+    /// Deletes a client (*Identity Deletion*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn delete_client(&self, client: ClientId) -> Result<(), ClientError> {
+        self.send::<DeleteClient>(&ClientPath { app: self.app, client }, &Nothing {}, &Nothing {})
+            .await
+            .map(drop)
+    }
+
+    /// The clients that have a tag (*Client Discovery*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn find_clients(&self, query: &TagQuery) -> Result<Identities, ClientError> {
+        Ok(self.send::<FindClients>(&AppPath { app: self.app }, query, &Nothing {}).await?.body)
+    }
+
+    /// The groups that a handle is a member of.
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn groups_of_client(
+        &self,
+        handle: &ClientHandle,
+        page: &PageQuery,
+    ) -> Result<GroupsOfClient, ClientError> {
+        Ok(self
+            .send::<ListGroupsOfClient>(
+                &HandlePath { app: self.app, handle: handle.clone() },
+                page,
+                &Nothing {},
+            )
+            .await?
+            .body)
+    }
+
+    /// Creates a key queue (*Key Queue Creation*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn create_key_queue(
+        &self,
+        client: ClientId,
+        queue: &NewKeyQueueBody,
+    ) -> Result<CreatedKeyQueue, ClientError> {
+        Ok(self.send::<CreateKeyQueue>(&ClientPath { app: self.app, client }, &Nothing {}, queue).await?.body)
+    }
+
+    /// The key queues of a client.
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn key_queues(&self, client: ClientId) -> Result<KeyQueues, ClientError> {
+        Ok(self
+            .send::<ListKeyQueues>(&ClientPath { app: self.app, client }, &Nothing {}, &Nothing {})
+            .await?
+            .body)
+    }
+
+    /// Uploads key packages (*Key Queue Update*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn upload_key_packages(
+        &self,
+        client: ClientId,
+        queue: KeyQueueId,
+        upload: &KeyPackageUploadBody,
+    ) -> Result<PoolSize, ClientError> {
+        let path = KeyQueuePath { app: self.app, client, queue };
+        Ok(self.send::<UploadKeyPackages>(&path, &Nothing {}, upload).await?.body)
+    }
+
+    /// Deletes a key queue (*Key Pool Deletion*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn delete_key_queue(&self, client: ClientId, queue: KeyQueueId) -> Result<(), ClientError> {
+        let path = KeyQueuePath { app: self.app, client, queue };
+        self.send::<DeleteKeyQueue>(&path, &Nothing {}, &Nothing {}).await.map(drop)
+    }
+
+    /// A key package of a client, assigned to the receiver (*Key Package Retrieval*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn retrieve_key_package(
+        &self,
+        client: ClientId,
+        query: &KeyPackageQuery,
+    ) -> Result<RetrievedKeyPackage, ClientError> {
+        Ok(self
+            .send::<RetrieveKeyPackage>(&ClientPath { app: self.app, client }, query, &Nothing {})
+            .await?
+            .body)
+    }
+
+    /// Creates a group (*Group Creation*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn create_group(&self, group: &NewGroupBody) -> Result<CreatedGroupBody, ClientError> {
+        Ok(self.send::<CreateGroup>(&AppPath { app: self.app }, &Nothing {}, group).await?.body)
+    }
+
+    /// A group as it is now.
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn group(&self, group: &GroupId) -> Result<Group, ClientError> {
+        Ok(self
+            .send::<GetGroup>(&GroupPath { app: self.app, group: group.clone() }, &Nothing {}, &Nothing {})
+            .await?
+            .body)
+    }
+
+    /// Uploads a proposal (*Proposals*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn upload_proposal(
+        &self,
+        group: &GroupId,
+        proposal: &ProposalBody,
+    ) -> Result<AcceptedProposalBody, ClientError> {
+        Ok(self
+            .send::<UploadProposal>(&GroupPath { app: self.app, group: group.clone() }, &Nothing {}, proposal)
+            .await?
+            .body)
+    }
+
+    /// The proposals that wait (*Proposals*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn proposals(&self, group: &GroupId) -> Result<Proposals, ClientError> {
+        Ok(self
+            .send::<ListProposals>(
+                &GroupPath { app: self.app, group: group.clone() },
+                &Nothing {},
+                &Nothing {},
+            )
+            .await?
+            .body)
+    }
+
+    /// Uploads a commit (*Commits*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn upload_commit(
+        &self,
+        group: &GroupId,
+        commit: &CommitBody,
+    ) -> Result<AcceptedCommitBody, ClientError> {
+        Ok(self
+            .send::<UploadCommit>(&GroupPath { app: self.app, group: group.clone() }, &Nothing {}, commit)
+            .await?
+            .body)
+    }
+
+    /// The control messages of a range of epochs (*Commits*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn control_messages(
+        &self,
+        group: &GroupId,
+        range: &EpochRange,
+    ) -> Result<ControlMessagesBody, ClientError> {
+        Ok(self
+            .send::<ListControlMessages>(
+                &GroupPath { app: self.app, group: group.clone() },
+                range,
+                &Nothing {},
+            )
+            .await?
+            .body)
+    }
+
+    /// What an external joiner needs (*Joining*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn group_info(&self, group: &GroupId) -> Result<GroupInfos, ClientError> {
+        Ok(self
+            .send::<GetGroupInfo>(
+                &GroupPath { app: self.app, group: group.clone() },
+                &Nothing {},
+                &Nothing {},
+            )
+            .await?
+            .body)
+    }
+
+    /// The welcomes that wait for a handle (*Joining*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn welcomes(
+        &self,
+        handle: &ClientHandle,
+        query: &WelcomeQuery,
+    ) -> Result<JoinInfos, ClientError> {
+        Ok(self
+            .send::<ListWelcomes>(&HandlePath { app: self.app, handle: handle.clone() }, query, &Nothing {})
+            .await?
+            .body)
+    }
+
+    /// Acknowledges a welcome (*Joining*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn acknowledge_welcome(
+        &self,
+        handle: &ClientHandle,
+        id: DeliveryId,
+    ) -> Result<(), ClientError> {
+        let path = JoinInfoPath { app: self.app, handle: handle.clone(), id };
+        self.send::<AcknowledgeWelcome>(&path, &Nothing {}, &Nothing {}).await.map(drop)
+    }
+}
+
+fn decode<T: DeserializeOwned>(status: u16, json: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(json).map_err(|error| unexpected(status, error))
+}
+
+fn unexpected(status: u16, reason: impl ToString) -> ClientError {
+    ClientError::Unexpected { status, reason: reason.to_string() }
+}

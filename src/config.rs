@@ -1,0 +1,570 @@
+//! The configuration: one TOML file, a default for everything, units in the names.
+
+mod check;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use actors::{AppId, DomainName, Limits};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{api::applications::IdentityConfiguration, token::TokenHash};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the gateway keeps what it acknowledged; `:memory:` keeps nothing.
+    pub data_dir: DataDir,
+    /// The domains that are assigned to this gateway.
+    pub domains: BTreeSet<DomainName>,
+    /// What is logged, in the notation of `RUST_LOG`, which goes before it.
+    pub log: String,
+    /// Threads that run groups and key queues.
+    pub actor_threads: usize,
+    /// The listener for application servers.
+    pub internal: Internal,
+    /// The applications. When there are none, the gateway makes one Basic application the first time and keeps it.
+    pub applications: Vec<ApplicationSettings>,
+    /// What the actors accept and hold.
+    pub limits: Limits,
+    /// How long history and welcomes are kept.
+    pub retention: RetentionSettings,
+    /// What an acknowledged write survives, and what the store may use.
+    pub durability: DurabilitySettings,
+    /// When actors are written as snapshots and put to sleep.
+    pub passivation: PassivationSettings,
+    #[serde(skip_serializing, deserialize_with = "no_federation")]
+    federation: NotSet,
+}
+
+/// The listener for application servers, and what one request may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Internal {
+    /// Where it listens; port 0 picks a free one. HTTP/1.1 and h2c.
+    #[serde(deserialize_with = "socket_address")]
+    pub listen: SocketAddr,
+    /// Threads that serve connections.
+    pub workers: usize,
+    /// Connections at once on all threads; more wait to be accepted.
+    pub connections_max: usize,
+    /// Requests at once; more are answered 429.
+    pub requests_in_flight_max: usize,
+    /// Largest body of one request, in bytes.
+    pub request_bytes_max: usize,
+    /// Bodies of all requests at once, in bytes; more are answered 429.
+    pub requests_in_flight_bytes_max: usize,
+    /// Largest request line and header fields together, in bytes.
+    pub header_bytes_max: usize,
+    /// How long an idle connection is kept, in seconds.
+    pub keep_alive_s: u64,
+    /// How long a client may take for the header of a request, in seconds.
+    pub request_header_timeout_s: u64,
+    /// How long a client may take for the body of a request, in seconds.
+    pub request_body_timeout_s: u64,
+    /// How long requests in flight may take to finish when the gateway stops, in seconds.
+    pub shutdown_timeout_s: u64,
+}
+
+/// One application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplicationSettings {
+    /// The draft's ApplicationID, a UUID.
+    pub id: AppId,
+    /// Whether `GET /apps` shows it.
+    #[serde(default)]
+    pub public: bool,
+    /// The domains of the gateways that it federates with.
+    #[serde(default)]
+    pub federates_with: BTreeSet<DomainName>,
+    /// Who may use it.
+    #[serde(default)]
+    pub tokens: Vec<TokenSettings>,
+    /// How its clients are identified; *Basic Identity Provider* when left out.
+    #[serde(default)]
+    pub identity_configuration: IdentityConfiguration,
+    #[serde(default, skip_serializing, deserialize_with = "no_x509")]
+    x509: NotSet,
+}
+
+/// One token of an application.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenSettings {
+    /// The SHA-256 of the token.
+    pub sha256: TokenHash,
+    /// What it allows.
+    pub access: TokenAccess,
+}
+
+impl PartialEq for TokenSettings {
+    fn eq(&self, other: &Self) -> bool {
+        self.access == other.access && bool::from(self.sha256.matches(&other.sha256))
+    }
+}
+
+impl Eq for TokenSettings {}
+
+/// What a token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenAccess {
+    /// Only what changes nothing.
+    Read,
+    /// Everything.
+    ReadWrite,
+}
+
+/// How long history and welcomes are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionSettings {
+    /// Epochs of one group.
+    pub history_epochs_max: u64,
+    /// Age of an epoch, in seconds.
+    pub history_age_s_max: u64,
+    /// Welcomes that wait for one handle.
+    pub welcomes_per_handle_max: usize,
+    /// Age of a welcome that nobody acknowledged, in seconds.
+    pub welcome_age_s_max: u64,
+    /// How long it is known that a key package was used, after its lifetime has ended, in seconds.
+    pub expired_age_s_max: u64,
+    /// How often what is older is dropped, in seconds.
+    pub period_s: u64,
+}
+
+/// What an acknowledged write survives, and what the store may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DurabilitySettings {
+    /// When a write is acknowledged.
+    pub mode: DurabilityMode,
+    /// What the store keeps in memory for reading, in bytes.
+    pub cache_bytes: u64,
+    /// Writes that may wait for the disk.
+    pub queue_length_max: usize,
+    /// Writes that may wait for the disk, in bytes.
+    pub queue_bytes_max: usize,
+    /// Largest single write, in bytes.
+    pub batch_bytes_max: usize,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DurabilityMode {
+    /// When it is on the disk: it survives a loss of power.
+    #[default]
+    Sync,
+    /// When the operating system has it: it survives a crash of the gateway, not of the machine.
+    Buffer,
+}
+
+/// When actors are written as snapshots and put to sleep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PassivationSettings {
+    /// How long a group or key queue is idle before it is put to sleep, in seconds.
+    pub after_s: u64,
+    /// How often changed groups and key queues are written as snapshots, in seconds.
+    pub snapshot_period_s: u64,
+}
+
+/// Where the gateway keeps what it acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataDir {
+    /// A directory, made when it is not there.
+    Directory(PathBuf),
+    /// `:memory:`: nothing is kept.
+    Memory,
+}
+
+/// What stands in a configuration for a nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct NotSet;
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+    /// The text is not a configuration.
+    #[error("{member}: {reason}")]
+    Malformed {
+        /// The member that is wrong, as a path: `applications[0].tokens[1].access`.
+        member: String,
+        /// What is wrong with it, and what it may be.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// The configuration that is used when there is none: the default application on `127.0.0.1:8080`, kept in `data`.
+    pub fn embedded() -> Self {
+        Self::default()
+    }
+
+    /// Another address to listen on; port 0 picks a free one.
+    #[must_use]
+    pub fn listening_on(mut self, address: SocketAddr) -> Self {
+        self.internal.listen = address;
+        self
+    }
+
+    /// Another place to keep what was acknowledged.
+    #[must_use]
+    pub fn kept_in(mut self, data_dir: DataDir) -> Self {
+        self.data_dir = data_dir;
+        self
+    }
+
+    /// One more application, used instead of the default one.
+    #[must_use]
+    pub fn with_application(mut self, application: ApplicationSettings) -> Self {
+        self.applications.push(application);
+        self
+    }
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file, or the member that is wrong and what it may be.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text)
+    }
+
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError::Malformed`] names the member that is wrong and what it may be.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let malformed = |member: String, error: &toml::de::Error| ConfigError::Malformed {
+            member,
+            reason: match error.span() {
+                Some(span) => format!("{} (line {})", error.message(), line_of(text, span.start)),
+                None => error.message().to_owned(),
+            },
+        };
+        let deserializer =
+            toml::Deserializer::parse(text).map_err(|error| malformed("not TOML".to_owned(), &error))?;
+        let config: Self = serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            let member = match error.path().to_string() {
+                root if root == "." => "configuration".to_owned(),
+                member => member,
+            };
+            malformed(member, error.inner())
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot say. [`Config::parse`] has done it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Malformed`] names the member that is wrong and what it may be.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        check::check(self)
+    }
+
+    /// The whole configuration as TOML, defaults included.
+    ///
+    /// # Errors
+    /// None is known: every value here has a TOML form.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
+
+impl ApplicationSettings {
+    /// An application of the Basic identity provider that is not public.
+    pub fn basic(id: AppId, tokens: Vec<TokenSettings>) -> Self {
+        Self {
+            id,
+            public: false,
+            federates_with: BTreeSet::new(),
+            tokens,
+            identity_configuration: IdentityConfiguration::default(),
+            x509: NotSet,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: DataDir::Directory(PathBuf::from("data")),
+            domains: BTreeSet::new(),
+            log: "info,actix_server=warn,actix_http=off".to_owned(),
+            actor_threads: cores(),
+            internal: Internal::default(),
+            applications: Vec::new(),
+            limits: Limits::default(),
+            retention: RetentionSettings::default(),
+            durability: DurabilitySettings::default(),
+            passivation: PassivationSettings::default(),
+            federation: NotSet,
+        }
+    }
+}
+
+impl Default for Internal {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            workers: cores(),
+            connections_max: 10_000,
+            requests_in_flight_max: 4096,
+            request_bytes_max: 24 << 20,
+            requests_in_flight_bytes_max: 512 << 20,
+            header_bytes_max: 32 << 10,
+            keep_alive_s: 75,
+            request_header_timeout_s: 10,
+            request_body_timeout_s: 60,
+            shutdown_timeout_s: 15,
+        }
+    }
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        let store = actors::Retention::default();
+        Self {
+            history_epochs_max: store.history_epochs_max,
+            history_age_s_max: store.history_age_max.as_secs(),
+            welcomes_per_handle_max: store.welcomes_per_handle_max,
+            welcome_age_s_max: store.welcome_age_max.as_secs(),
+            expired_age_s_max: store.expired_age_max.as_secs(),
+            period_s: 300,
+        }
+    }
+}
+
+impl Default for DurabilitySettings {
+    fn default() -> Self {
+        let store = actors::StoreOptions::default();
+        Self {
+            mode: DurabilityMode::Sync,
+            cache_bytes: store.cache_bytes,
+            queue_length_max: store.queue_length_max,
+            queue_bytes_max: store.queue_bytes_max,
+            batch_bytes_max: store.batch_bytes_max,
+        }
+    }
+}
+
+impl Default for PassivationSettings {
+    fn default() -> Self {
+        Self { after_s: 600, snapshot_period_s: 60 }
+    }
+}
+
+impl fmt::Display for DataDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            Self::Memory => f.write_str(MEMORY),
+        }
+    }
+}
+
+impl From<PathBuf> for DataDir {
+    fn from(path: PathBuf) -> Self {
+        if path.as_os_str() == MEMORY { Self::Memory } else { Self::Directory(path) }
+    }
+}
+
+impl Serialize for DataDir {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Directory(path) => path.serialize(serializer),
+            Self::Memory => serializer.serialize_str(MEMORY),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DataDir {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        PathBuf::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// The `data_dir` that keeps nothing.
+const MEMORY: &str = ":memory:";
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    String::deserialize(deserializer)?
+        .parse()
+        .map_err(|_| de::Error::custom("must be an IP address and a port, as 127.0.0.1:8080 or [::1]:8080"))
+}
+
+fn no_federation<'de, D: Deserializer<'de>>(_: D) -> Result<NotSet, D::Error> {
+    Err(de::Error::custom("this version of the gateway does not federate; leave the section out"))
+}
+
+fn no_x509<'de, D: Deserializer<'de>>(_: D) -> Result<NotSet, D::Error> {
+    Err(de::Error::custom(
+        "this version of the gateway has no X.509 identity provider; leave the section out",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(toml: &str, refusal: Option<(&str, &str)>) {
+        match (Config::parse(toml), refusal) {
+            (Ok(_), None) => {}
+            (Err(ConfigError::Malformed { member, reason }), Some((expected, part))) => {
+                assert_eq!(member, expected, "{toml}: {reason}");
+                assert!(reason.contains(part), "{toml}: {reason}");
+            }
+            (outcome, _) => panic!("{toml}: {outcome:?}"),
+        }
+    }
+
+    const APPLICATION: &str = r#"
+        [[applications]]
+        id = "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11"
+    "#;
+
+    fn application(members: &str) -> String {
+        format!("{APPLICATION}{members}")
+    }
+
+    fn hash(digit: char) -> String {
+        digit.to_string().repeat(64)
+    }
+
+    #[test]
+    fn an_empty_configuration_is_the_embedded_one() {
+        assert_eq!(Config::parse("").unwrap(), Config::embedded());
+    }
+
+    #[test]
+    fn what_is_printed_is_read_back() {
+        let text = application(&format!(
+            "public = true\ntokens = [{{ sha256 = \"{}\", access = \"read\" }}]\n[internal]\nlisten = \"[::1]:0\"",
+            hash('a')
+        ));
+        let config = Config::parse(&text).unwrap();
+        let printed = config.to_toml().unwrap();
+        assert_eq!(Config::parse(&printed).unwrap(), config, "{printed}");
+        for member in
+            ["request_bytes_max", "packet_bytes_max", "welcome_age_s_max", "snapshot_period_s", "mode"]
+        {
+            assert!(printed.contains(member), "{member} is not printed");
+        }
+    }
+
+    #[test]
+    fn the_members_of_the_contract_are_read() {
+        check(r#"data_dir = ":memory:""#, None);
+        check(r#"domains = ["a.example"]"#, None);
+        check("[internal]\nlisten = \"127.0.0.1:0\"", None);
+        check(&application(""), None);
+        check(
+            &application(
+                "[applications.identity_configuration]\nidentity_provider_type = 1\nsupports_accounts = false\n\
+                 supports_domains = false\n[applications.identity_configuration.parameters]",
+            ),
+            None,
+        );
+    }
+
+    #[test]
+    fn a_wrong_member_is_named_with_what_it_may_be() {
+        check("listen = 1", Some(("listen", "unknown field `listen`, expected one of `data_dir`")));
+        check("data_dir = 1", Some(("data_dir", "expected path string (line 1)")));
+        check("data_dir = \"\"", Some(("data_dir", "`:memory:`")));
+        check("a = = 1", Some(("not TOML", "(line 1)")));
+        check("domains = [\"-\"]", Some(("domains[0]", "DNS name")));
+        check("log = \"mimi=loud\"", Some(("log", "RUST_LOG")));
+        check("actor_threads = 0", Some(("actor_threads", "from 1 to")));
+        check("[internal]\nlisten = \"localhost\"", Some(("internal.listen", "127.0.0.1:8080")));
+        check("[internal]\nworkers = 0", Some(("internal.workers", "from 1 to")));
+        check("[internal]\nrequest_bytes_max = -1", Some(("internal.request_bytes_max", "expected usize")));
+        check(
+            "[limits]\nclient_handle_bytes_max = 2000",
+            Some(("limits.client_handle_bytes_max", "from 1 to 1024")),
+        );
+        check("[limits]\npackets = 1", Some(("limits.packets", "unknown field")));
+        check("[retention]\nperiod_s = 0", Some(("retention.period_s", "from 1 to")));
+        check("[durability]\nmode = \"none\"", Some(("durability.mode", "expected `sync` or `buffer`")));
+        check("[passivation]\nafter_s = 0", Some(("passivation.after_s", "from 1 to")));
+    }
+
+    #[test]
+    fn what_this_version_does_not_do_is_refused() {
+        check("[federation]\nlisten = \"127.0.0.1:8443\"", Some(("federation", "does not federate")));
+        check(
+            &application("[applications.x509]\ntrust_roots = \"roots.pem\""),
+            Some(("applications[0].x509", "no X.509 identity provider")),
+        );
+        check(
+            &application("[applications.identity_configuration]\nidentity_provider_type = 2"),
+            Some(("applications[0].identity_configuration.identity_provider_type", "no X.509")),
+        );
+    }
+
+    #[test]
+    fn applications_are_checked() {
+        let member = |name: &str| format!("applications[0].{name}");
+        let identity = |name: &str| format!("applications[0].identity_configuration.{name}");
+        check("[[applications]]\nid = \"1\"", Some((&member("id"), "UUID")));
+        check("[[applications]]\npublic = true", Some(("applications[0]", "missing field `id`")));
+        check(&application(APPLICATION), Some(("applications[1].id", "already")));
+        check(
+            &application("[applications.identity_configuration]\nidentity_provider_type = 3"),
+            Some((&identity("identity_provider_type"), "1 (Basic) or 2 (X.509)")),
+        );
+        check(
+            &application(
+                "[applications.identity_configuration]\nidentity_provider_type = 1\nsupports_domains = true",
+            ),
+            Some((&identity("supports_domains"), "must be false")),
+        );
+        check(
+            &application(
+                "[applications.identity_configuration]\nidentity_provider_type = 1\nparameters = { depth = 1 }",
+            ),
+            Some((&identity("parameters"), "must be empty")),
+        );
+        check(&application("federates_with = [\"b.example\"]"), Some((&member("federates_with"), "domains")));
+        check(
+            &application("tokens = [{ sha256 = \"ab\", access = \"read\" }]"),
+            Some((&member("tokens[0].sha256"), "64 hexadecimal digits")),
+        );
+        check(
+            &application(&format!("tokens = [{{ sha256 = \"{}\", access = \"write\" }}]", hash('a'))),
+            Some((&member("tokens[0].access"), "expected `read` or `read-write`")),
+        );
+        let token = format!("{{ sha256 = \"{}\", access = \"read\" }}", hash('a'));
+        check(
+            &application(&format!("tokens = [{token}, {token}]")),
+            Some((&member("tokens[1].sha256"), "already")),
+        );
+    }
+}

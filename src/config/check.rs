@@ -1,0 +1,169 @@
+//! What the types of a configuration cannot say: ranges, and what must hold between members.
+
+use std::{collections::BTreeMap, fmt, path::Path};
+
+use actors::{AppId, ClientHandle};
+
+use super::{ApplicationSettings, Config, ConfigError, DataDir};
+use crate::api::applications::IdentityProviderType;
+
+/// More threads than this are a typing error.
+const THREADS_MAX: usize = 1024;
+/// The longest time that can be set, in seconds: a hundred years.
+const SECONDS_MAX: u64 = 100 * 366 * 24 * 3600;
+/// The largest size that can be set, in bytes: what a semaphore can count in KiB.
+const BYTES_MAX: usize = 1 << 40;
+
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    if matches!(&config.data_dir, DataDir::Directory(path) if path == Path::new("")) {
+        return Err(refuse("data_dir", "must be the path of a directory, or `:memory:`"));
+    }
+    if config.log.parse::<tracing_subscriber::filter::Targets>().is_err()
+        && tracing_subscriber::EnvFilter::try_new(&config.log).is_err()
+    {
+        return Err(refuse(
+            "log",
+            "must be a level (error, warn, info, debug, trace) or a filter as in RUST_LOG",
+        ));
+    }
+    within("actor_threads", config.actor_threads, 1..=THREADS_MAX)?;
+    internal(config)?;
+    limits(config)?;
+    seconds("retention.period_s", config.retention.period_s)?;
+    seconds("retention.history_age_s_max", config.retention.history_age_s_max)?;
+    seconds("retention.welcome_age_s_max", config.retention.welcome_age_s_max)?;
+    seconds("retention.expired_age_s_max", config.retention.expired_age_s_max)?;
+    within("retention.history_epochs_max", config.retention.history_epochs_max, 1..=u64::MAX >> 1)?;
+    within("retention.welcomes_per_handle_max", config.retention.welcomes_per_handle_max, 1..=1 << 24)?;
+    within("durability.cache_bytes", config.durability.cache_bytes, 1 << 20..=1 << 40)?;
+    within("durability.queue_length_max", config.durability.queue_length_max, 1..=1 << 20)?;
+    within("durability.batch_bytes_max", config.durability.batch_bytes_max, 1 << 20..=1 << 30)?;
+    within(
+        "durability.queue_bytes_max",
+        config.durability.queue_bytes_max,
+        config.durability.batch_bytes_max..=1 << 40,
+    )?;
+    seconds("passivation.after_s", config.passivation.after_s)?;
+    seconds("passivation.snapshot_period_s", config.passivation.snapshot_period_s)?;
+    applications(&config.applications)
+}
+
+fn internal(config: &Config) -> Result<(), ConfigError> {
+    let internal = &config.internal;
+    within("internal.workers", internal.workers, 1..=THREADS_MAX)?;
+    within("internal.connections_max", internal.connections_max, internal.workers..=1 << 24)?;
+    within("internal.requests_in_flight_max", internal.requests_in_flight_max, 1..=1 << 24)?;
+    within("internal.request_bytes_max", internal.request_bytes_max, 1024..=1 << 30)?;
+    within(
+        "internal.requests_in_flight_bytes_max",
+        internal.requests_in_flight_bytes_max,
+        internal.request_bytes_max..=BYTES_MAX,
+    )?;
+    // The HTTP/1.1 parser itself stops at 128 KiB.
+    within("internal.header_bytes_max", internal.header_bytes_max, 4096..=128 << 10)?;
+    seconds("internal.keep_alive_s", internal.keep_alive_s)?;
+    seconds("internal.request_header_timeout_s", internal.request_header_timeout_s)?;
+    seconds("internal.request_body_timeout_s", internal.request_body_timeout_s)?;
+    seconds("internal.shutdown_timeout_s", internal.shutdown_timeout_s)
+}
+
+fn limits(config: &Config) -> Result<(), ConfigError> {
+    let limits = &config.limits;
+    within("limits.packet_bytes_max", limits.packet_bytes_max, 1024..=1 << 30)?;
+    within("limits.ratchet_tree_bytes_max", limits.ratchet_tree_bytes_max, 1024..=1 << 30)?;
+    within("limits.client_handle_bytes_max", limits.client_handle_bytes_max, 1..=ClientHandle::BYTES_MAX)?;
+    let counts = [
+        ("limits.group_members_max", limits.group_members_max),
+        ("limits.proposals_per_epoch_max", limits.proposals_per_epoch_max),
+        ("limits.proposals_per_commit_max", limits.proposals_per_commit_max),
+        ("limits.waiting_requests_per_actor_max", limits.waiting_requests_per_actor_max),
+        ("limits.key_queues_per_client_max", limits.key_queues_per_client_max),
+        ("limits.key_packages_per_queue_max", limits.key_packages_per_queue_max),
+        ("limits.key_packages_per_request_max", limits.key_packages_per_request_max),
+        ("limits.tags_per_client_max", limits.tags_per_client_max),
+        ("limits.tag_bytes_max", limits.tag_bytes_max),
+        ("limits.label_bytes_max", limits.label_bytes_max),
+        ("limits.awake_actors_max", limits.awake_actors_max),
+    ];
+    counts.into_iter().try_for_each(|(member, count)| within(member, count, 1..=1 << 24))
+}
+
+fn applications(applications: &[ApplicationSettings]) -> Result<(), ConfigError> {
+    let mut ids: BTreeMap<AppId, usize> = BTreeMap::new();
+    let mut hashes: BTreeMap<String, String> = BTreeMap::new();
+    for (place, application) in applications.iter().enumerate() {
+        let member = |name: &str| format!("applications[{place}].{name}");
+        if let Some(first) = ids.insert(application.id, place) {
+            return Err(refuse(member("id"), format!("applications[{first}] has this id already")));
+        }
+        identity(application, &member)?;
+        for (index, token) in application.tokens.iter().enumerate() {
+            let at = member(&format!("tokens[{index}].sha256"));
+            if let Some(first) = hashes.insert(token.sha256.to_string(), at.clone()) {
+                return Err(refuse(
+                    at,
+                    format!("{first} is this token already; a token belongs to one application"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// *Basic Identity Provider*: it supports neither accounts nor domains, and so its applications cannot federate
+/// (*Gateway Overview*).
+fn identity(application: &ApplicationSettings, member: &impl Fn(&str) -> String) -> Result<(), ConfigError> {
+    let identity = &application.identity_configuration;
+    let within_identity = |name: &str| member(&format!("identity_configuration.{name}"));
+    match identity.identity_provider_type {
+        IdentityProviderType::Basic => {}
+        IdentityProviderType::X509 => {
+            return Err(refuse(
+                within_identity("identity_provider_type"),
+                "must be 1 (Basic): this version of the gateway has no X.509 identity provider (2)",
+            ));
+        }
+    }
+    for (name, is_set) in
+        [("supports_accounts", identity.supports_accounts), ("supports_domains", identity.supports_domains)]
+    {
+        if is_set {
+            return Err(refuse(
+                within_identity(name),
+                "must be false: the Basic identity provider supports neither accounts nor domains",
+            ));
+        }
+    }
+    if !identity.parameters.is_empty() {
+        return Err(refuse(
+            within_identity("parameters"),
+            "must be empty: the Basic identity provider takes none",
+        ));
+    }
+    if !application.federates_with.is_empty() {
+        return Err(refuse(
+            member("federates_with"),
+            "must be empty: an application that federates uses domains, and the Basic identity provider has none",
+        ));
+    }
+    Ok(())
+}
+
+fn seconds(member: &str, value: u64) -> Result<(), ConfigError> {
+    within(member, value, 1..=SECONDS_MAX)
+}
+
+fn within<T: PartialOrd + fmt::Display + Copy>(
+    member: &str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(refuse(member, format!("must be from {} to {}, not {value}", range.start(), range.end())))
+}
+
+fn refuse(member: impl Into<String>, reason: impl Into<String>) -> ConfigError {
+    ConfigError::Malformed { member: member.into(), reason: reason.into() }
+}

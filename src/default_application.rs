@@ -1,0 +1,74 @@
+//! The application of a gateway that was started without any: made once, kept in the store.
+
+use actors::{AppId, Store};
+use serde::{Deserialize, Serialize};
+use snapshots::Batch;
+
+use crate::{
+    config::{ApplicationSettings, TokenAccess, TokenSettings},
+    serve::StartError,
+    token::{Token, TokenHash},
+};
+
+/// The name of the setting in the store.
+const SETTING: &str = "default_application";
+
+/// The one Basic application of a gateway whose configuration names none (*Starting it*).
+#[derive(Clone, Debug)]
+pub struct DefaultApplication {
+    /// Its id.
+    pub id: AppId,
+    /// Its `read-write` token, known only when the application was made just now.
+    pub token: Option<Token>,
+    hash: TokenHash,
+}
+
+/// What the store keeps of it.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    id: AppId,
+    token_sha256: TokenHash,
+}
+
+impl DefaultApplication {
+    /// The one that the store keeps, or a new one.
+    pub(crate) fn load_or_create(store: &Store) -> Result<Self, StartError> {
+        if let Some(kept) = store.view().setting(SETTING)? {
+            let kept: Kept = serde_json::from_slice(&kept)
+                .map_err(|error| StartError::Settings(format!("{SETTING}: {error}")))?;
+            return Ok(Self { id: kept.id, token: None, hash: kept.token_sha256 });
+        }
+        let token = Token::generate()?;
+        let id = AppId::new(uuid::Uuid::new_v4());
+        let kept = Kept { id, token_sha256: token.hash() };
+        let bytes =
+            serde_json::to_vec(&kept).map_err(|error| StartError::Settings(format!("{SETTING}: {error}")))?;
+        create_setting(store, SETTING, bytes)?;
+        Ok(Self { id, hash: token.hash(), token: Some(token) })
+    }
+
+    /// What a configuration would say to name it.
+    pub(crate) fn settings(&self) -> ApplicationSettings {
+        let token = TokenSettings { sha256: self.hash, access: TokenAccess::ReadWrite };
+        ApplicationSettings::basic(self.id, vec![token])
+    }
+}
+
+/// The key under which cursors are given: kept, so that a list can be read on after a restart.
+pub(crate) fn cursor_key(store: &Store) -> Result<Vec<u8>, StartError> {
+    const SETTING: &str = "cursor_key";
+    if let Some(key) = store.view().setting(SETTING)? {
+        return Ok(key.to_vec());
+    }
+    let mut key = vec![0; 32];
+    getrandom::fill(&mut key)?;
+    create_setting(store, SETTING, key.clone())?;
+    Ok(key)
+}
+
+fn create_setting(store: &Store, name: &str, value: Vec<u8>) -> Result<(), StartError> {
+    let mut batch = Batch::new();
+    batch.create_setting(name, value);
+    store.append_blocking(batch)?;
+    Ok(())
+}

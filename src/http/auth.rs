@@ -1,0 +1,149 @@
+//! Who asks: bearer tokens (RFC 6750), each of one application.
+
+use actix_web::http::header::{AUTHORIZATION, HeaderMap};
+use actors::AppId;
+
+use super::problem::Problem;
+use crate::{
+    api::{Access, problem::ProblemKind},
+    config::TokenAccess,
+    token::{Token, TokenHash},
+};
+
+/// The tokens that this gateway knows.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens(Vec<KnownToken>);
+
+#[derive(Clone, Copy, Debug)]
+struct KnownToken {
+    hash: TokenHash,
+    caller: Caller,
+}
+
+/// An application that has shown one of its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) app: AppId,
+    access: TokenAccess,
+}
+
+impl Tokens {
+    pub(crate) fn add(&mut self, hash: TokenHash, app: AppId, access: TokenAccess) {
+        self.0.push(KnownToken { hash, caller: Caller { app, access } });
+    }
+
+    /// Who sends these headers. It takes the same time for every token of the same length: the token is compared with
+    /// all that are known, by their hashes.
+    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let mut values = headers.get_all(AUTHORIZATION);
+        let value = match (values.next(), values.next()) {
+            (Some(value), None) => value,
+            (None, _) => {
+                return Err(refuse("the request has no Authorization header; send `Bearer` and a token"));
+            }
+            (Some(_), Some(_)) => return Err(refuse("the request has more than one Authorization header")),
+        };
+        let token = value
+            .to_str()
+            .ok()
+            .and_then(bearer)
+            .ok_or_else(|| refuse("the Authorization header is not `Bearer` and one token"))?;
+        let hash = Token::new(token).hash();
+        let mut caller = None;
+        for known in &self.0 {
+            if bool::from(known.hash.matches(&hash)) {
+                caller = Some(known.caller);
+            }
+        }
+        caller.ok_or_else(|| refuse("this gateway does not know the token"))
+    }
+}
+
+impl Caller {
+    /// Whether a request to this application, by its text in the path, may be answered.
+    pub(crate) fn permit(&self, app: Option<&str>, access: Access) -> Result<(), Problem> {
+        let is_own = app.and_then(|app| app.parse::<AppId>().ok()).is_some_and(|app| app == self.app);
+        if !is_own {
+            return Err(Problem::new(ProblemKind::NotPermitted, "the token belongs to another application"));
+        }
+        match (access, self.access) {
+            (Access::ReadWrite, TokenAccess::Read) => Err(Problem::new(
+                ProblemKind::NotPermitted,
+                "the token is for reading only; this request needs a `read-write` token",
+            )),
+            (Access::Public | Access::Read, _) | (Access::ReadWrite, TokenAccess::ReadWrite) => Ok(()),
+        }
+    }
+}
+
+fn refuse(detail: &str) -> Problem {
+    Problem::not_authenticated(detail)
+}
+
+/// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110 §11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim_matches(' ');
+    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    (scheme.eq_ignore_ascii_case("bearer") && is_token).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    const APP: &str = "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11";
+    const OTHER: &str = "00000000-0000-4000-8000-000000000001";
+
+    fn tokens() -> Tokens {
+        let mut tokens = Tokens::default();
+        for (token, app, access) in [
+            ("writer", APP, TokenAccess::ReadWrite),
+            ("reader", APP, TokenAccess::Read),
+            ("other", OTHER, TokenAccess::ReadWrite),
+        ] {
+            tokens.add(Token::new(token).hash(), app.parse().unwrap(), access);
+        }
+        tokens
+    }
+
+    fn check(authorization: &[&str], app: Option<&str>, access: Access, expected: Result<(), ProblemKind>) {
+        let mut headers = HeaderMap::new();
+        for value in authorization {
+            headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        let outcome = tokens().authenticate(&headers).and_then(|caller| caller.permit(app, access));
+        assert_eq!(
+            outcome.map_err(|problem| problem.kind()),
+            expected,
+            "{authorization:?} {app:?} {access:?}"
+        );
+    }
+
+    #[test]
+    fn callers_are_known_by_their_tokens() {
+        use Access::{Read, ReadWrite};
+        use ProblemKind::{NotAuthenticated, NotPermitted};
+        for access in [Read, ReadWrite] {
+            check(&["Bearer writer"], Some(APP), access, Ok(()));
+            check(&["bearer  writer"], Some(APP), access, Ok(()));
+            check(&[], Some(APP), access, Err(NotAuthenticated));
+            check(&["writer"], Some(APP), access, Err(NotAuthenticated));
+            check(&["Bearer"], Some(APP), access, Err(NotAuthenticated));
+            check(&["Bearer "], Some(APP), access, Err(NotAuthenticated));
+            check(&["Basic writer"], Some(APP), access, Err(NotAuthenticated));
+            check(&["Bearer write"], Some(APP), access, Err(NotAuthenticated));
+            check(&["Bearer writer reader"], Some(APP), access, Err(NotAuthenticated));
+            check(&["Bearer writer", "Bearer writer"], Some(APP), access, Err(NotAuthenticated));
+            check(&["Bearer other"], Some(APP), access, Err(NotPermitted));
+            check(&["Bearer writer"], Some(OTHER), access, Err(NotPermitted));
+            check(&["Bearer writer"], Some("x"), access, Err(NotPermitted));
+            check(&["Bearer writer"], None, access, Err(NotPermitted));
+        }
+        check(&["Bearer reader"], Some(APP), Read, Ok(()));
+        check(&["Bearer reader"], Some(APP), ReadWrite, Err(NotPermitted));
+        check(&["Bearer reader"], Some(OTHER), ReadWrite, Err(NotPermitted));
+    }
+}

@@ -1,0 +1,122 @@
+//! *Managing Identities*.
+
+use actors::{ClientChange, ClientId, ClientQuery, ClientRow, GroupId, NewClient};
+
+use super::{
+    cursor,
+    problem::Problem,
+    route::{Answer, Call, Handle},
+};
+use crate::api::{
+    Nothing,
+    clients::{
+        ChangeClient, Client, DeleteClient, FindClients, GetClient, GroupOfClient, GroupsOfClient,
+        Identities, Identity, ListGroupsOfClient, RegisterClient, RegisteredClient,
+    },
+    text::{GroupIdText, HandleText},
+};
+
+impl Handle for RegisterClient {
+    async fn handle(call: Call<Self>) -> Result<Answer<RegisteredClient>, Problem> {
+        let HandleText(handle) = call.body.client_handle;
+        let client = NewClient { handle, domain: call.body.domain, tags: call.body.tags };
+        let client_id = call.edge.gateway.register_client(call.path.app, client).await?;
+        Ok(Answer::Created(RegisteredClient { client_id }))
+    }
+}
+
+impl Handle for GetClient {
+    async fn handle(call: Call<Self>) -> Result<Answer<Client>, Problem> {
+        let row = call.edge.gateway.client(call.path.app, call.path.client).await?;
+        Ok(Answer::Ok(client(row)))
+    }
+}
+
+impl Handle for ChangeClient {
+    async fn handle(call: Call<Self>) -> Result<Answer<Client>, Problem> {
+        let change = ClientChange {
+            handle: call.body.client_handle.map(|HandleText(handle)| handle),
+            tags_to_add: call.body.tags_to_add,
+            tags_to_remove: call.body.tags_to_remove,
+        };
+        let row = call.edge.gateway.change_client(call.path.app, call.path.client, change).await?;
+        Ok(Answer::Ok(client(row)))
+    }
+}
+
+impl Handle for DeleteClient {
+    async fn handle(call: Call<Self>) -> Result<Answer<Nothing>, Problem> {
+        call.edge.gateway.delete_client(call.path.app, call.path.client).await?;
+        Ok(Answer::NoContent)
+    }
+}
+
+impl Handle for FindClients {
+    async fn handle(call: Call<Self>) -> Result<Answer<Identities>, Problem> {
+        let (edge, app, query) = (call.edge, call.path.app, call.query);
+        let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
+        let list = [b"clients".as_slice(), app.as_uuid().as_bytes(), query.tag.as_bytes(), domain.as_bytes()];
+        let after = match &query.cursor {
+            None => None,
+            Some(cursor) => Some(client_id(&edge.cursors.take(&list, cursor)?)?),
+        };
+        let limit = query.limit.get();
+        let asked = ClientQuery {
+            tag: query.tag.clone(),
+            domain: query.domain.clone(),
+            after,
+            limit: limit.saturating_add(1),
+        };
+        let mut rows = edge.gateway.clients_with_tag(app, asked).await?;
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        let last = rows.last().filter(|_| has_more);
+        let next_cursor = last.map(|row| edge.cursors.give(&list, row.client_id.as_uuid().as_bytes()));
+        Ok(Answer::Ok(Identities { identities: rows.into_iter().map(identity).collect(), next_cursor }))
+    }
+}
+
+impl Handle for ListGroupsOfClient {
+    async fn handle(call: Call<Self>) -> Result<Answer<GroupsOfClient>, Problem> {
+        let (edge, app, handle) = (call.edge, call.path.app, call.path.handle);
+        let list = [b"groups".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes()];
+        let after = match &call.query.cursor {
+            None => None,
+            Some(cursor) => {
+                Some(GroupId::new(edge.cursors.take(&list, cursor)?).map_err(|_| cursor::refusal())?)
+            }
+        };
+        let limit = call.query.limit.get();
+        let mut groups = edge.gateway.groups_of_client(app, &handle, after, limit.saturating_add(1)).await?;
+        let has_more = groups.len() > limit;
+        groups.truncate(limit);
+        let last = groups.last().filter(|_| has_more);
+        let next_cursor = last.map(|(group, _)| edge.cursors.give(&list, group.as_bytes()));
+        let groups = groups
+            .into_iter()
+            .map(|(group, epoch_id)| GroupOfClient { group_id: GroupIdText(group), epoch_id })
+            .collect();
+        Ok(Answer::Ok(GroupsOfClient { groups, next_cursor }))
+    }
+}
+
+fn client_id(bytes: &[u8]) -> Result<ClientId, Problem> {
+    uuid::Uuid::from_slice(bytes).map(ClientId::new).map_err(|_| cursor::refusal())
+}
+
+fn client(row: ClientRow) -> Client {
+    Client {
+        client_id: row.client_id,
+        client_handle: HandleText(row.handle),
+        domain: row.domain,
+        tags: row.tags.into_iter().collect(),
+    }
+}
+
+fn identity(row: ClientRow) -> Identity {
+    Identity {
+        client_id: row.client_id,
+        client_handle: HandleText(row.handle),
+        tags: row.tags.into_iter().collect(),
+    }
+}

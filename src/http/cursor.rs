@@ -1,0 +1,89 @@
+//! Cursors of lists: opaque, and refused unless this gateway gave them for this very list (*Conventions*).
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+
+use super::problem::Problem;
+
+/// How much of the authentication code a cursor carries, in bytes.
+const CODE_BYTES: usize = 16;
+
+/// Gives cursors and takes them back.
+pub(crate) struct Cursors {
+    key: Hmac<Sha256>,
+}
+
+impl Cursors {
+    /// Cursors under a key. The same key, kept over a restart, takes the cursors given before it.
+    pub(crate) fn new(key: &[u8]) -> Result<Self, hmac::digest::InvalidLength> {
+        Hmac::new_from_slice(key).map(|key| Self { key })
+    }
+
+    /// The cursor that goes on after `last` in the list that `list` names: its kind and everything that selects it.
+    pub(crate) fn give(&self, list: &[&[u8]], last: &[u8]) -> String {
+        let code = self.code(list, last).finalize().into_bytes();
+        let code = code.get(..CODE_BYTES).unwrap_or_default();
+        URL_SAFE_NO_PAD.encode([code, last].concat())
+    }
+
+    /// What [`Cursors::give`] was given as `last`.
+    pub(crate) fn take(&self, list: &[&[u8]], cursor: &str) -> Result<Vec<u8>, Problem> {
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
+        bytes
+            .as_deref()
+            .and_then(|bytes| bytes.split_at_checked(CODE_BYTES))
+            .filter(|(code, last)| self.code(list, last).verify_truncated_left(code).is_ok())
+            .map(|(_, last)| last.to_vec())
+            .ok_or_else(refusal)
+    }
+
+    fn code(&self, list: &[&[u8]], last: &[u8]) -> Hmac<Sha256> {
+        let mut code = self.key.clone();
+        let length = |length: usize| u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes();
+        // With the lengths before them no part can run into the next.
+        code.update(&length(list.len()));
+        for part in list {
+            code.update(&length(part.len()));
+            code.update(part);
+        }
+        code.update(last);
+        code
+    }
+}
+
+/// 400 for a cursor that this gateway did not give.
+pub(crate) fn refusal() -> Problem {
+    Problem::malformed(
+        "`cursor`: this gateway did not give this cursor for this list; take it from `nextCursor` as it is",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_cursor_is_taken_back_for_its_own_list_only(
+            parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..4), 1..4),
+            others in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..4), 1..4),
+            last in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let cursors = Cursors::new(b"key").unwrap();
+            let list: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            let other: Vec<&[u8]> = others.iter().map(Vec::as_slice).collect();
+            let cursor = cursors.give(&list, &last);
+            prop_assert_eq!(cursors.take(&list, &cursor).unwrap(), last);
+            prop_assert_eq!(cursors.take(&other, &cursor).is_ok(), list == other);
+            prop_assert!(Cursors::new(b"yek").unwrap().take(&list, &cursor).is_err());
+        }
+
+        #[test]
+        fn no_other_text_is_a_cursor(text in ".{0,60}") {
+            prop_assert!(Cursors::new(b"key").unwrap().take(&[b"list"], &text).is_err());
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! *Managing Groups without Metadata Protection*: creation and evolution.
+
+use actors::{CommitUpload, EpochEntry, GroupView, NewGroup, Outcome};
+
+use super::{
+    problem::Problem,
+    route::{Answer, Call, Handle},
+};
+use crate::api::{
+    groups::{
+        AcceptedCommitBody, AcceptedProposalBody, ControlMessagesBody, CreateGroup, CreatedGroupBody,
+        EpochMessages, GetGroup, Group, ListControlMessages, ListProposals, Member, Proposals, UploadCommit,
+        UploadProposal,
+    },
+    text::{Base64, GroupIdText, HandleText},
+};
+
+impl Handle for CreateGroup {
+    async fn handle(call: Call<Self>) -> Result<Answer<CreatedGroupBody>, Problem> {
+        let group = NewGroup {
+            group_info: call.body.group_info.0,
+            ratchet_tree: call.body.ratchet_tree.map(|tree| tree.0),
+        };
+        let created = call.edge.gateway.create_group(call.path.app, group).await?;
+        let body = CreatedGroupBody { group_id: GroupIdText(created.group), epoch_id: actors::Epoch(0) };
+        Ok(answer(created.outcome, body))
+    }
+}
+
+impl Handle for GetGroup {
+    async fn handle(call: Call<Self>) -> Result<Answer<Group>, Problem> {
+        let view = call.edge.gateway.group(call.path.app, &call.path.group).await?;
+        Ok(Answer::Ok(group(&view)))
+    }
+}
+
+impl Handle for UploadProposal {
+    async fn handle(call: Call<Self>) -> Result<Answer<AcceptedProposalBody>, Problem> {
+        let Base64(packet) = call.body.packet;
+        let accepted = call.edge.gateway.upload_proposal(call.path.app, &call.path.group, packet).await?;
+        let body =
+            AcceptedProposalBody { proposal_ref: Base64(accepted.reference), epoch_id: accepted.epoch };
+        Ok(answer(accepted.outcome, body))
+    }
+}
+
+impl Handle for ListProposals {
+    async fn handle(call: Call<Self>) -> Result<Answer<Proposals>, Problem> {
+        let view = call.edge.gateway.group(call.path.app, &call.path.group).await?;
+        let messages = view.proposals.iter().map(|packet| Base64(packet.to_vec())).collect();
+        Ok(Answer::Ok(Proposals { messages, epoch_id: view.epoch }))
+    }
+}
+
+impl Handle for UploadCommit {
+    async fn handle(call: Call<Self>) -> Result<Answer<AcceptedCommitBody>, Problem> {
+        let upload = CommitUpload {
+            commit: call.body.commit_packet.0,
+            group_info: call.body.group_info.map(|packet| packet.0),
+            welcome: call.body.welcome_packet.map(|packet| packet.0),
+        };
+        let accepted = call.edge.gateway.upload_commit(call.path.app, &call.path.group, upload).await?;
+        let body = AcceptedCommitBody { epoch_id: accepted.epoch, timestamp: accepted.timestamp };
+        Ok(answer(accepted.outcome, body))
+    }
+}
+
+impl Handle for ListControlMessages {
+    async fn handle(call: Call<Self>) -> Result<Answer<ControlMessagesBody>, Problem> {
+        let (start, end) = (call.query.start_epoch_id, call.query.end_epoch_id);
+        if end.is_some_and(|end| end < start) {
+            return Err(Problem::malformed("`endEpochId`: must not be before `startEpochId`"));
+        }
+        let limit = call.query.limit.get();
+        let found =
+            call.edge.gateway.control_messages(call.path.app, &call.path.group, start, end, limit).await?;
+        let epochs: Vec<EpochMessages> = found.epochs.into_iter().map(epoch_messages).collect();
+        let messages = epochs
+            .iter()
+            .flat_map(|epoch| epoch.proposals.iter().chain(std::iter::once(&epoch.commit)).cloned())
+            .collect();
+        Ok(Answer::Ok(ControlMessagesBody {
+            messages,
+            epochs,
+            current_epoch_id: found.current,
+            next_epoch_id: found.next,
+        }))
+    }
+}
+
+/// The first answer is a creation; the same answer to a repetition is not.
+fn answer<T>(outcome: Outcome, body: T) -> Answer<T> {
+    match outcome {
+        Outcome::New => Answer::Created(body),
+        Outcome::Repeated => Answer::Ok(body),
+    }
+}
+
+fn group(view: &GroupView) -> Group {
+    let members = view.members.iter().map(|member| Member {
+        leaf_index: member.leaf_index,
+        client_handle: HandleText(member.handle.clone()),
+        domain: member.domain.clone(),
+    });
+    Group {
+        group_id: GroupIdText(view.group.clone()),
+        epoch_id: view.epoch,
+        hub_domain: view.hub.clone(),
+        protocol_version: view.protocol_version,
+        cipher_suite: view.cipher_suite,
+        members: members.collect(),
+    }
+}
+
+fn epoch_messages(entry: EpochEntry) -> EpochMessages {
+    EpochMessages {
+        epoch_id: entry.epoch,
+        timestamp: entry.timestamp,
+        proposals: entry.proposals.into_iter().map(Base64).collect(),
+        commit: Base64(entry.commit),
+    }
+}

@@ -1,0 +1,89 @@
+//! *Joining*.
+
+use actors::{DeliveryId, JoinInfo};
+
+use super::{
+    cursor,
+    problem::Problem,
+    route::{Answer, Call, Handle},
+};
+use crate::api::{
+    Nothing,
+    joining::{
+        AcknowledgeWelcome, GetGroupInfo, GroupInfo, GroupInfos, JoinInfoBody, JoinInfoId, JoinInfos,
+        ListWelcomes,
+    },
+    text::{Base64, GroupIdText},
+};
+
+/// Welcomes and trees are large: an answer ends early once it holds this many bytes of them.
+const WELCOME_BYTES_MAX: usize = 32 << 20;
+/// Welcomes are read this many at once, so that not much is read in vain.
+const WELCOMES_AT_ONCE: usize = 8;
+
+impl Handle for ListWelcomes {
+    async fn handle(call: Call<Self>) -> Result<Answer<JoinInfos>, Problem> {
+        let (edge, app, handle, query) = (call.edge, call.path.app, call.path.handle, call.query);
+        let list = [b"welcomes".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes()];
+        let mut after = match &query.cursor {
+            None => query.after.map(|JoinInfoId(id)| id),
+            Some(cursor) => Some(delivery_id(&edge.cursors.take(&list, cursor)?)?),
+        };
+        let mut found: Vec<JoinInfo> = Vec::new();
+        let mut bytes = 0_usize;
+        let has_more = 'pages: loop {
+            // One more than the limit tells whether there is more.
+            let room = query.limit.get().saturating_add(1).saturating_sub(found.len()).min(WELCOMES_AT_ONCE);
+            let page = edge.gateway.welcomes(app, &handle, after, query.ratchet_tree, room).await?;
+            let is_last_page = page.len() < room;
+            for join_info in page {
+                let size = join_info.welcome.len() + join_info.ratchet_tree.as_ref().map_or(0, Vec::len);
+                let is_over = !found.is_empty() && bytes + size > WELCOME_BYTES_MAX;
+                if is_over || found.len() >= query.limit.get() {
+                    break 'pages true;
+                }
+                bytes += size;
+                after = Some(join_info.id);
+                found.push(join_info);
+            }
+            if is_last_page {
+                break false;
+            }
+        };
+        let last = found.last().filter(|_| has_more);
+        let next_cursor = last.map(|join_info| edge.cursors.give(&list, &join_info.id.0.to_be_bytes()));
+        Ok(Answer::Ok(JoinInfos { join_infos: found.into_iter().map(body).collect(), next_cursor }))
+    }
+}
+
+impl Handle for AcknowledgeWelcome {
+    async fn handle(call: Call<Self>) -> Result<Answer<Nothing>, Problem> {
+        call.edge.gateway.acknowledge_welcome(call.path.app, &call.path.handle, call.path.id).await?;
+        Ok(Answer::NoContent)
+    }
+}
+
+impl Handle for GetGroupInfo {
+    async fn handle(call: Call<Self>) -> Result<Answer<GroupInfos>, Problem> {
+        let view = call.edge.gateway.group(call.path.app, &call.path.group).await?;
+        let group_infos = view.group_info.iter().map(|packet| GroupInfo {
+            group_info: Base64(packet.to_vec()),
+            ratchet_tree: Base64(view.ratchet_tree().to_vec()),
+        });
+        Ok(Answer::Ok(GroupInfos { group_infos: group_infos.collect() }))
+    }
+}
+
+fn delivery_id(bytes: &[u8]) -> Result<DeliveryId, Problem> {
+    bytes.try_into().map(|bytes| DeliveryId(u64::from_be_bytes(bytes))).map_err(|_| cursor::refusal())
+}
+
+fn body(join_info: JoinInfo) -> JoinInfoBody {
+    JoinInfoBody {
+        id: JoinInfoId(join_info.id),
+        group_id: GroupIdText(join_info.group),
+        epoch_id: join_info.epoch,
+        welcome: Base64(join_info.welcome),
+        ratchet_tree: join_info.ratchet_tree.map(Base64),
+    }
+}

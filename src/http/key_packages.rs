@@ -1,0 +1,96 @@
+//! *Managing Key Packages*.
+
+use actors::{Caller, KeyPackageRequest, KeyPackageUpload, KeyQueueStatus, NewKeyQueue, Receiver};
+
+use super::{
+    problem::Problem,
+    route::{Answer, Call, Handle},
+};
+use crate::api::{
+    Nothing,
+    key_packages::{
+        CreateKeyQueue, CreatedKeyQueue, DeleteKeyQueue, KeyQueue, KeyQueues, ListKeyQueues, PoolSize,
+        RetrieveKeyPackage, RetrievedKeyPackage, UploadKeyPackages,
+    },
+    problem::ProblemKind,
+    text::Base64,
+};
+
+impl Handle for CreateKeyQueue {
+    async fn handle(call: Call<Self>) -> Result<Answer<CreatedKeyQueue>, Problem> {
+        let queue = NewKeyQueue {
+            protocol_version: call.body.protocol_version,
+            cipher_suite: call.body.cipher_suite,
+            app_label: call.body.app_label,
+        };
+        let key_queue_id = call.edge.gateway.create_key_queue(call.path.app, call.path.client, queue).await?;
+        Ok(Answer::Created(CreatedKeyQueue { key_queue_id }))
+    }
+}
+
+impl Handle for ListKeyQueues {
+    async fn handle(call: Call<Self>) -> Result<Answer<KeyQueues>, Problem> {
+        let queues = call.edge.gateway.key_queues(call.path.app, call.path.client).await?;
+        Ok(Answer::Ok(KeyQueues { queues: queues.into_iter().map(key_queue).collect() }))
+    }
+}
+
+impl Handle for UploadKeyPackages {
+    async fn handle(call: Call<Self>) -> Result<Answer<PoolSize>, Problem> {
+        let (edge, path, body) = (call.edge, call.path, call.body);
+        let max = edge.gateway.limits().key_packages_per_request_max;
+        if body.key_packages.len() > max {
+            let detail =
+                format!("`keyPackages` holds at most {max} key packages; send the others in another request");
+            return Err(Problem::new(ProblemKind::TooLarge, detail));
+        }
+        let upload = KeyPackageUpload {
+            key_packages: body.key_packages.into_iter().map(|Base64(packet)| packet).collect(),
+            is_reset: body.is_reset,
+            app_label: body.app_label,
+            final_key: body.final_key.map(|Base64(packet)| packet),
+        };
+        let counts = edge.gateway.upload_key_packages(path.app, path.client, path.queue, upload).await?;
+        Ok(Answer::Ok(PoolSize {
+            key_packages_in_pool: counts.in_pool,
+            key_packages_available: counts.available,
+        }))
+    }
+}
+
+impl Handle for DeleteKeyQueue {
+    async fn handle(call: Call<Self>) -> Result<Answer<Nothing>, Problem> {
+        call.edge.gateway.delete_key_queue(call.path.app, call.path.client, call.path.queue).await?;
+        Ok(Answer::NoContent)
+    }
+}
+
+impl Handle for RetrieveKeyPackage {
+    async fn handle(call: Call<Self>) -> Result<Answer<RetrievedKeyPackage>, Problem> {
+        let query = call.query;
+        let request = KeyPackageRequest {
+            protocol_version: query.protocol_version,
+            cipher_suite: query.cipher_suite,
+            app_label: query.app_label,
+            domain: query.domain,
+            receiver: Receiver { caller: Caller::Application, id: query.receiver_client_id },
+        };
+        let assigned = call.edge.gateway.assign_key_package(call.path.app, call.path.client, request).await?;
+        Ok(Answer::Ok(RetrievedKeyPackage {
+            key_package: Base64(assigned.key_package),
+            is_final_key: assigned.is_final_key,
+        }))
+    }
+}
+
+fn key_queue(queue: KeyQueueStatus) -> KeyQueue {
+    KeyQueue {
+        key_queue_id: queue.id,
+        protocol_version: queue.protocol_version,
+        cipher_suite: queue.cipher_suite,
+        app_label: queue.app_label,
+        key_packages_in_pool: queue.in_pool,
+        key_packages_available: queue.available,
+        has_final_key: queue.has_final_key,
+    }
+}

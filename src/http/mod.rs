@@ -1,0 +1,26 @@
+//! HTTP on the internal listener: decode, ask the gateway, encode. It knows no MLS rule.
+//!
+//! | file | |
+//! |---|---|
+//! | `route.rs` | the one table of routes |
+//! | `edge.rs` | how every request goes: route, caller, permission, body, answer |
+//! | `auth.rs`, `body.rs`, `json.rs`, `query.rs`, `cursor.rs` | one step of it each |
+//! | `problem.rs` | every error as a problem document |
+//! | `applications.rs`, `clients.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
+//! | `openapi.rs`, `pages.rs` | what describes the API, and the probes |
+
+mod applications;
+pub(crate) mod auth;
+mod body;
+mod clients;
+pub(crate) mod cursor;
+pub(crate) mod edge;
+mod groups;
+mod joining;
+mod json;
+mod key_packages;
+mod openapi;
+mod pages;
+mod problem;
+mod query;
+mod route;

@@ -1,0 +1,257 @@
+//! Pages for people and probes: health, the OpenAPI document and its reader, and what each problem means.
+
+use std::{
+    fmt::Write as _,
+    future::ready,
+    sync::{Arc, LazyLock},
+};
+
+use actix_web::{HttpResponse, http::header, web::Bytes};
+use serde_json::json;
+use utoipa_swagger_ui::Config;
+
+use super::{
+    openapi::{self, Description},
+    problem::Problem,
+    route::{Arrived, Route, Running},
+};
+use crate::api::{
+    Access, Method, percent,
+    problem::{ProblemKind, ProblemType},
+};
+
+const HTML: &str = "text/html; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// `GET /healthz`: the process is up.
+pub(super) const HEALTHZ: Route = Route {
+    is_probe: true,
+    ..page(
+        "/healthz",
+        |arrived| shown(arrived, |_| Ok(HttpResponse::Ok().json(json!({ "status": "up" })))),
+        Description::Page { name: "healthz", summary: "The process is up", media_type: JSON, problems: &[] },
+    )
+};
+
+/// `GET /readyz`: requests are answered.
+pub(super) const READYZ: Route = Route {
+    is_probe: true,
+    ..page(
+        "/readyz",
+        |arrived| shown(arrived, readyz),
+        Description::Page {
+            name: "readyz",
+            summary: "Requests are answered",
+            media_type: JSON,
+            problems: &[ProblemKind::ShuttingDown, ProblemKind::StorageUnavailable],
+        },
+    )
+};
+
+/// `GET /openapi.json`.
+pub(super) const OPENAPI: Route = page(
+    "/openapi.json",
+    |arrived| shown(arrived, |_| openapi_json()),
+    Description::Page { name: "openapi", summary: "This document", media_type: JSON, problems: &[] },
+);
+
+/// `GET /docs`: a reader of the OpenAPI document that needs nothing from elsewhere.
+pub(super) const DOCS: Route = page(
+    "/docs",
+    |arrived| shown(arrived, |_| docs_file("")),
+    Description::Page {
+        name: "docs",
+        summary: "This document, for reading and trying out",
+        media_type: "text/html",
+        problems: &[],
+    },
+);
+
+/// `GET /docs/{file}`.
+pub(super) const DOCS_FILE: Route = page(
+    "/docs/{file}",
+    |arrived| shown(arrived, |arrived| docs_file(arrived.members.first().map_or("", String::as_str))),
+    Description::Page {
+        name: "docsFile",
+        summary: "A file of the page /docs",
+        media_type: "*/*",
+        problems: &[ProblemKind::UnknownRoute],
+    },
+);
+
+/// `GET /problems`: all problems.
+pub(super) const PROBLEMS: Route = page(
+    "/problems",
+    |arrived| shown(arrived, |arrived| Ok(explain("Problems", ProblemKind::ALL, arrived))),
+    Description::Page {
+        name: "problems",
+        summary: "The types of problems",
+        media_type: "text/html",
+        problems: &[],
+    },
+);
+
+/// `GET /problems/{slug}`: what a problem's `type` points at.
+pub(super) const PROBLEM: Route = page(
+    "/problems/{slug}",
+    |arrived| shown(arrived, problem),
+    Description::Page {
+        name: "problem",
+        summary: "What a type of problem means and what to do about it",
+        media_type: "text/html",
+        problems: &[ProblemKind::UnknownRoute],
+    },
+);
+
+/// A route that shows something to anyone.
+const fn page(template: &'static str, run: fn(Arrived) -> Running, description: Description) -> Route {
+    Route {
+        method: Method::Get,
+        template,
+        access: Access::Public,
+        has_body: false,
+        is_probe: false,
+        run,
+        description,
+    }
+}
+
+fn shown(arrived: Arrived, show: fn(&Arrived) -> Result<HttpResponse, Problem>) -> Running {
+    Box::pin(ready(show(&arrived)))
+}
+
+fn readyz(arrived: &Arrived) -> Result<HttpResponse, Problem> {
+    if arrived.edge.is_ready() {
+        return Ok(HttpResponse::Ok().json(json!({ "status": "ready" })));
+    }
+    if arrived.edge.gateway.store().is_failed() {
+        return Err(Problem::new(
+            ProblemKind::StorageUnavailable,
+            "the gateway cannot write to its disk and stops",
+        ));
+    }
+    Err(Problem::shutting_down())
+}
+
+fn openapi_json() -> Result<HttpResponse, Problem> {
+    static DOCUMENT: LazyLock<Option<Bytes>> =
+        LazyLock::new(|| serde_json::to_vec(&openapi::document()).map(Bytes::from).ok());
+    let document = DOCUMENT.clone().ok_or_else(Problem::internal)?;
+    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, JSON)).body(document))
+}
+
+/// A file of the vendored Swagger UI, told where our document is.
+fn docs_file(file: &str) -> Result<HttpResponse, Problem> {
+    static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
+        // Its validator would fetch from elsewhere.
+        Arc::new(Config::from("/openapi.json").use_base_layout().deep_linking(true).validator_url("none"))
+    });
+    let found = utoipa_swagger_ui::serve(file, Arc::clone(&CONFIG)).map_err(|error| {
+        tracing::error!(%error, "a file of /docs cannot be served");
+        Problem::internal()
+    })?;
+    let found = found
+        .ok_or_else(|| Problem::new(ProblemKind::UnknownRoute, "there is no such file; the page is /docs"))?;
+    let mut bytes = found.bytes.into_owned();
+    if file.is_empty()
+        && let Ok(html) = std::str::from_utf8(&bytes)
+    {
+        // The page names its files without their directory, and /docs has no slash at its end.
+        let html = html.replacen("<head>", "<head>\n    <base href=\"/docs/\">", 1);
+        bytes =
+            html.replacen("<title>Swagger UI</title>", "<title>MIMI gateway: API</title>", 1).into_bytes();
+    }
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, found.content_type))
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .insert_header((
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'",
+        ))
+        .body(bytes))
+}
+
+fn problem(arrived: &Arrived) -> Result<HttpResponse, Problem> {
+    let slug = arrived.members.first().and_then(|segment| String::from_utf8(percent::decode(segment)?).ok());
+    let kind = slug.as_deref().and_then(ProblemKind::of_slug).ok_or_else(|| {
+        Problem::new(ProblemKind::UnknownRoute, "there is no problem of this name; /problems lists them")
+    })?;
+    Ok(explain(kind.about().title, &[kind], arrived))
+}
+
+/// A page about problems, in HTML, or as plain text for whoever asks for that and not for HTML.
+fn explain(title: &str, kinds: &[ProblemKind], arrived: &Arrived) -> HttpResponse {
+    let is_plain = arrived.accept.contains("text/plain") && !arrived.accept.contains("text/html");
+    let abouts = kinds.iter().map(|kind| kind.about());
+    let (media_type, page) = if is_plain {
+        (TEXT, abouts.map(as_text).collect::<Vec<_>>().join("\n"))
+    } else {
+        (HTML, as_page(title, &abouts.map(as_html).collect::<String>()))
+    };
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, media_type))
+        .insert_header((header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"))
+        .body(page)
+}
+
+fn as_text(about: &ProblemType) -> String {
+    let mut text =
+        format!("{} ({} {})\n{}\n{}\n", about.title, about.status, about.slug, about.meaning, about.remedy);
+    for (name, meaning) in about.members {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {name}: {meaning}");
+    }
+    text
+}
+
+fn as_html(about: &ProblemType) -> String {
+    let members = about.members.iter().fold(String::new(), |mut html, (name, meaning)| {
+        let _ = write!(html, "<dt><code>{name}</code></dt><dd>{}</dd>", escaped(meaning));
+        html
+    });
+    format!(
+        "<section id=\"{slug}\"><h1>{title}</h1><p><code>{status} {slug}</code></p><p>{meaning}</p>\
+         <h2>What to do</h2><p>{remedy}</p><dl>{members}</dl></section>",
+        slug = about.slug,
+        title = about.title,
+        status = about.status,
+        meaning = escaped(about.meaning),
+        remedy = escaped(about.remedy),
+    )
+}
+
+fn as_page(title: &str, sections: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
+         <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:2rem auto;padding:0 1rem;\
+         color-scheme:light dark}}h1{{font-size:1.4rem;margin:2rem 0 0}}h2{{font-size:1rem}}p{{margin:.4rem 0}}\
+         </style></head><body>{sections}</body></html>"
+    )
+}
+
+/// Our own words as HTML; what stands in backticks as code.
+fn escaped(text: &str) -> String {
+    let html = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let parts = html.split('`').enumerate();
+    parts
+        .map(|(place, part)| if place % 2 == 1 { format!("<code>{part}</code>") } else { part.to_owned() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn explanations_are_escaped() {
+        assert_eq!(escaped("send `Bearer <token>` & go"), "send <code>Bearer &lt;token&gt;</code> &amp; go");
+        for kind in ProblemKind::ALL {
+            let about = kind.about();
+            for text in [about.meaning, about.remedy] {
+                assert_eq!(text.matches('`').count() % 2, 0, "{}", about.slug);
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Every error of the gateway becomes a problem document here, and nowhere else.
+
+use actix_web::{HttpResponse, http::StatusCode, http::header};
+use actors::{ClientError, DomainError, GroupError, KeyQueueError, StorageError};
+use serde_json::{Map, Value};
+
+use crate::api::{
+    key_packages::RefusedKeyPackage,
+    paths::PathError,
+    problem::{PROBLEM_JSON, ProblemDocument, ProblemKind},
+};
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    kind: ProblemKind,
+    detail: String,
+    members: Map<String, Value>,
+    headers: Vec<(header::HeaderName, String)>,
+}
+
+impl Problem {
+    /// A problem; `detail` says what was wrong with this request and what to do.
+    pub(crate) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), members: Map::new(), headers: Vec::new() }
+    }
+
+    /// 400 about a member of the request.
+    pub(crate) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(ProblemKind::MalformedRequest, detail)
+    }
+
+    /// 401.
+    pub(crate) fn not_authenticated(detail: &str) -> Self {
+        Self::new(ProblemKind::NotAuthenticated, detail).header(header::WWW_AUTHENTICATE, "Bearer")
+    }
+
+    /// 429.
+    pub(crate) fn too_many_requests(detail: impl Into<String>) -> Self {
+        Self::new(ProblemKind::TooManyRequests, detail).header(header::RETRY_AFTER, RETRY_AFTER_S)
+    }
+
+    /// 503, of a gateway that stops.
+    pub(crate) fn shutting_down() -> Self {
+        Self::new(ProblemKind::ShuttingDown, "the gateway is stopping; try again when it is back")
+            .header(header::RETRY_AFTER, RETRY_AFTER_S)
+    }
+
+    /// 500. What happened is in the log, not in the answer.
+    pub(crate) fn internal() -> Self {
+        Self::new(ProblemKind::Internal, "the gateway failed; try again")
+    }
+
+    pub(crate) fn header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn kind(&self) -> ProblemKind {
+        self.kind
+    }
+
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The answer to the request for `instance`, a path.
+    pub(crate) fn into_response(self, instance: &str) -> HttpResponse {
+        let about = self.kind.about();
+        let status = StatusCode::from_u16(about.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = HttpResponse::build(status);
+        for (name, value) in self.headers {
+            response.insert_header((name, value));
+        }
+        response.insert_header((header::CONTENT_TYPE, PROBLEM_JSON)).json(ProblemDocument {
+            r#type: self.kind.type_uri(),
+            title: about.title.to_owned(),
+            status: about.status,
+            detail: self.detail,
+            instance: Some(instance.to_owned()),
+            members: self.members,
+        })
+    }
+}
+
+/// When to try again what was refused because there was too much of it.
+const RETRY_AFTER_S: &str = "1";
+
+impl From<PathError> for Problem {
+    fn from(error: PathError) -> Self {
+        Self::new(error.kind, error.detail)
+    }
+}
+
+impl From<DomainError> for Problem {
+    fn from(error: DomainError) -> Self {
+        Self::malformed(format!("domain: {error}"))
+    }
+}
+
+impl From<StorageError> for Problem {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Unavailable => Self::new(
+                ProblemKind::StorageUnavailable,
+                "the gateway cannot write to its disk and stops; try again when it is back",
+            ),
+            StorageError::Unreadable => Self::internal(),
+        }
+    }
+}
+
+impl From<ClientError> for Problem {
+    fn from(error: ClientError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ClientError::UnknownClient => Self::new(ProblemKind::UnknownClient, detail),
+            ClientError::HandleTaken { client } => {
+                Self::new(ProblemKind::ClientHandleTaken, detail).member("clientId", client.to_string())
+            }
+            ClientError::Invalid(_) => Self::malformed(detail),
+            ClientError::Domain(error) => error.into(),
+            ClientError::TooLarge { .. } => Self::new(ProblemKind::TooLarge, detail),
+            ClientError::Busy => Self::too_many_requests(detail),
+            ClientError::Stopping => Self::shutting_down(),
+            ClientError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<KeyQueueError> for Problem {
+    fn from(error: KeyQueueError) -> Self {
+        let detail = error.to_string();
+        match error {
+            KeyQueueError::UnknownClient => Self::new(ProblemKind::UnknownClient, detail),
+            KeyQueueError::UnknownKeyQueue => Self::new(ProblemKind::UnknownKeyQueue, detail),
+            KeyQueueError::QueueExists { queue } => {
+                Self::new(ProblemKind::KeyQueueExists, detail).member("keyQueueId", queue.to_string())
+            }
+            KeyQueueError::Unusable(_) => Self::malformed(detail),
+            KeyQueueError::TooManyQueues { .. } | KeyQueueError::TooManyKeyPackages { .. } => {
+                Self::new(ProblemKind::LimitReached, detail)
+            }
+            KeyQueueError::InvalidKeyPackages(refused) => {
+                let errors: Vec<RefusedKeyPackage> = refused
+                    .into_iter()
+                    .map(|refused| RefusedKeyPackage { index: refused.index, detail: refused.detail })
+                    .collect();
+                Self::new(ProblemKind::InvalidKeyPackage, detail)
+                    .member("errors", serde_json::to_value(errors).unwrap_or_default())
+            }
+            KeyQueueError::NoKeyPackage => Self::new(ProblemKind::NoKeyPackage, detail),
+            KeyQueueError::Busy => Self::too_many_requests(detail),
+            KeyQueueError::Stopping => Self::shutting_down(),
+            KeyQueueError::Storage(error) => error.into(),
+        }
+    }
+}
+
+impl From<GroupError> for Problem {
+    fn from(error: GroupError) -> Self {
+        let detail = error.to_string();
+        match error {
+            GroupError::UnknownGroup => Self::new(ProblemKind::UnknownGroup, detail),
+            GroupError::GroupExists => Self::new(ProblemKind::GroupExists, detail),
+            GroupError::MalformedMessage(_) => Self::new(ProblemKind::MalformedMlsMessage, detail),
+            GroupError::TooLarge { .. } => Self::new(ProblemKind::TooLarge, detail),
+            GroupError::InvalidGroupInfo(_) => Self::new(ProblemKind::InvalidGroupInfo, detail),
+            GroupError::StaleEpoch { current, .. } => {
+                Self::new(ProblemKind::StaleEpoch, detail).member("currentEpochId", current.0)
+            }
+            GroupError::FutureEpoch { current, .. } => {
+                Self::new(ProblemKind::FutureEpoch, detail).member("currentEpochId", current.0)
+            }
+            GroupError::InvalidProposal { rule, .. } => {
+                Self::new(ProblemKind::InvalidProposal, detail).member("rule", rule.to_string())
+            }
+            GroupError::InvalidCommit { rule, .. } => {
+                Self::new(ProblemKind::InvalidCommit, detail).member("rule", rule.to_string())
+            }
+            GroupError::TooManyProposals { .. } => Self::new(ProblemKind::TooManyProposals, detail),
+            GroupError::GroupInfoMismatch(_) => Self::new(ProblemKind::GroupInfoMismatch, detail),
+            GroupError::WelcomeMissing { .. } => Self::new(ProblemKind::WelcomeMissing, detail),
+            GroupError::WelcomeMismatch(_) => Self::new(ProblemKind::WelcomeMismatch, detail),
+            GroupError::KeyPackageReused { .. } => Self::new(ProblemKind::KeyPackageReused, detail),
+            GroupError::EpochsPruned { floor } => {
+                Self::new(ProblemKind::EpochsPruned, detail).member("floorEpochId", floor.0)
+            }
+            GroupError::Busy => Self::too_many_requests(detail),
+            GroupError::Stopping => Self::shutting_down(),
+            GroupError::Storage(error) => error.into(),
+        }
+    }
+}

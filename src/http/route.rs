@@ -1,0 +1,239 @@
+//! The one table of routes: what is found, what is not, with which method, and what the OpenAPI document lists.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use actix_web::{
+    HttpResponse,
+    http::{StatusCode, header},
+};
+use serde::Serialize;
+
+use super::{
+    body::ReceivedBody,
+    edge::Edge,
+    json,
+    openapi::{self, Description},
+    pages,
+    problem::Problem,
+    query,
+};
+use crate::api::{
+    self, Access, Body as _, Endpoint, Method,
+    paths::{PathMembers as _, is_member},
+    percent,
+    problem::ProblemKind,
+};
+
+/// Every route of the internal listener.
+pub(super) static ROUTES: &[Route] = &[
+    Route::of::<api::applications::ListApplications>(),
+    Route::of::<api::clients::RegisterClient>(),
+    Route::of::<api::clients::FindClients>(),
+    Route::of::<api::clients::GetClient>(),
+    Route::of::<api::clients::ChangeClient>(),
+    Route::of::<api::clients::DeleteClient>(),
+    Route::of::<api::clients::ListGroupsOfClient>(),
+    Route::of::<api::key_packages::CreateKeyQueue>(),
+    Route::of::<api::key_packages::ListKeyQueues>(),
+    Route::of::<api::key_packages::UploadKeyPackages>(),
+    Route::of::<api::key_packages::DeleteKeyQueue>(),
+    Route::of::<api::key_packages::RetrieveKeyPackage>(),
+    Route::of::<api::groups::CreateGroup>(),
+    Route::of::<api::groups::GetGroup>(),
+    Route::of::<api::groups::UploadProposal>(),
+    Route::of::<api::groups::ListProposals>(),
+    Route::of::<api::groups::UploadCommit>(),
+    Route::of::<api::groups::ListControlMessages>(),
+    Route::of::<api::joining::GetGroupInfo>(),
+    Route::of::<api::joining::ListWelcomes>(),
+    Route::of::<api::joining::AcknowledgeWelcome>(),
+    pages::HEALTHZ,
+    pages::READYZ,
+    pages::OPENAPI,
+    pages::DOCS,
+    pages::DOCS_FILE,
+    pages::PROBLEMS,
+    pages::PROBLEM,
+];
+
+/// One path and method.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) template: &'static str,
+    pub(super) access: Access,
+    /// Whether a body is received.
+    pub(super) has_body: bool,
+    /// Whether it is answered also when there are too many requests, and while the gateway stops.
+    pub(super) is_probe: bool,
+    pub(super) run: fn(Arrived) -> Running,
+    pub(super) description: Description,
+}
+
+/// An answer in the making.
+pub(super) type Running = Pin<Box<dyn Future<Output = Result<HttpResponse, Problem>>>>;
+
+/// A request that has found its route, may be made, and has arrived whole.
+pub(super) struct Arrived {
+    pub(super) edge: Arc<Edge>,
+    /// The raw segments in the places of the template's members.
+    pub(super) members: Vec<String>,
+    /// The raw query string.
+    pub(super) query: String,
+    /// Empty when the route takes none.
+    pub(super) body: ReceivedBody,
+    /// The `Accept` header, empty when there is none.
+    pub(super) accept: String,
+}
+
+/// The route of a request, and the raw segments in the places of its members.
+pub(super) fn find<'a>(method: &str, path: &'a str) -> Result<(&'static Route, Vec<&'a str>), Problem> {
+    let mut allowed = Vec::new();
+    for route in ROUTES {
+        let Some(members) = members(route.template, path) else { continue };
+        if route.method.as_str() == method {
+            return Ok((route, members));
+        }
+        allowed.push(route.method.as_str());
+    }
+    if allowed.is_empty() {
+        return Err(Problem::new(
+            ProblemKind::UnknownRoute,
+            "there is nothing at this path; /docs lists what there is",
+        ));
+    }
+    let allow = allowed.join(", ");
+    Err(Problem::new(ProblemKind::MethodNotAllowed, format!("this path takes {allow}"))
+        .header(header::ALLOW, allow))
+}
+
+/// The segments of a path in the places of a template's members, when the path is of this template.
+fn members<'a>(template: &str, path: &'a str) -> Option<Vec<&'a str>> {
+    let mut members = Vec::new();
+    let mut segments = path.split('/');
+    for expected in template.split('/') {
+        let segment = segments.next()?;
+        if is_member(expected) {
+            members.push(segment);
+        } else if segment != expected && percent::decode(segment).as_deref() != Some(expected.as_bytes()) {
+            return None;
+        }
+    }
+    segments.next().is_none().then_some(members)
+}
+
+/// A request of the API, decoded.
+pub(super) struct Call<E: Endpoint> {
+    pub(super) edge: Arc<Edge>,
+    pub(super) path: E::Path,
+    pub(super) query: E::Query,
+    pub(super) body: E::Body,
+}
+
+/// An answer of the API, not yet encoded.
+pub(super) enum Answer<T> {
+    /// 200.
+    Ok(T),
+    /// 201.
+    Created(T),
+    /// 204.
+    NoContent,
+}
+
+/// How the gateway answers one request of the API.
+pub(super) trait Handle: Endpoint {
+    fn handle(call: Call<Self>) -> impl Future<Output = Result<Answer<Self::Response>, Problem>>;
+}
+
+impl Route {
+    const fn of<E: Handle>() -> Self {
+        Self {
+            method: E::METHOD,
+            template: E::PATH,
+            access: E::ACCESS,
+            has_body: E::Body::IS_SENT,
+            is_probe: false,
+            run: |arrived| Box::pin(run::<E>(arrived)),
+            description: Description::Endpoint(openapi::describe::<E>),
+        }
+    }
+}
+
+async fn run<E: Handle>(arrived: Arrived) -> Result<HttpResponse, Problem> {
+    let Arrived { edge, members, query, body, .. } = arrived;
+    let segments: Vec<&str> = members.iter().map(String::as_str).collect();
+    let path = E::Path::read(&segments)?;
+    let query = query::read(&query)?;
+    // A body that is not sent is `Nothing`, the empty object.
+    let decoded = json::read(if E::Body::IS_SENT { &body.bytes } else { b"{}" })?;
+    let answer = E::handle(Call { edge, path, query, body: decoded }).await?;
+    // The body keeps its room until now: what was decoded from it is about as large.
+    drop(body);
+    encode(answer)
+}
+
+fn encode<T: Serialize>(answer: Answer<T>) -> Result<HttpResponse, Problem> {
+    let (status, value) = match answer {
+        Answer::Ok(value) => (StatusCode::OK, value),
+        Answer::Created(value) => (StatusCode::CREATED, value),
+        Answer::NoContent => return Ok(HttpResponse::NoContent().finish()),
+    };
+    let json = serde_json::to_vec(&value).map_err(|error| {
+        tracing::error!(%error, "an answer cannot be encoded");
+        Problem::internal()
+    })?;
+    Ok(HttpResponse::build(status).insert_header((header::CONTENT_TYPE, "application/json")).body(json))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(method: &str, path: &str, expected: Result<(&str, &[&str]), ProblemKind>) {
+        let found = find(method, path).map(|(route, members)| (route.template, members));
+        match (found, expected) {
+            (Ok((template, members)), Ok(expected)) => {
+                assert_eq!((template, &members[..]), expected, "{method} {path}")
+            }
+            (Err(problem), Err(kind)) => assert_eq!(problem.kind(), kind, "{method} {path}"),
+            (found, expected) => panic!("{method} {path}: {found:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn routes_are_found_by_raw_segments() {
+        use ProblemKind::{MethodNotAllowed, UnknownRoute};
+        check("GET", "/apps", Ok(("/apps", &[])));
+        check("GET", "/%61pps", Ok(("/apps", &[])));
+        check("GET", "/apps/", Err(UnknownRoute));
+        check("GET", "//apps", Err(UnknownRoute));
+        check("GET", "", Err(UnknownRoute));
+        check("GET", "*", Err(UnknownRoute));
+        check("GET", "/apps%2F", Err(UnknownRoute));
+        check("GET", "/apps/a/clients/", Ok(("/apps/{appId}/clients/{clientId}", &["a", ""])));
+        check("GET", "/apps/a/clients/b%2Fc", Ok(("/apps/{appId}/clients/{clientId}", &["a", "b%2Fc"])));
+        check(
+            "GET",
+            "/apps/a/clients/b/groups",
+            Ok(("/apps/{appId}/clients/{clientHandle}/groups", &["a", "b"])),
+        );
+        check("GET", "/apps/a/clients/b/c/groups", Err(UnknownRoute));
+        check(
+            "GET",
+            "/apps/a/clients/../groups",
+            Ok(("/apps/{appId}/clients/{clientHandle}/groups", &["a", ".."])),
+        );
+        check("POST", "/apps", Err(MethodNotAllowed));
+        check("get", "/apps", Err(MethodNotAllowed));
+        check("HEAD", "/healthz", Err(MethodNotAllowed));
+    }
+
+    #[test]
+    fn no_path_has_two_routes_of_one_method() {
+        for (place, route) in ROUTES.iter().enumerate() {
+            let path = route.template.replace(['{', '}'], "");
+            let (found, _) = find(route.method.as_str(), &path).unwrap();
+            let first = ROUTES.iter().position(|other| std::ptr::eq(other, found));
+            assert_eq!(first, Some(place), "{} {}", route.method.as_str(), route.template);
+        }
+    }
+}

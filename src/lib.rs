@@ -1,0 +1,16 @@
+//! The edge of the gateway: HTTP, configuration, and starting and stopping. It knows no MLS rule.
+//!
+//! - [`serve::start`] runs a gateway in this process, from a [`config::Config`].
+//! - [`client::GatewayClient`] asks one.
+//! - [`api`] is the HTTP API as types; both are made from it.
+
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod config;
+mod default_application;
+mod http;
+pub mod serve;
+pub mod token;
+
+pub use default_application::DefaultApplication;

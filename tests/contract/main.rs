@@ -1,0 +1,24 @@
+//! The HTTP contract, over real sockets: each endpoint, and each problem that needs no member of a group.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect has failed"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access;
+mod bodies;
+mod clients;
+mod groups;
+mod key_packages;
+mod limits;
+mod pages;
+mod restart;
+mod routing;
+mod starting;
+mod stopping;
+mod typed_client;

@@ -1,0 +1,82 @@
+//! What needs no token: probes, the description of the API, and the explanations of problems.
+
+use mimi_gateway::api::problem::ProblemKind;
+
+use crate::support::{Reply, Request, TestGateway};
+
+async fn open(gateway: &TestGateway, path: &str) -> Reply {
+    gateway.send(Request::new("GET", path)).await
+}
+
+#[actix_web::test]
+async fn a_running_gateway_is_up_and_ready() {
+    let gateway = TestGateway::start().await;
+    assert_eq!(open(&gateway, "/healthz").await.success(200)["status"], "up");
+    assert_eq!(open(&gateway, "/readyz").await.success(200)["status"], "ready");
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn the_api_describes_itself() {
+    let gateway = TestGateway::start().await;
+    let document = open(&gateway, "/openapi.json").await.success(200);
+    assert_eq!(document["openapi"], "3.1.0");
+    let register = &document["paths"]["/apps/{appId}/clients"]["post"];
+    assert_eq!(
+        register["requestBody"]["content"]["application/json"]["schema"]["$ref"],
+        "#/components/schemas/NewClient"
+    );
+    let new_client = &document["components"]["schemas"]["NewClient"];
+    assert_eq!(new_client["required"], serde_json::json!(["clientHandle"]), "{new_client}");
+    assert_eq!(new_client["additionalProperties"], false, "{new_client}");
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn the_docs_come_from_the_binary() {
+    let gateway = TestGateway::start().await;
+    for path in ["/docs", "/docs/"] {
+        let page = open(&gateway, path).await;
+        assert_eq!(page.status, 200);
+        assert!(page.header("content-type").is_some_and(|media_type| media_type.starts_with("text/html")));
+        let html = page.text();
+        assert!(!html.contains("://"), "it fetches nothing from elsewhere: {html}");
+        // Every file that it names is here.
+        for name in html
+            .split(['"'])
+            .filter(|part| part.ends_with(".js") || part.ends_with(".css") || part.ends_with(".png"))
+        {
+            let file = open(&gateway, &format!("/docs/{}", name.trim_start_matches("./"))).await;
+            assert_eq!(file.status, 200, "{name}");
+            assert!(!file.body.is_empty(), "{name}");
+        }
+        assert!(
+            page.header("content-security-policy")
+                .is_some_and(|policy| policy.starts_with("default-src 'self'"))
+        );
+    }
+    let initializer = open(&gateway, "/docs/swagger-initializer.js").await.text();
+    assert!(initializer.contains("/openapi.json") && !initializer.contains("://"), "{initializer}");
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn every_type_of_problem_has_its_page() {
+    let gateway = TestGateway::start().await;
+    let list = open(&gateway, "/problems").await;
+    assert_eq!(list.status, 200);
+    for kind in ProblemKind::ALL {
+        let slug = kind.about().slug;
+        let page = open(&gateway, &kind.type_uri()).await;
+        assert_eq!(page.status, 200, "{slug}");
+        assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"), "{slug}");
+        assert!(page.text().contains(slug) && page.text().contains(kind.about().title), "{slug}");
+        assert!(list.text().contains(slug), "{slug}");
+
+        let plain = Request::new("GET", &kind.type_uri()).header("Accept", "text/plain");
+        let plain = gateway.send(plain).await;
+        assert_eq!(plain.header("content-type"), Some("text/plain; charset=utf-8"), "{slug}");
+        assert!(plain.text().contains(kind.about().remedy), "{slug}");
+    }
+    gateway.stop().await;
+}

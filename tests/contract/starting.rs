@@ -1,0 +1,183 @@
+//! The binary: what it prints, what it refuses, how it stops (*Starting it*).
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+};
+
+use actors::AppId;
+use mimi_gateway::{client::GatewayClient, config::Config, token::Token};
+
+/// A gateway in a process of its own, in a directory of its own.
+struct Process {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    /// What it printed up to the line that says that it listens.
+    printed: String,
+    base_url: String,
+}
+
+impl Process {
+    fn start(arguments: &[&str], directory: &std::path::Path) -> Self {
+        let mut command = binary(arguments);
+        command.current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut process = Self { child, stdout, printed: String::new(), base_url: String::new() };
+        while process.base_url.is_empty() {
+            let mut line = String::new();
+            let bytes = process.stdout.read_line(&mut line).unwrap();
+            assert_ne!(bytes, 0, "it ended before it listened: {}", process.printed);
+            process.printed.push_str(&line);
+            if let Some(listening) = line.strip_prefix("listening internal=") {
+                process.base_url = listening.trim_end().to_owned();
+            }
+        }
+        process
+    }
+
+    /// Sends a signal and waits for the end.
+    fn end(mut self, signal: &str) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().unwrap();
+        assert!(sent.success());
+        let status = self.child.wait().unwrap();
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "nothing follows on standard output");
+        status.code()
+    }
+
+    fn line(&self, name: &str) -> Option<&str> {
+        self.printed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended already unless a test has failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn binary(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"));
+    command.args(arguments).env_remove("RUST_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    binary(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[actix_web::test]
+async fn without_a_configuration_a_default_application_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(&["--listen", "127.0.0.1:0"], directory.path());
+    let app: AppId = process.line("application").unwrap().parse().unwrap();
+    let token = Token::new(process.line("token").unwrap());
+    assert!(process.printed.contains("curl"), "{}", process.printed);
+    assert!(process.base_url.starts_with("http://127.0.0.1:"), "{}", process.base_url);
+    let client = GatewayClient::new(&process.base_url, app, token.clone()).unwrap();
+    client.client(actors::ClientId::random()).await.unwrap_err().kind().expect("a problem of this gateway");
+    assert!(directory.path().join("data").is_dir());
+    assert_eq!(process.end("TERM"), Some(0));
+
+    let process = Process::start(&["serve", "--listen", "127.0.0.1:0"], directory.path());
+    assert_eq!(process.line("application").unwrap(), app.to_string());
+    assert_eq!(process.line("token"), None, "the token is printed once");
+    assert!(!process.printed.contains(token.reveal()));
+    assert_eq!(process.end("INT"), Some(0));
+}
+
+#[actix_web::test]
+async fn a_configuration_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = Token::generate().unwrap();
+    let config = format!(
+        r#"
+        data_dir = ":memory:"
+        [internal]
+        listen = "127.0.0.1:0"
+        [[applications]]
+        id = "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11"
+        public = true
+        tokens = [{{ sha256 = "{}", access = "read-write" }}]
+        "#,
+        token.hash()
+    );
+    let file = directory.path().join("gateway.toml");
+    std::fs::write(&file, config).unwrap();
+    let process = Process::start(&["serve", "--config", file.to_str().unwrap()], directory.path());
+    assert_eq!(process.printed.lines().count(), 1, "{}", process.printed);
+    let app: AppId = "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11".parse().unwrap();
+    let client = GatewayClient::new(&process.base_url, app, token).unwrap();
+    assert_eq!(client.applications().await.unwrap().0.len(), 1);
+    assert_eq!(process.end("TERM"), Some(0));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, ":memory: leaves nothing there");
+}
+
+#[test]
+fn a_bad_configuration_is_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gateway.toml");
+    for (config, member, allowed) in [
+        ("[internal]\nlisten = \"nowhere\"", "internal.listen", "127.0.0.1:8080"),
+        ("[intern]\n", "unknown field `intern`", "`internal`"),
+        ("[federation]\nlisten = \"127.0.0.1:8443\"", "federation", "does not federate"),
+        ("[limits]\npacket_bytes_max = 0", "limits.packet_bytes_max", "from 1024"),
+    ] {
+        std::fs::write(&file, config).unwrap();
+        for command in [&["serve"][..], &["config", "check"]] {
+            let output = run(&[command, &["--config", file.to_str().unwrap()]].concat());
+            assert_eq!(output.status.code(), Some(2), "{config}");
+            let message = text(&output.stderr);
+            assert!(message.contains(member) && message.contains(allowed), "{config}: {message}");
+            assert_eq!(text(&output.stdout), "");
+        }
+    }
+    let output = run(&["serve", "--config", "/nonexistent/gateway.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("/nonexistent/gateway.toml"));
+}
+
+#[test]
+fn the_whole_configuration_is_printed() {
+    let output = run(&["config", "check", "--print"]);
+    assert!(output.status.success());
+    let printed = Config::parse(text(&output.stdout)).unwrap();
+    assert_eq!(printed, Config::embedded());
+    assert!(run(&["config", "check"]).status.success());
+}
+
+#[test]
+fn a_token_is_printed_with_its_hash() {
+    let output = run(&["token"]);
+    assert!(output.status.success());
+    let lines: Vec<&str> = text(&output.stdout).lines().collect();
+    let [token, hash] = lines[..] else { panic!("{lines:?}") };
+    let token = token.strip_prefix("token: ").unwrap();
+    assert_eq!(hash.strip_prefix("sha256: ").unwrap(), Token::new(token).hash().to_string());
+    assert!(
+        token.len() >= 43 && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    );
+    assert_ne!(run(&["token"]).stdout, output.stdout);
+}
+
+#[actix_web::test]
+async fn a_busy_address_is_named_with_the_way_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let data = directory.path().join("data");
+    let output = run(&["--listen", &address, "--data-dir", data.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(message.contains(&address) && message.contains("--listen"), "{message}");
+    assert!(!data.exists(), "nothing was made, so the token of the default application is still to come");
+}

@@ -1,0 +1,273 @@
+//! A gateway in this process, and a bare HTTP/1.1 caller: what is sent is exactly what a test says.
+
+use std::{net::SocketAddr, time::Duration};
+
+use actors::AppId;
+use mimi_gateway::{
+    config::{ApplicationSettings, Config, DataDir, TokenAccess, TokenSettings},
+    serve::{self, Running},
+    token::Token,
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// How long an answer may take before a test has failed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A gateway with two applications; requests go to the first unless a test says otherwise.
+pub(crate) struct TestGateway {
+    running: Running,
+    /// The application that is asked for.
+    pub(crate) app: AppId,
+    /// Another application.
+    pub(crate) other_app: AppId,
+    /// A `read-write` token of `app`.
+    pub(crate) writer: Token,
+    /// A `read` token of `app`.
+    pub(crate) reader: Token,
+    /// A `read-write` token of `other_app`.
+    pub(crate) other_writer: Token,
+}
+
+/// What a gateway of a test is started with.
+pub(crate) struct Setup {
+    /// The whole configuration; change it before [`Setup::start`].
+    pub(crate) config: Config,
+    app: AppId,
+    other_app: AppId,
+    writer: Token,
+    reader: Token,
+    other_writer: Token,
+}
+
+impl Setup {
+    /// In memory, on a free port.
+    pub(crate) fn new() -> Self {
+        let token = || Token::generate().unwrap();
+        let (writer, reader, other_writer) = (token(), token(), token());
+        let (app, other_app) = (AppId::new(uuid::Uuid::new_v4()), AppId::new(uuid::Uuid::new_v4()));
+        let settings = |token: &Token, access| TokenSettings { sha256: token.hash(), access };
+        let mut first = ApplicationSettings::basic(
+            app,
+            vec![settings(&writer, TokenAccess::ReadWrite), settings(&reader, TokenAccess::Read)],
+        );
+        first.public = true;
+        let second =
+            ApplicationSettings::basic(other_app, vec![settings(&other_writer, TokenAccess::ReadWrite)]);
+        let mut config = Config::embedded()
+            .listening_on(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .kept_in(DataDir::Memory)
+            .with_application(first)
+            .with_application(second);
+        config.internal.workers = 2;
+        config.actor_threads = 2;
+        Self { config, app, other_app, writer, reader, other_writer }
+    }
+
+    /// Starts it; the setup can start it again after it was stopped.
+    pub(crate) async fn start(&self) -> TestGateway {
+        TestGateway {
+            running: serve::start(self.config.clone()).await.unwrap(),
+            app: self.app,
+            other_app: self.other_app,
+            writer: self.writer.clone(),
+            reader: self.reader.clone(),
+            other_writer: self.other_writer.clone(),
+        }
+    }
+}
+
+impl TestGateway {
+    /// One with the usual setup.
+    pub(crate) async fn start() -> Self {
+        Setup::new().start().await
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running.address()
+    }
+
+    pub(crate) fn base_url(&self) -> String {
+        self.running.base_url()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.running.stop().await;
+    }
+
+    /// A path of the application: `/apps/{appId}` and the rest.
+    pub(crate) fn path(&self, rest: &str) -> String {
+        format!("/apps/{}{rest}", self.app)
+    }
+
+    pub(crate) async fn get(&self, rest: &str) -> Reply {
+        self.call("GET", rest, None).await
+    }
+
+    pub(crate) async fn post(&self, rest: &str, body: Value) -> Reply {
+        self.call("POST", rest, Some(body)).await
+    }
+
+    pub(crate) async fn put(&self, rest: &str, body: Value) -> Reply {
+        self.call("PUT", rest, Some(body)).await
+    }
+
+    pub(crate) async fn patch(&self, rest: &str, body: Value) -> Reply {
+        self.call("PATCH", rest, Some(body)).await
+    }
+
+    pub(crate) async fn delete(&self, rest: &str) -> Reply {
+        self.call("DELETE", rest, None).await
+    }
+
+    /// Asks under the application with its `read-write` token.
+    pub(crate) async fn call(&self, method: &str, rest: &str, body: Option<Value>) -> Reply {
+        let request = Request::new(method, &self.path(rest)).token(&self.writer);
+        let request = match body {
+            Some(body) => request.json(&body.to_string()),
+            None => request,
+        };
+        self.send(request).await
+    }
+
+    /// Sends exactly this.
+    pub(crate) async fn send(&self, request: Request) -> Reply {
+        let mut stream = TcpStream::connect(self.address()).await.unwrap();
+        stream.write_all(&request.bytes()).await.unwrap();
+        Reply::read(stream, &request.path).await
+    }
+}
+
+/// One request, as it is written.
+#[derive(Clone)]
+pub(crate) struct Request {
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Request {
+    pub(crate) fn new(method: &str, path: &str) -> Self {
+        Self { method: method.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
+    }
+
+    pub(crate) fn token(self, token: &Token) -> Self {
+        self.header("Authorization", &format!("Bearer {}", token.reveal()))
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A body with its type and length.
+    pub(crate) fn json(self, body: &str) -> Self {
+        self.header("Content-Type", "application/json").body(body.as_bytes())
+    }
+
+    /// A body with its length.
+    pub(crate) fn body(mut self, body: &[u8]) -> Self {
+        self.body = body.to_vec();
+        self.header("Content-Length", &body.len().to_string())
+    }
+
+    /// What follows the header as it is, without a length.
+    pub(crate) fn rest(mut self, rest: &[u8]) -> Self {
+        self.body = rest.to_vec();
+        self
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let headers: String =
+            self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!(
+            "{} {} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n{headers}\r\n",
+            self.method, self.path
+        );
+        [head.as_bytes(), &self.body].concat()
+    }
+}
+
+/// One answer.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    path: String,
+}
+
+impl Reply {
+    /// Reads one answer. A gateway may leave the connection open after it for a while.
+    pub(crate) async fn read(mut stream: TcpStream, path: &str) -> Self {
+        let mut bytes = Vec::new();
+        loop {
+            let reading = stream.read_buf(&mut bytes);
+            let count = tokio::time::timeout(ANSWER_TIMEOUT, reading).await.expect("no answer").unwrap();
+            match Self::parse(&bytes, path) {
+                Some(reply) => return reply,
+                None => assert_ne!(count, 0, "the connection was closed within an answer"),
+            }
+        }
+    }
+
+    /// The answer in these bytes, once they are all there.
+    fn parse(bytes: &[u8], path: &str) -> Option<Self> {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+        let head = std::str::from_utf8(&bytes[..end]).unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
+        let mut reply = Self { status, headers, body: bytes[end + 4..].to_vec(), path: path.to_owned() };
+        let length: usize = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
+        let is_whole = reply.body.len() >= length;
+        reply.body.truncate(length);
+        is_whole.then_some(reply)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    /// The body of a success of this status.
+    #[track_caller]
+    pub(crate) fn success(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}: {}", self.path, self.text());
+        if status == 204 {
+            assert_eq!(self.text(), "", "{}", self.path);
+            return Value::Null;
+        }
+        assert_eq!(self.header("content-type"), Some("application/json"), "{}", self.path);
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The document of a problem of this type, whose detail holds `part`.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16, slug: &str, part: &str) -> Value {
+        assert_eq!(self.status, status, "{}: {}", self.path, self.text());
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.path);
+        let document: Value = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!(document["type"], format!("/problems/{slug}"), "{document}");
+        assert_eq!(document["status"], status, "{document}");
+        assert_eq!(document["instance"], self.path.split('?').next().unwrap(), "{document}");
+        assert!(document["title"].as_str().is_some_and(|title| !title.is_empty()), "{document}");
+        let detail = document["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(part), "{part:?} is not in {document}");
+        document
+    }
+}
