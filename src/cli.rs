@@ -1,4 +1,4 @@
-//! The command line: `serve`, the default; `token`; `config check`.
+//! The command line: `serve`, the default; `demo`; `token`; `config check`.
 
 use std::{
     io::{self, Write},
@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{Config, ConfigError, DataDir},
     default_application::DefaultApplication,
+    demo,
     serve::{self, Running},
     token::Token,
 };
@@ -35,6 +36,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the gateway.
     Serve,
+    /// Play the draft's example with real MLS clients against a gateway in this process, and check what comes of it.
+    Demo,
     /// Make a token for an application: the token itself, and the hash for the configuration.
     Token,
     /// About the configuration.
@@ -77,6 +80,7 @@ const BAD_CONFIGURATION: u8 = 2;
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         None | Some(Command::Serve) => serve(&cli.options),
+        Some(Command::Demo) => demo(&cli.options),
         Some(Command::Token) => token(),
         Some(Command::Config { command: ConfigCommand::Check { print } }) => check(&cli.options, print),
     }
@@ -176,6 +180,18 @@ fn about(application: &DefaultApplication, base_url: &str) -> String {
          \n  curl \"{base_url}/apps/{id}/clients?tag=account:alice\" -H \"Authorization: Bearer $TOKEN\"\n\
          \nThe API is described at {base_url}/docs\n\n"
     )
+}
+
+fn demo(options: &Options) -> ExitCode {
+    if options.config.is_some() || options.data_dir.is_some() || options.listen.is_some() {
+        fail("the demo runs a gateway of its own, in memory and on a free port: it takes no options");
+        return ExitCode::from(BAD_CONFIGURATION);
+    }
+    let mut tell = |text: &str| print(&format!("{text}\n"));
+    match actix_web::rt::System::new().block_on(demo::play(&mut tell)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("the demo failed: {error}")),
+    }
 }
 
 fn token() -> ExitCode {

@@ -2,6 +2,7 @@
 //!
 //! - [`serve::start`] runs a gateway in this process, from a [`config::Config`].
 //! - [`client::GatewayClient`] asks one.
+//! - [`demo`] plays the draft's example with real MLS clients.
 //! - [`api`] is the HTTP API as types; both are made from it.
 
 pub mod api;
@@ -9,6 +10,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 mod default_application;
+pub mod demo;
 mod http;
 pub mod serve;
 pub mod token;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use snapshots::{
-    AppId, AppendError, Batch, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Epoch, GroupId, Unmet,
+    AppId, AppendError, Batch, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Epoch, GroupId,
+    Unmet,
 };
 
 use crate::{
@@ -210,17 +211,19 @@ impl Gateway {
     ///
     /// # Errors
     /// [`ClientError::Domain`], or that the store cannot be read.
-    pub async fn clients_with_tag(&self, app: AppId, query: ClientQuery) -> Result<Vec<ClientRow>, ClientError> {
+    pub async fn clients_with_tag(
+        &self,
+        app: AppId,
+        query: ClientQuery,
+    ) -> Result<Vec<ClientRow>, ClientError> {
         let application = self.client_application(app)?;
         let domain = match query.domain {
             None if application.supports_domains => return Err(DomainError::Required.into()),
             given => application.client_domain(given)?,
         };
         let view = self.core.store.view();
-        self.read(move || {
-            Ok(view.clients_with_tag(app, domain.as_ref(), &query.tag, query.after, query.limit)?)
-        })
-        .await
+        self.read(move || view.clients_with_tag(app, domain.as_ref(), &query.tag, query.after, query.limit))
+            .await
     }
 
     /// The groups whose current tree holds this handle, in the order of their ids.
@@ -235,7 +238,7 @@ impl Gateway {
         limit: usize,
     ) -> Result<Vec<(GroupId, Epoch)>, ClientError> {
         let (view, handle) = (self.core.store.view(), handle.clone());
-        self.read(move || Ok(view.groups_of(app, &handle, after, limit)?)).await
+        self.read(move || view.groups_of(app, &handle, after, limit)).await
     }
 
     /// What a client needs to join the groups it was invited to, oldest first (*Joining*). A handle nobody has heard of
@@ -335,7 +338,9 @@ impl Gateway {
 
 fn refused(error: &AppendError) -> ClientError {
     match error {
-        AppendError::Precondition(Unmet::HandleTaken { client }) => ClientError::HandleTaken { client: *client },
+        AppendError::Precondition(Unmet::HandleTaken { client }) => {
+            ClientError::HandleTaken { client: *client }
+        }
         AppendError::Precondition(Unmet::ClientMissing) => ClientError::UnknownClient,
         AppendError::Precondition(_) => ClientError::Busy,
         AppendError::TooLarge { limit, .. } => {

@@ -17,9 +17,9 @@ use crate::{
     clock::Clock,
     core::{AwakeGroup, Core},
     group::{
-        AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, GroupActor, GroupError,
-        GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, Rules, UploadCommit, UploadProposal,
-        control_messages, creation, winner_again,
+        AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, GroupActor,
+        GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, Rules, UploadCommit,
+        UploadProposal, control_messages, creation, winner_again,
     },
     limits::Limits,
     mls::{Crypto, Refusal, Rule, packet_head},
@@ -138,12 +138,13 @@ impl Gateway {
         let core = Arc::clone(&self.core);
         let now = core.clock.now();
         let judged = tokio::task::spawn_blocking(move || {
-            let rules = Rules { crypto: &core.crypto, provider: &*application.identity, limits: &core.limits };
+            let rules =
+                Rules { crypto: &core.crypto, provider: &*application.identity, limits: &core.limits };
             GroupState::create(rules, &new, hub.clone(), now).map(|state| (state, hub))
         });
-        let (state, hub) = judged.await.map_err(|_| {
-            GroupError::InvalidGroupInfo("the group info cannot be judged".into())
-        })??;
+        let (state, hub) = judged
+            .await
+            .map_err(|_| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
         let group = state.id().clone();
         let origin = GroupOrigin {
             app,
@@ -159,7 +160,9 @@ impl Gateway {
                     Err(GroupError::GroupExists)
                 }
             }
-            Err(AppendError::TooLarge { limit, .. }) => Err(GroupError::TooLarge { what: "the group", max: limit }),
+            Err(AppendError::TooLarge { limit, .. }) => {
+                Err(GroupError::TooLarge { what: "the group", max: limit })
+            }
             Err(error @ (AppendError::Precondition(_) | AppendError::Closed | AppendError::Storage(_))) => {
                 Err(StorageError::from_append(&error).into())
             }
@@ -205,10 +208,9 @@ impl Gateway {
         let wrong_group = |rule, detail| GroupError::InvalidProposal { rule, detail };
         let epoch = self.routed_epoch(group, &packet, wrong_group)?;
         if epoch < current {
-            return self.accepted_before(app, group, epoch, &packet)?.ok_or(GroupError::StaleEpoch {
-                packet: epoch,
-                current,
-            });
+            return self
+                .accepted_before(app, group, epoch, &packet)?
+                .ok_or(GroupError::StaleEpoch { packet: epoch, current });
         }
         self.ask_group(application, group, |permit| UploadProposal { packet: packet.clone(), permit }).await
     }

@@ -35,7 +35,9 @@ impl Gateway {
         self.queue_application(app)?;
         self.queue_client(app, client)?;
         if new.protocol_version != PROTOCOL_VERSION {
-            return Err(KeyQueueError::Unusable(format!("protocolVersion must be {PROTOCOL_VERSION} (MLS 1.0)")));
+            return Err(KeyQueueError::Unusable(format!(
+                "protocolVersion must be {PROTOCOL_VERSION} (MLS 1.0)"
+            )));
         }
         let suites = supported_cipher_suites();
         if !suites.contains(&new.cipher_suite) {
@@ -60,7 +62,11 @@ impl Gateway {
     ///
     /// # Errors
     /// [`KeyQueueError::UnknownClient`], or that the store cannot be read.
-    pub async fn key_queues(&self, app: AppId, client: ClientId) -> Result<Vec<KeyQueueStatus>, KeyQueueError> {
+    pub async fn key_queues(
+        &self,
+        app: AppId,
+        client: ClientId,
+    ) -> Result<Vec<KeyQueueStatus>, KeyQueueError> {
         let application = self.queue_application(app)?;
         self.queue_client(app, client)?;
         let rows = self.core.store.view().queues(app, client).map_err(StorageError::from)?;
@@ -112,7 +118,13 @@ impl Gateway {
         let (gateway, checked_application, checked_row) = (self.clone(), application.clone(), row.clone());
         let KeyPackageUpload { key_packages, is_reset, app_label, final_key } = upload;
         let checked = tokio::task::spawn_blocking(move || {
-            gateway.check_packages(&checked_application, &checked_row, &client, &key_packages, final_key.as_deref())
+            gateway.check_packages(
+                &checked_application,
+                &checked_row,
+                &client,
+                &key_packages,
+                final_key.as_deref(),
+            )
         });
         let (packages, final_key) = checked.await.map_err(|_| StorageError::Unreadable)??;
         self.ask_queue(application, &row, |permit| Upload {
@@ -178,7 +190,8 @@ impl Gateway {
             .queue_matching(app, client, request.protocol_version, request.cipher_suite, &request.app_label)
             .map_err(StorageError::from)?
             .ok_or(KeyQueueError::NoKeyPackage)?;
-        self.ask_queue(application, &row, |permit| Assign { receiver: request.receiver.clone(), permit }).await
+        self.ask_queue(application, &row, |permit| Assign { receiver: request.receiver.clone(), permit })
+            .await
     }
 
     /// Checks every package of an upload and says of each that is not acceptable why.
@@ -242,7 +255,11 @@ impl Gateway {
                 None
             }
         };
-        if invalid.is_empty() { Ok((packages, final_key)) } else { Err(KeyQueueError::InvalidKeyPackages(invalid)) }
+        if invalid.is_empty() {
+            Ok((packages, final_key))
+        } else {
+            Err(KeyQueueError::InvalidKeyPackages(invalid))
+        }
     }
 
     /// Asks a queue's actor; one that has just gone to sleep is woken again.
@@ -320,7 +337,9 @@ fn refused(error: &AppendError) -> KeyQueueError {
     match error {
         AppendError::Precondition(Unmet::ClientMissing) => KeyQueueError::UnknownClient,
         AppendError::Precondition(Unmet::QueueMissing) => KeyQueueError::UnknownKeyQueue,
-        AppendError::Precondition(Unmet::QueueExists { queue }) => KeyQueueError::QueueExists { queue: *queue },
+        AppendError::Precondition(Unmet::QueueExists { queue }) => {
+            KeyQueueError::QueueExists { queue: *queue }
+        }
         AppendError::Precondition(Unmet::QueueLimit { max }) => KeyQueueError::TooManyQueues { max: *max },
         AppendError::Precondition(_) => KeyQueueError::Busy,
         AppendError::TooLarge { limit, .. } => {

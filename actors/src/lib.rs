@@ -21,8 +21,8 @@ mod storage;
 mod supervisor;
 
 pub use snapshots::{
-    AppId, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, GroupId, KeyPackageRef,
-    KeyQueueId, Location, Retention, Store, StoreOptions, Timestamp,
+    AppId, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, GroupId,
+    KeyPackageRef, KeyQueueId, Location, Retention, Store, StoreOptions, Timestamp,
 };
 
 pub use self::{
@@ -31,8 +31,8 @@ pub use self::{
     clock::Clock,
     gateway::{Gateway, GatewayOptions},
     group::{
-        AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, EpochEntry, GroupError,
-        GroupView, MemberView, NewGroup, Outcome,
+        AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, EpochEntry,
+        GroupError, GroupView, MemberView, NewGroup, Outcome,
     },
     key_queue::{
         AssignedKeyPackage, Caller, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload, KeyQueueError,

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use actix::{
-    Actor, ActorFutureExt as _, Arbiter, AsyncContext as _, Context, Handler, Message,
+    Actor, ActorContext as _, ActorFutureExt as _, Arbiter, AsyncContext as _, Context, Handler, Message,
     ResponseActFuture, WrapFuture as _,
 };
 use snapshots::{Retention, Timestamp};
@@ -143,10 +143,11 @@ impl Handler<Stop> for Supervisor {
         let groups = self.core.groups.iter().map(|awake| ask(&awake.actor, Rest::Sleep));
         let asks: Vec<Ask> =
             groups.chain(self.core.queues.iter().map(|awake| ask(awake.value(), Rest::Sleep))).collect();
-        Box::pin(all(asks).into_actor(self).map(|(), supervisor, _| {
+        Box::pin(all(asks).into_actor(self).map(|(), supervisor, ctx| {
             for arbiter in &supervisor.arbiters {
                 arbiter.stop();
             }
+            ctx.stop();
         }))
     }
 }

@@ -63,8 +63,8 @@ impl Batch {
         self
     }
 
+    /// Puts a row of which [`Batch::key`] and [`Batch::row`] have counted the parts.
     pub(crate) fn put(&mut self, table: Table, key: Key, value: Slice) -> &mut Self {
-        let key = self.key(key);
         self.step(move |draft| {
             draft.put(table, &key, value);
             Ok(())

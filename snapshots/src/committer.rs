@@ -218,7 +218,7 @@ mod tests {
         for _ in 0..200 {
             store.append_blocking(setting("one")).unwrap();
         }
-        // Even the shortest timer, a millisecond for each, would take longer than this on a busy machine.
-        assert!(started.elapsed() < Duration::from_millis(1000), "{:?}", started.elapsed());
+        // Ten milliseconds for each would take longer.
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     }
 }

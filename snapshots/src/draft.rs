@@ -175,7 +175,10 @@ impl Rows for Draft<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeBounds;
+
     use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
 
     use super::*;
     use crate::errors::Unmet;
@@ -284,54 +287,70 @@ mod tests {
         element.iter().map(change).chain([end]).collect()
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-
-        #[test]
-        fn a_draft_shows_what_was_written_over_what_is_on_disk(
-            batches in disk_batches(),
-            (prefix, start, end) in (bytes(), bytes(), bytes()),
-        ) {
-            let disk = disk();
-            let mut model: BTreeMap<(usize, Vec<u8>), u8> = BTreeMap::new();
-            for batch in batches {
-                let mut draft = Draft::new(&disk, DeliveryId(1));
-                for (element, refused) in batch {
-                    prop_assert_eq!(draft.run(steps(&element, refused)).is_err(), refused);
-                    for (table, bytes, value) in element.into_iter().filter(|_| !refused) {
-                        match value {
-                            Some(value) => model.insert((table, bytes), value),
-                            None => model.remove(&(table, bytes)),
-                        };
-                    }
-                    let ranges = [
-                        KeyRange::all(),
-                        key(&prefix).prefix(),
-                        key(&start).until(key(&end)),
-                        key(&start).through(key(&end)),
-                        KeyRange::after(&start),
-                    ];
-                    for (table, range) in (0..TABLES.len()).flat_map(|table| ranges.iter().map(move |range| (table, range))) {
-                        let inside = |bytes: &Vec<u8>| {
-                            std::ops::RangeBounds::contains(&(range.start.clone(), range.end.clone()), bytes)
-                        };
-                        let expected: Vec<_> = model
-                            .iter()
-                            .filter(|((of, bytes), _)| *of == table && inside(bytes))
-                            .map(|((_, bytes), value)| (bytes.clone(), vec![*value]))
-                            .collect();
-                        let found = draft.scan(TABLES[table], range.clone()).unwrap();
-                        let found: Vec<_> = found.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
-                        prop_assert_eq!(&found, &expected);
-                        prop_assert_eq!(draft.any(TABLES[table], range.clone()), Ok(!expected.is_empty()));
-                        for (bytes, value) in expected {
-                            let found = draft.value(TABLES[table], &key(&bytes)).unwrap();
-                            prop_assert_eq!(found.as_deref(), Some(&value[..]));
-                        }
-                    }
-                }
-                draft.write(None).unwrap();
+    /// Every row of the tables under test is deleted, so that cases share one disk.
+    fn clear(disk: &Disk) {
+        let mut draft = Draft::new(disk, DeliveryId(1));
+        for table in TABLES {
+            for (key, _) in draft.scan(table, KeyRange::all()).unwrap() {
+                draft.delete_at(table, key);
             }
         }
+        draft.write(None).unwrap();
+    }
+
+    fn check(disk: &Disk, batches: Vec<Vec<(Vec<Change>, bool)>>, ranges: &[KeyRange]) {
+        clear(disk);
+        let mut model: BTreeMap<(usize, Vec<u8>), u8> = BTreeMap::new();
+        for batch in batches {
+            let mut draft = Draft::new(disk, DeliveryId(1));
+            for (element, refused) in batch {
+                assert_eq!(draft.run(steps(&element, refused)).is_err(), refused);
+                for (table, bytes, value) in element.into_iter().filter(|_| !refused) {
+                    match value {
+                        Some(value) => model.insert((table, bytes), value),
+                        None => model.remove(&(table, bytes)),
+                    };
+                }
+                for range in ranges {
+                    check_range(&draft, &model, range);
+                }
+            }
+            draft.write(None).unwrap();
+        }
+    }
+
+    fn check_range(draft: &Draft<'_>, model: &BTreeMap<(usize, Vec<u8>), u8>, range: &KeyRange) {
+        let bounds = (range.start.clone(), range.end.clone());
+        for (number, table) in TABLES.into_iter().enumerate() {
+            let inside = model.iter().filter(|((of, bytes), _)| *of == number && bounds.contains(bytes));
+            let expected: Vec<_> = inside.map(|((_, bytes), value)| (bytes.clone(), vec![*value])).collect();
+            let found = draft.scan(table, range.clone()).unwrap();
+            let found: Vec<_> = found.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+            assert_eq!(found, expected);
+            assert_eq!(draft.any(table, range.clone()), Ok(!expected.is_empty()));
+            for (bytes, value) in expected {
+                assert_eq!(draft.value(table, &key(&bytes)).unwrap().as_deref(), Some(&value[..]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_draft_shows_what_was_written_over_what_is_on_disk() {
+        let disk = disk();
+        let mut runner =
+            TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() });
+        let cases = (disk_batches(), bytes(), bytes(), bytes());
+        let outcome = runner.run(&cases, |(batches, prefix, start, end)| {
+            let ranges = [
+                KeyRange::all(),
+                key(&prefix).prefix(),
+                key(&start).until(key(&end)),
+                key(&start).through(key(&end)),
+                KeyRange::after(&start),
+            ];
+            check(&disk, batches, &ranges);
+            Ok(())
+        });
+        outcome.unwrap();
     }
 }

@@ -5,6 +5,7 @@
 //! | `expiries` | when it expires, kind, application, then queue and reference, or reference | nothing |
 
 use std::collections::VecDeque;
+use std::ops::Bound;
 use std::time::Duration;
 
 use crate::batch::Batch;
@@ -94,7 +95,7 @@ impl Store {
         while self.sweep_once(&mut history, retention, now, &mut swept).await? {}
         let mut join_infos = JoinInfoSweep::default();
         while self.sweep_once(&mut join_infos, retention, now, &mut swept).await? {}
-        let mut expiries = ExpirySweep;
+        let mut expiries = ExpirySweep::default();
         while self.sweep_once(&mut expiries, retention, now, &mut swept).await? {}
         Ok(swept)
     }
@@ -262,9 +263,12 @@ impl Sweep for JoinInfoSweep {
     }
 }
 
-/// Takes expiries from the front until the first that is to be kept.
-#[derive(Clone)]
-struct ExpirySweep;
+/// Takes expiries from the front until the first that is to be kept. It goes on behind what it took, and so does not
+/// read again what was deleted.
+#[derive(Clone, Default)]
+struct ExpirySweep {
+    after: Option<Vec<u8>>,
+}
 
 impl Sweep for ExpirySweep {
     fn find(
@@ -275,12 +279,18 @@ impl Sweep for ExpirySweep {
         found: &mut Found,
     ) -> Result<(), ReadError> {
         let oldest_kept = now.saturating_sub(retention.expired_age_max);
-        for key in view.scan_keys(Table::Expiries, Key::new().u64(oldest_kept.0).before()) {
+        let mut range = Key::new().u64(oldest_kept.0).before();
+        if let Some(after) = self.after.take() {
+            range.start = Bound::Excluded(after);
+        }
+        for key in view.scan_keys(Table::Expiries, range) {
+            let key = key?;
             if found.is_full() {
                 found.more = true;
                 break;
             }
-            let (not_after, expired) = Expiring::read(&key?)?;
+            let (not_after, expired) = Expiring::read(&key)?;
+            self.after = Some(key.to_vec());
             match &expired {
                 Expiring::Held { .. } => found.swept.key_packages += 1,
                 Expiring::Used { .. } => found.swept.used_key_packages += 1,

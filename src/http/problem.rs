@@ -155,6 +155,7 @@ impl From<KeyQueueError> for Problem {
                     .member("errors", serde_json::to_value(errors).unwrap_or_default())
             }
             KeyQueueError::NoKeyPackage => Self::new(ProblemKind::NoKeyPackage, detail),
+            KeyQueueError::Domain(error) => error.into(),
             KeyQueueError::Busy => Self::too_many_requests(detail),
             KeyQueueError::Stopping => Self::shutting_down(),
             KeyQueueError::Storage(error) => error.into(),

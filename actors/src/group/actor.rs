@@ -7,8 +7,8 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message,
-    WrapFuture as _, fut,
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler,
+    Message, WrapFuture as _, fut,
 };
 use sha2::{Digest as _, Sha256};
 use snapshots::{AppendError, Appended, Epoch, Unmet};
@@ -83,7 +83,16 @@ impl GroupActor {
         activity: Arc<Activity>,
         published: watch::Sender<Published>,
     ) -> Self {
-        Self { core, application, origin, activity, published, state: None, sequence: 0, snapshot_sequence: 0 }
+        Self {
+            core,
+            application,
+            origin,
+            activity,
+            published,
+            state: None,
+            sequence: 0,
+            snapshot_sequence: 0,
+        }
     }
 
     fn rules(&self) -> Rules<'_> {
@@ -91,15 +100,24 @@ impl GroupActor {
     }
 
     /// Runs a judgement of a hostile packet; a panic in it changes nothing and is the packet's fault.
-    fn judge<T>(&self, judgement: impl FnOnce(&GroupState) -> Result<T, GroupError>) -> Result<T, GroupError> {
+    fn judge<T>(
+        &self,
+        judgement: impl FnOnce(&GroupState) -> Result<T, GroupError>,
+    ) -> Result<T, GroupError> {
         let state = self.state.as_ref().ok_or(StorageError::Unreadable)?;
         catch_unwind(AssertUnwindSafe(|| judgement(state))).unwrap_or_else(|_| {
             tracing::error!("staging a packet panicked; the packet is refused");
-            Err(GroupError::InvalidCommit { rule: Rule::Proposal, detail: "the packet cannot be judged".into() })
+            Err(GroupError::InvalidCommit {
+                rule: Rule::Proposal,
+                detail: "the packet cannot be judged".into(),
+            })
         })
     }
 
-    fn stage_commit(&self, upload: &CommitUpload) -> Result<(StagedCommitUpload, Vec<PackageUse>), GroupError> {
+    fn stage_commit(
+        &self,
+        upload: &CommitUpload,
+    ) -> Result<(StagedCommitUpload, Vec<PackageUse>), GroupError> {
         let now = self.core.clock.now();
         let staged = self.judge(|state| state.stage_commit(self.rules(), upload, now))?;
         let packages = match staged.staged.added.as_slice() {
@@ -110,7 +128,12 @@ impl GroupActor {
     }
 
     /// A commit of an older epoch is either its winner, sent again, or stale.
-    fn stale(&self, upload: &CommitUpload, packet: Epoch, current: Epoch) -> Result<AcceptedCommit, GroupError> {
+    fn stale(
+        &self,
+        upload: &CommitUpload,
+        packet: Epoch,
+        current: Epoch,
+    ) -> Result<AcceptedCommit, GroupError> {
         let view = self.core.store.view();
         winner_again(&view, self.origin.app, &self.origin.group, packet, &upload.digest())?
             .ok_or(GroupError::StaleEpoch { packet, current })
@@ -124,11 +147,8 @@ impl GroupActor {
         ctx: &mut Context<Self>,
     ) -> Result<AcceptedCommit, GroupError> {
         self.check_appended(result, "the commit with its companions", ctx)?;
-        let accepted = AcceptedCommit {
-            epoch: staged.staged.epoch,
-            timestamp: staged.stamp,
-            outcome: Outcome::New,
-        };
+        let accepted =
+            AcceptedCommit { epoch: staged.staged.epoch, timestamp: staged.stamp, outcome: Outcome::New };
         self.origin.row.epoch = accepted.epoch;
         self.apply(|state| state.apply_commit(staged), ctx);
         self.core.wake_key_queues(self.origin.app, used);
@@ -309,11 +329,17 @@ fn answer<T: 'static>(result: T) -> AtomicResponse<GroupActor, T> {
 impl Handler<UploadCommit> for GroupActor {
     type Result = AtomicResponse<Self, Result<AcceptedCommit, GroupError>>;
 
-    fn handle(&mut self, UploadCommit { upload, permit }: UploadCommit, _: &mut Context<Self>) -> Self::Result {
+    fn handle(
+        &mut self,
+        UploadCommit { upload, permit }: UploadCommit,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
         self.activity.touch(self.core.clock.now());
         let (staged, packages) = match self.stage_commit(&upload) {
             Ok(staged) => staged,
-            Err(GroupError::StaleEpoch { packet, current }) => return answer(self.stale(&upload, packet, current)),
+            Err(GroupError::StaleEpoch { packet, current }) => {
+                return answer(self.stale(&upload, packet, current));
+            }
             Err(refused) => return answer(Err(refused)),
         };
         let (batch, used) = writes::commit(&self.origin, self.sequence, &upload, &staged, &packages);
@@ -329,9 +355,14 @@ impl Handler<UploadCommit> for GroupActor {
 impl Handler<UploadProposal> for GroupActor {
     type Result = AtomicResponse<Self, Result<AcceptedProposal, GroupError>>;
 
-    fn handle(&mut self, UploadProposal { packet, permit }: UploadProposal, _: &mut Context<Self>) -> Self::Result {
+    fn handle(
+        &mut self,
+        UploadProposal { packet, permit }: UploadProposal,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
         self.activity.touch(self.core.clock.now());
-        let waiting = self.state.as_ref().and_then(|state| state.pending_reference(&packet)).map(<[u8]>::to_vec);
+        let waiting =
+            self.state.as_ref().and_then(|state| state.pending_reference(&packet)).map(<[u8]>::to_vec);
         if let Some(reference) = waiting {
             let epoch = self.origin.row.epoch;
             return answer(Ok(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated }));

@@ -15,8 +15,8 @@ use crate::{
     identity::IdentityProvider,
     limits::Limits,
     mls::{
-        CommitInput, Crypto, EpochChange, GroupSnapshot, PROTOCOL_VERSION, PendingProposal, Refusal, StagedEpoch,
-        StagedProposal, TrackedGroup, ValueError,
+        CommitInput, Crypto, EpochChange, GroupSnapshot, PROTOCOL_VERSION, PendingProposal, Refusal,
+        StagedEpoch, StagedProposal, TrackedGroup, ValueError,
     },
 };
 
@@ -161,7 +161,9 @@ impl GroupState {
             )));
         }
         if tracked.members().len() != 1 || !tracked.tree().is_single_node() {
-            return Err(GroupError::InvalidGroupInfo("the ratchet tree of a new group has exactly one node".into()));
+            return Err(GroupError::InvalidGroupInfo(
+                "the ratchet tree of a new group has exactly one node".into(),
+            ));
         }
         Ok(Self {
             roster: roster(&tracked),
@@ -187,7 +189,11 @@ impl GroupState {
 
     /// The accepted proposal with this packet, if it waits in this epoch.
     pub(crate) fn pending_reference(&self, packet: &[u8]) -> Option<&[u8]> {
-        self.tracked.pending().iter().find(|pending| pending.packet == packet).map(|pending| &*pending.reference)
+        self.tracked
+            .pending()
+            .iter()
+            .find(|pending| pending.packet == packet)
+            .map(|pending| &*pending.reference)
     }
 
     /// Whether a proposal of this reference waits in this epoch.
@@ -273,7 +279,12 @@ impl GroupState {
     /// The state is then to be dropped and read again from disk.
     pub(crate) fn apply_commit(&mut self, upload: StagedCommitUpload) -> Result<(), ValueError> {
         let same_roster = upload.staged.change.left.is_empty()
-            && upload.staged.change.joined.iter().all(|(leaf, who)| self.tracked.members().get(leaf) == Some(who));
+            && upload
+                .staged
+                .change
+                .joined
+                .iter()
+                .all(|(leaf, who)| self.tracked.members().get(leaf) == Some(who));
         self.tracked.apply_epoch(upload.staged)?;
         self.stamp = upload.stamp;
         self.group_info = upload.group_info;
@@ -332,7 +343,12 @@ impl GroupState {
             protocol_version: PROTOCOL_VERSION,
             cipher_suite: self.tracked.cipher_suite(),
             members: Arc::clone(&self.roster),
-            proposals: self.tracked.pending().iter().map(|pending| pending.packet.as_slice().into()).collect(),
+            proposals: self
+                .tracked
+                .pending()
+                .iter()
+                .map(|pending| pending.packet.as_slice().into())
+                .collect(),
             group_info: self.group_info.clone(),
             tree: self.tracked.tree().clone(),
             tree_bytes: OnceLock::new(),

@@ -60,7 +60,8 @@ pub trait IdentityProvider: Send + Sync {
 
     /// Whether `successor` may take the place of `predecessor` in a group: by default, whether both are the same client.
     fn valid_successor(&self, predecessor: Identity<'_>, successor: Identity<'_>) -> bool {
-        let client = |identity| Some((self.client_domain(identity).ok()?, self.client_handle(identity).ok()?));
+        let client =
+            |identity| Some((self.client_domain(identity).ok()?, self.client_handle(identity).ok()?));
         client(predecessor).is_some_and(|before| client(successor).is_some_and(|after| before == after))
     }
 }

@@ -3,11 +3,12 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message,
-    WrapFuture as _, fut,
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler,
+    Message, WrapFuture as _, fut,
 };
 use snapshots::{
-    AppId, AppendError, Batch, ClientId, ClientRow, KeyPackageRef, KeyPackageRow, KeyQueueId, LogId, QueueRow, Unmet,
+    AppId, AppendError, Batch, ClientId, ClientRow, KeyPackageRef, KeyPackageRow, KeyQueueId, LogId,
+    QueueRow, Unmet,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -127,7 +128,11 @@ impl KeyQueueActor {
         let removed: Vec<KeyPackageRef> =
             if upload.is_reset { state.references().cloned().collect() } else { Vec::new() };
         let mut batch = Batch::new();
-        batch.append_record(&self.log(), self.sequence, record.to_bytes().map_err(|_| StorageError::Unreadable)?);
+        batch.append_record(
+            &self.log(),
+            self.sequence,
+            record.to_bytes().map_err(|_| StorageError::Unreadable)?,
+        );
         if let Some(label) = &upload.app_label {
             let new = QueueRow { app_label: label.clone(), ..upload.row.clone() };
             batch.relabel_queue(self.app, &upload.row, &new);
@@ -162,7 +167,9 @@ impl KeyQueueActor {
                 }
                 Ok(())
             }
-            Err(AppendError::Precondition(Unmet::QueueExists { queue })) => Err(KeyQueueError::QueueExists { queue }),
+            Err(AppendError::Precondition(Unmet::QueueExists { queue })) => {
+                Err(KeyQueueError::QueueExists { queue })
+            }
             Err(AppendError::Precondition(Unmet::QueueChanged)) => Err(KeyQueueError::Busy),
             Err(AppendError::Precondition(Unmet::KeyPackageUsed { reference })) => {
                 if let Some(state) = self.state.as_mut() {

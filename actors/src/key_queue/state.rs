@@ -167,7 +167,8 @@ impl KeyQueueState {
         if is_reset {
             return packages.len();
         }
-        self.held.len() + packages.iter().filter(|package| !self.places.contains_key(&package.reference)).count()
+        self.held.len()
+            + packages.iter().filter(|package| !self.places.contains_key(&package.reference)).count()
     }
 
     pub(crate) fn references(&self) -> impl Iterator<Item = &KeyPackageRef> {
@@ -348,7 +349,11 @@ mod tests {
             final_key: None,
             generation: 0,
         });
-        assert_eq!(assign(&mut state, "b"), Some(2), "what was assigned before the reset is not given to another");
+        assert_eq!(
+            assign(&mut state, "b"),
+            Some(2),
+            "what was assigned before the reset is not given to another"
+        );
         assert_eq!(assign(&mut state, "a"), Some(1));
         assert_eq!(assign(&mut state, "c"), Some(9));
     }
@@ -359,7 +364,10 @@ mod tests {
             (any::<bool>(), packages, any::<bool>()).prop_map(|(is_reset, packages, with_final)| {
                 QueueRecord::Uploaded {
                     is_reset,
-                    packages: packages.into_iter().map(|(name, _)| package(name, u64::from(name) * 7)).collect(),
+                    packages: packages
+                        .into_iter()
+                        .map(|(name, _)| package(name, u64::from(name) * 7))
+                        .collect(),
                     final_key: with_final.then(|| package(200, 1000)),
                     generation: 0,
                 }

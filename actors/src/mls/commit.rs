@@ -83,22 +83,47 @@ impl TrackedGroup {
         input: CommitInput<'_>,
         now: Timestamp,
     ) -> Result<StagedEpoch, Refusal> {
-        let (sender, outline) = self.commit_head(input.commit, limits)?;
-        if self.reinitialised {
-            return Err(Refusal::broken(Rule::NothingAfterReInit, "the group was re-initialised; use its successor"));
+        let (epoch, committer, outline) = self.stage_alone(crypto, provider, limits, input.commit, now)?;
+        if let Some(group_info) = input.group_info {
+            let signer = epoch.staged.update_path_leaf_node().or_else(|| self.leaf(committer));
+            check_group_info(crypto, group_info, &epoch.staged, &epoch.tree, &outline, (committer, signer))?;
         }
-        let staged = self.verify_commit(crypto, input.commit)?;
+        check_welcome(input.welcome, &epoch.added, self.public.ciphersuite())?;
+        Ok(epoch)
+    }
+
+    /// Stages a commit as an observer sees it, without its companions; answers the committer's leaf as well.
+    pub(super) fn stage_alone<'a>(
+        &self,
+        crypto: &Crypto,
+        provider: &dyn IdentityProvider,
+        limits: &Limits,
+        commit: &'a [u8],
+        now: Timestamp,
+    ) -> Result<(StagedEpoch, u32, CommitOutline<'a>), Refusal> {
+        let (sender, outline) = self.commit_head(commit, limits)?;
+        if self.reinitialised {
+            return Err(Refusal::broken(
+                Rule::NothingAfterReInit,
+                "the group was re-initialised; use its successor",
+            ));
+        }
+        let staged = self.verify_commit(crypto, commit)?;
         let proposals: Vec<&QueuedProposal> = staged.queued_proposals().collect();
         if proposals.len() != outline.proposals {
             return Err(Refusal::broken(Rule::DistinctProposals, "a proposal is listed more than once"));
         }
         check_proposal_list(&proposals, sender)?;
         let (shape, committer, added_leaves) = self.shape_after(&proposals, &staged, sender, &outline)?;
-        let roster = self.roster_after(provider, &staged, &proposals, sender, committer, &added_leaves, now)?;
+        let roster =
+            self.roster_after(provider, &staged, &proposals, sender, committer, &added_leaves, now)?;
         if roster.count > limits.group_members_max {
             return Err(Refusal::broken(
                 Rule::MemberCount,
-                format!("the group would have {} members; at most {}", roster.count, limits.group_members_max),
+                format!(
+                    "the group would have {} members; at most {}",
+                    roster.count, limits.group_members_max
+                ),
             ));
         }
         let added = added_members(crypto, &proposals, &added_leaves, &roster.joined)?;
@@ -107,19 +132,15 @@ impl TrackedGroup {
         let changes = TreeChanges::of_staged(&bytes)
             .ok_or_else(|| Refusal::broken(Rule::Path, "the staged tree cannot be read"))?;
         let tree = self.tree.after(&changes);
-        if let Some(group_info) = input.group_info {
-            let signer = staged.update_path_leaf_node().or_else(|| self.leaf(committer));
-            check_group_info(crypto, group_info, &staged, &tree, &outline, (committer, signer))?;
-        }
-        check_welcome(input.welcome, &added, self.public.ciphersuite())?;
-
-        Ok(StagedEpoch {
+        let epoch = StagedEpoch {
             epoch: Epoch(staged.epoch().as_u64()),
             change: EpochChange {
                 staged: bytes,
                 left: roster.left,
                 joined: roster.joined,
-                reinitialised: proposals.iter().any(|queued| matches!(queued.proposal(), Proposal::ReInit(_))),
+                reinitialised: proposals
+                    .iter()
+                    .any(|queued| matches!(queued.proposal(), Proposal::ReInit(_))),
             },
             referenced: self.referenced(&outline),
             added,
@@ -128,7 +149,8 @@ impl TrackedGroup {
             tree,
             shape,
             staged: Box::new(staged),
-        })
+        };
+        Ok((epoch, committer, outline))
     }
 
     /// Reads and routes the packet: everything that needs no cryptography, the epoch first of all.
@@ -202,8 +224,7 @@ impl TrackedGroup {
             .ok()
             .and_then(|message| message.try_into_protocol_message().ok())
             .ok_or_else(|| Refusal::Malformed("the MLS message is malformed".into()))?;
-        let processed =
-            self.public.process_message(&crypto.0, message).map_err(Refusal::of_library)?;
+        let processed = self.public.process_message(&crypto.0, message).map_err(Refusal::of_library)?;
         Ok(processed.into_content())
     }
 
@@ -239,9 +260,13 @@ impl TrackedGroup {
             SenderKind::Member(leaf) => leaf,
             SenderKind::NewMemberCommit => {
                 let place = shape.occupy();
-                let agreed = self.public.ext_commit_sender_index(staged).is_ok_and(|leaf| leaf.u32() == place);
+                let agreed =
+                    self.public.ext_commit_sender_index(staged).is_ok_and(|leaf| leaf.u32() == place);
                 if !agreed {
-                    return Err(Refusal::broken(Rule::ExternalCommit, "the joiner's leaf has no definite place"));
+                    return Err(Refusal::broken(
+                        Rule::ExternalCommit,
+                        "the joiner's leaf has no definite place",
+                    ));
                 }
                 place
             }
@@ -254,7 +279,9 @@ impl TrackedGroup {
             if *counts != expected {
                 return Err(Refusal::broken(
                     Rule::PathCiphertexts,
-                    format!("the update path carries {counts:?} ciphertexts per node, its resolutions need {expected:?}"),
+                    format!(
+                        "the update path carries {counts:?} ciphertexts per node, its resolutions need {expected:?}"
+                    ),
                 ));
             }
         }
@@ -275,10 +302,12 @@ impl TrackedGroup {
     ) -> Result<Roster, Refusal> {
         let extensions = staged.group_context().extensions();
         let enter = |identity: Identity<'_>| {
-            identify(provider, identity, extensions, now).map_err(|detail| Refusal::broken(Rule::Identity, detail))
+            identify(provider, identity, extensions, now)
+                .map_err(|detail| Refusal::broken(Rule::Identity, detail))
         };
         let succeed = |before: Option<&LeafNode>, after: &LeafNode| {
-            let before = before.ok_or_else(|| Refusal::broken(Rule::Sender, "the leaf to replace is blank"))?;
+            let before =
+                before.ok_or_else(|| Refusal::broken(Rule::Sender, "the leaf to replace is blank"))?;
             if provider.valid_successor(identity_of(before), identity_of(after)) {
                 Ok(())
             } else {
@@ -314,7 +343,10 @@ impl TrackedGroup {
                 }
                 Proposal::GroupContextExtensions(_) => {
                     for member in self.public.members() {
-                        enter(Identity { signature_key: &member.signature_key, credential: &member.credential })?;
+                        enter(Identity {
+                            signature_key: &member.signature_key,
+                            credential: &member.credential,
+                        })?;
                     }
                 }
                 Proposal::Remove(_)
@@ -377,11 +409,11 @@ impl TrackedGroup {
                 ));
             }
         }
-        let gone = |leaf: &u32| self.members.get(leaf).filter(|old| !clients.contains(&(&old.domain, &old.handle)));
+        let gone =
+            |leaf: &u32| self.members.get(leaf).filter(|old| !clients.contains(&(&old.domain, &old.handle)));
         let departed = left.iter().chain(joined.keys()).filter_map(gone).cloned().collect();
-        let known = |member: &Member| {
-            self.leaves.contains_key(&(member.domain.clone(), member.handle.clone()))
-        };
+        let known =
+            |member: &Member| self.leaves.contains_key(&(member.domain.clone(), member.handle.clone()));
         let arrived = joined.values().filter(|member| !known(member)).cloned().collect();
         let fresh = joined.keys().filter(|leaf| !self.members.contains_key(leaf)).count();
         let count = (self.members.len() + fresh).saturating_sub(left.len());
@@ -436,7 +468,10 @@ fn check_proposal_list(proposals: &[&QueuedProposal], sender: SenderKind) -> Res
             ));
         }
         if matches!(queued.proposal(), Proposal::ReInit(_)) && proposals.len() != 1 {
-            return Err(Refusal::broken(Rule::ReInitAlone, "a ReInit must be the only proposal of its commit"));
+            return Err(Refusal::broken(
+                Rule::ReInitAlone,
+                "a ReInit must be the only proposal of its commit",
+            ));
         }
     }
     Ok(())

@@ -29,7 +29,10 @@ pub(super) fn check_group_info(
 ) -> Result<(), Refusal> {
     let (format, body) = wire::message_body(group_info).map_err(Refusal::malformed)?;
     if format != WireFormat::GroupInfo {
-        return Err(Refusal::Malformed(format!("groupInfo: expected a GroupInfo, found a {}", format.name())));
+        return Err(Refusal::Malformed(format!(
+            "groupInfo: expected a GroupInfo, found a {}",
+            format.name()
+        )));
     }
     let outline = wire::group_info_outline(body).map_err(Refusal::malformed)?;
     let mismatch = |detail: &str| Err(Refusal::GroupInfo(detail.to_owned()));
@@ -76,7 +79,10 @@ pub(super) fn check_welcome(
     };
     let (format, _) = wire::message_body(bytes).map_err(Refusal::malformed)?;
     if format != WireFormat::Welcome {
-        return Err(Refusal::Malformed(format!("welcomePacket: expected a Welcome, found a {}", format.name())));
+        return Err(Refusal::Malformed(format!(
+            "welcomePacket: expected a Welcome, found a {}",
+            format.name()
+        )));
     }
     let welcome = match MlsMessageIn::tls_deserialize_exact_bytes(bytes).map(MlsMessageIn::extract) {
         Ok(MlsMessageBodyIn::Welcome(welcome)) => welcome,

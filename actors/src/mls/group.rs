@@ -92,10 +92,11 @@ impl TrackedGroup {
         if !rest.is_empty() {
             return Err(Refusal::OpenedWith("bytes follow the ratchet tree".into()));
         }
-        let verifiable = match MlsMessageIn::tls_deserialize_exact_bytes(group_info).map(MlsMessageIn::extract) {
-            Ok(MlsMessageBodyIn::GroupInfo(info)) => info,
-            Ok(_) | Err(_) => return Err(Refusal::Malformed("the GroupInfo is malformed".into())),
-        };
+        let verifiable =
+            match MlsMessageIn::tls_deserialize_exact_bytes(group_info).map(MlsMessageIn::extract) {
+                Ok(MlsMessageBodyIn::GroupInfo(info)) => info,
+                Ok(_) | Err(_) => return Err(Refusal::Malformed("the GroupInfo is malformed".into())),
+            };
         let values = Values::default();
         let (public, _) =
             PublicGroup::from_external(&crypto.0, &values, tree_in, verifiable, ProposalStore::new())
@@ -279,7 +280,10 @@ pub(super) fn identify(
     provider
         .validate(identity, extensions, ApplicationContext { msg_timestamp: now })
         .and_then(|()| {
-            Ok(Member { handle: provider.client_handle(identity)?, domain: provider.client_domain(identity)? })
+            Ok(Member {
+                handle: provider.client_handle(identity)?,
+                domain: provider.client_domain(identity)?,
+            })
         })
         .map_err(|error| error.to_string())
 }

@@ -1,7 +1,8 @@
 //! Checking one key package (*Key Package Validation*; RFC 9420 §10.1).
 
 use openmls::prelude::{
-    Extensions, GroupContext, MlsMessageBodyIn, MlsMessageIn, ProtocolVersion, tls_codec::DeserializeBytes as _,
+    Extensions, GroupContext, MlsMessageBodyIn, MlsMessageIn, ProtocolVersion,
+    tls_codec::DeserializeBytes as _,
 };
 use snapshots::{ClientHandle, DomainName, KeyPackageRef, Timestamp};
 
@@ -40,7 +41,9 @@ impl KeyPackageChecks<'_> {
         let (format, _) = wire::message_body(message).map_err(|error| error.to_string())?;
         let package = match MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract) {
             Ok(MlsMessageBodyIn::KeyPackage(package)) => package,
-            Ok(_) => return Err(format!("expected an MLSMessage with a KeyPackage, found a {}", format.name())),
+            Ok(_) => {
+                return Err(format!("expected an MLSMessage with a KeyPackage, found a {}", format.name()));
+            }
             Err(_) => return Err("the MLS message is malformed".into()),
         };
         let package = package
@@ -65,7 +68,10 @@ impl KeyPackageChecks<'_> {
         let no_extensions = Extensions::<GroupContext>::empty();
         let member = identify(provider, identity_of(package.leaf_node()), &no_extensions, self.now)?;
         if member.handle != *self.handle {
-            return Err(format!("its credential names {:?}, the queue belongs to {:?}", member.handle, self.handle));
+            return Err(format!(
+                "its credential names {:?}, the queue belongs to {:?}",
+                member.handle, self.handle
+            ));
         }
         if member.domain.as_ref() != self.domain {
             return Err("its credential names another domain than the client's".into());

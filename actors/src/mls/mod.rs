@@ -13,9 +13,12 @@ mod refusal;
 mod rule;
 mod shape;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod wire;
 
+pub use self::rule::Rule;
 pub(crate) use self::{
     commit::{AddedMember, CommitInput, EpochChange, StagedEpoch},
     group::{GroupSnapshot, Member, TrackedGroup},
@@ -25,7 +28,6 @@ pub(crate) use self::{
     storage::{ValueError, decode, encode},
     tree::SerialisedTree,
 };
-pub use self::rule::Rule;
 
 use openmls::prelude::Ciphersuite;
 use openmls_rust_crypto::RustCrypto;

@@ -55,7 +55,10 @@ impl TrackedGroup {
     ) -> Result<StagedProposal, Refusal> {
         let public = self.handshake_head(packet, ContentKind::Proposal)?;
         if self.reinitialised {
-            return Err(Refusal::broken(Rule::NothingAfterReInit, "the group was re-initialised; use its successor"));
+            return Err(Refusal::broken(
+                Rule::NothingAfterReInit,
+                "the group was re-initialised; use its successor",
+            ));
         }
         let queued = match self.verify(crypto, packet)? {
             ProcessedMessageContent::ProposalMessage(queued)
@@ -87,7 +90,8 @@ impl TrackedGroup {
         now: Timestamp,
     ) -> Result<Option<(KeyPackageRef, bool)>, Refusal> {
         let identify = |identity: Identity<'_>, extensions| {
-            identify(provider, identity, extensions, now).map_err(|detail| Refusal::broken(Rule::Identity, detail))
+            identify(provider, identity, extensions, now)
+                .map_err(|detail| Refusal::broken(Rule::Identity, detail))
         };
         let extensions = self.public.group_context().extensions();
         match proposal {
@@ -122,7 +126,10 @@ impl TrackedGroup {
             }
             Proposal::Remove(remove) => {
                 if self.leaf(remove.removed().u32()).is_none() {
-                    return Err(Refusal::broken(Rule::Proposal, "no member has the leaf that is to be removed"));
+                    return Err(Refusal::broken(
+                        Rule::Proposal,
+                        "no member has the leaf that is to be removed",
+                    ));
                 }
             }
             Proposal::SelfRemove => {
@@ -136,13 +143,18 @@ impl TrackedGroup {
                 if public.psk_nonce_length().is_none_or(|length| length != nonce) {
                     return Err(Refusal::broken(
                         Rule::Proposal,
-                        format!("a pre-shared key is external or of application use, with a nonce of {nonce} bytes"),
+                        format!(
+                            "a pre-shared key is external or of application use, with a nonce of {nonce} bytes"
+                        ),
                     ));
                 }
             }
             Proposal::ReInit(_) => {
                 if public.reinit_version().is_none_or(|version| version < super::PROTOCOL_VERSION) {
-                    return Err(Refusal::broken(Rule::Proposal, "a ReInit cannot go back to an older version"));
+                    return Err(Refusal::broken(
+                        Rule::Proposal,
+                        "a ReInit cannot go back to an older version",
+                    ));
                 }
             }
             Proposal::ExternalInit(_) => {
@@ -152,7 +164,9 @@ impl TrackedGroup {
                 ));
             }
             Proposal::GroupContextExtensions(change) => {
-                self.check_extensions_supported(change.extensions().iter().map(|extension| extension.extension_type()))?;
+                self.check_extensions_supported(
+                    change.extensions().iter().map(|extension| extension.extension_type()),
+                )?;
                 for member in self.public.members() {
                     let identity =
                         Identity { signature_key: &member.signature_key, credential: &member.credential };
@@ -193,9 +207,10 @@ impl TrackedGroup {
                 .extension_types()
                 .iter()
                 .all(|kind| known_to_all(*kind) || capabilities.extensions().contains(kind))
-                && required.proposal_types().iter().all(|kind| {
-                    default_proposal(*kind) || capabilities.proposals().contains(kind)
-                })
+                && required
+                    .proposal_types()
+                    .iter()
+                    .all(|kind| default_proposal(*kind) || capabilities.proposals().contains(kind))
                 && required.credential_types().iter().all(|kind| capabilities.credentials().contains(kind));
             if !covered {
                 return refuse("the leaf does not support what the group requires");
@@ -227,9 +242,13 @@ impl TrackedGroup {
         Err(Refusal::broken(Rule::Capabilities, "not every member supports this type of proposal"))
     }
 
-    fn check_extensions_supported(&self, mut kinds: impl Iterator<Item = ExtensionType>) -> Result<(), Refusal> {
+    fn check_extensions_supported(
+        &self,
+        mut kinds: impl Iterator<Item = ExtensionType>,
+    ) -> Result<(), Refusal> {
         let supported = |kind: ExtensionType| {
-            known_to_all(kind) || self.leaves().all(|member| member.capabilities().extensions().contains(&kind))
+            known_to_all(kind)
+                || self.leaves().all(|member| member.capabilities().extensions().contains(&kind))
         };
         if kinds.all(supported) {
             return Ok(());

@@ -2,8 +2,8 @@
 
 use openmls::{
     group::{
-        ExternalCommitValidationError, GroupContextExtensionsProposalValidationError, ProposalValidationError,
-        PublicProcessMessageError, StageCommitError, ValidationError,
+        ExternalCommitValidationError, GroupContextExtensionsProposalValidationError,
+        ProposalValidationError, PublicProcessMessageError, StageCommitError, ValidationError,
     },
     treesync::errors::LeafNodeValidationError,
 };
@@ -15,14 +15,25 @@ use super::{Rule, wire::WireError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Malformed(String),
-    Stale { packet: Epoch, current: Epoch },
-    Future { packet: Epoch, current: Epoch },
-    Broken { rule: Rule, detail: String },
+    Stale {
+        packet: Epoch,
+        current: Epoch,
+    },
+    Future {
+        packet: Epoch,
+        current: Epoch,
+    },
+    Broken {
+        rule: Rule,
+        detail: String,
+    },
     /// A GroupInfo that cannot open a group.
     OpenedWith(String),
     /// A GroupInfo that does not belong to the commit it came with.
     GroupInfo(String),
-    WelcomeMissing { added: usize },
+    WelcomeMissing {
+        added: usize,
+    },
     Welcome(String),
 }
 
@@ -49,7 +60,10 @@ impl Refusal {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; what is not told apart is named by its text")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a foreign enum; what is not told apart is named by its text"
+)]
 fn of_validation(error: &ValidationError) -> Rule {
     match error {
         ValidationError::WrongGroupId => Rule::Group,
@@ -59,8 +73,12 @@ fn of_validation(error: &ValidationError) -> Rule {
         | ValidationError::NoExternalSendersExtension
         | ValidationError::InvalidSenderType
         | ValidationError::NonMemberApplicationMessage => Rule::Sender,
-        ValidationError::UnencryptedApplicationMessage | ValidationError::WrongWireFormat => Rule::PublicMessage,
-        ValidationError::InvalidLeafNodeSignature | ValidationError::InvalidLeafNodeSourceType => Rule::LeafNode,
+        ValidationError::UnencryptedApplicationMessage | ValidationError::WrongWireFormat => {
+            Rule::PublicMessage
+        }
+        ValidationError::InvalidLeafNodeSignature | ValidationError::InvalidLeafNodeSourceType => {
+            Rule::LeafNode
+        }
         ValidationError::CommitterIncludedOwnUpdate => Rule::OneProposalPerLeaf,
         ValidationError::ExternalCommitValidation(_) => Rule::ExternalCommit,
         ValidationError::UpdatePathError(_) | ValidationError::NoPath => Rule::Path,
@@ -68,7 +86,10 @@ fn of_validation(error: &ValidationError) -> Rule {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; what is not told apart is named by its text")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a foreign enum; what is not told apart is named by its text"
+)]
 fn of_commit(error: &StageCommitError) -> Rule {
     match error {
         StageCommitError::PathLeafNodeVerificationFailure => Rule::LeafNode,
@@ -78,7 +99,9 @@ fn of_commit(error: &StageCommitError) -> Rule {
         StageCommitError::SenderTypeExternal | StageCommitError::SenderTypeNewMemberProposal => Rule::Sender,
         StageCommitError::TooManyNewMembers => Rule::MemberCount,
         StageCommitError::ProposalValidationError(error) => of_proposals(error),
-        StageCommitError::ExternalCommitValidation(ExternalCommitValidationError::NoPath) => Rule::PathRequired,
+        StageCommitError::ExternalCommitValidation(ExternalCommitValidationError::NoPath) => {
+            Rule::PathRequired
+        }
         StageCommitError::ExternalCommitValidation(
             ExternalCommitValidationError::UnsupportedGroupContextExtensions,
         ) => Rule::Capabilities,
@@ -96,7 +119,10 @@ fn of_commit(error: &StageCommitError) -> Rule {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; what is not told apart is named by its text")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a foreign enum; what is not told apart is named by its text"
+)]
 fn of_proposals(error: &ProposalValidationError) -> Rule {
     match error {
         ProposalValidationError::DuplicateSignatureKey
@@ -114,7 +140,10 @@ fn of_proposals(error: &ProposalValidationError) -> Rule {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; what is not told apart is named by its text")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a foreign enum; what is not told apart is named by its text"
+)]
 fn of_leaf_node(error: &LeafNodeValidationError) -> Rule {
     match error {
         LeafNodeValidationError::UnsupportedExtensions

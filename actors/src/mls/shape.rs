@@ -152,9 +152,7 @@ impl TreeShape {
     fn resolution(&self, node: usize, without: &[u32]) -> usize {
         match self.node(node) {
             NodeShape::Leaf => usize::from(!without.iter().any(|leaf| leaf_node(*leaf) == node)),
-            NodeShape::Parent(unmerged) => {
-                1 + unmerged.iter().filter(|leaf| !without.contains(leaf)).count()
-            }
+            NodeShape::Parent(unmerged) => 1 + unmerged.iter().filter(|leaf| !without.contains(leaf)).count(),
             NodeShape::Blank => match children(node) {
                 Some((left, right)) => self.resolution(left, without) + self.resolution(right, without),
                 None => 0,
@@ -193,7 +191,12 @@ mod tests {
     }
 
     /// What each node of a path from `committer` carries after `change`.
-    fn check(leaves: u32, change: impl FnOnce(&mut TreeShape) -> Vec<u32>, committer: u32, expected: &[usize]) {
+    fn check(
+        leaves: u32,
+        change: impl FnOnce(&mut TreeShape) -> Vec<u32>,
+        committer: u32,
+        expected: &[usize],
+    ) {
         let mut shape = full(leaves);
         let added = change(&mut shape);
         shape.trim();
@@ -206,15 +209,49 @@ mod tests {
         check(4, |_| vec![], 0, &[1, 1]);
         check(8, |_| vec![], 5, &[1, 1, 1]);
         // Blanking leaf 3's path leaves leaves 2 alone in the right half.
-        check(4, |shape| { shape.remove(3); vec![] }, 0, &[1, 1]);
-        check(4, |shape| { shape.update(3); vec![] }, 0, &[1, 2]);
+        check(
+            4,
+            |shape| {
+                shape.remove(3);
+                vec![]
+            },
+            0,
+            &[1, 1],
+        );
+        check(
+            4,
+            |shape| {
+                shape.update(3);
+                vec![]
+            },
+            0,
+            &[1, 2],
+        );
         // Leaf 1 gone: the node above leaves 0 and 1 has nobody to be told, so the path skips it.
-        check(4, |shape| { shape.remove(1); vec![] }, 0, &[1]);
+        check(
+            4,
+            |shape| {
+                shape.remove(1);
+                vec![]
+            },
+            0,
+            &[1],
+        );
         // Added leaves are told by the welcome, not by the path.
         check(3, |shape| vec![shape.add()], 0, &[1, 1]);
         check(4, |shape| vec![shape.add()], 0, &[1, 1, 0]);
         // An unmerged leaf of an earlier epoch is told beside the node above it.
-        check(4, |shape| { shape.remove(3); shape.commit_path(2, &[]); shape.add(); vec![] }, 0, &[1, 2]);
+        check(
+            4,
+            |shape| {
+                shape.remove(3);
+                shape.commit_path(2, &[]);
+                shape.add();
+                vec![]
+            },
+            0,
+            &[1, 2],
+        );
     }
 
     #[test]

@@ -68,7 +68,10 @@ impl<'a> Values<'a> {
         self.interim_transcript_hash.into_inner()
     }
 
-    fn answer<T: DeserializeOwned>(&self, value: fn(&GroupValues) -> &Vec<u8>) -> Result<Option<T>, ValueError> {
+    fn answer<T: DeserializeOwned>(
+        &self,
+        value: fn(&GroupValues) -> &Vec<u8>,
+    ) -> Result<Option<T>, ValueError> {
         self.answers.map(|values| decode(value(values))).transpose()
     }
 }
@@ -163,10 +166,7 @@ impl PublicStorageProvider<CURRENT_VERSION> for Values<'_> {
         self.answer(|values| &values.interim_transcript_hash)
     }
 
-    fn confirmation_tag<
-        G: traits::GroupId<CURRENT_VERSION>,
-        T: traits::ConfirmationTag<CURRENT_VERSION>,
-    >(
+    fn confirmation_tag<G: traits::GroupId<CURRENT_VERSION>, T: traits::ConfirmationTag<CURRENT_VERSION>>(
         &self,
         _: &G,
     ) -> Result<Option<T>, ValueError> {

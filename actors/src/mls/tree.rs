@@ -88,7 +88,10 @@ impl TreeChanges {
             changed.push((index(leaf, 0)?, node_bytes(node.map(|leaf| Node::LeafNode(Box::new(leaf))))?));
         }
         for (parent, ParentForm { node }) in diff.parent_diff {
-            changed.push((index(parent, 1)?, node_bytes(node.map(|parent| Node::ParentNode(Box::new(parent))))?));
+            changed.push((
+                index(parent, 1)?,
+                node_bytes(node.map(|parent| Node::ParentNode(Box::new(parent))))?,
+            ));
         }
         Some(Self { nodes: usize::try_from(diff.size).ok()?, changed })
     }

@@ -236,9 +236,7 @@ pub(crate) fn header(format: WireFormat, mut body: Reader<'_>) -> Read<Header<'_
             let content = content_kind(body.u8("content type")?)?;
             Ok(Header { group_id, epoch, content, public: Some(PublicPart { sender, content: body }) })
         }
-        WireFormat::Welcome | WireFormat::GroupInfo | WireFormat::KeyPackage => {
-            Err(WireError("wire format"))
-        }
+        WireFormat::Welcome | WireFormat::GroupInfo | WireFormat::KeyPackage => Err(WireError("wire format")),
     }
 }
 

@@ -1,0 +1,412 @@
+//! Tracking groups of other MLS implementations: the working group's vectors, and groups that evolve at random.
+
+use std::path::PathBuf;
+
+use mls_rs::{
+    CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList, Group, MlsMessage,
+    client_builder::{BaseConfig, WithCryptoProvider, WithIdentityProvider, WithMlsRules},
+    identity::{
+        SigningIdentity,
+        basic::{BasicCredential, BasicIdentityProvider as MlsRsBasic},
+    },
+    mls_rules::{CommitOptions, DefaultMlsRules, EncryptionOptions},
+};
+use mls_rs_crypto_rustcrypto::RustCryptoProvider;
+use proptest::prelude::*;
+use serde_json::Value;
+use snapshots::Timestamp;
+
+use super::{CommitInput, Crypto, Refusal, Rule, TrackedGroup, storage};
+use crate::{clock::Clock, identity::BasicIdentityProvider, limits::Limits};
+
+/// An observer that checks, at every step, that what it keeps beside the library's tree is that tree, and that a copy
+/// which lives from records alone is the same.
+struct Observer {
+    live: TrackedGroup,
+    replayed: TrackedGroup,
+    crypto: Crypto,
+    limits: Limits,
+    now: Timestamp,
+}
+
+impl Observer {
+    fn open(group_info: &[u8], tree: Option<&[u8]>) -> Result<Self, Refusal> {
+        let (crypto, now) = (Crypto::default(), Clock::system().now());
+        let live = TrackedGroup::open(&crypto, &BasicIdentityProvider, group_info, tree, now)?;
+        let replayed = TrackedGroup::restore(live.snapshot().unwrap()).unwrap();
+        Ok(Self { live, replayed, crypto, limits: Limits::default(), now })
+    }
+
+    fn proposal(&mut self, packet: &[u8]) -> Result<(), Refusal> {
+        let staged = self.live.stage_proposal(&self.crypto, &BasicIdentityProvider, packet, self.now)?;
+        self.live.apply_proposal(staged.pending.clone()).unwrap();
+        self.replayed.apply_proposal(staged.pending).unwrap();
+        Ok(())
+    }
+
+    fn commit(&mut self, input: CommitInput<'_>) -> Result<(), Refusal> {
+        let staged =
+            self.live.stage_commit(&self.crypto, &BasicIdentityProvider, &self.limits, input, self.now)?;
+        self.take(staged);
+        Ok(())
+    }
+
+    fn take(&mut self, staged: super::StagedEpoch) {
+        let expected = staged.epoch;
+        let change = storage::decode(&storage::encode(&staged.change).unwrap()).unwrap();
+        self.live.apply_epoch(staged).unwrap();
+        assert_eq!(self.live.epoch(), expected);
+        self.replayed.replay_epoch(change).unwrap();
+        self.replayed.refresh_tree().unwrap();
+        assert_eq!(self.live.tree().to_bytes(), self.replayed.tree().to_bytes(), "the serialised tree");
+        assert_eq!(self.live.shape, self.replayed.shape, "the tree's shape");
+        assert_eq!(self.live.context_bytes(), self.replayed.context_bytes());
+        assert_eq!(self.live.members(), self.replayed.members());
+        assert_eq!(self.live.leaves, self.replayed.leaves);
+        let at_rest = |group: &TrackedGroup| storage::encode(&group.snapshot().unwrap()).unwrap();
+        assert_eq!(at_rest(&self.live), at_rest(&self.replayed), "live and replayed state");
+    }
+}
+
+/// Where the working group's vectors are: `MIMI_VECTORS`, or beside the checkout.
+fn vectors() -> PathBuf {
+    match std::env::var_os("MIMI_VECTORS") {
+        Some(path) => path.into(),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"),
+    }
+}
+
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    let hex = value.as_str()?;
+    Some((0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect())
+}
+
+/// Where Debian's libfaketime is: the vectors' key packages have expired, and the MLS library asks the wall clock.
+const FAKETIME: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/faketime/libfaketime.so.1",
+];
+
+/// A moment at which every key package of the vectors is valid.
+const TIME_OF_THE_VECTORS: &str = "@2025-01-27 17:46:40";
+
+#[test]
+fn commits_of_other_implementations_are_followed() {
+    if !vectors().is_dir() {
+        eprintln!(
+            "SKIPPED: no vectors at {}; set MIMI_VECTORS to the folder that has them",
+            vectors().display()
+        );
+        return;
+    }
+    let Some(library) = FAKETIME.iter().find(|path| std::path::Path::new(path).exists()) else {
+        eprintln!(
+            "SKIPPED: the vectors have expired, and libfaketime (Debian package libfaketime) is not installed"
+        );
+        return;
+    };
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "--nocapture", "mls::tests::the_vectors_at_their_time"])
+        .envs([
+            ("LD_PRELOAD", *library),
+            ("FAKETIME", TIME_OF_THE_VECTORS),
+            ("TZ", "UTC"),
+            ("DONT_FAKE_MONOTONIC", "1"),
+        ])
+        .output()
+        .unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "runs in a process of its own, at the time of the vectors"]
+fn the_vectors_at_their_time() {
+    let path = vectors().join("observer-handling-commit-suite1.json");
+    let cases: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    assert!(!cases.is_empty());
+    for (number, case) in cases.iter().enumerate() {
+        let group_info = bytes(&case["group_info"]).unwrap();
+        let tree = bytes(&case["ratchet_tree"]);
+        let mut observer = Observer::open(&group_info, tree.as_deref())
+            .unwrap_or_else(|refusal| panic!("case {number}: {refusal:?}"));
+        for epoch in case["epochs"].as_array().unwrap() {
+            for proposal in epoch["proposals"].as_array().unwrap() {
+                let packet = bytes(proposal).unwrap();
+                observer.proposal(&packet).unwrap_or_else(|refusal| panic!("case {number}: {refusal:?}"));
+            }
+            let commit = bytes(&epoch["commit"]).unwrap();
+            let staged = observer.live.stage_alone(
+                &observer.crypto,
+                &BasicIdentityProvider,
+                &observer.limits,
+                &commit,
+                observer.now,
+            );
+            let (staged, _, _) = staged.unwrap_or_else(|refusal| panic!("case {number}: {refusal:?}"));
+            observer.take(staged);
+        }
+    }
+}
+
+type Config = WithMlsRules<
+    DefaultMlsRules,
+    WithIdentityProvider<MlsRsBasic, WithCryptoProvider<RustCryptoProvider, BaseConfig>>,
+>;
+
+const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
+
+fn client(name: &str) -> Client<Config> {
+    let crypto = RustCryptoProvider::default();
+    let (secret, public) = crypto.cipher_suite_provider(SUITE).unwrap().signature_key_generate().unwrap();
+    let identity =
+        SigningIdentity::new(BasicCredential::new(name.as_bytes().to_vec()).into_credential(), public);
+    let options =
+        CommitOptions::default().with_ratchet_tree_extension(false).with_allow_external_commit(true);
+    let rules = DefaultMlsRules::new().with_commit_options(options).with_encryption_options(
+        EncryptionOptions::new(false, mls_rs::client_builder::PaddingMode::StepFunction),
+    );
+    Client::builder()
+        .crypto_provider(crypto)
+        .identity_provider(MlsRsBasic::new())
+        .mls_rules(rules)
+        .signing_identity(identity, secret, SUITE)
+        .build()
+}
+
+/// A group of real members and an observer that follows it.
+struct Story {
+    members: Vec<Group<Config>>,
+    observer: Observer,
+    named: usize,
+}
+
+/// What happens next in a story.
+#[derive(Clone, Debug)]
+enum Step {
+    Update {
+        who: usize,
+    },
+    Add {
+        who: usize,
+        count: usize,
+    },
+    Remove {
+        who: usize,
+        whom: usize,
+    },
+    /// Members propose updates and a removal; one commits them by reference.
+    Propose {
+        who: usize,
+        updates: usize,
+        whom: usize,
+    },
+    Join,
+}
+
+impl Story {
+    fn begin() -> Self {
+        let mut first =
+            client("member 0").create_group(ExtensionList::new(), Default::default(), None).unwrap();
+        let info = first.group_info_message_allowing_ext_commit(false).unwrap().to_bytes().unwrap();
+        let tree = first.export_tree().to_bytes().unwrap();
+        let observer = Observer::open(&info, Some(&tree)).unwrap();
+        first.apply_pending_commit().ok();
+        Self { members: vec![first], observer, named: 1 }
+    }
+
+    fn pick(&self, who: usize) -> usize {
+        who % self.members.len()
+    }
+
+    /// Everybody but the committer processes the commit; removed members leave; the joiners come.
+    fn settle(&mut self, committer: usize, commit: &MlsMessage, joiners: Vec<Group<Config>>) {
+        self.members[committer].apply_pending_commit().unwrap();
+        let mut staying = Vec::new();
+        for (place, mut member) in std::mem::take(&mut self.members).into_iter().enumerate() {
+            if place != committer {
+                let effect = member.process_incoming_message(commit.clone()).unwrap();
+                let mls_rs::group::ReceivedMessage::Commit(effect) = effect else { panic!("not a commit") };
+                if matches!(effect.effect, mls_rs::group::CommitEffect::Removed { .. }) {
+                    continue;
+                }
+            }
+            staying.push(member);
+        }
+        staying.extend(joiners);
+        self.members = staying;
+        let authenticators: Vec<Vec<u8>> =
+            self.members.iter().map(|member| member.epoch_authenticator().unwrap().to_vec()).collect();
+        assert!(authenticators.iter().all(|authenticator| *authenticator == authenticators[0]));
+        let tree = self.members[0].export_tree().to_bytes().unwrap();
+        assert_eq!(self.observer.live.tree().to_bytes(), tree, "the members' tree");
+    }
+
+    fn observe(&mut self, commit: &MlsMessage, info: Option<&MlsMessage>, welcome: Option<&MlsMessage>) {
+        let bytes = |message: &MlsMessage| message.to_bytes().unwrap();
+        let (commit, info, welcome) = (bytes(commit), info.map(bytes), welcome.map(bytes));
+        self.observer
+            .commit(CommitInput { commit: &commit, group_info: info.as_deref(), welcome: welcome.as_deref() })
+            .unwrap();
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Update { who } => {
+                let who = self.pick(who);
+                let output = self.members[who].commit(vec![]).unwrap();
+                self.observe(&output.commit_message, output.external_commit_group_info.as_ref(), None);
+                self.settle(who, &output.commit_message, vec![]);
+            }
+            Step::Add { who, count } => {
+                let who = self.pick(who);
+                let clients: Vec<_> =
+                    (0..count).map(|at| client(&format!("member {}", self.named + at))).collect();
+                self.named += count;
+                let packages: Vec<_> = clients
+                    .iter()
+                    .map(|client| {
+                        client
+                            .generate_key_package_message(Default::default(), Default::default(), None)
+                            .unwrap()
+                    })
+                    .collect();
+                let mut builder = self.members[who].commit_builder();
+                for package in packages {
+                    builder = builder.add_member(package).unwrap();
+                }
+                let output = builder.build().unwrap();
+                let welcome = output.welcome_messages.first().unwrap();
+                self.observe(
+                    &output.commit_message,
+                    output.external_commit_group_info.as_ref(),
+                    Some(welcome),
+                );
+                let tree = self.observer.live.tree().to_bytes();
+                let joiners = clients.iter().map(|client| {
+                    let tree = mls_rs::group::ExportedTree::from_bytes(&tree).unwrap();
+                    client.join_group(Some(tree), welcome, None).unwrap().0
+                });
+                let joiners = joiners.collect();
+                self.settle(who, &output.commit_message, joiners);
+            }
+            Step::Remove { who, whom } => {
+                let (who, whom) = (self.pick(who), self.pick(whom));
+                if who == whom {
+                    return;
+                }
+                let leaf = self.members[whom].current_member_index();
+                let output = self.members[who].commit_builder().remove_member(leaf).unwrap().build().unwrap();
+                self.observe(&output.commit_message, output.external_commit_group_info.as_ref(), None);
+                self.settle(who, &output.commit_message, vec![]);
+            }
+            Step::Propose { who, updates, whom } => {
+                let (who, whom) = (self.pick(who), self.pick(whom));
+                let mut proposals = Vec::new();
+                for place in
+                    (0..self.members.len()).filter(|place| *place != who && *place != whom).take(updates)
+                {
+                    proposals.push((place, self.members[place].propose_update(vec![]).unwrap()));
+                }
+                if who != whom {
+                    let leaf = self.members[whom].current_member_index();
+                    proposals.push((who, self.members[who].propose_remove(leaf, vec![]).unwrap()));
+                }
+                for (sender, proposal) in proposals {
+                    self.observer.proposal(&proposal.to_bytes().unwrap()).unwrap();
+                    for (place, member) in self.members.iter_mut().enumerate() {
+                        if place != sender {
+                            member.process_incoming_message(proposal.clone()).unwrap();
+                        }
+                    }
+                }
+                let output = self.members[who].commit(vec![]).unwrap();
+                self.observe(&output.commit_message, output.external_commit_group_info.as_ref(), None);
+                self.settle(who, &output.commit_message, vec![]);
+            }
+            Step::Join => {
+                let info = self.members[0].group_info_message_allowing_ext_commit(true).unwrap();
+                let joiner = client(&format!("member {}", self.named));
+                self.named += 1;
+                let (group, commit) = joiner.external_commit_builder().unwrap().build(info).unwrap();
+                self.observe(&commit, None, None);
+                let mut members = std::mem::take(&mut self.members);
+                for member in &mut members {
+                    member.process_incoming_message(commit.clone()).unwrap();
+                }
+                members.push(group);
+                self.members = members;
+                let tree = self.members[0].export_tree().to_bytes().unwrap();
+                assert_eq!(self.observer.live.tree().to_bytes(), tree);
+            }
+        }
+    }
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let place = 0_usize..16;
+    prop_oneof![
+        2 => place.clone().prop_map(|who| Step::Update { who }),
+        3 => (place.clone(), 1_usize..4).prop_map(|(who, count)| Step::Add { who, count }),
+        2 => (place.clone(), place.clone()).prop_map(|(who, whom)| Step::Remove { who, whom }),
+        2 => (place.clone(), 0_usize..3, place).prop_map(|(who, updates, whom)| Step::Propose { who, updates, whom }),
+        1 => Just(Step::Join),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 40, ..ProptestConfig::default() })]
+
+    /// However a group evolves, the observer accepts each commit and has the members' tree.
+    #[test]
+    fn any_group_is_followed(steps in proptest::collection::vec(any_step(), 4..14)) {
+        let mut story = Story::begin();
+        for step in &steps {
+            story.step(step);
+        }
+    }
+}
+
+/// A refusal of a commit made for this story's group after `change` was made to its bytes.
+fn refused(story: &mut Story, commit: &[u8]) -> Refusal {
+    let input = CommitInput { commit, group_info: None, welcome: None };
+    let before = story.observer.live.context_bytes();
+    let refusal = story.observer.commit(input).unwrap_err();
+    assert_eq!(story.observer.live.context_bytes(), before);
+    refusal
+}
+
+#[test]
+fn what_the_library_does_not_check_is_checked_here() {
+    let mut story = Story::begin();
+    story.step(&Step::Add { who: 0, count: 3 });
+
+    // A client that is in the group already, under another signature key.
+    let twin = client("member 1");
+    let package = twin.generate_key_package_message(Default::default(), Default::default(), None).unwrap();
+    let output = story.members[0].commit_builder().add_member(package).unwrap().build();
+    if let Ok(output) = output {
+        let welcome = output.welcome_messages.first().map(|welcome| welcome.to_bytes().unwrap());
+        let commit = output.commit_message.to_bytes().unwrap();
+        let input = CommitInput { commit: &commit, group_info: None, welcome: welcome.as_deref() };
+        assert!(matches!(
+            story.observer.commit(input),
+            Err(Refusal::Broken { rule: Rule::DistinctClients, .. })
+        ));
+        story.members[0].clear_pending_commit();
+    }
+
+    // An update of epoch n is stale in epoch n + 1, and one of epoch n + 1 comes too early in epoch n.
+    let early = story.members[1].commit(vec![]).unwrap().commit_message.to_bytes().unwrap();
+    story.members[1].clear_pending_commit();
+    story.step(&Step::Update { who: 0 });
+    assert!(matches!(refused(&mut story, &early), Refusal::Stale { .. }));
+    let mut future = story.members[1].commit(vec![]).unwrap().commit_message.to_bytes().unwrap();
+    story.members[1].clear_pending_commit();
+    let group = story.observer.live.id().as_bytes().len();
+    future[5 + group + 7] += 1;
+    assert!(matches!(refused(&mut story, &future), Refusal::Future { .. }));
+    assert!(matches!(refused(&mut story, b"\0\x01\0\x01"), Refusal::Malformed(_)));
+}

@@ -1,0 +1,266 @@
+//! Batches and their preconditions, many at once.
+
+use snapshots::{AppendError, Batch, LoadedLog, StoreOptions, Unmet};
+
+use crate::fixtures::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_all_who_append_after_the_same_record_one_wins() {
+    const APPENDERS: u8 = 64;
+    const RECORDS: u64 = 20;
+    let store = temporary();
+    append(&store, |batch| {
+        batch.create_log(&group_log(1));
+    })
+    .unwrap();
+    let append_all = |appender: u8| {
+        let store = store.clone();
+        async move {
+            let mut won = Vec::new();
+            let mut at = 0;
+            while at < RECORDS {
+                let mut batch = Batch::new();
+                batch.append_record(&group_log(1), at, [appender]);
+                at = match store.append(batch).await {
+                    Ok(_) => {
+                        won.push(at + 1);
+                        at + 1
+                    }
+                    Err(AppendError::Precondition(Unmet::LogMoved { at: Some(moved) })) => {
+                        assert!(moved > at, "it stands at {moved}, which is what was asked for");
+                        moved
+                    }
+                    Err(error) => panic!("{error}"),
+                };
+            }
+            (appender, won)
+        }
+    };
+    let appenders: Vec<_> = (0..APPENDERS).map(|appender| tokio::spawn(append_all(appender))).collect();
+    let mut winners = Vec::new();
+    for appender in appenders {
+        let (appender, won) = appender.await.unwrap();
+        winners.extend(won.into_iter().map(|sequence| (sequence, vec![appender])));
+    }
+    winners.sort();
+    let log = store.view().load_log(&group_log(1)).unwrap().unwrap();
+    let records: Vec<_> =
+        log.records.into_iter().map(|(sequence, bytes)| (sequence, bytes.to_vec())).collect();
+    assert_eq!(records, winners);
+    assert_eq!(records.len() as u64, RECORDS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_batch_does_not_hold_up_those_around_it() {
+    let store = temporary();
+    let mut answers = Vec::new();
+    for number in 0..100 {
+        let store = store.clone();
+        answers.push(tokio::spawn(async move {
+            let mut batch = Batch::new();
+            // Two of each: one is refused.
+            batch.put_setting(&format!("by {number}"), [number]).create_log(&group_log(number / 2));
+            store.append(batch).await
+        }));
+    }
+    let mut written = 0;
+    for (number, answer) in answers.into_iter().enumerate() {
+        let setting = store.view().setting(&format!("by {number}")).unwrap();
+        match answer.await.unwrap() {
+            Ok(_) => {
+                written += 1;
+                assert!(store.view().setting(&format!("by {number}")).unwrap().is_some());
+            }
+            Err(error) => {
+                assert_eq!(error, AppendError::Precondition(Unmet::LogExists));
+                assert_eq!(setting, None);
+            }
+        }
+    }
+    assert_eq!(written, 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delivery_ids_become_visible_in_their_order() {
+    let store = temporary();
+    let watching = tokio::task::spawn_blocking({
+        let store = store.clone();
+        move || {
+            let mut seen: Vec<u64> = Vec::new();
+            while seen.len() < 200 {
+                let found = store.view().join_infos(APP, &handle("alice"), None, 1000).unwrap();
+                let found: Vec<u64> = found.into_iter().map(|(id, _)| id.0).collect();
+                assert!(found.starts_with(&seen), "{found:?} after {seen:?}");
+                seen = found;
+            }
+        }
+    });
+    let mut appending = Vec::new();
+    for number in 0..100 {
+        let store = store.clone();
+        appending.push(tokio::spawn(async move {
+            let mut batch = Batch::new();
+            batch.put_welcome(
+                APP,
+                &group(number),
+                snapshots::Epoch(1),
+                &welcome_row(1),
+                &[handle("alice"), handle("alice")],
+            );
+            let ids = store.append(batch).await.unwrap().deliveries;
+            assert_eq!(ids.len(), 2);
+            assert!(ids[0] < ids[1]);
+        }));
+    }
+    for answer in appending {
+        answer.await.unwrap();
+    }
+    watching.await.unwrap();
+}
+
+#[test]
+fn the_steps_of_a_batch_see_each_other_and_go_together() {
+    let store = temporary();
+    append(&store, |batch| {
+        batch
+            .create_log(&group_log(1))
+            .append_record(&group_log(1), 0, "one")
+            .append_record(&group_log(1), 1, "two")
+            .put_snapshot(&group_log(1), 1, "after one")
+            .create_client(APP, &client_row(1, "alice"))
+            .create_queue(APP, &queue_row(1, 1, ""));
+    })
+    .unwrap();
+    let log = store.view().load_log(&group_log(1)).unwrap();
+    let expected =
+        LoadedLog { snapshot: Some((1, "after one".into())), records: vec![(2, "two".into())], head: 2 };
+    assert_eq!(log, Some(expected));
+    check_refused(&store, Unmet::LogMoved { at: Some(4) }, |batch| {
+        batch
+            .delete_client(APP, &client_row(1, "alice"))
+            .append_record(&group_log(1), 2, "three")
+            .append_record(&group_log(1), 3, "four")
+            .append_record(&group_log(1), 3, "four again");
+    });
+    assert!(store.view().client(APP, client(1)).unwrap().is_some());
+}
+
+#[test]
+fn what_does_not_hold_is_said() {
+    let store = temporary();
+    let (alice, bob) = (client_row(1, "alice"), client_row(2, "bob"));
+    append(&store, |batch| {
+        batch
+            .create_log(&group_log(1))
+            .create_client(APP, &alice)
+            .create_client(APP, &bob)
+            .create_queue(APP, &queue_row(1, 1, ""))
+            .create_queue(APP, &queue_row(2, 1, "label"))
+            .use_key_package(APP, &reference(1), &used_row(1))
+            .create_setting("name", "value");
+    })
+    .unwrap();
+    let (missing, changed) = (client_row(9, "nobody"), tagged(&alice, &["changed"]));
+
+    check_refused(&store, Unmet::LogExists, |batch| _ = batch.create_log(&group_log(1)));
+    let moved = |at| Unmet::LogMoved { at };
+    check_refused(&store, moved(Some(0)), |batch| _ = batch.append_record(&group_log(1), 1, "x"));
+    check_refused(&store, moved(None), |batch| _ = batch.append_record(&group_log(2), 0, "x"));
+    check_refused(&store, moved(Some(0)), |batch| _ = batch.append_record(&group_log(1), u64::MAX, "x"));
+    check_refused(&store, moved(Some(0)), |batch| _ = batch.put_snapshot(&group_log(1), 1, "x"));
+    check_refused(&store, moved(None), |batch| _ = batch.put_snapshot(&group_log(2), 0, "x"));
+    check_refused(&store, moved(Some(0)), |batch| _ = batch.require_log_at(&group_log(1), 1));
+
+    check_refused(&store, Unmet::ClientExists, |batch| _ = batch.create_client(APP, &client_row(1, "other")));
+    let taken = Unmet::HandleTaken { client: client(1) };
+    check_refused(&store, taken.clone(), |batch| _ = batch.create_client(APP, &client_row(3, "alice")));
+    check_refused(&store, taken, |batch| _ = batch.replace_client(APP, &bob, &client_row(2, "alice")));
+    check_refused(&store, Unmet::ClientChanged, |batch| _ = batch.replace_client(APP, &changed, &alice));
+    check_refused(&store, Unmet::ClientChanged, |batch| _ = batch.replace_client(APP, &alice, &bob));
+    check_refused(&store, Unmet::ClientMissing, |batch| _ = batch.replace_client(APP, &missing, &missing));
+    check_refused(&store, Unmet::ClientChanged, |batch| _ = batch.delete_client(APP, &changed));
+    check_refused(&store, Unmet::ClientMissing, |batch| _ = batch.delete_client(APP, &missing));
+    check_refused(&store, Unmet::ClientMissing, |batch| _ = batch.delete_client(OTHER_APP, &alice));
+    check_refused(&store, Unmet::ClientChanged, |batch| _ = batch.require_client(APP, &changed));
+
+    let exists = |number| Unmet::QueueExists { queue: queue(number) };
+    check_refused(&store, exists(1), |batch| _ = batch.create_queue(APP, &queue_row(3, 1, "")));
+    check_refused(&store, Unmet::LogExists, |batch| _ = batch.create_queue(APP, &queue_row(1, 2, "")));
+    check_refused(&store, Unmet::ClientMissing, |batch| _ = batch.create_queue(APP, &queue_row(3, 9, "")));
+    let (first, relabelled) = (queue_row(1, 1, ""), queue_row(1, 1, "label"));
+    check_refused(&store, exists(2), |batch| _ = batch.relabel_queue(APP, &first, &relabelled));
+    check_refused(&store, Unmet::QueueChanged, |batch| _ = batch.relabel_queue(APP, &relabelled, &first));
+    check_refused(&store, Unmet::QueueChanged, |batch| _ = batch.delete_queue(APP, &relabelled));
+    check_refused(&store, Unmet::QueueMissing, |batch| _ = batch.delete_queue(APP, &queue_row(9, 1, "")));
+    check_refused(&store, Unmet::QueueChanged, |batch| _ = batch.require_queue(APP, &relabelled));
+    check_refused(&store, Unmet::QueueLimit { max: 2 }, |batch| {
+        batch.require_queues_below(APP, client(1), 2);
+    });
+    check_refused(&store, Unmet::QueueMissing, |batch| {
+        batch.put_key_package(APP, queue(9), &reference(1), &key_package_row(1));
+    });
+
+    let used = Unmet::KeyPackageUsed { reference: reference(1) };
+    check_refused(&store, used.clone(), |batch| {
+        batch.use_key_package(APP, &reference(1), &used_row(1));
+    });
+    check_refused(&store, used, |batch| _ = batch.require_unused(APP, &reference(1)));
+    check_refused(&store, Unmet::SettingExists, |batch| _ = batch.create_setting("name", "value"));
+
+    // The same names in another application are free, and what holds does not refuse.
+    append(&store, |batch| {
+        batch
+            .create_client(OTHER_APP, &alice)
+            .create_queue(OTHER_APP, &first)
+            .require_unused(OTHER_APP, &reference(1))
+            .require_client(APP, &alice)
+            .require_queue(APP, &first)
+            .require_queues_below(APP, client(1), 3)
+            .require_log_at(&group_log(1), 0);
+    })
+    .unwrap();
+}
+
+#[test]
+fn of_two_commits_that_use_a_key_package_one_wins() {
+    let store = temporary();
+    let commit = |number: u8| {
+        append(&store, |batch| {
+            batch
+                .create_log(&group_log(number))
+                .use_key_package(APP, &reference(number), &used_row(1))
+                .use_key_package(APP, &reference(100), &used_row(1));
+        })
+    };
+    assert!(commit(1).is_ok());
+    let refused = Unmet::KeyPackageUsed { reference: reference(100) };
+    assert_eq!(commit(2), Err(AppendError::Precondition(refused)));
+    assert_eq!(store.view().log_head(&group_log(2)).unwrap(), None);
+    assert_eq!(store.view().used(APP, &reference(2)).unwrap(), None);
+    assert_eq!(store.view().used(APP, &reference(100)).unwrap(), Some(used_row(1)));
+}
+
+#[test]
+fn what_is_too_large_is_refused_and_the_store_is_well() {
+    let options = StoreOptions { batch_bytes_max: 10_000, queue_bytes_max: 1, ..StoreOptions::default() };
+    let store = snapshots::Store::open(&options).unwrap();
+    let put =
+        |name: &str, length: usize| append(&store, |batch| _ = batch.put_setting(name, vec![0; length]));
+    assert!(matches!(put("name", 10_000), Err(AppendError::TooLarge { bytes: 10_005, limit: 10_000 })));
+    assert!(matches!(put(&"n".repeat(9_000), 0), Err(AppendError::TooLarge { .. })));
+    // It is larger than all that may wait, and waits alone.
+    assert!(put("name", 9_000).is_ok());
+    assert_eq!(store.view().setting(&"n".repeat(9_000)).unwrap(), None);
+    assert!(!store.is_failed());
+
+    let alice = tagged(&client_row(1, "alice"), &[&"t".repeat(9_000)]);
+    let created = append(&store, |batch| _ = batch.create_client(APP, &alice));
+    assert!(matches!(created, Err(AppendError::TooLarge { .. })), "{created:?}");
+    assert_eq!(store.view().clients_with_tag(APP, None, &"t".repeat(9_000), None, 1).unwrap(), []);
+    assert_eq!(rows(&store), []);
+}
+
+#[test]
+fn a_batch_of_nothing_is_appended() {
+    assert_eq!(append(&temporary(), |_| ()), Ok(vec![]));
+}

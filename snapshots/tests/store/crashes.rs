@@ -1,0 +1,94 @@
+//! What is found after a crash: all that was acknowledged, and of the rest nothing or the whole.
+//!
+//! A crash is a copy of the directory while the store is open, with what a half-done write leaves at the journal's end.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::fixtures::*;
+
+const RECORDS: u64 = 10;
+
+fn record(sequence: u64) -> Vec<u8> {
+    vec![u8::try_from(sequence).unwrap(); 700]
+}
+
+/// A directory as a crash leaves it, without what the operating system forgets of a dead process.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let copied = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &copied);
+        } else {
+            fs::copy(entry.path(), copied).unwrap();
+        }
+    }
+}
+
+fn journal(directory: &Path) -> PathBuf {
+    let files = fs::read_dir(directory.join("store")).unwrap().map(|entry| entry.unwrap().path());
+    let mut journals: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|end| end == "jnl")).collect();
+    journals.sort();
+    journals.pop().unwrap()
+}
+
+/// Opens what the crash left: it holds the records up to `head`, and is as good as before.
+#[track_caller]
+fn check(directory: &Path, head: u64) {
+    let store = open(directory);
+    let log = store.view().load_log(&group_log(1)).unwrap().unwrap();
+    assert_eq!(log.head, head);
+    let expected: Vec<_> = (1..=head).map(|sequence| (sequence, record(sequence).into())).collect();
+    assert_eq!(log.records, expected);
+    // The setting is in the batch of the last record.
+    assert_eq!(store.view().setting("last").unwrap().is_some(), head > RECORDS);
+    append(&store, |batch| _ = batch.append_record(&group_log(1), head, record(head + 1))).unwrap();
+    drop(store);
+    let log = open(directory).view().load_log(&group_log(1)).unwrap().unwrap();
+    assert_eq!(log.records.last(), Some(&(head + 1, record(head + 1).into())));
+}
+
+#[test]
+fn a_torn_journal_tail_takes_only_the_batch_that_was_being_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = directory.path().join("running");
+    let store = open(&running);
+    append(&store, |batch| {
+        batch.create_log(&group_log(1));
+    })
+    .unwrap();
+    for after in 0..RECORDS {
+        append(&store, |batch| _ = batch.append_record(&group_log(1), after, record(after + 1))).unwrap();
+    }
+    let before = fs::metadata(journal(&running)).unwrap().len();
+    append(&store, |batch| {
+        batch.append_record(&group_log(1), RECORDS, record(RECORDS + 1)).put_setting("last", [1; 100]);
+    })
+    .unwrap();
+    let after = fs::metadata(journal(&running)).unwrap().len();
+    assert!(after > before + 800, "{before} to {after}");
+
+    // Nothing was being written, or the beginning of another batch.
+    for (number, tail) in [&[][..], &[0; 4096], &[255; 100]].into_iter().enumerate() {
+        let crashed = directory.path().join(format!("whole {number}"));
+        copy(&running, &crashed);
+        File::options().append(true).open(journal(&crashed)).unwrap().write_all(tail).unwrap();
+        check(&crashed, RECORDS + 1);
+    }
+    // The last batch was, and the file ends there or goes on with what was allocated for it.
+    for cut in [before + 1, before + (after - before) / 2, after - 1] {
+        for zeros in [0, 4096] {
+            let crashed = directory.path().join(format!("cut at {cut} with {zeros}"));
+            copy(&running, &crashed);
+            let file = File::options().write(true).open(journal(&crashed)).unwrap();
+            file.set_len(cut).unwrap();
+            file.set_len(cut + zeros).unwrap();
+            drop(file);
+            check(&crashed, RECORDS);
+        }
+    }
+}

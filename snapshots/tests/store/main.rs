@@ -1,0 +1,12 @@
+//! Stories of the store: what is appended, what is found again, what is dropped.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at what it does not expect")]
+
+mod appending;
+mod crashes;
+mod deleting;
+mod fixtures;
+mod model;
+mod reading;
+mod reopening;
+mod sweeping;

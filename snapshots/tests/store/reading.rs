@@ -1,0 +1,110 @@
+//! Lists and pages.
+
+use snapshots::{ClientRow, Epoch, LogId};
+
+use crate::fixtures::*;
+
+#[test]
+fn clients_are_listed_by_domain_and_tag() {
+    let store = temporary();
+    let in_domain = |number, tags: &[&str]| ClientRow {
+        domain: Some(domain("example.com")),
+        ..tagged(&client_row(number, &format!("client {number}")), tags)
+    };
+    append(&store, |batch| {
+        for number in 1..=5 {
+            batch
+                .create_client(APP, &in_domain(number, if number % 2 == 1 { &["odd", "a"] } else { &["a"] }));
+        }
+        batch.create_client(APP, &tagged(&client_row(6, "client 6"), &["odd", ""]));
+        batch.create_client(OTHER_APP, &in_domain(7, &["odd"]));
+    })
+    .unwrap();
+    let view = store.view();
+    let example = domain("example.com");
+    let ids = |rows: Vec<ClientRow>| {
+        rows.into_iter().map(|row| row.client_id.as_uuid().as_u128()).collect::<Vec<_>>()
+    };
+    let tag = |tag, after: Option<u128>, limit| {
+        ids(view.clients_with_tag(APP, Some(&example), tag, after.map(client), limit).unwrap())
+    };
+    assert_eq!(tag("odd", None, 9), [1, 3, 5]);
+    assert_eq!(tag("odd", None, 2), [1, 3]);
+    assert_eq!(tag("odd", Some(3), 2), [5]);
+    assert_eq!(tag("odd", Some(2), 1), [3]);
+    assert_eq!(tag("od", None, 9), []);
+    assert_eq!(tag("a", None, 0), []);
+    assert_eq!(ids(view.clients(APP, Some(&example), Some(client(3)), 9).unwrap()), [4, 5]);
+    assert_eq!(ids(view.clients(APP, None, None, 9).unwrap()), [6]);
+    assert_eq!(ids(view.clients_with_tag(APP, None, "", None, 9).unwrap()), [6]);
+    assert_eq!(ids(view.clients(OTHER_APP, Some(&example), None, 9).unwrap()), [7]);
+}
+
+#[test]
+fn groups_are_listed_by_handle() {
+    let store = temporary();
+    append(&store, |batch| {
+        for number in 1..=4 {
+            batch.put_group(APP, &group(number), &group_row(u64::from(number)));
+            batch.put_membership(APP, &handle("alice"), &group(number));
+        }
+        batch.put_membership(APP, &handle("alic"), &group(1));
+        batch.delete_membership(APP, &handle("alice"), &group(2));
+    })
+    .unwrap();
+    let view = store.view();
+    let of = |name, after: Option<u8>, limit| {
+        let found = view.groups_of(APP, &handle(name), after.map(group), limit).unwrap();
+        found.into_iter().map(|(_, epoch)| epoch.0).collect::<Vec<_>>()
+    };
+    assert_eq!(of("alice", None, 9), [1, 3, 4]);
+    assert_eq!(of("alice", Some(1), 1), [3]);
+    assert_eq!(of("alic", None, 9), [1]);
+    assert_eq!(of("nobody", None, 9), []);
+    assert_eq!(view.groups(APP, Some(group(2)), 1).unwrap(), [(group(3), group_row(3))]);
+    assert_eq!(view.groups(OTHER_APP, None, 9).unwrap(), []);
+}
+
+#[test]
+fn epochs_are_read_in_a_range() {
+    let store = temporary();
+    append(&store, |batch| {
+        for epoch in [1, 2, 255, 256, 257] {
+            batch.put_epoch(APP, &group(1), Epoch(epoch), &epoch_row(epoch));
+        }
+        batch.put_epoch(APP, &group(2), Epoch(3), &epoch_row(3));
+    })
+    .unwrap();
+    let view = store.view();
+    let range = |from, to, limit| {
+        let found = view.epochs(APP, &group(1), Epoch(from), Epoch(to), limit).unwrap();
+        found.into_iter().map(|(epoch, row)| (epoch.0, row.timestamp.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(range(2, 256, 9), [(2, 2), (255, 255), (256, 256)]);
+    assert_eq!(range(0, u64::MAX, 2), [(1, 1), (2, 2)]);
+    assert_eq!(range(257, 2, 9), []);
+    assert_eq!(range(3, 3, 9), []);
+    assert_eq!(view.first_epoch(APP, &group(1)).unwrap(), Some(Epoch(1)));
+    assert_eq!(view.last_epoch(APP, &group(1)).unwrap(), Some(Epoch(257)));
+    assert_eq!(view.first_epoch(APP, &group(3)).unwrap(), None);
+}
+
+#[test]
+fn logs_are_listed_and_a_view_is_one_moment() {
+    let store = temporary();
+    let queue_log = LogId::KeyQueue(APP, queue(1));
+    append(&store, |batch| {
+        batch.create_log(&group_log(1)).create_log(&group_log(2)).create_log(&queue_log);
+    })
+    .unwrap();
+    let view = store.view();
+    append(&store, |batch| {
+        batch.append_record(&group_log(1), 0, "one").delete_log(&group_log(2));
+    })
+    .unwrap();
+    assert_eq!(view.logs(None, 9).unwrap(), [group_log(1), group_log(2), queue_log.clone()]);
+    assert_eq!(view.logs(Some(&group_log(1)), 1).unwrap(), [group_log(2)]);
+    assert_eq!(view.log_head(&group_log(1)).unwrap(), Some(0));
+    assert_eq!(store.view().logs(None, 9).unwrap(), [group_log(1), queue_log]);
+    assert_eq!(store.view().log_head(&group_log(1)).unwrap(), Some(1));
+}

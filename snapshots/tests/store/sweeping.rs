@@ -1,0 +1,202 @@
+//! What is old is dropped, and nothing else.
+
+use std::time::Duration;
+
+use snapshots::{Epoch, Retention, Store, Swept, Timestamp};
+
+use crate::fixtures::*;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+
+/// Keeps everything.
+fn unlimited() -> Retention {
+    Retention {
+        history_epochs_max: u64::MAX,
+        history_age_max: Duration::MAX,
+        welcomes_per_handle_max: usize::MAX,
+        welcome_age_max: Duration::MAX,
+        expired_age_max: Duration::MAX,
+    }
+}
+
+async fn check(store: &Store, retention: Retention, expected: Swept) {
+    assert_eq!(store.sweep(&retention, NOW).await, Ok(expected), "{retention:?}");
+    assert_eq!(store.sweep(&retention, NOW).await, Ok(Swept::default()), "a second time: {retention:?}");
+}
+
+fn epochs(store: &Store, number: u8) -> Vec<u64> {
+    let rows = store.view().epochs(APP, &group(number), Epoch(0), Epoch(u64::MAX), usize::MAX).unwrap();
+    rows.into_iter().map(|(epoch, _)| epoch.0).collect()
+}
+
+/// A group with epochs of which each is made at a thousand times its number, and one proposal accepted in each.
+fn put_history(store: &Store, number: u8, last: u64) {
+    append(store, |batch| {
+        batch.put_group(APP, &group(number), &group_row(last));
+        for epoch in 1..=last {
+            batch.put_epoch(APP, &group(number), Epoch(epoch), &epoch_row(epoch * 1000));
+        }
+        for epoch in 0..=last {
+            batch.put_accepted_proposal(APP, &group(number), Epoch(epoch), &[1; 32], "reference");
+        }
+    })
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_oldest_epochs_go_and_the_newest_stays() {
+    let store = temporary();
+    put_history(&store, 1, 10);
+    put_history(&store, 2, 3);
+    append(&store, |batch| _ = batch.put_group(APP, &group(3), &group_row(0))).unwrap();
+    check(&store, unlimited(), Swept::default()).await;
+    let four = Retention { history_epochs_max: 4, ..unlimited() };
+    check(&store, four, Swept { epochs: 6, accepted_proposals: 6, ..Swept::default() }).await;
+    assert_eq!(epochs(&store, 1), [7, 8, 9, 10]);
+    assert_eq!(epochs(&store, 2), [1, 2, 3]);
+    let view = store.view();
+    assert_eq!(view.first_epoch(APP, &group(1)).unwrap(), Some(Epoch(7)));
+    let accepted = |epoch| view.accepted_proposal(APP, &group(1), Epoch(epoch), &[1; 32]).unwrap().is_some();
+    assert!(!accepted(5));
+    assert!(accepted(6));
+
+    // What is made at 9000 is as old as it may be.
+    let young = Retention { history_age_max: Duration::from_millis(NOW.0 - 9000), ..unlimited() };
+    check(&store, young, Swept { epochs: 4, accepted_proposals: 4, ..Swept::default() }).await;
+    assert_eq!(epochs(&store, 1), [9, 10]);
+    assert_eq!(epochs(&store, 2), [3]);
+    let nothing = Retention { history_epochs_max: 0, history_age_max: Duration::ZERO, ..unlimited() };
+    check(&store, nothing, Swept { epochs: 1, accepted_proposals: 1, ..Swept::default() }).await;
+    assert_eq!(epochs(&store, 1), [10]);
+    assert_eq!(epochs(&store, 2), [3]);
+}
+
+#[tokio::test]
+async fn more_than_one_batch_holds_is_dropped() {
+    let store = temporary();
+    let last = 1300;
+    for number in 1..=2 {
+        append(&store, |batch| {
+            batch.put_group(APP, &group(number), &group_row(last));
+            for epoch in 1..=last {
+                let row = snapshots::EpochRow { commit: snapshots::Bytes::new(), ..epoch_row(1) };
+                batch.put_epoch(APP, &group(number), Epoch(epoch), &row);
+            }
+        })
+        .unwrap();
+    }
+    append(&store, |batch| {
+        for epoch in 0..1200 {
+            batch.put_welcome(APP, &group(9), Epoch(epoch), &welcome_row(1), &[handle("alice")]);
+        }
+        for number in 0..=255 {
+            batch.use_key_package(APP, &reference(number), &used_row(u64::from(number)));
+            batch.use_key_package(OTHER_APP, &reference(number), &used_row(u64::from(number)));
+            batch.use_key_package(APP, &other_reference(number), &used_row(u64::from(number)));
+        }
+    })
+    .unwrap();
+    let retention = Retention {
+        history_epochs_max: 7,
+        welcomes_per_handle_max: 5,
+        expired_age_max: Duration::ZERO,
+        ..unlimited()
+    };
+    let expected =
+        Swept { epochs: 2 * (last - 7), join_infos: 1195, used_key_packages: 3 * 256, ..Swept::default() };
+    check(&store, retention, expected).await;
+    assert_eq!(epochs(&store, 2).len(), 7);
+    let waiting = store.view().join_infos(APP, &handle("alice"), None, usize::MAX).unwrap();
+    let waiting: Vec<u64> = waiting.into_iter().map(|(_, row)| row.epoch.0).collect();
+    assert_eq!(waiting, [1195, 1196, 1197, 1198, 1199]);
+    let left = [("epochs", 14), ("groups", 2), ("join_infos", 5), ("welcome_readers", 5), ("welcomes", 5)];
+    let mut found = rows(&store);
+    found.sort();
+    assert_eq!(found, left);
+}
+
+fn other_reference(number: u8) -> snapshots::KeyPackageRef {
+    snapshots::KeyPackageRef::new([number; 16]).unwrap()
+}
+
+#[tokio::test]
+async fn join_infos_are_counted_by_handle() {
+    let store = temporary();
+    for epoch in 0..4 {
+        append(&store, |batch| {
+            let row = welcome_row(epoch * 1000);
+            batch.put_welcome(APP, &group(1), Epoch(epoch), &row, &[handle("alice"), handle("ali")]);
+            batch.put_welcome(OTHER_APP, &group(1), Epoch(epoch), &row, &[handle("alice")]);
+        })
+        .unwrap();
+    }
+    append(&store, |batch| {
+        batch.put_welcome(APP, &group(2), Epoch(9), &welcome_row(9000), &[handle("alice")]);
+    })
+    .unwrap();
+    let waiting = |app, name: &str| {
+        let found = store.view().join_infos(app, &handle(name), None, 99).unwrap();
+        found.into_iter().map(|(_, row)| row.epoch.0).collect::<Vec<_>>()
+    };
+    check(&store, unlimited(), Swept::default()).await;
+    let three = Retention { welcomes_per_handle_max: 3, ..unlimited() };
+    check(&store, three, Swept { join_infos: 4, ..Swept::default() }).await;
+    assert_eq!(waiting(APP, "alice"), [2, 3, 9]);
+    assert_eq!(waiting(APP, "ali"), [1, 2, 3]);
+    assert_eq!(waiting(OTHER_APP, "alice"), [1, 2, 3]);
+    // Each of them as a whole: the welcome while anyone needs it.
+    let welcome = |epoch| store.view().welcome(APP, &group(1), Epoch(epoch)).unwrap().is_some();
+    assert_eq!([0, 1, 2, 3].map(welcome), [false, true, true, true]);
+    let young = Retention { welcome_age_max: Duration::from_millis(NOW.0 - 3000), ..unlimited() };
+    check(&store, young, Swept { join_infos: 5, ..Swept::default() }).await;
+    assert_eq!(waiting(APP, "alice"), [3, 9]);
+    assert_eq!([0, 1, 2, 3].map(welcome), [false, false, false, true]);
+}
+
+#[tokio::test]
+async fn key_packages_go_some_time_after_they_expired() {
+    let store = temporary();
+    append(&store, |batch| {
+        batch.create_client(APP, &client_row(1, "alice")).create_queue(APP, &queue_row(1, 1, ""));
+        for number in 0..10 {
+            let not_after = u64::from(number) * 1000;
+            batch
+                .put_key_package(APP, queue(1), &reference(number), &key_package_row(not_after))
+                .use_key_package(APP, &reference(number), &used_row(not_after));
+        }
+        // Its lifetime became longer: the first one no longer counts.
+        batch.put_key_package(APP, queue(1), &reference(0), &key_package_row(9_000));
+        batch.delete_key_package(APP, queue(1), &reference(1));
+    })
+    .unwrap();
+    check(&store, unlimited(), Swept::default()).await;
+    let five = Retention { expired_age_max: Duration::from_millis(NOW.0 - 5_000), ..unlimited() };
+    check(&store, five, Swept { key_packages: 3, used_key_packages: 5, ..Swept::default() }).await;
+    let view = store.view();
+    let held = |number| view.queues_holding(APP, &reference(number)).unwrap().len();
+    assert_eq!([0, 1, 2, 3, 4, 5, 6].map(held), [1, 0, 0, 0, 0, 1, 1]);
+    let used = |number| view.used(APP, &reference(number)).unwrap().is_some();
+    assert_eq!([0, 1, 4, 5, 9].map(used), [false, false, false, true, true]);
+    let all = Retention { expired_age_max: Duration::ZERO, ..unlimited() };
+    check(&store, all, Swept { key_packages: 6, used_key_packages: 5, ..Swept::default() }).await;
+    append(&store, |batch| _ = batch.delete_client(APP, &client_row(1, "alice"))).unwrap();
+    assert_eq!(rows(&store), []);
+}
+
+#[tokio::test]
+async fn others_append_while_it_sweeps() {
+    let store = temporary();
+    put_history(&store, 1, 900);
+    append(&store, |batch| _ = batch.create_log(&group_log(1))).unwrap();
+    let sweeping = tokio::spawn({
+        let store = store.clone();
+        async move { store.sweep(&Retention { history_epochs_max: 1, ..unlimited() }, NOW).await }
+    });
+    for after in 0..50 {
+        let mut batch = snapshots::Batch::new();
+        batch.append_record(&group_log(1), after, [0]);
+        store.append(batch).await.unwrap();
+    }
+    assert_eq!(sweeping.await.unwrap().unwrap().epochs, 899);
+    assert_eq!(epochs(&store, 1), [900]);
+}

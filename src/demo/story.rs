@@ -1,0 +1,259 @@
+//! The story: what the members do, and what must come of it.
+
+use actors::{ClientHandle, Epoch, GroupId};
+
+use super::{DemoError, During as _, DuringMls as _, ensure, member::Member};
+use crate::{
+    api::{
+        Limit,
+        clients::{PageQuery, TagQuery},
+        groups::{AcceptedCommitBody, CommitBody},
+        problem::ProblemKind,
+    },
+    client::{ClientError, GatewayClient},
+};
+
+/// What the invited clients are found by.
+const TAG: &str = "team:harbour";
+/// How many key packages each client uploads.
+const KEY_PACKAGES: usize = 3;
+
+/// Plays it from registration to removal.
+pub(super) async fn play(api: &GatewayClient, tell: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
+    let mut members = register(api, tell).await?;
+    let mut erin = Member::register(api, "erin", &[]).await?;
+    let group = found_group(api, &mut members, tell).await?;
+    race(api, &group, &mut members, tell).await?;
+
+    let epoch = erin.join_externally(&group).await?;
+    for member in &mut members {
+        member.catch_up().await?;
+    }
+    tell(&format!(
+        "Nobody invites erin: she takes the group info that the winner left and joins by an external commit, which \
+         creates epoch {epoch}."
+    ));
+    members.push(erin);
+    ensure_agreement(api, &group, &members).await?;
+
+    remove(api, &group, &mut members, tell).await?;
+    let epoch = ensure_agreement(api, &group, &members).await?;
+    let names = names(&members);
+    tell(&format!(
+        "All {} members ({names}) hold the same epoch authenticator in epoch {epoch}.",
+        members.len()
+    ));
+    Ok(())
+}
+
+async fn register(api: &GatewayClient, tell: &mut dyn FnMut(&str)) -> Result<Vec<Member>, DemoError> {
+    let mut members = Vec::new();
+    for name in ["alice", "bob", "carol", "dave"] {
+        let tags: &[&str] = if name == "alice" { &[] } else { &[TAG] };
+        let member = Member::register(api, name, tags).await?;
+        let pool = member.upload_key_packages(KEY_PACKAGES).await?;
+        ensure(
+            pool.key_packages_in_pool == KEY_PACKAGES && pool.key_packages_available == KEY_PACKAGES,
+            || format!("{name} uploaded {KEY_PACKAGES} key packages and the gateway counts {pool:?}"),
+        )?;
+        members.push(member);
+    }
+    tell(&format!("{} register, and each uploads {KEY_PACKAGES} key packages.", names(&members)));
+    Ok(members)
+}
+
+/// The first member creates a group and adds all others, whom it finds by their tag.
+async fn found_group(
+    api: &GatewayClient,
+    members: &mut [Member],
+    tell: &mut dyn FnMut(&str),
+) -> Result<GroupId, DemoError> {
+    let [alice, others @ ..] = members else { return Err(nobody()) };
+    let query = TagQuery { tag: TAG.to_owned(), domain: None, limit: Limit::default(), cursor: None };
+    let found = api.find_clients(&query).await.during("finding clients by a tag")?.identities;
+    tell(&format!("alice looks for \"{TAG}\" and finds {} clients.", found.len()));
+    ensure(
+        found.len() == others.len()
+            && others.iter().all(|other| found.iter().any(|found| found.client_id == other.id)),
+        || format!("the tag \"{TAG}\" finds other clients than those that have it"),
+    )?;
+
+    let mut packages = Vec::new();
+    for identity in &found {
+        let package = alice.retrieve_key_package(identity.client_id).await?;
+        let again = alice.retrieve_key_package(identity.client_id).await?;
+        ensure(package == again, || "asking again for an assigned key package gave another one".to_owned())?;
+        packages.push(package);
+    }
+    tell(&format!(
+        "She is assigned one key package of each; when she asks again she gets the same {}.",
+        packages.len()
+    ));
+
+    let group = alice.create_group().await?;
+    let commit = alice.make_commit(&packages, &[])?;
+    let bytes = commit.commit_packet.0.len();
+    let accepted = api.upload_commit(&group, &commit).await.during("adding members")?;
+    alice.apply_commit()?;
+    tell(&format!(
+        "She creates a group and adds all {} in one commit of {bytes} bytes, which creates epoch {}.",
+        others.len(),
+        accepted.epoch_id
+    ));
+
+    for member in &mut *others {
+        let epoch = member.join_by_welcome().await?;
+        ensure(epoch == accepted.epoch_id, || format!("{}'s welcome is for epoch {epoch}", member.name))?;
+        let pool = api.key_queues(member.id).await.during("listing key queues")?;
+        let left: usize = pool.queues.iter().map(|queue| queue.key_packages_in_pool).sum();
+        ensure(left == KEY_PACKAGES - 1, || {
+            format!("{} has {left} key packages after one was used", member.name)
+        })?;
+    }
+    tell(&format!(
+        "{} join with their welcomes. The gateway forgets the key packages that were used: {} left of {KEY_PACKAGES} each.",
+        names(others),
+        KEY_PACKAGES - 1
+    ));
+    ensure_agreement(api, &group, members).await?;
+    Ok(group)
+}
+
+/// Every member commits in the same epoch at the same time.
+async fn race(
+    api: &GatewayClient,
+    group: &GroupId,
+    members: &mut [Member],
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), DemoError> {
+    let mut uploads = Vec::new();
+    for member in &mut *members {
+        let commit = member.make_commit(&[], &[])?;
+        uploads.push(actix_web::rt::spawn(upload(api.clone(), group.clone(), commit)));
+    }
+    let mut winners = Vec::new();
+    let mut created = Epoch(0);
+    for (member, upload) in members.iter_mut().zip(uploads) {
+        match upload.await.during_mls("waiting for an answer")? {
+            Ok(accepted) => {
+                member.apply_commit()?;
+                created = accepted.epoch_id;
+                winners.push(member.name);
+            }
+            Err(error) if error.kind() == Some(ProblemKind::StaleEpoch) => member.discard_commit()?,
+            Err(source) => return Err(DemoError::Gateway { step: "racing", source }),
+        }
+    }
+    let [winner] = winners.as_slice() else {
+        return Err(DemoError::Broken(format!(
+            "{} of {} commits for one epoch were accepted, and it must be exactly one",
+            winners.len(),
+            members.len()
+        )));
+    };
+    tell(&format!(
+        "All {} commit at the same moment. {winner} is first and creates epoch {created}; the other {} are answered 409.",
+        members.len(),
+        members.len() - 1
+    ));
+
+    for member in members.iter_mut().filter(|member| member.name != *winner) {
+        let count = member.catch_up().await?;
+        ensure(count == 1, || format!("{} caught up by {count} epochs, and missed one", member.name))?;
+    }
+    ensure_agreement(api, group, members).await?;
+    tell(&format!(
+        "The {} throw their commits away and catch up from the control messages: they are in epoch {created} too.",
+        members.len() - 1
+    ));
+    Ok(())
+}
+
+async fn upload(
+    api: GatewayClient,
+    group: GroupId,
+    commit: CommitBody,
+) -> Result<AcceptedCommitBody, ClientError> {
+    api.upload_commit(&group, &commit).await
+}
+
+/// The first member removes the second, who takes it in and is out.
+async fn remove(
+    api: &GatewayClient,
+    group: &GroupId,
+    members: &mut Vec<Member>,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), DemoError> {
+    if members.len() < 2 {
+        return Err(nobody());
+    }
+    let mut removed = members.remove(1);
+    let [remover, others @ ..] = members.as_mut_slice() else { return Err(nobody()) };
+    let commit = remover.make_commit(&[], std::slice::from_ref(&removed.handle))?;
+    let accepted = api.upload_commit(group, &commit).await.during("removing a member")?;
+    remover.apply_commit()?;
+    for member in others {
+        member.catch_up().await?;
+    }
+    removed.catch_up().await?;
+    ensure(!removed.is_active()?, || format!("{} was removed and does not notice", removed.name))?;
+    ensure(removed.epoch_authenticator()? != remover.epoch_authenticator()?, || {
+        format!("{} was removed and still knows the group's secrets", removed.name)
+    })?;
+    ensure(!is_listed(api, group, &removed.handle).await?, || {
+        format!("the gateway still lists the group among those of {}", removed.name)
+    })?;
+    tell(&format!(
+        "{} removes {} in epoch {}, who is told, is out, and cannot know the new epoch.",
+        remover.name, removed.name, accepted.epoch_id
+    ));
+    Ok(())
+}
+
+/// Every member is in the gateway's epoch with the same secrets, and the gateway counts exactly these members.
+async fn ensure_agreement(
+    api: &GatewayClient,
+    group: &GroupId,
+    members: &[Member],
+) -> Result<Epoch, DemoError> {
+    let now = api.group(group).await.during("asking for the group")?;
+    let first = members.first().ok_or_else(nobody)?.epoch_authenticator()?;
+    for member in members {
+        ensure(member.epoch()? == now.epoch_id, || {
+            format!("{} is not in the gateway's epoch {}", member.name, now.epoch_id)
+        })?;
+        ensure(member.epoch_authenticator()? == first, || {
+            format!("{} holds another epoch authenticator in epoch {}", member.name, now.epoch_id)
+        })?;
+        ensure(now.members.iter().any(|known| known.client_handle.0 == member.handle), || {
+            format!("the gateway does not know that {} is a member", member.name)
+        })?;
+        ensure(is_listed(api, group, &member.handle).await?, || {
+            format!("the gateway does not list the group among those of {}", member.name)
+        })?;
+    }
+    ensure(now.members.len() == members.len(), || {
+        format!("the gateway counts {} members, and there are {}", now.members.len(), members.len())
+    })?;
+    Ok(now.epoch_id)
+}
+
+async fn is_listed(api: &GatewayClient, group: &GroupId, handle: &ClientHandle) -> Result<bool, DemoError> {
+    let groups =
+        api.groups_of_client(handle, &PageQuery::default()).await.during("listing a client's groups")?.groups;
+    Ok(groups.iter().any(|listed| &listed.group_id.0 == group))
+}
+
+/// `a, b and c`.
+fn names(members: &[Member]) -> String {
+    let names: Vec<&str> = members.iter().map(|member| member.name).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+fn nobody() -> DemoError {
+    DemoError::Broken("the story has too few members".to_owned())
+}

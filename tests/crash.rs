@@ -1,0 +1,115 @@
+//! Kill -9 in the middle of load, again and again on the same directory: what was acknowledged is there, and what was
+//! not can be sent again. `MIMI_CRASH_ROUNDS` sets how often.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect has failed"
+)]
+
+#[path = "crash/group.rs"]
+mod group;
+#[path = "crash/process.rs"]
+mod process;
+#[path = "crash/registry.rs"]
+mod registry;
+
+use std::time::Duration;
+
+use mimi_gateway::client::{ClientError, GatewayClient};
+
+use self::{
+    group::GroupWriter,
+    process::{Installation, Process},
+    registry::{Assignments, Clients},
+};
+
+const ROUNDS: usize = 20;
+/// Of each kind at least one a round must have been acknowledged, or the test has tested nothing.
+const KINDS: [&str; 4] = ["clients", "tags", "assignments", "commits"];
+
+/// What one writer was answered before the gateway was gone; anything but a broken connection is a failure.
+#[track_caller]
+fn acknowledged<T>(answer: Result<T, ClientError>) -> Option<T> {
+    match answer {
+        Ok(answer) => Some(answer),
+        Err(ClientError::Transport(_)) => None,
+        Err(error @ (ClientError::Problem(_) | ClientError::Unexpected { .. })) => panic!("{error}"),
+    }
+}
+
+#[actix_web::test]
+async fn what_was_acknowledged_survives_being_killed() {
+    let rounds = std::env::var("MIMI_CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+    let installation = Installation::new();
+    let process = Process::start(&installation);
+    let api = installation.client(&process);
+    let mut clients = Clients::default();
+    let mut assignments = Assignments::create(&api).await;
+    let mut groups = vec![GroupWriter::create(&api).await, GroupWriter::create(&api).await];
+    process.kill();
+
+    for round in 0..rounds {
+        let process = Process::start(&installation);
+        let api = installation.client(&process);
+        settle(&api, &mut clients, &mut assignments, &mut groups).await;
+        // From the first answers to well after the first snapshots, which are a second apart.
+        let load = Duration::from_millis(40 + (round as u64 * 211) % 700);
+        let (mut registering, mut assigning) = (clients, assignments);
+        let of_clients = api.clone();
+        let of_assignments = api.clone();
+        let registering = actix_web::rt::spawn(async move {
+            registering.write(&of_clients).await;
+            registering
+        });
+        let assigning = actix_web::rt::spawn(async move {
+            assigning.write(&of_assignments).await;
+            assigning
+        });
+        let committing: Vec<_> = groups
+            .into_iter()
+            .map(|mut group| {
+                let api = api.clone();
+                actix_web::rt::spawn(async move {
+                    group.write(&api).await;
+                    group
+                })
+            })
+            .collect();
+        tokio::time::sleep(load).await;
+        process.kill();
+        clients = registering.await.unwrap();
+        assignments = assigning.await.unwrap();
+        groups = Vec::new();
+        for group in committing {
+            groups.push(group.await.unwrap());
+        }
+    }
+
+    let process = Process::start(&installation);
+    let api = installation.client(&process);
+    settle(&api, &mut clients, &mut assignments, &mut groups).await;
+    assignments.check(&api, 0).await;
+    let commits: usize = groups.iter().map(GroupWriter::count).sum();
+    let counts = [clients.count(), clients.count_of_tags(), assignments.count(), commits];
+    for (kind, count) in KINDS.into_iter().zip(counts) {
+        assert!(count >= rounds, "only {count} {kind} were acknowledged in {rounds} rounds");
+        println!("{count} {kind} acknowledged in {rounds} rounds, none lost");
+    }
+    process.kill();
+}
+
+/// Everything acknowledged is there; everything that was on its way is sent again.
+async fn settle(
+    api: &GatewayClient,
+    clients: &mut Clients,
+    assignments: &mut Assignments,
+    groups: &mut [GroupWriter],
+) {
+    clients.settle(api).await;
+    assignments.settle(api).await;
+    for group in groups {
+        group.settle(api).await;
+    }
+}

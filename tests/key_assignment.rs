@@ -1,0 +1,281 @@
+//! Which key package whom is given, when, and never twice: before and after restarts.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect has failed"
+)]
+
+#[expect(dead_code, reason = "every test target uses its part")]
+mod mls_support;
+#[expect(dead_code, reason = "every test target uses its part")]
+mod support;
+
+use std::collections::BTreeSet;
+
+use mimi_gateway::api::{
+    clients::ClientChangeBody, key_packages::KeyPackageUploadBody, problem::ProblemKind, text::Base64,
+    text::HandleText,
+};
+
+use mls_support::{MlsClient, kept_in, refused};
+use support::{Setup, TestGateway};
+
+/// Stops the gateway and starts it again on the same directory.
+async fn restart(setup: &Setup, gateway: TestGateway, clients: &mut [&mut MlsClient]) -> TestGateway {
+    gateway.stop().await;
+    let gateway = setup.start().await;
+    for client in clients {
+        client.reconnect(&gateway);
+    }
+    gateway
+}
+
+/// What a receiver is given: the package and whether it is the final key.
+async fn given(client: &MlsClient, receiver: &str) -> (Base64, bool) {
+    let retrieved = client.assign_to(receiver).await.unwrap();
+    (retrieved.key_package, retrieved.is_final_key)
+}
+
+/// How many packages the queue holds and how many of them are free.
+async fn counts(client: &MlsClient) -> (usize, usize) {
+    let queue = client.key_queue().await;
+    (queue.key_packages_in_pool, queue.key_packages_available)
+}
+
+#[actix_web::test]
+async fn an_assignment_outlives_restarts() {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = kept_in(&directory);
+    let mut gateway = setup.start().await;
+    let mut bob = MlsClient::register(&gateway, "bob").await;
+    bob.upload_key_packages(5).await;
+
+    let for_alice = given(&bob, "alice").await;
+    let for_carol = given(&bob, "carol").await;
+    assert_ne!(for_alice, for_carol, "two receivers get two packages");
+    let mut later = Vec::new();
+    for round in 0..3 {
+        gateway = restart(&setup, gateway, &mut [&mut bob]).await;
+        assert_eq!(counts(&bob).await, (5, 3 - round));
+        assert_eq!(given(&bob, "carol").await, for_carol);
+        // One who comes after the restart gets one that nobody has.
+        later.push(given(&bob, &format!("later {round}")).await);
+        assert_eq!(given(&bob, "alice").await, for_alice);
+    }
+    let all: BTreeSet<_> =
+        [for_alice, for_carol].into_iter().chain(later).map(|(package, _)| package.0).collect();
+    assert_eq!(all.len(), 5);
+    refused(bob.assign_to("one too many").await, ProblemKind::NoKeyPackage);
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn a_used_package_is_gone_for_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = kept_in(&directory);
+    let mut gateway = setup.start().await;
+    let mut alice = MlsClient::register(&gateway, "alice").await;
+    let mut bob = MlsClient::register(&gateway, "bob").await;
+    bob.upload_key_packages(3).await;
+    let alice_id = alice.id.to_string();
+
+    let (used, _) = given(&bob, &alice_id).await;
+    let (other, _) = given(&bob, "carol").await;
+    let mut at_alice = alice.create_group().await;
+    at_alice.invite(&[&bob]).await;
+
+    for round in 0..3 {
+        // Gone from the queue, whose next one goes to the same receiver; others keep theirs.
+        assert_eq!(counts(&bob).await.0, 2);
+        let (next, is_final) = given(&bob, &alice_id).await;
+        assert!(!is_final);
+        assert!(next != used && next != other);
+        assert_eq!(given(&bob, "carol").await.0, other);
+        assert_eq!(counts(&bob).await, (2, 0));
+
+        // It cannot come back: not by upload, not by commit, not by proposal.
+        let upload =
+            KeyPackageUploadBody { key_packages: vec![used.clone()], ..KeyPackageUploadBody::default() };
+        refused(bob.upload(&upload).await, ProblemKind::InvalidKeyPackage);
+        let upload =
+            KeyPackageUploadBody { final_key: Some(used.clone()), ..KeyPackageUploadBody::default() };
+        refused(bob.upload(&upload).await, ProblemKind::InvalidKeyPackage);
+        let mut second = alice.create_group().await;
+        let commit = second.make_adding(std::slice::from_ref(&used));
+        refused(second.upload(&commit).await, ProblemKind::KeyPackageReused);
+        second.clear_pending();
+        let proposal = second.make_add_proposal(&used);
+        refused(second.propose(&proposal).await, ProblemKind::KeyPackageReused);
+        assert_eq!(alice.api.group(&second.id()).await.unwrap().epoch_id.0, 0);
+        assert_eq!(bob.welcomes().await.len(), 1);
+
+        if round < 2 {
+            gateway = restart(&setup, gateway, &mut [&mut alice, &mut bob]).await;
+            at_alice.reconnect(&gateway);
+        }
+    }
+    // The group that it was used in goes on with the next one once Bob has left.
+    bob.join().await;
+    at_alice.remove(&bob.handle).await;
+    at_alice.invite(&[&bob]).await;
+    assert_eq!(counts(&bob).await, (1, 0));
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn a_package_in_a_proposal_is_used_when_it_is_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = kept_in(&directory);
+    let gateway = setup.start().await;
+    let mut alice = MlsClient::register(&gateway, "alice").await;
+    let mut bob = MlsClient::register(&gateway, "bob").await;
+    bob.upload_key_packages(1).await;
+    let (package, _) = given(&bob, "alice").await;
+
+    // Two groups propose it; who commits it first has it.
+    let (mut first, mut second) = (alice.create_group().await, alice.create_group().await);
+    for group in [&mut first, &mut second] {
+        let proposal = group.make_add_proposal(&package);
+        group.propose(&proposal).await.unwrap();
+    }
+    assert_eq!(counts(&bob).await, (1, 0), "proposing uses nothing up");
+    assert_eq!(given(&bob, "alice").await.0, package);
+    let gateway = restart(&setup, gateway, &mut [&mut alice, &mut bob]).await;
+    for group in [&mut first, &mut second] {
+        group.reconnect(&gateway);
+    }
+    second.update().await;
+    let late = first.make_update();
+    refused(first.upload(&late).await, ProblemKind::KeyPackageReused);
+    refused(bob.assign_to("alice").await, ProblemKind::NoKeyPackage);
+    let at_bob = bob.join().await;
+    assert_eq!(at_bob.state(), second.state());
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn the_final_key_comes_last_and_is_used_again_and_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = kept_in(&directory);
+    let gateway = setup.start().await;
+    let mut alice = MlsClient::register(&gateway, "alice").await;
+    let mut bob = MlsClient::register(&gateway, "bob").await;
+    let last = bob.upload_final_key().await;
+    let ordinary = bob.upload_key_packages(1).await.remove(0);
+    assert!(bob.key_queue().await.has_final_key);
+    assert_eq!(counts(&bob).await, (1, 1), "the final key is not counted");
+
+    assert_eq!(given(&bob, "first").await, (ordinary.clone(), false));
+    for receiver in ["second", "third"] {
+        assert_eq!(given(&bob, receiver).await, (last.clone(), true));
+    }
+    let gateway = restart(&setup, gateway, &mut [&mut alice, &mut bob]).await;
+    assert_eq!(given(&bob, "first").await, (ordinary, false));
+    assert_eq!(given(&bob, "second").await, (last.clone(), true));
+
+    // It brings Bob into two groups, before and after another restart, and stays.
+    let mut one = alice.create_group().await;
+    one.invite(&[&bob]).await;
+    assert_eq!(bob.join().await.state(), one.state());
+    let gateway = restart(&setup, gateway, &mut [&mut alice, &mut bob]).await;
+    let mut two = alice.create_group().await;
+    two.invite(&[&bob]).await;
+    assert_eq!(bob.welcomes().await.len(), 1);
+    assert_eq!(given(&bob, "second").await, (last.clone(), true));
+
+    // A receiver who had to take it gets an ordinary one as soon as there is one.
+    let fresh = bob.upload_key_packages(1).await.remove(0);
+    assert_eq!(given(&bob, "second").await, (fresh, false));
+    assert_eq!(given(&bob, "third").await, (last, true));
+    // A new final key takes its place.
+    let newer = bob.upload_final_key().await;
+    assert_eq!(given(&bob, "third").await, (newer, true));
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn a_rename_drops_the_packages_of_the_old_handle() {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = kept_in(&directory);
+    let gateway = setup.start().await;
+    let mut alice = MlsClient::register(&gateway, "alice").await;
+    let mut bob = MlsClient::register(&gateway, "bob").await;
+    bob.upload_key_packages(3).await;
+    bob.upload_final_key().await;
+    given(&bob, "alice").await;
+
+    let new_name = "robert".parse::<HandleText>().unwrap();
+    let change = ClientChangeBody { client_handle: Some(new_name), ..ClientChangeBody::default() };
+    bob.api.change_client(bob.id, &change).await.unwrap();
+    let stale = bob.key_package();
+    let mut gateway = gateway;
+    for _ in 0..2 {
+        assert_eq!(counts(&bob).await, (0, 0));
+        assert!(!bob.key_queue().await.has_final_key);
+        refused(bob.assign_to("alice").await, ProblemKind::NoKeyPackage);
+        let upload =
+            KeyPackageUploadBody { key_packages: vec![stale.clone()], ..KeyPackageUploadBody::default() };
+        refused(bob.upload(&upload).await, ProblemKind::InvalidKeyPackage);
+        gateway = restart(&setup, gateway, &mut [&mut alice, &mut bob]).await;
+    }
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn a_reset_drops_assignments_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = kept_in(&directory);
+    let mut gateway = setup.start().await;
+    let mut bob = MlsClient::register(&gateway, "bob").await;
+    bob.upload_key_packages(3).await;
+    let (before, _) = given(&bob, "alice").await;
+    let replacement = bob.key_package();
+    let reset = KeyPackageUploadBody {
+        key_packages: vec![replacement.clone()],
+        is_reset: true,
+        ..KeyPackageUploadBody::default()
+    };
+    bob.upload(&reset).await.unwrap();
+    for available in [1, 0] {
+        assert_eq!(counts(&bob).await, (1, available));
+        let (after, _) = given(&bob, "alice").await;
+        assert_eq!(after, replacement);
+        assert_ne!(after, before);
+        gateway = restart(&setup, gateway, &mut [&mut bob]).await;
+    }
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn receivers_who_ask_at_once_get_different_packages() {
+    const RECEIVERS: usize = 20;
+    let gateway = TestGateway::start().await;
+    let bob = MlsClient::register(&gateway, "bob").await;
+    let uploaded = bob.upload_key_packages(RECEIVERS).await;
+    // Each receiver asks twice at once, which is still one assignment.
+    let asking: Vec<_> = (0..2 * RECEIVERS)
+        .map(|index| {
+            let query = mimi_gateway::api::key_packages::KeyPackageQuery::new(
+                1,
+                1,
+                format!("receiver {}", index % RECEIVERS),
+            );
+            let (api, id) = (bob.api.clone(), bob.id);
+            tokio::spawn(async move { api.retrieve_key_package(id, &query).await })
+        })
+        .collect();
+    let mut packages = Vec::new();
+    for asked in asking {
+        let retrieved = asked.await.unwrap().unwrap();
+        assert!(!retrieved.is_final_key);
+        packages.push(retrieved.key_package.0);
+    }
+    assert_eq!(packages[..RECEIVERS], packages[RECEIVERS..], "the same receiver gets the same package");
+    let distinct: BTreeSet<_> = packages.into_iter().collect();
+    assert_eq!(distinct, uploaded.into_iter().map(|package| package.0).collect());
+    assert_eq!(counts(&bob).await, (RECEIVERS, 0));
+    refused(bob.assign_to("one too many").await, ProblemKind::NoKeyPackage);
+    gateway.stop().await;
+}

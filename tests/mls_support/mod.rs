@@ -1,0 +1,61 @@
+//! Real MLS clients of a gateway: each keeps its secrets to itself and speaks to the gateway through the typed client.
+
+mod client;
+mod member;
+
+use mimi_gateway::{
+    api::problem::{ProblemDocument, ProblemKind},
+    client::ClientError,
+};
+use mls_rs::{
+    client_builder::{BaseConfig, IntoConfigOutput, WithCryptoProvider, WithIdentityProvider, WithMlsRules},
+    identity::basic::BasicIdentityProvider,
+    mls_rules::DefaultMlsRules,
+};
+use mls_rs_crypto_rustcrypto::RustCryptoProvider;
+
+pub(crate) use client::MlsClient;
+pub(crate) use member::Member;
+
+use crate::support::Setup;
+
+/// What the clients are made of.
+type Config = IntoConfigOutput<
+    WithIdentityProvider<
+        BasicIdentityProvider,
+        WithCryptoProvider<RustCryptoProvider, WithMlsRules<DefaultMlsRules, BaseConfig>>,
+    >,
+>;
+
+/// A setup that keeps its data in a directory, so that it can be stopped and started again.
+pub(crate) fn kept_in(directory: &tempfile::TempDir) -> Setup {
+    let mut setup = Setup::new();
+    setup.config.data_dir = mimi_gateway::config::DataDir::Directory(directory.path().join("data"));
+    setup
+}
+
+/// The problem that a request was refused with.
+#[track_caller]
+pub(crate) fn refusal<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> ProblemDocument {
+    match outcome {
+        Err(ClientError::Problem(problem)) => *problem,
+        Err(error @ (ClientError::Transport(_) | ClientError::Unexpected { .. })) => panic!("{error}"),
+        Ok(answer) => panic!("accepted: {answer:?}"),
+    }
+}
+
+/// The request was refused with this type of problem.
+#[track_caller]
+pub(crate) fn refused<T: std::fmt::Debug>(outcome: Result<T, ClientError>, kind: ProblemKind) {
+    let problem = refusal(outcome);
+    assert_eq!(problem.kind(), Some(kind), "{problem:?}");
+}
+
+/// All are in the same epoch of the same group and hold the same secrets.
+#[track_caller]
+pub(crate) fn assert_agree(members: &[&Member]) {
+    let states: Vec<_> = members.iter().map(|member| member.state()).collect();
+    for state in &states {
+        assert_eq!(*state, states[0]);
+    }
+}

@@ -1,0 +1,347 @@
+//! A gateway is no member, yet nothing that it could know to be wrong gets in: good packets with one byte changed are
+//! refused and leave no trace, and the good packet is accepted afterwards.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect has failed"
+)]
+
+#[expect(dead_code, reason = "every test target uses its part")]
+mod mls_support;
+#[expect(dead_code, reason = "every test target uses its part")]
+mod support;
+
+use std::ops::Range;
+
+use actors::{Epoch, GroupId};
+use mimi_gateway::{
+    api::{
+        groups::{CommitBody, ControlMessagesBody, Group, ProposalBody, Proposals},
+        joining::{GroupInfos, JoinInfoBody},
+        problem::{ProblemDocument, ProblemKind},
+        text::Base64,
+    },
+    client::GatewayClient,
+};
+
+use mls_support::{Member, MlsClient, assert_agree, refusal};
+use support::TestGateway;
+
+/// Bytes of a hash or a tag in these tests' cipher suite.
+const TAG_BYTES: usize = 32;
+
+/// Two members, and Carol who is to be the third.
+struct Stage {
+    gateway: TestGateway,
+    alice: Member,
+    bob: Member,
+    carol: MlsClient,
+    before: Trace,
+}
+
+/// Everything that an accepted packet would change.
+#[derive(Debug, PartialEq)]
+struct Trace {
+    group: Group,
+    control: ControlMessagesBody,
+    proposals: Proposals,
+    group_info: GroupInfos,
+    welcomes: Vec<JoinInfoBody>,
+}
+
+impl Trace {
+    async fn of(api: &GatewayClient, group: &GroupId, carol: &MlsClient) -> Self {
+        let range = mimi_gateway::api::groups::EpochRange {
+            start_epoch_id: Epoch(0),
+            end_epoch_id: None,
+            limit: Default::default(),
+        };
+        Self {
+            group: api.group(group).await.unwrap(),
+            control: api.control_messages(group, &range).await.unwrap(),
+            proposals: api.proposals(group).await.unwrap(),
+            group_info: api.group_info(group).await.unwrap(),
+            welcomes: carol.welcomes().await,
+        }
+    }
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let gateway = TestGateway::start().await;
+        let alice = MlsClient::register_with_paths(&gateway, "alice").await;
+        let bob = MlsClient::register(&gateway, "bob").await;
+        let carol = MlsClient::register(&gateway, "carol").await;
+        bob.upload_key_packages(1).await;
+        carol.upload_key_packages(1).await;
+        let mut at_alice = alice.create_group().await;
+        at_alice.invite(&[&bob]).await;
+        let at_bob = bob.join().await;
+        let before = Trace::of(&at_alice.api, &at_alice.id(), &carol).await;
+        Self { gateway, alice: at_alice, bob: at_bob, carol, before }
+    }
+
+    /// Alice's commit that adds Carol, with path, welcome and group info.
+    async fn good_commit(&mut self) -> CommitBody {
+        let package = self.carol.assign_to("alice").await.unwrap().key_package;
+        let commit = self.alice.make_adding(&[package]);
+        assert!(commit.group_info.is_some() && commit.welcome_packet.is_some());
+        commit
+    }
+
+    async fn check_unchanged(&self) {
+        let now = Trace::of(&self.alice.api, &self.alice.id(), &self.carol).await;
+        assert_eq!(now, self.before);
+    }
+
+    /// The upload is a refusal that blames the caller.
+    #[track_caller]
+    fn check_blame(problem: &ProblemDocument, what: &str) {
+        assert!((400..500).contains(&problem.status), "{what}: {problem:?}");
+        assert_ne!(problem.status, 429, "{what}: {problem:?}");
+    }
+
+    async fn refuse_commit(&self, commit: &CommitBody, what: &str) -> ProblemKind {
+        let outcome = self.alice.upload(commit).await;
+        assert!(outcome.is_err(), "accepted with {what}");
+        let problem = refusal(outcome);
+        Self::check_blame(&problem, what);
+        problem.kind().expect("a known problem")
+    }
+
+    async fn refuse_proposal(&self, packet: Vec<u8>, what: &str) -> ProblemKind {
+        let outcome = self.alice.propose(&ProposalBody { packet: Base64(packet) }).await;
+        assert!(outcome.is_err(), "accepted with {what}");
+        let problem = refusal(outcome);
+        Self::check_blame(&problem, what);
+        problem.kind().expect("a known problem")
+    }
+
+    /// Nothing has changed, the good commit is accepted and brings all three together.
+    async fn finish(mut self, good: &CommitBody) {
+        self.check_unchanged().await;
+        self.alice.commit(good).await;
+        self.bob.catch_up().await;
+        let joined = self.carol.join().await;
+        assert_agree(&[&self.alice, &self.bob, &joined]);
+        joined.assert_gateway_agrees().await;
+        self.gateway.stop().await;
+    }
+}
+
+/// The packet with some bits of one byte flipped.
+fn flipped(packet: &[u8], at: usize, bits: u8) -> Vec<u8> {
+    let mut changed = packet.to_vec();
+    changed[at] ^= bits;
+    changed
+}
+
+/// The bits to flip in the byte at an offset: each offset has its own single bit, so that neighbours differ.
+fn bit(at: usize) -> u8 {
+    1 << (at % 8)
+}
+
+/// A packet cut short, empty, and with something behind it.
+fn misfits(packet: &[u8]) -> [Vec<u8>; 4] {
+    let mut longer = packet.to_vec();
+    longer.push(0);
+    [packet[..packet.len() - 1].to_vec(), packet[..packet.len() / 2].to_vec(), Vec::new(), longer]
+}
+
+/// Where the parts at the end of a member's PublicMessage are (RFC 9420 §6, §6.2): the length of the confirmation tag,
+/// which only commits carry, and the membership tag's bytes, which no outsider can check.
+struct Tail {
+    confirmation_tag: Range<usize>,
+    membership_tag: Range<usize>,
+}
+
+fn tail(packet: &[u8]) -> Tail {
+    let end = packet.len();
+    let membership_tag = end - TAG_BYTES..end;
+    let confirmation_end = membership_tag.start - 1;
+    assert_eq!(usize::from(packet[confirmation_end]), TAG_BYTES, "the membership tag's length");
+    Tail { confirmation_tag: confirmation_end - TAG_BYTES..confirmation_end, membership_tag }
+}
+
+#[actix_web::test]
+async fn no_byte_of_a_commit_can_be_changed() {
+    let mut stage = Stage::new().await;
+    let good = stage.good_commit().await;
+    let packet = good.commit_packet.0.clone();
+    let Tail { confirmation_tag, membership_tag } = tail(&packet);
+    assert_eq!(usize::from(packet[confirmation_tag.start - 1]), TAG_BYTES, "the confirmation tag's length");
+    for at in 0..membership_tag.start {
+        let commit = CommitBody { commit_packet: Base64(flipped(&packet, at, bit(at))), ..good.clone() };
+        let kind = stage.refuse_commit(&commit, &format!("byte {at} of the commit changed")).await;
+        if confirmation_tag.contains(&at) {
+            assert_eq!(kind, ProblemKind::GroupInfoMismatch, "the group info's confirmation tag differs");
+        }
+        if at % 64 == 0 {
+            stage.check_unchanged().await;
+        }
+    }
+    for misfit in misfits(&packet) {
+        let commit = CommitBody { commit_packet: Base64(misfit), ..good.clone() };
+        let kind = stage.refuse_commit(&commit, "a commit of another length").await;
+        assert_eq!(kind, ProblemKind::MalformedMlsMessage);
+    }
+    stage.finish(&good).await;
+}
+
+#[actix_web::test]
+async fn no_byte_of_a_group_info_can_be_changed() {
+    let mut stage = Stage::new().await;
+    let good = stage.good_commit().await;
+    let packet = good.group_info.clone().unwrap().0;
+    for at in 0..packet.len() {
+        for bits in [bit(at), 0xff] {
+            let commit = CommitBody { group_info: Some(Base64(flipped(&packet, at, bits))), ..good.clone() };
+            let kind = stage.refuse_commit(&commit, &format!("byte {at} of the group info changed")).await;
+            let expected = [ProblemKind::GroupInfoMismatch, ProblemKind::MalformedMlsMessage];
+            assert!(expected.contains(&kind), "byte {at} of the group info: {kind:?}");
+        }
+    }
+    for misfit in misfits(&packet) {
+        let commit = CommitBody { group_info: Some(Base64(misfit)), ..good.clone() };
+        let kind = stage.refuse_commit(&commit, "a group info of another length").await;
+        assert_eq!(kind, ProblemKind::MalformedMlsMessage);
+    }
+    // The group info of the epoch before is good, but not for this commit.
+    let old = stage.before.group_info.group_infos[0].group_info.clone();
+    let commit = CommitBody { group_info: Some(old), ..good.clone() };
+    let kind = stage.refuse_commit(&commit, "the group info of the epoch before").await;
+    assert_eq!(kind, ProblemKind::GroupInfoMismatch);
+    stage.finish(&good).await;
+}
+
+/// Where the parts of a Welcome with one secret are that an outsider can check (RFC 9420 §12.4.3.1).
+struct WelcomeParts {
+    /// Version, wire format, cipher suite, the secrets' length, the new member's key package reference.
+    readable: Range<usize>,
+    /// The first byte of the length of each ciphertext.
+    lengths: [usize; 3],
+}
+
+fn welcome_parts(packet: &[u8]) -> WelcomeParts {
+    // A length and the bytes that it takes itself (RFC 9420 §2.1.2).
+    let length = |at: usize| match packet[at] >> 6 {
+        0 => (usize::from(packet[at]), 1),
+        1 => ((usize::from(packet[at] & 0x3f) << 8) | usize::from(packet[at + 1]), 2),
+        wider => panic!("a length of form {wider} at {at}"),
+    };
+    let behind = |at: usize| {
+        let (bytes, own) = length(at);
+        at + own + bytes
+    };
+    let secrets = 6;
+    let member = secrets + length(secrets).1;
+    let kem_output = behind(member);
+    let ciphertext = behind(kem_output);
+    let group_info = behind(ciphertext);
+    assert_eq!(behind(secrets), group_info, "one secret");
+    assert_eq!(behind(group_info), packet.len());
+    WelcomeParts { readable: 0..kem_output, lengths: [kem_output, ciphertext, group_info] }
+}
+
+#[actix_web::test]
+async fn no_readable_byte_of_a_welcome_can_be_changed() {
+    let mut stage = Stage::new().await;
+    let good = stage.good_commit().await;
+    let packet = good.welcome_packet.clone().unwrap().0;
+    let WelcomeParts { readable, lengths } = welcome_parts(&packet);
+    assert!(readable.len() > TAG_BYTES);
+    let changes = readable
+        .flat_map(|at| (0..8).map(move |shift| (at, 1_u8 << shift)))
+        .chain(lengths.into_iter().map(|at| (at, 0x80)));
+    for (at, bits) in changes {
+        let commit = CommitBody { welcome_packet: Some(Base64(flipped(&packet, at, bits))), ..good.clone() };
+        let kind = stage.refuse_commit(&commit, &format!("byte {at} of the welcome changed")).await;
+        let expected = [ProblemKind::WelcomeMismatch, ProblemKind::MalformedMlsMessage];
+        assert!(expected.contains(&kind), "byte {at} of the welcome: {kind:?}");
+    }
+    for misfit in misfits(&packet) {
+        let commit = CommitBody { welcome_packet: Some(Base64(misfit)), ..good.clone() };
+        let kind = stage.refuse_commit(&commit, "a welcome of another length").await;
+        assert_eq!(kind, ProblemKind::MalformedMlsMessage);
+    }
+    let commit = CommitBody { welcome_packet: None, ..good.clone() };
+    let kind = stage.refuse_commit(&commit, "no welcome").await;
+    assert_eq!(kind, ProblemKind::WelcomeMissing);
+    let swapped = CommitBody {
+        welcome_packet: good.group_info.clone(),
+        group_info: good.welcome_packet.clone(),
+        ..good.clone()
+    };
+    let kind = stage.refuse_commit(&swapped, "companions in each other's place").await;
+    assert_eq!(kind, ProblemKind::MalformedMlsMessage);
+    stage.finish(&good).await;
+}
+
+#[actix_web::test]
+async fn a_welcome_for_nobody_and_of_another_commit_are_refused() {
+    let mut stage = Stage::new().await;
+    let update = stage.alice.make_update();
+    stage.alice.clear_pending();
+    let dave = MlsClient::register(&stage.gateway, "dave").await;
+    let other = stage.alice.make_adding(&[dave.key_package()]);
+    stage.alice.clear_pending();
+    let good = stage.good_commit().await;
+    for (commit, expected) in [
+        (CommitBody { welcome_packet: good.welcome_packet.clone(), ..update }, ProblemKind::WelcomeMismatch),
+        (CommitBody { welcome_packet: other.welcome_packet, ..good.clone() }, ProblemKind::WelcomeMismatch),
+        (CommitBody { group_info: other.group_info, ..good.clone() }, ProblemKind::GroupInfoMismatch),
+        (CommitBody { commit_packet: other.commit_packet, ..good.clone() }, ProblemKind::GroupInfoMismatch),
+    ] {
+        assert_eq!(stage.refuse_commit(&commit, "companions of another commit").await, expected);
+    }
+    stage.finish(&good).await;
+}
+
+#[actix_web::test]
+async fn no_byte_of_a_proposal_can_be_changed() {
+    let mut stage = Stage::new().await;
+    let package = stage.carol.assign_to("alice").await.unwrap().key_package;
+    let bob = stage.bob.handle.clone();
+    let proposals = [
+        stage.bob.make_update_proposal(),
+        stage.alice.make_add_proposal(&package),
+        stage.alice.make_remove_proposal(&bob),
+    ];
+    for proposal in &proposals {
+        let packet = &proposal.packet.0;
+        for at in 0..tail(packet).membership_tag.start {
+            let kind = stage
+                .refuse_proposal(flipped(packet, at, bit(at)), &format!("byte {at} of the proposal changed"))
+                .await;
+            assert_ne!(kind, ProblemKind::KeyPackageReused, "byte {at} of the proposal");
+        }
+        for misfit in misfits(packet) {
+            let kind = stage.refuse_proposal(misfit, "a proposal of another length").await;
+            assert_eq!(kind, ProblemKind::MalformedMlsMessage);
+        }
+        stage.check_unchanged().await;
+    }
+    // A commit is no proposal and a proposal no commit.
+    let commit = stage.bob.make_update();
+    stage.bob.clear_pending();
+    let kind = stage.refuse_proposal(commit.commit_packet.0, "a commit for a proposal").await;
+    assert_eq!(kind, ProblemKind::MalformedMlsMessage);
+    let body =
+        CommitBody { commit_packet: proposals[0].packet.clone(), group_info: None, welcome_packet: None };
+    assert_eq!(stage.refuse_commit(&body, "a proposal for a commit").await, ProblemKind::MalformedMlsMessage);
+    stage.check_unchanged().await;
+
+    // The good ones are accepted afterwards, and can be committed.
+    for proposal in &proposals {
+        stage.alice.propose(proposal).await.unwrap();
+    }
+    assert_eq!(stage.alice.fetch_proposals().await, 3);
+    stage.alice.update().await;
+    stage.bob.learn_of_removal().await;
+    let joined = stage.carol.join().await;
+    assert_agree(&[&stage.alice, &joined]);
+    joined.assert_gateway_agrees().await;
+    stage.gateway.stop().await;
+}
