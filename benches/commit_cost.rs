@@ -10,7 +10,7 @@ use std::{
     hint::black_box,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    path::Path,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -35,7 +35,6 @@ use mls_rs::{
     },
 };
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
-use serde::Serialize;
 use snapshots::{Batch, Durability, Location, LogId, Store, StoreOptions};
 
 /// Rounds before the first that counts.
@@ -95,7 +94,7 @@ fn main() -> Outcome<()> {
     actix_web::rt::System::new().block_on(run(directory.path().to_owned()))
 }
 
-async fn run(directory: std::path::PathBuf) -> Outcome<()> {
+async fn run(directory: PathBuf) -> Outcome<()> {
     let config = Config::embedded()
         .listening_on(SocketAddr::from(([127, 0, 0, 1], 0)))
         .kept_in(DataDir::Directory(directory.join("gateway")));
@@ -138,7 +137,11 @@ fn prepare(connection: &mut Connection, app: AppId, store: Store) -> Outcome<Rou
     let mut pair = create_pair(connection, app)?;
     let path = pair.epochs_path(app)?;
     let (winner, loser) = pair.commits()?;
-    connection.expect(201, &request("PUT", &path, connection.token(), &commit_body(winner.clone())?))?;
+    connection.expect(
+        201,
+        "epochId",
+        &request("PUT", &path, connection.token(), &commit_body(winner.clone())?),
+    )?;
     pair.accepted(&winner)?;
     let log = LogId::Group(app, GroupId::new(b"bare".to_vec())?);
     let mut batch = Batch::new();
@@ -194,11 +197,15 @@ impl<C: MlsConfig> Rounds<C> {
                 self.log_head += 1;
                 Ok(took)
             }
-            Work::RoundTrip => connection.expect(200, &request("GET", "/healthz", connection.token(), b"")),
-            Work::Accepted => connection.expect(201, accepted),
-            Work::Stale => {
-                connection.expect(409, &request("PUT", &self.path, connection.token(), &self.stale))
+            Work::RoundTrip => {
+                connection.expect(200, "", &request("GET", "/healthz", connection.token(), b""))
             }
+            Work::Accepted => connection.expect(201, "epochId", accepted),
+            Work::Stale => connection.expect(
+                409,
+                "/problems/stale-epoch",
+                &request("PUT", &self.path, connection.token(), &self.stale),
+            ),
         }
     }
 }
@@ -239,7 +246,11 @@ fn create_pair(connection: &mut Connection, app: AppId) -> Outcome<Pair<impl Mls
         ratchet_tree: None,
     };
     let path = paths::fill(CreateGroup::PATH, &AppPath { app });
-    connection.expect(201, &request("PUT", &path, connection.token(), &serde_json::to_vec(&new)?))?;
+    connection.expect(
+        201,
+        "epochId",
+        &request("PUT", &path, connection.token(), &serde_json::to_vec(&new)?),
+    )?;
 
     let package = bobby.generate_key_package_message(Default::default(), Default::default(), None)?;
     let add = committer.commit_builder().add_member(package)?.build()?;
@@ -250,7 +261,11 @@ fn create_pair(connection: &mut Connection, app: AppId) -> Outcome<Pair<impl Mls
         welcome_packet: Some(Base64(welcome.to_bytes()?)),
     };
     let path = epochs_path(app, &committer)?;
-    connection.expect(201, &request("PUT", &path, connection.token(), &serde_json::to_vec(&body)?))?;
+    connection.expect(
+        201,
+        "epochId",
+        &request("PUT", &path, connection.token(), &serde_json::to_vec(&body)?),
+    )?;
     committer.apply_pending_commit()?;
     let (other, _) = bobby.join_group(None, welcome, None)?;
     Ok(Pair { committer, other })
@@ -295,11 +310,8 @@ fn epochs_path<C: MlsConfig>(app: AppId, group: &Group<C>) -> Outcome<String> {
 }
 
 fn commit_body(commit: Vec<u8>) -> Outcome<Vec<u8>> {
-    json(&CommitBody { commit_packet: Base64(commit), group_info: None, welcome_packet: None })
-}
-
-fn json(body: &impl Serialize) -> Outcome<Vec<u8>> {
-    Ok(serde_json::to_vec(body)?)
+    let body = CommitBody { commit_packet: Base64(commit), group_info: None, welcome_packet: None };
+    Ok(serde_json::to_vec(&body)?)
 }
 
 fn request(method: &str, path: &str, token: &str, body: &[u8]) -> Vec<u8> {
@@ -332,8 +344,9 @@ impl Connection {
         &self.token
     }
 
-    /// Sends a request and waits for all of its answer, which must have this status. How long that took.
-    fn expect(&mut self, status: u16, request: &[u8]) -> Outcome<Duration> {
+    /// Sends a request and waits for all of its answer, which must have this status and name this member or problem.
+    /// How long that took.
+    fn expect(&mut self, status: u16, part: &str, request: &[u8]) -> Outcome<Duration> {
         let started = Instant::now();
         self.stream.write_all(request)?;
         let mut filled = 0;
@@ -348,10 +361,11 @@ impl Connection {
             if is_whole(answer)? {
                 let took = started.elapsed();
                 let expected = format!("HTTP/1.1 {status} ");
-                if answer.starts_with(expected.as_bytes()) {
+                let text = String::from_utf8_lossy(answer);
+                if text.starts_with(&expected) && text.contains(part) {
                     return Ok(took);
                 }
-                return Err(format!("expected {status}, got {}", String::from_utf8_lossy(answer)).into());
+                return Err(format!("expected {status} {part}, got {text}").into());
             }
         }
     }
@@ -428,7 +442,7 @@ fn print_ratio(what: &str, ratio: f64, max: f64) {
 
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let cpus = std::fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         cpus.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == "model name");
     format!("{cores} cores, {}", model.map_or("unknown CPU", |(_, model)| model.trim()))

@@ -54,8 +54,8 @@ async fn what_was_acknowledged_survives_being_killed() {
         let process = Process::start(&installation);
         let api = installation.client(&process);
         settle(&api, &mut clients, &mut assignments, &mut groups).await;
-        // From the first answers to well after the first snapshots, which are a second apart.
-        let load = Duration::from_millis(40 + (round as u64 * 211) % 700);
+        // From the first answers to well after the first snapshots, which are written every second.
+        let load = Duration::from_millis(40 + (round as u64 * 211) % 1500);
         let (mut registering, mut assigning) = (clients, assignments);
         let of_clients = api.clone();
         let of_assignments = api.clone();
@@ -96,6 +96,9 @@ async fn what_was_acknowledged_survives_being_killed() {
     for (kind, count) in KINDS.into_iter().zip(counts) {
         assert!(count >= rounds, "only {count} {kind} were acknowledged in {rounds} rounds");
         println!("{count} {kind} acknowledged in {rounds} rounds, none lost");
+    }
+    for (had_won, won_again) in groups.iter().map(GroupWriter::unanswered) {
+        println!("unanswered commits: {had_won} had won, {won_again} won when sent again");
     }
     process.kill();
 }

@@ -206,21 +206,22 @@ async fn a_group_info_is_there_exactly_when_the_last_committer_gave_one() {
 }
 
 #[actix_web::test]
-async fn an_external_commit_replaces_only_the_leaf_of_its_own_client() {
+async fn a_client_that_lost_its_state_takes_its_own_leaf_again() {
     let gateway = TestGateway::start().await;
-    let [alice, bob, mallory] = clients(&gateway, ["alice", "bob", "mallory"]).await;
-    let (mut at_alice, _) = pair(&alice, &bob).await;
+    let [alice, bob] = clients(&gateway, ["alice", "bob"]).await;
+    let (mut at_alice, mut lost) = pair(&alice, &bob).await;
     let group = at_alice.id();
-
-    let (at_mallory, theft) = mallory.external_commit(&group, Some(1), false).await;
-    refused(at_mallory.upload(&theft).await, ProblemKind::InvalidCommit);
-    at_alice.assert_gateway_agrees().await;
-
-    let at_bob = bob.join_externally(&group, Some(1), false).await;
+    let mut at_bob = bob.join_externally(&group, Some(1), true).await;
     at_alice.catch_up().await;
     assert_agree(&[&at_alice, &at_bob]);
     at_bob.assert_gateway_agrees().await;
-    assert_eq!(bob.groups().await, [(group, 2)], "he never left");
+    assert_eq!(at_bob.leaf_of(&bob.handle), 1);
+    assert_eq!(bob.groups().await, [(group.clone(), 2)], "he never left");
+    lost.learn_of_removal().await;
+
+    at_bob.update().await;
+    at_alice.catch_up().await;
+    assert_agree(&[&at_alice, &at_bob]);
     gateway.stop().await;
 }
 

@@ -18,19 +18,24 @@ use std::ops::Range;
 use actors::{Epoch, GroupId};
 use mimi_gateway::{
     api::{
-        groups::{CommitBody, ControlMessagesBody, Group, ProposalBody, Proposals},
+        groups::{CommitBody, ControlMessagesBody, Group, NewGroupBody, ProposalBody, Proposals},
         joining::{GroupInfos, JoinInfoBody},
+        key_packages::KeyPackageUploadBody,
         problem::{ProblemDocument, ProblemKind},
         text::Base64,
     },
     client::GatewayClient,
 };
 
-use mls_support::{Member, MlsClient, assert_agree, refusal};
+use mls_support::{Member, MlsClient, assert_agree, refusal, refused};
 use support::TestGateway;
 
 /// Bytes of a hash or a tag in these tests' cipher suite.
 const TAG_BYTES: usize = 32;
+
+/// Where the epoch is in these tests' PublicMessages: behind version, wire format, and a group id of 32 bytes with its
+/// length (RFC 9420 §6).
+const EPOCH: Range<usize> = 4 + 1 + 32..4 + 1 + 32 + 8;
 
 /// Two members, and Carol who is to be the third.
 struct Stage {
@@ -173,10 +178,16 @@ async fn no_byte_of_a_commit_can_be_changed() {
     let Tail { confirmation_tag, membership_tag } = tail(&packet);
     assert_eq!(usize::from(packet[confirmation_tag.start - 1]), TAG_BYTES, "the confirmation tag's length");
     for at in 0..membership_tag.start {
-        let commit = CommitBody { commit_packet: Base64(flipped(&packet, at, bit(at))), ..good.clone() };
-        let kind = stage.refuse_commit(&commit, &format!("byte {at} of the commit changed")).await;
-        if confirmation_tag.contains(&at) {
-            assert_eq!(kind, ProblemKind::GroupInfoMismatch, "the group info's confirmation tag differs");
+        for bits in [bit(at), 0xff] {
+            let commit = CommitBody { commit_packet: Base64(flipped(&packet, at, bits)), ..good.clone() };
+            let kind = stage.refuse_commit(&commit, &format!("byte {at} of the commit changed")).await;
+            // The companions are no help before the commit itself was found good.
+            let expected: &[ProblemKind] = match at {
+                at if confirmation_tag.contains(&at) => &[ProblemKind::GroupInfoMismatch],
+                at if EPOCH.contains(&at) => &[ProblemKind::FutureEpoch, ProblemKind::StaleEpoch],
+                _ => &[ProblemKind::InvalidCommit, ProblemKind::MalformedMlsMessage],
+            };
+            assert!(expected.contains(&kind), "byte {at} of the commit: {kind:?}");
         }
         if at % 64 == 0 {
             stage.check_unchanged().await;
@@ -315,7 +326,12 @@ async fn no_byte_of_a_proposal_can_be_changed() {
             let kind = stage
                 .refuse_proposal(flipped(packet, at, bit(at)), &format!("byte {at} of the proposal changed"))
                 .await;
-            assert_ne!(kind, ProblemKind::KeyPackageReused, "byte {at} of the proposal");
+            let expected: &[ProblemKind] = if EPOCH.contains(&at) {
+                &[ProblemKind::FutureEpoch, ProblemKind::StaleEpoch]
+            } else {
+                &[ProblemKind::InvalidProposal, ProblemKind::MalformedMlsMessage]
+            };
+            assert!(expected.contains(&kind), "byte {at} of the proposal: {kind:?}");
         }
         for misfit in misfits(packet) {
             let kind = stage.refuse_proposal(misfit, "a proposal of another length").await;
@@ -344,4 +360,46 @@ async fn no_byte_of_a_proposal_can_be_changed() {
     assert_agree(&[&stage.alice, &joined]);
     joined.assert_gateway_agrees().await;
     stage.gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn no_byte_of_a_key_package_can_be_changed() {
+    let gateway = TestGateway::start().await;
+    let bob = MlsClient::register(&gateway, "bob").await;
+    let package = bob.key_package().0;
+    let upload = |bytes: Vec<u8>| KeyPackageUploadBody {
+        key_packages: vec![Base64(bytes)],
+        ..KeyPackageUploadBody::default()
+    };
+    let changed = (0..package.len()).flat_map(|at| [bit(at), 0xff].map(|bits| flipped(&package, at, bits)));
+    for bytes in changed.chain(misfits(&package)) {
+        refused(bob.upload(&upload(bytes)).await, ProblemKind::InvalidKeyPackage);
+    }
+    assert_eq!(bob.key_queue().await.key_packages_in_pool, 0);
+    let pool = bob.upload(&upload(package)).await.unwrap();
+    assert_eq!(pool.key_packages_available, 1);
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn no_byte_of_a_new_group_can_be_changed() {
+    let gateway = TestGateway::start().await;
+    let alice = MlsClient::register(&gateway, "alice").await;
+    let (member, good) = alice.make_group();
+    let (info, tree) = (good.group_info.0.clone(), good.ratchet_tree.clone().unwrap().0);
+    let infos = (0..info.len()).flat_map(|at| [bit(at), 0xff].map(|bits| flipped(&info, at, bits)));
+    let infos = infos.chain(misfits(&info)).map(|info| (info, tree.clone()));
+    let trees = (0..tree.len()).flat_map(|at| [bit(at), 0xff].map(|bits| flipped(&tree, at, bits)));
+    let trees = trees.chain(misfits(&tree)).map(|tree| (info.clone(), tree));
+    for (info, tree) in infos.chain(trees) {
+        let new = NewGroupBody { group_info: Base64(info), ratchet_tree: Some(Base64(tree)) };
+        let problem = refusal(alice.api.create_group(&new).await);
+        let expected = [ProblemKind::InvalidGroupInfo, ProblemKind::MalformedMlsMessage];
+        assert!(problem.kind().is_some_and(|kind| expected.contains(&kind)), "{problem:?}");
+    }
+    refused(alice.api.group(&member.id()).await, ProblemKind::UnknownGroup);
+    assert!(alice.groups().await.is_empty());
+    alice.api.create_group(&good).await.unwrap();
+    member.assert_gateway_agrees().await;
+    gateway.stop().await;
 }

@@ -74,19 +74,21 @@ async fn race(members: &mut [Member], commits: &[CommitBody]) -> (usize, Won) {
     let next = Epoch(members[0].epoch().0 + 1);
     let mut won = None;
     for (index, outcome) in upload_all(members, commits).await.into_iter().enumerate() {
-        if outcome.is_ok() {
-            let Reply { status, body: answer } = outcome.unwrap();
-            assert_eq!((status, answer.epoch_id), (201, next));
-            members[index].apply_pending();
-            let before = won.replace((index, Won { commit: commits[index].clone(), answer }));
-            assert!(before.is_none(), "two commits won one epoch");
-        } else {
-            let problem = refusal(outcome);
-            assert_eq!(problem.kind(), Some(ProblemKind::StaleEpoch), "{problem:?}");
-            assert_eq!(problem.status, 409);
-            assert_eq!(problem.members["currentEpochId"], next.0);
-            members[index].clear_pending();
-            members[index].catch_up().await;
+        match outcome {
+            Ok(Reply { status, body: answer }) => {
+                assert_eq!((status, answer.epoch_id), (201, next));
+                members[index].apply_pending();
+                let before = won.replace((index, Won { commit: commits[index].clone(), answer }));
+                assert!(before.is_none(), "two commits won one epoch");
+            }
+            Err(error) => {
+                let problem = refusal::<()>(Err(error));
+                assert_eq!(problem.kind(), Some(ProblemKind::StaleEpoch), "{problem:?}");
+                assert_eq!(problem.status, 409);
+                assert_eq!(problem.members["currentEpochId"], next.0);
+                members[index].clear_pending();
+                members[index].catch_up().await;
+            }
         }
     }
     assert_agree(&members.iter().collect::<Vec<_>>());

@@ -55,7 +55,7 @@ impl Core {
         self.arbiters.get(hash.checked_rem(self.arbiters.len())?)
     }
 
-    /// The group's actor, woken if it sleeps. The caller has seen the group's row.
+    /// The group's actor, woken if it sleeps; `None` when the gateway is stopping. The caller has seen the group's row.
     pub(crate) fn wake_group(
         self: &Arc<Self>,
         application: &Application,
@@ -65,6 +65,9 @@ impl Core {
         let key = (application.id, group.clone());
         if let Some(awake) = self.groups.get(&key) {
             return Some(awake.clone());
+        }
+        if self.is_stopping() {
+            return None;
         }
         let arbiter = self.arbiter(&key)?.clone();
         match self.groups.entry(key) {
@@ -90,7 +93,7 @@ impl Core {
         self.groups.remove_if(&(app, group.clone()), |_, awake| awake.actor.address == *address);
     }
 
-    /// The key queue's actor, woken if it sleeps. The caller has seen the queue's row.
+    /// The key queue's actor, woken if it sleeps; `None` when the gateway is stopping. The caller has seen the queue's row.
     pub(crate) fn wake_key_queue(
         self: &Arc<Self>,
         application: &Application,
@@ -99,6 +102,9 @@ impl Core {
         let key = (application.id, row.queue_id);
         if let Some(awake) = self.queues.get(&key) {
             return Some(awake.clone());
+        }
+        if self.is_stopping() {
+            return None;
         }
         let arbiter = self.arbiter(&key)?.clone();
         match self.queues.entry(key) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Largest MLS message (commit, proposal, welcome, group info or key package), in bytes.
+    /// Largest MLS message (commit, proposal, welcome, key package, or a group info without its tree), in bytes.
     pub packet_bytes_max: usize,
     /// Largest serialised ratchet tree, in bytes.
     pub ratchet_tree_bytes_max: usize,

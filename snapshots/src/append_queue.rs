@@ -201,3 +201,53 @@ fn refusal(life: &Life) -> AppendError {
         Life::Open | Life::Closing | Life::Closed => AppendError::Closed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A queue with these batches in it, by their sizes in bytes, and their answers.
+    async fn waiting(sizes: &[usize]) -> (AppendQueue, Vec<oneshot::Receiver<Outcome>>) {
+        let queue = AppendQueue::new(1000, 1 << 30);
+        let mut answers = Vec::new();
+        for bytes in sizes {
+            answers.push(queue.push(Vec::new(), *bytes).await.unwrap());
+        }
+        (queue, answers)
+    }
+
+    async fn check(sizes: &[usize], taken: &[usize]) {
+        let (queue, _answers) = waiting(sizes).await;
+        queue.begin_close();
+        let found: Vec<usize> = std::iter::from_fn(|| queue.take()).map(|taken| taken.len()).collect();
+        assert_eq!(found, taken);
+        assert_eq!(queue.length_free.available_permits(), 1000);
+        assert_eq!(queue.bytes_free.available_permits(), (1 << 30) / BYTES_PER_PERMIT);
+    }
+
+    #[tokio::test]
+    async fn a_disk_batch_takes_so_many_and_so_much() {
+        check(&[], &[]).await;
+        check(&[10], &[1]).await;
+        check(&[10; 256], &[256]).await;
+        check(&[10; 600], &[256, 256, 88]).await;
+        check(&[3 << 20; 5], &[2, 2, 1]).await;
+        check(&[1, 20 << 20, 1, 2], &[1, 1, 2]).await;
+    }
+
+    #[tokio::test]
+    async fn a_failure_answers_all_who_wait() {
+        let (queue, answers) = waiting(&[1, 2, 3]).await;
+        queue.fail("the disk is gone");
+        queue.fail("a second reason");
+        for answer in answers {
+            assert_eq!(answer.await.unwrap(), Err(AppendError::Storage("the disk is gone".to_owned())));
+        }
+        assert!(queue.take().is_none());
+        let pushed = queue.push(Vec::new(), 1).await.map(|_| ());
+        assert_eq!(pushed, Err(AppendError::Storage("the disk is gone".to_owned())));
+        queue.begin_close();
+        queue.closed();
+        assert!(queue.is_failed());
+    }
+}

@@ -210,3 +210,57 @@ impl View {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, StoreOptions};
+
+    const APP: AppId = AppId::new(uuid::Uuid::from_u128(1));
+
+    #[test]
+    fn a_damaged_log_is_an_error_that_names_it() {
+        let log = LogId::Group(APP, GroupId::new([0xab; 4]).unwrap());
+        let key = log_key(&log);
+        let check = |damage: Box<dyn FnOnce(&mut Draft<'_>) + Send>, named: bool| {
+            let store = Store::open(&StoreOptions::default()).unwrap();
+            let mut batch = Batch::new();
+            batch.create_log(&log);
+            for after in 0..5 {
+                batch.append_record(&log, after, [1]);
+            }
+            batch.put_snapshot(&log, 2, [2]).step(move |draft| {
+                damage(draft);
+                Ok(())
+            });
+            store.append_blocking(batch).unwrap();
+            match store.view().load_log(&log) {
+                Err(ReadError::Damaged { what }) => assert_eq!(what.contains("abababab"), named, "{what}"),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (first, last) = (record_key(&log, 3), record_key(&log, 5));
+        let (head, snapshot, garbled) = (key.clone(), key.clone(), key);
+        check(Box::new(move |draft| draft.delete(Table::Records, &first)), true);
+        check(Box::new(move |draft| draft.delete(Table::Records, &last)), true);
+        check(Box::new(move |draft| draft.delete(Table::ActorSnapshots, &snapshot)), true);
+        check(Box::new(move |draft| draft.put(Table::ActorSnapshots, &garbled, Slice::from([1]))), false);
+        check(Box::new(move |draft| draft.put(Table::LogHeads, &head, Slice::from([0xc1]))), false);
+    }
+
+    #[test]
+    fn log_keys_are_taken_apart_again() {
+        let logs = [
+            LogId::Group(APP, GroupId::new([7; 3]).unwrap()),
+            LogId::KeyQueue(APP, KeyQueueId::new(uuid::Uuid::from_u128(2))),
+        ];
+        for log in logs {
+            let key = log_key(&log);
+            assert_eq!(read_log_key(key.as_bytes()), Ok(log.clone()));
+            assert!(read_log_key(record_key(&log, 1).as_bytes()).is_err());
+            assert!(read_log_key(&key.as_bytes()[..10]).is_err());
+        }
+        assert!(read_log_key(&[]).is_err());
+        assert!(read_log_key(&[9; 33]).is_err());
+    }
+}

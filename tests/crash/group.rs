@@ -1,10 +1,11 @@
-//! A group of one member, who commits as fast as the gateway answers.
+//! A group whose one member commits as fast as the gateway answers: it adds a guest, and removes it again.
 
-use actors::{Epoch, GroupId, Timestamp};
+use actors::{ClientHandle, Epoch, GroupId, Timestamp};
 use mimi_gateway::{
     api::{
         Limit, Nothing,
         groups::{AcceptedCommitBody, CommitBody, EpochRange, NewGroupBody, UploadCommit},
+        joining::WelcomeQuery,
         paths::GroupPath,
         problem::ProblemKind,
         text::Base64,
@@ -12,8 +13,8 @@ use mimi_gateway::{
     client::{ClientError, GatewayClient, Reply},
 };
 use openmls::prelude::{
-    BasicCredential, Ciphersuite, CredentialWithKey, MlsGroup, OpenMlsProvider as _,
-    PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
+    BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, LeafNodeIndex, MlsGroup,
+    OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
@@ -30,8 +31,27 @@ pub(crate) struct GroupWriter {
     signer: SignatureKeyPair,
     /// The acknowledged commits, that of epoch 1 first.
     epochs: Vec<(Base64, Timestamp)>,
-    /// A commit that was sent and not answered, and another one for the same epoch that was never sent.
-    pending: Option<(CommitBody, CommitBody)>,
+    /// What was sent and not answered.
+    pending: Option<Pending>,
+    /// The guests that acknowledged commits added since the last restart.
+    guests: Vec<Guest>,
+    /// The key package of the last guest ever added.
+    used: Option<KeyPackage>,
+    /// Of the commits that were sent and not answered, those that had won, and those that won when sent again.
+    unanswered: (usize, usize),
+}
+
+struct Pending {
+    commit: CommitBody,
+    /// Another commit for the same epoch, never sent.
+    rival: CommitBody,
+    guest: Option<KeyPackage>,
+}
+
+struct Guest {
+    handle: ClientHandle,
+    epoch: Epoch,
+    welcome: Base64,
 }
 
 impl GroupWriter {
@@ -52,24 +72,40 @@ impl GroupWriter {
         let body =
             NewGroupBody { group_info: Base64(info.to_bytes().unwrap()), ratchet_tree: Some(Base64(tree)) };
         let id = api.create_group(&body).await.unwrap().group_id.0;
-        Self { id, mls, provider, signer, epochs: Vec::new(), pending: None }
+        Self {
+            id,
+            mls,
+            provider,
+            signer,
+            epochs: Vec::new(),
+            pending: None,
+            guests: Vec::new(),
+            used: None,
+            unanswered: (0, 0),
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
         self.epochs.len()
     }
 
+    /// Of the commits that were sent and not answered, those that had won, and those that won when sent again.
+    pub(crate) fn unanswered(&self) -> (usize, usize) {
+        self.unanswered
+    }
+
     /// Commits until the gateway is gone.
     pub(crate) async fn write(&mut self, api: &GatewayClient) {
         assert!(self.pending.is_none());
         loop {
-            let rival = self.make_commit();
+            let guest = (self.mls.members().count() == 1).then(|| self.make_guest());
+            let rival = self.make_commit(guest.as_ref());
             self.mls.clear_pending_commit(self.provider.storage()).unwrap();
-            let commit = self.make_commit();
-            self.pending = Some((commit.clone(), rival));
+            let commit = self.make_commit(guest.as_ref());
+            self.pending = Some(Pending { commit: commit.clone(), rival, guest });
             let Some(reply) = acknowledged(self.upload(api, &commit).await) else { return };
             assert_eq!(reply.status, 201);
-            self.merge(commit, reply.body);
+            self.merge(reply.body);
         }
     }
 
@@ -82,26 +118,68 @@ impl GroupWriter {
             unacknowledged <= u64::from(self.pending.is_some()),
             "epoch {epoch}, acknowledged {acknowledged_epoch}"
         );
-        if let Some((commit, rival)) = self.pending.take() {
-            let reply = self.upload(api, &commit).await.unwrap();
-            assert_eq!(reply.status, if unacknowledged == 1 { 200 } else { 201 });
-            let again = self.upload(api, &commit).await.unwrap();
+        if let Some(Pending { commit, rival, .. }) = &self.pending {
+            let reply = self.upload(api, commit).await.unwrap();
+            if unacknowledged == 1 {
+                self.unanswered.0 += 1;
+                assert_eq!(reply.status, 200);
+            } else {
+                self.unanswered.1 += 1;
+                assert_eq!(reply.status, 201);
+            }
+            let again = self.upload(api, commit).await.unwrap();
             assert_eq!((again.status, again.body), (200, reply.body));
-            let Err(ClientError::Problem(refusal)) = self.upload(api, &rival).await else {
+            let Err(ClientError::Problem(refusal)) = self.upload(api, rival).await else {
                 panic!("two commits for one epoch were accepted");
             };
             assert_eq!(refusal.kind(), Some(ProblemKind::StaleEpoch));
             assert_eq!(refusal.members["currentEpochId"], acknowledged_epoch + 1);
-            self.merge(commit, reply.body);
+            self.merge(reply.body);
         }
         assert_eq!(self.download(api).await, self.epochs);
+        self.check_welcomes(api).await;
+        self.check_used(api).await;
     }
 
-    fn make_commit(&mut self) -> CommitBody {
+    /// Each guest has exactly the one welcome that came with its commit.
+    async fn check_welcomes(&mut self, api: &GatewayClient) {
+        for guest in std::mem::take(&mut self.guests) {
+            let waiting = api.welcomes(&guest.handle, &WelcomeQuery::default()).await.unwrap().join_infos;
+            let found: Vec<_> =
+                waiting.into_iter().map(|info| (info.group_id.0, info.epoch_id, info.welcome)).collect();
+            assert_eq!(found, [(self.id.clone(), guest.epoch, guest.welcome)]);
+        }
+    }
+
+    /// A key package that a commit has used is refused for ever.
+    async fn check_used(&mut self, api: &GatewayClient) {
+        let (Some(used), 1) = (self.used.clone(), self.mls.members().count()) else { return };
+        let commit = self.make_commit(Some(&used));
+        self.mls.clear_pending_commit(self.provider.storage()).unwrap();
+        let refusal = self.upload(api, &commit).await.unwrap_err();
+        assert_eq!(refusal.kind(), Some(ProblemKind::KeyPackageReused), "{refusal}");
+    }
+
+    /// A key package of a client that only this group knows.
+    fn make_guest(&self) -> KeyPackage {
+        let signer = SignatureKeyPair::new(CIPHER_SUITE.signature_algorithm()).unwrap();
+        let credential = CredentialWithKey {
+            credential: BasicCredential::new(uuid::Uuid::new_v4().to_string().into_bytes()).into(),
+            signature_key: signer.public().into(),
+        };
+        let package = KeyPackage::builder().build(CIPHER_SUITE, &self.provider, &signer, credential).unwrap();
+        package.into_key_package()
+    }
+
+    /// A commit that adds the guest, or removes the one there is.
+    fn make_commit(&mut self, guest: Option<&KeyPackage>) -> CommitBody {
+        let removed = guest.is_none().then(|| LeafNodeIndex::new(1));
         let bundle = self
             .mls
             .commit_builder()
             .force_self_update(true)
+            .propose_adds(guest.cloned())
+            .propose_removals(removed)
             .load_psks(self.provider.storage())
             .unwrap()
             .create_group_info(true)
@@ -109,11 +187,11 @@ impl GroupWriter {
             .unwrap()
             .stage_commit(&self.provider)
             .unwrap();
-        let (commit, _, group_info) = bundle.into_messages();
+        let (commit, welcome, group_info) = bundle.into_messages();
         CommitBody {
             commit_packet: Base64(commit.to_bytes().unwrap()),
             group_info: Some(Base64(group_info.unwrap().to_bytes().unwrap())),
-            welcome_packet: None,
+            welcome_packet: welcome.map(|welcome| Base64(welcome.to_bytes().unwrap())),
         }
     }
 
@@ -126,11 +204,21 @@ impl GroupWriter {
         api.send::<UploadCommit>(&path, &Nothing {}, commit).await
     }
 
-    fn merge(&mut self, commit: CommitBody, accepted: AcceptedCommitBody) {
+    /// Goes into the epoch of the commit that was on its way.
+    fn merge(&mut self, accepted: AcceptedCommitBody) {
+        let Pending { commit, guest, .. } = self.pending.take().unwrap();
         self.mls.merge_pending_commit(&self.provider).unwrap();
         assert_eq!(accepted.epoch_id.0, self.mls.epoch().as_u64());
         self.epochs.push((commit.commit_packet, accepted.timestamp));
-        self.pending = None;
+        if let Some(package) = guest {
+            let handle = package.leaf_node().credential().serialized_content();
+            self.guests.push(Guest {
+                handle: ClientHandle::new(handle).unwrap(),
+                epoch: accepted.epoch_id,
+                welcome: commit.welcome_packet.unwrap(),
+            });
+            self.used = Some(package);
+        }
     }
 
     /// The whole history, page by page.

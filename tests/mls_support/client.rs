@@ -116,15 +116,20 @@ impl MlsClient {
 
     /// Makes a group of one and has the gateway hold it.
     pub(crate) async fn create_group(&self) -> Member {
+        let (member, new) = self.make_group();
+        let created = self.api.create_group(&new).await.unwrap();
+        assert_eq!((&created.group_id.0, created.epoch_id), (&member.id(), member.epoch()));
+        member
+    }
+
+    /// A group of one that the gateway does not know yet.
+    pub(crate) fn make_group(&self) -> (Member, NewGroupBody) {
         let group = self.mls.create_group(Default::default(), Default::default(), None).unwrap();
         let new = NewGroupBody {
             group_info: bytes_of(&group.group_info_message_allowing_ext_commit(false).unwrap()),
             ratchet_tree: Some(Base64(group.export_tree().to_bytes().unwrap())),
         };
-        let created = self.api.create_group(&new).await.unwrap();
-        let member = Member::new(self, group);
-        assert_eq!((&created.group_id.0, created.epoch_id), (&member.id(), member.epoch()));
-        member
+        (Member::new(self, group), new)
     }
 
     /// What waits for this client, oldest first, with ratchet trees.
@@ -157,27 +162,14 @@ impl MlsClient {
         self.api.acknowledge_welcome(&self.handle, id).await.unwrap();
     }
 
-    /// Joins by an external commit on what the gateway gives out, in place of the leaf `replaced` if there is one, and
-    /// leaves a group info for the next only on request.
+    /// Joins by an external commit on the group info that the gateway gives out, in place of the leaf `replaced` if
+    /// there is one. The next can only join in this way with the group info that this commit may bring along.
     pub(crate) async fn join_externally(
         &self,
         group: &GroupId,
         replaced: Option<u32>,
         with_group_info: bool,
     ) -> Member {
-        let (member, commit) = self.external_commit(group, replaced, with_group_info).await;
-        let accepted = member.upload(&commit).await.unwrap();
-        assert_eq!((accepted.status, accepted.body.epoch_id), (201, member.epoch()));
-        member
-    }
-
-    /// An external commit that is not uploaded yet.
-    pub(crate) async fn external_commit(
-        &self,
-        group: &GroupId,
-        replaced: Option<u32>,
-        with_group_info: bool,
-    ) -> (Member, CommitBody) {
         let mut infos = self.api.group_info(group).await.unwrap().group_infos;
         assert_eq!(infos.len(), 1, "the gateway has a group info");
         let info = infos.remove(0);
@@ -189,8 +181,11 @@ impl MlsClient {
         let (joined, commit) = builder.build(message_of(&info.group_info)).unwrap();
         let group_info =
             with_group_info.then(|| bytes_of(&joined.group_info_message_allowing_ext_commit(false).unwrap()));
-        let body = CommitBody { commit_packet: bytes_of(&commit), group_info, welcome_packet: None };
-        (Member::new(self, joined), body)
+        let commit = CommitBody { commit_packet: bytes_of(&commit), group_info, welcome_packet: None };
+        let member = Member::new(self, joined);
+        let accepted = member.upload(&commit).await.unwrap();
+        assert_eq!((accepted.status, accepted.body.epoch_id), (201, member.epoch()));
+        member
     }
 
     /// The groups that the gateway lists for this client, with their epochs.

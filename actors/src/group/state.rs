@@ -150,7 +150,8 @@ impl GroupState {
         now: Timestamp,
     ) -> Result<Self, GroupError> {
         let tree = new.ratchet_tree.as_deref();
-        within("groupInfo", new.group_info.len(), rules.limits.packet_bytes_max)?;
+        let info_max = rules.limits.packet_bytes_max.saturating_add(rules.limits.ratchet_tree_bytes_max);
+        within("groupInfo", new.group_info.len(), info_max)?;
         within("ratchetTree", tree.map_or(0, <[u8]>::len), rules.limits.ratchet_tree_bytes_max)?;
         let tracked = TrackedGroup::open(rules.crypto, rules.provider, &new.group_info, tree, now)
             .map_err(refused_commit)?;
@@ -239,7 +240,8 @@ impl GroupState {
     ) -> Result<StagedCommitUpload, GroupError> {
         let max = rules.limits.packet_bytes_max;
         within("commitPacket", upload.commit.len(), max)?;
-        within("groupInfo", upload.group_info.as_ref().map_or(0, Vec::len), max)?;
+        let info_max = max.saturating_add(rules.limits.ratchet_tree_bytes_max);
+        within("groupInfo", upload.group_info.as_ref().map_or(0, Vec::len), info_max)?;
         within("welcomePacket", upload.welcome.as_ref().map_or(0, Vec::len), max)?;
         let stamp = now.max(self.stamp);
         let input = CommitInput {

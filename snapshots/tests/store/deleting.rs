@@ -23,7 +23,13 @@ fn register(batch: &mut Batch, row: &ClientRow, number: u8) {
         }
     }
     for epoch in 1..4 {
-        batch.put_welcome(APP, &group(number), Epoch(epoch), &welcome_row(1), &[row.handle.clone()]);
+        batch.put_welcome(
+            APP,
+            &group(number),
+            Epoch(epoch),
+            &welcome_row(1),
+            std::slice::from_ref(&row.handle),
+        );
     }
 }
 

@@ -1,0 +1,172 @@
+//! Groups and key queues that go to sleep and wake up again in between: nobody who asks can tell.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actors::{
+    AppId, Application, Caller, ClientHandle, Clock, CommitUpload, Epoch, Gateway, GatewayOptions,
+    GroupError, KeyPackageRequest, KeyPackageUpload, Limits, Location, NewClient, NewGroup, NewKeyQueue,
+    Outcome, Receiver, Retention, Store, StoreOptions, identity::BasicIdentityProvider,
+};
+use mls_rs::{
+    CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList,
+    client_builder::MlsConfig,
+    identity::{
+        SigningIdentity,
+        basic::{BasicCredential, BasicIdentityProvider as MlsRsBasic},
+    },
+};
+use mls_rs_crypto_rustcrypto::RustCryptoProvider;
+
+const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
+
+fn client(name: &str) -> Client<impl MlsConfig + use<>> {
+    let crypto = RustCryptoProvider::default();
+    let (secret, public) = crypto.cipher_suite_provider(SUITE).unwrap().signature_key_generate().unwrap();
+    let identity =
+        SigningIdentity::new(BasicCredential::new(name.as_bytes().to_vec()).into_credential(), public);
+    Client::builder()
+        .crypto_provider(crypto)
+        .identity_provider(MlsRsBasic::new())
+        .signing_identity(identity, secret, SUITE)
+        .build()
+}
+
+/// A gateway that puts every actor to sleep as soon as nobody waits for it.
+fn drowsy(store: Store, app: AppId) -> Gateway {
+    let application = Application {
+        id: app,
+        identity: Arc::new(BasicIdentityProvider),
+        supports_domains: false,
+        domains: BTreeSet::new(),
+    };
+    let options = GatewayOptions {
+        applications: vec![application],
+        limits: Limits::default(),
+        retention: Retention::default(),
+        snapshot_period: Duration::from_millis(3),
+        retention_period: Duration::from_secs(3600),
+        passivate_after: Duration::ZERO,
+        arbiters: 2,
+        clock: Clock::system(),
+    };
+    Gateway::start(options, store)
+}
+
+fn store(directory: &std::path::Path) -> Store {
+    let location = Location::Directory(directory.to_path_buf());
+    let since = Instant::now();
+    loop {
+        match Store::open(&StoreOptions { location: location.clone(), ..StoreOptions::default() }) {
+            Ok(store) => return store,
+            // The threads of the gateway before this one are still letting go of it.
+            Err(_) if since.elapsed() < Duration::from_secs(20) => {
+                std::thread::sleep(Duration::from_millis(20))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = AppId::new(uuid::Uuid::new_v4());
+    let mut alice = client("alice").create_group(ExtensionList::new(), Default::default(), None).unwrap();
+    let new = NewGroup {
+        group_info: alice.group_info_message(false).unwrap().to_bytes().unwrap(),
+        ratchet_tree: Some(alice.export_tree().to_bytes().unwrap()),
+    };
+    let group = actors::GroupId::new(alice.group_id()).unwrap();
+    let mut last = None;
+    for round in 0..3_u64 {
+        let (new, group) = (new.clone(), group.clone());
+        let alice = &mut alice;
+        let last = &mut last;
+        let directory = directory.path();
+        actix::System::new().block_on(async move {
+            let gateway = drowsy(store(directory), app);
+            let created = gateway.create_group(app, new).await.unwrap();
+            assert_eq!(created.outcome == Outcome::New, round == 0);
+            for step in 0..10_u64 {
+                let output = alice.commit(vec![]).unwrap();
+                let upload = CommitUpload {
+                    commit: output.commit_message.to_bytes().unwrap(),
+                    group_info: None,
+                    welcome: None,
+                };
+                let accepted = gateway.upload_commit(app, &group, upload.clone()).await.unwrap();
+                assert_eq!(accepted.epoch, Epoch(round * 10 + step + 1));
+                alice.apply_pending_commit().unwrap();
+                tokio::time::sleep(Duration::from_millis(4)).await;
+                let again = gateway.upload_commit(app, &group, upload.clone()).await.unwrap();
+                assert_eq!((again.epoch, again.outcome), (accepted.epoch, Outcome::Repeated));
+                let view = gateway.group(app, &group).await.unwrap();
+                assert_eq!(view.epoch, accepted.epoch);
+                assert_eq!(view.ratchet_tree().to_vec(), alice.export_tree().to_bytes().unwrap());
+                *last = Some((upload, accepted));
+            }
+            gateway.stop().await;
+            let refused = gateway.group(app, &group).await;
+            assert!(matches!(refused, Err(GroupError::Stopping)));
+            gateway.store().shutdown().await;
+        });
+    }
+    actix::System::new().block_on(async {
+        let gateway = drowsy(store(directory.path()), app);
+        let (upload, accepted) = last.unwrap();
+        let again = gateway.upload_commit(app, &group, upload).await.unwrap();
+        assert_eq!((again.epoch, again.timestamp), (accepted.epoch, accepted.timestamp));
+        let history = gateway.control_messages(app, &group, Epoch(0), None, 100).await.unwrap();
+        assert_eq!(history.epochs.len(), 30);
+        gateway.stop().await;
+        gateway.store().shutdown().await;
+    });
+}
+
+#[test]
+fn a_queue_that_sleeps_between_requests_assigns_no_package_twice() {
+    let app = AppId::new(uuid::Uuid::new_v4());
+    let bob = client("bob");
+    let packages: Vec<Vec<u8>> = (0..12)
+        .map(|_| {
+            let package = bob.generate_key_package_message(Default::default(), Default::default(), None);
+            package.unwrap().to_bytes().unwrap()
+        })
+        .collect();
+    actix::System::new().block_on(async {
+        let store =
+            Store::open(&StoreOptions { location: Location::Temporary, ..StoreOptions::default() }).unwrap();
+        let gateway = drowsy(store, app);
+        let handle = ClientHandle::new(b"bob".to_vec()).unwrap();
+        let client =
+            gateway.register_client(app, NewClient { handle, domain: None, tags: vec![] }).await.unwrap();
+        let new = NewKeyQueue { protocol_version: 1, cipher_suite: 1, app_label: String::new() };
+        let queue = gateway.create_key_queue(app, client, new).await.unwrap();
+        let upload =
+            KeyPackageUpload { key_packages: packages, is_reset: false, app_label: None, final_key: None };
+        assert_eq!(gateway.upload_key_packages(app, client, queue, upload).await.unwrap().in_pool, 12);
+        let mut assigned = BTreeSet::new();
+        for round in 0..2 {
+            for receiver in 0..12 {
+                let request = KeyPackageRequest {
+                    protocol_version: 1,
+                    cipher_suite: 1,
+                    app_label: String::new(),
+                    domain: None,
+                    receiver: Receiver { caller: Caller::Application, id: receiver.to_string() },
+                };
+                let package = gateway.assign_key_package(app, client, request).await.unwrap().key_package;
+                assert_eq!(assigned.insert((receiver, package)), round == 0);
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+        let distinct: BTreeSet<&Vec<u8>> = assigned.iter().map(|(_, package)| package).collect();
+        assert_eq!((assigned.len(), distinct.len()), (12, 12));
+        gateway.stop().await;
+        gateway.store().shutdown().await;
+    });
+}
