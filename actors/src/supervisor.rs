@@ -62,6 +62,18 @@ async fn all(asks: Vec<Ask>) {
     }
 }
 
+/// Ends the threads of the actors; blocks until they have ended.
+fn end(arbiters: Vec<Arbiter>) {
+    for arbiter in &arbiters {
+        arbiter.stop();
+    }
+    for arbiter in arbiters {
+        if arbiter.join().is_err() {
+            tracing::error!("a thread of actors had panicked");
+        }
+    }
+}
+
 impl Supervisor {
     /// What an actor should do now: nothing, write a snapshot, or sleep.
     fn rest_of(&self, activity: &Activity, sleep_before: Timestamp) -> Option<Rest> {
@@ -143,9 +155,14 @@ impl Handler<Stop> for Supervisor {
         let groups = self.core.groups.iter().map(|awake| ask(&awake.actor, Rest::Sleep));
         let asks: Vec<Ask> =
             groups.chain(self.core.queues.iter().map(|awake| ask(awake.value(), Rest::Sleep))).collect();
-        Box::pin(all(asks).into_actor(self).map(|(), supervisor, ctx| {
-            for arbiter in &supervisor.arbiters {
-                arbiter.stop();
+        let stopped = all(asks).into_actor(self).then(|(), supervisor, _| {
+            // An actor lets go of the store a moment after it has answered; the end of its thread is certain.
+            let arbiters = std::mem::take(&mut supervisor.arbiters);
+            tokio::task::spawn_blocking(move || end(arbiters)).into_actor(supervisor)
+        });
+        Box::pin(stopped.map(|ended, _, ctx| {
+            if ended.is_err() {
+                tracing::error!("ending the threads of the actors failed");
             }
             ctx.stop();
         }))

@@ -1,5 +1,7 @@
 //! Groups and key queues that go to sleep and wake up again in between: nobody who asks can tell.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use std::{
     collections::BTreeSet,
     sync::Arc,

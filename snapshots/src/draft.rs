@@ -338,7 +338,7 @@ mod tests {
     fn a_draft_shows_what_was_written_over_what_is_on_disk() {
         let disk = disk();
         let mut runner =
-            TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() });
+            TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(96) });
         let cases = (disk_batches(), bytes(), bytes(), bytes());
         let outcome = runner.run(&cases, |(batches, prefix, start, end)| {
             let ranges = [

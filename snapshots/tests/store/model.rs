@@ -395,7 +395,7 @@ impl Model {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 6,
+        cases: 4,
         max_shrink_iters: 50,
         failure_persistence: None,
         ..ProptestConfig::default()
