@@ -19,7 +19,7 @@ use crate::{
     group::{
         AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, GroupActor,
         GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, Rules, UploadCommit,
-        UploadProposal, control_messages, creation, winner_again,
+        UploadProposal, accepted_before, control_messages, creation, winner_again,
     },
     limits::Limits,
     mls::{Crypto, Refusal, Rule, packet_head},
@@ -208,8 +208,7 @@ impl Gateway {
         let wrong_group = |rule, detail| GroupError::InvalidProposal { rule, detail };
         let epoch = self.routed_epoch(group, &packet, wrong_group)?;
         if epoch < current {
-            return self
-                .accepted_before(app, group, epoch, &packet)?
+            return accepted_before(&self.core.store.view(), app, group, epoch, &packet)?
                 .ok_or(GroupError::StaleEpoch { packet: epoch, current });
         }
         self.ask_group(application, group, |permit| UploadProposal { packet: packet.clone(), permit }).await
@@ -255,7 +254,8 @@ impl Gateway {
         limit: usize,
     ) -> Result<ControlMessages, GroupError> {
         self.group_application(app)?;
-        let bytes_max = self.core.limits.answer_bytes_max;
+        // The answer names every packet twice: in the draft's list and in its epoch.
+        let bytes_max = self.core.limits.answer_bytes_max / 2;
         control_messages(&self.core.store.view(), app, group, (from, to), limit, bytes_max)
     }
 
@@ -302,24 +302,6 @@ impl Gateway {
             return Err(wrong_group(Rule::Group, "the packet was made for another group".into()));
         }
         Ok(head.epoch)
-    }
-
-    fn accepted_before(
-        &self,
-        app: AppId,
-        group: &GroupId,
-        epoch: Epoch,
-        packet: &[u8],
-    ) -> Result<Option<AcceptedProposal>, GroupError> {
-        use sha2::Digest as _;
-        let digest = sha2::Sha256::digest(packet).into();
-        let view = self.core.store.view();
-        let reference = view.accepted_proposal(app, group, epoch, &digest).map_err(StorageError::from)?;
-        Ok(reference.map(|reference| AcceptedProposal {
-            reference: reference.to_vec(),
-            epoch,
-            outcome: Outcome::Repeated,
-        }))
     }
 
     fn wake(&self, application: &Application, group: &GroupId) -> Result<AwakeGroup, GroupError> {

@@ -52,9 +52,16 @@ impl Gateway {
             app_label: new.app_label,
         };
         let mut batch = Batch::new();
-        batch.require_queues_below(app, client, self.core.limits.key_queues_per_client_max);
+        // The queue first: a retry of one that exists is told so, at the limit as well.
+        let max = self.core.limits.key_queues_per_client_max;
         batch.create_queue(app, &row);
-        self.core.store.append(batch).await.map_err(|error| refused(&error))?;
+        batch.require_queues_below(app, client, max.saturating_add(1));
+        if let Err(error) = self.core.store.append(batch).await {
+            let error = refused(&error);
+            // The store counted the new queue as well.
+            let is_limit = matches!(error, KeyQueueError::TooManyQueues { .. });
+            return Err(if is_limit { KeyQueueError::TooManyQueues { max } } else { error });
+        }
         Ok(row.queue_id)
     }
 
@@ -190,8 +197,10 @@ impl Gateway {
             .queue_matching(app, client, request.protocol_version, request.cipher_suite, &request.app_label)
             .map_err(StorageError::from)?
             .ok_or(KeyQueueError::NoKeyPackage)?;
-        self.ask_queue(application, &row, |permit| Assign { receiver: request.receiver.clone(), permit })
-            .await
+        let ask = |permit| Assign { receiver: request.receiver.clone(), permit };
+        let answer = self.ask_queue(application, &row, ask).await;
+        // A queue that was deleted since it was found is one that does not match.
+        if answer == Err(KeyQueueError::UnknownKeyQueue) { Err(KeyQueueError::NoKeyPackage) } else { answer }
     }
 
     /// Checks every package of an upload and says of each that is not acceptable why.

@@ -14,6 +14,8 @@ pub struct Limits {
     pub group_members_max: usize,
     /// Proposals waiting in one epoch of a group.
     pub proposals_per_epoch_max: usize,
+    /// Proposals waiting in one epoch of a group, in bytes together.
+    pub proposal_bytes_per_epoch_max: usize,
     /// Proposals that one commit may carry, by value and by reference together.
     pub proposals_per_commit_max: usize,
     /// Requests that may wait in front of one group or one key queue.
@@ -43,10 +45,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            packet_bytes_max: 4 << 20,
-            ratchet_tree_bytes_max: 16 << 20,
-            group_members_max: 50_000,
+            packet_bytes_max: 2 << 20,
+            ratchet_tree_bytes_max: 8 << 20,
+            group_members_max: 20_000,
             proposals_per_epoch_max: 256,
+            proposal_bytes_per_epoch_max: 4 << 20,
             proposals_per_commit_max: 1024,
             waiting_requests_per_actor_max: 1024,
             key_queues_per_client_max: 64,

@@ -40,10 +40,10 @@ where
     A: Handler<Rest>,
     A::Context: actix::dev::ToEnvelope<A, Rest>,
 {
-    let asked = awake.address.send(rest);
+    let address = awake.address.clone();
     Box::pin(async move {
-        // An actor that is gone has nothing to write.
-        let _: Result<Rested, _> = asked.await;
+        // Sent when its turn comes. An actor that is gone has nothing to write.
+        let _: Result<Rested, _> = address.send(rest).await;
     })
 }
 

@@ -5,7 +5,7 @@ use actors::AppId;
 
 use super::problem::Problem;
 use crate::{
-    api::{Access, problem::ProblemKind},
+    api::{Access, percent, problem::ProblemKind},
     config::TokenAccess,
     token::{Token, TokenHash},
 };
@@ -62,7 +62,7 @@ impl Tokens {
 impl Caller {
     /// Whether a request to this application, by its text in the path, may be answered.
     pub(crate) fn permit(&self, app: Option<&str>, access: Access) -> Result<(), Problem> {
-        let is_own = app.and_then(|app| app.parse::<AppId>().ok()).is_some_and(|app| app == self.app);
+        let is_own = app.and_then(app_id).is_some_and(|app| app == self.app);
         if !is_own {
             return Err(Problem::new(ProblemKind::NotPermitted, "the token belongs to another application"));
         }
@@ -74,6 +74,11 @@ impl Caller {
             (Access::Public | Access::Read, _) | (Access::ReadWrite, TokenAccess::ReadWrite) => Ok(()),
         }
     }
+}
+
+/// The application that a path segment names.
+fn app_id(segment: &str) -> Option<AppId> {
+    String::from_utf8(percent::decode(segment)?).ok()?.parse().ok()
 }
 
 fn refuse(detail: &str) -> Problem {

@@ -35,7 +35,8 @@ impl Handle for ListWelcomes {
             // One more than the limit tells whether there is more.
             let room = query.limit.get().saturating_add(1).saturating_sub(found.len()).min(WELCOMES_AT_ONCE);
             let page = edge.gateway.welcomes(app, &handle, after, query.ratchet_tree, room).await?;
-            let is_last_page = page.len() < room;
+            // A page that is short because its welcomes are large is not the last one.
+            let is_last_page = page.is_empty();
             for join_info in page {
                 let size = join_info.welcome.len() + join_info.ratchet_tree.as_ref().map_or(0, Vec::len);
                 let is_over = !found.is_empty() && bytes + size > WELCOME_BYTES_MAX;

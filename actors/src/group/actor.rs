@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
     AcceptedCommit, AcceptedProposal, CommitUpload, GroupError, GroupState, GroupView, Outcome, Rules,
+    history::{accepted_before, winner_again},
     state::{StagedCommitUpload, StagedProposalUpload},
-    winner_again,
     writes::{self, GroupOrigin, PackageUse, UsedPackages},
 };
 use crate::{
@@ -371,6 +371,12 @@ impl Handler<UploadProposal> for GroupActor {
         let judged = self.judge(|state| state.stage_proposal(self.rules(), &packet, now));
         let (staged, used_once) = match judged.and_then(|staged| self.check_package(staged)) {
             Ok(staged) => staged,
+            Err(GroupError::StaleEpoch { packet: epoch, current }) => {
+                let view = self.core.store.view();
+                let before = accepted_before(&view, self.origin.app, &self.origin.group, epoch, &packet);
+                let stale = GroupError::StaleEpoch { packet: epoch, current };
+                return answer(before.and_then(|accepted| accepted.ok_or(stale)));
+            }
             Err(refused) => return answer(Err(refused)),
         };
         let pending = &staged.staged.pending;

@@ -52,9 +52,9 @@ pub enum GroupError {
         detail: String,
     },
     /// The epoch holds as many proposals as it may.
-    #[error("this epoch holds {max} proposals, as many as it may; commit them first")]
+    #[error("this epoch holds as many proposals as it may, {max} or fewer large ones; commit them first")]
     TooManyProposals {
-        /// The limit.
+        /// The limit by number.
         max: usize,
     },
     /// The group info that came with a commit does not describe the epoch that the commit creates.

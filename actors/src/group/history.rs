@@ -1,9 +1,10 @@
 //! A group's past, read from disk and never from its actor: control messages for members who catch up, and the
 //! answer to a winner that is sent again.
 
+use sha2::{Digest as _, Sha256};
 use snapshots::{AppId, Epoch, GroupId, Timestamp, View};
 
-use super::{AcceptedCommit, GroupError, Outcome};
+use super::{AcceptedCommit, AcceptedProposal, GroupError, Outcome};
 use crate::storage::StorageError;
 
 /// One entry of the draft's `epochs`: how the group came into `epoch`.
@@ -86,6 +87,23 @@ pub(crate) fn control_messages(
         }
     }
     Ok(answer)
+}
+
+/// The answer that a proposal of an earlier epoch was given, if these very bytes were accepted then.
+pub(crate) fn accepted_before(
+    view: &View,
+    app: AppId,
+    group: &GroupId,
+    epoch: Epoch,
+    packet: &[u8],
+) -> Result<Option<AcceptedProposal>, GroupError> {
+    let digest = Sha256::digest(packet).into();
+    let reference = view.accepted_proposal(app, group, epoch, &digest).map_err(StorageError::from)?;
+    Ok(reference.map(|reference| AcceptedProposal {
+        reference: reference.to_vec(),
+        epoch,
+        outcome: Outcome::Repeated,
+    }))
 }
 
 /// The answer that a commit for epoch `packet` was given, if this very upload won that epoch.

@@ -12,7 +12,7 @@ use snapshots::{Epoch, GroupId, Timestamp};
 
 pub(crate) use self::{
     actor::{GroupActor, Published, UploadCommit, UploadProposal},
-    history::{control_messages, winner_again},
+    history::{accepted_before, control_messages, winner_again},
     state::{GroupState, Rules},
     writes::{GroupOrigin, UsedPackages, creation},
 };

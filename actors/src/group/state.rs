@@ -216,7 +216,10 @@ impl GroupState {
         let stamp = now.max(self.stamp);
         self.tracked.expect_proposal(packet).map_err(refused_proposal)?;
         let max = rules.limits.proposals_per_epoch_max;
-        if self.tracked.pending().len() >= max {
+        let waiting: usize = self.tracked.pending().iter().map(|pending| pending.packet.len()).sum();
+        if self.tracked.pending().len() >= max
+            || waiting + packet.len() > rules.limits.proposal_bytes_per_epoch_max
+        {
             return Err(GroupError::TooManyProposals { max });
         }
         let staged = self

@@ -125,8 +125,11 @@ impl KeyQueueActor {
             final_key: upload.final_key.clone(),
             generation: upload.generation,
         };
-        let removed: Vec<KeyPackageRef> =
+        let mut removed: Vec<KeyPackageRef> =
             if upload.is_reset { state.references().cloned().collect() } else { Vec::new() };
+        if upload.final_key.is_some() {
+            removed.extend(state.final_key_reference().cloned());
+        }
         let mut batch = Batch::new();
         batch.append_record(
             &self.log(),

@@ -142,6 +142,7 @@ impl KeyQueueState {
         if let Some(place) = self.places.remove(reference)
             && let Some(held) = self.held.remove(&place)
             && let Some(receiver) = held.receiver
+            && self.assigned.get(&receiver) == Some(&place)
         {
             self.assigned.remove(&receiver);
         }
@@ -175,10 +176,14 @@ impl KeyQueueState {
         self.places.keys()
     }
 
+    pub(crate) fn final_key_reference(&self) -> Option<&KeyPackageRef> {
+        self.final_key.as_ref().map(|key| &key.package.reference)
+    }
+
     pub(crate) fn counts(&self) -> PoolCounts {
         PoolCounts {
             in_pool: self.held.len(),
-            available: self.held.len() - self.assigned.len(),
+            available: self.held.values().filter(|held| held.receiver.is_none()).count(),
             has_final_key: self.final_key.is_some(),
         }
     }
@@ -197,6 +202,7 @@ impl KeyQueueState {
                 // A package that comes back with a reset stays its receiver's: nobody else may get it.
                 let mut receivers: HashMap<KeyPackageRef, Receiver> = before
                     .into_values()
+                    .filter(|held| held.generation == generation)
                     .filter_map(|held| Some((held.package.reference, held.receiver?)))
                     .collect();
                 for package in packages {
@@ -208,6 +214,13 @@ impl KeyQueueState {
                 }
             }
             QueueRecord::Assigned { reference, receiver } => {
+                // A receiver gets another package only when the one it had is gone: used, expired or renamed away.
+                let had = self.assigned.get(&receiver).and_then(|place| self.held.get(place));
+                if let Some(old) = had.map(|held| held.package.reference.clone())
+                    && old != reference
+                {
+                    self.advance(&old);
+                }
                 if let Some(place) = self.places.get(&reference)
                     && let Some(held) = self.held.get_mut(place)
                 {
@@ -219,8 +232,12 @@ impl KeyQueueState {
     }
 
     fn insert(&mut self, package: NewPackage, generation: u64, receiver: Option<Receiver>) {
-        if self.places.contains_key(&package.reference) {
-            return;
+        let held = self.places.get(&package.reference).and_then(|place| self.held.get(place));
+        match held {
+            Some(held) if held.generation == generation => return,
+            // It was retired with its client's older handle and comes back under the present one.
+            Some(_) => self.advance(&package.reference),
+            None => {}
         }
         self.arrivals += 1;
         let place = (package.not_after, self.arrivals);
@@ -330,6 +347,39 @@ mod tests {
         assert_eq!(assign(&mut state, "a"), Some(2), "an assigned package that expired is replaced");
         state.retire(Timestamp(100), 1);
         assert_eq!(state.counts().in_pool, 0);
+    }
+
+    #[test]
+    fn replay_without_retirement_comes_to_the_same() {
+        let assigned = |name, id: &str| QueueRecord::Assigned {
+            reference: package(name, 0).reference,
+            receiver: receiver(id),
+        };
+        let of_generation = |is_reset, generation, packages| QueueRecord::Uploaded {
+            is_reset,
+            packages,
+            final_key: None,
+            generation,
+        };
+        // R's first package was used and R has a second: finding the first one used again takes nothing from R.
+        let mut state = KeyQueueState::default();
+        state.apply(uploaded(vec![package(1, 100), package(2, 200), package(3, 300)]));
+        state.apply(assigned(1, "r"));
+        state.apply(assigned(2, "r"));
+        state.advance(&package(1, 100).reference);
+        assert_eq!(assign(&mut state, "r"), Some(2));
+        assert_eq!(state.counts(), PoolCounts { in_pool: 2, available: 1, has_final_key: false });
+        // A package that comes back after a rename belongs to the present handle, and to nobody.
+        for is_reset in [false, true] {
+            let mut state = KeyQueueState::default();
+            state.apply(of_generation(false, 0, vec![package(1, 100)]));
+            state.apply(assigned(1, "r"));
+            state.apply(of_generation(is_reset, 2, vec![package(1, 100)]));
+            state.apply(assigned(1, "s"));
+            state.retire(Timestamp(0), 2);
+            assert_eq!(state.counts(), PoolCounts { in_pool: 1, available: 0, has_final_key: false });
+            assert_eq!((assign(&mut state, "s"), assign(&mut state, "r")), (Some(1), None));
+        }
     }
 
     #[test]

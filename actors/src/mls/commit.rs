@@ -18,6 +18,7 @@ use super::{
     Crypto, Refusal, Rule, TrackedGroup,
     companions::{check_group_info, check_welcome},
     group::{Member, identify, identity_of},
+    proposal::check_extensions_supported,
     shape::TreeShape,
     storage::encode,
     tree::{SerialisedTree, TreeChanges},
@@ -160,8 +161,10 @@ impl TrackedGroup {
         limits: &Limits,
     ) -> Result<(SenderKind, CommitOutline<'a>), Refusal> {
         let public = self.handshake_head(packet, ContentKind::Commit)?;
-        let outline =
-            wire::commit_outline(public, limits.proposals_per_commit_max).map_err(Refusal::malformed)?;
+        let max = limits.proposals_per_commit_max;
+        let outline = wire::commit_outline(public, max).map_err(Refusal::malformed)?.ok_or_else(|| {
+            Refusal::broken(Rule::ProposalCount, format!("a commit may carry at most {max} proposals"))
+        })?;
         let distinct: BTreeSet<_> = outline.references.iter().collect();
         if distinct.len() != outline.references.len() {
             return Err(Refusal::broken(Rule::DistinctProposals, "a proposal is referenced more than once"));
@@ -318,6 +321,7 @@ impl TrackedGroup {
         let mut left: Vec<u32> = proposals.iter().filter_map(|queued| removed_leaf(queued)).collect();
         let mut joined = BTreeMap::new();
         let mut fresh_keys: Vec<(u32, &[u8])> = Vec::new();
+        let mut fresh_leaves: Vec<&LeafNode> = Vec::new();
         let mut free = added_leaves.iter();
         for queued in proposals {
             match queued.proposal() {
@@ -326,6 +330,7 @@ impl TrackedGroup {
                     if let Some(leaf) = free.next() {
                         joined.insert(*leaf, enter(identity_of(node))?);
                         fresh_keys.push((*leaf, node.signature_key().as_slice()));
+                        fresh_leaves.push(node);
                     }
                 }
                 Proposal::Update(update) => {
@@ -334,6 +339,7 @@ impl TrackedGroup {
                         succeed(self.leaf(leaf.u32()), node)?;
                         joined.insert(leaf.u32(), enter(identity_of(node))?);
                         fresh_keys.push((leaf.u32(), node.signature_key().as_slice()));
+                        fresh_leaves.push(node);
                     }
                 }
                 Proposal::Remove(remove) if sender == SenderKind::NewMemberCommit => {
@@ -363,6 +369,12 @@ impl TrackedGroup {
             }
             joined.insert(committer, enter(identity_of(node))?);
             fresh_keys.push((committer, node.signature_key().as_slice()));
+            fresh_leaves.push(node);
+        }
+        if proposals.iter().any(|queued| matches!(queued.proposal(), Proposal::GroupContextExtensions(_))) {
+            let stays = |leaf: &&u32| !left.contains(leaf) && !joined.contains_key(leaf);
+            let staying = self.members.keys().filter(stays).filter_map(|leaf| self.leaf(*leaf));
+            check_extensions_supported(extensions, staying.chain(fresh_leaves.iter().copied()))?;
         }
         self.check_signature_keys(&left, &joined, &fresh_keys)?;
         self.settle_roster(&mut left, joined)

@@ -201,8 +201,9 @@ impl TrackedGroup {
         let values = Values::default();
         self.public.merge_commit(&values, staged).map_err(|error| ValueError::from(&error))?;
         self.interim_transcript_hash = values.into_interim_transcript_hash();
-        for leaf in change.left {
-            if let Some(member) = self.members.remove(&leaf) {
+        // A leaf that changes hands in one commit is left and joined at once.
+        for leaf in change.left.iter().chain(change.joined.keys()) {
+            if let Some(member) = self.members.remove(leaf) {
                 self.leaves.remove(&(member.domain, member.handle));
             }
         }
@@ -262,7 +263,9 @@ fn exported(public: &PublicGroup) -> Result<(SerialisedTree, TreeShape), ValueEr
     SerialisedTree::parse(&bytes).ok_or_else(|| ValueError::damaged("tree"))
 }
 
-fn leaves_of(members: &BTreeMap<u32, Member>) -> BTreeMap<(Option<DomainName>, ClientHandle), u32> {
+pub(super) fn leaves_of(
+    members: &BTreeMap<u32, Member>,
+) -> BTreeMap<(Option<DomainName>, ClientHandle), u32> {
     members.iter().map(|(leaf, member)| ((member.domain.clone(), member.handle.clone()), *leaf)).collect()
 }
 

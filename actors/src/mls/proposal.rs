@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use openmls::prelude::{
-    ExtensionType, LeafNode, ProcessedMessageContent, Proposal, ProposalType, ProtocolVersion, Sender,
-    VerifiableCiphersuite,
+    ExtensionType, Extensions, GroupContext, LeafNode, ProcessedMessageContent, Proposal, ProposalType,
+    ProtocolVersion, Sender, VerifiableCiphersuite,
 };
 use serde::{Deserialize, Serialize};
 use snapshots::{KeyPackageRef, Timestamp};
@@ -164,9 +164,7 @@ impl TrackedGroup {
                 ));
             }
             Proposal::GroupContextExtensions(change) => {
-                self.check_extensions_supported(
-                    change.extensions().iter().map(|extension| extension.extension_type()),
-                )?;
+                check_extensions_supported(change.extensions(), self.leaves())?;
                 for member in self.public.members() {
                     let identity =
                         Identity { signature_key: &member.signature_key, credential: &member.credential };
@@ -194,27 +192,8 @@ impl TrackedGroup {
         {
             return refuse("the leaf does not support the group's protocol version and cipher suite");
         }
-        let extensions = self.public.group_context().extensions();
-        let unknown = extensions.iter().find(|extension| {
-            let kind = extension.extension_type();
-            !known_to_all(kind) && !capabilities.extensions().contains(&kind)
-        });
-        if unknown.is_some() {
-            return refuse("the leaf does not support an extension of the group");
-        }
-        if let Some(required) = self.public.required_capabilities() {
-            let covered = required
-                .extension_types()
-                .iter()
-                .all(|kind| known_to_all(*kind) || capabilities.extensions().contains(kind))
-                && required
-                    .proposal_types()
-                    .iter()
-                    .all(|kind| default_proposal(*kind) || capabilities.proposals().contains(kind))
-                && required.credential_types().iter().all(|kind| capabilities.credentials().contains(kind));
-            if !covered {
-                return refuse("the leaf does not support what the group requires");
-            }
+        if let Some(lacking) = lacks(leaf, self.public.group_context().extensions()) {
+            return refuse(lacking);
         }
         let own = leaf.credential().credential_type();
         let in_use: BTreeSet<u16> =
@@ -241,23 +220,44 @@ impl TrackedGroup {
         }
         Err(Refusal::broken(Rule::Capabilities, "not every member supports this type of proposal"))
     }
+}
 
-    fn check_extensions_supported(
-        &self,
-        mut kinds: impl Iterator<Item = ExtensionType>,
-    ) -> Result<(), Refusal> {
-        let supported = |kind: ExtensionType| {
-            known_to_all(kind)
-                || self.leaves().all(|member| member.capabilities().extensions().contains(&kind))
-        };
-        if kinds.all(supported) {
-            return Ok(());
-        }
-        Err(Refusal::broken(
-            Rule::GroupContextExtensions,
-            "not every member supports an extension that the proposal sets",
-        ))
+/// Every leaf supports a set of GroupContext extensions and whatever it requires (RFC 9420 §12.1.7).
+///
+/// Extensions beside those that every client knows must be among the required capabilities: the MLS library lets
+/// nobody commit others.
+pub(super) fn check_extensions_supported<'a>(
+    extensions: &Extensions<GroupContext>,
+    mut leaves: impl Iterator<Item = &'a LeafNode>,
+) -> Result<(), Refusal> {
+    let refuse = |detail: &str| Err(Refusal::broken(Rule::GroupContextExtensions, detail));
+    let required = extensions.required_capabilities();
+    let is_required = |kind| required.is_some_and(|required| required.extension_types().contains(&kind));
+    let mut kinds = extensions.iter().map(|extension| extension.extension_type());
+    if kinds.any(|kind| !known_to_all(kind) && !is_required(kind)) {
+        return refuse("an extension that is set is not among the required capabilities");
     }
+    match leaves.find_map(|leaf| lacks(leaf, extensions)) {
+        Some(lacking) => refuse(lacking),
+        None => Ok(()),
+    }
+}
+
+/// What a leaf lacks to be in a group with these GroupContext extensions (RFC 9420 §7.2, §11.1).
+fn lacks(leaf: &LeafNode, extensions: &Extensions<GroupContext>) -> Option<&'static str> {
+    let capabilities = leaf.capabilities();
+    let supports = |kind: &ExtensionType| known_to_all(*kind) || capabilities.extensions().contains(kind);
+    if !extensions.iter().all(|extension| supports(&extension.extension_type())) {
+        return Some("a leaf does not support an extension of the group");
+    }
+    let required = extensions.required_capabilities()?;
+    let covered = required.extension_types().iter().all(supports)
+        && required
+            .proposal_types()
+            .iter()
+            .all(|kind| default_proposal(*kind) || capabilities.proposals().contains(kind))
+        && required.credential_types().iter().all(|kind| capabilities.credentials().contains(kind));
+    if covered { None } else { Some("a leaf does not support what the group requires") }
 }
 
 /// The extension types that every client supports without saying so (RFC 9420 §7.2).

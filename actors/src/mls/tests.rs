@@ -63,6 +63,7 @@ impl Observer {
         assert_eq!(self.live.context_bytes(), self.replayed.context_bytes());
         assert_eq!(self.live.members(), self.replayed.members());
         assert_eq!(self.live.leaves, self.replayed.leaves);
+        assert_eq!(self.live.leaves, super::group::leaves_of(self.live.members()));
         let at_rest = |group: &TrackedGroup| storage::encode(&group.snapshot().unwrap()).unwrap();
         assert_eq!(at_rest(&self.live), at_rest(&self.replayed), "live and replayed state");
     }

@@ -253,8 +253,11 @@ pub(crate) struct CommitOutline<'a> {
 
 /// Reads a commit's outline from the content of a PublicMessage, to the end of the message.
 ///
-/// At most `proposals_max` proposals are walked.
-pub(crate) fn commit_outline(public: PublicPart<'_>, proposals_max: usize) -> Read<CommitOutline<'_>> {
+/// At most `proposals_max` proposals are walked; `None` if there are more.
+pub(crate) fn commit_outline(
+    public: PublicPart<'_>,
+    proposals_max: usize,
+) -> Read<Option<CommitOutline<'_>>> {
     let mut reader = public.content;
     let mut list = Reader::new(reader.vector("list of proposals")?);
     let mut proposals = 0;
@@ -262,7 +265,7 @@ pub(crate) fn commit_outline(public: PublicPart<'_>, proposals_max: usize) -> Re
     while !list.is_empty() {
         proposals += 1;
         if proposals > proposals_max {
-            return Err(WireError("list of proposals, which is too long"));
+            return Ok(None);
         }
         match list.u8("list of proposals")? {
             1 => skip_proposal(&mut list)?,
@@ -283,7 +286,7 @@ pub(crate) fn commit_outline(public: PublicPart<'_>, proposals_max: usize) -> Re
     if !reader.is_empty() {
         return Err(WireError("end: bytes follow the message"));
     }
-    Ok(CommitOutline { proposals, references, path_ciphertexts, confirmation_tag })
+    Ok(Some(CommitOutline { proposals, references, path_ciphertexts, confirmation_tag }))
 }
 
 fn path_ciphertexts(reader: &mut Reader<'_>) -> Read<Vec<usize>> {
