@@ -248,19 +248,20 @@ impl Gateway {
                         packages.push(package);
                     }
                 }
-                Err(detail) => invalid.push(InvalidKeyPackage { index: Some(index), detail }),
+                Err(detail) => invalid.push(InvalidKeyPackage { index, detail }),
             }
         }
         let final_key = match final_key.map(|message| check(message, true)) {
             None => None,
             Some(Ok(package)) if seen.contains(&package.reference) => {
-                let detail = "it is among keyPackages as well".into();
-                invalid.push(InvalidKeyPackage { index: None, detail });
+                let detail = "finalKey: it is among keyPackages as well".into();
+                invalid.push(InvalidKeyPackage { index: messages.len(), detail });
                 None
             }
             Some(Ok(package)) => Some(package),
             Some(Err(detail)) => {
-                invalid.push(InvalidKeyPackage { index: None, detail });
+                let detail = format!("finalKey: {detail}");
+                invalid.push(InvalidKeyPackage { index: messages.len(), detail });
                 None
             }
         };

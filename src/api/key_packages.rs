@@ -235,9 +235,8 @@ pub struct RetrievedKeyPackage {
 /// One key package that was refused: an element of `errors` in `invalid-key-package`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RefusedKeyPackage {
-    /// Its place in `keyPackages`; none for `finalKey`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index: Option<usize>,
+    /// Its place in `keyPackages`; for `finalKey`, the place after the last.
+    pub index: usize,
     /// What was wrong with it.
     pub detail: String,
 }

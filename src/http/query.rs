@@ -75,7 +75,7 @@ struct Value(String);
 
 impl Value {
     fn number(&self) -> Result<u64, Error> {
-        self.0.parse().map_err(|_| Error::custom("must be a whole number from 0 to 2^64 - 1"))
+        self.0.parse().map_err(|_| Error::custom("must be a whole number in decimal digits"))
     }
 }
 

@@ -199,7 +199,9 @@ async fn one_bad_package_refuses_the_upload() {
             gateway.patch(&queue, json!({ "keyPackages": [good("alice")], "finalKey": package })).await;
         let problem = reply.problem(422, "invalid-key-package", "");
         assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{problem}");
-        assert_eq!(problem["errors"][0].get("index"), None, "the final key has no index: {problem}");
+        assert_eq!(problem["errors"][0]["index"], 1, "the final key comes after the last: {problem}");
+        let detail = problem["errors"][0]["detail"].as_str().unwrap();
+        assert!(detail.starts_with("finalKey: "), "{problem}");
         assert_eq!(gateway.patch(&queue, json!({})).await.success(200), counts(0, 0), "nothing was stored");
     }
     gateway.stop().await;

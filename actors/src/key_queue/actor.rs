@@ -173,6 +173,7 @@ impl KeyQueueActor {
             Err(AppendError::Precondition(Unmet::QueueExists { queue })) => {
                 Err(KeyQueueError::QueueExists { queue })
             }
+            // Somebody else was quicker; asking again comes to what is true then.
             Err(AppendError::Precondition(Unmet::QueueChanged)) => Err(KeyQueueError::Busy),
             Err(AppendError::Precondition(Unmet::KeyPackageUsed { reference })) => {
                 if let Some(state) = self.state.as_mut() {

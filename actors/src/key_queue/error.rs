@@ -46,7 +46,7 @@ pub enum KeyQueueError {
     #[error("no key package is available with these attributes")]
     NoKeyPackage,
     /// Too many requests wait for this queue.
-    #[error("too many requests wait for this key queue; try again in a moment")]
+    #[error("too many requests ask this key queue at once; try again in a moment")]
     Busy,
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
@@ -59,8 +59,8 @@ pub enum KeyQueueError {
 /// One key package of an upload that was not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidKeyPackage {
-    /// Its place in the request's `keyPackages`; `None` for `finalKey`.
-    pub index: Option<usize>,
+    /// Its place in the request's `keyPackages`; for `finalKey`, the place after the last.
+    pub index: usize,
     /// What was wrong with it.
     pub detail: String,
 }
