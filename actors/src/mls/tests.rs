@@ -411,3 +411,30 @@ fn what_the_library_does_not_check_is_checked_here() {
     assert!(matches!(refused(&mut story, &future), Refusal::Future { .. }));
     assert!(matches!(refused(&mut story, b"\0\x01\0\x01"), Refusal::Malformed(_)));
 }
+
+#[test]
+fn a_client_whose_leaf_changed_hands_can_come_back() {
+    let mut story = Story::begin();
+    let bob = client("bob");
+    let package = |client: &Client<Config>| {
+        client.generate_key_package_message(Default::default(), Default::default(), None).unwrap()
+    };
+    let add = |story: &mut Story, joiner: &Client<Config>, removed: Option<u32>| {
+        let mut builder = story.members[0].commit_builder().add_member(package(joiner)).unwrap();
+        if let Some(leaf) = removed {
+            builder = builder.remove_member(leaf).unwrap();
+        }
+        let output = builder.build().unwrap();
+        let welcome = output.welcome_messages.first().unwrap();
+        story.observe(&output.commit_message, None, Some(welcome));
+        let tree = mls_rs::group::ExportedTree::from_bytes(&story.observer.live.tree().to_bytes()).unwrap();
+        let group = joiner.join_group(Some(tree), welcome, None).unwrap().0;
+        story.settle(0, &output.commit_message, vec![group]);
+    };
+    add(&mut story, &bob, None);
+    // Bob leaves, and Carol takes his leaf in the same commit.
+    add(&mut story, &client("carol"), Some(1));
+    assert_eq!(story.observer.live.members()[&1].handle.as_bytes(), b"carol");
+    add(&mut story, &bob, None);
+    assert_eq!(story.observer.live.members()[&2].handle.as_bytes(), b"bob");
+}
