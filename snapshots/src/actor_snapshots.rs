@@ -59,3 +59,43 @@ impl View {
         Ok(Bytes::copy_from_slice(reader.last()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{AppId, KeyQueueId};
+    use crate::keys::KeyRange;
+    use crate::records::Head;
+    use crate::store::{Store, StoreOptions};
+
+    #[test]
+    fn a_snapshot_deletes_from_where_the_last_one_stopped() {
+        let store = Store::open(&StoreOptions::default()).unwrap();
+        let log =
+            LogId::KeyQueue(AppId::new(uuid::Uuid::from_u128(1)), KeyQueueId::new(uuid::Uuid::from_u128(2)));
+        let last = DELETED_MAX + 500;
+        let mut batch = Batch::new();
+        batch.create_log(&log);
+        for after in 0..last {
+            batch.append_record(&log, after, [1]);
+        }
+        store.append_blocking(batch).unwrap();
+        let check = |at: u64, first: u64| {
+            let mut batch = Batch::new();
+            batch.put_snapshot(&log, at, "state");
+            store.append_blocking(batch).unwrap();
+            let view = store.view();
+            let head: Head = view.row(Table::LogHeads, &log_key(&log)).unwrap().unwrap();
+            assert_eq!(head, Head { head: last, first, snapshot: Some(at) });
+            let stored = view.scan_keys(Table::Records, KeyRange::all()).count();
+            assert_eq!(stored as u64, last + 1 - first);
+            let loaded = view.load_log(&log).unwrap().unwrap();
+            assert_eq!(loaded.records.len() as u64, last - at);
+        };
+        check(0, 1);
+        check(3, 4);
+        // More than one snapshot deletes: the next one takes the rest.
+        check(last, DELETED_MAX + 4);
+        check(last, last + 1);
+    }
+}
