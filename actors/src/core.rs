@@ -49,6 +49,11 @@ impl Core {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// How many actors are awake.
+    pub(crate) fn awake(&self) -> usize {
+        self.groups.len() + self.queues.len()
+    }
+
     /// The arbiter where an actor of this key lives.
     fn arbiter(&self, key: &impl std::hash::Hash) -> Option<&ArbiterHandle> {
         let hash = usize::try_from(self.hasher.hash_one(key) >> 33).unwrap_or_default();

@@ -118,6 +118,11 @@ impl Gateway {
         !self.core.is_stopping() && !self.core.store.is_failed()
     }
 
+    /// How many groups and key queues are awake; the others rest on disk until they are asked for.
+    pub fn awake(&self) -> usize {
+        self.core.awake()
+    }
+
     /// Refuses new work, waits until every actor has written its snapshot and stopped. The store may then be closed.
     pub async fn stop(&self) {
         self.core.stopping.store(true, Ordering::Release);

@@ -90,8 +90,7 @@ impl Supervisor {
     /// actors are awake than may be.
     fn sleep_before(&self) -> Timestamp {
         let quiet = self.core.clock.now().saturating_sub(self.passivate_after);
-        let awake = self.core.groups.len() + self.core.queues.len();
-        let excess = awake.saturating_sub(self.core.limits.awake_actors_max);
+        let excess = self.core.awake().saturating_sub(self.core.limits.awake_actors_max);
         if excess == 0 {
             return quiet;
         }

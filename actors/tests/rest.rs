@@ -22,6 +22,7 @@ use mls_rs::{
     },
 };
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
+use snapshots::LogId;
 
 const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
 
@@ -73,6 +74,15 @@ fn store(directory: &std::path::Path) -> Store {
     }
 }
 
+/// Waits until every actor sleeps, as each must when nobody asks.
+async fn asleep(gateway: &Gateway) {
+    let since = Instant::now();
+    while gateway.awake() > 0 {
+        assert!(since.elapsed() < Duration::from_secs(20), "{} actors do not sleep", gateway.awake());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 #[test]
 fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
     let directory = tempfile::tempdir().unwrap();
@@ -111,6 +121,11 @@ fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
                 assert_eq!(view.ratchet_tree().to_vec(), alice.export_tree().to_bytes().unwrap());
                 *last = Some((upload, accepted));
             }
+            asleep(&gateway).await;
+            let log = LogId::Group(app, group.clone());
+            let log = gateway.store().view().load_log(&log).unwrap().unwrap();
+            assert_eq!(log.snapshot.map(|(at, _)| at), Some(log.head), "a group sleeps on its snapshot");
+            assert!(log.records.is_empty());
             gateway.stop().await;
             let refused = gateway.group(app, &group).await;
             assert!(matches!(refused, Err(GroupError::Stopping)));
@@ -165,6 +180,7 @@ fn a_queue_that_sleeps_between_requests_assigns_no_package_twice() {
                 assert_eq!(assigned.insert((receiver, package)), round == 0);
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
+            asleep(&gateway).await;
         }
         let distinct: BTreeSet<&Vec<u8>> = assigned.iter().map(|(_, package)| package).collect();
         assert_eq!((assigned.len(), distinct.len()), (12, 12));

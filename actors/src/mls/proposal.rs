@@ -35,7 +35,7 @@ pub(crate) struct PendingProposal {
 #[derive(Clone, Debug)]
 pub(crate) struct StagedProposal {
     pub(crate) pending: PendingProposal,
-    /// The key package of an Add that may be used once only.
+    /// The key package of an Add, and whether it carries the last-resort extension.
     pub(crate) adds: Option<(KeyPackageRef, bool)>,
 }
 

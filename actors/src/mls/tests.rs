@@ -1,16 +1,15 @@
 //! Tracking groups of other MLS implementations: the working group's vectors, and groups that evolve at random.
 
-use std::path::PathBuf;
+use std::{convert::Infallible, path::PathBuf};
 
 use mls_rs::{
-    CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList, Group, MlsMessage,
+    CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList, Group,
+    IdentityProvider, MlsMessage,
     client_builder::{BaseConfig, WithCryptoProvider, WithIdentityProvider, WithMlsRules},
-    identity::{
-        SigningIdentity,
-        basic::{BasicCredential, BasicIdentityProvider as MlsRsBasic},
-    },
+    identity::{CredentialType, SigningIdentity, basic::BasicCredential},
     mls_rules::{CommitOptions, DefaultMlsRules, EncryptionOptions},
 };
+use mls_rs_core::{crypto::SignatureSecretKey, identity::MemberValidationContext, time::MlsTime};
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -154,16 +153,64 @@ fn the_vectors_at_their_time() {
 
 type Config = WithMlsRules<
     DefaultMlsRules,
-    WithIdentityProvider<MlsRsBasic, WithCryptoProvider<RustCryptoProvider, BaseConfig>>,
+    WithIdentityProvider<Lenient, WithCryptoProvider<RustCryptoProvider, BaseConfig>>,
 >;
 
 const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
 
-fn client(name: &str) -> Client<Config> {
+/// Clients that let everything pass which an identity provider could object to, so that the gateway has to.
+#[derive(Clone, Copy, Debug)]
+struct Lenient;
+
+impl IdentityProvider for Lenient {
+    type Error = Infallible;
+
+    fn validate_member(
+        &self,
+        _: &SigningIdentity,
+        _: Option<MlsTime>,
+        _: MemberValidationContext<'_>,
+    ) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn validate_external_sender(
+        &self,
+        _: &SigningIdentity,
+        _: Option<MlsTime>,
+        _: Option<&ExtensionList>,
+    ) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn identity(&self, identity: &SigningIdentity, _: &ExtensionList) -> Result<Vec<u8>, Infallible> {
+        Ok(identity.signature_key.as_bytes().to_vec())
+    }
+
+    fn valid_successor(
+        &self,
+        _: &SigningIdentity,
+        _: &SigningIdentity,
+        _: &ExtensionList,
+    ) -> Result<bool, Infallible> {
+        Ok(true)
+    }
+
+    fn supported_types(&self) -> Vec<CredentialType> {
+        vec![CredentialType::BASIC]
+    }
+}
+
+fn identity(name: &str) -> (SignatureSecretKey, SigningIdentity) {
     let crypto = RustCryptoProvider::default();
     let (secret, public) = crypto.cipher_suite_provider(SUITE).unwrap().signature_key_generate().unwrap();
-    let identity =
-        SigningIdentity::new(BasicCredential::new(name.as_bytes().to_vec()).into_credential(), public);
+    let credential = BasicCredential::new(name.as_bytes().to_vec()).into_credential();
+    (secret, SigningIdentity::new(credential, public))
+}
+
+fn client(name: &str) -> Client<Config> {
+    let crypto = RustCryptoProvider::default();
+    let (secret, identity) = identity(name);
     let options =
         CommitOptions::default().with_ratchet_tree_extension(false).with_allow_external_commit(true);
     let rules = DefaultMlsRules::new().with_commit_options(options).with_encryption_options(
@@ -171,7 +218,7 @@ fn client(name: &str) -> Client<Config> {
     );
     Client::builder()
         .crypto_provider(crypto)
-        .identity_provider(MlsRsBasic::new())
+        .identity_provider(Lenient)
         .mls_rules(rules)
         .signing_identity(identity, secret, SUITE)
         .build()
@@ -209,12 +256,10 @@ enum Step {
 
 impl Story {
     fn begin() -> Self {
-        let mut first =
-            client("member 0").create_group(ExtensionList::new(), Default::default(), None).unwrap();
+        let first = client("member 0").create_group(ExtensionList::new(), Default::default(), None).unwrap();
         let info = first.group_info_message_allowing_ext_commit(false).unwrap().to_bytes().unwrap();
         let tree = first.export_tree().to_bytes().unwrap();
         let observer = Observer::open(&info, Some(&tree)).unwrap();
-        first.apply_pending_commit().ok();
         Self { members: vec![first], observer, named: 1 }
     }
 
@@ -379,6 +424,11 @@ fn refused(story: &mut Story, commit: &[u8]) -> Refusal {
     refusal
 }
 
+fn rule(refusal: Refusal) -> Rule {
+    let Refusal::Broken { rule, .. } = refusal else { panic!("no rule: {refusal:?}") };
+    rule
+}
+
 #[test]
 fn what_the_library_does_not_check_is_checked_here() {
     let mut story = Story::begin();
@@ -387,17 +437,23 @@ fn what_the_library_does_not_check_is_checked_here() {
     // A client that is in the group already, under another signature key.
     let twin = client("member 1");
     let package = twin.generate_key_package_message(Default::default(), Default::default(), None).unwrap();
-    let output = story.members[0].commit_builder().add_member(package).unwrap().build();
-    if let Ok(output) = output {
-        let welcome = output.welcome_messages.first().map(|welcome| welcome.to_bytes().unwrap());
-        let commit = output.commit_message.to_bytes().unwrap();
-        let input = CommitInput { commit: &commit, group_info: None, welcome: welcome.as_deref() };
-        assert!(matches!(
-            story.observer.commit(input),
-            Err(Refusal::Broken { rule: Rule::DistinctClients, .. })
-        ));
-        story.members[0].clear_pending_commit();
-    }
+    let output = story.members[0].commit_builder().add_member(package).unwrap().build().unwrap();
+    let welcome = output.welcome_messages.first().unwrap().to_bytes().unwrap();
+    let commit = output.commit_message.to_bytes().unwrap();
+    let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
+    assert_eq!(rule(story.observer.commit(input).unwrap_err()), Rule::DistinctClients);
+    story.members[0].clear_pending_commit();
+
+    // A leaf that becomes somebody else's: by the member's own commit, and by an external commit that removes it.
+    let (secret, stranger) = identity("stranger");
+    let builder = story.members[1].commit_builder().set_new_signing_identity(secret, stranger);
+    let commit = builder.build().unwrap().commit_message.to_bytes().unwrap();
+    assert_eq!(rule(refused(&mut story, &commit)), Rule::Successor);
+    story.members[1].clear_pending_commit();
+    let info = story.members[0].group_info_message_allowing_ext_commit(true).unwrap();
+    let builder = client("stranger").external_commit_builder().unwrap().with_removal(1);
+    let commit = builder.build(info).unwrap().1.to_bytes().unwrap();
+    assert_eq!(rule(refused(&mut story, &commit)), Rule::Successor);
 
     // An update of epoch n is stale in epoch n + 1, and one of epoch n + 1 comes too early in epoch n.
     let early = story.members[1].commit(vec![]).unwrap().commit_message.to_bytes().unwrap();
