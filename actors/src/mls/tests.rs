@@ -1,6 +1,6 @@
 //! Tracking groups of other MLS implementations: the working group's vectors, and groups that evolve at random.
 
-use std::{convert::Infallible, path::PathBuf};
+use std::{convert::Infallible, io::Write as _, path::PathBuf};
 
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList, Group,
@@ -91,20 +91,18 @@ const FAKETIME: &[&str] = &[
 /// A moment at which every key package of the vectors is valid.
 const TIME_OF_THE_VECTORS: &str = "@2025-01-27 17:46:40";
 
+/// Says so where it is seen: a line that a test merely prints is shown only when the test fails.
+fn skipped(why: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: the published vectors are not followed: {why}").unwrap();
+}
+
 #[test]
 fn commits_of_other_implementations_are_followed() {
     if !vectors().is_dir() {
-        eprintln!(
-            "SKIPPED: no vectors at {}; set MIMI_VECTORS to the folder that has them",
-            vectors().display()
-        );
-        return;
+        return skipped(&format!("{} is not there; MIMI_VECTORS names their folder", vectors().display()));
     }
     let Some(library) = FAKETIME.iter().find(|path| std::path::Path::new(path).exists()) else {
-        eprintln!(
-            "SKIPPED: the vectors have expired, and libfaketime (Debian package libfaketime) is not installed"
-        );
-        return;
+        return skipped("they have expired, and libfaketime (Debian package libfaketime) is not installed");
     };
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--ignored", "--nocapture", "mls::tests::the_vectors_at_their_time"])
