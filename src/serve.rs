@@ -244,6 +244,7 @@ fn gateway_options(config: &Config, applications: &[ApplicationSettings]) -> Gat
         passivate_after: Duration::from_secs(config.passivation.after_s),
         arbiters: config.actor_threads,
         clock: Clock::system(),
+        transport: None,
     }
 }
 
@@ -257,6 +258,7 @@ fn application(config: &Config, settings: &ApplicationSettings) -> Application {
         identity,
         supports_domains: settings.identity_configuration.supports_domains,
         domains: config.domains.clone(),
+        federates_with: settings.federates_with.clone(),
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Application {
     pub supports_domains: bool,
     /// The domains assigned to this gateway, lower case.
     pub domains: BTreeSet<DomainName>,
+    /// The domains of the gateways that it federates with; none of this gateway's own.
+    pub federates_with: BTreeSet<DomainName>,
 }
 
 impl Application {
@@ -44,6 +46,7 @@ impl std::fmt::Debug for Application {
             .field("id", &self.id)
             .field("supports_domains", &self.supports_domains)
             .field("domains", &self.domains)
+            .field("federates_with", &self.federates_with)
             .finish_non_exhaustive()
     }
 }

@@ -23,12 +23,12 @@ use crate::{
     },
     limits::Limits,
     mls::{Crypto, Refusal, Rule, packet_head},
+    peer::{Source, Transport},
     storage::StorageError,
     supervisor::{Stop, Supervisor},
 };
 
 /// How a gateway is to run.
-#[derive(Debug)]
 pub struct GatewayOptions {
     /// The applications whose clients, queues and groups it keeps.
     pub applications: Vec<Application>,
@@ -46,6 +46,8 @@ pub struct GatewayOptions {
     pub arbiters: usize,
     /// Where the time comes from.
     pub clock: Clock,
+    /// How entries reach the gateways of other domains; without it nothing is delivered.
+    pub transport: Option<Arc<dyn Transport>>,
 }
 
 /// A running gateway. Cheap to clone.
@@ -206,7 +208,9 @@ impl Gateway {
         app: AppId,
         group: &GroupId,
         packet: Vec<u8>,
+        source: Source,
     ) -> Result<AcceptedProposal, GroupError> {
+        let _ = source;
         let application = self.group_application(app)?;
         let current = self.group_row(app, group)?.epoch;
         within("packet", &packet, self.core.limits.packet_bytes_max)?;
@@ -230,7 +234,9 @@ impl Gateway {
         app: AppId,
         group: &GroupId,
         upload: CommitUpload,
+        source: Source,
     ) -> Result<AcceptedCommit, GroupError> {
+        let _ = source;
         let application = self.group_application(app)?;
         let current = match self.shown(app, group) {
             Some(view) => view.epoch,

@@ -16,6 +16,8 @@ mod key_queue;
 mod key_queues;
 mod limits;
 mod mls;
+mod peer;
+mod replication;
 mod router;
 mod storage;
 mod supervisor;
@@ -40,5 +42,9 @@ pub use self::{
     },
     limits::Limits,
     mls::{PROTOCOL_VERSION, Rule, supported_cipher_suites},
+    peer::{
+        Delivering, Delivery, DeliveryContent, DeliveryError, EntryContent, GroupTransfer, Held, LogEntry,
+        Source, Transport,
+    },
     storage::StorageError,
 };

@@ -11,7 +11,7 @@ use std::{
 use actors::{
     AppId, Application, Caller, ClientHandle, Clock, CommitUpload, Epoch, Gateway, GatewayOptions,
     GroupError, KeyPackageRequest, KeyPackageUpload, Limits, Location, NewClient, NewGroup, NewKeyQueue,
-    Outcome, Receiver, Retention, Store, StoreOptions, identity::BasicIdentityProvider,
+    Outcome, Receiver, Retention, Source, Store, StoreOptions, identity::BasicIdentityProvider,
 };
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList,
@@ -45,6 +45,7 @@ fn drowsy(store: Store, app: AppId) -> Gateway {
         identity: Arc::new(BasicIdentityProvider),
         supports_domains: false,
         domains: BTreeSet::new(),
+        federates_with: BTreeSet::new(),
     };
     let options = GatewayOptions {
         applications: vec![application],
@@ -55,6 +56,7 @@ fn drowsy(store: Store, app: AppId) -> Gateway {
         passivate_after: Duration::ZERO,
         arbiters: 2,
         clock: Clock::system(),
+        transport: None,
     };
     Gateway::start(options, store)
 }
@@ -110,11 +112,13 @@ fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
                     group_info: None,
                     welcome: None,
                 };
-                let accepted = gateway.upload_commit(app, &group, upload.clone()).await.unwrap();
+                let accepted =
+                    gateway.upload_commit(app, &group, upload.clone(), Source::Application).await.unwrap();
                 assert_eq!(accepted.epoch, Epoch(round * 10 + step + 1));
                 alice.apply_pending_commit().unwrap();
                 tokio::time::sleep(Duration::from_millis(4)).await;
-                let again = gateway.upload_commit(app, &group, upload.clone()).await.unwrap();
+                let again =
+                    gateway.upload_commit(app, &group, upload.clone(), Source::Application).await.unwrap();
                 assert_eq!((again.epoch, again.outcome), (accepted.epoch, Outcome::Repeated));
                 let view = gateway.group(app, &group).await.unwrap();
                 assert_eq!(view.epoch, accepted.epoch);
@@ -135,7 +139,7 @@ fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
     actix::System::new().block_on(async {
         let gateway = drowsy(store(directory.path()), app);
         let (upload, accepted) = last.unwrap();
-        let again = gateway.upload_commit(app, &group, upload).await.unwrap();
+        let again = gateway.upload_commit(app, &group, upload, Source::Application).await.unwrap();
         assert_eq!((again.epoch, again.timestamp), (accepted.epoch, accepted.timestamp));
         let history = gateway.control_messages(app, &group, Epoch(0), None, 100).await.unwrap();
         assert_eq!(history.epochs.len(), 30);

@@ -117,6 +117,9 @@ problem_types! {
     UnsupportedMediaType: 415 "unsupported-media-type", "Unsupported media type",
         "The body is not marked as JSON, or is compressed.",
         "Send `Content-Type: application/json` and no Content-Encoding.";
+    NotHub: 421 "not-hub", "Not the hub",
+        "Another gateway orders this group, and this one was asked as if it did.",
+        "Send the request to the group's hub; `GET …/groups/{groupId}` names its domain.";
     InvalidKeyPackage: 422 "invalid-key-package", "Invalid key package",
         "At least one key package cannot be accepted, so none was stored.",
         "Correct or leave out the ones that are listed, and send the others again.",

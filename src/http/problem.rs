@@ -192,6 +192,8 @@ impl From<GroupError> for Problem {
             GroupError::EpochsPruned { floor } => {
                 Self::new(ProblemKind::EpochsPruned, detail).member("floorEpochId", floor.0)
             }
+            GroupError::NotHub { .. } => Self::new(ProblemKind::NotHub, detail),
+            GroupError::NotFromHub(_) => Self::new(ProblemKind::NotPermitted, detail),
             GroupError::Busy => Self::too_many_requests(detail),
             GroupError::Stopping => Self::shutting_down(),
             GroupError::Storage(error) => error.into(),

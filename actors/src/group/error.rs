@@ -1,6 +1,6 @@
 //! What a group may answer instead of doing what was asked.
 
-use snapshots::{Epoch, KeyPackageRef};
+use snapshots::{DomainName, Epoch, KeyPackageRef};
 
 use crate::{mls::Rule, storage::StorageError};
 
@@ -89,6 +89,15 @@ pub enum GroupError {
         /// The limit, in bytes.
         max: usize,
     },
+    /// Another gateway orders this group: the packet is to be passed to it.
+    #[error("the gateway of {hub} orders this group")]
+    NotHub {
+        /// Its domain.
+        hub: DomainName,
+    },
+    /// A delivery that the group's hub did not make, or that is not what a hub delivers.
+    #[error("{0}")]
+    NotFromHub(String),
     /// Too many requests wait for this group.
     #[error("too many requests wait for this group; try again in a moment")]
     Busy,
