@@ -79,6 +79,7 @@ pub(crate) fn commit(
             commit: Bytes::copy_from_slice(&upload.commit),
             proposals: staged.staged.referenced.iter().map(|packet| Bytes::copy_from_slice(packet)).collect(),
             digest: upload.digest(),
+            sequence: after.saturating_add(1),
         },
     );
     for member in &staged.staged.departed {
