@@ -258,7 +258,7 @@ fn application(config: &Config, settings: &ApplicationSettings) -> Application {
         identity,
         supports_domains: settings.identity_configuration.supports_domains,
         domains: config.domains.clone(),
-        federates_with: settings.federates_with.clone(),
+        federates_with: Arc::new(settings.federates_with.clone()),
     }
 }
 

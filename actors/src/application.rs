@@ -18,10 +18,20 @@ pub struct Application {
     /// The domains assigned to this gateway, lower case.
     pub domains: BTreeSet<DomainName>,
     /// The domains of the gateways that it federates with; none of this gateway's own.
-    pub federates_with: BTreeSet<DomainName>,
+    pub federates_with: Arc<BTreeSet<DomainName>>,
 }
 
 impl Application {
+    /// Whether this gateway orders the groups of this hub; an application without domains has no other.
+    pub fn is_hub(&self, hub: Option<&DomainName>) -> bool {
+        hub.is_none_or(|hub| self.domains.contains(hub))
+    }
+
+    /// Whether it federates with a gateway of these domains.
+    pub fn federates_with_any(&self, domains: &BTreeSet<DomainName>) -> bool {
+        !self.federates_with.is_disjoint(domains)
+    }
+
     /// The domain of a client registered here: the one that is given, else the gateway's only domain.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ pub use self::{
     application::{Application, DomainError},
     clients::{ClientChange, ClientError, ClientQuery, JoinInfo, NewClient},
     clock::Clock,
-    gateway::{Gateway, GatewayOptions},
+    gateway::{Gateway, GatewayOptions, PeerStatus},
     group::{
         AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, EpochEntry,
         GroupError, GroupView, MemberView, NewGroup, Outcome,

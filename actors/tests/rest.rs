@@ -45,7 +45,7 @@ fn drowsy(store: Store, app: AppId) -> Gateway {
         identity: Arc::new(BasicIdentityProvider),
         supports_domains: false,
         domains: BTreeSet::new(),
-        federates_with: BTreeSet::new(),
+        federates_with: Arc::default(),
     };
     let options = GatewayOptions {
         applications: vec![application],

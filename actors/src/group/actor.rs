@@ -10,8 +10,7 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler,
     Message, WrapFuture as _, fut,
 };
-use sha2::{Digest as _, Sha256};
-use snapshots::{AppendError, Appended, Epoch, Unmet};
+use snapshots::{AppendError, Appended, Epoch, Timestamp, Unmet};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
@@ -24,6 +23,7 @@ use crate::{
     application::Application,
     core::Core,
     mls::{Rule, ValueError},
+    peer::{EntryContent, LogEntry},
     router::{Activity, Rest, Rested},
     storage::StorageError,
 };
@@ -55,6 +55,16 @@ pub(crate) struct UploadProposal {
 
 impl Message for UploadProposal {
     type Result = Result<AcceptedProposal, GroupError>;
+}
+
+/// Takes an entry of the hub's log into this replica; answered with the number that is needed next.
+pub(crate) struct ApplyEntry {
+    pub(crate) entry: LogEntry,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+impl Message for ApplyEntry {
+    type Result = Result<u64, GroupError>;
 }
 
 /// Records since the last snapshot after which the actor takes one by itself, so that waking up stays quick.
@@ -117,13 +127,19 @@ impl GroupActor {
     fn stage_commit(
         &self,
         upload: &CommitUpload,
+        now: Timestamp,
     ) -> Result<(StagedCommitUpload, Vec<PackageUse>), GroupError> {
-        let now = self.core.clock.now();
         let staged = self.judge(|state| state.stage_commit(self.rules(), upload, now))?;
-        let packages = match staged.staged.added.as_slice() {
-            [] => Vec::new(),
-            added => PackageUse::look_up_all(&self.core.store.view(), self.origin.app, added)?,
-        };
+        let added = staged.staged.added.as_slice();
+        if added.is_empty() {
+            return Ok((staged, Vec::new()));
+        }
+        let view = self.core.store.view();
+        if !self.origin.is_replica {
+            let references = added.iter().map(|added| &added.reference);
+            PackageUse::require_unused(&view, self.origin.app, references)?;
+        }
+        let packages = PackageUse::look_up_all(&view, self.origin.app, added)?;
         Ok((staged, packages))
     }
 
@@ -152,6 +168,7 @@ impl GroupActor {
         self.origin.row.epoch = accepted.epoch;
         self.apply(|state| state.apply_commit(staged), ctx);
         self.core.wake_key_queues(self.origin.app, used);
+        self.core.wake_peers(&self.origin);
         Ok(accepted)
     }
 
@@ -168,6 +185,7 @@ impl GroupActor {
             outcome: Outcome::New,
         };
         self.apply(|state| state.apply_proposal(staged), ctx);
+        self.core.wake_peers(&self.origin);
         Ok(accepted)
     }
 
@@ -224,7 +242,7 @@ impl GroupActor {
 
     fn publish(&self) {
         if let Some(state) = &self.state {
-            self.published.send_replace(Published::Ready(Arc::new(state.view())));
+            self.published.send_replace(Published::Ready(Arc::new(state.view(self.sequence))));
         }
     }
 
@@ -334,15 +352,19 @@ impl Handler<UploadCommit> for GroupActor {
         UploadCommit { upload, permit }: UploadCommit,
         _: &mut Context<Self>,
     ) -> Self::Result {
-        self.activity.touch(self.core.clock.now());
-        let (staged, packages) = match self.stage_commit(&upload) {
+        let now = self.core.clock.now();
+        self.activity.touch(now);
+        let (staged, packages) = match self.stage_commit(&upload, now) {
             Ok(staged) => staged,
             Err(GroupError::StaleEpoch { packet, current }) => {
                 return answer(self.stale(&upload, packet, current));
             }
             Err(refused) => return answer(Err(refused)),
         };
-        let (batch, used) = writes::commit(&self.origin, self.sequence, &upload, &staged, &packages);
+        let (batch, used) = match writes::commit(&self.origin, self.sequence, &upload, &staged, &packages) {
+            Ok(written) => written,
+            Err(error) => return answer(Err(unwritable(&error))),
+        };
         let store = self.core.store.clone();
         let append = async move { (store.append(batch).await, permit) };
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
@@ -385,15 +407,10 @@ impl Handler<UploadProposal> for GroupActor {
             let (reference, epoch) = (pending.reference.clone(), self.origin.row.epoch);
             return answer(Ok(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated }));
         }
-        let digest = Sha256::digest(&packet).into();
-        let batch = writes::proposal(
-            &self.origin,
-            self.sequence,
-            &staged.record,
-            &digest,
-            &pending.reference,
-            used_once.as_ref(),
-        );
+        let batch = match writes::proposal(&self.origin, self.sequence, &staged, used_once.as_ref()) {
+            Ok(batch) => batch,
+            Err(error) => return answer(Err(unwritable(&error))),
+        };
         let store = self.core.store.clone();
         let append = async move { (store.append(batch).await, permit) };
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
@@ -412,10 +429,109 @@ impl GroupActor {
         let Some((reference, last_resort)) = staged.staged.adds.clone() else {
             return Ok((staged, None));
         };
+        if self.origin.is_replica {
+            return Ok((staged, None));
+        }
         let view = self.core.store.view();
-        let package =
-            PackageUse::look_up(&view, self.origin.app, &reference, last_resort, snapshots::Timestamp(0))?;
-        Ok((staged, package.once.then_some(reference)))
+        PackageUse::require_unused(&view, self.origin.app, std::iter::once(&reference))?;
+        let once = PackageUse::is_once(&view, self.origin.app, &reference, last_resort)?;
+        Ok((staged, once.then_some(reference)))
+    }
+
+    /// What is wrong with an entry before its packet is looked at.
+    fn check_entry(&self, entry: &LogEntry) -> Result<(), GroupError> {
+        if !self.origin.is_replica {
+            return Err(GroupError::NotFromHub("this gateway orders the group itself".into()));
+        }
+        let stamp = self.state.as_ref().ok_or(StorageError::Unreadable)?.stamp();
+        if entry.timestamp < stamp {
+            return Err(GroupError::NotFromHub(format!(
+                "entry {} was accepted at {}, before the entry that precedes it ({stamp})",
+                entry.sequence, entry.timestamp
+            )));
+        }
+        Ok(())
+    }
+
+    fn apply_proposal_entry(
+        &mut self,
+        packet: &[u8],
+        now: Timestamp,
+        permit: OwnedSemaphorePermit,
+    ) -> AtomicResponse<Self, Result<u64, GroupError>> {
+        let judged = self.judge(|state| state.stage_proposal(self.rules(), packet, now));
+        let staged = match judged.and_then(|staged| self.check_package(staged)) {
+            Ok((staged, _)) => staged,
+            Err(refused) => return answer(Err(refused)),
+        };
+        let batch = match writes::proposal(&self.origin, self.sequence, &staged, None) {
+            Ok(batch) => batch,
+            Err(error) => return answer(Err(unwritable(&error))),
+        };
+        let store = self.core.store.clone();
+        let append = async move { (store.append(batch).await, permit) };
+        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
+            drop(permit);
+            actor.proposal_appended(result, staged, ctx)?;
+            Ok(actor.next_entry())
+        })))
+    }
+
+    fn apply_commit_entry(
+        &mut self,
+        upload: &CommitUpload,
+        now: Timestamp,
+        permit: OwnedSemaphorePermit,
+    ) -> AtomicResponse<Self, Result<u64, GroupError>> {
+        let written = self.stage_commit(upload, now).and_then(|(staged, packages)| {
+            let written = writes::commit(&self.origin, self.sequence, upload, &staged, &packages);
+            written.map(|(batch, used)| (staged, batch, used)).map_err(|error| unwritable(&error))
+        });
+        let (staged, batch, used) = match written {
+            Ok(written) => written,
+            Err(refused) => return answer(Err(refused)),
+        };
+        let store = self.core.store.clone();
+        let append = async move { (store.append(batch).await, permit) };
+        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
+            drop(permit);
+            actor.commit_appended(result, staged, used, ctx)?;
+            Ok(actor.next_entry())
+        })))
+    }
+
+    fn next_entry(&self) -> u64 {
+        self.sequence.saturating_add(1)
+    }
+}
+
+/// What was staged cannot be encoded: the packet's fault, for all that is known.
+fn unwritable(error: &ValueError) -> GroupError {
+    GroupError::MalformedMessage(error.to_string())
+}
+
+impl Handler<ApplyEntry> for GroupActor {
+    type Result = AtomicResponse<Self, Result<u64, GroupError>>;
+
+    fn handle(&mut self, ApplyEntry { entry, permit }: ApplyEntry, _: &mut Context<Self>) -> Self::Result {
+        self.activity.touch(self.core.clock.now());
+        // What is held already, and what is not next: the answer says where to go on.
+        if entry.sequence != self.next_entry() {
+            return answer(Ok(self.next_entry()));
+        }
+        if let Err(refused) = self.check_entry(&entry) {
+            return answer(Err(refused));
+        }
+        match entry.content {
+            EntryContent::Creation { .. } => {
+                answer(Err(GroupError::NotFromHub("a creation is entry 0 and no other".into())))
+            }
+            EntryContent::Proposal { packet } => self.apply_proposal_entry(&packet, entry.timestamp, permit),
+            EntryContent::Commit { commit, group_info, welcome } => {
+                let upload = CommitUpload { commit, group_info, welcome };
+                self.apply_commit_entry(&upload, entry.timestamp, permit)
+            }
+        }
     }
 }
 
