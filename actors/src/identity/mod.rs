@@ -1,11 +1,18 @@
 //! Who a client is: the draft's *Identity Providers*.
 
 mod basic;
+mod x509;
 
 use openmls::prelude::{Credential, CredentialType, Extensions, GroupContext};
 use snapshots::{ClientHandle, DomainName, Timestamp};
 
-pub use self::basic::BasicIdentityProvider;
+pub use self::{
+    basic::BasicIdentityProvider,
+    x509::{
+        ChainError, ChainLimits, DeviceHandleRange, NameOffsets, ParametersError, TrustError, TrustStore,
+        X509IdentityProvider, X509Parameters,
+    },
+};
 
 /// A client's identity as MLS carries it in a leaf node (RFC 9420 §5.3).
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +64,14 @@ pub trait IdentityProvider: Send + Sync {
     /// # Errors
     /// Says why the identity names no domain although it must.
     fn client_domain(&self, identity: Identity<'_>) -> Result<Option<DomainName>, IdentityError>;
+
+    /// The last moment at which the identity can be valid, as far as the credential itself tells; `None` if it does not end.
+    ///
+    /// # Errors
+    /// Says why the credential cannot be read.
+    fn valid_until(&self, _: Identity<'_>) -> Result<Option<Timestamp>, IdentityError> {
+        Ok(None)
+    }
 
     /// Whether `successor` may take the place of `predecessor` in a group: by default, whether both are the same client.
     fn valid_successor(&self, predecessor: Identity<'_>, successor: Identity<'_>) -> bool {

@@ -29,6 +29,16 @@ use crate::identity::{ApplicationContext, Identity, IdentityProvider};
 pub(crate) struct Member {
     pub(crate) handle: ClientHandle,
     pub(crate) domain: Option<DomainName>,
+    /// The last moment at which its credential is valid; `None` if that does not end.
+    #[serde(default)]
+    pub(crate) valid_until: Option<Timestamp>,
+}
+
+impl Member {
+    /// Whether its credential is out of date at a moment.
+    pub(crate) fn is_expired(&self, at: Timestamp) -> bool {
+        self.valid_until.is_some_and(|until| until < at)
+    }
 }
 
 /// The public state of one group in its current epoch (*Group State*).
@@ -286,6 +296,7 @@ pub(super) fn identify(
             Ok(Member {
                 handle: provider.client_handle(identity)?,
                 domain: provider.client_domain(identity)?,
+                valid_until: provider.valid_until(identity)?,
             })
         })
         .map_err(|error| error.to_string())

@@ -28,6 +28,7 @@ pub(crate) use self::{
     refusal::Refusal,
     storage::{ValueError, decode, encode},
     tree::SerialisedTree,
+    wire::Reader,
 };
 
 use openmls::prelude::Ciphersuite;
