@@ -13,16 +13,16 @@ use snapshots::{AppId, AppendError, Epoch, GroupId, GroupRow, Retention, Store, 
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    application::Application,
+    application::{Application, Source},
     clock::Clock,
     core::{AwakeGroup, Core},
     group::{
         AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, GroupActor,
-        GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, Rules, UploadCommit,
+        GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, UploadCommit,
         UploadProposal, accepted_before, control_messages, creation, winner_again,
     },
     limits::Limits,
-    mls::{Crypto, Refusal, Rule, packet_head},
+    mls::{Crypto, Refusal, Rule, Rules, packet_head},
     storage::StorageError,
     supervisor::{Stop, Supervisor},
 };
@@ -136,15 +136,20 @@ impl Gateway {
     /// # Errors
     /// [`GroupError::GroupExists`], [`GroupError::InvalidGroupInfo`], [`GroupError::MalformedMessage`],
     /// [`GroupError::TooLarge`], or that the gateway cannot write.
-    pub async fn create_group(&self, app: AppId, new: NewGroup) -> Result<CreatedGroup, GroupError> {
+    pub async fn create_group(
+        &self,
+        app: AppId,
+        new: NewGroup,
+        source: Source,
+    ) -> Result<CreatedGroup, GroupError> {
         let application = self.group_application(app)?.clone();
         let hub = application.supports_domains.then(|| application.domains.first().cloned()).flatten();
         let digest = new.digest();
         let core = Arc::clone(&self.core);
         let now = core.clock.now();
         let judged = tokio::task::spawn_blocking(move || {
-            let rules =
-                Rules { crypto: &core.crypto, provider: &*application.identity, limits: &core.limits };
+            let (crypto, limits) = (&core.crypto, &core.limits);
+            let rules = Rules { crypto, limits, application: &application, source: &source };
             GroupState::create(rules, &new, hub.clone(), now).map(|state| (state, hub))
         });
         let (state, hub) = judged
@@ -206,6 +211,7 @@ impl Gateway {
         app: AppId,
         group: &GroupId,
         packet: Vec<u8>,
+        source: Source,
     ) -> Result<AcceptedProposal, GroupError> {
         let application = self.group_application(app)?;
         let current = self.group_row(app, group)?.epoch;
@@ -216,7 +222,12 @@ impl Gateway {
             return accepted_before(&self.core.store.view(), app, group, epoch, &packet)?
                 .ok_or(GroupError::StaleEpoch { packet: epoch, current });
         }
-        self.ask_group(application, group, |permit| UploadProposal { packet: packet.clone(), permit }).await
+        self.ask_group(application, group, |permit| UploadProposal {
+            packet: packet.clone(),
+            source: source.clone(),
+            permit,
+        })
+        .await
     }
 
     /// Uploads a commit of the current epoch with its companions (*Commits*). The first valid one wins the epoch; the
@@ -230,6 +241,7 @@ impl Gateway {
         app: AppId,
         group: &GroupId,
         upload: CommitUpload,
+        source: Source,
     ) -> Result<AcceptedCommit, GroupError> {
         let application = self.group_application(app)?;
         let current = match self.shown(app, group) {
@@ -243,7 +255,12 @@ impl Gateway {
             return winner_again(&self.core.store.view(), app, group, epoch, &upload.digest())?
                 .ok_or(GroupError::StaleEpoch { packet: epoch, current });
         }
-        self.ask_group(application, group, |permit| UploadCommit { upload: upload.clone(), permit }).await
+        self.ask_group(application, group, |permit| UploadCommit {
+            upload: upload.clone(),
+            source: source.clone(),
+            permit,
+        })
+        .await
     }
 
     /// The packets that lead from one epoch to another (*Commits*, `control-msgs`), read from disk.

@@ -9,6 +9,7 @@ mod application;
 mod clients;
 mod clock;
 mod core;
+mod external_sender;
 mod gateway;
 mod group;
 pub mod identity;
@@ -26,9 +27,10 @@ pub use snapshots::{
 };
 
 pub use self::{
-    application::{Application, DomainError},
+    application::{Application, DomainError, ExpiredMembers, Source},
     clients::{ClientChange, ClientError, ClientQuery, JoinInfo, NewClient},
     clock::Clock,
+    external_sender::{ExternalSenderError, ExternalSenderKey},
     gateway::{Gateway, GatewayOptions},
     group::{
         AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, EpochEntry,

@@ -4,14 +4,13 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use actors::{
     AppId, Application, Caller, ClientHandle, Clock, CommitUpload, Epoch, Gateway, GatewayOptions,
     GroupError, KeyPackageRequest, KeyPackageUpload, Limits, Location, NewClient, NewGroup, NewKeyQueue,
-    Outcome, Receiver, Retention, Store, StoreOptions, identity::BasicIdentityProvider,
+    Outcome, Receiver, Retention, Source, Store, StoreOptions,
 };
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList,
@@ -40,12 +39,7 @@ fn client(name: &str) -> Client<impl MlsConfig + use<>> {
 
 /// A gateway that puts every actor to sleep as soon as nobody waits for it.
 fn drowsy(store: Store, app: AppId) -> Gateway {
-    let application = Application {
-        id: app,
-        identity: Arc::new(BasicIdentityProvider),
-        supports_domains: false,
-        domains: BTreeSet::new(),
-    };
+    let application = Application::basic(app);
     let options = GatewayOptions {
         applications: vec![application],
         limits: Limits::default(),
@@ -101,7 +95,7 @@ fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
         let directory = directory.path();
         actix::System::new().block_on(async move {
             let gateway = drowsy(store(directory), app);
-            let created = gateway.create_group(app, new).await.unwrap();
+            let created = gateway.create_group(app, new, Source::Application).await.unwrap();
             assert_eq!(created.outcome == Outcome::New, round == 0);
             for step in 0..10_u64 {
                 let output = alice.commit(vec![]).unwrap();
@@ -110,11 +104,13 @@ fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
                     group_info: None,
                     welcome: None,
                 };
-                let accepted = gateway.upload_commit(app, &group, upload.clone()).await.unwrap();
+                let accepted =
+                    gateway.upload_commit(app, &group, upload.clone(), Source::Application).await.unwrap();
                 assert_eq!(accepted.epoch, Epoch(round * 10 + step + 1));
                 alice.apply_pending_commit().unwrap();
                 tokio::time::sleep(Duration::from_millis(4)).await;
-                let again = gateway.upload_commit(app, &group, upload.clone()).await.unwrap();
+                let again =
+                    gateway.upload_commit(app, &group, upload.clone(), Source::Application).await.unwrap();
                 assert_eq!((again.epoch, again.outcome), (accepted.epoch, Outcome::Repeated));
                 let view = gateway.group(app, &group).await.unwrap();
                 assert_eq!(view.epoch, accepted.epoch);
@@ -135,7 +131,7 @@ fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
     actix::System::new().block_on(async {
         let gateway = drowsy(store(directory.path()), app);
         let (upload, accepted) = last.unwrap();
-        let again = gateway.upload_commit(app, &group, upload).await.unwrap();
+        let again = gateway.upload_commit(app, &group, upload, Source::Application).await.unwrap();
         assert_eq!((again.epoch, again.timestamp), (accepted.epoch, accepted.timestamp));
         let history = gateway.control_messages(app, &group, Epoch(0), None, 100).await.unwrap();
         assert_eq!(history.epochs.len(), 30);

@@ -1,6 +1,6 @@
 //! *Managing Groups without Metadata Protection*: creation and evolution.
 
-use actors::{CommitUpload, EpochEntry, GroupView, NewGroup, Outcome};
+use actors::{CommitUpload, EpochEntry, GroupView, NewGroup, Outcome, Source};
 
 use super::{
     problem::Problem,
@@ -21,7 +21,7 @@ impl Handle for CreateGroup {
             group_info: call.body.group_info.0,
             ratchet_tree: call.body.ratchet_tree.map(|tree| tree.0),
         };
-        let created = call.edge.gateway.create_group(call.path.app, group).await?;
+        let created = call.edge.gateway.create_group(call.path.app, group, Source::Application).await?;
         let body = CreatedGroupBody { group_id: GroupIdText(created.group), epoch_id: actors::Epoch(0) };
         Ok(answer(created.outcome, body))
     }
@@ -37,7 +37,11 @@ impl Handle for GetGroup {
 impl Handle for UploadProposal {
     async fn handle(call: Call<Self>) -> Result<Answer<AcceptedProposalBody>, Problem> {
         let Base64(packet) = call.body.packet;
-        let accepted = call.edge.gateway.upload_proposal(call.path.app, &call.path.group, packet).await?;
+        let accepted = call
+            .edge
+            .gateway
+            .upload_proposal(call.path.app, &call.path.group, packet, Source::Application)
+            .await?;
         let body =
             AcceptedProposalBody { proposal_ref: Base64(accepted.reference), epoch_id: accepted.epoch };
         Ok(answer(accepted.outcome, body))
@@ -59,7 +63,11 @@ impl Handle for UploadCommit {
             group_info: call.body.group_info.map(|packet| packet.0),
             welcome: call.body.welcome_packet.map(|packet| packet.0),
         };
-        let accepted = call.edge.gateway.upload_commit(call.path.app, &call.path.group, upload).await?;
+        let accepted = call
+            .edge
+            .gateway
+            .upload_commit(call.path.app, &call.path.group, upload, Source::Application)
+            .await?;
         let body = AcceptedCommitBody { epoch_id: accepted.epoch, timestamp: accepted.timestamp };
         Ok(answer(accepted.outcome, body))
     }

@@ -35,10 +35,7 @@ pub(super) struct Claims {
 ///
 /// # Errors
 /// Says how the credential is malformed, or which limit it exceeds.
-pub(super) fn certificates<'a>(
-    content: &'a [u8],
-    limits: ChainLimits,
-) -> Result<Vec<&'a [u8]>, IdentityError> {
+pub(super) fn certificates(content: &[u8], limits: ChainLimits) -> Result<Vec<&[u8]>, IdentityError> {
     if content.len() > limits.bytes_max {
         return Err(IdentityError(format!("the certificate chain has more than {} bytes", limits.bytes_max)));
     }

@@ -50,9 +50,13 @@ impl TrustStore {
         let (leaf, rest) = chain.split_first().ok_or_else(|| ChainError("it is empty".into()))?;
         let leaf = EndEntityCert::try_from(leaf).map_err(|error| ChainError(error.to_string()))?;
         let time = UnixTime::since_unix_epoch(Duration::from_millis(at.0));
-        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &self.anchors, rest, time, AnyUsage, None, None)
-            .map(drop)
-            .map_err(|error| ChainError(error.to_string()))
+        let path = leaf
+            .verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &self.anchors, rest, time, AnyUsage, None, None)
+            .map_err(|error| ChainError(error.to_string()))?;
+        // The library searches the certificates in any order; names are read at fixed places.
+        let is_in_order =
+            path.intermediate_certificates().map(|certificate| certificate.der()).eq(rest.iter().cloned());
+        if is_in_order { Ok(()) } else { Err(ChainError("its certificates are not in order".into())) }
     }
 }
 
