@@ -1,6 +1,7 @@
 //! Who a client is: the draft's *Identity Providers*.
 
 mod basic;
+pub mod x509;
 
 use openmls::prelude::{Credential, CredentialType, Extensions, GroupContext};
 use snapshots::{ClientHandle, DomainName, Timestamp};
