@@ -69,7 +69,7 @@ pub enum ChainError {
     #[error("the chain is a trust root and nothing else; it must begin with a certificate of the client")]
     OnlyRoot,
     /// One of the certificates breaks a rule.
-    #[error("certificate {index} of the chain (0 is the leaf) {rule}")]
+    #[error("certificate {index} (0 is the leaf) {rule}")]
     Certificate {
         /// Its place in the chain; the leaf is 0.
         index: usize,
@@ -149,9 +149,11 @@ pub enum CertificateRule {
     )]
     Algorithm,
     /// It, or one below it, has a name that its issuer may not give, or its issuer has constraints on names that
-    /// cannot be checked (RFC 5280 §6.1.3 (b), (c)).
-    #[error("or one below it has a name that its issuer's name constraints do not permit ({0})")]
-    NameConstraints(String),
+    /// cannot be checked: only those on DNS names and IP addresses can (RFC 5280 §6.1.3 (b), (c)).
+    #[error(
+        "or one below it has a name that its issuer's name constraints do not permit or cannot be held against"
+    )]
+    NameConstraints,
     /// It is revoked (RFC 5280 §6.1.3 (a)(3)).
     #[error("is revoked")]
     Revoked,
@@ -363,9 +365,12 @@ impl<'a> Certificate<'a> {
         if !rest.is_empty() {
             return Err(malformed(&"there are bytes after its end"));
         }
-        let der = CertificateDer::from(der);
-        EndEntityCert::try_from(&der).map(drop)?;
-        Ok(Self { der, fields })
+        let certificate = Self { der: CertificateDer::from(der), fields };
+        if let Some((_, name)) = POLICY_EXTENSIONS.iter().find(|(oid, _)| certificate.has_extension(oid)) {
+            return Err(CertificateRule::PolicyExtension(name));
+        }
+        EndEntityCert::try_from(&certificate.der).map(drop)?;
+        Ok(certificate)
     }
 
     fn subject(&self) -> &[u8] {
@@ -390,9 +395,6 @@ impl<'a> Certificate<'a> {
 /// What can be checked without looking at the other certificates.
 fn check_alone(certificate: &Certificate<'_>, index: usize, at: UnixTime) -> Result<(), CertificateRule> {
     let fields = &certificate.fields;
-    if let Some((_, name)) = POLICY_EXTENSIONS.iter().find(|(oid, _)| certificate.has_extension(oid)) {
-        return Err(CertificateRule::PolicyExtension(name));
-    }
     let dates = fields.validity();
     validity(dates.not_before.timestamp(), dates.not_after.timestamp(), at)?;
 
@@ -455,7 +457,7 @@ impl From<webpki::Error> for CertificateRule {
             Error::UnsupportedSignatureAlgorithmContext(_)
             | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Self::Algorithm,
             Error::NameConstraintViolation | Error::MalformedNameConstraint | Error::UnsupportedNameType => {
-                Self::NameConstraints(error.to_string())
+                Self::NameConstraints
             }
             Error::CertRevoked => Self::Revoked,
             Error::UnknownRevocationStatus => Self::StatusUnknown,

@@ -153,8 +153,7 @@ impl Crl {
         } else {
             CertificateRevocationListDer::from_pem_slice(bytes).map_err(|error| error.to_string())?
         };
-        let list = OwnedCertRevocationList::from_der(&der)
-            .map_err(|error| format!("it is not supported ({error})"))?;
+        let list = OwnedCertRevocationList::from_der(&der).map_err(unusable)?;
         let (_, fields) = CertificateRevocationList::from_der(&der)
             .map_err(|error| format!("it is malformed ({error})"))?;
         let sharded = fields
@@ -173,5 +172,24 @@ impl Crl {
             this_update: fields.last_update().timestamp(),
             sharded,
         })
+    }
+}
+
+/// Why the library does not take a CRL.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else it is, the CRL is malformed")]
+fn unusable(error: webpki::Error) -> String {
+    use webpki::Error;
+    match error {
+        Error::UnsupportedDeltaCrl => "delta CRLs are not supported".into(),
+        Error::UnsupportedIndirectCrl => "indirect CRLs are not supported".into(),
+        Error::UnsupportedRevocationReasonsPartitioning => {
+            "CRLs for some reasons of revocation only are not supported".into()
+        }
+        Error::UnsupportedCrlIssuingDistributionPoint => {
+            "it is not for all certificates of its issuer, nor for a distribution point with a URI".into()
+        }
+        Error::UnsupportedCrlVersion => "it is not of version 2".into(),
+        Error::UnsupportedCriticalExtension => "it has a critical extension that is not known".into(),
+        other => format!("it is malformed ({other})"),
     }
 }
