@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actors::{
     Application, ExternalSenderError, ExternalSenderKey,
     identity::{
-        BasicIdentityProvider, ChainLimits, IdentityProvider, NameOffsets, TrustStore, X509IdentityProvider,
-        X509Parameters,
+        BasicIdentityProvider, IdentityProvider,
+        x509::{ChainLimits, NameOffsets, TrustError, TrustStore, X509IdentityProvider, X509Parameters},
     },
 };
 use serde_json::Value;
@@ -94,10 +94,13 @@ fn provider(
             refuse(place.member(&format!("x509.crls[{index}]")), format!("{}: {error}", path.display()))
         })?);
     }
-    // Alone first, so that what is wrong with a revocation list is not said of the roots.
-    TrustStore::new(&roots, &[]).map_err(|error| refuse_roots(&error))?;
-    let trust = TrustStore::new(&roots, &crls)
-        .map_err(|error| refuse(place.member("x509.crls"), error.to_string()))?;
+    let trust = TrustStore::new(&roots, &crls).map_err(|error| match error {
+        TrustError::NoRoots | TrustError::TooManyRoots | TrustError::Root { .. } => refuse_roots(&error),
+        TrustError::TooManyCrls => refuse(place.member("x509.crls"), error.to_string()),
+        TrustError::Crl { number, ref reason } => {
+            refuse(place.member(&format!("x509.crls[{}]", number.saturating_sub(1))), reason.clone())
+        }
+    })?;
     let limits = ChainLimits {
         certificates_max: config.limits.certificates_per_chain_max,
         bytes_max: config.limits.certificate_chain_bytes_max,

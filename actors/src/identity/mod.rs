@@ -1,18 +1,12 @@
 //! Who a client is: the draft's *Identity Providers*.
 
 mod basic;
-mod x509;
+pub mod x509;
 
 use openmls::prelude::{Credential, CredentialType, Extensions, GroupContext};
 use snapshots::{ClientHandle, DomainName, Timestamp};
 
-pub use self::{
-    basic::BasicIdentityProvider,
-    x509::{
-        ChainError, ChainLimits, DeviceHandleRange, NameOffsets, ParametersError, TrustError, TrustStore,
-        X509IdentityProvider, X509Parameters,
-    },
-};
+pub use self::basic::BasicIdentityProvider;
 
 /// A client's identity as MLS carries it in a leaf node (RFC 9420 §5.3).
 #[derive(Clone, Copy, Debug)]

@@ -27,8 +27,10 @@ pub(super) struct Claims {
     pub(super) names: Names,
     /// The leaf's public key in the form of MLS (RFC 9420 §5.1.1).
     pub(super) signature_key: Vec<u8>,
-    /// The first and the last millisecond in which every certificate is within its validity period.
-    pub(super) valid: (Timestamp, Timestamp),
+    /// The first millisecond in which every certificate is within its validity.
+    valid_from: Timestamp,
+    /// The last such millisecond.
+    pub(super) valid_until: Timestamp,
 }
 
 /// Splits the content of a credential into its certificates, the leaf first: DER each.
@@ -88,11 +90,16 @@ impl Claims {
         Ok(Self {
             names: Names::of_chain(&certificates, offsets)?,
             signature_key,
-            valid: (
-                Timestamp(first_ms(from.unwrap_or_default())),
-                Timestamp(last_ms(until.unwrap_or_default())),
-            ),
+            valid_from: Timestamp(first_ms(from.unwrap_or_default())),
+            valid_until: Timestamp(last_ms(until.unwrap_or_default())),
         })
+    }
+}
+
+impl Claims {
+    /// Whether every certificate is within its validity.
+    pub(super) fn is_within_validity(&self, at: Timestamp) -> bool {
+        (self.valid_from..=self.valid_until).contains(&at)
     }
 }
 

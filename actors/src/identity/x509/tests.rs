@@ -303,3 +303,20 @@ fn a_successor_has_the_same_handle_and_domain() {
     let broken = Credential::new(CredentialType::X509, vec![1, 0]);
     assert!(!provider.valid_successor(before, Identity { signature_key: &alice.key, credential: &broken }));
 }
+
+#[test]
+fn a_chain_that_was_found_valid_is_judged_again_when_its_root_has_expired() {
+    let longer = Subject { until_s: NOW_S + 10 * AROUND_S, ..named("phone") };
+    let chain = Chain::issue(&[longer], &PKCS_ED25519);
+    let provider = provider(&chain.root_pem, DEVICE_ONLY);
+    let credential = chain.credential();
+    let identity = Identity { signature_key: &chain.key, credential: &credential };
+    let valid_at = |seconds| provider.validate(identity, &Extensions::empty(), at(seconds)).is_ok();
+    for _ in 0..2 {
+        assert!(valid_at(NOW_S) && valid_at(NOW_S + AROUND_S));
+        assert!(!valid_at(NOW_S + AROUND_S + 1), "the root's last second is over");
+        assert!(!valid_at(NOW_S - AROUND_S - 1));
+        let other = Identity { signature_key: &[0; 32], ..identity };
+        assert!(provider.validate(other, &Extensions::empty(), at(NOW_S)).is_err());
+    }
+}
