@@ -323,6 +323,16 @@ impl ApplicationSettings {
             x509: None,
         }
     }
+
+    /// An application whose clients are identified by certificates, and that is not public.
+    pub fn x509(
+        id: AppId,
+        tokens: Vec<TokenSettings>,
+        identity_configuration: IdentityConfiguration,
+        x509: X509Settings,
+    ) -> Self {
+        Self { identity_configuration, x509: Some(x509), ..Self::basic(id, tokens) }
+    }
 }
 
 impl Default for Config {
