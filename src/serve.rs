@@ -14,13 +14,12 @@ use actix_web::{
 };
 use actors::{
     Application, Clock, Durability, Gateway, GatewayOptions, Location, Retention, Store, StoreOptions,
-    identity::BasicIdentityProvider,
 };
 use snapshots::{AppendError, OpenError, ReadError};
 use tokio::{net::TcpSocket, task::JoinHandle};
 
 use crate::{
-    api::applications::{ApplicationConfiguration, IdentityProviderType},
+    api::applications::ApplicationConfiguration,
     config::{ApplicationSettings, Config, ConfigError, DataDir, DurabilityMode, Internal},
     default_application::{DefaultApplication, cursor_key},
     http::{auth::Tokens, cursor::Cursors, edge::Edge},
@@ -90,6 +89,7 @@ pub struct Running {
 /// [`StartError`] says what is in the way and what to do about it.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     config.check()?;
+    let mut built = config.build_applications()?;
     // First, so that a busy address changes nothing on disk.
     let (listener, address) = listen(config.internal.listen)?;
     let options = store_options(&config);
@@ -103,8 +103,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         if config.applications.is_empty() { Some(DefaultApplication::load_or_create(&store)?) } else { None };
     let mut applications = config.applications.clone();
     applications.extend(default_application.as_ref().map(DefaultApplication::settings));
+    built.extend(default_application.as_ref().map(|application| Application::basic(application.id)));
 
-    let gateway = Gateway::start(gateway_options(&config, &applications), store.clone());
+    let gateway = Gateway::start(gateway_options(&config, built), store.clone());
     let public =
         applications.iter().filter(|application| application.public).map(public_configuration).collect();
     let edge = Arc::new(Edge::new(gateway, tokens(&applications), cursors, public, &config.internal));
@@ -227,10 +228,10 @@ fn store_options(config: &Config) -> StoreOptions {
     }
 }
 
-fn gateway_options(config: &Config, applications: &[ApplicationSettings]) -> GatewayOptions {
+fn gateway_options(config: &Config, applications: Vec<Application>) -> GatewayOptions {
     let retention = &config.retention;
     GatewayOptions {
-        applications: applications.iter().map(|settings| application(config, settings)).collect(),
+        applications,
         limits: config.limits.clone(),
         retention: Retention {
             history_epochs_max: retention.history_epochs_max,
@@ -245,20 +246,6 @@ fn gateway_options(config: &Config, applications: &[ApplicationSettings]) -> Gat
         arbiters: config.actor_threads,
         clock: Clock::system(),
         transport: None,
-    }
-}
-
-fn application(config: &Config, settings: &ApplicationSettings) -> Application {
-    let identity = match settings.identity_configuration.identity_provider_type {
-        // A configuration with the other one was refused by its check.
-        IdentityProviderType::Basic | IdentityProviderType::X509 => Arc::new(BasicIdentityProvider),
-    };
-    Application {
-        id: settings.id,
-        identity,
-        supports_domains: settings.identity_configuration.supports_domains,
-        domains: config.domains.clone(),
-        federates_with: Arc::new(settings.federates_with.clone()),
     }
 }
 

@@ -17,17 +17,17 @@ use snapshots::{AppId, AppendError, DomainName, Epoch, GroupId, GroupRow, Retent
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    application::Application,
+    application::{Application, Source},
     clock::Clock,
     core::{AwakeGroup, Core},
     group::{
         AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, GroupActor,
-        GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, Rules, UploadCommit,
+        GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, UploadCommit,
         UploadProposal, accepted_before, control_messages, creation, winner_again,
     },
     limits::Limits,
-    mls::{Crypto, Refusal, Rule, packet_head},
-    peer::{PeerActor, PeerHealth, Source, Transport},
+    mls::{Crypto, Refusal, Rule, Rules, packet_head},
+    peer::{PeerActor, PeerHealth, Transport},
     storage::StorageError,
     supervisor::{Stop, Supervisor},
 };
@@ -166,15 +166,20 @@ impl Gateway {
     /// # Errors
     /// [`GroupError::GroupExists`], [`GroupError::InvalidGroupInfo`], [`GroupError::MalformedMessage`],
     /// [`GroupError::TooLarge`], or that the gateway cannot write.
-    pub async fn create_group(&self, app: AppId, new: NewGroup) -> Result<CreatedGroup, GroupError> {
+    pub async fn create_group(
+        &self,
+        app: AppId,
+        new: NewGroup,
+        source: Source,
+    ) -> Result<CreatedGroup, GroupError> {
         let application = self.group_application(app)?.clone();
         let hub = application.supports_domains.then(|| application.domains.first().cloned()).flatten();
         let digest = new.digest();
         let core = Arc::clone(&self.core);
         let now = core.clock.now();
         let judged = tokio::task::spawn_blocking(move || {
-            let rules =
-                Rules { crypto: &core.crypto, provider: &*application.identity, limits: &core.limits };
+            let (crypto, limits) = (&core.crypto, &core.limits);
+            let rules = Rules { crypto, limits, application: &application, source: &source };
             GroupState::create(rules, &new, hub.clone(), now).map(|state| (state, hub, new))
         });
         let (state, hub, new) = judged
@@ -234,7 +239,12 @@ impl Gateway {
                 .ok_or(GroupError::StaleEpoch { packet: epoch, current: row.epoch });
         }
         check_source(application, &source, row.hub)?;
-        self.ask_group(application, group, |permit| UploadProposal { packet: packet.clone(), permit }).await
+        self.ask_group(application, group, |permit| UploadProposal {
+            packet: packet.clone(),
+            source: source.clone(),
+            permit,
+        })
+        .await
     }
 
     /// Uploads a commit of the current epoch with its companions (*Commits*). The first valid one wins the epoch; the
@@ -266,7 +276,12 @@ impl Gateway {
                 .ok_or(GroupError::StaleEpoch { packet: epoch, current });
         }
         check_source(application, &source, hub)?;
-        self.ask_group(application, group, |permit| UploadCommit { upload: upload.clone(), permit }).await
+        self.ask_group(application, group, |permit| UploadCommit {
+            upload: upload.clone(),
+            source: source.clone(),
+            permit,
+        })
+        .await
     }
 
     /// The packets that lead from one epoch to another (*Commits*, `control-msgs`), read from disk.
@@ -365,7 +380,7 @@ fn check_source(
     hub: Option<DomainName>,
 ) -> Result<(), GroupError> {
     let is_known = match source {
-        Source::Application => true,
+        Source::Application | Source::Hub => true,
         Source::Peer(domains) => application.federates_with_any(domains),
     };
     match hub {

@@ -7,13 +7,13 @@ use snapshots::{AppId, AppendError, Batch, DomainName, Epoch, GroupId, GroupRow,
 use tokio::sync::watch;
 
 use crate::{
-    application::Application,
+    application::{Application, Source},
     gateway::{Gateway, shown_view},
     group::{
-        ApplyEntry, GroupError, GroupOrigin, GroupState, GroupView, MemberView, NewGroup, Published, Rules,
+        ApplyEntry, GroupError, GroupOrigin, GroupState, GroupView, MemberView, NewGroup, Published,
         creation, transfer,
     },
-    mls::{KeyPackageChecks, Rule},
+    mls::{KeyPackageChecks, Rule, Rules},
     peer::{Delivery, DeliveryContent, EntryContent, GroupTransfer, Held, LogEntry},
     router::Rest,
     storage::StorageError,
@@ -41,7 +41,7 @@ impl Gateway {
         }
         match content {
             DeliveryContent::Entries(entries) => {
-                self.receive_entries(application, &group, &hub, row.is_some(), entries).await
+                self.receive_entries(application, &group, (peer, &hub), row.is_some(), entries).await
             }
             DeliveryContent::Transfer(handed) => {
                 self.receive_transfer(application, &group, hub, *handed).await
@@ -53,7 +53,7 @@ impl Gateway {
         &self,
         application: &Application,
         group: &GroupId,
-        hub: &DomainName,
+        (peer, hub): (&BTreeSet<DomainName>, &DomainName),
         mut exists: bool,
         entries: Vec<LogEntry>,
     ) -> Result<Held, GroupError> {
@@ -65,7 +65,7 @@ impl Gateway {
                 EntryContent::Creation { group_info, ratchet_tree } if number == 0 => {
                     if !exists {
                         let new = NewGroup { group_info, ratchet_tree };
-                        self.create_replica(application, group, hub, new, accepted).await?;
+                        self.create_replica(application, group, (peer, hub), new, accepted).await?;
                         exists = true;
                     }
                     continue;
@@ -109,15 +109,17 @@ impl Gateway {
         &self,
         application: &Application,
         group: &GroupId,
-        hub: &DomainName,
+        (peer, hub): (&BTreeSet<DomainName>, &DomainName),
         new: NewGroup,
         accepted: Timestamp,
     ) -> Result<(), GroupError> {
         let digest = new.digest();
-        let (core, hub_there, provider) =
-            (Arc::clone(&self.core), hub.clone(), Arc::clone(&application.identity));
+        let (core, hub_there, application_there) = (Arc::clone(&self.core), hub.clone(), application.clone());
+        // A group begins with a member of its hub's domains.
+        let source = Source::Peer(peer.clone());
         let judged = tokio::task::spawn_blocking(move || {
-            let rules = Rules { crypto: &core.crypto, provider: &*provider, limits: &core.limits };
+            let (crypto, limits) = (&core.crypto, &core.limits);
+            let rules = Rules { crypto, limits, application: &application_there, source: &source };
             GroupState::create(rules, &new, Some(hub_there), accepted).map(|state| (state, new))
         });
         let (state, new) = judged
@@ -159,11 +161,11 @@ impl Gateway {
             0 => None,
             next => Some((next.saturating_sub(1), shown_view(&self.core, application, group).await?)),
         };
-        let (core, hub_there, provider) =
-            (Arc::clone(&self.core), hub.clone(), Arc::clone(&application.identity));
+        let (core, hub_there, application_there) = (Arc::clone(&self.core), hub.clone(), application.clone());
         let (sequence, accepted) = (handed.sequence, handed.timestamp);
         let judged = tokio::task::spawn_blocking(move || {
-            let rules = Rules { crypto: &core.crypto, provider: &*provider, limits: &core.limits };
+            let (crypto, limits) = (&core.crypto, &core.limits);
+            let rules = Rules { crypto, limits, application: &application_there, source: &Source::Hub };
             GroupState::from_transfer(rules, &handed, hub_there)
         });
         let state = judged

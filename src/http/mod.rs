@@ -15,6 +15,7 @@ mod body;
 mod clients;
 pub(crate) mod cursor;
 pub(crate) mod edge;
+mod external_senders;
 mod groups;
 mod joining;
 mod json;

@@ -27,6 +27,7 @@ use crate::api::{
 /// Every route of the internal listener.
 pub(super) static ROUTES: &[Route] = &[
     Route::of::<api::applications::ListApplications>(),
+    Route::of::<api::external_senders::ListExternalSenders>(),
     Route::of::<api::clients::RegisterClient>(),
     Route::of::<api::clients::FindClients>(),
     Route::of::<api::clients::GetClient>(),

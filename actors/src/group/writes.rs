@@ -32,13 +32,20 @@ pub(crate) struct GroupOrigin {
     pub(crate) is_replica: bool,
     /// The gateways that are sent every entry; none when this is a replica.
     pub(crate) peers: Arc<BTreeSet<DomainName>>,
+    /// The domains assigned to this gateway.
+    domains: BTreeSet<DomainName>,
 }
 
 impl GroupOrigin {
     pub(crate) fn new(application: &Application, group: GroupId, row: GroupRow) -> Self {
         let is_replica = !application.is_hub(row.hub.as_ref());
         let peers = if is_replica { Arc::default() } else { Arc::clone(&application.federates_with) };
-        Self { app: application.id, group, row, is_replica, peers }
+        Self { app: application.id, group, row, is_replica, peers, domains: application.domains.clone() }
+    }
+
+    /// Whether what waits for a client of this domain is to be kept here, and not at another gateway.
+    fn hosts(&self, domain: Option<&DomainName>) -> bool {
+        domain.is_none_or(|domain| self.domains.contains(domain))
     }
 
     /// Keeps an entry for the peers and marks it as theirs to have.
@@ -77,7 +84,7 @@ pub(crate) fn creation(
     batch.put_snapshot(&log, 0, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(origin.app, &origin.group, &origin.row);
     for member in state.roster() {
-        batch.put_membership(origin.app, &member.handle, &origin.group);
+        batch.put_membership(origin.app, &member.handle, member.domain.as_ref(), &origin.group);
     }
     let content = || EntryContent::Creation {
         group_info: new.group_info.clone(),
@@ -100,36 +107,35 @@ pub(crate) fn transfer(
     batch.put_snapshot(&log, sequence, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(origin.app, &origin.group, &origin.row);
     for member in before.map_or([].as_slice(), |(_, roster)| roster) {
-        batch.delete_membership(origin.app, &member.handle, &origin.group);
+        batch.delete_membership(origin.app, &member.handle, member.domain.as_ref(), &origin.group);
     }
     for member in state.roster() {
-        batch.put_membership(origin.app, &member.handle, &origin.group);
+        batch.put_membership(origin.app, &member.handle, member.domain.as_ref(), &origin.group);
     }
     Ok(batch)
 }
 
 /// Records an accepted proposal, and that its bytes were accepted, for a later retry.
 pub(crate) fn proposal(
+    batch: &mut Batch,
     origin: &GroupOrigin,
     after: u64,
     staged: &StagedProposalUpload,
     used_once: Option<&KeyPackageRef>,
-) -> Result<Batch, ValueError> {
+) -> Result<(), ValueError> {
     let pending = &staged.staged.pending;
     let digest = Sha256::digest(&pending.packet).into();
-    let mut batch = Batch::new();
     batch.append_record(&origin.log(), after, &staged.record);
     batch.put_accepted_proposal(origin.app, &origin.group, origin.row.epoch, &digest, &pending.reference);
     if let Some(package) = used_once {
         batch.require_unused(origin.app, package);
     }
     let content = || EntryContent::Proposal { packet: pending.packet.clone() };
-    origin.put_entry(&mut batch, after.saturating_add(1), staged.stamp, content)?;
-    Ok(batch)
+    origin.put_entry(batch, after.saturating_add(1), staged.stamp, content)
 }
 
 /// Records an accepted commit: the record, the epoch for history, the index of memberships, one join info per added
-/// member and one used row per package that is used once.
+/// member of a domain that this gateway hosts, and one used row per package that is used once.
 pub(crate) fn commit(
     origin: &GroupOrigin,
     after: u64,
@@ -155,14 +161,15 @@ pub(crate) fn commit(
         },
     );
     for member in &staged.staged.departed {
-        batch.delete_membership(*app, &member.handle, group);
+        batch.delete_membership(*app, &member.handle, member.domain.as_ref(), group);
     }
     for member in &staged.staged.arrived {
-        batch.put_membership(*app, &member.handle, group);
+        batch.put_membership(*app, &member.handle, member.domain.as_ref(), group);
     }
     if let Some(welcome) = &upload.welcome {
-        let handles: Vec<ClientHandle> =
-            staged.staged.added.iter().map(|added| added.member.handle.clone()).collect();
+        // A client of another domain asks its own gateway.
+        let hosted = staged.staged.added.iter().filter(|added| origin.hosts(added.member.domain.as_ref()));
+        let handles: Vec<ClientHandle> = hosted.map(|added| added.member.handle.clone()).collect();
         let row = WelcomeRow {
             welcome: Bytes::copy_from_slice(welcome),
             ratchet_tree: staged.staged.tree.to_bytes().into(),

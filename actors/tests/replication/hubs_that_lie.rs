@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use actors::{Delivery, DeliveryContent, EntryContent, GroupError, GroupId, Held, LogEntry, Timestamp};
+use actors::{
+    Delivery, DeliveryContent, EntryContent, GroupError, GroupId, Held, LogEntry, Source, Timestamp,
+};
 use snapshots::DomainName;
 
 use crate::{
@@ -112,7 +114,7 @@ fn a_group_info_that_is_older_does_not_replace_a_replica() {
         net.start_all().await;
         let (a, b) = (domain("a.example"), domain("b.example"));
         let (mut group, new) = new_group(&client("alice", &a));
-        let id = net.at(&a).create_group(net.app, new.clone()).await.unwrap().group;
+        let id = net.at(&a).create_group(net.app, new.clone(), Source::Application).await.unwrap().group;
         let upload = upload_of(&group.commit(Vec::new()).unwrap());
         net.upload_commit(&a, &id, upload).await.unwrap();
         group.apply_pending_commit().unwrap();

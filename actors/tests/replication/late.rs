@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use actors::{Epoch, Retention};
+use actors::{Epoch, Retention, Source};
 
 use crate::{
     members::{client, new_group, package, upload_of},
@@ -19,7 +19,7 @@ async fn join_late(retention: Retention, first_kept: Epoch) {
     net.start(&a).await;
     let alice = client("alice", &a);
     let (mut group, new) = new_group(&alice);
-    let id = net.at(&a).create_group(net.app, new).await.unwrap().group;
+    let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
     for _ in 0..6 {
         let upload = upload_of(&group.commit(Vec::new()).unwrap());
         net.upload_commit(&a, &id, upload).await.unwrap();
@@ -77,7 +77,7 @@ fn a_replica_that_fell_behind_what_is_kept_is_replaced() {
         net.retention = Retention { history_epochs_max: 2, ..Retention::default() };
         net.start_all().await;
         let (mut group, new) = new_group(&client("alice", &a));
-        let id = net.at(&a).create_group(net.app, new).await.unwrap().group;
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
         let mut commit = async |net: &Net| {
             let upload = upload_of(&group.commit(Vec::new()).unwrap());
             net.upload_commit(&a, &id, upload).await.unwrap();

@@ -1,6 +1,6 @@
 //! MLS clients of several domains, in groups.
 
-use actors::{CommitUpload, Epoch, GroupId, NewGroup};
+use actors::{CommitUpload, Epoch, GroupId, NewGroup, Source};
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList, Group, MlsMessage,
     client_builder::{MlsConfig, PaddingMode},
@@ -70,7 +70,7 @@ pub(crate) async fn group_of_all(
 ) -> (GroupId, Vec<Member<impl MlsConfig + use<>>>) {
     let creator = client(&format!("creator{number}"), hub);
     let (group, new) = new_group(&creator);
-    let id = net.at(hub).create_group(net.app, new).await.unwrap().group;
+    let id = net.at(hub).create_group(net.app, new, Source::Application).await.unwrap().group;
     let mut members = vec![Member { domain: hub.clone(), group }];
     let others: Vec<DomainName> = net.domains.iter().filter(|domain| *domain != hub).cloned().collect();
     let clients: Vec<_> = others.iter().map(|domain| client(&format!("guest{number}"), domain)).collect();

@@ -91,11 +91,11 @@ impl Net {
     pub(crate) async fn start(&self, name: &DomainName) {
         let others = || self.domains.iter().filter(|other| *other != name).cloned().collect();
         let application = Application {
-            id: self.app,
             identity: Arc::new(AtDomains),
             supports_domains: true,
             domains: BTreeSet::from([name.clone()]),
             federates_with: Arc::new(self.friends.get(name).cloned().unwrap_or_else(others)),
+            ..Application::basic(self.app)
         };
         let options = GatewayOptions {
             applications: vec![application],
