@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, a default for everything, units in the names.
 
 mod check;
+mod federation;
 
 use std::{
     collections::BTreeSet,
@@ -13,6 +14,8 @@ use std::{
 use actors::{AppId, DomainName, Limits};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+pub(crate) use self::federation::FederationTls;
+pub use self::federation::{Federation, PeerSettings};
 use crate::{api::applications::IdentityConfiguration, token::TokenHash};
 
 /// Everything that can be set.
@@ -39,8 +42,9 @@ pub struct Config {
     pub durability: DurabilitySettings,
     /// When actors are written as snapshots and put to sleep.
     pub passivation: PassivationSettings,
-    #[serde(skip_serializing, deserialize_with = "no_federation")]
-    federation: NotSet,
+    /// How it works with the gateways of other domains; without it, it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub federation: Option<Federation>,
 }
 
 /// The listener for application servers, and what one request may use.
@@ -70,6 +74,21 @@ pub struct Internal {
     pub request_body_timeout_s: u64,
     /// How long requests in flight may take to finish when the gateway stops, in seconds.
     pub shutdown_timeout_s: u64,
+}
+
+/// What a listener and the requests on it may use.
+#[derive(Clone, Debug)]
+pub(crate) struct ListenerLimits {
+    pub(crate) workers: usize,
+    pub(crate) connections_max: usize,
+    pub(crate) requests_in_flight_max: usize,
+    pub(crate) request_bytes_max: usize,
+    pub(crate) requests_in_flight_bytes_max: usize,
+    pub(crate) header_bytes_max: usize,
+    pub(crate) keep_alive_s: u64,
+    pub(crate) request_header_timeout_s: u64,
+    pub(crate) request_body_timeout_s: u64,
+    pub(crate) shutdown_timeout_s: u64,
 }
 
 /// One application.
@@ -238,21 +257,30 @@ impl Config {
         self
     }
 
-    /// Reads and checks a file.
+    /// Reads and checks a file. Relative paths of certificates and keys in it are taken from its directory.
     ///
     /// # Errors
     /// [`ConfigError`] names the file, or the member that is wrong and what it may be.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        Self::parse(&text)
+        let mut config = Self::decode(&text)?;
+        config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        config.check()?;
+        Ok(config)
     }
 
-    /// Reads and checks a configuration.
+    /// Reads and checks a configuration. Relative paths in it are taken from the current directory.
     ///
     /// # Errors
     /// [`ConfigError::Malformed`] names the member that is wrong and what it may be.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config = Self::decode(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn decode(text: &str) -> Result<Self, ConfigError> {
         let malformed = |member: String, error: &toml::de::Error| ConfigError::Malformed {
             member,
             reason: match error.span() {
@@ -262,15 +290,20 @@ impl Config {
         };
         let deserializer =
             toml::Deserializer::parse(text).map_err(|error| malformed("not TOML".to_owned(), &error))?;
-        let config: Self = serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        serde_path_to_error::deserialize(deserializer).map_err(|error| {
             let member = match error.path().to_string() {
                 root if root == "." => "configuration".to_owned(),
                 member => member,
             };
             malformed(member, error.inner())
-        })?;
-        config.check()?;
-        Ok(config)
+        })
+    }
+
+    /// Takes the relative paths of files that the configuration names from its own directory.
+    fn resolve_paths(&mut self, directory: &Path) {
+        if let Some(federation) = &mut self.federation {
+            federation.resolve_paths(directory);
+        }
     }
 
     /// Checks what types cannot say. [`Config::parse`] has done it.
@@ -317,7 +350,7 @@ impl Default for Config {
             retention: RetentionSettings::default(),
             durability: DurabilitySettings::default(),
             passivation: PassivationSettings::default(),
-            federation: NotSet,
+            federation: None,
         }
     }
 }
@@ -336,6 +369,24 @@ impl Default for Internal {
             request_header_timeout_s: 10,
             request_body_timeout_s: 60,
             shutdown_timeout_s: 15,
+        }
+    }
+}
+
+impl Internal {
+    /// What the listener may use.
+    pub(crate) fn listener_limits(&self) -> ListenerLimits {
+        ListenerLimits {
+            workers: self.workers,
+            connections_max: self.connections_max,
+            requests_in_flight_max: self.requests_in_flight_max,
+            request_bytes_max: self.request_bytes_max,
+            requests_in_flight_bytes_max: self.requests_in_flight_bytes_max,
+            header_bytes_max: self.header_bytes_max,
+            keep_alive_s: self.keep_alive_s,
+            request_header_timeout_s: self.request_header_timeout_s,
+            request_body_timeout_s: self.request_body_timeout_s,
+            shutdown_timeout_s: self.shutdown_timeout_s,
         }
     }
 }
@@ -410,6 +461,14 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
+/// Takes a relative path from a directory.
+fn resolve(path: &mut PathBuf, directory: &Path) {
+    // An empty path is one that was not given.
+    if !path.as_os_str().is_empty() {
+        *path = directory.join(&*path);
+    }
+}
+
 fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
@@ -418,10 +477,6 @@ fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAd
     String::deserialize(deserializer)?
         .parse()
         .map_err(|_| de::Error::custom("must be an IP address and a port, as 127.0.0.1:8080 or [::1]:8080"))
-}
-
-fn no_federation<'de, D: Deserializer<'de>>(_: D) -> Result<NotSet, D::Error> {
-    Err(de::Error::custom("this version of the gateway does not federate; leave the section out"))
 }
 
 fn no_x509<'de, D: Deserializer<'de>>(_: D) -> Result<NotSet, D::Error> {
@@ -518,7 +573,6 @@ mod tests {
 
     #[test]
     fn what_this_version_does_not_do_is_refused() {
-        check("[federation]\nlisten = \"127.0.0.1:8443\"", Some(("federation", "does not federate")));
         check(
             &application("[applications.x509]\ntrust_roots = \"roots.pem\""),
             Some(("applications[0].x509", "no X.509 identity provider")),
@@ -552,7 +606,10 @@ mod tests {
             ),
             Some((&identity("parameters"), "must be empty")),
         );
-        check(&application("federates_with = [\"b.example\"]"), Some((&member("federates_with"), "domains")));
+        check(
+            &application("federates_with = [\"b.example\"]"),
+            Some((&member("federates_with"), "supports_domains")),
+        );
         check(
             &application("tokens = [{ sha256 = \"ab\", access = \"read\" }]"),
             Some((&member("tokens[0].sha256"), "64 hexadecimal digits")),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use actors::{AppId, ClientHandle};
 
-use super::{ApplicationSettings, Config, ConfigError, DataDir};
+use super::{ApplicationSettings, Config, ConfigError, DataDir, ListenerLimits, federation};
 use crate::api::applications::IdentityProviderType;
 
 /// More threads than this are a typing error.
@@ -27,7 +27,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         ));
     }
     within("actor_threads", config.actor_threads, 1..=THREADS_MAX)?;
-    internal(config)?;
+    config.internal.listener_limits().check("internal")?;
     limits(config)?;
     seconds("retention.period_s", config.retention.period_s)?;
     seconds("retention.history_age_s_max", config.retention.history_age_s_max)?;
@@ -45,26 +45,30 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     )?;
     seconds("passivation.after_s", config.passivation.after_s)?;
     seconds("passivation.snapshot_period_s", config.passivation.snapshot_period_s)?;
-    applications(&config.applications)
+    applications(&config.applications)?;
+    federation::check(config)
 }
 
-fn internal(config: &Config) -> Result<(), ConfigError> {
-    let internal = &config.internal;
-    within("internal.workers", internal.workers, 1..=THREADS_MAX)?;
-    within("internal.connections_max", internal.connections_max, internal.workers..=1 << 24)?;
-    within("internal.requests_in_flight_max", internal.requests_in_flight_max, 1..=1 << 24)?;
-    within("internal.request_bytes_max", internal.request_bytes_max, 1024..=1 << 30)?;
-    within(
-        "internal.requests_in_flight_bytes_max",
-        internal.requests_in_flight_bytes_max,
-        internal.request_bytes_max..=BYTES_MAX,
-    )?;
-    // The HTTP/1.1 parser itself stops at 128 KiB.
-    within("internal.header_bytes_max", internal.header_bytes_max, 4096..=128 << 10)?;
-    seconds("internal.keep_alive_s", internal.keep_alive_s)?;
-    seconds("internal.request_header_timeout_s", internal.request_header_timeout_s)?;
-    seconds("internal.request_body_timeout_s", internal.request_body_timeout_s)?;
-    seconds("internal.shutdown_timeout_s", internal.shutdown_timeout_s)
+impl ListenerLimits {
+    /// Checks the limits of the listener that this section is about.
+    pub(super) fn check(&self, section: &str) -> Result<(), ConfigError> {
+        let member = |name: &str| format!("{section}.{name}");
+        within(&member("workers"), self.workers, 1..=THREADS_MAX)?;
+        within(&member("connections_max"), self.connections_max, self.workers..=1 << 24)?;
+        within(&member("requests_in_flight_max"), self.requests_in_flight_max, 1..=1 << 24)?;
+        within(&member("request_bytes_max"), self.request_bytes_max, 1024..=1 << 30)?;
+        within(
+            &member("requests_in_flight_bytes_max"),
+            self.requests_in_flight_bytes_max,
+            self.request_bytes_max..=BYTES_MAX,
+        )?;
+        // The HTTP/1.1 parser itself stops at 128 KiB.
+        within(&member("header_bytes_max"), self.header_bytes_max, 4096..=128 << 10)?;
+        seconds(&member("keep_alive_s"), self.keep_alive_s)?;
+        seconds(&member("request_header_timeout_s"), self.request_header_timeout_s)?;
+        seconds(&member("request_body_timeout_s"), self.request_body_timeout_s)?;
+        seconds(&member("shutdown_timeout_s"), self.shutdown_timeout_s)
+    }
 }
 
 fn limits(config: &Config) -> Result<(), ConfigError> {
@@ -110,8 +114,7 @@ fn applications(applications: &[ApplicationSettings]) -> Result<(), ConfigError>
     Ok(())
 }
 
-/// *Basic Identity Provider*: it supports neither accounts nor domains, and so its applications cannot federate
-/// (*Gateway Overview*).
+/// *Basic Identity Provider*: it supports neither accounts nor domains.
 fn identity(application: &ApplicationSettings, member: &impl Fn(&str) -> String) -> Result<(), ConfigError> {
     let identity = &application.identity_configuration;
     let within_identity = |name: &str| member(&format!("identity_configuration.{name}"));
@@ -140,20 +143,14 @@ fn identity(application: &ApplicationSettings, member: &impl Fn(&str) -> String)
             "must be empty: the Basic identity provider takes none",
         ));
     }
-    if !application.federates_with.is_empty() {
-        return Err(refuse(
-            member("federates_with"),
-            "must be empty: an application that federates uses domains, and the Basic identity provider has none",
-        ));
-    }
     Ok(())
 }
 
-fn seconds(member: &str, value: u64) -> Result<(), ConfigError> {
+pub(super) fn seconds(member: &str, value: u64) -> Result<(), ConfigError> {
     within(member, value, 1..=SECONDS_MAX)
 }
 
-fn within<T: PartialOrd + fmt::Display + Copy>(
+pub(super) fn within<T: PartialOrd + fmt::Display + Copy>(
     member: &str,
     value: T,
     range: std::ops::RangeInclusive<T>,
@@ -164,6 +161,6 @@ fn within<T: PartialOrd + fmt::Display + Copy>(
     Err(refuse(member, format!("must be from {} to {}, not {value}", range.start(), range.end())))
 }
 
-fn refuse(member: impl Into<String>, reason: impl Into<String>) -> ConfigError {
+pub(super) fn refuse(member: impl Into<String>, reason: impl Into<String>) -> ConfigError {
     ConfigError::Malformed { member: member.into(), reason: reason.into() }
 }
