@@ -103,6 +103,7 @@ impl Options {
             config.internal.listen = listen;
         }
         config.check()?;
+        config.build_applications()?;
         Ok(config)
     }
 

@@ -14,6 +14,7 @@ use crate::{
             Identities, ListGroupsOfClient, NewClientBody, PageQuery, RegisterClient, RegisteredClient,
             TagQuery,
         },
+        external_senders::{ExternalSenders, ListExternalSenders},
         groups::{
             AcceptedCommitBody, AcceptedProposalBody, CommitBody, ControlMessagesBody, CreateGroup,
             CreatedGroupBody, EpochRange, GetGroup, Group, ListControlMessages, ListProposals, NewGroupBody,
@@ -153,6 +154,15 @@ impl GatewayClient {
     /// [`ClientError`] as [`GatewayClient::send`].
     pub async fn applications(&self) -> Result<ApplicationConfigurations, ClientError> {
         Ok(self.send::<ListApplications>(&NoMembers, &Nothing {}, &Nothing {}).await?.body)
+    }
+
+    /// The keys by which the gateway proposes the removal of expired members (*Handing Timestamps*).
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn external_senders(&self) -> Result<ExternalSenders, ClientError> {
+        let path = AppPath { app: self.app };
+        Ok(self.send::<ListExternalSenders>(&path, &Nothing {}, &Nothing {}).await?.body)
     }
 
     /// Registers a client (*Identity Registration*).

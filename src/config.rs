@@ -1,7 +1,9 @@
 //! The configuration: one TOML file, a default for everything, units in the names.
 
+mod applications;
 mod check;
 mod federation;
+mod x509;
 
 use std::{
     collections::BTreeSet,
@@ -11,11 +13,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use actors::{AppId, DomainName, Limits};
+use actors::{AppId, Application, DomainName, Limits};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub(crate) use self::federation::FederationTls;
 pub use self::federation::{Federation, PeerSettings};
+pub use self::x509::{ExternalSenderSettings, Pem, X509Settings};
 use crate::{api::applications::IdentityConfiguration, token::TokenHash};
 
 /// Everything that can be set.
@@ -109,8 +112,9 @@ pub struct ApplicationSettings {
     /// How its clients are identified; *Basic Identity Provider* when left out.
     #[serde(default)]
     pub identity_configuration: IdentityConfiguration,
-    #[serde(default, skip_serializing, deserialize_with = "no_x509")]
-    x509: NotSet,
+    /// What it trusts; needed when its clients are identified by certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x509: Option<X509Settings>,
 }
 
 /// One token of an application.
@@ -205,10 +209,6 @@ pub enum DataDir {
     Memory,
 }
 
-/// What stands in a configuration for a nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct NotSet;
-
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -257,7 +257,9 @@ impl Config {
         self
     }
 
-    /// Reads and checks a file. Relative paths of certificates and keys in it are taken from its directory.
+    /// Reads and checks a file. The files that it names in `[federation]` and `[applications.x509]` are relative to its
+    /// own directory, so that all can be moved together; `data_dir` is relative to the working directory, as on the
+    /// command line.
     ///
     /// # Errors
     /// [`ConfigError`] names the file, or the member that is wrong and what it may be.
@@ -304,6 +306,9 @@ impl Config {
         if let Some(federation) = &mut self.federation {
             federation.resolve_paths(directory);
         }
+        for x509 in self.applications.iter_mut().filter_map(|application| application.x509.as_mut()) {
+            x509.resolve(directory);
+        }
     }
 
     /// Checks what types cannot say. [`Config::parse`] has done it.
@@ -312,6 +317,17 @@ impl Config {
     /// [`ConfigError::Malformed`] names the member that is wrong and what it may be.
     pub fn check(&self) -> Result<(), ConfigError> {
         check::check(self)
+    }
+
+    /// The applications as the actors take them, made from the files that the configuration names.
+    ///
+    /// # Errors
+    /// [`ConfigError::Malformed`] names the member whose file cannot be used, and why.
+    pub fn build_applications(&self) -> Result<Vec<Application>, ConfigError> {
+        let placed = self.applications.iter().enumerate();
+        placed
+            .map(|(place, settings)| applications::build(self, settings, &applications::Place(place)))
+            .collect()
     }
 
     /// The whole configuration as TOML, defaults included.
@@ -332,8 +348,18 @@ impl ApplicationSettings {
             federates_with: BTreeSet::new(),
             tokens,
             identity_configuration: IdentityConfiguration::default(),
-            x509: NotSet,
+            x509: None,
         }
+    }
+
+    /// An application whose clients are identified by certificates, and that is not public.
+    pub fn x509(
+        id: AppId,
+        tokens: Vec<TokenSettings>,
+        identity_configuration: IdentityConfiguration,
+        x509: X509Settings,
+    ) -> Self {
+        Self { identity_configuration, x509: Some(x509), ..Self::basic(id, tokens) }
     }
 }
 
@@ -479,12 +505,6 @@ fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAd
         .map_err(|_| de::Error::custom("must be an IP address and a port, as 127.0.0.1:8080 or [::1]:8080"))
 }
 
-fn no_x509<'de, D: Deserializer<'de>>(_: D) -> Result<NotSet, D::Error> {
-    Err(de::Error::custom(
-        "this version of the gateway has no X.509 identity provider; leave the section out",
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -508,6 +528,16 @@ mod tests {
     fn application(members: &str) -> String {
         format!("{APPLICATION}{members}")
     }
+
+    /// An X.509 application with these parameters, and with what follows them.
+    fn x509_application(flags: &str, parameters: &str, rest: &str) -> String {
+        application(&format!(
+            "[applications.identity_configuration]\nidentity_provider_type = 2\n{flags}\n\
+             [applications.identity_configuration.parameters]\n{parameters}\n{rest}"
+        ))
+    }
+
+    const TRUST: &str = "[applications.x509]\ntrust_roots = \"roots.pem\"";
 
     fn hash(digit: char) -> String {
         digit.to_string().repeat(64)
@@ -572,15 +602,120 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_does_not_do_is_refused() {
+    fn x509_applications_are_checked() {
+        let parameters = |name: &str| format!("applications[0].identity_configuration.parameters{name}");
+        let device = "device_handle_range = { start = 0, end = 0 }";
+        let both = "supports_accounts = true\nsupports_domains = true";
+        let offsets = |account: u8, domain: u8| {
+            format!("{device}\naccount_handle_offset = {account}\ndomain_name_offset = {domain}")
+        };
+        let with_domains = |text: String| format!("domains = [\"a.example\"]\n{text}");
+
+        check(&x509_application("", device, TRUST), None);
+        check(&with_domains(x509_application(both, &offsets(1, 2), TRUST)), None);
         check(
-            &application("[applications.x509]\ntrust_roots = \"roots.pem\""),
-            Some(("applications[0].x509", "no X.509 identity provider")),
+            &x509_application(both, &offsets(1, 2), TRUST),
+            Some(("domains", "applications[0] uses domains")),
+        );
+        check(&x509_application("", device, ""), Some(("applications[0].x509", "must be there")));
+        check(&application(TRUST), Some(("applications[0].x509", "must be left out")));
+        check(
+            &x509_application("", device, "[applications.x509]"),
+            Some(("applications[0].x509", "trust_roots")),
         );
         check(
-            &application("[applications.identity_configuration]\nidentity_provider_type = 2"),
-            Some(("applications[0].identity_configuration.identity_provider_type", "no X.509")),
+            &x509_application("", device, &format!("{TRUST}\nexpired_members = \"keep\"")),
+            Some(("applications[0].x509.expired_members", "expected one of `propose`, `refuse`, `ignore`")),
         );
+        check(
+            &x509_application("", "", TRUST),
+            Some((&parameters(""), "missing field `device_handle_range`")),
+        );
+        check(
+            &x509_application("", &format!("{device}\nhandle = 1"), TRUST),
+            Some((&parameters(".handle"), "unknown field `handle`")),
+        );
+        check(
+            &x509_application("", "device_handle_range = { start = 0, end = 256 }", TRUST),
+            Some((&parameters(".device_handle_range.end"), "expected u8")),
+        );
+        check(
+            &x509_application("", "device_handle_range = { start = 2, end = 1 }", TRUST),
+            Some((&parameters(".device_handle_range.end"), "must not be before")),
+        );
+        check(
+            &x509_application("supports_accounts = true", device, TRUST),
+            Some((&parameters(".account_handle_offset"), "supports_accounts is true")),
+        );
+        check(
+            &with_domains(x509_application(both, &offsets(0, 2), TRUST)),
+            Some((&parameters(".account_handle_offset"), "greater than device_handle_range.end")),
+        );
+        check(
+            &with_domains(x509_application("supports_domains = true", device, TRUST)),
+            Some((&parameters(".domain_name_offset"), "supports_domains is true")),
+        );
+        check(
+            &with_domains(x509_application("supports_domains = true", &offsets(9, 0), TRUST)),
+            Some((&parameters(".domain_name_offset"), "greater than device_handle_range.end")),
+        );
+        check(
+            &with_domains(x509_application(both, &offsets(2, 2), TRUST)),
+            Some((&parameters(".domain_name_offset"), "greater than account_handle_offset")),
+        );
+
+        let federating = |domain: &str, flags: &str| {
+            let text = x509_application(flags, &offsets(1, 2), TRUST);
+            with_domains(text.replace("7e11\"", &format!("7e11\"\nfederates_with = [\"{domain}\"]")))
+        };
+        check(
+            &federating("b.example", both),
+            Some(("federation", "applications[0] federates with b.example")),
+        );
+        check(
+            &federating("b.example", "supports_accounts = true"),
+            Some(("applications[0].federates_with", "supports_domains")),
+        );
+        check(&federating("A.example", both), Some(("applications[0].federates_with", "this gateway's own")));
+    }
+
+    #[test]
+    fn files_are_found_beside_the_configuration_and_judged_when_they_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("gateway.toml");
+        let device = "device_handle_range = { start = 0, end = 0 }";
+        let refused = |rest: &str| {
+            std::fs::write(&file, x509_application("", device, rest)).unwrap();
+            match Config::read(&file).unwrap().build_applications() {
+                Err(ConfigError::Malformed { member, reason }) => format!("{member}: {reason}"),
+                outcome => panic!("{outcome:?}"),
+            }
+        };
+        let roots = directory.path().join("roots.pem");
+        let message = refused(TRUST);
+        assert!(message.starts_with("applications[0].x509.trust_roots: "), "{message}");
+        assert!(message.contains(roots.to_str().unwrap()), "{message}");
+        std::fs::write(&roots, "nothing").unwrap();
+        assert!(refused(TRUST).starts_with("applications[0].x509.trust_roots: "));
+
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+        std::fs::write(&roots, certificate.pem()).unwrap();
+        let sender = |private_key: &str| {
+            format!("{TRUST}\nexternal_senders = [{{ private_key = \"{private_key}\" }}]")
+        };
+        let missing = refused(&sender("missing.key"));
+        assert!(missing.starts_with("applications[0].x509.external_senders[0].private_key: "), "{missing}");
+        assert!(refused(&sender("roots.pem")).contains("PKCS#8"));
+        let crl = refused(&format!("{TRUST}\ncrls = [\"crl.pem\"]"));
+        assert!(crl.starts_with("applications[0].x509.crls[0]: "), "{crl}");
+
+        std::fs::write(directory.path().join("sender.key"), key.serialize_pem()).unwrap();
+        std::fs::write(&file, x509_application("", device, &sender("sender.key"))).unwrap();
+        let built = Config::read(&file).unwrap().build_applications().unwrap();
+        assert_eq!(built[0].external_senders[0].public_key(), key.public_key_raw());
+        // ecdsa_secp256r1_sha256 in the registry of TLS.
+        assert_eq!(built[0].external_senders[0].scheme(), 0x0403);
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use actors::{
     Application, Clock, Durability, Gateway, GatewayOptions, Location, Retention, Store, StoreOptions,
-    Transport, identity::BasicIdentityProvider,
+    Transport,
 };
 use snapshots::{AppendError, OpenError, ReadError};
 
 use crate::{
     api::{
-        applications::{ApplicationConfiguration, IdentityProviderType},
+        applications::ApplicationConfiguration,
         federation::{GatewayDescription, VERSION},
     },
     config::{ApplicationSettings, Config, ConfigError, DataDir, DurabilityMode, Federation, FederationTls},
@@ -85,6 +85,7 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     tls::install_provider();
     config.check()?;
+    let mut built = config.build_applications()?;
     // First, so that a busy address changes nothing on disk.
     let internal = Bound::to(config.internal.listen)?;
     let outside = config.federation.as_ref().map(Outside::open).transpose()?;
@@ -99,12 +100,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         if config.applications.is_empty() { Some(DefaultApplication::load_or_create(&store)?) } else { None };
     let mut applications = config.applications.clone();
     applications.extend(default_application.as_ref().map(DefaultApplication::settings));
+    built.extend(default_application.as_ref().map(|application| Application::basic(application.id)));
 
     let federation = match &outside {
         Some(outside) => Some(Arc::new(outside.federation(&config, &applications)?)),
         None => None,
     };
-    let mut options = gateway_options(&config, &applications);
+    let mut options = gateway_options(&config, built);
     options.transport =
         federation.clone().map(|federation| Arc::new(HttpsTransport(federation)) as Arc<dyn Transport>);
     let gateway = Gateway::start(options, store.clone());
@@ -262,10 +264,10 @@ fn store_options(config: &Config) -> StoreOptions {
     }
 }
 
-fn gateway_options(config: &Config, applications: &[ApplicationSettings]) -> GatewayOptions {
+fn gateway_options(config: &Config, applications: Vec<Application>) -> GatewayOptions {
     let retention = &config.retention;
     GatewayOptions {
-        applications: applications.iter().map(|settings| application(config, settings)).collect(),
+        applications,
         limits: config.limits.clone(),
         retention: Retention {
             history_epochs_max: retention.history_epochs_max,
@@ -280,20 +282,6 @@ fn gateway_options(config: &Config, applications: &[ApplicationSettings]) -> Gat
         arbiters: config.actor_threads,
         clock: Clock::system(),
         transport: None,
-    }
-}
-
-fn application(config: &Config, settings: &ApplicationSettings) -> Application {
-    let identity = match settings.identity_configuration.identity_provider_type {
-        // A configuration with the other one was refused by its check.
-        IdentityProviderType::Basic | IdentityProviderType::X509 => Arc::new(BasicIdentityProvider),
-    };
-    Application {
-        id: settings.id,
-        identity,
-        supports_domains: settings.identity_configuration.supports_domains,
-        domains: config.domains.clone(),
-        federates_with: settings.federates_with.clone(),
     }
 }
 

@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use snapshots::{AppId, DomainName};
 
-use crate::identity::IdentityProvider;
+use crate::{
+    external_sender::ExternalSenderKey,
+    identity::{BasicIdentityProvider, IdentityProvider},
+};
 
 /// One application of this gateway, as the configuration names it.
 #[derive(Clone)]
@@ -17,11 +21,53 @@ pub struct Application {
     pub supports_domains: bool,
     /// The domains assigned to this gateway, lower case.
     pub domains: BTreeSet<DomainName>,
-    /// The domains of the gateways that it federates with; none of this gateway's own.
+    /// The domains of the gateways that the application federates with.
     pub federates_with: BTreeSet<DomainName>,
+    /// What becomes of a commit that keeps members whose credentials have expired.
+    pub expired_members: ExpiredMembers,
+    /// The keys by which the gateway proposes the removal of such members; at most one is used in a group, the first that
+    /// its `external_senders` extension names.
+    pub external_senders: Arc<[ExternalSenderKey]>,
+}
+
+/// What the gateway does at a commit that keeps members whose credentials have expired (*Handing Timestamps*).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExpiredMembers {
+    /// Accepts the commit, and proposes their removal in the epoch that it creates.
+    #[default]
+    Propose,
+    /// Refuses the commit, and proposes their removal in the present epoch.
+    Refuse,
+    /// Nothing.
+    Ignore,
+}
+
+/// Who sent a packet, which decides of which domains the clients may be that it brings in (*Key Package Validation*).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An application server of this gateway.
+    Application,
+    /// The gateway to which these domains are assigned: it passes on what its application server sent.
+    Peer(BTreeSet<DomainName>),
+    /// The group's hub, which has accepted the packet already.
+    Hub,
 }
 
 impl Application {
+    /// An application of the Basic identity provider, which knows no domains and nothing that expires.
+    pub fn basic(id: AppId) -> Self {
+        Self {
+            id,
+            identity: Arc::new(BasicIdentityProvider),
+            supports_domains: false,
+            domains: BTreeSet::new(),
+            federates_with: BTreeSet::new(),
+            expired_members: ExpiredMembers::default(),
+            external_senders: Arc::default(),
+        }
+    }
+
     /// The domain of a client registered here: the one that is given, else the gateway's only domain.
     ///
     /// # Errors
@@ -38,6 +84,28 @@ impl Application {
             },
         }
     }
+
+    /// Whether a client of this domain may be brought in by the sender itself: as a group's creator, by a proposal, or
+    /// as one who joins by an external commit. A sender speaks for the domains that are assigned to it, and the
+    /// log of a hub for all.
+    pub(crate) fn speaks_for(&self, source: &Source, domain: Option<&DomainName>) -> bool {
+        match source {
+            Source::Application => domain.is_none_or(|domain| self.domains.contains(domain)),
+            Source::Peer(assigned) => domain.is_none_or(|domain| assigned.contains(domain)),
+            Source::Hub => self.knows(domain),
+        }
+    }
+
+    /// Whether a commit may add a client of this domain: one of this gateway's, or of those that the application
+    /// federates with. Members invite across domains (*Operational Context*), so the committer's own is not asked for.
+    pub(crate) fn knows(&self, domain: Option<&DomainName>) -> bool {
+        domain.is_none_or(|domain| self.domains.contains(domain) || self.federates_with.contains(domain))
+    }
+
+    /// Whether what waits for a client of this domain is to be kept here, and not at another gateway.
+    pub(crate) fn hosts(&self, domain: Option<&DomainName>) -> bool {
+        domain.is_none_or(|domain| self.domains.contains(domain))
+    }
 }
 
 impl std::fmt::Debug for Application {
@@ -47,6 +115,7 @@ impl std::fmt::Debug for Application {
             .field("supports_domains", &self.supports_domains)
             .field("domains", &self.domains)
             .field("federates_with", &self.federates_with)
+            .field("expired_members", &self.expired_members)
             .finish_non_exhaustive()
     }
 }

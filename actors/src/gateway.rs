@@ -13,17 +13,17 @@ use snapshots::{AppId, AppendError, Epoch, GroupId, GroupRow, Retention, Store, 
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    application::Application,
+    application::{Application, Source},
     clock::Clock,
     core::{AwakeGroup, Core},
     group::{
         AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, GroupActor,
-        GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, Rules, UploadCommit,
+        GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, UploadCommit,
         UploadProposal, accepted_before, control_messages, creation, winner_again,
     },
     limits::Limits,
-    mls::{Crypto, Refusal, Rule, packet_head},
-    peer::{Source, Transport},
+    mls::{Crypto, Refusal, Rule, Rules, packet_head},
+    peer::Transport,
     storage::StorageError,
     supervisor::{Stop, Supervisor},
 };
@@ -138,15 +138,20 @@ impl Gateway {
     /// # Errors
     /// [`GroupError::GroupExists`], [`GroupError::InvalidGroupInfo`], [`GroupError::MalformedMessage`],
     /// [`GroupError::TooLarge`], or that the gateway cannot write.
-    pub async fn create_group(&self, app: AppId, new: NewGroup) -> Result<CreatedGroup, GroupError> {
+    pub async fn create_group(
+        &self,
+        app: AppId,
+        new: NewGroup,
+        source: Source,
+    ) -> Result<CreatedGroup, GroupError> {
         let application = self.group_application(app)?.clone();
         let hub = application.supports_domains.then(|| application.domains.first().cloned()).flatten();
         let digest = new.digest();
         let core = Arc::clone(&self.core);
         let now = core.clock.now();
         let judged = tokio::task::spawn_blocking(move || {
-            let rules =
-                Rules { crypto: &core.crypto, provider: &*application.identity, limits: &core.limits };
+            let (crypto, limits) = (&core.crypto, &core.limits);
+            let rules = Rules { crypto, limits, application: &application, source: &source };
             GroupState::create(rules, &new, hub.clone(), now).map(|state| (state, hub))
         });
         let (state, hub) = judged
@@ -220,7 +225,12 @@ impl Gateway {
             return accepted_before(&self.core.store.view(), app, group, epoch, &packet)?
                 .ok_or(GroupError::StaleEpoch { packet: epoch, current });
         }
-        self.ask_group(application, group, |permit| UploadProposal { packet: packet.clone(), permit }).await
+        self.ask_group(application, group, |permit| UploadProposal {
+            packet: packet.clone(),
+            source: source.clone(),
+            permit,
+        })
+        .await
     }
 
     /// Uploads a commit of the current epoch with its companions (*Commits*). The first valid one wins the epoch; the
@@ -249,7 +259,12 @@ impl Gateway {
             return winner_again(&self.core.store.view(), app, group, epoch, &upload.digest())?
                 .ok_or(GroupError::StaleEpoch { packet: epoch, current });
         }
-        self.ask_group(application, group, |permit| UploadCommit { upload: upload.clone(), permit }).await
+        self.ask_group(application, group, |permit| UploadCommit {
+            upload: upload.clone(),
+            source: source.clone(),
+            permit,
+        })
+        .await
     }
 
     /// The packets that lead from one epoch to another (*Commits*, `control-msgs`), read from disk.

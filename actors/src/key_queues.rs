@@ -10,7 +10,7 @@ use snapshots::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    application::Application,
+    application::{Application, DomainError},
     gateway::{Gateway, WAKE_ATTEMPTS},
     key_queue::{
         Assign, AssignedKeyPackage, Close, Count, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload,
@@ -179,9 +179,9 @@ impl Gateway {
         request: KeyPackageRequest,
     ) -> Result<AssignedKeyPackage, KeyQueueError> {
         let application = self.queue_application(app)?;
-        match request.domain {
+        let domain = match request.domain {
             None if application.supports_domains => {
-                return Err(crate::application::DomainError::Required.into());
+                return Err(DomainError::Required.into());
             }
             given => application.client_domain(given)?,
         };
@@ -189,7 +189,9 @@ impl Gateway {
             return Err(KeyQueueError::Unusable("receiverClientId is empty".into()));
         }
         self.check_label("receiverClientId", &request.receiver.id)?;
-        self.queue_client(app, client)?;
+        if self.queue_client(app, client)?.domain != domain {
+            return Err(KeyQueueError::UnknownClient);
+        }
         let row = self
             .core
             .store
@@ -212,6 +214,11 @@ impl Gateway {
         messages: &[Vec<u8>],
         final_key: Option<&[u8]>,
     ) -> Result<(Vec<NewPackage>, Option<NewPackage>), KeyQueueError> {
+        if let Some(domain) = client.domain.clone()
+            && !application.hosts(Some(&domain))
+        {
+            return Err(DomainError::NotAssigned { domain }.into());
+        }
         let view = self.core.store.view();
         let checks = KeyPackageChecks {
             cipher_suite: row.cipher_suite,

@@ -9,6 +9,7 @@ mod application;
 mod clients;
 mod clock;
 mod core;
+mod external_sender;
 mod gateway;
 mod group;
 pub mod identity;
@@ -28,9 +29,10 @@ pub use snapshots::{
 };
 
 pub use self::{
-    application::{Application, DomainError},
+    application::{Application, DomainError, ExpiredMembers, Source},
     clients::{ClientChange, ClientError, ClientQuery, JoinInfo, NewClient},
     clock::Clock,
+    external_sender::{ExternalSenderError, ExternalSenderKey},
     gateway::{Gateway, GatewayOptions},
     group::{
         AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, EpochEntry,
@@ -44,7 +46,7 @@ pub use self::{
     mls::{PROTOCOL_VERSION, Rule, supported_cipher_suites},
     peer::{
         Delivering, Delivery, DeliveryContent, DeliveryError, EntryContent, GroupTransfer, Held, LogEntry,
-        Source, Transport,
+        Transport,
     },
     storage::StorageError,
 };

@@ -28,6 +28,10 @@ pub struct Limits {
     pub key_packages_per_request_max: usize,
     /// Longest remaining lifetime of an uploaded key package, in seconds; 0 means no bound.
     pub key_package_lifetime_s_max: u64,
+    /// Certificates in one X.509 credential.
+    pub certificates_per_chain_max: usize,
+    /// Bytes of all certificates in one X.509 credential.
+    pub certificate_chain_bytes_max: usize,
     /// Longest client handle, in bytes (at most 1024).
     pub client_handle_bytes_max: usize,
     /// Tags of one client.
@@ -56,6 +60,8 @@ impl Default for Limits {
             key_packages_per_queue_max: 1000,
             key_packages_per_request_max: 500,
             key_package_lifetime_s_max: 0,
+            certificates_per_chain_max: 8,
+            certificate_chain_bytes_max: 32 << 10,
             client_handle_bytes_max: 1024,
             tags_per_client_max: 100,
             tag_bytes_max: 256,

@@ -4,14 +4,13 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use actors::{
     AppId, Application, Caller, ClientHandle, Clock, CommitUpload, Epoch, Gateway, GatewayOptions,
     GroupError, KeyPackageRequest, KeyPackageUpload, Limits, Location, NewClient, NewGroup, NewKeyQueue,
-    Outcome, Receiver, Retention, Source, Store, StoreOptions, identity::BasicIdentityProvider,
+    Outcome, Receiver, Retention, Source, Store, StoreOptions,
 };
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList,
@@ -40,13 +39,7 @@ fn client(name: &str) -> Client<impl MlsConfig + use<>> {
 
 /// A gateway that puts every actor to sleep as soon as nobody waits for it.
 fn drowsy(store: Store, app: AppId) -> Gateway {
-    let application = Application {
-        id: app,
-        identity: Arc::new(BasicIdentityProvider),
-        supports_domains: false,
-        domains: BTreeSet::new(),
-        federates_with: BTreeSet::new(),
-    };
+    let application = Application::basic(app);
     let options = GatewayOptions {
         applications: vec![application],
         limits: Limits::default(),
@@ -103,7 +96,7 @@ fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
         let directory = directory.path();
         actix::System::new().block_on(async move {
             let gateway = drowsy(store(directory), app);
-            let created = gateway.create_group(app, new).await.unwrap();
+            let created = gateway.create_group(app, new, Source::Application).await.unwrap();
             assert_eq!(created.outcome == Outcome::New, round == 0);
             for step in 0..10_u64 {
                 let output = alice.commit(vec![]).unwrap();

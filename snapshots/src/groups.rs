@@ -3,15 +3,18 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `groups` | application, group | [`GroupRow`] |
-//! | `memberships` | application, client handle, group | nothing |
+//! | `memberships` | application, client handle, group | the domains of the members with this handle; nothing when it is one without a domain |
 //!
 //! In `groups` the group id is the last part, so it has no length in front and groups are in the order of their bytes.
+
+use std::collections::BTreeSet;
 
 use fjall::Slice;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::errors::ReadError;
+use crate::draft::Draft;
+use crate::errors::{ReadError, Refusal};
 use crate::ids::{AppId, ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 use crate::keys::{Key, KeyRange, KeyReader};
 use crate::rows::{self, Rows};
@@ -57,20 +60,63 @@ impl Batch {
         self.put(Table::Groups, key, value)
     }
 
-    /// Says that a handle is in the group's tree.
-    pub fn put_membership(&mut self, app: AppId, handle: &ClientHandle, group: &GroupId) -> &mut Self {
+    /// Says that a client, by its handle and its domain, is in the group's tree.
+    pub fn put_membership(
+        &mut self,
+        app: AppId,
+        handle: &ClientHandle,
+        domain: Option<&DomainName>,
+        group: &GroupId,
+    ) -> &mut Self {
         let key = self.key(membership_key(app, handle, group));
-        self.put(Table::Memberships, key, Slice::from([]))
-    }
-
-    /// Says that a handle is no longer in the group's tree.
-    pub fn delete_membership(&mut self, app: AppId, handle: &ClientHandle, group: &GroupId) -> &mut Self {
-        let key = self.key(membership_key(app, handle, group));
+        let domain = domain.cloned();
         self.step(move |draft| {
-            draft.delete(Table::Memberships, &key);
-            Ok(())
+            let mut domains = domains_at(draft, &key)?;
+            domains.insert(domain);
+            put_domains(draft, &key, &domains)
         })
     }
+
+    /// Says that a client is no longer in the group's tree. One of another domain with the same handle stays.
+    pub fn delete_membership(
+        &mut self,
+        app: AppId,
+        handle: &ClientHandle,
+        domain: Option<&DomainName>,
+        group: &GroupId,
+    ) -> &mut Self {
+        let key = self.key(membership_key(app, handle, group));
+        let domain = domain.cloned();
+        self.step(move |draft| {
+            let mut domains = domains_at(draft, &key)?;
+            domains.remove(&domain);
+            put_domains(draft, &key, &domains)
+        })
+    }
+}
+
+type Domains = BTreeSet<Option<DomainName>>;
+
+/// The domains of the members with one handle.
+fn domains_at(draft: &Draft<'_>, key: &Key) -> Result<Domains, ReadError> {
+    match draft.value(Table::Memberships, key)? {
+        None => Ok(Domains::new()),
+        Some(value) if value.is_empty() => Ok(Domains::from([None])),
+        Some(value) => rows::decode(Table::Memberships, &value),
+    }
+}
+
+fn put_domains(draft: &mut Draft<'_>, key: &Key, domains: &Domains) -> Result<(), Refusal> {
+    if domains.is_empty() {
+        draft.delete(Table::Memberships, key);
+    } else if domains.iter().all(Option::is_none) {
+        draft.put(Table::Memberships, key, Slice::from([]));
+    } else {
+        let value = rows::encode(domains)
+            .map_err(|error| ReadError::damaged(format!("the domains of a membership: {error}")))?;
+        draft.put(Table::Memberships, key, value);
+    }
+    Ok(())
 }
 
 impl View {

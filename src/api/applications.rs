@@ -2,7 +2,7 @@
 
 use actors::AppId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::{Access, Endpoint, Method, Nothing, Success, paths::NoMembers};
@@ -59,6 +59,23 @@ pub struct IdentityConfiguration {
     #[serde(default)]
     #[schema(value_type = Object, required = true)]
     pub parameters: Map<String, Value>,
+}
+
+impl IdentityConfiguration {
+    /// *X.509 Identity Provider* where a chain is the device, its account and its domain, in this order.
+    pub fn x509() -> Self {
+        let parameters = [
+            ("device_handle_range", json!({"start": 0, "end": 0})),
+            ("account_handle_offset", json!(1)),
+            ("domain_name_offset", json!(2)),
+        ];
+        Self {
+            identity_provider_type: IdentityProviderType::X509,
+            supports_accounts: true,
+            supports_domains: true,
+            parameters: parameters.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(),
+        }
+    }
 }
 
 /// The identity providers there are.

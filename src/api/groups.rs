@@ -114,6 +114,7 @@ impl Endpoint for UploadCommit {
         ProblemKind::GroupInfoMismatch,
         ProblemKind::WelcomeMissing,
         ProblemKind::WelcomeMismatch,
+        ProblemKind::ExpiredMembers,
         ProblemKind::KeyPackageReused,
     ];
     type Path = GroupPath;

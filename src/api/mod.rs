@@ -4,6 +4,7 @@
 
 pub mod applications;
 pub mod clients;
+pub mod external_senders;
 pub mod federation;
 pub mod groups;
 pub mod joining;

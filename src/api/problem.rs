@@ -145,6 +145,10 @@ problem_types! {
     WelcomeMismatch: 422 "welcome-mismatch", "Welcome mismatch",
         "The secrets in the welcome are not for exactly the key packages that the commit adds.",
         "Send the Welcome that the MLS library returned with this very commit, and none with a commit that adds nobody.";
+    ExpiredMembers: 422 "expired-members", "Expired members",
+        "The commit keeps members whose certificates have expired, which this application does not allow.",
+        "Remove the members at `leafIndices` in the commit; the proposals that wait may remove them already.",
+        ["leafIndices": "the leaf indices of the members whose certificates have expired, ascending"];
     KeyPackageReused: 422 "key-package-reused", "Key package reused",
         "The packet adds a client with a key package that was used before and is not a final key.",
         "Fetch a fresh key package of that client and make the packet again.";

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use actors::{AppId, ClientHandle};
 
-use super::{ApplicationSettings, Config, ConfigError, DataDir, ListenerLimits, federation};
+use super::{
+    ApplicationSettings, Config, ConfigError, DataDir, ListenerLimits,
+    applications::{Place, lacks_x509, offsets},
+    federation,
+};
 use crate::api::applications::IdentityProviderType;
 
 /// More threads than this are a typing error.
@@ -45,7 +49,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     )?;
     seconds("passivation.after_s", config.passivation.after_s)?;
     seconds("passivation.snapshot_period_s", config.passivation.snapshot_period_s)?;
-    applications(&config.applications)?;
+    applications(config)?;
     federation::check(config)
 }
 
@@ -84,6 +88,8 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
         ("limits.key_queues_per_client_max", limits.key_queues_per_client_max),
         ("limits.key_packages_per_queue_max", limits.key_packages_per_queue_max),
         ("limits.key_packages_per_request_max", limits.key_packages_per_request_max),
+        ("limits.certificates_per_chain_max", limits.certificates_per_chain_max),
+        ("limits.certificate_chain_bytes_max", limits.certificate_chain_bytes_max),
         ("limits.tags_per_client_max", limits.tags_per_client_max),
         ("limits.tag_bytes_max", limits.tag_bytes_max),
         ("limits.label_bytes_max", limits.label_bytes_max),
@@ -92,15 +98,16 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
     counts.into_iter().try_for_each(|(member, count)| within(member, count, 1..=1 << 24))
 }
 
-fn applications(applications: &[ApplicationSettings]) -> Result<(), ConfigError> {
+fn applications(config: &Config) -> Result<(), ConfigError> {
     let mut ids: BTreeMap<AppId, usize> = BTreeMap::new();
     let mut hashes: BTreeMap<String, String> = BTreeMap::new();
-    for (place, application) in applications.iter().enumerate() {
-        let member = |name: &str| format!("applications[{place}].{name}");
+    for (place, application) in config.applications.iter().enumerate() {
+        let at = Place(place);
+        let member = |name: &str| at.member(name);
         if let Some(first) = ids.insert(application.id, place) {
             return Err(refuse(member("id"), format!("applications[{first}] has this id already")));
         }
-        identity(application, &member)?;
+        identity(config, application, &at)?;
         for (index, token) in application.tokens.iter().enumerate() {
             let at = member(&format!("tokens[{index}].sha256"));
             if let Some(first) = hashes.insert(token.sha256.to_string(), at.clone()) {
@@ -114,33 +121,52 @@ fn applications(applications: &[ApplicationSettings]) -> Result<(), ConfigError>
     Ok(())
 }
 
-/// *Basic Identity Provider*: it supports neither accounts nor domains.
-fn identity(application: &ApplicationSettings, member: &impl Fn(&str) -> String) -> Result<(), ConfigError> {
+fn identity(config: &Config, application: &ApplicationSettings, place: &Place) -> Result<(), ConfigError> {
     let identity = &application.identity_configuration;
-    let within_identity = |name: &str| member(&format!("identity_configuration.{name}"));
     match identity.identity_provider_type {
-        IdentityProviderType::Basic => {}
+        IdentityProviderType::Basic => basic(application, place),
         IdentityProviderType::X509 => {
-            return Err(refuse(
-                within_identity("identity_provider_type"),
-                "must be 1 (Basic): this version of the gateway has no X.509 identity provider (2)",
-            ));
+            offsets(identity, place)?;
+            if application.x509.is_none() {
+                return Err(lacks_x509(place));
+            }
+            if identity.supports_domains && config.domains.is_empty() {
+                return Err(refuse(
+                    "domains",
+                    format!(
+                        "must name a domain of this gateway, because applications[{}] uses domains",
+                        place.0
+                    ),
+                ));
+            }
+            Ok(())
         }
     }
+}
+
+/// *Basic Identity Provider*: it supports neither accounts nor domains.
+fn basic(application: &ApplicationSettings, place: &Place) -> Result<(), ConfigError> {
+    let identity = &application.identity_configuration;
     for (name, is_set) in
         [("supports_accounts", identity.supports_accounts), ("supports_domains", identity.supports_domains)]
     {
         if is_set {
             return Err(refuse(
-                within_identity(name),
+                place.of_identity(name),
                 "must be false: the Basic identity provider supports neither accounts nor domains",
             ));
         }
     }
     if !identity.parameters.is_empty() {
         return Err(refuse(
-            within_identity("parameters"),
+            place.of_identity("parameters"),
             "must be empty: the Basic identity provider takes none",
+        ));
+    }
+    if application.x509.is_some() {
+        return Err(refuse(
+            place.member("x509"),
+            "must be left out: identity_provider_type is 1 (Basic), and only 2 (X.509) trusts certificates",
         ));
     }
     Ok(())

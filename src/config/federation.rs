@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ApplicationSettings, Config, ConfigError, ListenerLimits,
+    applications::Place,
     check::{refuse, seconds, within},
     cores, resolve, socket_address,
 };
@@ -213,7 +214,7 @@ fn check_application(
     place: usize,
     application: &ApplicationSettings,
 ) -> Result<(), ConfigError> {
-    let at = |name: &str| format!("applications[{place}].{name}");
+    let at = |name: &str| Place(place).member(name);
     let Some(first) = application.federates_with.first() else { return Ok(()) };
     if !application.identity_configuration.supports_domains {
         return Err(refuse(
@@ -223,7 +224,10 @@ fn check_application(
         ));
     }
     if let Some(own) = application.federates_with.intersection(&config.domains).next() {
-        return Err(refuse(at("federates_with"), format!("must not hold {own}, a domain of this gateway")));
+        return Err(refuse(
+            at("federates_with"),
+            format!("must name domains of other gateways; {own} is this gateway's own"),
+        ));
     }
     if config.federation.is_none() {
         return Err(refuse(

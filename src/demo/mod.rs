@@ -4,6 +4,7 @@
 //! only place that runs MLS, and the only one that does so as a member.
 
 mod member;
+pub mod pki;
 mod story;
 
 use std::net::{Ipv4Addr, SocketAddr};

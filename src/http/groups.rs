@@ -24,7 +24,7 @@ impl Handle for CreateGroup {
             group_info: call.body.group_info.0,
             ratchet_tree: call.body.ratchet_tree.map(|tree| tree.0),
         };
-        let created = call.edge.gateway.create_group(call.path.app, group).await?;
+        let created = call.edge.gateway.create_group(call.path.app, group, Source::Application).await?;
         let body = CreatedGroupBody { group_id: GroupIdText(created.group), epoch_id: actors::Epoch(0) };
         Ok(answer(created.outcome, body))
     }

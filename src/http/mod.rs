@@ -16,6 +16,7 @@ mod body;
 mod clients;
 pub(crate) mod cursor;
 pub(crate) mod edge;
+mod external_senders;
 mod federation;
 mod foreign;
 mod groups;

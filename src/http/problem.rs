@@ -243,6 +243,9 @@ impl From<GroupError> for Problem {
             GroupError::GroupInfoMismatch(_) => Self::new(ProblemKind::GroupInfoMismatch, detail),
             GroupError::WelcomeMissing { .. } => Self::new(ProblemKind::WelcomeMissing, detail),
             GroupError::WelcomeMismatch(_) => Self::new(ProblemKind::WelcomeMismatch, detail),
+            GroupError::ExpiredMembers { leaves } => {
+                Self::new(ProblemKind::ExpiredMembers, detail).member("leafIndices", leaves)
+            }
             GroupError::KeyPackageReused { .. } => Self::new(ProblemKind::KeyPackageReused, detail),
             GroupError::EpochsPruned { floor } => {
                 Self::new(ProblemKind::EpochsPruned, detail).member("floorEpochId", floor.0)

@@ -29,6 +29,7 @@ use crate::api::{
 pub(super) static ROUTES: &[Route] = &[
     Route::of::<api::federation::Discover>(),
     Route::of::<api::applications::ListApplications>(),
+    Route::of::<api::external_senders::ListExternalSenders>(),
     Route::of::<api::clients::RegisterClient>(),
     Route::of::<api::clients::FindClients>(),
     Route::of::<api::clients::GetClient>(),

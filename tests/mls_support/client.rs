@@ -1,6 +1,6 @@
 //! A client outside of any group: its registration, its key queue and the ways into a group.
 
-use actors::{ClientHandle, ClientId, DeliveryId, GroupId, KeyQueueId};
+use actors::{ClientHandle, ClientId, DeliveryId, DomainName, GroupId, KeyQueueId};
 use mimi_gateway::{
     api::{
         clients::{NewClientBody, PageQuery},
@@ -14,18 +14,16 @@ use mimi_gateway::{
     client::{ClientError, GatewayClient},
 };
 use mls_rs::{
-    CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, MlsMessage,
+    CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList, MlsMessage,
     client_builder::PaddingMode,
     group::ExportedTree,
-    identity::{
-        SigningIdentity,
-        basic::{BasicCredential, BasicIdentityProvider},
-    },
+    identity::{SigningIdentity, basic::BasicCredential},
     mls_rules::{CommitOptions, DefaultMlsRules, EncryptionOptions},
 };
+use mls_rs_core::crypto::SignatureSecretKey;
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
 
-use super::{Config, Member};
+use super::{Config, Identities, Member, pki::Certified};
 use crate::support::TestGateway;
 
 const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
@@ -33,6 +31,8 @@ const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
 /// A registered client with one key queue.
 pub(crate) struct MlsClient {
     pub(crate) id: ClientId,
+    pub(crate) domain: Option<DomainName>,
+    suite: CipherSuite,
     pub(crate) handle: ClientHandle,
     pub(crate) queue: KeyQueueId,
     pub(crate) api: GatewayClient,
@@ -54,18 +54,72 @@ impl MlsClient {
     }
 
     async fn register_with(gateway: &TestGateway, name: &str, options: CommitOptions) -> Self {
+        let crypto = RustCryptoProvider::default();
+        let (secret, public) = crypto.cipher_suite_provider(SUITE).unwrap().signature_key_generate().unwrap();
+        let credential = BasicCredential::new(name.as_bytes().to_vec()).into_credential();
+        let mls =
+            mls_client(SUITE, Identities::basic(), SigningIdentity::new(credential, public), secret, options);
+        Self::register_as(gateway, name, None, SUITE, mls).await
+    }
+
+    /// Registers a client that is identified by its certificate.
+    pub(crate) async fn register_certified(
+        gateway: &TestGateway,
+        certified: &Certified,
+        roots: &str,
+    ) -> Self {
+        Self::register_certified_as(gateway, certified, Identities::x509(roots)).await
+    }
+
+    /// As [`MlsClient::register_certified`], with what it takes of others.
+    pub(crate) async fn register_certified_as(
+        gateway: &TestGateway,
+        certified: &Certified,
+        identities: Identities,
+    ) -> Self {
+        let name = std::str::from_utf8(certified.handle.as_bytes()).unwrap();
+        let mls = Self::certified(certified, identities);
+        Self::register_as(gateway, name, Some(certified.domain.clone()), certified.suite, mls).await
+    }
+
+    fn certified(certified: &Certified, identities: Identities) -> Client<Config> {
+        let options = CommitOptions::new();
+        let (identity, secret) = (certified.signing_identity(), certified.secret.clone());
+        mls_client(certified.suite, identities, identity, secret, options)
+    }
+
+    /// A client of a domain of which this gateway knows nothing: registered nowhere.
+    pub(crate) fn unregistered(gateway: &TestGateway, certified: &Certified, roots: &str) -> Self {
+        Self {
+            id: ClientId::random(),
+            domain: Some(certified.domain.clone()),
+            suite: certified.suite,
+            handle: certified.handle.clone(),
+            queue: KeyQueueId::random(),
+            api: connect(gateway),
+            mls: Self::certified(certified, Identities::x509(roots)),
+        }
+    }
+
+    async fn register_as(
+        gateway: &TestGateway,
+        name: &str,
+        domain: Option<DomainName>,
+        suite: CipherSuite,
+        mls: Client<Config>,
+    ) -> Self {
         let api = connect(gateway);
         let handle = ClientHandle::new(name.as_bytes()).unwrap();
         let new = NewClientBody {
             client_handle: HandleText(handle.clone()),
             tags: vec![Self::TAG.to_owned(), name.to_owned()],
-            domain: None,
+            domain: domain.clone(),
         };
         let id = api.register_client(&new).await.unwrap().client_id;
         let attributes =
-            NewKeyQueueBody { protocol_version: 1, cipher_suite: u16::from(SUITE), app_label: String::new() };
+            NewKeyQueueBody { protocol_version: 1, cipher_suite: u16::from(suite), app_label: String::new() };
         let queue = api.create_key_queue(id, &attributes).await.unwrap().key_queue_id;
-        Self { id, handle, queue, api, mls: mls_client(name, options) }
+        Self { id, domain, suite, handle, queue, api, mls }
     }
 
     /// Goes on with a gateway that was started again.
@@ -111,7 +165,9 @@ impl MlsClient {
 
     /// The package of this client that is assigned to a receiver.
     pub(crate) async fn assign_to(&self, receiver: &str) -> Result<RetrievedKeyPackage, ClientError> {
-        self.api.retrieve_key_package(self.id, &KeyPackageQuery::new(1, u16::from(SUITE), receiver)).await
+        let mut query = KeyPackageQuery::new(1, u16::from(self.suite), receiver);
+        query.domain = self.domain.clone();
+        self.api.retrieve_key_package(self.id, &query).await
     }
 
     /// Makes a group of one and has the gateway hold it.
@@ -124,7 +180,12 @@ impl MlsClient {
 
     /// A group of one that the gateway does not know yet.
     pub(crate) fn make_group(&self) -> (Member, NewGroupBody) {
-        let group = self.mls.create_group(Default::default(), Default::default(), None).unwrap();
+        self.make_group_with(ExtensionList::new())
+    }
+
+    /// As [`MlsClient::make_group`], with these extensions of its context.
+    pub(crate) fn make_group_with(&self, extensions: ExtensionList) -> (Member, NewGroupBody) {
+        let group = self.mls.create_group(extensions, Default::default(), None).unwrap();
         let new = NewGroupBody {
             group_info: bytes_of(&group.group_info_message_allowing_ext_commit(false).unwrap()),
             ratchet_tree: Some(Base64(group.export_tree().to_bytes().unwrap())),
@@ -170,6 +231,19 @@ impl MlsClient {
         replaced: Option<u32>,
         with_group_info: bool,
     ) -> Member {
+        let (member, commit) = self.make_external_commit(group, replaced, with_group_info).await;
+        let accepted = member.upload(&commit).await.unwrap();
+        assert_eq!((accepted.status, accepted.body.epoch_id), (201, member.epoch()));
+        member
+    }
+
+    /// The commit of [`MlsClient::join_externally`], and the member that its sender is if it is accepted.
+    pub(crate) async fn make_external_commit(
+        &self,
+        group: &GroupId,
+        replaced: Option<u32>,
+        with_group_info: bool,
+    ) -> (Member, CommitBody) {
         let mut infos = self.api.group_info(group).await.unwrap().group_infos;
         assert_eq!(infos.len(), 1, "the gateway has a group info");
         let info = infos.remove(0);
@@ -182,10 +256,7 @@ impl MlsClient {
         let group_info =
             with_group_info.then(|| bytes_of(&joined.group_info_message_allowing_ext_commit(false).unwrap()));
         let commit = CommitBody { commit_packet: bytes_of(&commit), group_info, welcome_packet: None };
-        let member = Member::new(self, joined);
-        let accepted = member.upload(&commit).await.unwrap();
-        assert_eq!((accepted.status, accepted.body.epoch_id), (201, member.epoch()));
-        member
+        (Member::new(self, joined), commit)
     }
 
     /// The groups that the gateway lists for this client, with their epochs.
@@ -212,18 +283,21 @@ fn tree_of(bytes: &Base64) -> ExportedTree<'static> {
     ExportedTree::from_bytes(&bytes.0).unwrap()
 }
 
-/// A client with a fresh signature key that sends its handshakes in the clear.
-fn mls_client(name: &str, options: CommitOptions) -> Client<Config> {
-    let crypto = RustCryptoProvider::default();
-    let (secret, public) = crypto.cipher_suite_provider(SUITE).unwrap().signature_key_generate().unwrap();
-    let credential = BasicCredential::new(name.as_bytes().to_vec()).into_credential();
+/// A client that sends its handshakes in the clear.
+fn mls_client(
+    suite: CipherSuite,
+    identities: Identities,
+    identity: SigningIdentity,
+    secret: SignatureSecretKey,
+    options: CommitOptions,
+) -> Client<Config> {
     let rules = DefaultMlsRules::new()
         .with_encryption_options(EncryptionOptions::new(false, PaddingMode::None))
         .with_commit_options(options.with_ratchet_tree_extension(false).with_allow_external_commit(true));
     Client::builder()
         .mls_rules(rules)
-        .crypto_provider(crypto)
-        .identity_provider(BasicIdentityProvider::new())
-        .signing_identity(SigningIdentity::new(credential, public), secret, SUITE)
+        .crypto_provider(RustCryptoProvider::default())
+        .identity_provider(identities)
+        .signing_identity(identity, secret, suite)
         .build()
 }

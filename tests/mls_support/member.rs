@@ -21,6 +21,7 @@ use mls_rs::{
 use super::{
     Config, MlsClient,
     client::{bytes_of, connect, message_of},
+    identity::handle_of,
 };
 use crate::support::TestGateway;
 
@@ -57,15 +58,15 @@ impl Member {
 
     /// The leaf of a member.
     pub(crate) fn leaf_of(&self, handle: &ClientHandle) -> u32 {
-        self.group.member_with_identity(handle.as_bytes()).unwrap().index
+        let roster = self.roster();
+        let (leaf, _) = roster.iter().find(|(_, member)| member == handle.as_bytes()).expect("a member");
+        *leaf
     }
 
     /// The handles at the leaves of this member's own tree.
     pub(crate) fn roster(&self) -> Vec<(u32, Vec<u8>)> {
-        let identity = |member: mls_rs::group::Member| {
-            let credential = member.signing_identity.credential;
-            (member.index, credential.as_basic().unwrap().identifier.clone())
-        };
+        let identity =
+            |member: mls_rs::group::Member| (member.index, handle_of(&member.signing_identity.credential));
         self.group.roster().members().into_iter().map(identity).collect()
     }
 
@@ -73,7 +74,7 @@ impl Member {
     pub(crate) async fn assert_gateway_agrees(&self) {
         let group = self.api.group(&self.id()).await.unwrap();
         assert_eq!((&group.group_id.0, group.epoch_id), (&self.id(), self.epoch()));
-        assert_eq!((group.protocol_version, group.cipher_suite), (1, 1));
+        assert_eq!((group.protocol_version, group.cipher_suite), (1, u16::from(self.group.cipher_suite())));
         let members: Vec<_> = group
             .members
             .iter()

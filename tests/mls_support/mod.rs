@@ -1,7 +1,9 @@
 //! Real MLS clients of a gateway: each keeps its secrets to itself and speaks to the gateway through the typed client.
 
 mod client;
+mod identity;
 mod member;
+pub(crate) mod pki;
 
 use mimi_gateway::{
     api::problem::{ProblemDocument, ProblemKind},
@@ -9,12 +11,12 @@ use mimi_gateway::{
 };
 use mls_rs::{
     client_builder::{BaseConfig, IntoConfigOutput, WithCryptoProvider, WithIdentityProvider, WithMlsRules},
-    identity::basic::BasicIdentityProvider,
     mls_rules::DefaultMlsRules,
 };
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
 
 pub(crate) use client::MlsClient;
+pub(crate) use identity::Identities;
 pub(crate) use member::Member;
 
 use crate::support::Setup;
@@ -22,7 +24,7 @@ use crate::support::Setup;
 /// What the clients are made of.
 type Config = IntoConfigOutput<
     WithIdentityProvider<
-        BasicIdentityProvider,
+        Identities,
         WithCryptoProvider<RustCryptoProvider, WithMlsRules<DefaultMlsRules, BaseConfig>>,
     >,
 >;

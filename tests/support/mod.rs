@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use actors::AppId;
+use actors::{AppId, DomainName};
 use mimi_gateway::{
-    config::{ApplicationSettings, Config, DataDir, TokenAccess, TokenSettings},
+    api::applications::IdentityConfiguration,
+    config::{ApplicationSettings, Config, DataDir, Pem, TokenAccess, TokenSettings, X509Settings},
     serve::{self, Running},
     token::Token,
 };
@@ -65,6 +66,24 @@ impl Setup {
         config.internal.workers = 2;
         config.actor_threads = 2;
         Self { config, app, other_app, writer, reader, other_writer }
+    }
+
+    /// As [`Setup::new`], for clients of these domains with certificates under these roots: the device, its account and its
+    /// domain. The application federates with the others.
+    pub(crate) fn x509(roots: &str, domains: &[&str], federates_with: &[&str]) -> Self {
+        let mut setup = Self::new();
+        let names = |names: &[&str]| names.iter().map(|name| DomainName::new(name).unwrap()).collect();
+        setup.config.domains = names(domains);
+        let application = &mut setup.config.applications[0];
+        application.identity_configuration = IdentityConfiguration::x509();
+        application.x509 = Some(X509Settings::trusting(Pem::new(roots)));
+        application.federates_with = names(federates_with);
+        setup
+    }
+
+    /// What the X.509 application is to do, beside what it trusts.
+    pub(crate) fn policy(&mut self) -> &mut X509Settings {
+        self.config.applications[0].x509.as_mut().expect("an X.509 application")
     }
 
     /// Starts it; the setup can start it again after it was stopped.

@@ -3,27 +3,27 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
 };
 
 use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler,
-    Message, WrapFuture as _, fut,
+    Actor, ActorContext as _, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context,
+    Handler, Message, WrapFuture as _, fut,
 };
-use sha2::{Digest as _, Sha256};
-use snapshots::{AppendError, Appended, Epoch, Unmet};
+use snapshots::{AppendError, Appended, Batch, Epoch, Unmet};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
-    AcceptedCommit, AcceptedProposal, CommitUpload, GroupError, GroupState, GroupView, Outcome, Rules,
+    AcceptedCommit, AcceptedProposal, CommitUpload, GroupError, GroupState, GroupView, Outcome,
     history::{accepted_before, winner_again},
     state::{StagedCommitUpload, StagedProposalUpload},
     writes::{self, GroupOrigin, PackageUse, UsedPackages},
 };
 use crate::{
-    application::Application,
+    application::{Application, ExpiredMembers, Source},
     core::Core,
-    mls::{Rule, ValueError},
+    mls::{Rule, Rules, ValueError},
     router::{Activity, Rest, Rested},
     storage::StorageError,
 };
@@ -40,6 +40,7 @@ pub(crate) enum Published {
 /// Uploads a commit; answered when it is durable, or refused.
 pub(crate) struct UploadCommit {
     pub(crate) upload: CommitUpload,
+    pub(crate) source: Source,
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
@@ -50,6 +51,7 @@ impl Message for UploadCommit {
 /// Uploads a proposal; answered when it is durable, or refused.
 pub(crate) struct UploadProposal {
     pub(crate) packet: Vec<u8>,
+    pub(crate) source: Source,
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
@@ -95,8 +97,8 @@ impl GroupActor {
         }
     }
 
-    fn rules(&self) -> Rules<'_> {
-        Rules { crypto: &self.core.crypto, provider: &*self.application.identity, limits: &self.core.limits }
+    fn rules<'a>(&'a self, source: &'a Source) -> Rules<'a> {
+        Rules { crypto: &self.core.crypto, limits: &self.core.limits, application: &self.application, source }
     }
 
     /// Runs a judgement of a hostile packet; a panic in it changes nothing and is the packet's fault.
@@ -117,9 +119,10 @@ impl GroupActor {
     fn stage_commit(
         &self,
         upload: &CommitUpload,
+        source: &Source,
     ) -> Result<(StagedCommitUpload, Vec<PackageUse>), GroupError> {
         let now = self.core.clock.now();
-        let staged = self.judge(|state| state.stage_commit(self.rules(), upload, now))?;
+        let staged = self.judge(|state| state.stage_commit(self.rules(source), upload, now))?;
         let packages = match staged.staged.added.as_slice() {
             [] => Vec::new(),
             added => PackageUse::look_up_all(&self.core.store.view(), self.origin.app, added)?,
@@ -169,6 +172,44 @@ impl GroupActor {
         };
         self.apply(|state| state.apply_proposal(staged), ctx);
         Ok(accepted)
+    }
+
+    /// Proposes the removal of the members whose credentials have expired, where this gateway orders the group, may
+    /// propose in it and is to. What cannot be proposed now will be at the next commit.
+    fn propose_removals(&mut self, source: &Source) -> Pin<Box<dyn ActorFuture<Self, Output = ()>>> {
+        let is_wanted = self.application.expired_members != ExpiredMembers::Ignore && *source != Source::Hub;
+        let removals = if is_wanted { self.stage_removals() } else { Vec::new() };
+        if removals.is_empty() {
+            return Box::pin(fut::ready(()));
+        }
+        let mut batch = Batch::new();
+        for (after, staged) in (self.sequence..).zip(&removals) {
+            writes::proposal(&mut batch, &self.origin, after, staged, None);
+        }
+        let store = self.core.store.clone();
+        let append = async move { store.append(batch).await };
+        Box::pin(append.into_actor(self).map(move |result, actor, ctx| {
+            match actor.check_appended(result, "the removal of expired members", ctx) {
+                Ok(()) => {
+                    for staged in removals {
+                        actor.apply(|state| state.apply_proposal(staged), ctx);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the removal of expired members was not proposed"),
+            }
+        }))
+    }
+
+    /// Proposals as if they had been uploaded: the group's own rules apply to them.
+    fn stage_removals(&self) -> Vec<StagedProposalUpload> {
+        let now = self.core.clock.now();
+        let limit = self.core.limits.proposals_per_epoch_max;
+        let staged = self.judge(|state| {
+            let packets = state.removals(&self.application.external_senders, now, limit);
+            let rules = self.rules(&Source::Application);
+            Ok(packets.iter().map_while(|packet| state.stage_proposal(rules, packet, now).ok()).collect())
+        });
+        staged.unwrap_or_default()
     }
 
     fn check_appended(
@@ -235,14 +276,14 @@ impl GroupActor {
     }
 
     /// The batch of a snapshot of the state as it is, if there is anything new in it.
-    fn snapshot(&mut self) -> Option<snapshots::Batch> {
+    fn snapshot(&mut self) -> Option<Batch> {
         let state = self.state.as_ref()?;
         if self.sequence == self.snapshot_sequence {
             return None;
         }
         match state.to_snapshot() {
             Ok(bytes) => {
-                let mut batch = snapshots::Batch::new();
+                let mut batch = Batch::new();
                 batch.put_snapshot(&self.origin.log(), self.sequence, bytes);
                 self.snapshot_sequence = self.sequence;
                 self.activity.dirty.store(false, Ordering::Relaxed);
@@ -331,23 +372,36 @@ impl Handler<UploadCommit> for GroupActor {
 
     fn handle(
         &mut self,
-        UploadCommit { upload, permit }: UploadCommit,
+        UploadCommit { upload, source, permit }: UploadCommit,
         _: &mut Context<Self>,
     ) -> Self::Result {
         self.activity.touch(self.core.clock.now());
-        let (staged, packages) = match self.stage_commit(&upload) {
+        let (staged, packages) = match self.stage_commit(&upload, &source) {
             Ok(staged) => staged,
             Err(GroupError::StaleEpoch { packet, current }) => {
                 return answer(self.stale(&upload, packet, current));
             }
+            Err(refused @ GroupError::ExpiredMembers { .. }) => {
+                let removals = self.propose_removals(&source);
+                return AtomicResponse::new(Box::pin(removals.map(move |(), _, _| {
+                    drop(permit);
+                    Err(refused)
+                })));
+            }
             Err(refused) => return answer(Err(refused)),
         };
-        let (batch, used) = writes::commit(&self.origin, self.sequence, &upload, &staged, &packages);
+        let hosts = |domain: Option<&snapshots::DomainName>| self.application.hosts(domain);
+        let (batch, used) = writes::commit(&self.origin, self.sequence, &upload, &staged, &packages, hosts);
         let store = self.core.store.clone();
-        let append = async move { (store.append(batch).await, permit) };
-        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
-            drop(permit);
-            actor.commit_appended(result, staged, used, ctx)
+        let append = async move { store.append(batch).await };
+        AtomicResponse::new(Box::pin(append.into_actor(self).then(move |result, actor, ctx| {
+            let accepted = actor.commit_appended(result, staged, used, ctx);
+            let removals =
+                if accepted.is_ok() { actor.propose_removals(&source) } else { Box::pin(fut::ready(())) };
+            removals.map(move |(), _, _| {
+                drop(permit);
+                accepted
+            })
         })))
     }
 }
@@ -357,7 +411,7 @@ impl Handler<UploadProposal> for GroupActor {
 
     fn handle(
         &mut self,
-        UploadProposal { packet, permit }: UploadProposal,
+        UploadProposal { packet, source, permit }: UploadProposal,
         _: &mut Context<Self>,
     ) -> Self::Result {
         self.activity.touch(self.core.clock.now());
@@ -368,7 +422,7 @@ impl Handler<UploadProposal> for GroupActor {
             return answer(Ok(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated }));
         }
         let now = self.core.clock.now();
-        let judged = self.judge(|state| state.stage_proposal(self.rules(), &packet, now));
+        let judged = self.judge(|state| state.stage_proposal(self.rules(&source), &packet, now));
         let (staged, used_once) = match judged.and_then(|staged| self.check_package(staged)) {
             Ok(staged) => staged,
             Err(GroupError::StaleEpoch { packet: epoch, current }) => {
@@ -385,15 +439,8 @@ impl Handler<UploadProposal> for GroupActor {
             let (reference, epoch) = (pending.reference.clone(), self.origin.row.epoch);
             return answer(Ok(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated }));
         }
-        let digest = Sha256::digest(&packet).into();
-        let batch = writes::proposal(
-            &self.origin,
-            self.sequence,
-            &staged.record,
-            &digest,
-            &pending.reference,
-            used_once.as_ref(),
-        );
+        let mut batch = Batch::new();
+        writes::proposal(&mut batch, &self.origin, self.sequence, &staged, used_once.as_ref());
         let store = self.core.store.clone();
         let append = async move { (store.append(batch).await, permit) };
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {

@@ -69,6 +69,14 @@ pub enum GroupError {
     /// The welcome's secrets are not for exactly the added key packages.
     #[error("{0}")]
     WelcomeMismatch(String),
+    /// The commit keeps members whose credentials have expired, and the application wants them removed.
+    #[error(
+        "the commit keeps members whose credentials have expired, at the leaves {leaves:?}; remove them with it"
+    )]
+    ExpiredMembers {
+        /// Their leaf indices, ascending.
+        leaves: Vec<u32>,
+    },
     /// A key package that is used once was used before.
     #[error("the key package {reference:?} was already used to add a client to a group")]
     KeyPackageReused {

@@ -13,7 +13,7 @@ use snapshots::{Epoch, GroupId, Timestamp};
 pub(crate) use self::{
     actor::{GroupActor, Published, UploadCommit, UploadProposal},
     history::{accepted_before, control_messages, winner_again},
-    state::{GroupState, Rules},
+    state::GroupState,
     writes::{GroupOrigin, UsedPackages, creation},
 };
 pub use self::{

@@ -12,21 +12,13 @@ use super::{
     view::{GroupView, MemberView},
 };
 use crate::{
-    identity::IdentityProvider,
-    limits::Limits,
+    application::{ExpiredMembers, Source},
+    external_sender::ExternalSenderKey,
     mls::{
-        CommitInput, Crypto, EpochChange, GroupSnapshot, PROTOCOL_VERSION, PendingProposal, Refusal,
+        CommitInput, EpochChange, GroupSnapshot, PROTOCOL_VERSION, PendingProposal, Refusal, Rules,
         StagedEpoch, StagedProposal, TrackedGroup, ValueError,
     },
 };
-
-/// What judging a packet needs beside the group.
-#[derive(Clone, Copy)]
-pub(crate) struct Rules<'a> {
-    pub(crate) crypto: &'a Crypto,
-    pub(crate) provider: &'a dyn IdentityProvider,
-    pub(crate) limits: &'a Limits,
-}
 
 /// A commit with its companions, as uploaded: MLSMessages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,8 +145,7 @@ impl GroupState {
         let info_max = rules.limits.packet_bytes_max.saturating_add(rules.limits.ratchet_tree_bytes_max);
         within("groupInfo", new.group_info.len(), info_max)?;
         within("ratchetTree", tree.map_or(0, <[u8]>::len), rules.limits.ratchet_tree_bytes_max)?;
-        let tracked = TrackedGroup::open(rules.crypto, rules.provider, &new.group_info, tree, now)
-            .map_err(refused_commit)?;
+        let tracked = TrackedGroup::open(rules, &new.group_info, tree, now).map_err(refused_commit)?;
         if tracked.epoch() != Epoch(0) {
             return Err(GroupError::InvalidGroupInfo(format!(
                 "the epoch of groupInfo is {}, a new group's is 0",
@@ -222,10 +213,7 @@ impl GroupState {
         {
             return Err(GroupError::TooManyProposals { max });
         }
-        let staged = self
-            .tracked
-            .stage_proposal(rules.crypto, rules.provider, packet, stamp)
-            .map_err(refused_proposal)?;
+        let staged = self.tracked.stage_proposal(rules, packet, stamp).map_err(refused_proposal)?;
         let record = keep(&GroupRecord::Proposal { pending: staged.pending.clone(), stamp })
             .map_err(|error| GroupError::MalformedMessage(error.to_string()))?;
         Ok(StagedProposalUpload { record, staged, stamp })
@@ -252,10 +240,13 @@ impl GroupState {
             group_info: upload.group_info.as_deref(),
             welcome: upload.welcome.as_deref(),
         };
-        let staged = self
-            .tracked
-            .stage_commit(rules.crypto, rules.provider, rules.limits, input, stamp)
-            .map_err(refused_commit)?;
+        let staged = self.tracked.stage_commit(rules, input, stamp).map_err(refused_commit)?;
+        // The hub has applied the policy to what it accepted.
+        let is_refused =
+            rules.application.expired_members == ExpiredMembers::Refuse && *rules.source != Source::Hub;
+        if is_refused && !staged.expired.is_empty() {
+            return Err(GroupError::ExpiredMembers { leaves: staged.expired });
+        }
         let record = GroupRecord::Epoch {
             change: staged.change.clone(),
             stamp,
@@ -267,6 +258,12 @@ impl GroupState {
             stamp,
             group_info: upload.group_info.as_deref().map(Arc::from),
         })
+    }
+
+    /// Proposals, signed with one of the keys, to remove the members whose credentials have expired; see
+    /// [`TrackedGroup::removals`].
+    pub(crate) fn removals(&self, keys: &[ExternalSenderKey], now: Timestamp, limit: usize) -> Vec<Vec<u8>> {
+        self.tracked.removals(keys, now.max(self.stamp), limit)
     }
 
     /// Takes a recorded proposal in.

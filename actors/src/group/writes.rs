@@ -1,11 +1,15 @@
 //! The batches that make a group's changes durable: everything one accepted request changes, in one piece.
 
+use sha2::{Digest as _, Sha256};
 use snapshots::{
-    AppId, Batch, Bytes, ClientHandle, EpochRow, GroupId, GroupRow, KeyPackageRef, KeyQueueId, LogId,
-    Timestamp, UsedRow, View, WelcomeRow,
+    AppId, Batch, Bytes, ClientHandle, DomainName, EpochRow, GroupId, GroupRow, KeyPackageRef, KeyQueueId,
+    LogId, Timestamp, UsedRow, View, WelcomeRow,
 };
 
-use super::{GroupError, GroupState, state::StagedCommitUpload};
+use super::{
+    GroupError, GroupState,
+    state::{StagedCommitUpload, StagedProposalUpload},
+};
 use crate::{mls::AddedMember, storage::StorageError};
 
 /// The key queues to wake when a commit's batch is durable.
@@ -33,37 +37,37 @@ pub(crate) fn creation(origin: &GroupOrigin, state: &GroupState) -> Result<Batch
     batch.put_snapshot(&log, 0, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(origin.app, &origin.group, &origin.row);
     for member in state.roster() {
-        batch.put_membership(origin.app, &member.handle, &origin.group);
+        batch.put_membership(origin.app, &member.handle, member.domain.as_ref(), &origin.group);
     }
     Ok(batch)
 }
 
 /// Records an accepted proposal, and that its bytes were accepted, for a later retry.
 pub(crate) fn proposal(
+    batch: &mut Batch,
     origin: &GroupOrigin,
     after: u64,
-    record: &[u8],
-    digest: &[u8; 32],
-    reference: &[u8],
+    staged: &StagedProposalUpload,
     used_once: Option<&KeyPackageRef>,
-) -> Batch {
-    let mut batch = Batch::new();
-    batch.append_record(&origin.log(), after, record);
-    batch.put_accepted_proposal(origin.app, &origin.group, origin.row.epoch, digest, reference);
+) {
+    let pending = &staged.staged.pending;
+    let digest = Sha256::digest(&pending.packet).into();
+    batch.append_record(&origin.log(), after, &staged.record);
+    batch.put_accepted_proposal(origin.app, &origin.group, origin.row.epoch, &digest, &pending.reference);
     if let Some(package) = used_once {
         batch.require_unused(origin.app, package);
     }
-    batch
 }
 
 /// Records an accepted commit: the record, the epoch for history, the index of memberships, one join info per added
-/// member and one used row per package that is used once.
+/// member of a domain that this gateway hosts, and one used row per package that is used once.
 pub(crate) fn commit(
     origin: &GroupOrigin,
     after: u64,
     upload: &super::CommitUpload,
     staged: &StagedCommitUpload,
     packages: &[PackageUse],
+    hosts: impl Fn(Option<&DomainName>) -> bool,
 ) -> (Batch, UsedPackages) {
     let GroupOrigin { app, group, .. } = origin;
     let epoch = staged.staged.epoch;
@@ -82,14 +86,15 @@ pub(crate) fn commit(
         },
     );
     for member in &staged.staged.departed {
-        batch.delete_membership(*app, &member.handle, group);
+        batch.delete_membership(*app, &member.handle, member.domain.as_ref(), group);
     }
     for member in &staged.staged.arrived {
-        batch.put_membership(*app, &member.handle, group);
+        batch.put_membership(*app, &member.handle, member.domain.as_ref(), group);
     }
     if let Some(welcome) = &upload.welcome {
-        let handles: Vec<ClientHandle> =
-            staged.staged.added.iter().map(|added| added.member.handle.clone()).collect();
+        // A client of another domain asks its own gateway.
+        let hosted = staged.staged.added.iter().filter(|added| hosts(added.member.domain.as_ref()));
+        let handles: Vec<ClientHandle> = hosted.map(|added| added.member.handle.clone()).collect();
         let row = WelcomeRow {
             welcome: Bytes::copy_from_slice(welcome),
             ratchet_tree: staged.staged.tree.to_bytes().into(),

@@ -1,6 +1,7 @@
 //! Who a client is: the draft's *Identity Providers*.
 
 mod basic;
+pub mod x509;
 
 use openmls::prelude::{Credential, CredentialType, Extensions, GroupContext};
 use snapshots::{ClientHandle, DomainName, Timestamp};
@@ -57,6 +58,14 @@ pub trait IdentityProvider: Send + Sync {
     /// # Errors
     /// Says why the identity names no domain although it must.
     fn client_domain(&self, identity: Identity<'_>) -> Result<Option<DomainName>, IdentityError>;
+
+    /// The last moment at which the identity can be valid, as far as the credential itself tells; `None` if it does not end.
+    ///
+    /// # Errors
+    /// Says why the credential cannot be read.
+    fn valid_until(&self, _: Identity<'_>) -> Result<Option<Timestamp>, IdentityError> {
+        Ok(None)
+    }
 
     /// Whether `successor` may take the place of `predecessor` in a group: by default, whether both are the same client.
     fn valid_successor(&self, predecessor: Identity<'_>, successor: Identity<'_>) -> bool {

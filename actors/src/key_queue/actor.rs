@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     core::Core,
+    mls::check_credential,
     router::{Activity, Rest, Rested},
     storage::StorageError,
 };
@@ -197,20 +198,26 @@ impl KeyQueueActor {
         }
     }
 
-    /// The receiver's package, or the one that can become so; a package that was used meanwhile is passed over.
+    /// The receiver's package, or the one that can become so; a package that was used meanwhile, or whose credential is not
+    /// acceptable any more, is passed over.
     fn choose(&mut self, receiver: &Receiver) -> Result<Choice, KeyQueueError> {
-        let view = self.core.store.view();
-        let app = self.app;
+        let core = Arc::clone(&self.core);
+        let (view, app, now) = (core.store.view(), self.app, core.clock.now());
+        let application = core.applications.get(&app).ok_or(KeyQueueError::UnknownClient)?;
         let (state, _) = self.current()?;
         loop {
             let choice = state.choose(receiver);
-            let (Choice::Assigned(package) | Choice::Assignable(package)) = &choice else {
-                return Ok(choice);
+            let (package, is_final) = match &choice {
+                Choice::Assigned(package) | Choice::Assignable(package) => (package, false),
+                Choice::Final(package) => (package, true),
+                Choice::Nothing => return Ok(choice),
             };
-            if view.used(app, &package.reference).map_err(StorageError::from)?.is_none() {
+            let is_used =
+                !is_final && view.used(app, &package.reference).map_err(StorageError::from)?.is_some();
+            if !is_used && check_credential(&*application.identity, &package.message, now).is_ok() {
                 return Ok(choice);
             }
-            state.advance(&package.reference);
+            state.discard(&package.reference);
         }
     }
 

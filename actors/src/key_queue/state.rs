@@ -148,6 +148,14 @@ impl KeyQueueState {
         }
     }
 
+    /// Takes a package out of the queue that must not be handed out any more, the final key as well.
+    pub(crate) fn discard(&mut self, reference: &KeyPackageRef) {
+        self.advance(reference);
+        if self.final_key_reference() == Some(reference) {
+            self.final_key = None;
+        }
+    }
+
     /// The package for a receiver; [`Self::retire`] comes first.
     pub(crate) fn choose(&self, receiver: &Receiver) -> Choice {
         let of_receiver = self.assigned.get(receiver).and_then(|place| self.held.get(place));

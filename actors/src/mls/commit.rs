@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef, Timestamp};
 
 use super::{
-    Crypto, Refusal, Rule, TrackedGroup,
+    Crypto, Refusal, Rule, Rules, TrackedGroup,
     companions::{check_group_info, check_welcome},
     group::{Member, identify, identity_of},
     proposal::check_extensions_supported,
@@ -24,10 +24,7 @@ use super::{
     tree::{SerialisedTree, TreeChanges},
     wire::{self, CommitOutline, ContentKind, SenderKind, WireFormat},
 };
-use crate::{
-    identity::{Identity, IdentityProvider},
-    limits::Limits,
-};
+use crate::{identity::Identity, limits::Limits};
 
 /// A commit and what was uploaded with it, as MLSMessages.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +66,8 @@ pub(crate) struct StagedEpoch {
     /// Clients whose leaf is gone and who did not come back in the same commit.
     pub(crate) departed: Vec<Member>,
     pub(crate) arrived: Vec<Member>,
+    /// Leaves of members who stay although their credentials have expired.
+    pub(crate) expired: Vec<u32>,
     pub(crate) tree: SerialisedTree,
     pub(super) shape: TreeShape,
     pub(super) staged: Box<StagedCommit>,
@@ -78,16 +77,21 @@ impl TrackedGroup {
     /// Stages a commit with its companions. Takes `&self`: whatever happens, the group stays as it is.
     pub(crate) fn stage_commit(
         &self,
-        crypto: &Crypto,
-        provider: &dyn IdentityProvider,
-        limits: &Limits,
+        rules: Rules<'_>,
         input: CommitInput<'_>,
         now: Timestamp,
     ) -> Result<StagedEpoch, Refusal> {
-        let (epoch, committer, outline) = self.stage_alone(crypto, provider, limits, input.commit, now)?;
+        let (epoch, committer, outline) = self.stage_alone(rules, input.commit, now)?;
         if let Some(group_info) = input.group_info {
             let signer = epoch.staged.update_path_leaf_node().or_else(|| self.leaf(committer));
-            check_group_info(crypto, group_info, &epoch.staged, &epoch.tree, &outline, (committer, signer))?;
+            check_group_info(
+                rules.crypto,
+                group_info,
+                &epoch.staged,
+                &epoch.tree,
+                &outline,
+                (committer, signer),
+            )?;
         }
         check_welcome(input.welcome, &epoch.added, self.public.ciphersuite())?;
         Ok(epoch)
@@ -96,38 +100,37 @@ impl TrackedGroup {
     /// Stages a commit as an observer sees it, without its companions; answers the committer's leaf as well.
     pub(super) fn stage_alone<'a>(
         &self,
-        crypto: &Crypto,
-        provider: &dyn IdentityProvider,
-        limits: &Limits,
+        rules: Rules<'_>,
         commit: &'a [u8],
         now: Timestamp,
     ) -> Result<(StagedEpoch, u32, CommitOutline<'a>), Refusal> {
-        let (sender, outline) = self.commit_head(commit, limits)?;
+        let (sender, outline) = self.commit_head(commit, rules.limits)?;
         if self.reinitialised {
             return Err(Refusal::broken(
                 Rule::NothingAfterReInit,
                 "the group was re-initialised; use its successor",
             ));
         }
-        let staged = self.verify_commit(crypto, commit)?;
+        let staged = self.verify_commit(rules.crypto, commit)?;
         let proposals: Vec<&QueuedProposal> = staged.queued_proposals().collect();
         if proposals.len() != outline.proposals {
             return Err(Refusal::broken(Rule::DistinctProposals, "a proposal is listed more than once"));
         }
         check_proposal_list(&proposals, sender)?;
         let (shape, committer, added_leaves) = self.shape_after(&proposals, &staged, sender, &outline)?;
-        let roster =
-            self.roster_after(provider, &staged, &proposals, sender, committer, &added_leaves, now)?;
-        if roster.count > limits.group_members_max {
+        let roster = self.roster_after(rules, &staged, &proposals, sender, committer, &added_leaves, now)?;
+        if roster.count > rules.limits.group_members_max {
             return Err(Refusal::broken(
                 Rule::MemberCount,
                 format!(
                     "the group would have {} members; at most {}",
-                    roster.count, limits.group_members_max
+                    roster.count, rules.limits.group_members_max
                 ),
             ));
         }
-        let added = added_members(crypto, &proposals, &added_leaves, &roster.joined)?;
+        let mut expired = self.expired(now);
+        expired.retain(|leaf| !roster.left.contains(leaf) && !roster.joined.contains_key(leaf));
+        let added = added_members(rules.crypto, &proposals, &added_leaves, &roster.joined)?;
 
         let bytes = encode(&staged).map_err(|error| Refusal::broken(Rule::Proposal, error.to_string()))?;
         let changes = TreeChanges::of_staged(&bytes)
@@ -147,6 +150,7 @@ impl TrackedGroup {
             added,
             departed: roster.departed,
             arrived: roster.arrived,
+            expired,
             tree,
             shape,
             staged: Box::new(staged),
@@ -295,7 +299,7 @@ impl TrackedGroup {
     #[expect(clippy::too_many_arguments, reason = "one pass over everything a commit says about leaves")]
     fn roster_after(
         &self,
-        provider: &dyn IdentityProvider,
+        rules: Rules<'_>,
         staged: &StagedCommit,
         proposals: &[&QueuedProposal],
         sender: SenderKind,
@@ -305,13 +309,13 @@ impl TrackedGroup {
     ) -> Result<Roster, Refusal> {
         let extensions = staged.group_context().extensions();
         let enter = |identity: Identity<'_>| {
-            identify(provider, identity, extensions, now)
+            identify(rules.provider(), identity, extensions, now)
                 .map_err(|detail| Refusal::broken(Rule::Identity, detail))
         };
         let succeed = |before: Option<&LeafNode>, after: &LeafNode| {
             let before =
                 before.ok_or_else(|| Refusal::broken(Rule::Sender, "the leaf to replace is blank"))?;
-            if provider.valid_successor(identity_of(before), identity_of(after)) {
+            if rules.provider().valid_successor(identity_of(before), identity_of(after)) {
                 Ok(())
             } else {
                 Err(Refusal::broken(Rule::Successor, "a leaf may only be replaced by one of the same client"))
@@ -328,7 +332,11 @@ impl TrackedGroup {
                 Proposal::Add(add) => {
                     let node = add.key_package().leaf_node();
                     if let Some(leaf) = free.next() {
-                        joined.insert(*leaf, enter(identity_of(node))?);
+                        let who = enter(identity_of(node))?;
+                        rules
+                            .check_added_domain(&who)
+                            .map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
+                        joined.insert(*leaf, who);
                         fresh_keys.push((*leaf, node.signature_key().as_slice()));
                         fresh_leaves.push(node);
                     }
@@ -347,15 +355,8 @@ impl TrackedGroup {
                         succeed(self.leaf(remove.removed().u32()), node)?;
                     }
                 }
-                Proposal::GroupContextExtensions(_) => {
-                    for member in self.public.members() {
-                        enter(Identity {
-                            signature_key: &member.signature_key,
-                            credential: &member.credential,
-                        })?;
-                    }
-                }
                 Proposal::Remove(_)
+                | Proposal::GroupContextExtensions(_)
                 | Proposal::SelfRemove
                 | Proposal::PreSharedKey(_)
                 | Proposal::ReInit(_)
@@ -367,13 +368,27 @@ impl TrackedGroup {
             if matches!(sender, SenderKind::Member(_)) {
                 succeed(self.leaf(committer), node)?;
             }
-            joined.insert(committer, enter(identity_of(node))?);
+            let who = enter(identity_of(node))?;
+            if sender == SenderKind::NewMemberCommit {
+                rules.check_own_domain(&who).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
+            }
+            joined.insert(committer, who);
             fresh_keys.push((committer, node.signature_key().as_slice()));
             fresh_leaves.push(node);
         }
         if proposals.iter().any(|queued| matches!(queued.proposal(), Proposal::GroupContextExtensions(_))) {
-            let stays = |leaf: &&u32| !left.contains(leaf) && !joined.contains_key(leaf);
-            let staying = self.members.keys().filter(stays).filter_map(|leaf| self.leaf(*leaf));
+            let stays = |(leaf, _): &(&u32, &Member)| !left.contains(leaf) && !joined.contains_key(leaf);
+            let staying: Vec<(&Member, &LeafNode)> = self
+                .members
+                .iter()
+                .filter(stays)
+                .filter_map(|(leaf, member)| Some((member, self.leaf(*leaf)?)))
+                .collect();
+            // Who has expired is dealt with by the application's policy, whatever the extensions are.
+            for (_, node) in staying.iter().filter(|(member, _)| !member.is_expired(now)) {
+                enter(identity_of(node))?;
+            }
+            let staying = staying.iter().map(|(_, node)| *node);
             check_extensions_supported(extensions, staying.chain(fresh_leaves.iter().copied()))?;
         }
         self.check_signature_keys(&left, &joined, &fresh_keys)?;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 
 use super::{
-    Crypto, Refusal, StagedEpoch, ValueError,
+    Refusal, Rules, StagedEpoch, ValueError,
     commit::EpochChange,
     proposal::PendingProposal,
     shape::TreeShape,
@@ -29,6 +29,16 @@ use crate::identity::{ApplicationContext, Identity, IdentityProvider};
 pub(crate) struct Member {
     pub(crate) handle: ClientHandle,
     pub(crate) domain: Option<DomainName>,
+    /// The last moment at which its credential is valid; `None` if that does not end.
+    #[serde(default)]
+    pub(crate) valid_until: Option<Timestamp>,
+}
+
+impl Member {
+    /// Whether its credential is out of date at a moment.
+    pub(crate) fn is_expired(&self, at: Timestamp) -> bool {
+        self.valid_until.is_some_and(|until| until < at)
+    }
 }
 
 /// The public state of one group in its current epoch (*Group State*).
@@ -61,8 +71,7 @@ impl TrackedGroup {
     /// Opens a group from a GroupInfo message and its tree, which may be in the GroupInfo instead
     /// (RFC 9420 §12.4.3). Any epoch will do; what else a *new* group must be is checked by the caller.
     pub(crate) fn open(
-        crypto: &Crypto,
-        provider: &dyn IdentityProvider,
+        rules: Rules<'_>,
         group_info: &[u8],
         ratchet_tree: Option<&[u8]>,
         now: Timestamp,
@@ -99,13 +108,14 @@ impl TrackedGroup {
             };
         let values = Values::default();
         let (public, _) =
-            PublicGroup::from_external(&crypto.0, &values, tree_in, verifiable, ProposalStore::new())
+            PublicGroup::from_external(&rules.crypto.0, &values, tree_in, verifiable, ProposalStore::new())
                 .map_err(|error| Refusal::OpenedWith(error.to_string()))?;
         let mut members = BTreeMap::new();
         for member in public.members() {
             let identity = Identity { signature_key: &member.signature_key, credential: &member.credential };
             let extensions = public.group_context().extensions();
-            let who = identify(provider, identity, extensions, now).map_err(Refusal::OpenedWith)?;
+            let who = identify(rules.provider(), identity, extensions, now).map_err(Refusal::OpenedWith)?;
+            rules.check_own_domain(&who).map_err(Refusal::OpenedWith)?;
             members.insert(member.index.u32(), who);
         }
         let group = Self {
@@ -286,6 +296,7 @@ pub(super) fn identify(
             Ok(Member {
                 handle: provider.client_handle(identity)?,
                 domain: provider.client_domain(identity)?,
+                valid_until: provider.valid_until(identity)?,
             })
         })
         .map_err(|error| error.to_string())

@@ -1,13 +1,13 @@
 //! Checking one key package (*Key Package Validation*; RFC 9420 §10.1).
 
 use openmls::prelude::{
-    Extensions, GroupContext, MlsMessageBodyIn, MlsMessageIn, ProtocolVersion,
+    CredentialWithKey, Extensions, GroupContext, MlsMessageBodyIn, MlsMessageIn, ProtocolVersion,
     tls_codec::DeserializeBytes as _,
 };
 use snapshots::{ClientHandle, DomainName, KeyPackageRef, Timestamp};
 
 use super::{Crypto, group::identify, group::identity_of, suite_number, wire};
-use crate::identity::IdentityProvider;
+use crate::identity::{Identity, IdentityProvider};
 
 /// What a key package must be to enter a queue.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,28 @@ pub(crate) struct KeyPackageChecks<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckedKeyPackage {
     pub(crate) reference: KeyPackageRef,
+    /// The end of its lifetime, or of its credential if that comes first.
     pub(crate) not_after: Timestamp,
+}
+
+/// Whether the credential of a package that was checked before, an MLSMessage, is acceptable now: certificates expire and
+/// are revoked.
+///
+/// # Errors
+/// Says why it is not.
+pub(crate) fn check_credential(
+    provider: &dyn IdentityProvider,
+    message: &[u8],
+    now: Timestamp,
+) -> Result<(), String> {
+    let Ok(MlsMessageBodyIn::KeyPackage(package)) =
+        MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract)
+    else {
+        return Err("the MLS message is malformed".into());
+    };
+    let CredentialWithKey { credential, signature_key } = package.unverified_credential();
+    let identity = Identity { signature_key: signature_key.as_slice(), credential: &credential };
+    identify(provider, identity, &Extensions::empty(), now).map(drop)
 }
 
 impl KeyPackageChecks<'_> {
@@ -81,6 +102,8 @@ impl KeyPackageChecks<'_> {
             .ok()
             .and_then(|reference| KeyPackageRef::new(reference.as_slice()).ok())
             .ok_or("it has no reference")?;
-        Ok(CheckedKeyPackage { reference, not_after: Timestamp(not_after) })
+        let lifetime_ends = Timestamp(not_after);
+        let not_after = member.valid_until.map_or(lifetime_ends, |until| until.min(lifetime_ends));
+        Ok(CheckedKeyPackage { reference, not_after })
     }
 }

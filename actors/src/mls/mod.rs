@@ -7,6 +7,7 @@
 
 mod commit;
 mod companions;
+mod expiry;
 mod group;
 mod key_package;
 mod proposal;
@@ -23,21 +24,78 @@ pub use self::rule::Rule;
 pub(crate) use self::{
     commit::{AddedMember, CommitInput, EpochChange, StagedEpoch},
     group::{GroupSnapshot, Member, TrackedGroup},
-    key_package::KeyPackageChecks,
+    key_package::{KeyPackageChecks, check_credential},
     proposal::{PendingProposal, StagedProposal},
     refusal::Refusal,
     storage::{ValueError, decode, encode},
     tree::SerialisedTree,
+    wire::{Reader, write_vector_length},
 };
 
 use openmls::prelude::Ciphersuite;
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto as _;
-use snapshots::{Epoch, GroupId};
+use snapshots::{DomainName, Epoch, GroupId};
+
+use crate::{
+    application::{Application, Source},
+    identity::IdentityProvider,
+    limits::Limits,
+};
 
 /// The cryptography of every group; it holds no secrets of anyone's.
 #[derive(Debug, Default)]
 pub(crate) struct Crypto(pub(crate) RustCrypto);
+
+/// What a packet is judged by, beside the group: nothing of it changes a packet's verdict on replay, which has none.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules<'a> {
+    pub(crate) crypto: &'a Crypto,
+    pub(crate) limits: &'a Limits,
+    pub(crate) application: &'a Application,
+    /// Who sent the packet.
+    pub(crate) source: &'a Source,
+}
+
+impl<'a> Rules<'a> {
+    pub(crate) fn provider(self) -> &'a dyn IdentityProvider {
+        &*self.application.identity
+    }
+
+    /// A client that the sender itself brings in is of a domain that the sender speaks for.
+    fn check_own_domain(self, member: &Member) -> Result<(), String> {
+        self.check_domain(member, self.application.speaks_for(self.source, member.domain.as_ref()))
+    }
+
+    /// A client that a commit adds is of a domain that the application knows.
+    fn check_added_domain(self, member: &Member) -> Result<(), String> {
+        self.check_domain(member, self.application.knows(member.domain.as_ref()))
+    }
+
+    fn check_domain(self, member: &Member, is_accepted: bool) -> Result<(), String> {
+        if is_accepted {
+            return Ok(());
+        }
+        let domain = member.domain.as_ref().map_or("", DomainName::as_str);
+        Err(match self.source {
+            Source::Application => {
+                format!(
+                    "{:?} is of the domain {domain}, which is not assigned to this gateway",
+                    member.handle
+                )
+            }
+            Source::Peer(_) => {
+                format!(
+                    "{:?} is of the domain {domain}, which is not assigned to the sending gateway",
+                    member.handle
+                )
+            }
+            Source::Hub => {
+                format!("{:?} is of the domain {domain}, with which nobody here federates", member.handle)
+            }
+        })
+    }
+}
 
 /// The cipher suites that the gateway can verify, by their numbers (RFC 9420 §17.1).
 pub fn supported_cipher_suites() -> Vec<u16> {

@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use snapshots::{KeyPackageRef, Timestamp};
 
 use super::{
-    Crypto, Refusal, Rule, TrackedGroup,
+    Refusal, Rule, Rules, TrackedGroup,
     group::{identify, identity_of},
     storage::encode,
     wire::{ContentKind, PublicPart},
 };
-use crate::identity::{Identity, IdentityProvider};
+use crate::identity::Identity;
 
 /// A proposal that was accepted in the current epoch and waits to be committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +48,7 @@ impl TrackedGroup {
     /// Stages a proposal of the current epoch. Takes `&self`: whatever happens, the group stays as it is.
     pub(crate) fn stage_proposal(
         &self,
-        crypto: &Crypto,
-        provider: &dyn IdentityProvider,
+        rules: Rules<'_>,
         packet: &[u8],
         now: Timestamp,
     ) -> Result<StagedProposal, Refusal> {
@@ -60,7 +59,7 @@ impl TrackedGroup {
                 "the group was re-initialised; use its successor",
             ));
         }
-        let queued = match self.verify(crypto, packet)? {
+        let queued = match self.verify(rules.crypto, packet)? {
             ProcessedMessageContent::ProposalMessage(queued)
             | ProcessedMessageContent::ExternalJoinProposalMessage(queued) => queued,
             ProcessedMessageContent::ApplicationMessage(_)
@@ -70,7 +69,7 @@ impl TrackedGroup {
                 return Err(Refusal::Malformed("the packet is not a proposal".into()));
             }
         };
-        let adds = self.check_proposal(crypto, provider, queued.proposal(), queued.sender(), public, now)?;
+        let adds = self.check_proposal(rules, queued.proposal(), queued.sender(), public, now)?;
         let queued_bytes =
             encode(&queued).map_err(|error| Refusal::broken(Rule::Proposal, error.to_string()))?;
         let reference = queued.proposal_reference_ref().as_slice().to_vec();
@@ -82,15 +81,14 @@ impl TrackedGroup {
 
     fn check_proposal(
         &self,
-        crypto: &Crypto,
-        provider: &dyn IdentityProvider,
+        rules: Rules<'_>,
         proposal: &Proposal,
         sender: &Sender,
         public: PublicPart<'_>,
         now: Timestamp,
     ) -> Result<Option<(KeyPackageRef, bool)>, Refusal> {
         let identify = |identity: Identity<'_>, extensions| {
-            identify(provider, identity, extensions, now)
+            identify(rules.provider(), identity, extensions, now)
                 .map_err(|detail| Refusal::broken(Rule::Identity, detail))
         };
         let extensions = self.public.group_context().extensions();
@@ -98,9 +96,10 @@ impl TrackedGroup {
             Proposal::Add(add) => {
                 let package = add.key_package();
                 self.check_leaf_fits(package.leaf_node())?;
-                identify(identity_of(package.leaf_node()), extensions)?;
+                let who = identify(identity_of(package.leaf_node()), extensions)?;
+                rules.check_own_domain(&who).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
                 let reference = package
-                    .hash_ref(&crypto.0)
+                    .hash_ref(&rules.crypto.0)
                     .ok()
                     .and_then(|reference| KeyPackageRef::new(reference.as_slice()).ok())
                     .ok_or_else(|| Refusal::broken(Rule::Proposal, "the key package has no reference"))?;
@@ -117,7 +116,7 @@ impl TrackedGroup {
                 self.check_encryption_key_is_new(update.leaf_node())?;
                 let after = identity_of(update.leaf_node());
                 identify(after, extensions)?;
-                if !provider.valid_successor(identity_of(before), after) {
+                if !rules.provider().valid_successor(identity_of(before), after) {
                     return Err(Refusal::broken(
                         Rule::Successor,
                         "a leaf may only be replaced by one of the same client",
@@ -165,7 +164,10 @@ impl TrackedGroup {
             }
             Proposal::GroupContextExtensions(change) => {
                 check_extensions_supported(change.extensions(), self.leaves())?;
-                for member in self.public.members() {
+                // Who has expired meanwhile is the committer's to remove, and nothing that the new extensions change.
+                let expired = self.expired(now);
+                let judged = |member: &openmls::prelude::Member| !expired.contains(&member.index.u32());
+                for member in self.public.members().filter(judged) {
                     let identity =
                         Identity { signature_key: &member.signature_key, credential: &member.credential };
                     identify(identity, change.extensions())?;

@@ -49,6 +49,8 @@ pub enum Rule {
     Successor,
     /// A client is in a group once (*Identity Providers*).
     DistinctClients,
+    /// A client is of a domain that its sender speaks for (*Key Package Validation*).
+    Domain,
     /// The group is not larger than the gateway takes.
     MemberCount,
 }
@@ -79,6 +81,7 @@ impl Rule {
             Self::Identity => "identity",
             Self::Successor => "successor",
             Self::DistinctClients => "distinct-clients",
+            Self::Domain => "domain",
             Self::MemberCount => "member-count",
         }
     }

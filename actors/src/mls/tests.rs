@@ -13,39 +13,64 @@ use mls_rs_core::{crypto::SignatureSecretKey, identity::MemberValidationContext,
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
 use proptest::prelude::*;
 use serde_json::Value;
-use snapshots::Timestamp;
+use snapshots::{AppId, Timestamp};
 
-use super::{CommitInput, Crypto, Refusal, Rule, TrackedGroup, storage};
-use crate::{clock::Clock, identity::BasicIdentityProvider, limits::Limits};
+use super::{CommitInput, Crypto, Refusal, Rule, Rules, TrackedGroup, storage};
+use crate::{
+    application::{Application, Source},
+    clock::Clock,
+    limits::Limits,
+};
 
 /// An observer that checks, at every step, that what it keeps beside the library's tree is that tree, and that a copy
 /// which lives from records alone is the same.
 struct Observer {
     live: TrackedGroup,
     replayed: TrackedGroup,
+    judge: Judge,
+    now: Timestamp,
+}
+
+/// What packets are judged by: an application of the Basic identity provider.
+struct Judge {
     crypto: Crypto,
     limits: Limits,
-    now: Timestamp,
+    application: Application,
+}
+
+impl Judge {
+    fn new() -> Self {
+        let application = Application::basic(AppId::new(uuid::Uuid::nil()));
+        Self { crypto: Crypto::default(), limits: Limits::default(), application }
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules {
+            crypto: &self.crypto,
+            limits: &self.limits,
+            application: &self.application,
+            source: &Source::Application,
+        }
+    }
 }
 
 impl Observer {
     fn open(group_info: &[u8], tree: Option<&[u8]>) -> Result<Self, Refusal> {
-        let (crypto, now) = (Crypto::default(), Clock::system().now());
-        let live = TrackedGroup::open(&crypto, &BasicIdentityProvider, group_info, tree, now)?;
+        let (judge, now) = (Judge::new(), Clock::system().now());
+        let live = TrackedGroup::open(judge.rules(), group_info, tree, now)?;
         let replayed = TrackedGroup::restore(live.snapshot().unwrap()).unwrap();
-        Ok(Self { live, replayed, crypto, limits: Limits::default(), now })
+        Ok(Self { live, replayed, judge, now })
     }
 
     fn proposal(&mut self, packet: &[u8]) -> Result<(), Refusal> {
-        let staged = self.live.stage_proposal(&self.crypto, &BasicIdentityProvider, packet, self.now)?;
+        let staged = self.live.stage_proposal(self.judge.rules(), packet, self.now)?;
         self.live.apply_proposal(staged.pending.clone()).unwrap();
         self.replayed.apply_proposal(staged.pending).unwrap();
         Ok(())
     }
 
     fn commit(&mut self, input: CommitInput<'_>) -> Result<(), Refusal> {
-        let staged =
-            self.live.stage_commit(&self.crypto, &BasicIdentityProvider, &self.limits, input, self.now)?;
+        let staged = self.live.stage_commit(self.judge.rules(), input, self.now)?;
         self.take(staged);
         Ok(())
     }
@@ -136,13 +161,7 @@ fn the_vectors_at_their_time() {
                 observer.proposal(&packet).unwrap_or_else(|refusal| panic!("case {number}: {refusal:?}"));
             }
             let commit = bytes(&epoch["commit"]).unwrap();
-            let staged = observer.live.stage_alone(
-                &observer.crypto,
-                &BasicIdentityProvider,
-                &observer.limits,
-                &commit,
-                observer.now,
-            );
+            let staged = observer.live.stage_alone(observer.judge.rules(), &commit, observer.now);
             let (staged, _, _) = staged.unwrap_or_else(|refusal| panic!("case {number}: {refusal:?}"));
             observer.take(staged);
         }

@@ -5,7 +5,7 @@
 //! appends it to its own log under the same number and answers the number that it needs next. Whatever is lost, sent
 //! twice or out of order changes nothing: the answer tells where to go on.
 
-use std::{collections::BTreeSet, pin::Pin};
+use std::pin::Pin;
 
 use snapshots::{AppId, DomainName, GroupId, Timestamp};
 
@@ -116,13 +116,4 @@ pub type Delivering = Pin<Box<dyn Future<Output = Result<Held, DeliveryError>> +
 pub trait Transport: Send + Sync + 'static {
     /// Delivers to the gateway of a domain. It ends in bounded time.
     fn deliver(&self, peer: &DomainName, delivery: Delivery) -> Delivering;
-}
-
-/// Where a packet comes from, and so what it may do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// An application server of this gateway.
-    Application,
-    /// The gateway of these domains, which passes it on for an application server of its own.
-    Peer(BTreeSet<DomainName>),
 }

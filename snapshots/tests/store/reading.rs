@@ -46,10 +46,10 @@ fn groups_are_listed_by_handle() {
     append(&store, |batch| {
         for number in 1..=4 {
             batch.put_group(APP, &group(number), &group_row(u64::from(number)));
-            batch.put_membership(APP, &handle("alice"), &group(number));
+            batch.put_membership(APP, &handle("alice"), None, &group(number));
         }
-        batch.put_membership(APP, &handle("alic"), &group(1));
-        batch.delete_membership(APP, &handle("alice"), &group(2));
+        batch.put_membership(APP, &handle("alic"), None, &group(1));
+        batch.delete_membership(APP, &handle("alice"), None, &group(2));
     })
     .unwrap();
     let view = store.view();

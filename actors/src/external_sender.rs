@@ -1,0 +1,134 @@
+//! The gateway as an external sender of MLS (RFC 9420 §12.1.8.1): the keys by which it proposes removals, and what groups
+//! are told of them.
+
+use std::fmt;
+
+use openmls::prelude::{
+    BasicCredential, Credential, CredentialType, ExternalSender, SignaturePublicKey, SignatureScheme,
+    tls_codec::Serialize as _,
+};
+use openmls_traits::signatures::{Signer, SignerError};
+use ring::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
+};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+
+use crate::mls::write_vector_length;
+
+/// Why a key cannot be an external sender's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExternalSenderError {
+    /// The private key is of no use.
+    #[error("must be a PEM file with one PKCS#8 private key (BEGIN PRIVATE KEY), Ed25519 or ECDSA P-256")]
+    PrivateKey,
+    /// The certificates are of no use.
+    #[error("must be a PEM file with a certificate chain, the leaf first")]
+    Certificates,
+}
+
+/// A key by which the gateway signs proposals, and the `ExternalSender` by which a group lets it.
+pub struct ExternalSenderKey {
+    pair: KeyPair,
+    public_key: Vec<u8>,
+    sender: ExternalSender,
+}
+
+enum KeyPair {
+    Ed25519(Ed25519KeyPair),
+    P256(EcdsaKeyPair, SystemRandom),
+}
+
+impl ExternalSenderKey {
+    /// Reads a PKCS#8 private key, Ed25519 or ECDSA P-256, in PEM. Clients are shown the certificate chain (PEM, the leaf
+    /// first) as the sender's X.509 credential, or a basic credential of this name when there is none.
+    ///
+    /// # Errors
+    /// [`ExternalSenderError`] tells which of the two cannot be used.
+    pub fn from_pem(
+        private_key: &[u8],
+        certificates: Option<&[u8]>,
+        name: &str,
+    ) -> Result<Self, ExternalSenderError> {
+        let pair = KeyPair::from_pem(private_key).ok_or(ExternalSenderError::PrivateKey)?;
+        let public_key = pair.public_key().to_vec();
+        let credential = match certificates {
+            Some(pem) => x509_credential(pem).ok_or(ExternalSenderError::Certificates)?,
+            None => BasicCredential::new(name.as_bytes().to_vec()).into(),
+        };
+        let sender = ExternalSender::new(SignaturePublicKey::from(public_key.clone()), credential);
+        Ok(Self { pair, public_key, sender })
+    }
+
+    /// The signature scheme (RFC 9420 §5.1), by its number in the registry of TLS.
+    pub fn scheme(&self) -> u16 {
+        self.signature_scheme() as u16
+    }
+
+    /// The public key in the form of MLS (RFC 9420 §5.1.1).
+    pub fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    /// The serialised `ExternalSender` (RFC 9420 §12.1.8.1), ready for the `external_senders` extension of a group.
+    pub fn external_sender(&self) -> Vec<u8> {
+        self.sender.tls_serialize_detached().unwrap_or_default()
+    }
+}
+
+impl KeyPair {
+    fn from_pem(private_key: &[u8]) -> Option<Self> {
+        let key = PrivatePkcs8KeyDer::from_pem_slice(private_key).ok()?;
+        let der = key.secret_pkcs8_der();
+        // OpenSSL writes Ed25519 keys without the public key, which PKCS#8 leaves optional.
+        if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
+            return Some(Self::Ed25519(pair));
+        }
+        let random = SystemRandom::new();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der, &random).ok()?;
+        Some(Self::P256(pair, random))
+    }
+
+    fn public_key(&self) -> &[u8] {
+        match self {
+            Self::Ed25519(pair) => pair.public_key().as_ref(),
+            Self::P256(pair, _) => pair.public_key().as_ref(),
+        }
+    }
+}
+
+/// A credential of a chain in PEM (RFC 9420 §5.3).
+fn x509_credential(pem: &[u8]) -> Option<Credential> {
+    let mut content = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.ok()?;
+        write_vector_length(&mut content, certificate.len());
+        content.extend_from_slice(&certificate);
+    }
+    (!content.is_empty()).then(|| Credential::new(CredentialType::X509, content))
+}
+
+impl Signer for ExternalSenderKey {
+    fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
+        match &self.pair {
+            KeyPair::Ed25519(pair) => Ok(pair.sign(payload).as_ref().to_vec()),
+            KeyPair::P256(pair, random) => match pair.sign(random, payload) {
+                Ok(signature) => Ok(signature.as_ref().to_vec()),
+                Err(_) => Err(SignerError::SigningError),
+            },
+        }
+    }
+
+    fn signature_scheme(&self) -> SignatureScheme {
+        match self.pair {
+            KeyPair::Ed25519(_) => SignatureScheme::ED25519,
+            KeyPair::P256(..) => SignatureScheme::ECDSA_SECP256R1_SHA256,
+        }
+    }
+}
+
+impl fmt::Debug for ExternalSenderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExternalSenderKey").field("scheme", &self.signature_scheme()).finish_non_exhaustive()
+    }
+}

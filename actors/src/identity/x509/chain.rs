@@ -1,0 +1,472 @@
+//! Whether a certificate chain is valid at a moment: RFC 5280 §6, on rustls-webpki and what it leaves out.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use snapshots::Timestamp;
+use webpki::{
+    EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyPurposeIdIter, RevocationCheckDepth,
+    RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath, ring,
+};
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::KeyUsage,
+    oid_registry::{
+        OID_X509_EXT_CRL_DISTRIBUTION_POINTS, OID_X509_EXT_INHIBIT_ANY_POLICY,
+        OID_X509_EXT_POLICY_CONSTRAINTS, OID_X509_EXT_POLICY_MAPPINGS, Oid,
+    },
+    prelude::FromDer,
+};
+
+use super::trust::{TrustRoot, TrustStore};
+
+/// The most certificates in a chain: the leaf, six that issue, and the root, which may be left out.
+pub const MAX_CERTIFICATES: usize = MAX_PATH + 1;
+
+/// The most certificates in a chain without its root.
+const MAX_PATH: usize = 7;
+
+/// How certificates and CRLs may be signed: ECDSA on P-256 and P-384, Ed25519, RSA with 2048 to 8192 bits.
+const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
+    ring::ECDSA_P256_SHA256,
+    ring::ECDSA_P256_SHA384,
+    ring::ECDSA_P384_SHA256,
+    ring::ECDSA_P384_SHA384,
+    ring::ED25519,
+    ring::RSA_PKCS1_2048_8192_SHA256,
+    ring::RSA_PKCS1_2048_8192_SHA384,
+    ring::RSA_PKCS1_2048_8192_SHA512,
+    ring::RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
+    ring::RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
+    ring::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
+];
+
+/// Extensions that restrict policies.
+const POLICY_EXTENSIONS: [(Oid<'static>, &str); 3] = [
+    (OID_X509_EXT_POLICY_MAPPINGS, "policyMappings"),
+    (OID_X509_EXT_POLICY_CONSTRAINTS, "policyConstraints"),
+    (OID_X509_EXT_INHIBIT_ANY_POLICY, "inhibitAnyPolicy"),
+];
+
+/// Why a certificate chain is not valid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// There is no certificate.
+    #[error("the chain holds no certificate")]
+    Empty,
+    /// There are more certificates than a chain may have.
+    #[error(
+        "the chain holds {found} certificates; it may hold {MAX_CERTIFICATES}, or {MAX_PATH} without its root"
+    )]
+    TooLong {
+        /// How many there are.
+        found: usize,
+    },
+    /// The only certificate is a trust root, which cannot be a client.
+    #[error("the chain is a trust root and nothing else; it must begin with a certificate of the client")]
+    OnlyRoot,
+    /// One of the certificates breaks a rule.
+    #[error("certificate {index} (0 is the leaf) {rule}")]
+    Certificate {
+        /// Its place in the chain; the leaf is 0.
+        index: usize,
+        /// The rule that it breaks.
+        rule: CertificateRule,
+    },
+}
+
+/// What a certificate of a chain can break; the text continues *certificate 1 …*.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateRule {
+    /// It cannot be read (RFC 5280 §4.1).
+    #[error("cannot be read: {0}")]
+    Malformed(String),
+    /// It has a critical extension that is not known (RFC 5280 §4.2).
+    #[error("has a critical extension that this gateway does not know")]
+    CriticalExtension,
+    /// It restricts certificate policies; as they are not processed, they are refused, critical or not
+    /// (RFC 5280 §4.2.1.5, §4.2.1.11, §4.2.1.14).
+    #[error("restricts certificate policies ({0}), which this gateway does not process")]
+    PolicyExtension(&'static str),
+    /// It is in the chain twice (RFC 5280 §6.1).
+    #[error("is in the chain before")]
+    Repeated,
+    /// It is a trust root, and not the last.
+    #[error("is a trust root, after which nothing may follow")]
+    RootInside,
+    /// Its validity begins later (RFC 5280 §6.1.3 (a)(2)).
+    #[error("is not valid yet")]
+    NotValidYet,
+    /// Its validity has ended (RFC 5280 §6.1.3 (a)(2)).
+    #[error("has expired")]
+    Expired,
+    /// It is the leaf, and a CA certificate.
+    #[error("is a CA certificate, which cannot be a leaf")]
+    CaAsLeaf,
+    /// It is the leaf, and its key usage does not allow it to sign messages (RFC 5280 §4.2.1.3).
+    #[error("has a key usage without digitalSignature, which a leaf needs")]
+    DigitalSignature,
+    /// It issued another certificate, and is not a CA certificate (RFC 5280 §6.1.4 (k)).
+    #[error("is not a CA certificate (basicConstraints with cA), which an issuer has to be")]
+    NotCa,
+    /// It issued another certificate, and its key usage does not allow that (RFC 5280 §6.1.4 (n)).
+    #[error("has a key usage without keyCertSign, which an issuer needs")]
+    KeyCertSign,
+    /// There are more CA certificates below it than it allows (RFC 5280 §6.1.4 (m)); self-issued ones are counted too.
+    #[error("allows {limit} CA certificates below it, and there are {found}")]
+    PathLength {
+        /// How many it allows.
+        limit: u32,
+        /// How many there are.
+        found: usize,
+    },
+    /// Its issuer is not the subject of the certificate after it (RFC 5280 §6.1.3 (a)(4)).
+    #[error("was not issued by the certificate after it: each certificate must be followed by its issuer's")]
+    Order,
+    /// It is the last, and its issuer is not a trust root.
+    #[error("was not issued by a trust root of this application")]
+    UnknownIssuer,
+    /// It is the last, and the trust root that issued it is not valid yet, or no more.
+    #[error("was issued by a trust root that is outside of its validity")]
+    RootValidity,
+    /// It is the last, and the trust root that issued it allows fewer CA certificates.
+    #[error("was issued by a trust root that allows {limit} CA certificates below it, and there are {found}")]
+    RootPathLength {
+        /// How many it allows.
+        limit: u32,
+        /// How many there are.
+        found: usize,
+    },
+    /// Its signature is not its issuer's (RFC 5280 §6.1.3 (a)(1)).
+    #[error("is not signed with its issuer's key")]
+    Signature,
+    /// It is signed in a way that is not accepted.
+    #[error(
+        "is signed in a way that is not accepted: use ECDSA with P-256 or P-384, Ed25519, or RSA with 2048 bits or more"
+    )]
+    Algorithm,
+    /// It, or one below it, has a name that its issuer may not give, or its issuer has constraints on names that
+    /// cannot be checked: only those on DNS names and IP addresses can (RFC 5280 §6.1.3 (b), (c)).
+    #[error(
+        "or one below it has a name that its issuer's name constraints do not permit or cannot be held against"
+    )]
+    NameConstraints,
+    /// It is revoked (RFC 5280 §6.1.3 (a)(3)).
+    #[error("is revoked")]
+    Revoked,
+    /// The application has revocation lists, and none that covers it.
+    #[error("is not covered by any of this application's revocation lists, so it may be revoked")]
+    StatusUnknown,
+    /// The revocation list that covers it is past its next update.
+    #[error("is covered by a revocation list that is past its next update, so it may be revoked")]
+    StaleCrl,
+    /// The revocation list that covers it is not signed by its issuer, or its issuer may not sign one
+    /// (RFC 5280 §6.3.3 (f), (g)).
+    #[error("is covered by a revocation list that its issuer did not sign, or may not, so it may be revoked")]
+    CrlSignature,
+    /// Anything else.
+    #[error("does not pass validation: {0}")]
+    Other(String),
+}
+
+impl TrustStore {
+    /// Whether a chain is valid at a moment, in Unix milliseconds, by RFC 5280 §6.1 with no initial policies.
+    ///
+    /// `chain[0]` is the leaf, each certificate is DER, and each is followed by the one that issued it. The order is
+    /// the order of the verified path: nothing is searched, skipped or added. The last may be a trust root; whether it
+    /// is there or left out makes no difference.
+    ///
+    /// A key usage must allow what its certificate is used for (the leaf: digitalSignature; issuers: keyCertSign); a
+    /// certificate without a key usage is not restricted (RFC 5280 §6.1.4 (n)). Any extended key usage will do: none
+    /// is defined for MLS. The trust roots have to be valid at that moment, too.
+    ///
+    /// Stricter than RFC 5280: names are compared byte by byte; self-issued certificates count for the path length;
+    /// constraints on directory names, and extensions that restrict policies, are refused.
+    ///
+    /// # Errors
+    /// Says which rule is broken by which certificate.
+    pub fn validate(&self, chain: &[&[u8]], at: Timestamp) -> Result<(), ChainError> {
+        if chain.len() > MAX_CERTIFICATES {
+            return Err(ChainError::TooLong { found: chain.len() });
+        }
+        let (root, path) = self.split_root(chain)?;
+        if path.len() > MAX_PATH {
+            return Err(ChainError::TooLong { found: chain.len() });
+        }
+        let at = UnixTime::since_unix_epoch(Duration::from_millis(at.0));
+        let path = path
+            .iter()
+            .enumerate()
+            .map(|(index, der)| Certificate::new(der).map_err(|rule| broken(index, rule)))
+            .collect::<Result<Vec<_>, _>>()?;
+        for (index, certificate) in path.iter().enumerate() {
+            check_alone(certificate, index, at).map_err(|rule| broken(index, rule))?;
+            if path.iter().take(index).any(|before| before.der == certificate.der) {
+                return Err(broken(index, CertificateRule::Repeated));
+            }
+        }
+        for (index, (certificate, issuer)) in path.iter().zip(path.iter().skip(1)).enumerate() {
+            if certificate.issuer() != issuer.subject() {
+                return Err(broken(index, CertificateRule::Order));
+            }
+        }
+        let roots = self.roots_for(&path, root, at)?;
+        self.check_revocability(&path)?;
+        self.verify_path(&path, &roots, at)
+    }
+
+    /// The trust root that ends the chain, if one does, and the certificates before it.
+    fn split_root<'a>(
+        &self,
+        chain: &'a [&'a [u8]],
+    ) -> Result<(Option<&TrustRoot>, &'a [&'a [u8]]), ChainError> {
+        let (last, before) = chain.split_last().ok_or(ChainError::Empty)?;
+        if let Some(index) =
+            before.iter().position(|der| self.roots.iter().any(|root| root.der.as_ref() == *der))
+        {
+            return Err(broken(index, CertificateRule::RootInside));
+        }
+        match self.roots.iter().find(|root| root.der.as_ref() == *last) {
+            None => Ok((None, chain)),
+            Some(_) if before.is_empty() => Err(ChainError::OnlyRoot),
+            Some(root) => Ok((Some(root), before)),
+        }
+    }
+
+    /// The roots that may have issued the last certificate: valid ones of the right name, and if the chain ends with
+    /// a root, only that.
+    fn roots_for(
+        &self,
+        path: &[Certificate<'_>],
+        root: Option<&TrustRoot>,
+        at: UnixTime,
+    ) -> Result<Vec<&TrustRoot>, ChainError> {
+        let Some(last) = path.last() else { return Err(ChainError::Empty) };
+        let cas = path.len() - 1;
+        let mut rule = if root.is_some() { CertificateRule::Order } else { CertificateRule::UnknownIssuer };
+        let mut found = Vec::new();
+        for candidate in self.roots.iter().filter(|candidate| candidate.subject == last.issuer()) {
+            if root.is_some_and(|root| root.der != candidate.der) {
+                continue;
+            }
+            match candidate.path_len {
+                _ if validity(candidate.not_before, candidate.not_after, at).is_err() => {
+                    rule = CertificateRule::RootValidity;
+                }
+                Some(limit) if cas > usize::try_from(limit).unwrap_or(usize::MAX) => {
+                    rule = CertificateRule::RootPathLength { limit, found: cas };
+                }
+                _ if !self.crls.is_empty() && !candidate.signs_crls => rule = CertificateRule::CrlSignature,
+                _ => found.push(candidate),
+            }
+        }
+        if found.is_empty() { Err(broken(cas, rule)) } else { Ok(found) }
+    }
+
+    /// What the library does not check of revocation: that a certificate without a distribution point is not judged by
+    /// a CRL for one, which the library would take for the whole; and, in time to say which certificate it is, that
+    /// issuers may sign CRLs.
+    fn check_revocability(&self, path: &[Certificate<'_>]) -> Result<(), ChainError> {
+        if self.crls.is_empty() {
+            return Ok(());
+        }
+        for (index, certificate) in path.iter().enumerate() {
+            let sharded = self.crls.iter().any(|crl| crl.sharded && crl.issuer == certificate.issuer());
+            if sharded && !certificate.has_extension(&OID_X509_EXT_CRL_DISTRIBUTION_POINTS) {
+                return Err(broken(index, CertificateRule::StatusUnknown));
+            }
+            let Some(issuer) = path.get(index + 1) else { continue };
+            if !issuer.allows(KeyUsage::crl_sign).map_err(|rule| broken(index + 1, rule))? {
+                return Err(broken(index, CertificateRule::CrlSignature));
+            }
+        }
+        Ok(())
+    }
+
+    /// Signatures, name constraints and revocation.
+    fn verify_path(
+        &self,
+        path: &[Certificate<'_>],
+        roots: &[&TrustRoot],
+        at: UnixTime,
+    ) -> Result<(), ChainError> {
+        let ders: Vec<_> = path.iter().map(|certificate| certificate.der.clone()).collect();
+        let last = ders.len().saturating_sub(1);
+        let anchors = roots
+            .iter()
+            .map(|root| webpki::anchor_from_trusted_cert(&root.der))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| broken(last, error.into()))?;
+        let Err(error) = self.verify(&ders, &anchors, at) else { return Ok(()) };
+
+        // The library does not say which certificate it means: the shortest part of the chain that fails, when the
+        // certificate after it is trusted, ends with it.
+        for (index, issuer) in ders.iter().skip(1).enumerate() {
+            let (part, _) = ders.split_at(index + 1);
+            let verified =
+                webpki::anchor_from_trusted_cert(issuer).and_then(|anchor| self.verify(part, &[anchor], at));
+            if let Err(error) = verified {
+                return Err(broken(index, error.into()));
+            }
+        }
+        Err(broken(last, error.into()))
+    }
+
+    /// Has the library verify that this and no other path leads to an anchor.
+    fn verify(
+        &self,
+        path: &[CertificateDer<'_>],
+        anchors: &[TrustAnchor<'_>],
+        at: UnixTime,
+    ) -> Result<(), webpki::Error> {
+        let Some((leaf, issuers)) = path.split_first() else { return Err(webpki::Error::UnknownIssuer) };
+        let crls: Vec<_> = self.crls.iter().map(|crl| &crl.list).collect();
+        let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
+            options
+                .with_depth(RevocationCheckDepth::Chain)
+                .with_status_policy(UnknownStatusPolicy::Deny)
+                .with_expiration_policy(ExpirationPolicy::Enforce)
+                .build()
+        });
+        // The library searches the issuers as a bag; a path that leaves one out would shift the offsets that handles
+        // are read from.
+        let whole = |verified: &VerifiedPath<'_>| {
+            let used = verified.intermediate_certificates().map(|issuer| issuer.der());
+            if used.eq(issuers.iter().cloned()) { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
+        };
+        EndEntityCert::try_from(leaf)?
+            .verify_for_usage(ALGORITHMS, anchors, issuers, at, AnyUsage, revocation, Some(&whole))
+            .map(drop)
+    }
+}
+
+/// Accepts any extended key usage.
+struct AnyUsage;
+
+impl ExtendedKeyUsageValidator for AnyUsage {
+    fn validate(&self, _: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        Ok(())
+    }
+}
+
+/// A certificate that both parsers can read.
+struct Certificate<'a> {
+    der: CertificateDer<'a>,
+    fields: X509Certificate<'a>,
+}
+
+impl<'a> Certificate<'a> {
+    fn new(der: &'a [u8]) -> Result<Self, CertificateRule> {
+        let malformed = |error: &dyn std::fmt::Display| CertificateRule::Malformed(error.to_string());
+        let (rest, fields) = X509Certificate::from_der(der).map_err(|error| malformed(&error))?;
+        if !rest.is_empty() {
+            return Err(malformed(&"there are bytes after its end"));
+        }
+        let certificate = Self { der: CertificateDer::from(der), fields };
+        if let Some((_, name)) = POLICY_EXTENSIONS.iter().find(|(oid, _)| certificate.has_extension(oid)) {
+            return Err(CertificateRule::PolicyExtension(name));
+        }
+        EndEntityCert::try_from(&certificate.der).map(drop)?;
+        Ok(certificate)
+    }
+
+    fn subject(&self) -> &[u8] {
+        self.fields.subject().as_raw()
+    }
+
+    fn issuer(&self) -> &[u8] {
+        self.fields.issuer().as_raw()
+    }
+
+    /// Whether its key usage allows a use, or it has none.
+    fn allows(&self, usage: impl Fn(&KeyUsage) -> bool) -> Result<bool, CertificateRule> {
+        let found = self.fields.key_usage().map_err(|error| CertificateRule::Malformed(error.to_string()))?;
+        Ok(found.is_none_or(|found| usage(found.value)))
+    }
+
+    fn has_extension(&self, oid: &Oid<'_>) -> bool {
+        self.fields.iter_extensions().any(|extension| extension.oid == *oid)
+    }
+}
+
+/// What can be checked without looking at the other certificates.
+fn check_alone(certificate: &Certificate<'_>, index: usize, at: UnixTime) -> Result<(), CertificateRule> {
+    let fields = &certificate.fields;
+    let dates = fields.validity();
+    validity(dates.not_before.timestamp(), dates.not_after.timestamp(), at)?;
+
+    let constraints =
+        fields.basic_constraints().map_err(|error| CertificateRule::Malformed(error.to_string()))?;
+    let ca = constraints.as_ref().is_some_and(|constraints| constraints.value.ca);
+    let Some(below) = index.checked_sub(1) else {
+        if ca {
+            return Err(CertificateRule::CaAsLeaf);
+        }
+        let signs = certificate.allows(KeyUsage::digital_signature)?;
+        return if signs { Ok(()) } else { Err(CertificateRule::DigitalSignature) };
+    };
+    if !ca {
+        return Err(CertificateRule::NotCa);
+    }
+    if !certificate.allows(KeyUsage::key_cert_sign)? {
+        return Err(CertificateRule::KeyCertSign);
+    }
+    match constraints.and_then(|constraints| constraints.value.path_len_constraint) {
+        Some(limit) if below > usize::try_from(limit).unwrap_or(usize::MAX) => {
+            Err(CertificateRule::PathLength { limit, found: below })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a moment is within a validity, given in Unix seconds; both ends are part of it (RFC 5280 §4.1.2.5).
+fn validity(not_before: i64, not_after: i64, at: UnixTime) -> Result<(), CertificateRule> {
+    let at = i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
+    if at < not_before {
+        Err(CertificateRule::NotValidYet)
+    } else if at > not_after {
+        Err(CertificateRule::Expired)
+    } else {
+        Ok(())
+    }
+}
+
+fn broken(index: usize, rule: CertificateRule) -> ChainError {
+    ChainError::Certificate { index, rule }
+}
+
+impl From<webpki::Error> for CertificateRule {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library may add errors; all of them refuse")]
+    fn from(error: webpki::Error) -> Self {
+        use webpki::Error;
+        match error {
+            Error::BadDer | Error::BadDerTime | Error::MalformedExtensions | Error::TrailingData(_) => {
+                Self::Malformed(error.to_string())
+            }
+            Error::UnsupportedCertVersion => Self::Malformed("it is not of version 3".into()),
+            Error::UnsupportedCriticalExtension => Self::CriticalExtension,
+            Error::CertExpired { .. } => Self::Expired,
+            Error::CertNotValidYet { .. } => Self::NotValidYet,
+            Error::CaUsedAsEndEntity => Self::CaAsLeaf,
+            Error::EndEntityUsedAsCa => Self::NotCa,
+            Error::UnknownIssuer => Self::UnknownIssuer,
+            Error::InvalidSignatureForPublicKey => Self::Signature,
+            Error::UnsupportedSignatureAlgorithmContext(_)
+            | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Self::Algorithm,
+            Error::NameConstraintViolation | Error::MalformedNameConstraint | Error::UnsupportedNameType => {
+                Self::NameConstraints
+            }
+            Error::CertRevoked => Self::Revoked,
+            Error::UnknownRevocationStatus => Self::StatusUnknown,
+            Error::CrlExpired { .. } => Self::StaleCrl,
+            Error::InvalidCrlSignatureForPublicKey
+            | Error::IssuerNotCrlSigner
+            | Error::UnsupportedCrlSignatureAlgorithmContext(_)
+            | Error::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => Self::CrlSignature,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The draft's *X.509 Identity Provider*: a client is who its certificates say, at the time at which they say so.
+//!
+//! What a chain *says* (`names.rs`) and whether it is *valid* (`chain.rs`, by `trust.rs`) are two things. The first needs no time and
+//! no anchor, so it names a member also after its certificates have expired.
+
+mod chain;
+mod credential;
+mod judged;
+mod names;
+mod parameters;
+mod trust;
+
+use std::sync::Arc;
+
+use openmls::prelude::{Credential, CredentialType, Extensions, GroupContext};
+use snapshots::{ClientHandle, DomainName, Timestamp};
+
+pub use self::{
+    chain::{CertificateRule, ChainError, MAX_CERTIFICATES},
+    credential::ChainLimits,
+    parameters::{DeviceHandleRange, NameOffsets, ParametersError, X509Parameters},
+    trust::{TrustError, TrustStore},
+};
+use self::{
+    credential::{Claims, certificates},
+    judged::{JudgedChains, digest},
+};
+use super::{ApplicationContext, Identity, IdentityError, IdentityProvider};
+
+/// Accepts X.509 credentials whose chain is valid by RFC 5280 at the time of the message and leads to a trust root of the
+/// application.
+#[derive(Debug)]
+pub struct X509IdentityProvider {
+    offsets: NameOffsets,
+    trust: TrustStore,
+    limits: ChainLimits,
+    /// The last chains that were looked at: a member sends its own with every commit.
+    judged: JudgedChains,
+}
+
+impl X509IdentityProvider {
+    /// A provider that finds names at these offsets and trusts these roots.
+    pub fn new(offsets: NameOffsets, trust: TrustStore, limits: ChainLimits) -> Self {
+        Self { offsets, trust, limits, judged: JudgedChains::default() }
+    }
+
+    /// What a credential says.
+    fn claims(&self, credential: &Credential) -> Result<Arc<Claims>, IdentityError> {
+        let content = content(credential)?;
+        let digest = digest(content);
+        if let Some(claims) = self.judged.claims(&digest) {
+            return Ok(claims);
+        }
+        let chain = certificates(content, self.limits)?;
+        let claims = Arc::new(Claims::of_chain(&chain, &self.offsets)?);
+        self.judged.remember(digest, Arc::clone(&claims));
+        Ok(claims)
+    }
+
+    /// Whether a credential's chain is valid at a time. Between two moments at which a root or a revocation list begins or
+    /// ends, the verdict on a chain within its own validity is the same, so a remembered one is exact.
+    fn check_chain(
+        &self,
+        credential: &Credential,
+        claims: &Claims,
+        at: Timestamp,
+    ) -> Result<(), IdentityError> {
+        let content = content(credential)?;
+        let (digest, period) = (digest(content), self.trust.period(at));
+        if claims.is_within_validity(at) && self.judged.is_valid_in(&digest, period) {
+            return Ok(());
+        }
+        self.trust
+            .validate(&certificates(content, self.limits)?, at)
+            .map_err(|error| IdentityError(format!("the certificate chain is not valid: {error}")))?;
+        self.judged.valid_in(&digest, period);
+        Ok(())
+    }
+}
+
+fn content(credential: &Credential) -> Result<&[u8], IdentityError> {
+    if credential.credential_type() == CredentialType::X509 {
+        Ok(credential.serialized_content())
+    } else {
+        Err(IdentityError("this application accepts X.509 credentials only".into()))
+    }
+}
+
+impl IdentityProvider for X509IdentityProvider {
+    fn supported_credentials(&self) -> &[CredentialType] {
+        &[CredentialType::X509]
+    }
+
+    fn validate(
+        &self,
+        identity: Identity<'_>,
+        _: &Extensions<GroupContext>,
+        context: ApplicationContext,
+    ) -> Result<(), IdentityError> {
+        let claims = self.claims(identity.credential)?;
+        if claims.signature_key != identity.signature_key {
+            return Err(IdentityError(
+                "the leaf certificate is for another key than the MLS signature key of the leaf node".into(),
+            ));
+        }
+        self.check_chain(identity.credential, &claims, context.msg_timestamp)
+    }
+
+    fn client_handle(&self, identity: Identity<'_>) -> Result<ClientHandle, IdentityError> {
+        self.claims(identity.credential).map(|claims| claims.names.handle.clone())
+    }
+
+    fn client_domain(&self, identity: Identity<'_>) -> Result<Option<DomainName>, IdentityError> {
+        self.claims(identity.credential).map(|claims| claims.names.domain.clone())
+    }
+
+    fn valid_until(&self, identity: Identity<'_>) -> Result<Option<Timestamp>, IdentityError> {
+        self.claims(identity.credential).map(|claims| Some(claims.valid_until))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! The draft's `X509Parameters` and the conditions under which they are valid (*X.509 Identity Provider*).
+
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+/// The draft's `X509DeviceHandleRange`: which certificates name the device, counted from the leaf, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceHandleRange {
+    /// The first certificate of the range; the leaf is 0.
+    pub start: u8,
+    /// The last certificate of the range.
+    pub end: u8,
+}
+
+/// The draft's `X509Parameters`, as a configuration names them: not yet checked. Offsets count certificates from the
+/// leaf, which is 0, towards the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct X509Parameters {
+    /// Which certificates name the device.
+    pub device_handle_range: DeviceHandleRange,
+    /// Which certificate names the account; needed, and used, only where accounts are supported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_handle_offset: Option<u8>,
+    /// Which certificate names the domain; needed, and used, only where domains are supported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain_name_offset: Option<u8>,
+}
+
+/// Why parameters are not valid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{member}: {reason}")]
+pub struct ParametersError {
+    /// The member that is wrong, as a path from the parameters.
+    pub member: &'static str,
+    /// What is wrong with it, and what it may be.
+    pub reason: String,
+}
+
+/// Where the names of a client are in its chain: parameters that passed every assertion of the draft.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameOffsets {
+    /// Never empty.
+    pub(super) device: RangeInclusive<u8>,
+    /// Behind `device`.
+    pub(super) account: Option<u8>,
+    /// Behind `device` and `account`.
+    pub(super) domain: Option<u8>,
+}
+
+impl X509Parameters {
+    /// Checks the draft's assertions, for a provider that supports accounts and domains or does not.
+    ///
+    /// # Errors
+    /// [`ParametersError`] names the member of the first assertion that does not hold.
+    pub fn check(
+        self,
+        supports_accounts: bool,
+        supports_domains: bool,
+    ) -> Result<NameOffsets, ParametersError> {
+        let DeviceHandleRange { start, end } = self.device_handle_range;
+        let refuse = |member, reason| Err(ParametersError { member, reason });
+        if end < start {
+            return refuse(
+                "device_handle_range.end",
+                format!("must not be before device_handle_range.start, which is {start}, but is {end}"),
+            );
+        }
+        let account = match (supports_accounts, self.account_handle_offset) {
+            (false, _) => None,
+            (true, None) => {
+                return refuse(
+                    "account_handle_offset",
+                    "must be there, because supports_accounts is true".to_owned(),
+                );
+            }
+            (true, Some(account)) if account <= end => {
+                return refuse(
+                    "account_handle_offset",
+                    format!("must be greater than device_handle_range.end, which is {end}, but is {account}"),
+                );
+            }
+            (true, account) => account,
+        };
+        let domain = match (supports_domains, self.domain_name_offset) {
+            (false, _) => None,
+            (true, None) => {
+                return refuse(
+                    "domain_name_offset",
+                    "must be there, because supports_domains is true".to_owned(),
+                );
+            }
+            (true, Some(domain)) if domain <= end => {
+                return refuse(
+                    "domain_name_offset",
+                    format!("must be greater than device_handle_range.end, which is {end}, but is {domain}"),
+                );
+            }
+            (true, domain) => domain,
+        };
+        if let (Some(account), Some(domain)) = (account, domain)
+            && domain <= account
+        {
+            return refuse(
+                "domain_name_offset",
+                format!("must be greater than account_handle_offset, which is {account}, but is {domain}"),
+            );
+        }
+        Ok(NameOffsets { device: start..=end, account, domain })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Offsets = (u8, u8, Option<u8>, Option<u8>);
+
+    fn check(
+        (start, end, account, domain): Offsets,
+        accounts: bool,
+        domains: bool,
+        expected: Result<(), (&str, &str)>,
+    ) {
+        let parameters = X509Parameters {
+            device_handle_range: DeviceHandleRange { start, end },
+            account_handle_offset: account,
+            domain_name_offset: domain,
+        };
+        match (parameters.check(accounts, domains), expected) {
+            (Ok(offsets), Ok(())) => {
+                assert_eq!(offsets.device, start..=end);
+                assert_eq!(offsets.account, account.filter(|_| accounts));
+                assert_eq!(offsets.domain, domain.filter(|_| domains));
+            }
+            (Err(error), Err((member, part))) => {
+                assert_eq!(error.member, member, "{error}");
+                assert!(error.reason.contains(part), "{error}");
+            }
+            (found, expected) => panic!("{parameters:?}: {found:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn every_assertion_of_the_draft_is_checked() {
+        check((0, 0, None, None), false, false, Ok(()));
+        check((1, 0, None, None), false, false, Err(("device_handle_range.end", "not be before")));
+        check((0, 1, Some(2), Some(3)), true, true, Ok(()));
+        check((0, 0, Some(1), None), true, true, Err(("domain_name_offset", "supports_domains")));
+        check((0, 0, None, Some(2)), true, true, Err(("account_handle_offset", "supports_accounts")));
+        check((0, 1, Some(1), None), true, false, Err(("account_handle_offset", "which is 1, but is 1")));
+        check((0, 2, Some(1), None), true, false, Err(("account_handle_offset", "device_handle_range.end")));
+        check((0, 1, None, Some(1)), false, true, Err(("domain_name_offset", "device_handle_range.end")));
+        check((0, 0, Some(1), Some(1)), true, true, Err(("domain_name_offset", "account_handle_offset")));
+        check((0, 0, Some(2), Some(1)), true, true, Err(("domain_name_offset", "which is 2, but is 1")));
+        // What is not supported is not read.
+        check((0, 3, Some(1), Some(1)), false, false, Ok(()));
+    }
+}

@@ -1,0 +1,322 @@
+//! Every rule of the provider, and its violation, with certificates made on the spot.
+
+use std::time::Duration;
+
+use openmls::prelude::{BasicCredential, Credential};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, DnValue, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SignatureAlgorithm,
+    string::{BmpString, Ia5String, PrintableString, TeletexString, UniversalString},
+};
+
+use super::*;
+use crate::mls::write_vector_length;
+
+/// The middle of the validity of every certificate, in Unix seconds.
+const NOW_S: u64 = 1_800_000_000;
+/// How long before and after it they are valid, in seconds.
+const AROUND_S: u64 = 86_400;
+
+fn at(seconds: u64) -> ApplicationContext {
+    ApplicationContext { msg_timestamp: Timestamp(seconds * 1000) }
+}
+
+/// The subject and the window of one certificate.
+#[derive(Clone)]
+struct Subject {
+    common_names: Vec<DnValue>,
+    from_s: u64,
+    until_s: u64,
+}
+
+fn named(name: impl Into<DnValue>) -> Subject {
+    Subject { common_names: vec![name.into()], from_s: NOW_S - AROUND_S, until_s: NOW_S + AROUND_S }
+}
+
+/// A chain, the leaf first, under a root that is not in it.
+struct Chain {
+    root_pem: String,
+    certificates: Vec<Vec<u8>>,
+    key: Vec<u8>,
+}
+
+impl Chain {
+    /// Certificates of these subjects, the leaf first; keys of this kind.
+    fn issue(subjects: &[Subject], algorithm: &'static SignatureAlgorithm) -> Self {
+        let root = (parameters(&named("root"), true), KeyPair::generate_for(algorithm).unwrap());
+        let root_pem = root.0.self_signed(&root.1).unwrap().pem();
+        let mut certificates = Vec::new();
+        let mut above = root;
+        for (place, subject) in subjects.iter().enumerate().rev() {
+            let (own, key) = (parameters(subject, place > 0), KeyPair::generate_for(algorithm).unwrap());
+            let certificate = own.signed_by(&key, &Issuer::from_params(&above.0, &above.1)).unwrap();
+            certificates.insert(0, certificate.der().to_vec());
+            above = (own, key);
+        }
+        Self { root_pem, certificates, key: above.1.public_key_raw().to_vec() }
+    }
+
+    fn of(names: &[&str]) -> Self {
+        let subjects: Vec<Subject> = names.iter().map(|name| named(*name)).collect();
+        Self::issue(&subjects, &PKCS_ED25519)
+    }
+
+    fn credential(&self) -> Credential {
+        credential(&self.certificates)
+    }
+}
+
+fn credential(certificates: &[Vec<u8>]) -> Credential {
+    let mut content = Vec::new();
+    for certificate in certificates {
+        write_vector_length(&mut content, certificate.len());
+        content.extend_from_slice(certificate);
+    }
+    Credential::new(CredentialType::X509, content)
+}
+
+fn parameters(subject: &Subject, is_ca: bool) -> CertificateParams {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let mut parameters = CertificateParams::default();
+    parameters.not_before = epoch + Duration::from_secs(subject.from_s);
+    parameters.not_after = epoch + Duration::from_secs(subject.until_s);
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    for (place, name) in subject.common_names.iter().enumerate() {
+        // The library keeps one value of each type, and takes the number of a known type for another one.
+        let kind = if place == 0 { DnType::CommonName } else { DnType::CustomDnType(vec![2, 5, 4, 3]) };
+        parameters.distinguished_name.push(kind, name.clone());
+    }
+    if is_ca {
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    } else {
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    }
+    parameters
+}
+
+/// A provider of these parameters that trusts a root: device range, account and domain.
+fn provider(root_pem: &str, (device, account, domain): Offsets) -> X509IdentityProvider {
+    let offsets = X509Parameters {
+        device_handle_range: DeviceHandleRange { start: device.0, end: device.1 },
+        account_handle_offset: account,
+        domain_name_offset: domain,
+    };
+    let offsets = offsets.check(account.is_some(), domain.is_some()).unwrap();
+    let trust = TrustStore::new(root_pem.as_bytes(), &[]).unwrap();
+    X509IdentityProvider::new(offsets, trust, ChainLimits { certificates_max: 5, bytes_max: 8192 })
+}
+
+type Offsets = ((u8, u8), Option<u8>, Option<u8>);
+
+const DEVICE_ONLY: Offsets = ((0, 0), None, None);
+const ALL: Offsets = ((0, 0), Some(1), Some(2));
+
+/// What the provider says of a chain at a time: its handle and domain, or why it is refused.
+#[track_caller]
+fn check(chain: &Chain, offsets: Offsets, seconds: u64, expected: Result<(&str, Option<&str>), &str>) {
+    check_identity(chain, &chain.key, &chain.credential(), offsets, seconds, expected);
+}
+
+#[track_caller]
+fn check_identity(
+    chain: &Chain,
+    signature_key: &[u8],
+    credential: &Credential,
+    offsets: Offsets,
+    seconds: u64,
+    expected: Result<(&str, Option<&str>), &str>,
+) {
+    let provider = provider(&chain.root_pem, offsets);
+    let identity = Identity { signature_key, credential };
+    let found = provider.validate(identity, &Extensions::empty(), at(seconds)).map(|()| {
+        let handle = provider.client_handle(identity).unwrap();
+        (
+            String::from_utf8(handle.as_bytes().to_vec()).unwrap(),
+            provider.client_domain(identity).unwrap().map(|domain| domain.as_str().to_owned()),
+        )
+    });
+    match (found, expected) {
+        (Ok((handle, domain)), Ok(expected)) => assert_eq!((handle.as_str(), domain.as_deref()), expected),
+        (Err(IdentityError(text)), Err(part)) => assert!(text.contains(part), "{part:?} is not in {text:?}"),
+        (found, expected) => panic!("{found:?}, expected {expected:?}"),
+    }
+}
+
+#[test]
+fn handles_and_domains_are_read_at_their_offsets() {
+    let chain = Chain::of(&["phone", "alice", "A.example", "unused"]);
+    check(&chain, DEVICE_ONLY, NOW_S, Ok(("phone", None)));
+    check(&chain, ((0, 1), None, None), NOW_S, Ok(("phone:alice", None)));
+    check(&chain, ((1, 3), None, None), NOW_S, Ok(("alice:A.example:unused", None)));
+    check(&chain, ((0, 0), Some(1), None), NOW_S, Ok(("alice/phone", None)));
+    check(&chain, ((0, 1), Some(3), None), NOW_S, Ok(("unused/phone:alice", None)));
+    check(&chain, ((0, 0), None, Some(2)), NOW_S, Ok(("phone", Some("a.example"))));
+    check(&chain, ALL, NOW_S, Ok(("alice/phone", Some("a.example"))));
+    check(&Chain::of(&["Phön 1 'x' (+,-.=?)"]), DEVICE_ONLY, NOW_S, Ok(("Phön 1 'x' (+,-.=?)", None)));
+}
+
+#[test]
+fn keys_of_every_signature_scheme_are_compared_with_the_leaf_node() {
+    for algorithm in [&PKCS_ED25519, &PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384] {
+        let chain = Chain::issue(&[named("phone"), named("alice"), named("a.example")], algorithm);
+        check(&chain, ALL, NOW_S, Ok(("alice/phone", Some("a.example"))));
+        let mut other = chain.key.clone();
+        other[5] ^= 1;
+        check_identity(&chain, &other, &chain.credential(), ALL, NOW_S, Err("another key"));
+        check_identity(&chain, &[], &chain.credential(), ALL, NOW_S, Err("another key"));
+    }
+}
+
+#[test]
+fn common_names_that_cannot_be_handles_are_refused() {
+    let chain = |name: DnValue| Chain::issue(&[named(name)], &PKCS_ED25519);
+    for forbidden in ['@', '/', '#', '$', ':'] {
+        let name = format!("pho{forbidden}ne");
+        check(&chain(name.as_str().into()), DEVICE_ONLY, NOW_S, Err(&format!("{forbidden:?}")));
+    }
+    check(&chain("".into()), DEVICE_ONLY, NOW_S, Err("empty Common Name"));
+    let printable = |text: &str| DnValue::PrintableString(PrintableString::try_from(text).unwrap());
+    check(&chain(printable("phone (1)")), DEVICE_ONLY, NOW_S, Ok(("phone (1)", None)));
+    check(&chain(printable("alice/phone")), DEVICE_ONLY, NOW_S, Err("'/'"));
+    for other in [
+        DnValue::TeletexString(TeletexString::try_from("phone").unwrap()),
+        DnValue::Ia5String(Ia5String::try_from("phone").unwrap()),
+        DnValue::BmpString(BmpString::try_from("phone").unwrap()),
+        DnValue::UniversalString(UniversalString::try_from("phone").unwrap()),
+    ] {
+        check(&chain(other), DEVICE_ONLY, NOW_S, Err("neither a UTF8String nor a PrintableString"));
+    }
+    let subject = |common_names: &[&str]| Subject {
+        common_names: common_names.iter().map(|name| (*name).into()).collect(),
+        ..named("")
+    };
+    let chain = |leaf| Chain::issue(&[leaf, named("alice")], &PKCS_ED25519);
+    check(&chain(subject(&[])), DEVICE_ONLY, NOW_S, Err("certificate 0 of the chain has no Common Name"));
+    check(&chain(subject(&["a", "b"])), DEVICE_ONLY, NOW_S, Err("more than one Common Name"));
+    // Only the certificates that name something are asked for a name.
+    check(&chain(subject(&["a", "b"])), ((1, 1), None, None), NOW_S, Ok(("alice", None)));
+    let long = "a".repeat(64);
+    let deep = Chain::of(&[long.as_str(), long.as_str()]);
+    check(&deep, ((0, 1), None, None), NOW_S, Ok((&format!("{long}:{long}"), None)));
+}
+
+#[test]
+fn a_chain_that_is_too_short_names_nobody() {
+    let chain = Chain::of(&["phone", "alice"]);
+    check(&chain, ((0, 0), Some(1), None), NOW_S, Ok(("alice/phone", None)));
+    check(&chain, ALL, NOW_S, Err("the chain has 2 certificates, and certificate 2 is to name"));
+    check(&chain, ((0, 2), None, None), NOW_S, Err("certificate 2"));
+    check(&chain, ((0, 0), Some(255), None), NOW_S, Err("certificate 255"));
+    let domain = |name: &str| Chain::of(&["phone", "alice", name]);
+    for wrong in ["a..example", "-a.example", "a_b.example", "127.0.0.1", "ä.example"] {
+        check(&domain(wrong), ALL, NOW_S, Err("certificate 2 is not a domain name"));
+    }
+}
+
+#[test]
+fn a_credential_is_a_bounded_vector_of_certificates() {
+    let chain = Chain::of(&["phone", "alice"]);
+    let check = |credential: Credential, part| {
+        check_identity(&chain, &chain.key, &credential, DEVICE_ONLY, NOW_S, Err(part));
+    };
+    let content = |bytes: &[u8]| Credential::new(CredentialType::X509, bytes.to_vec());
+    check(BasicCredential::new(b"phone".to_vec()).into(), "X.509 credentials only");
+    check(Credential::new(CredentialType::Other(9), vec![]), "X.509 credentials only");
+    check(content(&[]), "holds no certificate");
+    check(content(&[5, 1]), "malformed");
+    // A length that is not minimal (RFC 9420 §2.1.2).
+    check(content(&[0x40, 1, 0]), "malformed");
+    check(content(&[1, 0]), "certificate 0 of the chain is not X.509");
+    let mut longer = chain.certificates.clone();
+    longer[1].push(0);
+    check(credential(&longer), "bytes follow certificate 1");
+    let mut cut = chain.certificates.clone();
+    cut[1].pop();
+    check(credential(&cut), "certificate 1 of the chain is not X.509");
+    check(credential(&vec![chain.certificates[0].clone(); 6]), "more than 5 certificates");
+    check(content(&[0; 8193]), "more than 8192 bytes");
+}
+
+#[test]
+fn a_chain_is_valid_only_at_the_time_of_the_message() {
+    let early = Subject { from_s: NOW_S - 10, ..named("phone") };
+    let chain = Chain::issue(&[early, Subject { until_s: NOW_S + 10, ..named("alice") }], &PKCS_ED25519);
+    let accepted = Ok(("phone", None));
+    check(&chain, DEVICE_ONLY, NOW_S - 11, Err("the certificate chain is not valid"));
+    check(&chain, DEVICE_ONLY, NOW_S - 10, accepted);
+    check(&chain, DEVICE_ONLY, NOW_S + 10, accepted);
+    check(&chain, DEVICE_ONLY, NOW_S + 11, Err("the certificate chain is not valid"));
+
+    // Its end is known, and a name can be read also after it.
+    let provider = provider(&chain.root_pem, DEVICE_ONLY);
+    let credential = chain.credential();
+    let identity = Identity { signature_key: &chain.key, credential: &credential };
+    assert_eq!(provider.valid_until(identity), Ok(Some(Timestamp((NOW_S + 10) * 1000 + 999))));
+    assert_eq!(provider.client_handle(identity).unwrap().as_bytes(), b"phone");
+}
+
+#[test]
+fn only_chains_to_an_anchor_in_order_are_trusted() {
+    let chain = Chain::of(&["phone", "alice", "a.example"]);
+    let refused = Err("the certificate chain is not valid");
+    let other = Chain::of(&["phone", "alice", "a.example"]);
+    let foreign = Chain { root_pem: other.root_pem, ..Chain::of(&["phone", "alice", "a.example"]) };
+    check(&foreign, ALL, NOW_S, refused);
+    let [leaf, account, domain] = &chain.certificates[..] else { panic!("three certificates") };
+    for wrong in [
+        vec![leaf, domain, account],
+        vec![leaf, domain],
+        vec![leaf, account],
+        vec![leaf],
+        vec![leaf, &other.certificates[1], account, domain],
+        vec![leaf, account, domain, &other.certificates[2]],
+    ] {
+        let wrong: Vec<Vec<u8>> = wrong.into_iter().cloned().collect();
+        check_identity(&chain, &chain.key, &credential(&wrong), DEVICE_ONLY, NOW_S, refused);
+    }
+    let mut forged = chain.certificates.clone();
+    let last = forged[0].len() - 1;
+    forged[0][last] ^= 1;
+    check_identity(&chain, &chain.key, &credential(&forged), DEVICE_ONLY, NOW_S, refused);
+}
+
+#[test]
+fn a_successor_has_the_same_handle_and_domain() {
+    let root_and = |names: &[&str]| Chain::of(names);
+    let alice = root_and(&["phone", "alice", "a.example"]);
+    let provider = provider(&alice.root_pem, ALL);
+    let credential = alice.credential();
+    let before = Identity { signature_key: &alice.key, credential: &credential };
+    for (names, is_successor) in [
+        (["phone", "alice", "a.example"], true),
+        (["phone", "alice", "A.EXAMPLE"], true),
+        (["tablet", "alice", "a.example"], false),
+        (["phone", "bob", "a.example"], false),
+        (["phone", "alice", "b.example"], false),
+    ] {
+        let after = root_and(&names);
+        let credential = after.credential();
+        let after = Identity { signature_key: &after.key, credential: &credential };
+        assert_eq!(provider.valid_successor(before, after), is_successor, "{names:?}");
+    }
+    let broken = Credential::new(CredentialType::X509, vec![1, 0]);
+    assert!(!provider.valid_successor(before, Identity { signature_key: &alice.key, credential: &broken }));
+}
+
+#[test]
+fn a_chain_that_was_found_valid_is_judged_again_when_its_root_has_expired() {
+    let longer = Subject { until_s: NOW_S + 10 * AROUND_S, ..named("phone") };
+    let chain = Chain::issue(&[longer], &PKCS_ED25519);
+    let provider = provider(&chain.root_pem, DEVICE_ONLY);
+    let credential = chain.credential();
+    let identity = Identity { signature_key: &chain.key, credential: &credential };
+    let valid_at = |seconds| provider.validate(identity, &Extensions::empty(), at(seconds)).is_ok();
+    for _ in 0..2 {
+        assert!(valid_at(NOW_S) && valid_at(NOW_S + AROUND_S));
+        assert!(!valid_at(NOW_S + AROUND_S + 1), "the root's last second is over");
+        assert!(!valid_at(NOW_S - AROUND_S - 1));
+        let other = Identity { signature_key: &[0; 32], ..identity };
+        assert!(provider.validate(other, &Extensions::empty(), at(NOW_S)).is_err());
+    }
+}

@@ -1,0 +1,214 @@
+//! Whom an application trusts: its roots, and the revocation lists it was given.
+
+use std::cmp::Reverse;
+
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject};
+use snapshots::Timestamp;
+use webpki::{CertRevocationList, OwnedCertRevocationList};
+use x509_parser::{
+    certificate::X509Certificate, extensions::ParsedExtension,
+    oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT, prelude::FromDer,
+    revocation_list::CertificateRevocationList,
+};
+
+/// The most trust roots that one application can have.
+const MAX_ROOTS: usize = 256;
+
+/// The most revocation lists that one application can have.
+const MAX_CRLS: usize = 1024;
+
+/// What one application judges certificate chains by: its trust roots and, if it has any, its certificate revocation
+/// lists (CRLs).
+///
+/// Without CRLs nothing is revoked. As soon as there is one, revocation fails closed: every certificate of a chain,
+/// except the root, must be covered by a CRL that its issuer signed with the key that signs certificates, and that is
+/// not past its next update at the time the chain is judged. Of several CRLs that cover a certificate the newest
+/// counts.
+#[derive(Debug)]
+pub struct TrustStore {
+    pub(super) roots: Vec<TrustRoot>,
+    /// Newest first.
+    pub(super) crls: Vec<Crl>,
+    /// When a root begins or ends to be valid, or a CRL to be current: Unix seconds, ascending.
+    turns: Vec<i64>,
+}
+
+/// Why an application's trust roots or revocation lists cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// There is no certificate in the PEM bundle.
+    #[error("there is no trust root: the PEM bundle must hold at least one CERTIFICATE section")]
+    NoRoots,
+    /// There are more roots than one application can have.
+    #[error("there are more than {MAX_ROOTS} trust roots")]
+    TooManyRoots,
+    /// A root cannot be used; roots are counted from 1, in the order of the bundle.
+    #[error("trust root {number} cannot be used: {reason}")]
+    Root {
+        /// Which root.
+        number: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There are more CRLs than one application can have.
+    #[error("there are more than {MAX_CRLS} revocation lists")]
+    TooManyCrls,
+    /// A CRL cannot be used; CRLs are counted from 1, in the order they were given.
+    #[error("revocation list {number} cannot be used: {reason}")]
+    Crl {
+        /// Which CRL.
+        number: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl TrustStore {
+    /// A store of the roots in a PEM bundle and of CRLs, each in PEM or DER.
+    ///
+    /// Roots are certificates of version 3 that say they are a CA. Delta CRLs, indirect CRLs, and CRLs for some
+    /// reasons of revocation only are not supported (RFC 5280 §5.2).
+    ///
+    /// # Errors
+    /// Names the root or CRL that cannot be used, and why.
+    pub fn new(roots_pem: &[u8], crls: &[Vec<u8>]) -> Result<Self, TrustError> {
+        let mut roots = Vec::new();
+        for (root, number) in CertificateDer::pem_slice_iter(roots_pem).zip(1..) {
+            if number > MAX_ROOTS {
+                return Err(TrustError::TooManyRoots);
+            }
+            let root = root.map_err(|error| error.to_string()).and_then(TrustRoot::new);
+            roots.push(root.map_err(|reason| TrustError::Root { number, reason })?);
+        }
+        if roots.is_empty() {
+            return Err(TrustError::NoRoots);
+        }
+        if crls.len() > MAX_CRLS {
+            return Err(TrustError::TooManyCrls);
+        }
+        let mut crls = crls
+            .iter()
+            .zip(1..)
+            .map(|(crl, number)| Crl::new(crl).map_err(|reason| TrustError::Crl { number, reason }))
+            .collect::<Result<Vec<_>, _>>()?;
+        crls.sort_by_key(|crl| Reverse(crl.this_update));
+        // The end of a validity is part of it; a CRL is judged with the second of its next update on either side.
+        let of_roots = roots.iter().flat_map(|root| [root.not_before, root.not_after.saturating_add(1)]);
+        let of_crls = crls.iter().filter_map(|crl| crl.next_update);
+        let of_crls = of_crls.flat_map(|end| [end, end.saturating_add(1)]);
+        let mut turns: Vec<i64> = of_roots.chain(of_crls).collect();
+        turns.sort_unstable();
+        Ok(Self { roots, crls, turns })
+    }
+
+    /// Which of the periods a moment is in, between which roots or CRLs begin or end to count. Within one of them, and
+    /// within the validity of its certificates, a chain is valid always or never.
+    pub(super) fn period(&self, at: Timestamp) -> usize {
+        let at = i64::try_from(at.0 / 1000).unwrap_or(i64::MAX);
+        self.turns.partition_point(|turn| *turn <= at)
+    }
+}
+
+/// A trust anchor (RFC 5280 §6.1.1), with what else its certificate says.
+#[derive(Debug)]
+pub(super) struct TrustRoot {
+    pub(super) der: CertificateDer<'static>,
+    /// The subject's DER.
+    pub(super) subject: Vec<u8>,
+    /// In Unix seconds.
+    pub(super) not_before: i64,
+    /// In Unix seconds.
+    pub(super) not_after: i64,
+    /// How many CA certificates may follow below it.
+    pub(super) path_len: Option<u32>,
+    /// Whether its key usage, if it has one, includes signing CRLs.
+    pub(super) signs_crls: bool,
+}
+
+impl TrustRoot {
+    fn new(der: CertificateDer<'static>) -> Result<Self, String> {
+        webpki::anchor_from_trusted_cert(&der).map_err(|error| format!("it is malformed ({error})"))?;
+        let malformed = |error: &dyn std::fmt::Display| format!("it is malformed ({error})");
+        let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| malformed(&error))?;
+        let constraints = certificate.basic_constraints().map_err(|error| malformed(&error))?;
+        let Some(constraints) = constraints.filter(|constraints| constraints.value.ca) else {
+            return Err("it is not a CA certificate (basicConstraints with cA, RFC 5280 §4.2.1.9)".into());
+        };
+        let usage = certificate.key_usage().map_err(|error| malformed(&error))?;
+        if usage.as_ref().is_some_and(|usage| !usage.value.key_cert_sign()) {
+            return Err("its key usage does not include keyCertSign (RFC 5280 §4.2.1.3)".into());
+        }
+        let (subject, not_before, not_after, path_len, signs_crls) = (
+            certificate.subject().as_raw().to_vec(),
+            certificate.validity().not_before.timestamp(),
+            certificate.validity().not_after.timestamp(),
+            constraints.value.path_len_constraint,
+            usage.is_none_or(|usage| usage.value.crl_sign()),
+        );
+        Ok(Self { der, subject, not_before, not_after, path_len, signs_crls })
+    }
+}
+
+/// A certificate revocation list (RFC 5280 §5).
+#[derive(Debug)]
+pub(super) struct Crl {
+    pub(super) list: CertRevocationList<'static>,
+    /// The issuer's DER.
+    pub(super) issuer: Vec<u8>,
+    /// In Unix seconds.
+    this_update: i64,
+    /// In Unix seconds; none if it does not say.
+    next_update: Option<i64>,
+    /// Whether it holds only the certificates that name its distribution point.
+    pub(super) sharded: bool,
+}
+
+impl Crl {
+    fn new(bytes: &[u8]) -> Result<Self, String> {
+        // DER begins with the tag of a SEQUENCE.
+        let der = if bytes.first() == Some(&0x30) {
+            CertificateRevocationListDer::from(bytes)
+        } else {
+            CertificateRevocationListDer::from_pem_slice(bytes).map_err(|error| error.to_string())?
+        };
+        let list = OwnedCertRevocationList::from_der(&der).map_err(unusable)?;
+        let (_, fields) = CertificateRevocationList::from_der(&der)
+            .map_err(|error| format!("it is malformed ({error})"))?;
+        let sharded = fields
+            .extensions()
+            .iter()
+            .filter(|extension| extension.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT)
+            .any(|extension| {
+                let ParsedExtension::IssuingDistributionPoint(point) = extension.parsed_extension() else {
+                    return true;
+                };
+                point.distribution_point.is_some()
+            });
+        Ok(Self {
+            list: list.into(),
+            issuer: fields.issuer().as_raw().to_vec(),
+            this_update: fields.last_update().timestamp(),
+            next_update: fields.next_update().map(|update| update.timestamp()),
+            sharded,
+        })
+    }
+}
+
+/// Why the library does not take a CRL.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else it is, the CRL is malformed")]
+fn unusable(error: webpki::Error) -> String {
+    use webpki::Error;
+    match error {
+        Error::UnsupportedDeltaCrl => "delta CRLs are not supported".into(),
+        Error::UnsupportedIndirectCrl => "indirect CRLs are not supported".into(),
+        Error::UnsupportedRevocationReasonsPartitioning => {
+            "CRLs for some reasons of revocation only are not supported".into()
+        }
+        Error::UnsupportedCrlIssuingDistributionPoint => {
+            "it is not for all certificates of its issuer, nor for a distribution point with a URI".into()
+        }
+        Error::UnsupportedCrlVersion => "it is not of version 2".into(),
+        Error::UnsupportedCriticalExtension => "it has a critical extension that is not known".into(),
+        other => format!("it is malformed ({other})"),
+    }
+}

@@ -1,0 +1,46 @@
+//! The gateway as an external sender of MLS (RFC 9420 §12.1.8.1): what members put into a group so that it may propose
+//! the removal of those whose certificates have expired (*Handing Timestamps*).
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Access, Endpoint, Method, Nothing, Success, paths::AppPath, problem::ProblemKind, text::Base64};
+
+/// `GET /apps/{appId}/external-sender`.
+pub struct ListExternalSenders;
+
+impl Endpoint for ListExternalSenders {
+    const NAME: &'static str = "listExternalSenders";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/apps/{appId}/external-sender";
+    const ACCESS: Access = Access::Read;
+    const SECTION: &'static str = "Identity Providers";
+    const SUMMARY: &'static str = "The keys by which the gateway proposes the removal of expired members";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[];
+    type Path = AppPath;
+    type Query = Nothing;
+    type Body = Nothing;
+    type Response = ExternalSenders;
+}
+
+/// The keys of the gateway; none when it proposes nothing in this application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalSenders {
+    /// One for each key. A group needs the one of its cipher suite's signature scheme.
+    pub external_senders: Vec<ExternalSenderBody>,
+}
+
+/// One key of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ExternalSender)]
+pub struct ExternalSenderBody {
+    /// The signature scheme, by its number in the registry of TLS: 2055 is Ed25519, 1027 ECDSA on P-256 with SHA-256.
+    pub signature_scheme: u16,
+    /// The public key (RFC 9420 §5.1.1).
+    pub public_key: Base64,
+    /// The TLS-serialised `ExternalSender`, ready for the `external_senders` extension of a group.
+    pub external_sender: Base64,
+}

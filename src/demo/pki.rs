@@ -1,0 +1,126 @@
+//! Certificates made on the spot: a root, what is below it, and clients, for the demo and for tests.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SignatureAlgorithm,
+};
+use tls_codec::{Serialize as _, VLBytes};
+
+/// How long before now everything is valid, so that clocks need not agree.
+const BEFORE: Duration = Duration::from_secs(3600);
+/// How long a certificate authority lasts.
+const AUTHORITY_LASTS: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// Who issues certificates: a root, or one below it. In the draft's terms the subject of one below may be a domain or an
+/// account.
+#[derive(Debug)]
+pub struct Authority {
+    parameters: CertificateParams,
+    key: KeyPair,
+    certificate: Certificate,
+    /// This certificate and those above it, except the root.
+    chain: Vec<Vec<u8>>,
+}
+
+/// A client's public key in the form of MLS (RFC 9420 §5.1.1).
+#[derive(Clone, Copy, Debug)]
+pub enum ClientKey<'a> {
+    /// The 32 bytes of Ed25519.
+    Ed25519(&'a [u8]),
+    /// An uncompressed point on P-256.
+    P256(&'a [u8]),
+}
+
+impl Authority {
+    /// A root of this Common Name.
+    ///
+    /// # Errors
+    /// That no key or certificate can be made.
+    pub fn root(name: &str) -> Result<Self, rcgen::Error> {
+        let parameters = authority(name);
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = parameters.self_signed(&key)?;
+        Ok(Self { parameters, key, certificate, chain: Vec::new() })
+    }
+
+    /// One below this one, of this Common Name.
+    ///
+    /// # Errors
+    /// That no key or certificate can be made.
+    pub fn below(&self, name: &str) -> Result<Self, rcgen::Error> {
+        let parameters = authority(name);
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = parameters.signed_by(&key, &Issuer::from_params(&self.parameters, &self.key))?;
+        let chain = [vec![certificate.der().to_vec()], self.chain.clone()].concat();
+        Ok(Self { parameters, key, certificate, chain })
+    }
+
+    /// A client's certificate of this Common Name, valid for so long from now, and the chain above it without the root:
+    /// DER, the client's first.
+    ///
+    /// # Errors
+    /// That no certificate can be made.
+    pub fn certify(
+        &self,
+        name: &str,
+        key: ClientKey<'_>,
+        lasts: Duration,
+    ) -> Result<Vec<Vec<u8>>, rcgen::Error> {
+        let mut parameters = named(name, lasts);
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let certificate = parameters.signed_by(&key, &Issuer::from_params(&self.parameters, &self.key))?;
+        Ok([vec![certificate.der().to_vec()], self.chain.clone()].concat())
+    }
+
+    /// The certificate in PEM; of a root, what an application trusts.
+    pub fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+}
+
+/// The content of an X.509 credential: `Certificate certificates<V>` without its length (RFC 9420 §5.3).
+///
+/// # Errors
+/// That a certificate is too long for MLS.
+pub fn credential_content(chain: &[Vec<u8>]) -> Result<Vec<u8>, tls_codec::Error> {
+    let mut content = Vec::new();
+    for certificate in chain {
+        VLBytes::new(certificate.clone()).tls_serialize(&mut content)?;
+    }
+    Ok(content)
+}
+
+fn authority(name: &str) -> CertificateParams {
+    let mut parameters = named(name, AUTHORITY_LASTS);
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    parameters
+}
+
+fn named(name: &str, lasts: Duration) -> CertificateParams {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut parameters = CertificateParams::default();
+    parameters.not_before = epoch + now.saturating_sub(BEFORE);
+    parameters.not_after = epoch + now.saturating_add(lasts);
+    parameters.distinguished_name = DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::CommonName, name);
+    parameters
+}
+
+impl PublicKeyData for ClientKey<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        match self {
+            Self::Ed25519(key) | Self::P256(key) => key,
+        }
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        match self {
+            Self::Ed25519(_) => &PKCS_ED25519,
+            Self::P256(_) => &PKCS_ECDSA_P256_SHA256,
+        }
+    }
+}
