@@ -22,7 +22,7 @@ pub struct Application {
     /// The domains assigned to this gateway, lower case.
     pub domains: BTreeSet<DomainName>,
     /// The domains of the gateways that the application federates with.
-    pub federates_with: BTreeSet<DomainName>,
+    pub federates_with: Arc<BTreeSet<DomainName>>,
     /// What becomes of a commit that keeps members whose credentials have expired.
     pub expired_members: ExpiredMembers,
     /// The keys by which the gateway proposes the removal of such members; at most one is used in a group, the first that
@@ -62,10 +62,20 @@ impl Application {
             identity: Arc::new(BasicIdentityProvider),
             supports_domains: false,
             domains: BTreeSet::new(),
-            federates_with: BTreeSet::new(),
+            federates_with: Arc::default(),
             expired_members: ExpiredMembers::default(),
             external_senders: Arc::default(),
         }
+    }
+
+    /// Whether this gateway orders the groups of this hub; an application without domains has no other.
+    pub fn is_hub(&self, hub: Option<&DomainName>) -> bool {
+        hub.is_none_or(|hub| self.domains.contains(hub))
+    }
+
+    /// Whether it federates with a gateway of these domains.
+    pub fn federates_with_any(&self, domains: &BTreeSet<DomainName>) -> bool {
+        !self.federates_with.is_disjoint(domains)
     }
 
     /// The domain of a client registered here: the one that is given, else the gateway's only domain.
@@ -92,7 +102,8 @@ impl Application {
         match source {
             Source::Application => domain.is_none_or(|domain| self.domains.contains(domain)),
             Source::Peer(assigned) => domain.is_none_or(|domain| assigned.contains(domain)),
-            Source::Hub => self.knows(domain),
+            // The hub has asked that of whoever sent the packet to it.
+            Source::Hub => true,
         }
     }
 
@@ -102,7 +113,7 @@ impl Application {
         domain.is_none_or(|domain| self.domains.contains(domain) || self.federates_with.contains(domain))
     }
 
-    /// Whether what waits for a client of this domain is to be kept here, and not at another gateway.
+    /// Whether clients of this domain are registered here, and not at another gateway.
     pub(crate) fn hosts(&self, domain: Option<&DomainName>) -> bool {
         domain.is_none_or(|domain| self.domains.contains(domain))
     }

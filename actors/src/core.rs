@@ -4,14 +4,14 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use actix::{Actor as _, Addr, ArbiterHandle};
 use dashmap::{DashMap, mapref::entry::Entry};
-use snapshots::{AppId, GroupId, GroupRow, KeyQueueId, QueueRow, Store};
+use snapshots::{AppId, DomainName, GroupId, GroupRow, KeyQueueId, QueueRow, Store};
 use tokio::sync::watch;
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     key_queue::{Advance, KeyQueueActor},
     limits::Limits,
     mls::Crypto,
+    peer::{PeerActor, Wake},
     router::{Activity, Awake},
 };
 
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) arbiters: Vec<ArbiterHandle>,
     pub(crate) stopping: AtomicBool,
     pub(crate) hasher: RandomState,
+    /// The actors of the gateways that are delivered to; set once, at the start.
+    pub(crate) peers: OnceLock<HashMap<DomainName, Addr<PeerActor>>>,
 }
 
 impl Core {
@@ -55,7 +58,7 @@ impl Core {
     }
 
     /// The arbiter where an actor of this key lives.
-    fn arbiter(&self, key: &impl std::hash::Hash) -> Option<&ArbiterHandle> {
+    pub(crate) fn arbiter(&self, key: &impl std::hash::Hash) -> Option<&ArbiterHandle> {
         let hash = usize::try_from(self.hasher.hash_one(key) >> 33).unwrap_or_default();
         self.arbiters.get(hash.checked_rem(self.arbiters.len())?)
     }
@@ -80,7 +83,7 @@ impl Core {
             Entry::Vacant(place) => {
                 let activity = Activity::new(self.limits.waiting_requests_per_actor_max, self.clock.now());
                 let (publish, published) = watch::channel(Published::Loading);
-                let origin = GroupOrigin { app: application.id, group: group.clone(), row: row.clone() };
+                let origin = GroupOrigin::new(application, group.clone(), row.clone());
                 let (core, application) = (Arc::clone(self), application.clone());
                 let actors_activity = Arc::clone(&activity);
                 let address = GroupActor::start_in_arbiter(&arbiter, move |_| {
@@ -131,6 +134,14 @@ impl Core {
     /// Forgets a key queue's actor, unless another one has taken its place.
     pub(crate) fn forget_key_queue(&self, app: AppId, queue: KeyQueueId, address: &Addr<KeyQueueActor>) {
         self.queues.remove_if(&(app, queue), |_, awake| awake.address == *address);
+    }
+
+    /// Tells the peers of a group that there is something for them. One that does not hear of it finds its mark.
+    pub(crate) fn wake_peers(&self, origin: &GroupOrigin) {
+        let Some(peers) = self.peers.get() else { return };
+        for address in origin.peers.iter().filter_map(|peer| peers.get(peer)) {
+            address.do_send(Wake { app: origin.app, group: origin.group.clone() });
+        }
     }
 
     /// Tells queues that are awake which of their packages were used. A queue that sleeps finds out when it wakes.

@@ -2,14 +2,18 @@
 //! is asked for, or the store where nobody has to own it.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     hash::RandomState,
-    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use actix::{Actor as _, Addr, Arbiter, Handler, MailboxError, Message};
 use dashmap::DashMap;
-use snapshots::{AppId, AppendError, Epoch, GroupId, GroupRow, Retention, Store, Unmet};
+use snapshots::{AppId, AppendError, DomainName, Epoch, GroupId, GroupRow, Retention, Store, Unmet};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
@@ -23,7 +27,7 @@ use crate::{
     },
     limits::Limits,
     mls::{Crypto, Refusal, Rule, Rules, packet_head},
-    peer::Transport,
+    peer::{PeerActor, PeerHealth, Transport},
     storage::StorageError,
     supervisor::{Stop, Supervisor},
 };
@@ -50,11 +54,23 @@ pub struct GatewayOptions {
     pub transport: Option<Arc<dyn Transport>>,
 }
 
+/// How it goes with the gateway of another domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Its domain.
+    pub domain: DomainName,
+    /// Whether the last delivery reached it. What it misses is kept.
+    pub is_reachable: bool,
+    /// Groups of which it refuses the next entry, as far as is known since the start.
+    pub refused_groups: usize,
+}
+
 /// A running gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Gateway {
     pub(crate) core: Arc<Core>,
     supervisor: Addr<Supervisor>,
+    peers: Arc<HashMap<DomainName, Arc<PeerHealth>>>,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -81,7 +97,9 @@ impl Gateway {
             arbiters: arbiters.iter().map(Arbiter::handle).collect(),
             stopping: AtomicBool::new(false),
             hasher: RandomState::new(),
+            peers: OnceLock::new(),
         });
+        let peers = start_peers(&core, options.transport);
         let supervisor = Supervisor {
             core: Arc::clone(&core),
             arbiters,
@@ -92,7 +110,7 @@ impl Gateway {
             is_tidying: false,
             is_sweeping: false,
         };
-        Self { core, supervisor: supervisor.start() }
+        Self { core, supervisor: supervisor.start(), peers }
     }
 
     /// The application of this id.
@@ -125,6 +143,16 @@ impl Gateway {
         self.core.awake()
     }
 
+    /// How it goes with the gateways that entries are delivered to, by domain.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let status = |(domain, health): (&DomainName, &Arc<PeerHealth>)| PeerStatus {
+            domain: domain.clone(),
+            is_reachable: health.is_reachable.load(Ordering::Relaxed),
+            refused_groups: health.refused_groups.load(Ordering::Relaxed),
+        };
+        self.peers.iter().map(status).collect()
+    }
+
     /// Refuses new work, waits until every actor has written its snapshot and stopped. The store may then be closed.
     pub async fn stop(&self) {
         self.core.stopping.store(true, Ordering::Release);
@@ -152,19 +180,19 @@ impl Gateway {
         let judged = tokio::task::spawn_blocking(move || {
             let (crypto, limits) = (&core.crypto, &core.limits);
             let rules = Rules { crypto, limits, application: &application, source: &source };
-            GroupState::create(rules, &new, hub.clone(), now).map(|state| (state, hub))
+            GroupState::create(rules, &new, hub.clone(), now).map(|state| (state, hub, new))
         });
-        let (state, hub) = judged
+        let (state, hub, new) = judged
             .await
             .map_err(|_| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
         let group = state.id().clone();
-        let origin = GroupOrigin {
-            app,
-            group: group.clone(),
-            row: GroupRow { epoch: Epoch(0), created_at: now, creation_digest: digest, hub },
-        };
-        match self.core.store.append(creation(&origin, &state)?).await {
-            Ok(_) => Ok(CreatedGroup { group, outcome: Outcome::New }),
+        let row = GroupRow { epoch: Epoch(0), created_at: now, creation_digest: digest, hub };
+        let origin = GroupOrigin::new(self.group_application(app)?, group.clone(), row);
+        match self.core.store.append(creation(&origin, &state, &new)?).await {
+            Ok(_) => {
+                self.core.wake_peers(&origin);
+                Ok(CreatedGroup { group, outcome: Outcome::New })
+            }
             Err(AppendError::Precondition(Unmet::LogExists)) => {
                 if self.group_row(app, &group)?.creation_digest == digest {
                     Ok(CreatedGroup { group, outcome: Outcome::Repeated })
@@ -186,21 +214,7 @@ impl Gateway {
     /// # Errors
     /// [`GroupError::UnknownGroup`], or that the store cannot be read.
     pub async fn group(&self, app: AppId, group: &GroupId) -> Result<Arc<GroupView>, GroupError> {
-        let application = self.group_application(app)?;
-        for _ in 0..WAKE_ATTEMPTS {
-            let mut awake = self.wake(application, group)?;
-            awake.actor.activity.touch(self.core.clock.now());
-            let shown = awake.published.wait_for(|shown| !matches!(shown, Published::Loading)).await;
-            match shown.as_deref() {
-                Ok(Published::Ready(view)) => return Ok(Arc::clone(view)),
-                Ok(Published::Failed(error)) => return Err(error.clone().into()),
-                // The actor went to sleep before it had read anything.
-                Ok(Published::Loading) | Err(_) => {
-                    self.core.forget_group(app, group, &awake.actor.address);
-                }
-            }
-        }
-        Err(StorageError::Unreadable.into())
+        shown_view(&self.core, self.group_application(app)?, group).await
     }
 
     /// Uploads a proposal of the current epoch (*Proposals*).
@@ -215,16 +229,16 @@ impl Gateway {
         packet: Vec<u8>,
         source: Source,
     ) -> Result<AcceptedProposal, GroupError> {
-        let _ = source;
         let application = self.group_application(app)?;
-        let current = self.group_row(app, group)?.epoch;
+        let row = self.group_row(app, group)?;
         within("packet", &packet, self.core.limits.packet_bytes_max)?;
         let wrong_group = |rule, detail| GroupError::InvalidProposal { rule, detail };
         let epoch = self.routed_epoch(group, &packet, wrong_group)?;
-        if epoch < current {
+        if epoch < row.epoch {
             return accepted_before(&self.core.store.view(), app, group, epoch, &packet)?
-                .ok_or(GroupError::StaleEpoch { packet: epoch, current });
+                .ok_or(GroupError::StaleEpoch { packet: epoch, current: row.epoch });
         }
+        check_source(application, &source, row.hub)?;
         self.ask_group(application, group, |permit| UploadProposal {
             packet: packet.clone(),
             source: source.clone(),
@@ -246,11 +260,13 @@ impl Gateway {
         upload: CommitUpload,
         source: Source,
     ) -> Result<AcceptedCommit, GroupError> {
-        let _ = source;
         let application = self.group_application(app)?;
-        let current = match self.shown(app, group) {
-            Some(view) => view.epoch,
-            None => self.group_row(app, group)?.epoch,
+        let (current, hub) = match self.shown(app, group) {
+            Some(view) => (view.epoch, view.hub.clone()),
+            None => {
+                let row = self.group_row(app, group)?;
+                (row.epoch, row.hub)
+            }
         };
         within("commitPacket", &upload.commit, self.core.limits.packet_bytes_max)?;
         let wrong_group = |rule, detail| GroupError::InvalidCommit { rule, detail };
@@ -259,6 +275,7 @@ impl Gateway {
             return winner_again(&self.core.store.view(), app, group, epoch, &upload.digest())?
                 .ok_or(GroupError::StaleEpoch { packet: epoch, current });
         }
+        check_source(application, &source, hub)?;
         self.ask_group(application, group, |permit| UploadCommit {
             upload: upload.clone(),
             source: source.clone(),
@@ -285,14 +302,14 @@ impl Gateway {
         control_messages(&self.core.store.view(), app, group, (from, to), limit, bytes_max)
     }
 
-    fn group_application(&self, app: AppId) -> Result<&Application, GroupError> {
+    pub(crate) fn group_application(&self, app: AppId) -> Result<&Application, GroupError> {
         if self.core.is_stopping() {
             return Err(GroupError::Stopping);
         }
         self.application(app).ok_or(GroupError::UnknownGroup)
     }
 
-    fn group_row(&self, app: AppId, group: &GroupId) -> Result<GroupRow, GroupError> {
+    pub(crate) fn group_row(&self, app: AppId, group: &GroupId) -> Result<GroupRow, GroupError> {
         let row = self.core.store.view().group(app, group).map_err(StorageError::from)?;
         row.ok_or(GroupError::UnknownGroup)
     }
@@ -330,16 +347,8 @@ impl Gateway {
         Ok(head.epoch)
     }
 
-    fn wake(&self, application: &Application, group: &GroupId) -> Result<AwakeGroup, GroupError> {
-        if let Some(awake) = self.core.groups.get(&(application.id, group.clone())) {
-            return Ok(awake.clone());
-        }
-        let row = self.group_row(application.id, group)?;
-        self.core.wake_group(application, group, &row).ok_or(GroupError::Stopping)
-    }
-
     /// Asks a group's actor; one that has just gone to sleep is woken again.
-    async fn ask_group<M, T>(
+    pub(crate) async fn ask_group<M, T>(
         &self,
         application: &Application,
         group: &GroupId,
@@ -351,7 +360,7 @@ impl Gateway {
         T: Send + 'static,
     {
         for _ in 0..WAKE_ATTEMPTS {
-            let awake = self.wake(application, group)?;
+            let awake = awake(&self.core, application, group)?;
             let permit = awake.actor.activity.permit().ok_or(GroupError::Busy)?;
             match awake.actor.address.send(message(permit)).await {
                 Ok(answer) => return answer,
@@ -362,6 +371,79 @@ impl Gateway {
         }
         Err(StorageError::Unreadable.into())
     }
+}
+
+/// A packet is taken from whoever may send it, and only by the gateway that orders its group.
+fn check_source(
+    application: &Application,
+    source: &Source,
+    hub: Option<DomainName>,
+) -> Result<(), GroupError> {
+    let is_known = match source {
+        Source::Application | Source::Hub => true,
+        Source::Peer(domains) => application.federates_with_any(domains),
+    };
+    match hub {
+        _ if !is_known => Err(GroupError::UnknownGroup),
+        Some(hub) if !application.is_hub(Some(&hub)) => Err(GroupError::NotHub { hub }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Starts one actor for each gateway that an application federates with.
+fn start_peers(
+    core: &Arc<Core>,
+    transport: Option<Arc<dyn Transport>>,
+) -> Arc<HashMap<DomainName, Arc<PeerHealth>>> {
+    let Some(transport) = transport else { return Arc::default() };
+    let domains: BTreeSet<&DomainName> =
+        core.applications.values().flat_map(|application| application.federates_with.iter()).collect();
+    let mut addresses = HashMap::new();
+    let mut healths = HashMap::new();
+    for domain in domains {
+        let Some(arbiter) = core.arbiter(domain) else { continue };
+        let health = Arc::new(PeerHealth::default());
+        let (core, transport, peer) = (Arc::clone(core), Arc::clone(&transport), domain.clone());
+        let of_actor = Arc::clone(&health);
+        let address =
+            PeerActor::start_in_arbiter(arbiter, move |_| PeerActor::new(core, peer, transport, of_actor));
+        addresses.insert(domain.clone(), address);
+        healths.insert(domain.clone(), health);
+    }
+    // Nobody else sets it.
+    let _ = core.peers.set(addresses);
+    Arc::new(healths)
+}
+
+fn awake(core: &Arc<Core>, application: &Application, group: &GroupId) -> Result<AwakeGroup, GroupError> {
+    if let Some(awake) = core.groups.get(&(application.id, group.clone())) {
+        return Ok(awake.clone());
+    }
+    let row = core.store.view().group(application.id, group).map_err(StorageError::from)?;
+    let row = row.ok_or(GroupError::UnknownGroup)?;
+    core.wake_group(application, group, &row).ok_or(GroupError::Stopping)
+}
+
+/// A group as it is now, woken if it sleeps.
+pub(crate) async fn shown_view(
+    core: &Arc<Core>,
+    application: &Application,
+    group: &GroupId,
+) -> Result<Arc<GroupView>, GroupError> {
+    for _ in 0..WAKE_ATTEMPTS {
+        let mut awake = awake(core, application, group)?;
+        awake.actor.activity.touch(core.clock.now());
+        let shown = awake.published.wait_for(|shown| !matches!(shown, Published::Loading)).await;
+        match shown.as_deref() {
+            Ok(Published::Ready(view)) => return Ok(Arc::clone(view)),
+            Ok(Published::Failed(error)) => return Err(error.clone().into()),
+            // The actor went to sleep before it had read anything.
+            Ok(Published::Loading) | Err(_) => {
+                core.forget_group(application.id, group, &awake.actor.address);
+            }
+        }
+    }
+    Err(StorageError::Unreadable.into())
 }
 
 fn within(what: &'static str, packet: &[u8], max: usize) -> Result<(), GroupError> {

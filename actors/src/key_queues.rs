@@ -222,7 +222,7 @@ impl Gateway {
         let view = self.core.store.view();
         let checks = KeyPackageChecks {
             cipher_suite: row.cipher_suite,
-            handle: &client.handle,
+            handle: Some(&client.handle),
             domain: client.domain.as_ref(),
             now: self.core.clock.now(),
             lifetime_s_max: self.core.limits.key_package_lifetime_s_max,

@@ -33,7 +33,7 @@ pub use self::{
     clients::{ClientChange, ClientError, ClientQuery, JoinInfo, NewClient},
     clock::Clock,
     external_sender::{ExternalSenderError, ExternalSenderKey},
-    gateway::{Gateway, GatewayOptions},
+    gateway::{Gateway, GatewayOptions, PeerStatus},
     group::{
         AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, EpochEntry,
         GroupError, GroupView, MemberView, NewGroup, Outcome,

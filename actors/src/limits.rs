@@ -42,6 +42,8 @@ pub struct Limits {
     pub label_bytes_max: usize,
     /// MLS messages in one answer, in bytes; what is left over is asked for again.
     pub answer_bytes_max: usize,
+    /// How far the clock of another gateway may be ahead of this one, in seconds.
+    pub clock_skew_s_max: u64,
     /// Groups and key queues kept awake in memory; beyond it the longest idle go to sleep.
     pub awake_actors_max: usize,
 }
@@ -67,6 +69,7 @@ impl Default for Limits {
             tag_bytes_max: 256,
             label_bytes_max: 256,
             answer_bytes_max: 16 << 20,
+            clock_skew_s_max: 300,
             awake_actors_max: 100_000,
         }
     }

@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, Arbiter, AsyncContext as _, Context, Handler, Message,
-    ResponseActFuture, WrapFuture as _,
+    Actor, ActorContext as _, ActorFutureExt as _, Addr, Arbiter, AsyncContext as _, Context, Handler,
+    Message, ResponseActFuture, WrapFuture as _,
 };
 use snapshots::{Retention, Timestamp};
 
@@ -40,7 +40,15 @@ where
     A: Handler<Rest>,
     A::Context: actix::dev::ToEnvelope<A, Rest>,
 {
-    let address = awake.address.clone();
+    ask_address(&awake.address, rest)
+}
+
+fn ask_address<A>(address: &Addr<A>, rest: Rest) -> Ask
+where
+    A: Handler<Rest>,
+    A::Context: actix::dev::ToEnvelope<A, Rest>,
+{
+    let address = address.clone();
     Box::pin(async move {
         // Sent when its turn comes. An actor that is gone has nothing to write.
         let _: Result<Rested, _> = address.send(rest).await;
@@ -152,8 +160,10 @@ impl Handler<Stop> for Supervisor {
 
     fn handle(&mut self, _: Stop, _: &mut Context<Self>) -> Self::Result {
         let groups = self.core.groups.iter().map(|awake| ask(&awake.actor, Rest::Sleep));
-        let asks: Vec<Ask> =
-            groups.chain(self.core.queues.iter().map(|awake| ask(awake.value(), Rest::Sleep))).collect();
+        let queues = self.core.queues.iter().map(|awake| ask(awake.value(), Rest::Sleep));
+        let peers =
+            self.core.peers.get().into_iter().flatten().map(|(_, address)| ask_address(address, Rest::Sleep));
+        let asks: Vec<Ask> = groups.chain(queues).chain(peers).collect();
         let stopped = all(asks).into_actor(self).then(|(), supervisor, _| {
             // An actor lets go of the store a moment after it has answered; the end of its thread is certain.
             let arbiters = std::mem::take(&mut supervisor.arbiters);

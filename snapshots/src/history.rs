@@ -31,6 +31,9 @@ pub struct EpochRow {
     /// SHA-256 of the commit with its companions, to know a retry by.
     #[serde(with = "serde_bytes")]
     pub digest: [u8; 32],
+    /// The number of the commit's record in the group's log; 0 in a row of an earlier version.
+    #[serde(default)]
+    pub sequence: u64,
 }
 
 fn group_prefix(app: AppId, group: &GroupId) -> Key {

@@ -116,6 +116,25 @@ impl Batch {
         })
     }
 
+    /// Says that a key package was used, without a precondition: another gateway let it happen. The first use stays.
+    pub fn note_key_package_used(
+        &mut self,
+        app: AppId,
+        reference: &KeyPackageRef,
+        row: &UsedRow,
+    ) -> &mut Self {
+        let expiry = self.key(Expiring::Used { app, reference: reference.clone() }.key(row.not_after));
+        let key = self.key(used_key(app, reference));
+        let value = self.row(row);
+        self.step(move |draft| {
+            if !draft.holds(Table::UsedKeyPackages, &key)? {
+                draft.put(Table::UsedKeyPackages, &key, value);
+                draft.put(Table::Expiries, &expiry, Slice::from([]));
+            }
+            Ok(())
+        })
+    }
+
     /// Precondition: the key package was not used, else [`Unmet::KeyPackageUsed`].
     pub fn require_unused(&mut self, app: AppId, reference: &KeyPackageRef) -> &mut Self {
         let (key, reference) = (used_key(app, reference), reference.clone());

@@ -19,6 +19,7 @@
 //! | `clients.rs` | clients, their handles and tags |
 //! | `key_queues.rs`, `key_packages.rs` | key queues, which key packages they hold, which were used |
 //! | `welcomes.rs` | welcomes and the join infos that point at them |
+//! | `outbox.rs` | what peers still need: entries as they are sent, positions, marks |
 //! | `meta.rs` | the format, settings |
 //! | `retention.rs` | what is dropped when it is old |
 
@@ -37,6 +38,7 @@ mod key_packages;
 mod key_queues;
 mod keys;
 mod meta;
+mod outbox;
 mod records;
 mod retention;
 mod rows;

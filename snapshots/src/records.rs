@@ -101,6 +101,28 @@ impl Batch {
         })
     }
 
+    /// Begins a log in the middle: its last record is `head`, and a snapshot at `head` must follow in the batch. A log
+    /// that is there is replaced. Precondition: it stands at `instead_of`, or there is none, else [`Unmet::LogMoved`] or
+    /// [`Unmet::LogExists`].
+    pub fn start_log_at(&mut self, log: &LogId, instead_of: Option<u64>, head: u64) -> &mut Self {
+        let log = log.clone();
+        let key = self.key(log_key(&log));
+        self.step(move |draft| {
+            match instead_of {
+                Some(at) => {
+                    let found = require_head(draft, &key)?.head;
+                    if found != at {
+                        return Err(Unmet::LogMoved { at: Some(found) }.into());
+                    }
+                    delete_log(draft, &log)?;
+                }
+                None if draft.holds(Table::LogHeads, &key)? => return Err(Unmet::LogExists.into()),
+                None => {}
+            }
+            put_head(draft, &key, &Head { head, first: head.saturating_add(1), snapshot: None })
+        })
+    }
+
     /// Precondition: the log stands at `at`, else [`Unmet::LogMoved`].
     pub fn require_log_at(&mut self, log: &LogId, at: u64) -> &mut Self {
         let key = log_key(log);

@@ -63,6 +63,8 @@ pub struct Swept {
     pub epochs: u64,
     /// Answers to proposals, which go with the epochs.
     pub accepted_proposals: u64,
+    /// Entries of groups' logs that were kept for peers, which go with the epochs.
+    pub log_entries: u64,
     /// Join infos, each with its welcome when it was the last.
     pub join_infos: u64,
     /// Expired key packages that a queue held.
@@ -127,13 +129,19 @@ impl Swept {
     fn add(&mut self, other: &Self) {
         self.epochs += other.epochs;
         self.accepted_proposals += other.accepted_proposals;
+        self.log_entries += other.log_entries;
         self.join_infos += other.join_infos;
         self.key_packages += other.key_packages;
         self.used_key_packages += other.used_key_packages;
     }
 
     fn rows(&self) -> u64 {
-        self.epochs + self.accepted_proposals + self.join_infos + self.key_packages + self.used_key_packages
+        self.epochs
+            + self.accepted_proposals
+            + self.log_entries
+            + self.join_infos
+            + self.key_packages
+            + self.used_key_packages
     }
 }
 
@@ -204,18 +212,27 @@ fn drop_epochs(
 ) -> Result<(), ReadError> {
     let oldest_kept = now.saturating_sub(retention.history_age_max);
     let Some(newest) = view.last_epoch(app, group)? else { return Ok(()) };
+    let mut last_sequence = None;
     for epoch in view.epochs_before(app, group, newest) {
         let epoch: Epoch = epoch?;
+        let Some(row) = view.epoch(app, group, epoch)? else { continue };
         let too_many = newest.0.saturating_sub(epoch.0) >= retention.history_epochs_max;
-        let too_old = || -> Result<bool, ReadError> {
-            Ok(view.epoch(app, group, epoch)?.is_some_and(|row| row.timestamp < oldest_kept))
-        };
-        if found.is_full() || !(too_many || too_old()?) {
+        if found.is_full() || !(too_many || row.timestamp < oldest_kept) {
             break;
         }
         found.batch.delete_epoch(app, group, epoch);
         found.swept.epochs += 1;
         found.swept.accepted_proposals += history::count_accepted_before(view, app, group, epoch)?;
+        last_sequence = Some(row.sequence);
+    }
+    let Some(last_sequence) = last_sequence else { return Ok(()) };
+    for key in view.log_entry_keys(app, group, last_sequence) {
+        let key = key?;
+        found.batch.step(move |draft| {
+            draft.delete_at(Table::LogEntries, key);
+            Ok(())
+        });
+        found.swept.log_entries += 1;
     }
     Ok(())
 }

@@ -47,10 +47,16 @@ pub(crate) enum Table {
     JoinInfos,
     /// `retention.rs`: what expires, the earliest first.
     Expiries,
+    /// `outbox.rs`: the entries of logs as they are sent to peers.
+    LogEntries,
+    /// `outbox.rs`: how far each peer is in each log.
+    PeerPositions,
+    /// `outbox.rs`: which logs have something for which peer.
+    Outbox,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Meta,
         Self::LogHeads,
         Self::Records,
@@ -72,6 +78,9 @@ impl Table {
         Self::WelcomeReaders,
         Self::JoinInfos,
         Self::Expiries,
+        Self::LogEntries,
+        Self::PeerPositions,
+        Self::Outbox,
     ];
 
     /// Its name on disk.
@@ -98,15 +107,18 @@ impl Table {
             Self::WelcomeReaders => "welcome_readers",
             Self::JoinInfos => "join_infos",
             Self::Expiries => "expiries",
+            Self::LogEntries => "log_entries",
+            Self::PeerPositions => "peer_positions",
+            Self::Outbox => "outbox",
         }
     }
 
     /// Packets, trees and snapshots are kept apart from their keys, so that compaction does not copy them.
     fn has_large_values(self) -> bool {
-        matches!(self, Self::ActorSnapshots | Self::Epochs | Self::Welcomes)
+        matches!(self, Self::ActorSnapshots | Self::Epochs | Self::Welcomes | Self::LogEntries)
     }
 
-    /// How much is kept in memory before it is sealed to be written out, in bytes: all tables together 132 MiB.
+    /// How much is kept in memory before it is sealed to be written out, in bytes: all tables together 156 MiB.
     fn memory_bytes_max(self) -> u64 {
         if self.has_large_values() || self == Self::Records { 16 << 20 } else { 4 << 20 }
     }

@@ -169,21 +169,9 @@ pub struct GroupTransferBody {
     pub group_info: Base64,
     /// `optional<Node> ratchet_tree<V>` of the current epoch (RFC 9420 §12.4.3.3), length prefix included.
     pub ratchet_tree: Base64,
-    /// The proposals that wait in the current epoch, in the order in which they were accepted.
+    /// The proposals that wait in the current epoch, PublicMessages, in the order in which they were accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub proposals: Vec<WaitingProposalBody>,
-}
-
-/// A proposal that waits in the current epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = WaitingProposal)]
-pub struct WaitingProposalBody {
-    /// When the hub accepted it, in Unix milliseconds.
-    #[schema(value_type = u64)]
-    pub timestamp: Timestamp,
-    /// The proposal, a PublicMessage.
-    pub packet: Base64,
+    pub proposals: Vec<Base64>,
 }
 
 /// Where a follower stands after a delivery.

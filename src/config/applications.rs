@@ -41,7 +41,7 @@ pub(super) fn build(
     let mut application = Application {
         supports_domains: identity.supports_domains,
         domains: config.domains.clone(),
-        federates_with: settings.federates_with.clone(),
+        federates_with: Arc::new(settings.federates_with.clone()),
         ..Application::basic(settings.id)
     };
     match (identity.identity_provider_type, &settings.x509) {

@@ -80,6 +80,7 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
     within("limits.packet_bytes_max", limits.packet_bytes_max, 1024..=1 << 30)?;
     within("limits.ratchet_tree_bytes_max", limits.ratchet_tree_bytes_max, 1024..=1 << 30)?;
     within("limits.client_handle_bytes_max", limits.client_handle_bytes_max, 1..=ClientHandle::BYTES_MAX)?;
+    seconds("limits.clock_skew_s_max", limits.clock_skew_s_max)?;
     let counts = [
         ("limits.group_members_max", limits.group_members_max),
         ("limits.proposals_per_epoch_max", limits.proposals_per_epoch_max),

@@ -10,10 +10,7 @@ use actors::{
 use super::{Federation, Outgoing, PeerError};
 use crate::api::{
     Nothing,
-    federation::{
-        DeliveryBody, EntryContentBody, GroupTransferBody, HeldBody, LogEntryBody, ReplicateLog,
-        WaitingProposalBody,
-    },
+    federation::{DeliveryBody, EntryContentBody, GroupTransferBody, HeldBody, LogEntryBody, ReplicateLog},
     groups::{CommitBody, NewGroupBody, ProposalBody},
     paths::GroupPath,
     text::Base64,
@@ -90,15 +87,11 @@ fn entry(entry: LogEntry) -> LogEntryBody {
 }
 
 fn transfer(group: GroupTransfer) -> GroupTransferBody {
-    let proposals = group
-        .proposals
-        .into_iter()
-        .map(|(timestamp, packet)| WaitingProposalBody { timestamp, packet: Base64(packet) });
     GroupTransferBody {
         sequence: group.sequence,
         timestamp: group.timestamp,
         group_info: Base64(group.group_info),
         ratchet_tree: Base64(group.ratchet_tree),
-        proposals: proposals.collect(),
+        proposals: group.proposals.into_iter().map(Base64).collect(),
     }
 }

@@ -152,12 +152,11 @@ fn entry(entry: LogEntryBody) -> LogEntry {
 }
 
 fn transfer(group: GroupTransferBody) -> GroupTransfer {
-    let proposals = group.proposals.into_iter().map(|proposal| (proposal.timestamp, proposal.packet.0));
     GroupTransfer {
         sequence: group.sequence,
         timestamp: group.timestamp,
         group_info: group.group_info.0,
         ratchet_tree: group.ratchet_tree.0,
-        proposals: proposals.collect(),
+        proposals: group.proposals.into_iter().map(|Base64(packet)| packet).collect(),
     }
 }

@@ -45,10 +45,11 @@ impl Write for UploadProposal {
         gateway: &Gateway,
         path: &GroupPath,
         sent: &Self::Body,
-        _: &AcceptedProposalBody,
+        accepted: &AcceptedProposalBody,
         at_most: Duration,
     ) {
-        gateway.await_proposal(path.app, &path.group, &sent.packet.0, at_most).await;
+        let proposal = (accepted.epoch_id, sent.packet.0.as_slice());
+        gateway.await_proposal(path.app, &path.group, proposal, at_most).await;
     }
 }
 

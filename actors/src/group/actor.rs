@@ -11,7 +11,7 @@ use actix::{
     Actor, ActorContext as _, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context,
     Handler, Message, WrapFuture as _, fut,
 };
-use snapshots::{AppendError, Appended, Batch, Epoch, Unmet};
+use snapshots::{AppendError, Appended, Batch, Epoch, Timestamp, Unmet};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
@@ -24,6 +24,7 @@ use crate::{
     application::{Application, ExpiredMembers, Source},
     core::Core,
     mls::{Rule, Rules, ValueError},
+    peer::{EntryContent, LogEntry},
     router::{Activity, Rest, Rested},
     storage::StorageError,
 };
@@ -57,6 +58,16 @@ pub(crate) struct UploadProposal {
 
 impl Message for UploadProposal {
     type Result = Result<AcceptedProposal, GroupError>;
+}
+
+/// Takes an entry of the hub's log into this replica; answered with the number that is needed next.
+pub(crate) struct ApplyEntry {
+    pub(crate) entry: LogEntry,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+impl Message for ApplyEntry {
+    type Result = Result<u64, GroupError>;
 }
 
 /// Records since the last snapshot after which the actor takes one by itself, so that waking up stays quick.
@@ -120,13 +131,19 @@ impl GroupActor {
         &self,
         upload: &CommitUpload,
         source: &Source,
+        now: Timestamp,
     ) -> Result<(StagedCommitUpload, Vec<PackageUse>), GroupError> {
-        let now = self.core.clock.now();
         let staged = self.judge(|state| state.stage_commit(self.rules(source), upload, now))?;
-        let packages = match staged.staged.added.as_slice() {
-            [] => Vec::new(),
-            added => PackageUse::look_up_all(&self.core.store.view(), self.origin.app, added)?,
-        };
+        let added = staged.staged.added.as_slice();
+        if added.is_empty() {
+            return Ok((staged, Vec::new()));
+        }
+        let view = self.core.store.view();
+        if !self.origin.is_replica {
+            let references = added.iter().map(|added| &added.reference);
+            PackageUse::require_unused(&view, self.origin.app, references)?;
+        }
+        let packages = PackageUse::look_up_all(&view, self.origin.app, added)?;
         Ok((staged, packages))
     }
 
@@ -155,6 +172,7 @@ impl GroupActor {
         self.origin.row.epoch = accepted.epoch;
         self.apply(|state| state.apply_commit(staged), ctx);
         self.core.wake_key_queues(self.origin.app, used);
+        self.core.wake_peers(&self.origin);
         Ok(accepted)
     }
 
@@ -171,6 +189,7 @@ impl GroupActor {
             outcome: Outcome::New,
         };
         self.apply(|state| state.apply_proposal(staged), ctx);
+        self.core.wake_peers(&self.origin);
         Ok(accepted)
     }
 
@@ -184,7 +203,10 @@ impl GroupActor {
         }
         let mut batch = Batch::new();
         for (after, staged) in (self.sequence..).zip(&removals) {
-            writes::proposal(&mut batch, &self.origin, after, staged, None);
+            if let Err(error) = writes::proposal(&mut batch, &self.origin, after, staged, None) {
+                tracing::error!(%error, "the removal of expired members cannot be written");
+                return Box::pin(fut::ready(()));
+            }
         }
         let store = self.core.store.clone();
         let append = async move { store.append(batch).await };
@@ -194,6 +216,7 @@ impl GroupActor {
                     for staged in removals {
                         actor.apply(|state| state.apply_proposal(staged), ctx);
                     }
+                    actor.core.wake_peers(&actor.origin);
                 }
                 Err(error) => tracing::warn!(%error, "the removal of expired members was not proposed"),
             }
@@ -265,7 +288,7 @@ impl GroupActor {
 
     fn publish(&self) {
         if let Some(state) = &self.state {
-            self.published.send_replace(Published::Ready(Arc::new(state.view())));
+            self.published.send_replace(Published::Ready(Arc::new(state.view(self.sequence))));
         }
     }
 
@@ -375,8 +398,9 @@ impl Handler<UploadCommit> for GroupActor {
         UploadCommit { upload, source, permit }: UploadCommit,
         _: &mut Context<Self>,
     ) -> Self::Result {
-        self.activity.touch(self.core.clock.now());
-        let (staged, packages) = match self.stage_commit(&upload, &source) {
+        let now = self.core.clock.now();
+        self.activity.touch(now);
+        let (staged, packages) = match self.stage_commit(&upload, &source, now) {
             Ok(staged) => staged,
             Err(GroupError::StaleEpoch { packet, current }) => {
                 return answer(self.stale(&upload, packet, current));
@@ -390,8 +414,10 @@ impl Handler<UploadCommit> for GroupActor {
             }
             Err(refused) => return answer(Err(refused)),
         };
-        let hosts = |domain: Option<&snapshots::DomainName>| self.application.hosts(domain);
-        let (batch, used) = writes::commit(&self.origin, self.sequence, &upload, &staged, &packages, hosts);
+        let (batch, used) = match writes::commit(&self.origin, self.sequence, &upload, &staged, &packages) {
+            Ok(written) => written,
+            Err(error) => return answer(Err(unwritable(&error))),
+        };
         let store = self.core.store.clone();
         let append = async move { store.append(batch).await };
         AtomicResponse::new(Box::pin(append.into_actor(self).then(move |result, actor, ctx| {
@@ -440,7 +466,11 @@ impl Handler<UploadProposal> for GroupActor {
             return answer(Ok(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated }));
         }
         let mut batch = Batch::new();
-        writes::proposal(&mut batch, &self.origin, self.sequence, &staged, used_once.as_ref());
+        if let Err(error) =
+            writes::proposal(&mut batch, &self.origin, self.sequence, &staged, used_once.as_ref())
+        {
+            return answer(Err(unwritable(&error)));
+        }
         let store = self.core.store.clone();
         let append = async move { (store.append(batch).await, permit) };
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
@@ -459,10 +489,109 @@ impl GroupActor {
         let Some((reference, last_resort)) = staged.staged.adds.clone() else {
             return Ok((staged, None));
         };
+        if self.origin.is_replica {
+            return Ok((staged, None));
+        }
         let view = self.core.store.view();
-        let package =
-            PackageUse::look_up(&view, self.origin.app, &reference, last_resort, snapshots::Timestamp(0))?;
-        Ok((staged, package.once.then_some(reference)))
+        PackageUse::require_unused(&view, self.origin.app, std::iter::once(&reference))?;
+        let once = PackageUse::is_once(&view, self.origin.app, &reference, last_resort)?;
+        Ok((staged, once.then_some(reference)))
+    }
+
+    /// What is wrong with an entry before its packet is looked at.
+    fn check_entry(&self, entry: &LogEntry) -> Result<(), GroupError> {
+        if !self.origin.is_replica {
+            return Err(GroupError::NotFromHub("this gateway orders the group itself".into()));
+        }
+        let stamp = self.state.as_ref().ok_or(StorageError::Unreadable)?.stamp();
+        if entry.timestamp < stamp {
+            return Err(GroupError::NotFromHub(format!(
+                "entry {} was accepted at {}, before the entry that precedes it ({stamp})",
+                entry.sequence, entry.timestamp
+            )));
+        }
+        Ok(())
+    }
+
+    fn apply_proposal_entry(
+        &mut self,
+        packet: &[u8],
+        now: Timestamp,
+        permit: OwnedSemaphorePermit,
+    ) -> AtomicResponse<Self, Result<u64, GroupError>> {
+        let judged = self.judge(|state| state.stage_proposal(self.rules(&Source::Hub), packet, now));
+        let staged = match judged.and_then(|staged| self.check_package(staged)) {
+            Ok((staged, _)) => staged,
+            Err(refused) => return answer(Err(refused)),
+        };
+        let mut batch = Batch::new();
+        if let Err(error) = writes::proposal(&mut batch, &self.origin, self.sequence, &staged, None) {
+            return answer(Err(unwritable(&error)));
+        }
+        let store = self.core.store.clone();
+        let append = async move { (store.append(batch).await, permit) };
+        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
+            drop(permit);
+            actor.proposal_appended(result, staged, ctx)?;
+            Ok(actor.next_entry())
+        })))
+    }
+
+    fn apply_commit_entry(
+        &mut self,
+        upload: &CommitUpload,
+        now: Timestamp,
+        permit: OwnedSemaphorePermit,
+    ) -> AtomicResponse<Self, Result<u64, GroupError>> {
+        let written = self.stage_commit(upload, &Source::Hub, now).and_then(|(staged, packages)| {
+            let written = writes::commit(&self.origin, self.sequence, upload, &staged, &packages);
+            written.map(|(batch, used)| (staged, batch, used)).map_err(|error| unwritable(&error))
+        });
+        let (staged, batch, used) = match written {
+            Ok(written) => written,
+            Err(refused) => return answer(Err(refused)),
+        };
+        let store = self.core.store.clone();
+        let append = async move { (store.append(batch).await, permit) };
+        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
+            drop(permit);
+            actor.commit_appended(result, staged, used, ctx)?;
+            Ok(actor.next_entry())
+        })))
+    }
+
+    fn next_entry(&self) -> u64 {
+        self.sequence.saturating_add(1)
+    }
+}
+
+/// What was staged cannot be encoded: the packet's fault, for all that is known.
+fn unwritable(error: &ValueError) -> GroupError {
+    GroupError::MalformedMessage(error.to_string())
+}
+
+impl Handler<ApplyEntry> for GroupActor {
+    type Result = AtomicResponse<Self, Result<u64, GroupError>>;
+
+    fn handle(&mut self, ApplyEntry { entry, permit }: ApplyEntry, _: &mut Context<Self>) -> Self::Result {
+        self.activity.touch(self.core.clock.now());
+        // What is held already, and what is not next: the answer says where to go on.
+        if entry.sequence != self.next_entry() {
+            return answer(Ok(self.next_entry()));
+        }
+        if let Err(refused) = self.check_entry(&entry) {
+            return answer(Err(refused));
+        }
+        match entry.content {
+            EntryContent::Creation { .. } => {
+                answer(Err(GroupError::NotFromHub("a creation is entry 0 and no other".into())))
+            }
+            EntryContent::Proposal { packet } => self.apply_proposal_entry(&packet, entry.timestamp, permit),
+            EntryContent::Commit { commit, group_info, welcome } => {
+                let upload = CommitUpload { commit, group_info, welcome };
+                self.apply_commit_entry(&upload, entry.timestamp, permit)
+            }
+        }
     }
 }
 

@@ -11,10 +11,10 @@ mod writes;
 use snapshots::{Epoch, GroupId, Timestamp};
 
 pub(crate) use self::{
-    actor::{GroupActor, Published, UploadCommit, UploadProposal},
+    actor::{ApplyEntry, GroupActor, Published, UploadCommit, UploadProposal},
     history::{accepted_before, control_messages, winner_again},
     state::GroupState,
-    writes::{GroupOrigin, UsedPackages, creation},
+    writes::{GroupOrigin, UsedPackages, creation, transfer},
 };
 pub use self::{
     error::GroupError,

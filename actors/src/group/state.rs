@@ -18,6 +18,7 @@ use crate::{
         CommitInput, EpochChange, GroupSnapshot, PROTOCOL_VERSION, PendingProposal, Refusal, Rules,
         StagedEpoch, StagedProposal, TrackedGroup, ValueError,
     },
+    peer::GroupTransfer,
 };
 
 /// A commit with its companions, as uploaded: MLSMessages.
@@ -118,7 +119,7 @@ pub(crate) struct GroupState {
 pub(crate) struct StagedProposalUpload {
     pub(crate) record: Vec<u8>,
     pub(crate) staged: StagedProposal,
-    stamp: Timestamp,
+    pub(crate) stamp: Timestamp,
 }
 
 /// A commit that may be recorded.
@@ -166,8 +167,44 @@ impl GroupState {
         })
     }
 
+    /// Judges a group that its hub hands over as a whole, and answers its state. Proposals that wait are judged as they
+    /// were when they came.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn from_transfer(
+        rules: Rules<'_>,
+        transfer: &GroupTransfer,
+        hub: DomainName,
+    ) -> Result<Self, GroupError> {
+        let tree_max = rules.limits.ratchet_tree_bytes_max;
+        let info_max = rules.limits.packet_bytes_max.saturating_add(tree_max);
+        within("groupInfo", transfer.group_info.len(), info_max)?;
+        within("ratchetTree", transfer.ratchet_tree.len(), tree_max)?;
+        let now = transfer.timestamp;
+        let tree = Some(transfer.ratchet_tree.as_slice());
+        let tracked = TrackedGroup::open(rules, &transfer.group_info, tree, now).map_err(refused_commit)?;
+        let mut state = Self {
+            roster: roster(&tracked),
+            tracked,
+            stamp: now,
+            group_info: Some(transfer.group_info.as_slice().into()),
+            hub: Some(hub),
+        };
+        for packet in &transfer.proposals {
+            let staged = state.stage_proposal(rules, packet, now)?;
+            state.apply_proposal(staged).map_err(|error| GroupError::MalformedMessage(error.to_string()))?;
+        }
+        Ok(state)
+    }
+
     pub(crate) fn id(&self) -> &GroupId {
         self.tracked.id()
+    }
+
+    /// The newest entry's stamp.
+    pub(crate) fn stamp(&self) -> Timestamp {
+        self.stamp
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -336,8 +373,8 @@ impl GroupState {
         Ok(state)
     }
 
-    /// What readers may see.
-    pub(crate) fn view(&self) -> GroupView {
+    /// What readers may see after the entry of this number.
+    pub(crate) fn view(&self, sequence: u64) -> GroupView {
         GroupView {
             group: self.tracked.id().clone(),
             epoch: self.tracked.epoch(),
@@ -352,6 +389,8 @@ impl GroupState {
                 .map(|pending| pending.packet.as_slice().into())
                 .collect(),
             group_info: self.group_info.clone(),
+            sequence,
+            stamp: self.stamp,
             tree: self.tracked.tree().clone(),
             tree_bytes: OnceLock::new(),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use snapshots::{ClientHandle, DomainName, Epoch, GroupId};
+use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 
 use crate::mls::SerialisedTree;
 
@@ -36,6 +36,10 @@ pub struct GroupView {
     pub proposals: Vec<Arc<[u8]>>,
     /// The draft's `currentGroupInfo`, if the last committer gave one.
     pub group_info: Option<Arc<[u8]>>,
+    /// The number of the newest entry in the group's log.
+    pub(crate) sequence: u64,
+    /// When that entry was accepted.
+    pub(crate) stamp: Timestamp,
     pub(crate) tree: SerialisedTree,
     pub(crate) tree_bytes: OnceLock<Arc<[u8]>>,
 }

@@ -1,5 +1,7 @@
 //! The batches that make a group's changes durable: everything one accepted request changes, in one piece.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use sha2::{Digest as _, Sha256};
 use snapshots::{
     AppId, Batch, Bytes, ClientHandle, DomainName, EpochRow, GroupId, GroupRow, KeyPackageRef, KeyQueueId,
@@ -7,10 +9,15 @@ use snapshots::{
 };
 
 use super::{
-    GroupError, GroupState,
+    GroupError, GroupState, MemberView, NewGroup,
     state::{StagedCommitUpload, StagedProposalUpload},
 };
-use crate::{mls::AddedMember, storage::StorageError};
+use crate::{
+    application::Application,
+    mls::{AddedMember, ValueError},
+    peer::{EntryContent, LogEntry, entry_to_bytes},
+    storage::StorageError,
+};
 
 /// The key queues to wake when a commit's batch is durable.
 pub(crate) type UsedPackages = Vec<(KeyQueueId, KeyPackageRef)>;
@@ -21,21 +28,87 @@ pub(crate) struct GroupOrigin {
     pub(crate) app: AppId,
     pub(crate) group: GroupId,
     pub(crate) row: GroupRow,
+    /// Whether another gateway orders the group.
+    pub(crate) is_replica: bool,
+    /// The gateways that are sent every entry; none when this is a replica.
+    pub(crate) peers: Arc<BTreeSet<DomainName>>,
+    /// The domains assigned to this gateway.
+    domains: BTreeSet<DomainName>,
 }
 
 impl GroupOrigin {
+    pub(crate) fn new(application: &Application, group: GroupId, row: GroupRow) -> Self {
+        let is_replica = !application.is_hub(row.hub.as_ref());
+        let peers = if is_replica { Arc::default() } else { Arc::clone(&application.federates_with) };
+        Self { app: application.id, group, row, is_replica, peers, domains: application.domains.clone() }
+    }
+
+    /// Whether what waits for a client of this domain is to be kept here, and not at another gateway.
+    fn hosts(&self, domain: Option<&DomainName>) -> bool {
+        domain.is_none_or(|domain| self.domains.contains(domain))
+    }
+
+    /// Keeps an entry for the peers and marks it as theirs to have.
+    fn put_entry(
+        &self,
+        batch: &mut Batch,
+        sequence: u64,
+        timestamp: Timestamp,
+        content: impl FnOnce() -> EntryContent,
+    ) -> Result<(), ValueError> {
+        if self.peers.is_empty() {
+            return Ok(());
+        }
+        let entry = LogEntry { sequence, timestamp, content: content() };
+        batch.put_log_entry(self.app, &self.group, sequence, entry_to_bytes(&entry)?);
+        for peer in self.peers.iter() {
+            batch.mark_outbox(peer, self.app, &self.group);
+        }
+        Ok(())
+    }
+
     pub(crate) fn log(&self) -> LogId {
         LogId::Group(self.app, self.group.clone())
     }
 }
 
 /// Creates the group's log, its first snapshot, its row and its creator's membership; refused if the log exists.
-pub(crate) fn creation(origin: &GroupOrigin, state: &GroupState) -> Result<Batch, GroupError> {
+pub(crate) fn creation(
+    origin: &GroupOrigin,
+    state: &GroupState,
+    new: &NewGroup,
+) -> Result<Batch, GroupError> {
     let log = origin.log();
     let mut batch = Batch::new();
     batch.create_log(&log);
     batch.put_snapshot(&log, 0, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(origin.app, &origin.group, &origin.row);
+    for member in state.roster() {
+        batch.put_membership(origin.app, &member.handle, member.domain.as_ref(), &origin.group);
+    }
+    let content = || EntryContent::Creation {
+        group_info: new.group_info.clone(),
+        ratchet_tree: new.ratchet_tree.clone(),
+    };
+    origin.put_entry(&mut batch, 0, state.stamp(), content).map_err(|_| StorageError::Unreadable)?;
+    Ok(batch)
+}
+
+/// Puts a group that its hub handed over as a whole in the place of the replica that is there, if one is.
+pub(crate) fn transfer(
+    origin: &GroupOrigin,
+    state: &GroupState,
+    sequence: u64,
+    before: Option<(u64, &[MemberView])>,
+) -> Result<Batch, GroupError> {
+    let log = origin.log();
+    let mut batch = Batch::new();
+    batch.start_log_at(&log, before.map(|(head, _)| head), sequence);
+    batch.put_snapshot(&log, sequence, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
+    batch.put_group(origin.app, &origin.group, &origin.row);
+    for member in before.map_or([].as_slice(), |(_, roster)| roster) {
+        batch.delete_membership(origin.app, &member.handle, member.domain.as_ref(), &origin.group);
+    }
     for member in state.roster() {
         batch.put_membership(origin.app, &member.handle, member.domain.as_ref(), &origin.group);
     }
@@ -49,7 +122,7 @@ pub(crate) fn proposal(
     after: u64,
     staged: &StagedProposalUpload,
     used_once: Option<&KeyPackageRef>,
-) {
+) -> Result<(), ValueError> {
     let pending = &staged.staged.pending;
     let digest = Sha256::digest(&pending.packet).into();
     batch.append_record(&origin.log(), after, &staged.record);
@@ -57,6 +130,8 @@ pub(crate) fn proposal(
     if let Some(package) = used_once {
         batch.require_unused(origin.app, package);
     }
+    let content = || EntryContent::Proposal { packet: pending.packet.clone() };
+    origin.put_entry(batch, after.saturating_add(1), staged.stamp, content)
 }
 
 /// Records an accepted commit: the record, the epoch for history, the index of memberships, one join info per added
@@ -67,8 +142,7 @@ pub(crate) fn commit(
     upload: &super::CommitUpload,
     staged: &StagedCommitUpload,
     packages: &[PackageUse],
-    hosts: impl Fn(Option<&DomainName>) -> bool,
-) -> (Batch, UsedPackages) {
+) -> Result<(Batch, UsedPackages), ValueError> {
     let GroupOrigin { app, group, .. } = origin;
     let epoch = staged.staged.epoch;
     let mut batch = Batch::new();
@@ -83,6 +157,7 @@ pub(crate) fn commit(
             commit: Bytes::copy_from_slice(&upload.commit),
             proposals: staged.staged.referenced.iter().map(|packet| Bytes::copy_from_slice(packet)).collect(),
             digest: upload.digest(),
+            sequence: after.saturating_add(1),
         },
     );
     for member in &staged.staged.departed {
@@ -93,7 +168,7 @@ pub(crate) fn commit(
     }
     if let Some(welcome) = &upload.welcome {
         // A client of another domain asks its own gateway.
-        let hosted = staged.staged.added.iter().filter(|added| hosts(added.member.domain.as_ref()));
+        let hosted = staged.staged.added.iter().filter(|added| origin.hosts(added.member.domain.as_ref()));
         let handles: Vec<ClientHandle> = hosted.map(|added| added.member.handle.clone()).collect();
         let row = WelcomeRow {
             welcome: Bytes::copy_from_slice(welcome),
@@ -105,13 +180,23 @@ pub(crate) fn commit(
     let mut used = UsedPackages::new();
     for package in packages.iter().filter(|package| package.once) {
         let row = UsedRow { group: group.clone(), epoch, not_after: package.not_after };
-        batch.use_key_package(*app, &package.reference, &row);
+        if origin.is_replica {
+            batch.note_key_package_used(*app, &package.reference, &row);
+        } else {
+            batch.use_key_package(*app, &package.reference, &row);
+        }
         for queue in &package.queues {
             batch.delete_key_package(*app, *queue, &package.reference);
             used.push((*queue, package.reference.clone()));
         }
     }
-    (batch, used)
+    let content = || EntryContent::Commit {
+        commit: upload.commit.clone(),
+        group_info: upload.group_info.clone(),
+        welcome: upload.welcome.clone(),
+    };
+    origin.put_entry(&mut batch, after.saturating_add(1), staged.stamp, content)?;
+    Ok((batch, used))
 }
 
 /// How a key package may be used.
@@ -125,41 +210,59 @@ pub(crate) struct PackageUse {
 }
 
 impl PackageUse {
-    /// Looks a package up: one that a queue here holds is final if the queue holds it as its final key; any other is
-    /// final if it carries the last-resort extension.
+    /// Looks up every package that a commit adds.
     ///
     /// # Errors
-    /// [`GroupError::KeyPackageReused`] if it was used before.
-    pub(crate) fn look_up(
-        view: &View,
-        app: AppId,
-        reference: &KeyPackageRef,
-        last_resort: bool,
-        not_after: Timestamp,
-    ) -> Result<Self, GroupError> {
-        if view.used(app, reference).map_err(StorageError::from)?.is_some() {
-            return Err(GroupError::KeyPackageReused { reference: reference.clone() });
-        }
-        let holders = view.queues_holding(app, reference).map_err(StorageError::from)?;
-        let once =
-            if holders.is_empty() { !last_resort } else { holders.iter().any(|(_, _, row)| !row.is_final) };
-        Ok(Self {
-            reference: reference.clone(),
-            not_after,
-            once,
-            queues: holders.into_iter().map(|(queue, _, _)| queue).collect(),
-        })
-    }
-
-    /// Looks up every package that a commit adds.
+    /// That the store cannot be read.
     pub(crate) fn look_up_all(
         view: &View,
         app: AppId,
         added: &[AddedMember],
-    ) -> Result<Vec<Self>, GroupError> {
-        added
-            .iter()
-            .map(|added| Self::look_up(view, app, &added.reference, added.last_resort, added.not_after))
-            .collect()
+    ) -> Result<Vec<Self>, StorageError> {
+        let look_up = |added: &AddedMember| {
+            let (once, queues) = used_once(view, app, &added.reference, added.last_resort)?;
+            Ok(Self { reference: added.reference.clone(), not_after: added.not_after, once, queues })
+        };
+        added.iter().map(look_up).collect()
     }
+
+    /// Whether a package is used once only; see [`used_once`].
+    ///
+    /// # Errors
+    /// That the store cannot be read.
+    pub(crate) fn is_once(
+        view: &View,
+        app: AppId,
+        reference: &KeyPackageRef,
+        last_resort: bool,
+    ) -> Result<bool, StorageError> {
+        used_once(view, app, reference, last_resort).map(|(once, _)| once)
+    }
+
+    /// # Errors
+    /// [`GroupError::KeyPackageReused`] if a package was used before, whatever it says of itself.
+    pub(crate) fn require_unused<'a>(
+        view: &View,
+        app: AppId,
+        mut references: impl Iterator<Item = &'a KeyPackageRef>,
+    ) -> Result<(), GroupError> {
+        references.try_for_each(|reference| match view.used(app, reference).map_err(StorageError::from)? {
+            Some(_) => Err(GroupError::KeyPackageReused { reference: reference.clone() }),
+            None => Ok(()),
+        })
+    }
+}
+
+/// Whether a package is used once only, and the queues here that hold it: one that they hold is final if it is their final
+/// key; any other is final if it carries the last-resort extension.
+fn used_once(
+    view: &View,
+    app: AppId,
+    reference: &KeyPackageRef,
+    last_resort: bool,
+) -> Result<(bool, Vec<KeyQueueId>), StorageError> {
+    let holders = view.queues_holding(app, reference)?;
+    let once =
+        if holders.is_empty() { !last_resort } else { holders.iter().any(|(_, _, row)| !row.is_final) };
+    Ok((once, holders.into_iter().map(|(queue, _, _)| queue).collect()))
 }

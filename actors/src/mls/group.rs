@@ -114,7 +114,12 @@ impl TrackedGroup {
         for member in public.members() {
             let identity = Identity { signature_key: &member.signature_key, credential: &member.credential };
             let extensions = public.group_context().extensions();
-            let who = identify(rules.provider(), identity, extensions, now).map_err(Refusal::OpenedWith)?;
+            // A group that has a history may have members whose credentials have expired since they came in.
+            let at = match rules.provider().valid_until(identity) {
+                Ok(Some(until)) if public.group_context().epoch().as_u64() > 0 => now.min(until),
+                Ok(_) | Err(_) => now,
+            };
+            let who = identify(rules.provider(), identity, extensions, at).map_err(Refusal::OpenedWith)?;
             rules.check_own_domain(&who).map_err(Refusal::OpenedWith)?;
             members.insert(member.index.u32(), who);
         }

@@ -13,7 +13,8 @@ use crate::identity::{Identity, IdentityProvider};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyPackageChecks<'a> {
     pub(crate) cipher_suite: u16,
-    pub(crate) handle: &'a ClientHandle,
+    /// Whose it must be; `None` leaves that to its signature.
+    pub(crate) handle: Option<&'a ClientHandle>,
     pub(crate) domain: Option<&'a DomainName>,
     pub(crate) now: Timestamp,
     /// Longest remaining lifetime, in seconds; 0 means no bound.
@@ -88,10 +89,10 @@ impl KeyPackageChecks<'_> {
         }
         let no_extensions = Extensions::<GroupContext>::empty();
         let member = identify(provider, identity_of(package.leaf_node()), &no_extensions, self.now)?;
-        if member.handle != *self.handle {
+        if let Some(expected) = self.handle.filter(|expected| member.handle != **expected) {
             return Err(format!(
-                "its credential names {:?}, the queue belongs to {:?}",
-                member.handle, self.handle
+                "its credential names {:?}, the queue belongs to {expected:?}",
+                member.handle
             ));
         }
         if member.domain.as_ref() != self.domain {

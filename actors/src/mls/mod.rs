@@ -69,7 +69,8 @@ impl<'a> Rules<'a> {
 
     /// A client that a commit adds is of a domain that the application knows.
     fn check_added_domain(self, member: &Member) -> Result<(), String> {
-        self.check_domain(member, self.application.knows(member.domain.as_ref()))
+        let is_known = *self.source == Source::Hub || self.application.knows(member.domain.as_ref());
+        self.check_domain(member, is_known)
     }
 
     fn check_domain(self, member: &Member, is_accepted: bool) -> Result<(), String> {
@@ -84,14 +85,11 @@ impl<'a> Rules<'a> {
                     member.handle
                 )
             }
-            Source::Peer(_) => {
+            Source::Peer(_) | Source::Hub => {
                 format!(
                     "{:?} is of the domain {domain}, which is not assigned to the sending gateway",
                     member.handle
                 )
-            }
-            Source::Hub => {
-                format!("{:?} is of the domain {domain}, with which nobody here federates", member.handle)
             }
         })
     }

@@ -5,6 +5,7 @@ use openmls::{
         ExternalCommitValidationError, GroupContextExtensionsProposalValidationError,
         ProposalValidationError, PublicProcessMessageError, StageCommitError, ValidationError,
     },
+    prelude::KeyPackageVerifyError,
     treesync::errors::LeafNodeValidationError,
 };
 use snapshots::Epoch;
@@ -67,6 +68,7 @@ impl Refusal {
 fn of_validation(error: &ValidationError) -> Rule {
     match error {
         ValidationError::WrongGroupId => Rule::Group,
+        ValidationError::KeyPackageVerifyError(KeyPackageVerifyError::LifetimeError(_)) => Rule::Lifetime,
         ValidationError::InvalidSignature => Rule::Signature,
         ValidationError::UnknownMember
         | ValidationError::UnauthorizedExternalSender
@@ -152,6 +154,7 @@ fn of_leaf_node(error: &LeafNodeValidationError) -> Rule {
         | LeafNodeValidationError::CiphersuiteNotInCapabilities
         | LeafNodeValidationError::LeafNodeCredentialNotSupportedByMember
         | LeafNodeValidationError::MemberCredentialNotSupportedByLeafNode => Rule::Capabilities,
+        LeafNodeValidationError::Lifetime(_) => Rule::Lifetime,
         LeafNodeValidationError::SignatureKeyAlreadyInUse
         | LeafNodeValidationError::EncryptionKeyAlreadyInUse => Rule::DistinctKeys,
         _ => Rule::LeafNode,

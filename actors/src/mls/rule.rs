@@ -35,6 +35,8 @@ pub enum Rule {
     PathCiphertexts,
     /// A leaf node is valid for the group (RFC 9420 §7.3).
     LeafNode,
+    /// A key package is within its lifetime (RFC 9420 §7.2, §10.1).
+    Lifetime,
     /// Keys are not shared between members or proposals (RFC 9420 §7.3, §12.4.3.1).
     DistinctKeys,
     /// Capabilities cover what the group requires and uses (RFC 9420 §7.2, §11.1).
@@ -74,6 +76,7 @@ impl Rule {
             Self::Path => "path",
             Self::PathCiphertexts => "path-ciphertexts",
             Self::LeafNode => "leaf-node",
+            Self::Lifetime => "lifetime",
             Self::DistinctKeys => "distinct-keys",
             Self::Capabilities => "capabilities",
             Self::GroupContextExtensions => "group-context-extensions",

@@ -5,12 +5,22 @@
 //! appends it to its own log under the same number and answers the number that it needs next. Whatever is lost, sent
 //! twice or out of order changes nothing: the answer tells where to go on.
 
+mod actor;
+mod entries;
+mod schedule;
+
 use std::pin::Pin;
 
+use serde::{Deserialize, Serialize};
 use snapshots::{AppId, DomainName, GroupId, Timestamp};
 
+pub(crate) use self::{
+    actor::{PeerActor, PeerHealth, Wake},
+    entries::{entry_from_bytes, entry_to_bytes},
+};
+
 /// One accepted entry of a group's log, as its hub sends it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
     /// Its number: 0 is the group's creation, and there is no gap.
     pub sequence: u64,
@@ -21,27 +31,33 @@ pub struct LogEntry {
 }
 
 /// What a log entry holds: the bytes as they were uploaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryContent {
     /// *Group Creation*.
     Creation {
         /// MLSMessage with the GroupInfo of epoch 0.
+        #[serde(with = "serde_bytes")]
         group_info: Vec<u8>,
         /// `optional<Node> ratchet_tree<V>`, unless the GroupInfo carries it.
+        #[serde(with = "serde_bytes")]
         ratchet_tree: Option<Vec<u8>>,
     },
     /// *Proposals*.
     Proposal {
         /// The proposal, a PublicMessage.
+        #[serde(with = "serde_bytes")]
         packet: Vec<u8>,
     },
     /// *Commits*.
     Commit {
         /// The commit, a PublicMessage.
+        #[serde(with = "serde_bytes")]
         commit: Vec<u8>,
         /// The GroupInfo of the epoch that the commit creates.
+        #[serde(with = "serde_bytes")]
         group_info: Option<Vec<u8>>,
         /// The Welcome for the clients that the commit adds.
+        #[serde(with = "serde_bytes")]
         welcome: Option<Vec<u8>>,
     },
 }
@@ -57,8 +73,8 @@ pub struct GroupTransfer {
     pub group_info: Vec<u8>,
     /// `optional<Node> ratchet_tree<V>` of the current epoch.
     pub ratchet_tree: Vec<u8>,
-    /// The proposals that wait in the current epoch, in the order in which they were accepted, each with its time.
-    pub proposals: Vec<(Timestamp, Vec<u8>)>,
+    /// The proposals that wait in the current epoch, in the order in which they were accepted.
+    pub proposals: Vec<Vec<u8>>,
 }
 
 /// What a hub delivers for one group in one request.

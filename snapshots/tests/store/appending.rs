@@ -1,6 +1,6 @@
 //! Batches and their preconditions, many at once.
 
-use snapshots::{AppendError, Batch, LoadedLog, StoreOptions, Unmet};
+use snapshots::{AppendError, Batch, Bytes, LoadedLog, StoreOptions, Unmet};
 
 use crate::fixtures::*;
 
@@ -263,4 +263,31 @@ fn what_is_too_large_is_refused_and_the_store_is_well() {
 #[test]
 fn a_batch_of_nothing_is_appended() {
     assert_eq!(append(&temporary(), |_| ()), Ok(vec![]));
+}
+
+#[test]
+fn a_log_is_started_in_the_middle() {
+    let store = temporary();
+    let log = group_log(1);
+    append(&store, |batch| {
+        batch.start_log_at(&log, None, 7).put_snapshot(&log, 7, "seven").append_record(&log, 7, "eight");
+    })
+    .unwrap();
+    let loaded = store.view().load_log(&log).unwrap().unwrap();
+    assert_eq!(loaded.snapshot, Some((7, Bytes::from_static(b"seven"))));
+    assert_eq!(loaded.records, [(8, Bytes::from_static(b"eight"))]);
+
+    check_refused(&store, Unmet::LogExists, |batch| {
+        batch.start_log_at(&log, None, 20);
+    });
+    check_refused(&store, Unmet::LogMoved { at: Some(8) }, |batch| {
+        batch.start_log_at(&log, Some(7), 20);
+    });
+    append(&store, |batch| {
+        batch.start_log_at(&log, Some(8), 20).put_snapshot(&log, 20, "twenty");
+    })
+    .unwrap();
+    let loaded = store.view().load_log(&log).unwrap().unwrap();
+    assert_eq!((loaded.head, loaded.records.len()), (20, 0));
+    assert_eq!(rows(&store), [("log_heads", 1), ("actor_snapshots", 1)]);
 }

@@ -110,6 +110,7 @@ pub(crate) fn epoch_row(timestamp: u64) -> EpochRow {
         commit: Bytes::from(vec![1; 3000]),
         proposals: vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")],
         digest: [9; 32],
+        sequence: 0,
     }
 }
 

@@ -72,6 +72,30 @@ async fn the_oldest_epochs_go_and_the_newest_stays() {
 }
 
 #[tokio::test]
+async fn log_entries_go_with_the_epochs_that_they_made() {
+    let store = temporary();
+    append(&store, |batch| {
+        batch.put_group(APP, &group(1), &group_row(3)).put_log_entry(APP, &group(1), 0, "creation");
+        // Each epoch is made by a proposal and a commit.
+        for epoch in 1..=3 {
+            let row = snapshots::EpochRow { sequence: epoch * 2, ..epoch_row(1) };
+            batch.put_epoch(APP, &group(1), Epoch(epoch), &row);
+            batch.put_log_entry(APP, &group(1), epoch * 2 - 1, "proposal");
+            batch.put_log_entry(APP, &group(1), epoch * 2, "commit");
+        }
+        batch.put_log_entry(APP, &group(2), 1, "of another group");
+    })
+    .unwrap();
+    let two = Retention { history_epochs_max: 2, ..unlimited() };
+    check(&store, two, Swept { epochs: 1, log_entries: 3, ..Swept::default() }).await;
+    let view = store.view();
+    assert!(view.log_entries(APP, &group(1), 2, 10, 1000).unwrap().is_empty());
+    let kept = view.log_entries(APP, &group(1), 3, 10, 1000).unwrap();
+    assert_eq!(kept.len(), 4);
+    assert_eq!(view.log_entries(APP, &group(2), 1, 10, 1000).unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn more_than_one_batch_holds_is_dropped() {
     let store = temporary();
     let last = 1300;

@@ -1,0 +1,168 @@
+//! Which group a peer is sent next: pure bookkeeping, without clock, disk or actor. It holds names of groups only, and
+//! not many: what it has no room for is found again by its mark in the store.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use snapshots::{AppId, GroupId};
+
+pub(crate) type Place = (AppId, GroupId);
+
+/// How a delivery ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The peer has everything that was known when it was asked.
+    Done,
+    /// There is more for it.
+    More,
+    /// The peer does not take it; it is set aside.
+    Refused,
+}
+
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    waiting_max: usize,
+    waiting: VecDeque<Place>,
+    queued: HashSet<Place>,
+    /// With whether it was heard of again meanwhile.
+    under_way: HashMap<Place, bool>,
+    set_aside: HashSet<Place>,
+    /// The store has marks of groups that are not here.
+    has_more: bool,
+}
+
+impl Schedule {
+    /// At the start nothing is known but that there may be marks.
+    pub(crate) fn new(waiting_max: usize) -> Self {
+        Self {
+            waiting_max,
+            waiting: VecDeque::new(),
+            queued: HashSet::new(),
+            under_way: HashMap::new(),
+            set_aside: HashSet::new(),
+            has_more: true,
+        }
+    }
+
+    /// A group has something for the peer.
+    pub(crate) fn hear(&mut self, place: Place) {
+        if let Some(again) = self.under_way.get_mut(&place) {
+            *again = true;
+        } else if self.set_aside.contains(&place) || self.queued.contains(&place) {
+        } else if self.waiting.len() >= self.waiting_max {
+            self.has_more = true;
+        } else {
+            self.queued.insert(place.clone());
+            self.waiting.push_back(place);
+        }
+    }
+
+    /// The next group to deliver, when fewer than `at_once` are under way.
+    pub(crate) fn take(&mut self, at_once: usize) -> Option<Place> {
+        if self.under_way.len() >= at_once {
+            return None;
+        }
+        let place = self.waiting.pop_front()?;
+        self.queued.remove(&place);
+        self.under_way.insert(place.clone(), false);
+        Some(place)
+    }
+
+    /// Whether the store's marks are to be looked at before anything else can be delivered.
+    pub(crate) fn needs_marks(&self) -> bool {
+        self.has_more && self.waiting.is_empty()
+    }
+
+    /// Takes marks from the store in; `is_end` when they were the last.
+    pub(crate) fn marks(&mut self, places: Vec<Place>, is_end: bool) {
+        self.has_more = false;
+        places.into_iter().for_each(|place| self.hear(place));
+        self.has_more |= !is_end;
+    }
+
+    pub(crate) fn end(&mut self, place: Place, ending: Ending) {
+        let again = self.under_way.remove(&place).unwrap_or(false);
+        match ending {
+            Ending::Done if !again => {}
+            Ending::Done | Ending::More => self.hear(place),
+            // What there is no room for comes up again with the next look at the marks.
+            Ending::Refused if self.set_aside.len() >= self.waiting_max => {}
+            Ending::Refused => {
+                self.set_aside.insert(place);
+            }
+        }
+    }
+
+    /// What was set aside is tried again, and the marks are looked at again.
+    pub(crate) fn try_again(&mut self) {
+        self.set_aside.clear();
+        self.has_more = true;
+    }
+
+    /// How many groups are set aside.
+    pub(crate) fn set_aside(&self) -> usize {
+        self.set_aside.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(number: u8) -> Place {
+        (AppId::new(uuid::Uuid::from_u128(1)), GroupId::new([number]).unwrap())
+    }
+
+    #[test]
+    fn one_group_has_one_delivery_under_way() {
+        let mut schedule = Schedule::new(10);
+        schedule.hear(place(1));
+        schedule.hear(place(1));
+        assert_eq!(schedule.take(8), Some(place(1)));
+        assert_eq!(schedule.take(8), None);
+        schedule.hear(place(1));
+        assert_eq!(schedule.take(8), None);
+        schedule.end(place(1), Ending::Done);
+        assert_eq!(schedule.take(8), Some(place(1)), "it was heard of while it was under way");
+        schedule.end(place(1), Ending::Done);
+        assert_eq!(schedule.take(8), None);
+    }
+
+    #[test]
+    fn no_more_are_under_way_than_may_be() {
+        let mut schedule = Schedule::new(10);
+        (1..=3).for_each(|number| schedule.hear(place(number)));
+        assert_eq!(schedule.take(2), Some(place(1)));
+        assert_eq!(schedule.take(2), Some(place(2)));
+        assert_eq!(schedule.take(2), None);
+        schedule.end(place(1), Ending::More);
+        assert_eq!(schedule.take(2), Some(place(3)), "what has more waits behind the others");
+    }
+
+    #[test]
+    fn what_has_no_room_is_found_by_its_mark() {
+        let mut schedule = Schedule::new(2);
+        schedule.marks(Vec::new(), true);
+        (1..=3).for_each(|number| schedule.hear(place(number)));
+        assert!(!schedule.needs_marks());
+        assert_eq!([schedule.take(8), schedule.take(8)], [Some(place(1)), Some(place(2))]);
+        assert!(schedule.needs_marks());
+        schedule.marks(vec![place(1), place(2), place(3)], true);
+        assert_eq!(schedule.take(8), Some(place(3)));
+        assert!(!schedule.needs_marks());
+    }
+
+    #[test]
+    fn what_is_refused_is_left_alone_until_it_is_tried_again() {
+        let mut schedule = Schedule::new(10);
+        schedule.marks(vec![place(1)], true);
+        assert_eq!(schedule.take(8), Some(place(1)));
+        schedule.hear(place(1));
+        schedule.end(place(1), Ending::Refused);
+        schedule.hear(place(1));
+        assert_eq!((schedule.take(8), schedule.set_aside()), (None, 1));
+        schedule.try_again();
+        assert!(schedule.needs_marks());
+        schedule.marks(vec![place(1)], true);
+        assert_eq!(schedule.take(8), Some(place(1)));
+    }
+}

@@ -1,0 +1,144 @@
+//! What a follower says to a hub that delivers what it must not.
+
+use std::collections::BTreeSet;
+
+use actors::{
+    Delivery, DeliveryContent, EntryContent, GroupError, GroupId, Held, LogEntry, Source, Timestamp,
+};
+use snapshots::DomainName;
+
+use crate::{
+    members::{client, new_group, upload_of},
+    net::{Net, domain},
+};
+
+fn entry(sequence: u64, timestamp: u64, content: EntryContent) -> LogEntry {
+    LogEntry { sequence, timestamp: Timestamp(timestamp), content }
+}
+
+async fn deliver(
+    net: &Net,
+    from: &DomainName,
+    group: &GroupId,
+    hub: &DomainName,
+    entries: Vec<LogEntry>,
+) -> Result<u64, GroupError> {
+    let content = DeliveryContent::Entries(entries);
+    let delivery = Delivery { app: net.app, group: group.clone(), hub: hub.clone(), content };
+    let held = net.at(&domain("b.example")).receive(&BTreeSet::from([from.clone()]), delivery).await?;
+    assert!(!held.needs_transfer);
+    Ok(held.next)
+}
+
+#[test]
+fn a_follower_takes_only_what_the_hub_of_the_group_may_deliver() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example", "c.example"], 1);
+        net.start_all().await;
+        let (a, b, c) = (domain("a.example"), domain("b.example"), domain("c.example"));
+        let alice = client("alice", &a);
+        let (mut group, new) = new_group(&alice);
+        let id = GroupId::new(group.group_id()).unwrap();
+        let creation = || EntryContent::Creation {
+            group_info: new.group_info.clone(),
+            ratchet_tree: new.ratchet_tree.clone(),
+        };
+        let commits: Vec<EntryContent> = (0..3)
+            .map(|_| {
+                let upload = upload_of(&group.commit(Vec::new()).unwrap());
+                group.apply_pending_commit().unwrap();
+                EntryContent::Commit { commit: upload.commit, group_info: upload.group_info, welcome: None }
+            })
+            .collect();
+        let now = actors::Clock::system().now().0;
+        let refused = |outcome: Result<u64, GroupError>, part: &str| match outcome {
+            Err(GroupError::NotFromHub(detail)) => assert!(detail.contains(part), "{detail}"),
+            other => panic!("{part}: {other:?}"),
+        };
+
+        // Nothing is there, so the creation is asked for.
+        let early = deliver(&net, &a, &id, &a, vec![entry(1, now, commits[0].clone())]).await;
+        assert_eq!(early, Ok(0));
+        // Of whom it is not.
+        let created = || vec![entry(0, now, creation())];
+        refused(deliver(&net, &c, &id, &a, created()).await, "not a domain of the peer");
+        refused(deliver(&net, &a, &id, &c, created()).await, "not a domain of the peer");
+        let other = GroupId::new([9; 16]).unwrap();
+        refused(deliver(&net, &a, &other, &a, created()).await, "another group");
+        refused(deliver(&net, &a, &id, &a, vec![entry(0, now + 3_600_000, creation())]).await, "future");
+        assert_eq!(net.head(&b, &id), None, "nothing of it was kept");
+
+        assert_eq!(deliver(&net, &a, &id, &a, created()).await, Ok(1));
+        assert_eq!(deliver(&net, &a, &id, &a, created()).await, Ok(1), "twice is once");
+        refused(deliver(&net, &c, &id, &c, created()).await, "another gateway orders");
+
+        let first = || entry(1, now + 5, commits[0].clone());
+        let gap = deliver(&net, &a, &id, &a, vec![entry(2, now + 6, commits[1].clone())]).await;
+        assert_eq!(gap, Ok(1), "what does not follow is left");
+        let swapped = vec![entry(1, now + 5, commits[1].clone())];
+        assert!(matches!(deliver(&net, &a, &id, &a, swapped).await, Err(GroupError::FutureEpoch { .. })));
+        let mut forged = commits[0].clone();
+        if let EntryContent::Commit { commit, .. } = &mut forged {
+            let last = commit.len() - 40;
+            commit[last] ^= 1;
+        }
+        let forged = deliver(&net, &a, &id, &a, vec![entry(1, now + 5, forged)]).await;
+        assert!(
+            matches!(
+                forged,
+                Err(GroupError::InvalidCommit { .. }
+                    | GroupError::MalformedMessage(_)
+                    | GroupError::GroupInfoMismatch(_))
+            ),
+            "{forged:?}"
+        );
+        refused(deliver(&net, &a, &id, &a, vec![entry(1, now - 1, commits[0].clone())]).await, "before");
+        refused(deliver(&net, &a, &id, &a, vec![entry(1, now + 5, creation())]).await, "no other");
+        assert_eq!(net.head(&b, &id), Some(0), "nothing of it was kept");
+
+        let both = vec![first(), entry(2, now + 6, commits[1].clone())];
+        assert_eq!(deliver(&net, &a, &id, &a, both).await, Ok(3));
+        assert_eq!(deliver(&net, &a, &id, &a, vec![first()]).await, Ok(3), "what is held is passed over");
+        // A fork: another commit under a number that is held already changes nothing.
+        let fork = vec![entry(1, now + 5, commits[2].clone())];
+        assert_eq!(deliver(&net, &a, &id, &a, fork).await, Ok(3));
+        assert_eq!(net.at(&b).group(net.app, &id).await.unwrap().epoch.0, 2);
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_group_info_that_is_older_does_not_replace_a_replica() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let (mut group, new) = new_group(&client("alice", &a));
+        let id = net.at(&a).create_group(net.app, new.clone(), Source::Application).await.unwrap().group;
+        let upload = upload_of(&group.commit(Vec::new()).unwrap());
+        net.upload_commit(&a, &id, upload).await.unwrap();
+        group.apply_pending_commit().unwrap();
+        net.settle(&a, &id).await;
+        let old = actors::GroupTransfer {
+            sequence: 7,
+            timestamp: actors::Clock::system().now(),
+            group_info: new.group_info,
+            ratchet_tree: new.ratchet_tree.unwrap(),
+            proposals: Vec::new(),
+        };
+        let hand = |handed: actors::GroupTransfer| Delivery {
+            app: net.app,
+            group: id.clone(),
+            hub: a.clone(),
+            content: DeliveryContent::Transfer(Box::new(handed)),
+        };
+        let peer = BTreeSet::from([a.clone()]);
+        let refused = net.at(&b).receive(&peer, hand(old.clone())).await;
+        assert!(matches!(refused, Err(GroupError::NotFromHub(_))), "{refused:?}");
+        // One that is behind is not even looked at.
+        let behind = net.at(&b).receive(&peer, hand(actors::GroupTransfer { sequence: 1, ..old })).await;
+        assert_eq!(behind, Ok(Held { next: 2, needs_transfer: false }));
+        assert_eq!(net.at(&b).group(net.app, &id).await.unwrap().epoch.0, 1);
+        net.stop_all().await;
+    });
+}

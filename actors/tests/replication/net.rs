@@ -1,0 +1,238 @@
+//! Some gateways of one application, each with a domain and a directory of its own, and what must be true of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actors::{
+    AcceptedCommit, AcceptedProposal, AppId, Application, Clock, CommitUpload, DomainName, Durability, Epoch,
+    Gateway, GatewayOptions, GroupError, GroupId, Limits, Location, Retention, Source, Store, StoreOptions,
+    identity::{ApplicationContext, Identity, IdentityError, IdentityProvider},
+};
+use openmls::prelude::{BasicCredential, CredentialType, Extensions, GroupContext};
+use snapshots::{ClientHandle, LogId};
+use tempfile::TempDir;
+
+use crate::faults::{Wire, Wires};
+
+/// Names clients `handle@domain` in basic credentials: domains without certificates.
+struct AtDomains;
+
+impl AtDomains {
+    fn split(identity: Identity<'_>) -> Result<(String, DomainName), IdentityError> {
+        let unnamed = || IdentityError("not a handle at a domain".into());
+        let basic = BasicCredential::try_from(identity.credential.clone()).map_err(|_| unnamed())?;
+        let text = String::from_utf8(basic.identity().to_vec()).map_err(|_| unnamed())?;
+        let (handle, domain) = text.split_once('@').ok_or_else(unnamed)?;
+        Ok((handle.to_owned(), DomainName::new(domain).map_err(|_| unnamed())?))
+    }
+}
+
+impl IdentityProvider for AtDomains {
+    fn supported_credentials(&self) -> &[CredentialType] {
+        &[CredentialType::Basic]
+    }
+
+    fn validate(
+        &self,
+        identity: Identity<'_>,
+        _: &Extensions<GroupContext>,
+        _: ApplicationContext,
+    ) -> Result<(), IdentityError> {
+        Self::split(identity).map(drop)
+    }
+
+    fn client_handle(&self, identity: Identity<'_>) -> Result<ClientHandle, IdentityError> {
+        let (handle, _) = Self::split(identity)?;
+        ClientHandle::new(handle).map_err(|error| IdentityError(error.to_string()))
+    }
+
+    fn client_domain(&self, identity: Identity<'_>) -> Result<Option<DomainName>, IdentityError> {
+        Self::split(identity).map(|(_, domain)| Some(domain))
+    }
+}
+
+pub(crate) fn domain(name: &str) -> DomainName {
+    DomainName::new(name).unwrap()
+}
+
+/// The gateways, running.
+pub(crate) struct Net {
+    pub(crate) app: AppId,
+    pub(crate) wires: Arc<Wires>,
+    pub(crate) domains: Vec<DomainName>,
+    pub(crate) retention: Retention,
+    directories: BTreeMap<DomainName, TempDir>,
+    /// Whom each gateway federates with, when not with all others.
+    pub(crate) friends: BTreeMap<DomainName, BTreeSet<DomainName>>,
+}
+
+impl Net {
+    pub(crate) fn new(names: &[&str], seed: u64) -> Self {
+        let domains: Vec<DomainName> = names.iter().map(|name| domain(name)).collect();
+        Self {
+            app: AppId::new(uuid::Uuid::new_v4()),
+            wires: Wires::new(seed),
+            directories: domains.iter().map(|name| (name.clone(), tempfile::tempdir().unwrap())).collect(),
+            domains,
+            retention: Retention::default(),
+            friends: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) async fn start_all(&self) {
+        for domain in &self.domains {
+            self.start(domain).await;
+        }
+    }
+
+    pub(crate) async fn start(&self, name: &DomainName) {
+        let others = || self.domains.iter().filter(|other| *other != name).cloned().collect();
+        let application = Application {
+            identity: Arc::new(AtDomains),
+            supports_domains: true,
+            domains: BTreeSet::from([name.clone()]),
+            federates_with: Arc::new(self.friends.get(name).cloned().unwrap_or_else(others)),
+            ..Application::basic(self.app)
+        };
+        let options = GatewayOptions {
+            applications: vec![application],
+            limits: Limits::default(),
+            retention: self.retention.clone(),
+            snapshot_period: Duration::from_millis(40),
+            retention_period: Duration::from_secs(3600),
+            passivate_after: Duration::from_millis(60),
+            arbiters: 2,
+            clock: Clock::system(),
+            transport: Some(Arc::new(Wire { wires: Arc::clone(&self.wires), from: name.clone() })),
+        };
+        let store = self.store(name).await;
+        self.wires.gateways.lock().unwrap().insert(name.clone(), Gateway::start(options, store));
+    }
+
+    async fn store(&self, name: &DomainName) -> Store {
+        let location = Location::Directory(self.directories[name].path().to_path_buf());
+        let options = StoreOptions { location, durability: Durability::Buffer, ..StoreOptions::default() };
+        let since = Instant::now();
+        loop {
+            match Store::open(&options) {
+                Ok(store) => return store,
+                // Views of the gateway before this one are still let go of.
+                Err(_) if since.elapsed() < Duration::from_secs(20) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    pub(crate) async fn stop(&self, name: &DomainName) {
+        let gateway = self.wires.gateways.lock().unwrap().remove(name).unwrap();
+        gateway.stop().await;
+        gateway.store().shutdown().await;
+    }
+
+    pub(crate) async fn stop_all(&self) {
+        for domain in &self.domains {
+            self.stop(domain).await;
+        }
+    }
+
+    pub(crate) fn at(&self, name: &DomainName) -> Gateway {
+        self.wires.gateways.lock().unwrap()[name].clone()
+    }
+
+    /// Uploads a commit at a gateway, which passes it to the hub as its edge would.
+    pub(crate) async fn upload_commit(
+        &self,
+        at: &DomainName,
+        group: &GroupId,
+        upload: CommitUpload,
+    ) -> Result<AcceptedCommit, GroupError> {
+        let gateway = self.at(at);
+        match gateway.upload_commit(self.app, group, upload.clone(), Source::Application).await {
+            Err(GroupError::NotHub { hub }) => {
+                let source = Source::Peer(BTreeSet::from([at.clone()]));
+                self.at(&hub).upload_commit(self.app, group, upload, source).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// As [`Net::upload_commit`].
+    pub(crate) async fn upload_proposal(
+        &self,
+        at: &DomainName,
+        group: &GroupId,
+        packet: Vec<u8>,
+    ) -> Result<AcceptedProposal, GroupError> {
+        let gateway = self.at(at);
+        match gateway.upload_proposal(self.app, group, packet.clone(), Source::Application).await {
+            Err(GroupError::NotHub { hub }) => {
+                let source = Source::Peer(BTreeSet::from([at.clone()]));
+                self.at(&hub).upload_proposal(self.app, group, packet, source).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Where a gateway stands in a group's log.
+    pub(crate) fn head(&self, at: &DomainName, group: &GroupId) -> Option<u64> {
+        self.at(at).store().view().log_head(&LogId::Group(self.app, group.clone())).unwrap()
+    }
+
+    /// Waits until every gateway stands where the hub of a group does.
+    pub(crate) async fn settle(&self, hub: &DomainName, group: &GroupId) {
+        let since = Instant::now();
+        loop {
+            let head = self.head(hub, group);
+            let behind: Vec<_> =
+                self.domains.iter().filter(|domain| self.head(domain, group) != head).collect();
+            if behind.is_empty() {
+                return;
+            }
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "{behind:?} do not reach {head:?} of {hub}: {:?}",
+                behind.iter().map(|domain| self.head(domain, group)).collect::<Vec<_>>()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Every gateway has the same history of a group, and stands in the same state; answers its epoch.
+    pub(crate) async fn assert_same(&self, hub: &DomainName, group: &GroupId, from: Epoch) -> Epoch {
+        let shown = self.at(hub).group(self.app, group).await.unwrap();
+        let history = self.at(hub).control_messages(self.app, group, from, None, 1000).await.unwrap();
+        for domain in &self.domains {
+            let gateway = self.at(domain);
+            let view = gateway.group(self.app, group).await.unwrap();
+            assert_eq!(view.hub.as_ref(), Some(hub));
+            assert_eq!((view.epoch, &view.members), (shown.epoch, &shown.members), "{domain}");
+            assert_eq!(view.ratchet_tree(), shown.ratchet_tree(), "{domain}");
+            assert_eq!(view.proposals, shown.proposals, "{domain}");
+            assert_eq!(view.group_info, shown.group_info, "{domain}");
+            let here = gateway.control_messages(self.app, group, from, None, 1000).await.unwrap();
+            assert_eq!(here, history, "{domain}");
+        }
+        shown.epoch
+    }
+
+    /// Nothing is marked any more for anybody.
+    pub(crate) async fn assert_nothing_waits(&self) {
+        let since = Instant::now();
+        loop {
+            let waits = self.domains.iter().any(|domain| {
+                let view = self.at(domain).store().view();
+                self.domains.iter().any(|peer| !view.outbox(peer, None, 1).unwrap().is_empty())
+            });
+            if !waits {
+                return;
+            }
+            assert!(since.elapsed() < Duration::from_secs(20), "marks stay though everything has arrived");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
