@@ -183,6 +183,12 @@ impl Net {
         self.at(at).store().view().log_head(&LogId::Group(self.app, group.clone())).unwrap()
     }
 
+    /// What a gateway shows of a group: a moment after it is on its disk.
+    async fn shown(&self, at: &DomainName, group: &GroupId) -> Option<(Epoch, usize)> {
+        let view = self.at(at).group(self.app, group).await.ok()?;
+        Some((view.epoch, view.proposals.len()))
+    }
+
     /// Waits until every gateway stands where the hub of a group does.
     pub(crate) async fn settle(&self, hub: &DomainName, group: &GroupId) {
         let since = Instant::now();
@@ -190,7 +196,11 @@ impl Net {
             let head = self.head(hub, group);
             let behind: Vec<_> =
                 self.domains.iter().filter(|domain| self.head(domain, group) != head).collect();
-            if behind.is_empty() {
+            let mut is_shown = behind.is_empty();
+            for domain in &self.domains {
+                is_shown = is_shown && self.shown(domain, group).await == self.shown(hub, group).await;
+            }
+            if is_shown {
                 return;
             }
             assert!(
