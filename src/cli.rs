@@ -157,7 +157,9 @@ fn announce(running: &Running) {
     if let Some(application) = running.default_application() {
         lines = about(application, &running.base_url());
     }
-    print(&format!("{lines}listening internal={}\n", running.base_url()));
+    let federation = running.federation_address();
+    let federation = federation.map_or_else(String::new, |address| format!(" federation=https://{address}"));
+    print(&format!("{lines}listening internal={}{federation}\n", running.base_url()));
     tracing::info!(address = %running.address(), "listening");
 }
 

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     api::{
-        Access, Body as _, Endpoint, Nothing,
+        self, Access, Body as _, Endpoint, Nothing,
         applications::{ApplicationConfigurations, ListApplications},
         clients::{
             ChangeClient, Client, ClientChangeBody, DeleteClient, FindClients, GetClient, GroupsOfClient,
@@ -26,9 +26,10 @@ use crate::{
             KeyQueues, ListKeyQueues, NewKeyQueueBody, PoolSize, RetrieveKeyPackage, RetrievedKeyPackage,
             UploadKeyPackages,
         },
-        paths::{self, AppPath, ClientPath, GroupPath, HandlePath, JoinInfoPath, KeyQueuePath, NoMembers},
+        paths::{AppPath, ClientPath, GroupPath, HandlePath, JoinInfoPath, KeyQueuePath, NoMembers},
         problem::{PROBLEM_JSON, ProblemDocument, ProblemKind},
     },
+    tls,
     token::Token,
 };
 
@@ -88,8 +89,15 @@ impl GatewayClient {
     /// # Errors
     /// [`ClientError::Transport`] when there can be no HTTP client.
     pub fn new(base_url: impl Into<String>, app: AppId, token: Token) -> Result<Self, ClientError> {
-        let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build()?;
-        Ok(Self { http, base_url: base_url.into().trim_end_matches('/').to_owned(), app, token })
+        let base_url = base_url.into().trim_end_matches('/').to_owned();
+        // Over TLS a gateway is believed when this machine trusts its certificate.
+        let http = if base_url.starts_with("https:") {
+            tls::install_provider();
+            reqwest::Client::builder()
+        } else {
+            plain_http()
+        };
+        Ok(Self { http: http.timeout(REQUEST_TIMEOUT).build()?, base_url, app, token })
     }
 
     /// The same client over other connections: shared ones, or of another protocol.
@@ -113,11 +121,8 @@ impl GatewayClient {
         query: &E::Query,
         body: &E::Body,
     ) -> Result<Reply<E::Response>, ClientError> {
-        let mut url = format!("{}{}", self.base_url, paths::fill(E::PATH, path));
-        let query = serde_urlencoded::to_string(query).map_err(|error| unexpected(0, error))?;
-        if !query.is_empty() {
-            url = format!("{url}?{query}");
-        }
+        let target = api::target::<E>(path, query).map_err(|error| unexpected(0, error))?;
+        let url = format!("{}{target}", self.base_url);
         let method = reqwest::Method::from_bytes(E::METHOD.as_str().as_bytes()).unwrap_or_default();
         let mut request = self.http.request(method, url);
         if E::ACCESS != Access::Public {
@@ -413,6 +418,15 @@ impl GatewayClient {
     ) -> Result<(), ClientError> {
         let path = JoinInfoPath { app: self.app, handle: handle.clone(), id };
         self.send::<AcknowledgeWelcome>(&path, &Nothing {}, &Nothing {}).await.map(drop)
+    }
+}
+
+/// Connections without TLS. A machine needs no certificates for them, as it does for what `reqwest` makes by itself.
+pub fn plain_http() -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder();
+    match tls::trusting_nobody() {
+        Ok(config) => builder.tls_backend_preconfigured(config),
+        Err(_) => builder,
     }
 }
 

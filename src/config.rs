@@ -2,6 +2,7 @@
 
 mod applications;
 mod check;
+mod federation;
 mod x509;
 
 use std::{
@@ -15,6 +16,8 @@ use std::{
 use actors::{AppId, Application, DomainName, Limits};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+pub(crate) use self::federation::FederationTls;
+pub use self::federation::{Federation, PeerSettings};
 pub use self::x509::{ExternalSenderSettings, Pem, X509Settings};
 use crate::{api::applications::IdentityConfiguration, token::TokenHash};
 
@@ -42,8 +45,9 @@ pub struct Config {
     pub durability: DurabilitySettings,
     /// When actors are written as snapshots and put to sleep.
     pub passivation: PassivationSettings,
-    #[serde(skip_serializing, deserialize_with = "no_federation")]
-    federation: NotSet,
+    /// How it works with the gateways of other domains; without it, it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub federation: Option<Federation>,
 }
 
 /// The listener for application servers, and what one request may use.
@@ -73,6 +77,21 @@ pub struct Internal {
     pub request_body_timeout_s: u64,
     /// How long requests in flight may take to finish when the gateway stops, in seconds.
     pub shutdown_timeout_s: u64,
+}
+
+/// What a listener and the requests on it may use.
+#[derive(Clone, Debug)]
+pub(crate) struct ListenerLimits {
+    pub(crate) workers: usize,
+    pub(crate) connections_max: usize,
+    pub(crate) requests_in_flight_max: usize,
+    pub(crate) request_bytes_max: usize,
+    pub(crate) requests_in_flight_bytes_max: usize,
+    pub(crate) header_bytes_max: usize,
+    pub(crate) keep_alive_s: u64,
+    pub(crate) request_header_timeout_s: u64,
+    pub(crate) request_body_timeout_s: u64,
+    pub(crate) shutdown_timeout_s: u64,
 }
 
 /// One application.
@@ -190,10 +209,6 @@ pub enum DataDir {
     Memory,
 }
 
-/// What stands in a configuration for a nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct NotSet;
-
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -242,27 +257,32 @@ impl Config {
         self
     }
 
-    /// Reads and checks a file. The files that it names in `[applications.x509]` are relative to its own directory, so
-    /// that both can be moved together; `data_dir` is relative to the working directory, as on the command line.
+    /// Reads and checks a file. The files that it names in `[federation]` and `[applications.x509]` are relative to its
+    /// own directory, so that all can be moved together; `data_dir` is relative to the working directory, as on the
+    /// command line.
     ///
     /// # Errors
     /// [`ConfigError`] names the file, or the member that is wrong and what it may be.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let mut config = Self::parse(&text)?;
-        let directory = path.parent().unwrap_or(Path::new(""));
-        for x509 in config.applications.iter_mut().filter_map(|application| application.x509.as_mut()) {
-            x509.resolve(directory);
-        }
+        let mut config = Self::decode(&text)?;
+        config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        config.check()?;
         Ok(config)
     }
 
-    /// Reads and checks a configuration.
+    /// Reads and checks a configuration. Relative paths in it are taken from the current directory.
     ///
     /// # Errors
     /// [`ConfigError::Malformed`] names the member that is wrong and what it may be.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config = Self::decode(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn decode(text: &str) -> Result<Self, ConfigError> {
         let malformed = |member: String, error: &toml::de::Error| ConfigError::Malformed {
             member,
             reason: match error.span() {
@@ -272,15 +292,23 @@ impl Config {
         };
         let deserializer =
             toml::Deserializer::parse(text).map_err(|error| malformed("not TOML".to_owned(), &error))?;
-        let config: Self = serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        serde_path_to_error::deserialize(deserializer).map_err(|error| {
             let member = match error.path().to_string() {
                 root if root == "." => "configuration".to_owned(),
                 member => member,
             };
             malformed(member, error.inner())
-        })?;
-        config.check()?;
-        Ok(config)
+        })
+    }
+
+    /// Takes the relative paths of files that the configuration names from its own directory.
+    fn resolve_paths(&mut self, directory: &Path) {
+        if let Some(federation) = &mut self.federation {
+            federation.resolve_paths(directory);
+        }
+        for x509 in self.applications.iter_mut().filter_map(|application| application.x509.as_mut()) {
+            x509.resolve(directory);
+        }
     }
 
     /// Checks what types cannot say. [`Config::parse`] has done it.
@@ -348,7 +376,7 @@ impl Default for Config {
             retention: RetentionSettings::default(),
             durability: DurabilitySettings::default(),
             passivation: PassivationSettings::default(),
-            federation: NotSet,
+            federation: None,
         }
     }
 }
@@ -367,6 +395,24 @@ impl Default for Internal {
             request_header_timeout_s: 10,
             request_body_timeout_s: 60,
             shutdown_timeout_s: 15,
+        }
+    }
+}
+
+impl Internal {
+    /// What the listener may use.
+    pub(crate) fn listener_limits(&self) -> ListenerLimits {
+        ListenerLimits {
+            workers: self.workers,
+            connections_max: self.connections_max,
+            requests_in_flight_max: self.requests_in_flight_max,
+            request_bytes_max: self.request_bytes_max,
+            requests_in_flight_bytes_max: self.requests_in_flight_bytes_max,
+            header_bytes_max: self.header_bytes_max,
+            keep_alive_s: self.keep_alive_s,
+            request_header_timeout_s: self.request_header_timeout_s,
+            request_body_timeout_s: self.request_body_timeout_s,
+            shutdown_timeout_s: self.shutdown_timeout_s,
         }
     }
 }
@@ -441,6 +487,14 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
+/// Takes a relative path from a directory.
+fn resolve(path: &mut PathBuf, directory: &Path) {
+    // An empty path is one that was not given.
+    if !path.as_os_str().is_empty() {
+        *path = directory.join(&*path);
+    }
+}
+
 fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
@@ -449,10 +503,6 @@ fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAd
     String::deserialize(deserializer)?
         .parse()
         .map_err(|_| de::Error::custom("must be an IP address and a port, as 127.0.0.1:8080 or [::1]:8080"))
-}
-
-fn no_federation<'de, D: Deserializer<'de>>(_: D) -> Result<NotSet, D::Error> {
-    Err(de::Error::custom("this version of the gateway does not federate; leave the section out"))
 }
 
 #[cfg(test)]
@@ -552,11 +602,6 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_does_not_do_is_refused() {
-        check("[federation]\nlisten = \"127.0.0.1:8443\"", Some(("federation", "does not federate")));
-    }
-
-    #[test]
     fn x509_applications_are_checked() {
         let parameters = |name: &str| format!("applications[0].identity_configuration.parameters{name}");
         let device = "device_handle_range = { start = 0, end = 0 }";
@@ -623,7 +668,10 @@ mod tests {
             let text = x509_application(flags, &offsets(1, 2), TRUST);
             with_domains(text.replace("7e11\"", &format!("7e11\"\nfederates_with = [\"{domain}\"]")))
         };
-        check(&federating("b.example", both), None);
+        check(
+            &federating("b.example", both),
+            Some(("federation", "applications[0] federates with b.example")),
+        );
         check(
             &federating("b.example", "supports_accounts = true"),
             Some(("applications[0].federates_with", "supports_domains")),
@@ -693,7 +741,10 @@ mod tests {
             ),
             Some((&identity("parameters"), "must be empty")),
         );
-        check(&application("federates_with = [\"b.example\"]"), Some((&member("federates_with"), "domains")));
+        check(
+            &application("federates_with = [\"b.example\"]"),
+            Some((&member("federates_with"), "supports_domains")),
+        );
         check(
             &application("tokens = [{ sha256 = \"ab\", access = \"read\" }]"),
             Some((&member("tokens[0].sha256"), "64 hexadecimal digits")),

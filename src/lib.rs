@@ -11,8 +11,11 @@ pub mod client;
 pub mod config;
 mod default_application;
 pub mod demo;
+mod federation;
 mod http;
+mod listener;
 pub mod serve;
+mod tls;
 pub mod token;
 
 pub use default_application::DefaultApplication;

@@ -1,36 +1,30 @@
 //! Starting a gateway in this process, and stopping it so that nothing acknowledged is lost.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use actix_web::{
-    App, HttpServer,
-    dev::ServerHandle,
-    web::{self, Payload},
-};
 use actors::{
     Application, Clock, Durability, Gateway, GatewayOptions, Location, Retention, Store, StoreOptions,
+    Transport,
 };
 use snapshots::{AppendError, OpenError, ReadError};
-use tokio::{net::TcpSocket, task::JoinHandle};
 
 use crate::{
-    api::applications::ApplicationConfiguration,
-    config::{ApplicationSettings, Config, ConfigError, DataDir, DurabilityMode, Internal},
+    api::{
+        applications::ApplicationConfiguration,
+        federation::{GatewayDescription, VERSION},
+    },
+    config::{ApplicationSettings, Config, ConfigError, DataDir, DurabilityMode, Federation, FederationTls},
     default_application::{DefaultApplication, cursor_key},
-    http::{auth::Tokens, cursor::Cursors, edge::Edge},
+    federation::{self, HttpsTransport, SharedApplication},
+    http::{
+        auth::Tokens,
+        cursor::Cursors,
+        edge::{Edge, Served},
+        peer_auth::{Peers, note_certificate},
+    },
+    listener::{Bound, Listener, Protocol},
+    tls,
 };
-
-/// Connections that the operating system holds until they are accepted.
-const BACKLOG: u32 = 1024;
-/// How long connections may stay open once every request is answered, in seconds.
-const IDLE_CONNECTIONS_S: u64 = 1;
-/// How long the threads of the listener may take to let go of the store.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +61,9 @@ pub enum StartError {
     /// What the store keeps for the gateway itself is not what was written.
     #[error("a setting in the store cannot be used: {0}")]
     Settings(String),
+    /// Other gateways cannot be worked with.
+    #[error("federation: {0}")]
+    Federation(String),
     /// The operating system gave no random numbers.
     #[error("no random numbers: {0}")]
     Random(#[from] getrandom::Error),
@@ -74,13 +71,11 @@ pub enum StartError {
 
 /// A gateway that runs. Dropping it does not stop it.
 pub struct Running {
-    address: SocketAddr,
     default_application: Option<DefaultApplication>,
-    edge: Arc<Edge>,
+    gateway: Gateway,
     store: Store,
-    server: ServerHandle,
-    server_task: JoinHandle<io::Result<()>>,
-    shutdown_timeout: Duration,
+    internal: Listener<Tokens>,
+    federation: Option<Listener<Peers>>,
 }
 
 /// Starts a gateway, inside a running actix system. When it answers, requests are answered.
@@ -88,10 +83,12 @@ pub struct Running {
 /// # Errors
 /// [`StartError`] says what is in the way and what to do about it.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    tls::install_provider();
     config.check()?;
     let mut built = config.build_applications()?;
     // First, so that a busy address changes nothing on disk.
-    let (listener, address) = listen(config.internal.listen)?;
+    let internal = Bound::to(config.internal.listen)?;
+    let outside = config.federation.as_ref().map(Outside::open).transpose()?;
     let options = store_options(&config);
     let store = match tokio::task::spawn_blocking(move || Store::open(&options)).await {
         Ok(opened) => opened?,
@@ -105,32 +102,49 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     applications.extend(default_application.as_ref().map(DefaultApplication::settings));
     built.extend(default_application.as_ref().map(|application| Application::basic(application.id)));
 
-    let gateway = Gateway::start(gateway_options(&config, built), store.clone());
-    let public =
-        applications.iter().filter(|application| application.public).map(public_configuration).collect();
-    let edge = Arc::new(Edge::new(gateway, tokens(&applications), cursors, public, &config.internal));
-    let server = http_server(&edge, &config.internal, listener, address)?;
-    let handle = server.handle();
-    Ok(Running {
-        address,
-        default_application,
-        edge,
-        store,
-        server: handle,
-        server_task: actix_web::rt::spawn(server),
-        shutdown_timeout: Duration::from_secs(config.internal.shutdown_timeout_s),
-    })
+    let federation = match &outside {
+        Some(outside) => Some(Arc::new(outside.federation(&config, &applications)?)),
+        None => None,
+    };
+    let mut options = gateway_options(&config, built);
+    options.transport =
+        federation.clone().map(|federation| Arc::new(HttpsTransport(federation)) as Arc<dyn Transport>);
+    let gateway = Gateway::start(options, store.clone());
+    let served = Served {
+        gateway: gateway.clone(),
+        cursors: Arc::new(cursors),
+        public_applications: applications
+            .iter()
+            .filter(|application| application.public)
+            .map(application_configuration)
+            .collect(),
+        description: Arc::new(description(&config, federation.as_deref())),
+        federation: federation.clone(),
+    };
+    let limits = config.internal.listener_limits();
+    let edge = Edge::new(served.clone(), tokens(&applications), &limits);
+    let internal = Listener::start(internal, edge, &limits, Protocol::Plain)?;
+    let federation = match (outside, federation) {
+        (Some(outside), Some(federation)) => Some(outside.serve(served, federation, &config)?),
+        (_, _) => None,
+    };
+    Ok(Running { default_application, gateway, store, internal, federation })
 }
 
 impl Running {
-    /// Where it listens.
+    /// Where it listens for application servers.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.internal.address
     }
 
-    /// What it listens at, as the beginning of URLs.
+    /// What it listens at for application servers, as the beginning of URLs.
     pub fn base_url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.internal.address)
+    }
+
+    /// Where it listens for other gateways, when it federates.
+    pub fn federation_address(&self) -> Option<SocketAddr> {
+        self.federation.as_ref().map(|listener| listener.address)
     }
 
     /// The application that the gateway made itself, when the configuration names none.
@@ -146,69 +160,91 @@ impl Running {
     /// Finishes the requests in flight, for as long as the configuration says, writes what is not yet written, and
     /// closes the store.
     pub async fn stop(self) {
-        self.edge.refuse_new_requests();
-        self.server.pause().await;
-        if tokio::time::timeout(self.shutdown_timeout, self.edge.finish_requests()).await.is_err() {
-            tracing::warn!("requests were still in flight when the gateway stopped");
-        }
-        self.server.stop(true).await;
-        if let Ok(Err(error)) = self.server_task.await {
-            tracing::warn!(%error, "the listener did not stop cleanly");
-        }
-        self.edge.gateway.stop().await;
-        // The threads of the listener let go of the store a moment after they have stopped.
-        let since = Instant::now();
-        while Arc::strong_count(&self.edge) > 1 && since.elapsed() < RELEASE_TIMEOUT {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        let outside = async {
+            if let Some(listener) = &self.federation {
+                listener.finish().await;
+            }
+        };
+        tokio::join!(self.internal.finish(), outside);
+        let internal = self.internal.stop().await;
+        let federation = match self.federation {
+            Some(listener) => Some(listener.stop().await),
+            None => None,
+        };
+        self.gateway.stop().await;
+        drop(self.gateway);
+        internal.wait().await;
+        if let Some(federation) = federation {
+            federation.wait().await;
         }
         self.store.shutdown().await;
     }
 }
 
-fn listen(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), StartError> {
-    let bound = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        let listener = socket.listen(BACKLOG)?.into_std()?;
-        let address = listener.local_addr()?;
-        Ok((listener, address))
-    };
-    bound().map_err(|source: io::Error| {
-        if source.kind() == io::ErrorKind::AddrInUse {
-            StartError::AddressInUse { address }
-        } else {
-            StartError::Listen { address, source }
-        }
-    })
+/// The listener for other gateways, before it serves.
+struct Outside<'a> {
+    settings: &'a Federation,
+    tls: FederationTls,
+    bound: Bound,
 }
 
-fn http_server(
-    edge: &Arc<Edge>,
-    internal: &Internal,
-    listener: std::net::TcpListener,
-    address: SocketAddr,
-) -> Result<actix_web::dev::Server, StartError> {
-    let edge = Arc::clone(edge);
-    let factory = move || {
-        let edge = Arc::clone(&edge);
-        App::new().default_service(web::to(move |request: actix_web::HttpRequest, payload: Payload| {
-            Arc::clone(&edge).answer(request, payload)
-        }))
-    };
-    let server = HttpServer::new(factory)
-        .disable_signals()
-        .workers(internal.workers)
-        .max_connections((internal.connections_max / internal.workers).max(1))
-        .keep_alive(Duration::from_secs(internal.keep_alive_s))
-        .client_request_timeout(Duration::from_secs(internal.request_header_timeout_s))
-        // How long a client that is refused early may go on sending before the connection is closed.
-        .client_disconnect_timeout(Duration::from_secs(5))
-        .tcp_nodelay(true)
-        .shutdown_timeout(IDLE_CONNECTIONS_S)
-        .listen_auto_h2c(listener)
-        .map_err(|source| StartError::Listen { address, source })?;
-    Ok(server.run())
+impl<'a> Outside<'a> {
+    fn open(settings: &'a Federation) -> Result<Self, StartError> {
+        Ok(Self { settings, tls: settings.tls()?, bound: Bound::to(settings.listen)? })
+    }
+
+    /// What asks other gateways.
+    fn federation(
+        &self,
+        config: &Config,
+        applications: &[ApplicationSettings],
+    ) -> Result<federation::Federation, StartError> {
+        let address = self.bound.address;
+        let url = match &self.settings.public_url {
+            Some(url) => url.clone(),
+            None => format!("https://{address}")
+                .parse()
+                .map_err(|error| StartError::Federation(format!("{address}: {error}")))?,
+        };
+        let shared = |settings: &ApplicationSettings| {
+            let configuration = application_configuration(settings);
+            let shared = SharedApplication::new(&configuration, settings.federates_with.clone());
+            shared.map(|shared| (settings.id, Arc::new(shared)))
+        };
+        let shared = applications
+            .iter()
+            .map(shared)
+            .collect::<Result<_, _>>()
+            .map_err(|error| StartError::Federation(error.to_string()))?;
+        federation::Federation::new(self.settings, &self.tls, url, config.domains.clone(), shared)
+            .map_err(|error| StartError::Federation(error.to_string()))
+    }
+
+    fn serve(
+        self,
+        served: Served,
+        federation: Arc<federation::Federation>,
+        config: &Config,
+    ) -> Result<Listener<Peers>, StartError> {
+        let limits = self.settings.listener_limits(config.internal.shutdown_timeout_s);
+        let tls = federation::tls::server_config(&self.tls)
+            .map_err(|error| StartError::Federation(error.to_string()))?;
+        let protocol = Protocol::Tls {
+            config: Box::new(tls),
+            handshake_timeout: Duration::from_secs(self.settings.handshake_timeout_s),
+            on_connect: Some(note_certificate),
+        };
+        Listener::start(self.bound, Edge::new(served, Peers(federation), &limits), &limits, protocol)
+    }
+}
+
+fn description(config: &Config, federation: Option<&federation::Federation>) -> GatewayDescription {
+    match federation {
+        Some(federation) => federation.description(),
+        None => {
+            GatewayDescription { domains: config.domains.clone(), federation: None, versions: vec![VERSION] }
+        }
+    }
 }
 
 fn store_options(config: &Config) -> StoreOptions {
@@ -249,7 +285,7 @@ fn gateway_options(config: &Config, applications: Vec<Application>) -> GatewayOp
     }
 }
 
-fn public_configuration(settings: &ApplicationSettings) -> ApplicationConfiguration {
+fn application_configuration(settings: &ApplicationSettings) -> ApplicationConfiguration {
     ApplicationConfiguration {
         identity_configuration: settings.identity_configuration.clone(),
         id: settings.id,

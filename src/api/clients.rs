@@ -97,7 +97,11 @@ impl Endpoint for FindClients {
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The clients that have a tag";
     const SUCCESS: &'static [Success] = &[Success::Ok];
-    const PROBLEMS: &'static [ProblemKind] = &[];
+    const PROBLEMS: &'static [ProblemKind] = &[
+        ProblemKind::ApplicationConfigurationMismatch,
+        ProblemKind::PeerUnreachable,
+        ProblemKind::PeerTimeout,
+    ];
     type Path = AppPath;
     type Query = TagQuery;
     type Body = Nothing;

@@ -69,6 +69,9 @@ impl Endpoint for UploadProposal {
         ProblemKind::InvalidProposal,
         ProblemKind::KeyPackageReused,
         ProblemKind::TooManyProposals,
+        ProblemKind::ApplicationConfigurationMismatch,
+        ProblemKind::PeerUnreachable,
+        ProblemKind::PeerTimeout,
     ];
     type Path = GroupPath;
     type Query = Nothing;
@@ -116,6 +119,9 @@ impl Endpoint for UploadCommit {
         ProblemKind::WelcomeMismatch,
         ProblemKind::ExpiredMembers,
         ProblemKind::KeyPackageReused,
+        ProblemKind::ApplicationConfigurationMismatch,
+        ProblemKind::PeerUnreachable,
+        ProblemKind::PeerTimeout,
     ];
     type Path = GroupPath;
     type Query = Nothing;

@@ -105,7 +105,13 @@ impl Endpoint for RetrieveKeyPackage {
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "A key package of a client, assigned to the receiver until it is used";
     const SUCCESS: &'static [Success] = &[Success::Ok];
-    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient, ProblemKind::NoKeyPackage];
+    const PROBLEMS: &'static [ProblemKind] = &[
+        ProblemKind::UnknownClient,
+        ProblemKind::NoKeyPackage,
+        ProblemKind::ApplicationConfigurationMismatch,
+        ProblemKind::PeerUnreachable,
+        ProblemKind::PeerTimeout,
+    ];
     type Path = ClientPath;
     type Query = KeyPackageQuery;
     type Body = Nothing;

@@ -5,6 +5,7 @@
 pub mod applications;
 pub mod clients;
 pub mod external_senders;
+pub mod federation;
 pub mod groups;
 pub mod joining;
 pub mod key_packages;
@@ -44,6 +45,16 @@ pub trait Endpoint: Sized + 'static {
     type Body: Body;
     /// The body of a success; [`Nothing`] with 204.
     type Response: Serialize + DeserializeOwned + ToSchema;
+}
+
+/// Where a request goes: path and query, percent-encoded.
+///
+/// # Errors
+/// None is known: every query of the API has a text form.
+pub fn target<E: Endpoint>(path: &E::Path, query: &E::Query) -> Result<String, serde_urlencoded::ser::Error> {
+    let path = paths::fill(E::PATH, path);
+    let query = serde_urlencoded::to_string(query)?;
+    Ok(if query.is_empty() { path } else { format!("{path}?{query}") })
 }
 
 /// The methods that the API uses.

@@ -106,7 +106,8 @@ problem_types! {
         ["currentEpochId": "the group's epoch now"];
     ApplicationConfigurationMismatch: 409 "application-configuration-mismatch", "Application configuration mismatch",
         "The two gateways do not have the same ApplicationConfiguration for this application.",
-        "Make the configurations of the application equal on both gateways.";
+        "Make the configurations of the application equal on both gateways.",
+        ["differs": "the members that differ, by their dotted names; empty where the gateway that answers knows only that something does"];
     EpochsPruned: 410 "epochs-pruned", "Epochs pruned",
         "The epochs asked for are older than the history that this gateway keeps.",
         "A member that far behind joins again, by an external commit or a new welcome.",

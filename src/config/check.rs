@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, fmt, path::Path};
 use actors::{AppId, ClientHandle};
 
 use super::{
-    ApplicationSettings, Config, ConfigError, DataDir,
+    ApplicationSettings, Config, ConfigError, DataDir, ListenerLimits,
     applications::{Place, lacks_x509, offsets},
+    federation,
 };
 use crate::api::applications::IdentityProviderType;
 
@@ -30,7 +31,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         ));
     }
     within("actor_threads", config.actor_threads, 1..=THREADS_MAX)?;
-    internal(config)?;
+    config.internal.listener_limits().check("internal")?;
     limits(config)?;
     seconds("retention.period_s", config.retention.period_s)?;
     seconds("retention.history_age_s_max", config.retention.history_age_s_max)?;
@@ -48,26 +49,30 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     )?;
     seconds("passivation.after_s", config.passivation.after_s)?;
     seconds("passivation.snapshot_period_s", config.passivation.snapshot_period_s)?;
-    applications(config)
+    applications(config)?;
+    federation::check(config)
 }
 
-fn internal(config: &Config) -> Result<(), ConfigError> {
-    let internal = &config.internal;
-    within("internal.workers", internal.workers, 1..=THREADS_MAX)?;
-    within("internal.connections_max", internal.connections_max, internal.workers..=1 << 24)?;
-    within("internal.requests_in_flight_max", internal.requests_in_flight_max, 1..=1 << 24)?;
-    within("internal.request_bytes_max", internal.request_bytes_max, 1024..=1 << 30)?;
-    within(
-        "internal.requests_in_flight_bytes_max",
-        internal.requests_in_flight_bytes_max,
-        internal.request_bytes_max..=BYTES_MAX,
-    )?;
-    // The HTTP/1.1 parser itself stops at 128 KiB.
-    within("internal.header_bytes_max", internal.header_bytes_max, 4096..=128 << 10)?;
-    seconds("internal.keep_alive_s", internal.keep_alive_s)?;
-    seconds("internal.request_header_timeout_s", internal.request_header_timeout_s)?;
-    seconds("internal.request_body_timeout_s", internal.request_body_timeout_s)?;
-    seconds("internal.shutdown_timeout_s", internal.shutdown_timeout_s)
+impl ListenerLimits {
+    /// Checks the limits of the listener that this section is about.
+    pub(super) fn check(&self, section: &str) -> Result<(), ConfigError> {
+        let member = |name: &str| format!("{section}.{name}");
+        within(&member("workers"), self.workers, 1..=THREADS_MAX)?;
+        within(&member("connections_max"), self.connections_max, self.workers..=1 << 24)?;
+        within(&member("requests_in_flight_max"), self.requests_in_flight_max, 1..=1 << 24)?;
+        within(&member("request_bytes_max"), self.request_bytes_max, 1024..=1 << 30)?;
+        within(
+            &member("requests_in_flight_bytes_max"),
+            self.requests_in_flight_bytes_max,
+            self.request_bytes_max..=BYTES_MAX,
+        )?;
+        // The HTTP/1.1 parser itself stops at 128 KiB.
+        within(&member("header_bytes_max"), self.header_bytes_max, 4096..=128 << 10)?;
+        seconds(&member("keep_alive_s"), self.keep_alive_s)?;
+        seconds(&member("request_header_timeout_s"), self.request_header_timeout_s)?;
+        seconds(&member("request_body_timeout_s"), self.request_body_timeout_s)?;
+        seconds(&member("shutdown_timeout_s"), self.shutdown_timeout_s)
+    }
 }
 
 fn limits(config: &Config) -> Result<(), ConfigError> {
@@ -75,6 +80,7 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
     within("limits.packet_bytes_max", limits.packet_bytes_max, 1024..=1 << 30)?;
     within("limits.ratchet_tree_bytes_max", limits.ratchet_tree_bytes_max, 1024..=1 << 30)?;
     within("limits.client_handle_bytes_max", limits.client_handle_bytes_max, 1..=ClientHandle::BYTES_MAX)?;
+    seconds("limits.clock_skew_s_max", limits.clock_skew_s_max)?;
     let counts = [
         ("limits.group_members_max", limits.group_members_max),
         ("limits.proposals_per_epoch_max", limits.proposals_per_epoch_max),
@@ -134,13 +140,12 @@ fn identity(config: &Config, application: &ApplicationSettings, place: &Place) -
                     ),
                 ));
             }
-            federation(config, application, place)
+            Ok(())
         }
     }
 }
 
-/// *Basic Identity Provider*: it supports neither accounts nor domains, and so its applications cannot federate
-/// (*Gateway Overview*).
+/// *Basic Identity Provider*: it supports neither accounts nor domains.
 fn basic(application: &ApplicationSettings, place: &Place) -> Result<(), ConfigError> {
     let identity = &application.identity_configuration;
     for (name, is_set) in
@@ -165,37 +170,14 @@ fn basic(application: &ApplicationSettings, place: &Place) -> Result<(), ConfigE
             "must be left out: identity_provider_type is 1 (Basic), and only 2 (X.509) trusts certificates",
         ));
     }
-    if !application.federates_with.is_empty() {
-        return Err(refuse(
-            place.member("federates_with"),
-            "must be empty: an application that federates uses domains, and the Basic identity provider has none",
-        ));
-    }
     Ok(())
 }
 
-/// An application that federates uses domains (*Gateway Overview*).
-fn federation(config: &Config, application: &ApplicationSettings, place: &Place) -> Result<(), ConfigError> {
-    if !application.federates_with.is_empty() && !application.identity_configuration.supports_domains {
-        return Err(refuse(
-            place.member("federates_with"),
-            "must be empty, or supports_domains true: an application that federates uses domains",
-        ));
-    }
-    match application.federates_with.intersection(&config.domains).next() {
-        Some(own) => Err(refuse(
-            place.member("federates_with"),
-            format!("must name domains of other gateways; {own} is this gateway's own"),
-        )),
-        None => Ok(()),
-    }
-}
-
-fn seconds(member: &str, value: u64) -> Result<(), ConfigError> {
+pub(super) fn seconds(member: &str, value: u64) -> Result<(), ConfigError> {
     within(member, value, 1..=SECONDS_MAX)
 }
 
-fn within<T: PartialOrd + fmt::Display + Copy>(
+pub(super) fn within<T: PartialOrd + fmt::Display + Copy>(
     member: &str,
     value: T,
     range: std::ops::RangeInclusive<T>,

@@ -1,14 +1,60 @@
-//! Who asks: bearer tokens (RFC 6750), each of one application.
+//! Who asks: on the internal listener by bearer tokens (RFC 6750), each of one application.
 
-use actix_web::http::header::{AUTHORIZATION, HeaderMap};
+use actix_web::{
+    HttpRequest,
+    http::header::{AUTHORIZATION, HeaderMap},
+};
 use actors::AppId;
 
-use super::problem::Problem;
+use super::{
+    problem::Problem,
+    route::{ROUTES, Route},
+};
 use crate::{
     api::{Access, percent, problem::ProblemKind},
     config::TokenAccess,
     token::{Token, TokenHash},
 };
+
+/// Who may ask what on a listener.
+pub(crate) trait Authority: Sized + 'static {
+    /// What a handler has to know of who asks.
+    type Caller: 'static;
+
+    /// What may be asked there.
+    fn routes() -> &'static [Route<Self>];
+
+    /// Who makes a request to a route, whose members are still percent-encoded.
+    ///
+    /// # Errors
+    /// The problem that it is answered with when it may not be made.
+    fn admit(
+        &self,
+        request: &HttpRequest,
+        route: &Route<Self>,
+        members: &[&str],
+    ) -> Result<Self::Caller, Problem>;
+}
+
+impl Authority for Tokens {
+    /// Whoever gets through is the application in the path.
+    type Caller = ();
+
+    fn routes() -> &'static [Route<Self>] {
+        ROUTES
+    }
+
+    fn admit(&self, request: &HttpRequest, route: &Route<Self>, members: &[&str]) -> Result<(), Problem> {
+        match route.access {
+            Access::Public => Ok(()),
+            access @ (Access::Read | Access::ReadWrite) => {
+                let caller = self.authenticate(request.headers())?;
+                // Every path that needs a token begins with its application.
+                caller.permit(members.first().copied(), access)
+            }
+        }
+    }
+}
 
 /// The tokens that this gateway knows.
 #[derive(Debug, Default)]
@@ -77,7 +123,7 @@ impl Caller {
 }
 
 /// The application that a path segment names.
-fn app_id(segment: &str) -> Option<AppId> {
+pub(super) fn app_id(segment: &str) -> Option<AppId> {
     String::from_utf8(percent::decode(segment)?).ok()?.parse().ok()
 }
 

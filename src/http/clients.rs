@@ -1,9 +1,11 @@
 //! *Managing Identities*.
 
-use actors::{ClientChange, ClientId, ClientQuery, ClientRow, GroupId, NewClient};
+use actors::{AppId, ClientChange, ClientId, ClientQuery, ClientRow, GroupId, NewClient};
 
 use super::{
+    auth::Authority,
     cursor,
+    edge::Edge,
     problem::Problem,
     route::{Answer, Call, Handle},
 };
@@ -11,7 +13,7 @@ use crate::api::{
     Nothing,
     clients::{
         ChangeClient, Client, DeleteClient, FindClients, GetClient, GroupOfClient, GroupsOfClient,
-        Identities, Identity, ListGroupsOfClient, RegisterClient, RegisteredClient,
+        Identities, Identity, ListGroupsOfClient, RegisterClient, RegisteredClient, TagQuery,
     },
     text::{GroupIdText, HandleText},
 };
@@ -53,27 +55,40 @@ impl Handle for DeleteClient {
 
 impl Handle for FindClients {
     async fn handle(call: Call<Self>) -> Result<Answer<Identities>, Problem> {
-        let (edge, app, query) = (call.edge, call.path.app, call.query);
-        let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
-        let list = [b"clients".as_slice(), app.as_uuid().as_bytes(), query.tag.as_bytes(), domain.as_bytes()];
-        let after = match &query.cursor {
-            None => None,
-            Some(cursor) => Some(client_id(&edge.cursors.take(&list, cursor)?)?),
-        };
-        let limit = query.limit.get();
-        let asked = ClientQuery {
-            tag: query.tag.clone(),
-            domain: query.domain.clone(),
-            after,
-            limit: limit.saturating_add(1),
-        };
-        let mut rows = edge.gateway.clients_with_tag(app, asked).await?;
-        let has_more = rows.len() > limit;
-        rows.truncate(limit);
-        let last = rows.last().filter(|_| has_more);
-        let next_cursor = last.map(|row| edge.cursors.give(&list, row.client_id.as_uuid().as_bytes()));
-        Ok(Answer::Ok(Identities { identities: rows.into_iter().map(identity).collect(), next_cursor }))
+        let app = call.path.app;
+        if let Some((federation, domain)) = call.edge.foreign(app, call.query.domain.as_ref()) {
+            let found = federation.ask::<Self>(domain, app, &call.path, &call.query, &call.body).await?;
+            return Ok(Answer::Ok(found.body));
+        }
+        Ok(Answer::Ok(find_here(&call.edge, app, &call.query).await?))
     }
+}
+
+/// The clients of this gateway that have a tag.
+pub(super) async fn find_here<A: Authority>(
+    edge: &Edge<A>,
+    app: AppId,
+    query: &TagQuery,
+) -> Result<Identities, Problem> {
+    let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
+    let list = [b"clients".as_slice(), app.as_uuid().as_bytes(), query.tag.as_bytes(), domain.as_bytes()];
+    let after = match &query.cursor {
+        None => None,
+        Some(cursor) => Some(client_id(&edge.cursors.take(&list, cursor)?)?),
+    };
+    let limit = query.limit.get();
+    let asked = ClientQuery {
+        tag: query.tag.clone(),
+        domain: query.domain.clone(),
+        after,
+        limit: limit.saturating_add(1),
+    };
+    let mut rows = edge.gateway.clients_with_tag(app, asked).await?;
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    let last = rows.last().filter(|_| has_more);
+    let next_cursor = last.map(|row| edge.cursors.give(&list, row.client_id.as_uuid().as_bytes()));
+    Ok(Identities { identities: rows.into_iter().map(identity).collect(), next_cursor })
 }
 
 impl Handle for ListGroupsOfClient {

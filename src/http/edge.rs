@@ -23,24 +23,39 @@ use actors::Gateway;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    auth::Tokens,
+    auth::{Authority, Tokens},
     body::{BodyLimits, ReceivedBody},
     cursor::Cursors,
     problem::Problem,
     route::{self, Arrived, Route, Running},
 };
 use crate::{
-    api::{Access, applications::ApplicationConfiguration, problem::ProblemKind},
-    config::Internal,
+    api::{applications::ApplicationConfiguration, federation::GatewayDescription, problem::ProblemKind},
+    config::ListenerLimits,
+    federation::Federation,
 };
 
-/// What all requests share.
-pub(crate) struct Edge {
+/// What handlers work with, on every listener.
+#[derive(Clone)]
+pub(crate) struct Served {
     pub(crate) gateway: Gateway,
-    pub(crate) cursors: Cursors,
+    pub(crate) cursors: Arc<Cursors>,
     /// What `GET /apps` answers.
-    pub(crate) public_applications: Vec<ApplicationConfiguration>,
-    tokens: Tokens,
+    pub(crate) public_applications: Arc<[ApplicationConfiguration]>,
+    /// What `GET /.well-known/mimi-gateway` answers.
+    pub(crate) description: Arc<GatewayDescription>,
+    /// The gateways of other domains, where there are any.
+    pub(crate) federation: Option<Arc<Federation>>,
+}
+
+/// What all requests of one listener share.
+pub(crate) struct Edge<A: Authority = Tokens> {
+    pub(crate) gateway: Gateway,
+    pub(crate) cursors: Arc<Cursors>,
+    pub(crate) public_applications: Arc<[ApplicationConfiguration]>,
+    pub(crate) description: Arc<GatewayDescription>,
+    pub(crate) federation: Option<Arc<Federation>>,
+    authority: A,
     bodies: BodyLimits,
     header_bytes_max: usize,
     requests: Arc<Semaphore>,
@@ -48,20 +63,16 @@ pub(crate) struct Edge {
     is_stopping: AtomicBool,
 }
 
-impl Edge {
-    pub(crate) fn new(
-        gateway: Gateway,
-        tokens: Tokens,
-        cursors: Cursors,
-        public_applications: Vec<ApplicationConfiguration>,
-        limits: &Internal,
-    ) -> Self {
+impl<A: Authority> Edge<A> {
+    pub(crate) fn new(served: Served, authority: A, limits: &ListenerLimits) -> Self {
         let requests_max = limits.requests_in_flight_max.min(Semaphore::MAX_PERMITS);
         Self {
-            gateway,
-            cursors,
-            public_applications,
-            tokens,
+            gateway: served.gateway,
+            cursors: served.cursors,
+            public_applications: served.public_applications,
+            description: served.description,
+            federation: served.federation,
+            authority,
             bodies: BodyLimits::new(
                 limits.request_bytes_max,
                 limits.requests_in_flight_bytes_max,
@@ -72,6 +83,11 @@ impl Edge {
             requests_max,
             is_stopping: AtomicBool::new(false),
         }
+    }
+
+    /// Who may ask.
+    pub(crate) fn authority(&self) -> &A {
+        &self.authority
     }
 
     /// Takes no new requests from now on.
@@ -95,7 +111,9 @@ impl Edge {
     pub(crate) async fn answer(self: Arc<Self>, request: HttpRequest, payload: Payload) -> HttpResponse {
         let started = Instant::now();
         let path = request.uri().path();
-        let found = self.check_headers(&request).and_then(|()| route::find(request.method().as_str(), path));
+        let found = self
+            .check_headers(&request)
+            .and_then(|()| route::find(A::routes(), request.method().as_str(), path));
         let (template, outcome) = match found {
             Ok((route, members)) => {
                 (route.template, self.answer_on(route, &members, &request, payload).await)
@@ -133,20 +151,13 @@ impl Edge {
 
     async fn answer_on(
         self: Arc<Self>,
-        route: &Route,
+        route: &Route<A>,
         members: &[&str],
         request: &HttpRequest,
         payload: Payload,
     ) -> Result<HttpResponse, Problem> {
         let permit = if route.is_probe { None } else { Some(self.admit()?) };
-        match route.access {
-            Access::Public => {}
-            access @ (Access::Read | Access::ReadWrite) => {
-                let caller = self.tokens.authenticate(request.headers())?;
-                // Every path that needs a token begins with its application.
-                caller.permit(members.first().copied(), access)?;
-            }
-        }
+        let caller = self.authority.admit(request, route, members)?;
         let body = if route.has_body {
             self.bodies.receive(request, payload).await?
         } else {
@@ -158,6 +169,7 @@ impl Edge {
             query: request.uri().query().unwrap_or_default().to_owned(),
             body,
             accept: accept.unwrap_or_default().to_owned(),
+            caller,
             edge: self,
         };
         let response = caught((route.run)(arrived)).await?;

@@ -1,17 +1,20 @@
 //! *Managing Groups without Metadata Protection*: creation and evolution.
 
-use actors::{CommitUpload, EpochEntry, GroupView, NewGroup, Outcome, Source};
+use actors::{CommitUpload, EpochEntry, GroupError, GroupView, NewGroup, Outcome, Source};
 
 use super::{
+    auth::Authority,
+    edge::Edge,
     problem::Problem,
     route::{Answer, Call, Handle},
 };
 use crate::api::{
     groups::{
-        AcceptedCommitBody, AcceptedProposalBody, ControlMessagesBody, CreateGroup, CreatedGroupBody,
-        EpochMessages, GetGroup, Group, ListControlMessages, ListProposals, Member, Proposals, UploadCommit,
-        UploadProposal,
+        AcceptedCommitBody, AcceptedProposalBody, CommitBody, ControlMessagesBody, CreateGroup,
+        CreatedGroupBody, EpochMessages, GetGroup, Group, ListControlMessages, ListProposals, Member,
+        Proposals, UploadCommit, UploadProposal,
     },
+    paths::GroupPath,
     text::{Base64, GroupIdText, HandleText},
 };
 
@@ -36,16 +39,26 @@ impl Handle for GetGroup {
 
 impl Handle for UploadProposal {
     async fn handle(call: Call<Self>) -> Result<Answer<AcceptedProposalBody>, Problem> {
-        let Base64(packet) = call.body.packet;
-        let accepted = call
-            .edge
-            .gateway
-            .upload_proposal(call.path.app, &call.path.group, packet, Source::Application)
-            .await?;
-        let body =
-            AcceptedProposalBody { proposal_ref: Base64(accepted.reference), epoch_id: accepted.epoch };
-        Ok(answer(accepted.outcome, body))
+        let (edge, path) = (&call.edge, &call.path);
+        let packet = call.body.packet.0.clone();
+        let hub = match upload_proposal_here(edge, path, packet, Source::Application).await {
+            Err(GroupError::NotHub { hub }) => hub,
+            outcome => return Ok(outcome?),
+        };
+        edge.pass_write_to_hub::<Self>(&hub, path, &call.body).await
     }
+}
+
+/// Uploads a proposal to a group that is ordered here.
+pub(super) async fn upload_proposal_here<A: Authority>(
+    edge: &Edge<A>,
+    path: &GroupPath,
+    packet: Vec<u8>,
+    source: Source,
+) -> Result<Answer<AcceptedProposalBody>, GroupError> {
+    let accepted = edge.gateway.upload_proposal(path.app, &path.group, packet, source).await?;
+    let body = AcceptedProposalBody { proposal_ref: Base64(accepted.reference), epoch_id: accepted.epoch };
+    Ok(answer(accepted.outcome, body))
 }
 
 impl Handle for ListProposals {
@@ -58,19 +71,30 @@ impl Handle for ListProposals {
 
 impl Handle for UploadCommit {
     async fn handle(call: Call<Self>) -> Result<Answer<AcceptedCommitBody>, Problem> {
-        let upload = CommitUpload {
-            commit: call.body.commit_packet.0,
-            group_info: call.body.group_info.map(|packet| packet.0),
-            welcome: call.body.welcome_packet.map(|packet| packet.0),
+        let (edge, path) = (&call.edge, &call.path);
+        let hub = match upload_commit_here(edge, path, call.body.clone(), Source::Application).await {
+            Err(GroupError::NotHub { hub }) => hub,
+            outcome => return Ok(outcome?),
         };
-        let accepted = call
-            .edge
-            .gateway
-            .upload_commit(call.path.app, &call.path.group, upload, Source::Application)
-            .await?;
-        let body = AcceptedCommitBody { epoch_id: accepted.epoch, timestamp: accepted.timestamp };
-        Ok(answer(accepted.outcome, body))
+        edge.pass_write_to_hub::<Self>(&hub, path, &call.body).await
     }
+}
+
+/// Uploads a commit to a group that is ordered here.
+pub(super) async fn upload_commit_here<A: Authority>(
+    edge: &Edge<A>,
+    path: &GroupPath,
+    body: CommitBody,
+    source: Source,
+) -> Result<Answer<AcceptedCommitBody>, GroupError> {
+    let upload = CommitUpload {
+        commit: body.commit_packet.0,
+        group_info: body.group_info.map(|packet| packet.0),
+        welcome: body.welcome_packet.map(|packet| packet.0),
+    };
+    let accepted = edge.gateway.upload_commit(path.app, &path.group, upload, source).await?;
+    let body = AcceptedCommitBody { epoch_id: accepted.epoch, timestamp: accepted.timestamp };
+    Ok(answer(accepted.outcome, body))
 }
 
 impl Handle for ListControlMessages {

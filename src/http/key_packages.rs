@@ -1,17 +1,22 @@
 //! *Managing Key Packages*.
 
-use actors::{Caller, KeyPackageRequest, KeyPackageUpload, KeyQueueStatus, NewKeyQueue, Receiver};
+use actors::{
+    Caller, DomainName, KeyPackageRequest, KeyPackageUpload, KeyQueueStatus, NewKeyQueue, Receiver,
+};
 
 use super::{
+    auth::Authority,
+    edge::Edge,
     problem::Problem,
     route::{Answer, Call, Handle},
 };
 use crate::api::{
     Nothing,
     key_packages::{
-        CreateKeyQueue, CreatedKeyQueue, DeleteKeyQueue, KeyQueue, KeyQueues, ListKeyQueues, PoolSize,
-        RetrieveKeyPackage, RetrievedKeyPackage, UploadKeyPackages,
+        CreateKeyQueue, CreatedKeyQueue, DeleteKeyQueue, KeyPackageQuery, KeyQueue, KeyQueues, ListKeyQueues,
+        PoolSize, RetrieveKeyPackage, RetrievedKeyPackage, UploadKeyPackages,
     },
+    paths::ClientPath,
     problem::ProblemKind,
     text::Base64,
 };
@@ -67,20 +72,42 @@ impl Handle for DeleteKeyQueue {
 
 impl Handle for RetrieveKeyPackage {
     async fn handle(call: Call<Self>) -> Result<Answer<RetrievedKeyPackage>, Problem> {
-        let query = call.query;
-        let request = KeyPackageRequest {
-            protocol_version: query.protocol_version,
-            cipher_suite: query.cipher_suite,
-            app_label: query.app_label,
-            domain: query.domain,
-            receiver: Receiver { caller: Caller::Application, id: query.receiver_client_id },
-        };
-        let assigned = call.edge.gateway.assign_key_package(call.path.app, call.path.client, request).await?;
-        Ok(Answer::Ok(RetrievedKeyPackage {
-            key_package: Base64(assigned.key_package),
-            is_final_key: assigned.is_final_key,
-        }))
+        let (edge, app) = (&call.edge, call.path.app);
+        if let Some((federation, domain)) = edge.foreign(app, call.query.domain.as_ref()) {
+            let given = federation.ask::<Self>(domain, app, &call.path, &call.query, &call.body).await?.body;
+            let Base64(packet) = &given.key_package;
+            edge.gateway
+                .check_retrieved_key_package(app, domain, call.query.cipher_suite, packet)
+                .await
+                .map_err(|reason| not_a_key_package(domain, &reason))?;
+            return Ok(Answer::Ok(given));
+        }
+        Ok(Answer::Ok(assign_here(edge, &call.path, call.query, Caller::Application).await?))
     }
+}
+
+/// A key package of a client of this gateway.
+pub(super) async fn assign_here<A: Authority>(
+    edge: &Edge<A>,
+    path: &ClientPath,
+    query: KeyPackageQuery,
+    caller: Caller,
+) -> Result<RetrievedKeyPackage, Problem> {
+    let request = KeyPackageRequest {
+        protocol_version: query.protocol_version,
+        cipher_suite: query.cipher_suite,
+        app_label: query.app_label,
+        domain: query.domain,
+        receiver: Receiver { caller, id: query.receiver_client_id },
+    };
+    let assigned = edge.gateway.assign_key_package(path.app, path.client, request).await?;
+    Ok(RetrievedKeyPackage { key_package: Base64(assigned.key_package), is_final_key: assigned.is_final_key })
+}
+
+fn not_a_key_package(domain: &DomainName, reason: &str) -> Problem {
+    tracing::warn!(peer = %domain, reason, "a peer gave a key package that cannot be used");
+    let detail = format!("the gateway of {domain} gave a key package that cannot be used: {reason}");
+    Problem::new(ProblemKind::PeerUnreachable, detail)
 }
 
 fn key_queue(queue: KeyQueueStatus) -> KeyQueue {

@@ -1,4 +1,4 @@
-//! HTTP on the internal listener: decode, ask the gateway, encode. It knows no MLS rule.
+//! HTTP on both listeners: decode, ask the gateway, encode. It knows no MLS rule.
 //!
 //! | file | |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | `auth.rs`, `body.rs`, `json.rs`, `query.rs`, `cursor.rs` | one step of it each |
 //! | `problem.rs` | every error as a problem document |
 //! | `applications.rs`, `clients.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
+//! | `peer_auth.rs`, `federation.rs`, `foreign.rs` | who asks on the federation listener, what it answers, and what is passed to the gateways of other domains |
 //! | `openapi.rs`, `pages.rs` | what describes the API, and the probes |
 
 mod applications;
@@ -16,12 +17,15 @@ mod clients;
 pub(crate) mod cursor;
 pub(crate) mod edge;
 mod external_senders;
+mod federation;
+mod foreign;
 mod groups;
 mod joining;
 mod json;
 mod key_packages;
 mod openapi;
 mod pages;
+pub(crate) mod peer_auth;
 mod problem;
 mod query;
 mod route;

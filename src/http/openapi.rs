@@ -239,6 +239,9 @@ fn problem_schema(kind: ProblemKind) -> RefOr<Schema> {
             "currentEpochId" | "floorEpochId" => {
                 ObjectBuilder::new().schema_type(Type::Integer).description(Some(*meaning)).into()
             }
+            "differs" => {
+                utoipa::openapi::ArrayBuilder::new().items(text()).description(Some(*meaning)).into()
+            }
             "errors" => utoipa::openapi::ArrayBuilder::new()
                 .items(Ref::from_schema_name("RefusedKeyPackage"))
                 .description(Some(*meaning))

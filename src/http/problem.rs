@@ -4,10 +4,13 @@ use actix_web::{HttpResponse, http::StatusCode, http::header};
 use actors::{ClientError, DomainError, GroupError, KeyQueueError, StorageError};
 use serde_json::{Map, Value};
 
-use crate::api::{
-    key_packages::RefusedKeyPackage,
-    paths::PathError,
-    problem::{PROBLEM_JSON, ProblemDocument, ProblemKind},
+use crate::{
+    api::{
+        key_packages::RefusedKeyPackage,
+        paths::PathError,
+        problem::{PROBLEM_JSON, ProblemDocument, ProblemKind},
+    },
+    federation::{DIFFERS, PeerError},
 };
 
 /// Why a request is not answered with what it asked for.
@@ -17,12 +20,22 @@ pub(crate) struct Problem {
     detail: String,
     members: Map<String, Value>,
     headers: Vec<(header::HeaderName, String)>,
+    /// Of the problem of a peer, where this version does not know its type.
+    foreign: Option<Box<ForeignType>>,
+}
+
+/// A type of problem that only the peer knows that answers with it.
+#[derive(Debug)]
+struct ForeignType {
+    type_uri: String,
+    title: String,
+    status: StatusCode,
 }
 
 impl Problem {
     /// A problem; `detail` says what was wrong with this request and what to do.
     pub(crate) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), members: Map::new(), headers: Vec::new() }
+        Self { kind, detail: detail.into(), members: Map::new(), headers: Vec::new(), foreign: None }
     }
 
     /// 400 about a member of the request.
@@ -44,6 +57,28 @@ impl Problem {
     pub(crate) fn shutting_down() -> Self {
         Self::new(ProblemKind::ShuttingDown, "the gateway is stopping; try again when it is back")
             .header(header::RETRY_AFTER, RETRY_AFTER_S)
+    }
+
+    /// What a peer answers, as it gave it.
+    fn of_peer(document: ProblemDocument) -> Self {
+        let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let known = document.kind().filter(|kind| kind.about().status == document.status);
+        let foreign = known
+            .is_none()
+            .then(|| Box::new(ForeignType { type_uri: document.r#type, title: document.title, status }));
+        let kind = known.unwrap_or(ProblemKind::PeerUnreachable);
+        let problem = Self { members: document.members, foreign, ..Self::new(kind, document.detail) };
+        match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                problem.header(header::RETRY_AFTER, RETRY_AFTER_S)
+            }
+            _ => problem,
+        }
+    }
+
+    /// 409: a peer's ApplicationConfiguration is another one. The members that differ are named where they are known.
+    pub(crate) fn configuration_mismatch(detail: impl Into<String>, differing: Vec<String>) -> Self {
+        Self::new(ProblemKind::ApplicationConfigurationMismatch, detail).member(DIFFERS, differing)
     }
 
     /// 500. What happened is in the log, not in the answer.
@@ -72,15 +107,22 @@ impl Problem {
     /// The answer to the request for `instance`, a path.
     pub(crate) fn into_response(self, instance: &str) -> HttpResponse {
         let about = self.kind.about();
-        let status = StatusCode::from_u16(about.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let (type_uri, title, status) = match self.foreign {
+            Some(foreign) => (foreign.type_uri, foreign.title, foreign.status),
+            None => (
+                self.kind.type_uri(),
+                about.title.to_owned(),
+                StatusCode::from_u16(about.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            ),
+        };
         let mut response = HttpResponse::build(status);
         for (name, value) in self.headers {
             response.insert_header((name, value));
         }
         response.insert_header((header::CONTENT_TYPE, PROBLEM_JSON)).json(ProblemDocument {
-            r#type: self.kind.type_uri(),
-            title: about.title.to_owned(),
-            status: about.status,
+            r#type: type_uri,
+            title,
+            status: status.as_u16(),
             detail: self.detail,
             instance: Some(instance.to_owned()),
             members: self.members,
@@ -100,6 +142,19 @@ impl From<PathError> for Problem {
 impl From<DomainError> for Problem {
     fn from(error: DomainError) -> Self {
         Self::malformed(format!("domain: {error}"))
+    }
+}
+
+impl From<PeerError> for Problem {
+    fn from(error: PeerError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PeerError::Refused(document) => Self::of_peer(*document),
+            PeerError::Differs { members, .. } => Self::configuration_mismatch(detail, members),
+            PeerError::Unreachable { .. } => Self::new(ProblemKind::PeerUnreachable, detail),
+            PeerError::Timeout { .. } => Self::new(ProblemKind::PeerTimeout, detail),
+            PeerError::Busy { .. } => Self::too_many_requests(detail),
+        }
     }
 }
 

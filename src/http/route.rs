@@ -9,6 +9,7 @@ use actix_web::{
 use serde::Serialize;
 
 use super::{
+    auth::{Authority, Tokens},
     body::ReceivedBody,
     edge::Edge,
     json,
@@ -26,6 +27,7 @@ use crate::api::{
 
 /// Every route of the internal listener.
 pub(super) static ROUTES: &[Route] = &[
+    Route::of::<api::federation::Discover>(),
     Route::of::<api::applications::ListApplications>(),
     Route::of::<api::external_senders::ListExternalSenders>(),
     Route::of::<api::clients::RegisterClient>(),
@@ -58,7 +60,7 @@ pub(super) static ROUTES: &[Route] = &[
 ];
 
 /// One path and method.
-pub(super) struct Route {
+pub(crate) struct Route<A: Authority = Tokens> {
     pub(super) method: Method,
     pub(super) template: &'static str,
     pub(super) access: Access,
@@ -66,7 +68,7 @@ pub(super) struct Route {
     pub(super) has_body: bool,
     /// Whether it is answered also when there are too many requests, and while the gateway stops.
     pub(super) is_probe: bool,
-    pub(super) run: fn(Arrived) -> Running,
+    pub(super) run: fn(Arrived<A>) -> Running,
     pub(super) description: Description,
 }
 
@@ -74,8 +76,10 @@ pub(super) struct Route {
 pub(super) type Running = Pin<Box<dyn Future<Output = Result<HttpResponse, Problem>>>>;
 
 /// A request that has found its route, may be made, and has arrived whole.
-pub(super) struct Arrived {
-    pub(super) edge: Arc<Edge>,
+pub(super) struct Arrived<A: Authority = Tokens> {
+    pub(super) edge: Arc<Edge<A>>,
+    /// Who asks.
+    pub(super) caller: A::Caller,
     /// The raw segments in the places of the template's members.
     pub(super) members: Vec<String>,
     /// The raw query string.
@@ -87,9 +91,13 @@ pub(super) struct Arrived {
 }
 
 /// The route of a request, and the raw segments in the places of its members.
-pub(super) fn find<'a>(method: &str, path: &'a str) -> Result<(&'static Route, Vec<&'a str>), Problem> {
+pub(super) fn find<'a, A: Authority>(
+    routes: &'static [Route<A>],
+    method: &str,
+    path: &'a str,
+) -> Result<(&'static Route<A>, Vec<&'a str>), Problem> {
     let mut allowed = Vec::new();
-    for route in ROUTES {
+    for route in routes {
         let Some(members) = members(route.template, path) else { continue };
         if route.method.as_str() == method {
             return Ok((route, members));
@@ -123,8 +131,10 @@ fn members<'a>(template: &str, path: &'a str) -> Option<Vec<&'a str>> {
 }
 
 /// A request of the API, decoded.
-pub(super) struct Call<E: Endpoint> {
-    pub(super) edge: Arc<Edge>,
+pub(super) struct Call<E: Endpoint, A: Authority = Tokens> {
+    pub(super) edge: Arc<Edge<A>>,
+    /// Who asks.
+    pub(super) caller: A::Caller,
     pub(super) path: E::Path,
     pub(super) query: E::Query,
     pub(super) body: E::Body,
@@ -140,33 +150,33 @@ pub(super) enum Answer<T> {
     NoContent,
 }
 
-/// How the gateway answers one request of the API.
-pub(super) trait Handle: Endpoint {
-    fn handle(call: Call<Self>) -> impl Future<Output = Result<Answer<Self::Response>, Problem>>;
+/// How the gateway answers one request of the API on a listener.
+pub(super) trait Handle<A: Authority = Tokens>: Endpoint {
+    fn handle(call: Call<Self, A>) -> impl Future<Output = Result<Answer<Self::Response>, Problem>>;
 }
 
-impl Route {
-    const fn of<E: Handle>() -> Self {
+impl<A: Authority> Route<A> {
+    pub(super) const fn of<E: Handle<A>>() -> Self {
         Self {
             method: E::METHOD,
             template: E::PATH,
             access: E::ACCESS,
             has_body: E::Body::IS_SENT,
             is_probe: false,
-            run: |arrived| Box::pin(run::<E>(arrived)),
+            run: |arrived| Box::pin(run::<E, A>(arrived)),
             description: Description::Endpoint(openapi::describe::<E>),
         }
     }
 }
 
-async fn run<E: Handle>(arrived: Arrived) -> Result<HttpResponse, Problem> {
-    let Arrived { edge, members, query, body, .. } = arrived;
+async fn run<E: Handle<A>, A: Authority>(arrived: Arrived<A>) -> Result<HttpResponse, Problem> {
+    let Arrived { edge, caller, members, query, body, .. } = arrived;
     let segments: Vec<&str> = members.iter().map(String::as_str).collect();
     let path = E::Path::read(&segments)?;
     let query = query::read(&query)?;
     // A body that is not sent is `Nothing`, the empty object.
     let decoded = json::read(if E::Body::IS_SENT { &body.bytes } else { b"{}" })?;
-    let answer = E::handle(Call { edge, path, query, body: decoded }).await?;
+    let answer = E::handle(Call { edge, caller, path, query, body: decoded }).await?;
     // The body keeps its room until now: what was decoded from it is about as large.
     drop(body);
     encode(answer)
@@ -190,7 +200,7 @@ mod tests {
     use super::*;
 
     fn check(method: &str, path: &str, expected: Result<(&str, &[&str]), ProblemKind>) {
-        let found = find(method, path).map(|(route, members)| (route.template, members));
+        let found = find(ROUTES, method, path).map(|(route, members)| (route.template, members));
         match (found, expected) {
             (Ok((template, members)), Ok(expected)) => {
                 assert_eq!((template, &members[..]), expected, "{method} {path}")
@@ -232,7 +242,7 @@ mod tests {
     fn no_path_has_two_routes_of_one_method() {
         for (place, route) in ROUTES.iter().enumerate() {
             let path = route.template.replace(['{', '}'], "");
-            let (found, _) = find(route.method.as_str(), &path).unwrap();
+            let (found, _) = find(ROUTES, route.method.as_str(), &path).unwrap();
             let first = ROUTES.iter().position(|other| std::ptr::eq(other, found));
             assert_eq!(first, Some(place), "{} {}", route.method.as_str(), route.template);
         }

@@ -138,7 +138,7 @@ async fn a_body_that_is_too_large_is_refused() {
     send_in_parts(&gateway, &sent, &[&body]).await.problem(413, "too-large", "4096 bytes");
 
     // Over HTTP/2 too.
-    let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let http = mimi_gateway::client::plain_http().http2_prior_knowledge().build().unwrap();
     let request = http.post(format!("{}{}", gateway.base_url(), gateway.path("/clients")));
     let request = request.bearer_auth(gateway.writer.reveal()).header("Content-Type", "application/json");
     let reply = request.body(body).send().await.unwrap();

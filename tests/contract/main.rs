@@ -7,6 +7,7 @@
     reason = "a test that meets what it does not expect has failed"
 )]
 
+#[expect(dead_code, reason = "every test target uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -129,7 +129,7 @@ fn a_bad_configuration_is_refused_at_once() {
     for (config, member, allowed) in [
         ("[internal]\nlisten = \"nowhere\"", "internal.listen", "127.0.0.1:8080"),
         ("[intern]\n", "unknown field `intern`", "`internal`"),
-        ("[federation]\nlisten = \"127.0.0.1:8443\"", "federation", "does not federate"),
+        ("[federation]\nlisten = \"127.0.0.1:8443\"", "domains", "must name the domains"),
         ("[limits]\npacket_bytes_max = 0", "limits.packet_bytes_max", "from 1024"),
     ] {
         std::fs::write(&file, config).unwrap();

@@ -78,7 +78,9 @@ async fn a_request_that_does_not_end_does_not_keep_the_gateway() {
 async fn idle_connections_do_not_keep_the_gateway() {
     let gateway = Setup::new().start().await;
     let mut clients = Vec::new();
-    for client in [reqwest::Client::builder(), reqwest::Client::builder().http2_prior_knowledge()] {
+    for client in
+        [mimi_gateway::client::plain_http(), mimi_gateway::client::plain_http().http2_prior_knowledge()]
+    {
         let client = client.build().unwrap();
         let reply = client.get(format!("{}/healthz", gateway.base_url())).send().await.unwrap();
         assert_eq!(reply.bytes().await.unwrap(), r#"{"status":"up"}"#);

@@ -98,7 +98,7 @@ async fn over_http_1_1() {
 #[actix_web::test]
 async fn over_http_2() {
     let gateway = TestGateway::start().await;
-    let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let http = mimi_gateway::client::plain_http().http2_prior_knowledge().build().unwrap();
     let client = GatewayClient::new(gateway.base_url(), gateway.app, gateway.writer.clone())
         .unwrap()
         .over(http.clone());

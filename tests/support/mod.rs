@@ -1,11 +1,15 @@
 //! A gateway in this process, and a bare HTTP/1.1 caller: what is sent is exactly what a test says.
 
-use std::{net::SocketAddr, time::Duration};
+pub(crate) mod peers;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use actors::{AppId, DomainName};
 use mimi_gateway::{
     api::applications::IdentityConfiguration,
-    config::{ApplicationSettings, Config, DataDir, Pem, TokenAccess, TokenSettings, X509Settings},
+    config::{
+        ApplicationSettings, Config, DataDir, Federation, Pem, TokenAccess, TokenSettings, X509Settings,
+    },
     serve::{self, Running},
     token::Token,
 };
@@ -14,6 +18,8 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+
+use self::peers::GatewayPki;
 
 /// How long an answer may take before a test has failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,11 +43,13 @@ pub(crate) struct TestGateway {
 pub(crate) struct Setup {
     /// The whole configuration; change it before [`Setup::start`].
     pub(crate) config: Config,
-    app: AppId,
+    pub(crate) app: AppId,
     other_app: AppId,
     writer: Token,
     reader: Token,
     other_writer: Token,
+    /// Keeps the files that the configuration names.
+    _pki: Option<Arc<GatewayPki>>,
 }
 
 impl Setup {
@@ -65,7 +73,7 @@ impl Setup {
             .with_application(second);
         config.internal.workers = 2;
         config.actor_threads = 2;
-        Self { config, app, other_app, writer, reader, other_writer }
+        Self { config, app, other_app, writer, reader, other_writer, _pki: None }
     }
 
     /// As [`Setup::new`], for clients of these domains with certificates under these roots: the device, its account and its
@@ -78,7 +86,33 @@ impl Setup {
         application.identity_configuration = IdentityConfiguration::x509();
         application.x509 = Some(X509Settings::trusting(Pem::new(roots)));
         application.federates_with = names(federates_with);
+        if !federates_with.is_empty() {
+            let pki = Arc::new(GatewayPki::new());
+            setup.config.federation = Some(pki.settings(domains));
+            setup._pki = Some(pki);
+        }
         setup
+    }
+
+    /// The gateway of a domain that federates an application with others, under certificates of this PKI.
+    pub(crate) fn federated(
+        roots: &str,
+        pki: &Arc<GatewayPki>,
+        app: AppId,
+        domain: &str,
+        others: &[&str],
+    ) -> Self {
+        let mut setup = Self::x509(roots, &[domain], others);
+        setup.config.applications[0].id = app;
+        setup.app = app;
+        setup.config.federation = Some(pki.settings(&[domain]));
+        setup._pki = Some(Arc::clone(pki));
+        setup
+    }
+
+    /// How the gateway federates.
+    pub(crate) fn federation(&mut self) -> &mut Federation {
+        self.config.federation.as_mut().expect("a gateway that federates")
     }
 
     /// What the X.509 application is to do, beside what it trusts.
@@ -107,6 +141,11 @@ impl TestGateway {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.running.address()
+    }
+
+    /// Where it listens for other gateways.
+    pub(crate) fn federation_address(&self) -> SocketAddr {
+        self.running.federation_address().expect("a gateway that federates")
     }
 
     pub(crate) fn base_url(&self) -> String {

@@ -1,0 +1,307 @@
+//! *Operational Context*, *Group Evolution*: what gateways of different domains ask each other, beside the requests that
+//! they share with application servers.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use actors::{DomainName, Timestamp};
+use reqwest::Url;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::{Map, Value};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, SchemaFormat, schema::Type},
+};
+
+use super::{
+    Access, Body, Endpoint, Method, Nothing, Success,
+    groups::{CommitBody, NewGroupBody, ProposalBody},
+    paths::{AppPath, GroupPath, NoMembers},
+    problem::ProblemKind,
+    text::Base64,
+};
+
+const SECTION: &str = "Federation";
+
+/// The version of the protocol between gateways that this one speaks.
+pub const VERSION: u32 = 1;
+
+/// The header of a request between gateways that names the sender's ApplicationConfiguration: the SHA-256, in lower-case
+/// hexadecimal digits, of its JSON with sorted members and no spaces.
+pub const CONFIGURATION_HEADER: &str = "mimi-application-configuration";
+
+/// `GET /.well-known/mimi-gateway`: which domains a gateway serves, and where it federates.
+pub struct Discover;
+
+impl Endpoint for Discover {
+    const NAME: &'static str = "discover";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/.well-known/mimi-gateway";
+    const ACCESS: Access = Access::Public;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "The domains of this gateway and where it federates";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[];
+    type Path = NoMembers;
+    type Query = Nothing;
+    type Body = Nothing;
+    type Response = GatewayDescription;
+}
+
+/// `PUT /apps/{appId}/configuration`: compares the ApplicationConfiguration of two gateways before they exchange
+/// anything else about the application (*Applications*).
+pub struct CompareConfiguration;
+
+impl Endpoint for CompareConfiguration {
+    const NAME: &'static str = "compareConfiguration";
+    const METHOD: Method = Method::Put;
+    const PATH: &'static str = "/apps/{appId}/configuration";
+    const ACCESS: Access = Access::Read;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "Compare an application's configuration";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::ApplicationConfigurationMismatch];
+    type Path = AppPath;
+    type Query = Nothing;
+    type Body = ConfigurationBody;
+    type Response = ConfigurationBody;
+}
+
+/// `PUT /apps/{appId}/groups/{groupId}/log`: a group's hub delivers accepted entries to a gateway that follows it.
+pub struct ReplicateLog;
+
+impl Endpoint for ReplicateLog {
+    const NAME: &'static str = "replicateLog";
+    const METHOD: Method = Method::Put;
+    const PATH: &'static str = "/apps/{appId}/groups/{groupId}/log";
+    const ACCESS: Access = Access::ReadWrite;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "Deliver the entries of a group's log";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[
+        ProblemKind::MalformedMlsMessage,
+        ProblemKind::InvalidGroupInfo,
+        ProblemKind::InvalidProposal,
+        ProblemKind::InvalidCommit,
+    ];
+    type Path = GroupPath;
+    type Query = Nothing;
+    type Body = DeliveryBody;
+    type Response = HeldBody;
+}
+
+/// What a gateway says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GatewayDescription {
+    /// The domains that are assigned to it.
+    #[schema(value_type = Vec<String>)]
+    pub domains: BTreeSet<DomainName>,
+    /// Where it federates; left out when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub federation: Option<GatewayUrl>,
+    /// The versions of the protocol between gateways that it speaks.
+    pub versions: Vec<u32>,
+}
+
+/// An ApplicationConfiguration as plain JSON: a member that only one gateway knows is a difference, not an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(as = ComparedConfiguration, value_type = Object)]
+pub struct ConfigurationBody(pub Map<String, Value>);
+
+impl Body for ConfigurationBody {}
+
+/// What a hub delivers for one group: consecutive entries, or the whole group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = Delivery)]
+pub struct DeliveryBody {
+    /// The domain of the hub.
+    #[schema(value_type = String)]
+    pub hub: DomainName,
+    /// Consecutive entries of the log. Left out when there is a transfer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<LogEntryBody>,
+    /// The whole group. Left out when there are entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Box<GroupTransferBody>>,
+}
+
+impl Body for DeliveryBody {}
+
+/// One accepted entry of a group's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = LogEntry)]
+pub struct LogEntryBody {
+    /// Its number: 0 is the group's creation, and there is no gap.
+    pub sequence: u64,
+    /// When the hub accepted it, in Unix milliseconds.
+    #[schema(value_type = u64)]
+    pub timestamp: Timestamp,
+    /// What was accepted.
+    pub content: EntryContentBody,
+}
+
+/// What a log entry holds: the bytes as they were uploaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = EntryContent)]
+pub enum EntryContentBody {
+    /// *Group Creation*.
+    Creation(NewGroupBody),
+    /// *Proposals*.
+    Proposal(ProposalBody),
+    /// *Commits*.
+    Commit(CommitBody),
+}
+
+/// A group as it stands after an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = GroupTransfer)]
+pub struct GroupTransferBody {
+    /// The last entry that is in it.
+    pub sequence: u64,
+    /// When the hub accepted that entry, in Unix milliseconds.
+    #[schema(value_type = u64)]
+    pub timestamp: Timestamp,
+    /// An MLSMessage that holds the GroupInfo of the current epoch.
+    pub group_info: Base64,
+    /// `optional<Node> ratchet_tree<V>` of the current epoch (RFC 9420 §12.4.3.3), length prefix included.
+    pub ratchet_tree: Base64,
+    /// The proposals that wait in the current epoch, PublicMessages, in the order in which they were accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proposals: Vec<Base64>,
+}
+
+/// Where a follower stands after a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Held)]
+pub struct HeldBody {
+    /// The number of the entry that it needs next.
+    pub next: u64,
+    /// Whether it cannot take that entry itself any more and needs the whole group.
+    #[serde(default)]
+    pub needs_transfer: bool,
+}
+
+/// Where a gateway federates: `https://host` or `https://host:port`, and nothing after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayUrl(Url);
+
+/// Why a text is not a [`GatewayUrl`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be https:// with a host and, where it is not 443, a port, as https://gateway.example:8443")]
+pub struct GatewayUrlError;
+
+impl GatewayUrl {
+    /// The host: a name, or an IP address without brackets.
+    pub fn host(&self) -> &str {
+        self.0.host_str().unwrap_or_default().trim_matches(['[', ']'])
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.0.port_or_known_default().unwrap_or(HTTPS_PORT)
+    }
+}
+
+const HTTPS_PORT: u16 = 443;
+
+impl FromStr for GatewayUrl {
+    type Err = GatewayUrlError;
+
+    fn from_str(text: &str) -> Result<Self, GatewayUrlError> {
+        let url = Url::parse(text).map_err(|_| GatewayUrlError)?;
+        let is_bare = url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        let is_usable = url.scheme() == "https" && url.has_host() && url.port() != Some(0);
+        if is_bare && is_usable { Ok(Self(url)) } else { Err(GatewayUrlError) }
+    }
+}
+
+impl fmt::Display for GatewayUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+impl Serialize for GatewayUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for GatewayUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl PartialSchema for GatewayUrl {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::Custom("uri".to_owned())))
+            .description(Some("`https://host` or `https://host:port`"))
+            .into()
+    }
+}
+
+impl ToSchema for GatewayUrl {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Option<(&str, u16, &str)>) {
+        let url = text.parse::<GatewayUrl>().ok();
+        let found = url.as_ref().map(|url| (url.host().to_owned(), url.port(), url.to_string()));
+        let expected = expected.map(|(host, port, shown)| (host.to_owned(), port, shown.to_owned()));
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[test]
+    fn urls_of_gateways_are_bare_and_secure() {
+        check("https://b.example", Some(("b.example", 443, "https://b.example")));
+        check("https://b.example/", Some(("b.example", 443, "https://b.example")));
+        check("https://B.example:8443", Some(("b.example", 8443, "https://b.example:8443")));
+        check("https://127.0.0.1:9443", Some(("127.0.0.1", 9443, "https://127.0.0.1:9443")));
+        check("https://[::1]:9443", Some(("::1", 9443, "https://[::1]:9443")));
+        for refused in [
+            "",
+            "b.example",
+            "http://b.example",
+            "https://",
+            "https://b.example/path",
+            "https://b.example/?q",
+            "https://b.example/#f",
+            "https://user@b.example",
+            "https://:secret@b.example",
+            "https://b.example:0",
+            "https://b.example:70000",
+        ] {
+            check(refused, None);
+        }
+    }
+
+    #[test]
+    fn a_delivery_has_one_text() {
+        let body = DeliveryBody {
+            hub: "a.example".parse().unwrap(),
+            entries: vec![LogEntryBody {
+                sequence: 1,
+                timestamp: Timestamp(5),
+                content: EntryContentBody::Proposal(ProposalBody { packet: Base64(vec![1, 2]) }),
+            }],
+            transfer: None,
+        };
+        let text = r#"{"hub":"a.example","entries":[{"sequence":1,"timestamp":5,"content":{"proposal":{"packet":"AQI="}}}]}"#;
+        assert_eq!(serde_json::to_string(&body).unwrap(), text);
+        assert_eq!(serde_json::from_str::<DeliveryBody>(text).unwrap(), body);
+    }
+}

@@ -1,0 +1,90 @@
+//! The answer of a peer, taken with care: it may be late, too large, cut off or not a gateway's at all.
+
+use std::error::Error;
+
+use reqwest::{Response, StatusCode, header::CONTENT_TYPE};
+
+use crate::api::{
+    Success,
+    problem::{PROBLEM_JSON, ProblemDocument},
+};
+
+/// The success of a peer.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+}
+
+/// Why there is no answer of a gateway.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// The peer was not reached, or its answer did not get here whole. Another try may succeed.
+    Connection(String),
+    /// What answered does not answer as a gateway.
+    Answer(String),
+}
+
+impl Failure {
+    /// What an HTTP client says, without the URL: it names the domain already.
+    pub(super) fn of(error: &reqwest::Error) -> Self {
+        Self::Connection(in_words(error))
+    }
+}
+
+/// An error with what caused it, without URLs.
+pub(super) fn in_words(error: &reqwest::Error) -> String {
+    let mut text = if error.is_timeout() { "it takes too long".to_owned() } else { String::new() };
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{separator}{said}");
+        }
+        cause = error.source();
+    }
+    if text.is_empty() { "the connection failed".to_owned() } else { text }
+}
+
+/// Receives a success, or the problem that the peer answers with instead.
+pub(super) async fn receive(
+    mut response: Response,
+    bytes_max: usize,
+    success: &[Success],
+) -> Result<Result<Answer, Box<ProblemDocument>>, Failure> {
+    let status = response.status();
+    let is_success = success.iter().any(|success| success.status() == status.as_u16());
+    let is_problem =
+        response.headers().get(CONTENT_TYPE).is_some_and(|media_type| media_type == PROBLEM_JSON);
+    if !is_success && !is_problem {
+        return Err(not_a_gateway(status));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::of(&error))? {
+        if body.len() + chunk.len() > bytes_max {
+            return Err(Failure::Answer(format!("its answer has more than {bytes_max} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if is_success {
+        return Ok(Ok(Answer { status: status.as_u16(), body }));
+    }
+    match serde_json::from_slice::<ProblemDocument>(&body) {
+        Ok(problem) if problem.status == status.as_u16() && status.as_u16() >= 400 => {
+            Ok(Err(Box::new(problem)))
+        }
+        Ok(_) | Err(_) => Err(not_a_gateway(status)),
+    }
+}
+
+fn not_a_gateway(status: StatusCode) -> Failure {
+    let text = format!("its answer, status {}, is not one of a gateway", status.as_u16());
+    match status {
+        // Something in front of the gateway says that the gateway is not there.
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            Failure::Connection(text)
+        }
+        _ => Failure::Answer(text),
+    }
+}

@@ -1,0 +1,97 @@
+//! What must be the same on two gateways before they exchange anything about an application (*Applications*).
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use actors::DomainName;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::api::applications::ApplicationConfiguration;
+
+/// An application as the gateways of other domains may know it.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedApplication {
+    /// The domains of the gateways that may know it.
+    pub(crate) federates_with: BTreeSet<DomainName>,
+    /// Its ApplicationConfiguration.
+    pub(crate) configuration: Map<String, Value>,
+    /// What names the configuration in a header: the SHA-256 of its canonical JSON, in lower-case hexadecimal digits.
+    pub(crate) digest: String,
+}
+
+impl SharedApplication {
+    pub(crate) fn new(
+        configuration: &ApplicationConfiguration,
+        federates_with: BTreeSet<DomainName>,
+    ) -> Result<Self, serde_json::Error> {
+        let configuration: Map<String, Value> = serde_json::from_value(serde_json::to_value(configuration)?)?;
+        let digest = digest(&configuration)?;
+        Ok(Self { federates_with, configuration, digest })
+    }
+}
+
+/// The SHA-256 of JSON without spaces and with sorted members.
+fn digest(configuration: &Map<String, Value>) -> Result<String, serde_json::Error> {
+    let mut sorted = configuration.clone();
+    sorted.sort_keys();
+    sorted.values_mut().for_each(Value::sort_all_objects);
+    let mut digits = String::new();
+    for byte in Sha256::digest(serde_json::to_vec(&sorted)?) {
+        // Writing to a text cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    Ok(digits)
+}
+
+/// The members that differ, by their dotted names, sorted. A member that only one of the two has differs.
+pub(crate) fn differences(ours: &Map<String, Value>, theirs: &Map<String, Value>) -> Vec<String> {
+    let mut found = Vec::new();
+    collect("", ours, theirs, &mut found);
+    found
+}
+
+fn collect(prefix: &str, ours: &Map<String, Value>, theirs: &Map<String, Value>, found: &mut Vec<String>) {
+    let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+    for name in names {
+        let path = format!("{prefix}{name}");
+        match (ours.get(name), theirs.get(name)) {
+            (Some(Value::Object(ours)), Some(Value::Object(theirs))) => {
+                collect(&format!("{path}."), ours, theirs, found);
+            }
+            (ours, theirs) if ours == theirs => {}
+            _ => found.push(path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    fn check(theirs: Value, expected: &[&str]) {
+        let ours = json!({ "id": "1", "identity_configuration": { "type": 2, "parameters": { "a": { "start": 0 }, "b": [1] } } });
+        let (ours, theirs) = (object(ours), object(theirs));
+        assert_eq!(differences(&ours, &theirs), expected, "{theirs:?}");
+        assert_eq!(differences(&theirs, &ours), expected, "{theirs:?}");
+        assert_eq!(digest(&ours).unwrap() == digest(&theirs).unwrap(), expected.is_empty());
+    }
+
+    #[test]
+    fn differences_are_named_by_member() {
+        let with = |parameters: Value| json!({ "identity_configuration": { "parameters": parameters, "type": 2 }, "id": "1" });
+        check(with(json!({ "b": [1], "a": { "start": 0 } })), &[]);
+        check(with(json!({ "b": [1], "a": { "start": 1 } })), &["identity_configuration.parameters.a.start"]);
+        check(with(json!({ "b": [1, 2], "a": { "start": 0 } })), &["identity_configuration.parameters.b"]);
+        check(
+            with(json!({ "b": [1], "c": 1 })),
+            &["identity_configuration.parameters.a", "identity_configuration.parameters.c"],
+        );
+        check(json!({ "id": "2" }), &["id", "identity_configuration"]);
+    }
+}

@@ -1,0 +1,114 @@
+//! Where the gateway of a domain is: as it is configured, or as it says at its domain.
+
+use std::time::{Duration, Instant};
+
+use actors::DomainName;
+use rustls::ClientConfig;
+
+use super::{
+    answer::{self, Failure},
+    tls::http_client,
+};
+use crate::api::{
+    Endpoint as _,
+    federation::{Discover, GatewayDescription, GatewayUrl, VERSION},
+};
+
+/// Connections to a peer, and what URLs to it begin with.
+#[derive(Clone, Debug)]
+pub(super) struct Located {
+    pub(super) http: reqwest::Client,
+    /// `https://{domain}:{port}`.
+    pub(super) base_url: String,
+}
+
+impl Located {
+    /// A gateway that federates at `url`; its certificate has to name the domain.
+    pub(super) fn new(
+        domain: &DomainName,
+        url: &GatewayUrl,
+        tls: &ClientConfig,
+        connect_timeout: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        let http = http_client(tls, connect_timeout, Some(url))?;
+        Ok(Self { http, base_url: format!("https://{domain}:{}", url.port()) })
+    }
+}
+
+/// Finds the gateway of one domain.
+pub(super) enum Locator {
+    /// It is in the configuration.
+    Configured(Located),
+    /// It is asked.
+    Discovered(Box<Discovery>),
+}
+
+/// Asks a domain where its gateway federates, and believes the answer for a while.
+pub(super) struct Discovery {
+    pub(super) domain: DomainName,
+    pub(super) port: u16,
+    pub(super) ttl: Duration,
+    pub(super) answer_bytes_max: usize,
+    pub(super) connect_timeout: Duration,
+    pub(super) tls: ClientConfig,
+    /// Connections to the domain itself.
+    pub(super) http: reqwest::Client,
+    /// What was found, and until when it is believed. One request at a time asks.
+    pub(super) found: tokio::sync::Mutex<Option<(Located, Instant)>>,
+}
+
+impl Locator {
+    /// The gateway, discovered if need be.
+    pub(super) async fn locate(&self) -> Result<Located, Failure> {
+        match self {
+            Self::Configured(located) => Ok(located.clone()),
+            Self::Discovered(discovery) => discovery.locate().await,
+        }
+    }
+
+    /// Forgets what was discovered: the gateway may have moved.
+    pub(super) fn forget(&self) {
+        if let Self::Discovered(discovery) = self
+            // Whoever holds it is asking anew already.
+            && let Ok(mut found) = discovery.found.try_lock()
+        {
+            *found = None;
+        }
+    }
+}
+
+impl Discovery {
+    async fn locate(&self) -> Result<Located, Failure> {
+        let mut found = self.found.lock().await;
+        if let Some((located, until)) = &*found
+            && Instant::now() < *until
+        {
+            return Ok(located.clone());
+        }
+        let url = self.ask().await?;
+        let located = Located::new(&self.domain, &url, &self.tls, self.connect_timeout)
+            .map_err(|error| Failure::Answer(answer::in_words(&error)))?;
+        tracing::info!(domain = %self.domain, %url, "discovered a gateway");
+        *found = Some((located.clone(), Instant::now() + self.ttl));
+        Ok(located)
+    }
+
+    async fn ask(&self) -> Result<GatewayUrl, Failure> {
+        let url = format!("https://{}:{}{}", self.domain, self.port, Discover::PATH);
+        let refuse = |reason: &str| Failure::Answer(format!("{url} {reason}"));
+        let response = self.http.get(&url).send().await.map_err(|error| Failure::of(&error))?;
+        let answer = answer::receive(response, self.answer_bytes_max, Discover::SUCCESS).await?;
+        let description: GatewayDescription = match answer {
+            Ok(answer) => serde_json::from_slice(&answer.body)
+                .map_err(|error| refuse(&format!("does not describe a gateway: {error}")))?,
+            Err(problem) => return Err(refuse(&format!("answers with a problem: {}", problem.detail))),
+        };
+        if !description.domains.contains(&self.domain) {
+            return Err(refuse("describes a gateway of other domains"));
+        }
+        if !description.versions.contains(&VERSION) {
+            return Err(refuse(&format!("describes a gateway that does not speak version {VERSION}")));
+        }
+        description.federation.ok_or_else(|| refuse("describes a gateway that does not federate"))
+    }
+}

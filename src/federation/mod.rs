@@ -1,0 +1,226 @@
+//! The gateways of other domains, as this one asks them (*Operational Context*).
+//!
+//! | file | |
+//! |---|---|
+//! | `peer.rs` | one of them: its time, its tries, its circuit, and what was agreed with it |
+//! | `discovery.rs` | where it is |
+//! | `configuration.rs` | what must be the same on both sides |
+//! | `transport.rs` | delivering the entries of a group's log |
+//! | `answer.rs`, `circuit.rs`, `tls.rs` | one part of asking each |
+//!
+//! What they ask this one is answered in `http/federation.rs`.
+
+mod answer;
+mod circuit;
+mod configuration;
+mod discovery;
+mod peer;
+pub(crate) mod tls;
+mod transport;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use actors::{AppId, DomainName};
+use rustls::ClientConfig;
+use tokio::runtime::Handle;
+
+use self::{
+    answer::Answer,
+    discovery::{Discovery, Located, Locator},
+    peer::{Outgoing, Peer},
+};
+pub(crate) use self::{
+    configuration::{SharedApplication, differences},
+    peer::DIFFERS,
+    transport::HttpsTransport,
+};
+use crate::{
+    api::{
+        Endpoint,
+        federation::{GatewayDescription, GatewayUrl, VERSION},
+        problem::ProblemDocument,
+    },
+    client::Reply,
+    config::{Federation as Settings, FederationTls},
+};
+
+/// Asks the gateways of other domains.
+pub(crate) struct Federation {
+    url: GatewayUrl,
+    domains: BTreeSet<DomainName>,
+    applications: HashMap<AppId, Arc<SharedApplication>>,
+    peers: BTreeMap<DomainName, Arc<Peer>>,
+    delivery_timeout: Duration,
+    replica_timeout: Duration,
+    /// Where requests run: connections outlive the thread that first needed them, and a request that was made is
+    /// finished, in bounded time, also when whoever asked for it has gone.
+    runtime: Handle,
+}
+
+/// Why a peer did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    /// It refused.
+    #[error("the gateway refused as {}: {}", .0.slug(), .0.detail)]
+    Refused(Box<ProblemDocument>),
+    /// It has another configuration of the application.
+    #[error(
+        "the gateway of {domain} has another configuration of this application, which differs in {}",
+        members.join(", ")
+    )]
+    Differs {
+        /// Its domain.
+        domain: DomainName,
+        /// The members that differ, by their dotted names.
+        members: Vec<String>,
+    },
+    /// It was not reached, or what answered is not a gateway.
+    #[error("the gateway of {domain} cannot be reached: {reason}")]
+    Unreachable {
+        /// Its domain.
+        domain: DomainName,
+        /// What happened.
+        reason: String,
+    },
+    /// It did not answer in time.
+    #[error("the gateway of {domain} did not answer within {} ms", after.as_millis())]
+    Timeout {
+        /// Its domain.
+        domain: DomainName,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// It is asked as much at once as it may be.
+    #[error("the gateway of {domain} is asked {max} things at once already; try again in a moment")]
+    Busy {
+        /// Its domain.
+        domain: DomainName,
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// Why requests to peers cannot be made at all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FederationError {
+    /// TLS does not take the certificate.
+    #[error("TLS for peers: {0}")]
+    Tls(#[from] rustls::Error),
+    /// There can be no HTTP client.
+    #[error("HTTP for peers: {0}")]
+    Http(#[from] reqwest::Error),
+}
+
+impl Federation {
+    /// A gateway of `domains` that other gateways reach at `url`. Requests run on the runtime that this is called in.
+    pub(crate) fn new(
+        settings: &Settings,
+        tls: &FederationTls,
+        url: GatewayUrl,
+        domains: BTreeSet<DomainName>,
+        applications: HashMap<AppId, Arc<SharedApplication>>,
+    ) -> Result<Self, FederationError> {
+        let tls = tls::client_config(tls)?;
+        let mut peers = BTreeMap::new();
+        for domain in applications.values().flat_map(|application| &application.federates_with) {
+            if !peers.contains_key(domain) {
+                let locator = locator(domain, settings, &tls)?;
+                peers.insert(domain.clone(), Arc::new(Peer::new(domain.clone(), locator, settings)));
+            }
+        }
+        Ok(Self {
+            url,
+            domains,
+            applications,
+            peers,
+            delivery_timeout: Duration::from_millis(settings.delivery_timeout_ms),
+            replica_timeout: Duration::from_millis(settings.replica_timeout_ms),
+            runtime: Handle::current(),
+        })
+    }
+
+    /// What this gateway says about itself.
+    pub(crate) fn description(&self) -> GatewayDescription {
+        GatewayDescription {
+            domains: self.domains.clone(),
+            federation: Some(self.url.clone()),
+            versions: vec![VERSION],
+        }
+    }
+
+    /// An application, as peers may know it.
+    pub(crate) fn application(&self, app: AppId) -> Option<&SharedApplication> {
+        self.applications.get(&app).map(Arc::as_ref)
+    }
+
+    /// How long a write that was passed to its group's hub waits for the replica here.
+    pub(crate) fn replica_timeout(&self) -> Duration {
+        self.replica_timeout
+    }
+
+    /// Notes what came of a comparison that a peer asked for.
+    pub(crate) fn note_comparison(&self, domain: &DomainName, app: AppId, differing: &[String]) {
+        if let Some(peer) = self.peers.get(domain) {
+            peer.note_comparison(app, differing);
+        }
+    }
+
+    /// Makes a request of the API to the gateway of a domain.
+    pub(crate) async fn ask<E: Endpoint>(
+        &self,
+        domain: &DomainName,
+        app: AppId,
+        path: &E::Path,
+        query: &E::Query,
+        body: &E::Body,
+    ) -> Result<Reply<E::Response>, PeerError> {
+        let unreachable = |reason| PeerError::Unreachable { domain: domain.clone(), reason };
+        let request = Outgoing::new::<E>(path, query, body).map_err(unreachable)?;
+        let answer = self.exchange(domain, app, request).await?;
+        // There is no JSON in an answer without a body.
+        let json: &[u8] = if answer.status == 204 { b"{}" } else { &answer.body };
+        let body = serde_json::from_slice(json)
+            .map_err(|error| unreachable(format!("its answer is not one of a gateway: {error}")))?;
+        Ok(Reply { status: answer.status, body })
+    }
+
+    async fn exchange(
+        &self,
+        domain: &DomainName,
+        app: AppId,
+        request: Outgoing,
+    ) -> Result<Answer, PeerError> {
+        let unreachable =
+            |reason: &str| PeerError::Unreachable { domain: domain.clone(), reason: reason.into() };
+        let application = self
+            .applications
+            .get(&app)
+            .filter(|application| application.federates_with.contains(domain))
+            .ok_or_else(|| unreachable("the application does not federate with it"))?;
+        let peer = self.peers.get(domain).ok_or_else(|| unreachable("it is no peer"))?;
+        let (peer, application) = (Arc::clone(peer), Arc::clone(application));
+        let asked = self.runtime.spawn(async move { peer.exchange(app, &application, &request).await });
+        asked.await.unwrap_or_else(|_| Err(unreachable("this gateway is stopping")))
+    }
+}
+
+fn locator(domain: &DomainName, settings: &Settings, tls: &ClientConfig) -> Result<Locator, reqwest::Error> {
+    let connect_timeout = Duration::from_millis(settings.connect_timeout_ms);
+    if let Some(peer) = settings.peers.iter().find(|peer| peer.domain == *domain) {
+        return Ok(Locator::Configured(Located::new(domain, &peer.url, tls, connect_timeout)?));
+    }
+    Ok(Locator::Discovered(Box::new(Discovery {
+        domain: domain.clone(),
+        port: settings.discovery_port,
+        ttl: Duration::from_secs(settings.discovery_ttl_s),
+        answer_bytes_max: settings.answer_bytes_max,
+        connect_timeout,
+        tls: tls.clone(),
+        http: tls::http_client(tls, connect_timeout, None)?,
+        found: tokio::sync::Mutex::default(),
+    })))
+}

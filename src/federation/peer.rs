@@ -1,0 +1,322 @@
+//! The gateway of one other domain: asking it, again where that can help, and leaving it alone where it cannot.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::web::Bytes;
+use actors::{AppId, DomainName};
+use reqwest::header::CONTENT_TYPE;
+use serde_json::{Map, Value};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    PeerError, SharedApplication,
+    answer::{self, Answer, Failure},
+    circuit::Circuit,
+    configuration::differences,
+    discovery::Locator,
+};
+use crate::{
+    api::{
+        self, Body as _, Endpoint, Nothing, Success,
+        federation::{CONFIGURATION_HEADER, CompareConfiguration, ConfigurationBody},
+        paths::AppPath,
+        problem::{ProblemDocument, ProblemKind},
+    },
+    config::Federation as Settings,
+};
+
+/// What is known about a peer, and how it is asked.
+pub(super) struct Peer {
+    domain: DomainName,
+    locator: Locator,
+    requests: Semaphore,
+    requests_max: usize,
+    timeouts: Timeouts,
+    retries: u32,
+    answer_bytes_max: usize,
+    circuit: Mutex<Circuit>,
+    /// Whether the two gateways have the same configuration of an application, where that is known.
+    agreed: Mutex<BTreeMap<AppId, bool>>,
+    /// Held while configurations are compared, so that they are compared once.
+    comparing: tokio::sync::Mutex<()>,
+    is_unreachable: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct Timeouts {
+    request: Duration,
+    retry: Duration,
+}
+
+/// A request to a peer about an application. Any of them may be made twice.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    method: reqwest::Method,
+    /// Path and query.
+    target: String,
+    body: Option<Bytes>,
+    success: &'static [Success],
+    timeout: Option<Duration>,
+}
+
+impl Outgoing {
+    pub(super) fn new<E: Endpoint>(path: &E::Path, query: &E::Query, body: &E::Body) -> Result<Self, String> {
+        let encoded = if E::Body::IS_SENT {
+            Some(serde_json::to_vec(body).map_err(|error| error.to_string())?.into())
+        } else {
+            None
+        };
+        Ok(Self {
+            method: reqwest::Method::from_bytes(E::METHOD.as_str().as_bytes()).unwrap_or_default(),
+            target: api::target::<E>(path, query).map_err(|error| error.to_string())?,
+            body: encoded,
+            success: E::SUCCESS,
+            timeout: None,
+        })
+    }
+
+    /// Another time than the usual one.
+    pub(super) fn within(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+}
+
+impl Peer {
+    pub(super) fn new(domain: DomainName, locator: Locator, settings: &Settings) -> Self {
+        let requests_max = settings.peer_requests_in_flight_max.min(Semaphore::MAX_PERMITS);
+        Self {
+            domain,
+            locator,
+            requests: Semaphore::new(requests_max),
+            requests_max,
+            timeouts: Timeouts {
+                request: Duration::from_millis(settings.request_timeout_ms),
+                retry: Duration::from_millis(settings.retry_delay_ms),
+            },
+            retries: settings.retries,
+            answer_bytes_max: settings.answer_bytes_max,
+            circuit: Mutex::new(Circuit::new(
+                settings.circuit_failures,
+                Duration::from_millis(settings.circuit_open_ms),
+            )),
+            agreed: Mutex::default(),
+            comparing: tokio::sync::Mutex::default(),
+            is_unreachable: AtomicBool::new(false),
+        }
+    }
+
+    /// Makes a request about an application, once both gateways are known to have the same configuration of it.
+    pub(super) async fn exchange(
+        &self,
+        app: AppId,
+        application: &SharedApplication,
+        request: &Outgoing,
+    ) -> Result<Answer, PeerError> {
+        let Ok(_permit) = self.requests.try_acquire() else {
+            return Err(PeerError::Busy { domain: self.domain.clone(), max: self.requests_max });
+        };
+        let allowed = request.timeout.unwrap_or(self.timeouts.request);
+        let deadline = Deadline { at: Instant::now() + allowed, allowed };
+        self.agree(app, application, deadline).await?;
+        match self.send(request, &application.digest, deadline).await {
+            Err(PeerError::Refused(problem))
+                if problem.kind() == Some(ProblemKind::ApplicationConfigurationMismatch) =>
+            {
+                // One of the two has another configuration since they were compared.
+                locked(&self.agreed).remove(&app);
+                self.agree(app, application, deadline).await?;
+                self.send(request, &application.digest, deadline).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Notes whether the peer has the same configuration of an application as this gateway.
+    pub(super) fn note_comparison(&self, app: AppId, differing: &[String]) {
+        let is_same = differing.is_empty();
+        let before = locked(&self.agreed).insert(app, is_same);
+        if !is_same && before != Some(false) {
+            tracing::error!(
+                peer = %self.domain,
+                %app,
+                differing = differing.join(", "),
+                "the application is not federated: its configuration differs"
+            );
+        }
+    }
+
+    async fn agree(
+        &self,
+        app: AppId,
+        application: &SharedApplication,
+        deadline: Deadline,
+    ) -> Result<(), PeerError> {
+        let is_agreed = || locked(&self.agreed).get(&app) == Some(&true);
+        if is_agreed() {
+            return Ok(());
+        }
+        let _alone = timeout_at(deadline.at, self.comparing.lock())
+            .await
+            .map_err(|_| self.timed_out(deadline.allowed))?;
+        if is_agreed() {
+            return Ok(());
+        }
+        let ours = &application.configuration;
+        let request = Outgoing::new::<CompareConfiguration>(
+            &AppPath { app },
+            &Nothing {},
+            &ConfigurationBody(ours.clone()),
+        )
+        .map_err(|reason| self.unreachable(reason))?;
+        let differing = match self.send(&request, &application.digest, deadline).await {
+            Ok(answer) => differences(ours, &self.configuration(&answer)?),
+            Err(PeerError::Refused(problem))
+                if problem.kind() == Some(ProblemKind::ApplicationConfigurationMismatch) =>
+            {
+                differing_members(&problem)
+            }
+            Err(error) => return Err(error),
+        };
+        self.note_comparison(app, &differing);
+        if differing.is_empty() {
+            return Ok(());
+        }
+        Err(PeerError::Differs { domain: self.domain.clone(), members: differing })
+    }
+
+    fn configuration(&self, answer: &Answer) -> Result<Map<String, Value>, PeerError> {
+        let ConfigurationBody(theirs) = serde_json::from_slice(&answer.body)
+            .map_err(|error| self.unreachable(format!("its configuration cannot be read: {error}")))?;
+        Ok(theirs)
+    }
+
+    /// Makes a request, again when the peer was not reached, within the time that there is.
+    async fn send(&self, request: &Outgoing, digest: &str, deadline: Deadline) -> Result<Answer, PeerError> {
+        let mut failed = None;
+        for attempt in 0..=self.retries {
+            if attempt > 0 {
+                let pause = jittered(self.timeouts.retry.saturating_mul(1 << (attempt - 1).min(16)));
+                if Instant::now() + pause >= deadline.at {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+            }
+            if let Err(wait) = locked(&self.circuit).admit(Instant::now().into_std()) {
+                failed.get_or_insert_with(|| {
+                    format!("it did not answer before, and is tried again in {} ms", wait.as_millis())
+                });
+                break;
+            }
+            match timeout_at(deadline.at, self.attempt(request, digest)).await {
+                Ok(Ok(answered)) => {
+                    self.reached();
+                    return answered.map_err(PeerError::Refused);
+                }
+                Ok(Err(Failure::Answer(reason))) => {
+                    self.reached();
+                    return Err(self.unreachable(reason));
+                }
+                Ok(Err(Failure::Connection(reason))) => {
+                    self.missed();
+                    failed = Some(reason);
+                }
+                Err(_) => {
+                    self.missed();
+                    let error = self.timed_out(deadline.allowed);
+                    self.note_unreachable(&error);
+                    return Err(error);
+                }
+            }
+        }
+        let error = self.unreachable(failed.unwrap_or_default());
+        self.note_unreachable(&error);
+        Err(error)
+    }
+
+    async fn attempt(
+        &self,
+        request: &Outgoing,
+        digest: &str,
+    ) -> Result<Result<Answer, Box<ProblemDocument>>, Failure> {
+        let located = self.locator.locate().await?;
+        let url = format!("{}{}", located.base_url, request.target);
+        let mut outgoing =
+            located.http.request(request.method.clone(), url).header(CONFIGURATION_HEADER, digest);
+        if let Some(body) = &request.body {
+            outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(body.clone());
+        }
+        let response = outgoing.send().await.map_err(|error| Failure::of(&error))?;
+        answer::receive(response, self.answer_bytes_max, request.success).await
+    }
+
+    fn reached(&self) {
+        locked(&self.circuit).succeeded();
+        if self.is_unreachable.swap(false, Ordering::Relaxed) {
+            tracing::info!(peer = %self.domain, "the peer answers again");
+        }
+    }
+
+    fn missed(&self) {
+        let mut circuit = locked(&self.circuit);
+        circuit.failed(Instant::now().into_std());
+        if circuit.is_open() {
+            // It may be somewhere else by now.
+            self.locator.forget();
+        }
+    }
+
+    fn note_unreachable(&self, error: &PeerError) {
+        if !self.is_unreachable.swap(true, Ordering::Relaxed) {
+            tracing::warn!(peer = %self.domain, "{error}");
+        }
+    }
+
+    fn unreachable(&self, reason: String) -> PeerError {
+        PeerError::Unreachable { domain: self.domain.clone(), reason }
+    }
+
+    fn timed_out(&self, after: Duration) -> PeerError {
+        PeerError::Timeout { domain: self.domain.clone(), after }
+    }
+}
+
+/// When a request has to be answered, and how long that is.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    allowed: Duration,
+}
+
+/// The members that a peer says differ; at least one, since it says that they do.
+fn differing_members(problem: &ProblemDocument) -> Vec<String> {
+    let named = problem.members.get(DIFFERS).and_then(Value::as_array);
+    let members: Vec<String> =
+        named.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    if members.is_empty() { vec!["identity_configuration".to_owned()] } else { members }
+}
+
+/// The member of the problem that names what differs.
+pub(crate) const DIFFERS: &str = "differs";
+
+/// Somewhere between half of a time and all of it, so that many who wait do not come back at once.
+fn jittered(time: Duration) -> Duration {
+    let half = time / 2;
+    // Without random numbers it is still a pause.
+    let share = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
+    half + half.mul_f64(share)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind these locks is whole between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

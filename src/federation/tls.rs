@@ -1,0 +1,81 @@
+//! Mutual TLS between gateways: what this one shows, and whom it believes.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use reqwest::{
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect,
+};
+use rustls::{ClientConfig, ServerConfig, server::WebPkiClientVerifier, version::TLS13};
+
+use crate::{api::federation::GatewayUrl, config::FederationTls, tls::provider};
+
+/// How often a quiet HTTP/2 connection with a request on it is tried, so that one whose other end has vanished is found.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+
+/// TLS for the listener: nobody gets in without a certificate of a CA that may certify peers.
+pub(crate) fn server_config(tls: &FederationTls) -> Result<ServerConfig, rustls::Error> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(tls.roots.clone()), provider())
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(tls.credentials.chain.clone(), tls.credentials.key.clone_key())
+}
+
+/// TLS for requests to peers, which shows the same certificate that the listener has.
+pub(super) fn client_config(tls: &FederationTls) -> Result<ClientConfig, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(tls.roots.clone())
+        .with_client_auth_cert(tls.credentials.chain.clone(), tls.credentials.key.clone_key())?;
+    // An HTTP client that is given its TLS does not add them.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Connections to one peer, or, without `at`, to whatever the names in URLs resolve to.
+///
+/// URLs name the peer's domain, which the certificate is checked for; `at` is where the connections go.
+pub(super) fn http_client(
+    tls: &ClientConfig,
+    connect_timeout: Duration,
+    at: Option<&GatewayUrl>,
+) -> Result<reqwest::Client, reqwest::Error> {
+    let mut builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .https_only(true)
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .connect_timeout(connect_timeout)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(connect_timeout);
+    if let Some(url) = at {
+        builder = builder.dns_resolver(Arc::new(Elsewhere { host: url.host().into() }));
+    }
+    builder.build()
+}
+
+/// Resolves every name as if it were another host.
+struct Elsewhere {
+    host: Arc<str>,
+}
+
+impl Resolve for Elsewhere {
+    fn resolve(&self, _: Name) -> Resolving {
+        let host = Arc::clone(&self.host);
+        Box::pin(async move {
+            // The port comes from the URL.
+            let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+                Ok(ip) => vec![SocketAddr::new(ip, 0)],
+                Err(_) => tokio::net::lookup_host((&*host, 0)).await?.collect(),
+            };
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}

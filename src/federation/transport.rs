@@ -1,0 +1,97 @@
+//! Delivering the entries of a group's log to a gateway that follows it.
+
+use std::sync::Arc;
+
+use actors::{
+    Delivering, Delivery, DeliveryContent, DeliveryError, DomainName, EntryContent, GroupTransfer, Held,
+    LogEntry, Transport,
+};
+
+use super::{Federation, Outgoing, PeerError};
+use crate::api::{
+    Nothing,
+    federation::{DeliveryBody, EntryContentBody, GroupTransferBody, HeldBody, LogEntryBody, ReplicateLog},
+    groups::{CommitBody, NewGroupBody, ProposalBody},
+    paths::GroupPath,
+    text::Base64,
+};
+
+/// Delivers over HTTPS.
+pub(crate) struct HttpsTransport(pub(crate) Arc<Federation>);
+
+impl Transport for HttpsTransport {
+    fn deliver(&self, peer: &DomainName, delivery: Delivery) -> Delivering {
+        let (federation, peer) = (Arc::clone(&self.0), peer.clone());
+        Box::pin(async move {
+            let app = delivery.app;
+            let path = GroupPath { app, group: delivery.group.clone() };
+            let body = delivery_body(delivery);
+            let request = Outgoing::new::<ReplicateLog>(&path, &Nothing {}, &body)
+                .map_err(DeliveryError::Unreachable)?
+                .within(federation.delivery_timeout);
+            drop(body);
+            let answer = federation.exchange(&peer, app, request).await.map_err(not_delivered)?;
+            let held: HeldBody = serde_json::from_slice(&answer.body)
+                .map_err(|error| DeliveryError::Unreachable(format!("the answer cannot be read: {error}")))?;
+            Ok(Held { next: held.next, needs_transfer: held.needs_transfer })
+        })
+    }
+}
+
+/// What another try may change is not a refusal.
+fn not_delivered(error: PeerError) -> DeliveryError {
+    match error {
+        PeerError::Refused(problem) if !is_passing(problem.status) => {
+            DeliveryError::Refused { slug: problem.slug().to_owned(), detail: problem.detail }
+        }
+        PeerError::Differs { .. } => DeliveryError::Refused {
+            slug: crate::api::problem::ProblemKind::ApplicationConfigurationMismatch.about().slug.to_owned(),
+            detail: error.to_string(),
+        },
+        PeerError::Refused(_)
+        | PeerError::Unreachable { .. }
+        | PeerError::Timeout { .. }
+        | PeerError::Busy { .. } => DeliveryError::Unreachable(error.to_string()),
+    }
+}
+
+/// Whether a status says something about the moment and not about the request.
+fn is_passing(status: u16) -> bool {
+    status >= 500 || matches!(status, 408 | 429)
+}
+
+fn delivery_body(delivery: Delivery) -> DeliveryBody {
+    let (entries, transfer) = match delivery.content {
+        DeliveryContent::Entries(entries) => (entries.into_iter().map(entry).collect(), None),
+        DeliveryContent::Transfer(group) => (Vec::new(), Some(Box::new(transfer(*group)))),
+    };
+    DeliveryBody { hub: delivery.hub, entries, transfer }
+}
+
+fn entry(entry: LogEntry) -> LogEntryBody {
+    let content = match entry.content {
+        EntryContent::Creation { group_info, ratchet_tree } => EntryContentBody::Creation(NewGroupBody {
+            group_info: Base64(group_info),
+            ratchet_tree: ratchet_tree.map(Base64),
+        }),
+        EntryContent::Proposal { packet } => {
+            EntryContentBody::Proposal(ProposalBody { packet: Base64(packet) })
+        }
+        EntryContent::Commit { commit, group_info, welcome } => EntryContentBody::Commit(CommitBody {
+            commit_packet: Base64(commit),
+            group_info: group_info.map(Base64),
+            welcome_packet: welcome.map(Base64),
+        }),
+    };
+    LogEntryBody { sequence: entry.sequence, timestamp: entry.timestamp, content }
+}
+
+fn transfer(group: GroupTransfer) -> GroupTransferBody {
+    GroupTransferBody {
+        sequence: group.sequence,
+        timestamp: group.timestamp,
+        group_info: Base64(group.group_info),
+        ratchet_tree: Base64(group.ratchet_tree),
+        proposals: group.proposals.into_iter().map(Base64).collect(),
+    }
+}

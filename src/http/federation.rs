@@ -1,0 +1,162 @@
+//! What gateways ask each other (*Operational Context*): the routes of the federation listener.
+
+use actors::{
+    AppId, Caller, Delivery, DeliveryContent, DomainError, DomainName, EntryContent, GroupTransfer, LogEntry,
+    Source,
+};
+
+use super::{
+    auth::Authority,
+    clients,
+    edge::Edge,
+    groups, key_packages,
+    peer_auth::Peers,
+    problem::Problem,
+    route::{Answer, Call, Handle, Route},
+};
+use crate::{
+    api::{
+        clients::{FindClients, Identities},
+        federation::{
+            CompareConfiguration, ConfigurationBody, DeliveryBody, Discover, EntryContentBody,
+            GatewayDescription, GroupTransferBody, HeldBody, LogEntryBody, ReplicateLog,
+        },
+        groups::{AcceptedCommitBody, AcceptedProposalBody, UploadCommit, UploadProposal},
+        key_packages::{RetrieveKeyPackage, RetrievedKeyPackage},
+        text::Base64,
+    },
+    federation::differences,
+};
+
+/// Every route of the federation listener.
+pub(super) static PEER_ROUTES: &[Route<Peers>] = &[
+    Route::of::<Discover>(),
+    Route::of::<CompareConfiguration>(),
+    Route::of::<FindClients>(),
+    Route::of::<RetrieveKeyPackage>(),
+    Route::of::<UploadProposal>(),
+    Route::of::<UploadCommit>(),
+    Route::of::<ReplicateLog>(),
+];
+
+/// The same on both listeners.
+impl<A: Authority> Handle<A> for Discover {
+    async fn handle(call: Call<Self, A>) -> Result<Answer<GatewayDescription>, Problem> {
+        Ok(Answer::Ok(call.edge.description.as_ref().clone()))
+    }
+}
+
+impl Handle<Peers> for CompareConfiguration {
+    async fn handle(call: Call<Self, Peers>) -> Result<Answer<ConfigurationBody>, Problem> {
+        let (app, peers) = (call.path.app, call.edge.authority());
+        let (application, domain) = peers.shared_with(Some(app), &call.caller)?;
+        let ConfigurationBody(theirs) = call.body;
+        let differing = differences(&application.configuration, &theirs);
+        peers.0.note_comparison(&domain, app, &differing);
+        if differing.is_empty() {
+            return Ok(Answer::Ok(ConfigurationBody(application.configuration.clone())));
+        }
+        let detail = format!("the configuration of the application here differs in {}", differing.join(", "));
+        Err(Problem::configuration_mismatch(detail, differing))
+    }
+}
+
+/// Only clients of this gateway: a peer asks for those of others at theirs.
+impl Handle<Peers> for FindClients {
+    async fn handle(call: Call<Self, Peers>) -> Result<Answer<Identities>, Problem> {
+        check_own_domain(&call.edge, call.path.app, call.query.domain.as_ref())?;
+        Ok(Answer::Ok(clients::find_here(&call.edge, call.path.app, &call.query).await?))
+    }
+}
+
+/// A package is assigned to a receiver of the peer's: no peer can take what is assigned for another.
+impl Handle<Peers> for RetrieveKeyPackage {
+    async fn handle(call: Call<Self, Peers>) -> Result<Answer<RetrievedKeyPackage>, Problem> {
+        check_own_domain(&call.edge, call.path.app, call.query.domain.as_ref())?;
+        let (_, domain) = call.edge.authority().shared_with(Some(call.path.app), &call.caller)?;
+        let caller = Caller::Peer(domain);
+        Ok(Answer::Ok(key_packages::assign_here(&call.edge, &call.path, call.query, caller).await?))
+    }
+}
+
+impl Handle<Peers> for UploadProposal {
+    async fn handle(call: Call<Self, Peers>) -> Result<Answer<AcceptedProposalBody>, Problem> {
+        let source = Source::Peer(call.caller.domains);
+        let Base64(packet) = call.body.packet;
+        Ok(groups::upload_proposal_here(&call.edge, &call.path, packet, source).await?)
+    }
+}
+
+impl Handle<Peers> for UploadCommit {
+    async fn handle(call: Call<Self, Peers>) -> Result<Answer<AcceptedCommitBody>, Problem> {
+        let source = Source::Peer(call.caller.domains);
+        Ok(groups::upload_commit_here(&call.edge, &call.path, call.body, source).await?)
+    }
+}
+
+impl Handle<Peers> for ReplicateLog {
+    async fn handle(call: Call<Self, Peers>) -> Result<Answer<HeldBody>, Problem> {
+        let (path, peer) = (call.path, call.caller);
+        let delivery = Delivery {
+            app: path.app,
+            group: path.group,
+            hub: call.body.hub.clone(),
+            content: content(call.body)?,
+        };
+        let (hub, group) = (delivery.hub.clone(), delivery.group.clone());
+        match call.edge.gateway.receive(&peer.domains, delivery).await {
+            Ok(held) => Ok(Answer::Ok(HeldBody { next: held.next, needs_transfer: held.needs_transfer })),
+            Err(error) => {
+                tracing::warn!(%hub, ?group, "refused a delivery: {error}");
+                Err(error.into())
+            }
+        }
+    }
+}
+
+fn check_own_domain<A: Authority>(
+    edge: &Edge<A>,
+    app: AppId,
+    domain: Option<&DomainName>,
+) -> Result<(), Problem> {
+    let domain = domain.ok_or(DomainError::Required)?;
+    let is_own =
+        edge.gateway.application(app).is_some_and(|application| application.domains.contains(domain));
+    if is_own { Ok(()) } else { Err(DomainError::NotAssigned { domain: domain.clone() }.into()) }
+}
+
+fn content(body: DeliveryBody) -> Result<DeliveryContent, Problem> {
+    match (body.entries.is_empty(), body.transfer) {
+        (false, None) => Ok(DeliveryContent::Entries(body.entries.into_iter().map(entry).collect())),
+        (true, Some(group)) => Ok(DeliveryContent::Transfer(Box::new(transfer(*group)))),
+        (true, None) | (false, Some(_)) => Err(Problem::malformed(
+            "in the body, there must be either `entries`, at least one, or `transfer`",
+        )),
+    }
+}
+
+fn entry(entry: LogEntryBody) -> LogEntry {
+    let content = match entry.content {
+        EntryContentBody::Creation(creation) => EntryContent::Creation {
+            group_info: creation.group_info.0,
+            ratchet_tree: creation.ratchet_tree.map(|tree| tree.0),
+        },
+        EntryContentBody::Proposal(proposal) => EntryContent::Proposal { packet: proposal.packet.0 },
+        EntryContentBody::Commit(commit) => EntryContent::Commit {
+            commit: commit.commit_packet.0,
+            group_info: commit.group_info.map(|packet| packet.0),
+            welcome: commit.welcome_packet.map(|packet| packet.0),
+        },
+    };
+    LogEntry { sequence: entry.sequence, timestamp: entry.timestamp, content }
+}
+
+fn transfer(group: GroupTransferBody) -> GroupTransfer {
+    GroupTransfer {
+        sequence: group.sequence,
+        timestamp: group.timestamp,
+        group_info: group.group_info.0,
+        ratchet_tree: group.ratchet_tree.0,
+        proposals: group.proposals.into_iter().map(|Base64(packet)| packet).collect(),
+    }
+}

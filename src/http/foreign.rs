@@ -1,0 +1,106 @@
+//! What belongs to the gateway of another domain and is passed to it (*Client Discovery*, *Key Package Retrieval*,
+//! *Group Evolution*).
+
+use std::time::Duration;
+
+use actors::{AppId, DomainName, Epoch, Gateway};
+
+use super::{auth::Tokens, edge::Edge, problem::Problem, route::Answer};
+use crate::{
+    api::{
+        Endpoint, Nothing, Success,
+        groups::{AcceptedCommitBody, AcceptedProposalBody, UploadCommit, UploadProposal},
+        paths::GroupPath,
+        problem::{ProblemDocument, ProblemKind},
+    },
+    federation::{Federation, PeerError},
+};
+
+/// A write to a group that its hub can take instead.
+pub(super) trait Write: Endpoint<Path = GroupPath, Query = Nothing> {
+    /// Waits until the replica here shows what the hub accepted, or until the time is over.
+    async fn await_accepted(
+        gateway: &Gateway,
+        path: &GroupPath,
+        sent: &Self::Body,
+        accepted: &Self::Response,
+        at_most: Duration,
+    );
+}
+
+impl Write for UploadCommit {
+    async fn await_accepted(
+        gateway: &Gateway,
+        path: &GroupPath,
+        _: &Self::Body,
+        accepted: &AcceptedCommitBody,
+        at_most: Duration,
+    ) {
+        gateway.await_epoch(path.app, &path.group, accepted.epoch_id, at_most).await;
+    }
+}
+
+impl Write for UploadProposal {
+    async fn await_accepted(
+        gateway: &Gateway,
+        path: &GroupPath,
+        sent: &Self::Body,
+        accepted: &AcceptedProposalBody,
+        at_most: Duration,
+    ) {
+        let proposal = (accepted.epoch_id, sent.packet.0.as_slice());
+        gateway.await_proposal(path.app, &path.group, proposal, at_most).await;
+    }
+}
+
+impl Edge<Tokens> {
+    /// The domain that a request names, when it is another gateway's that the application federates with.
+    pub(super) fn foreign<'a>(
+        &self,
+        app: AppId,
+        domain: Option<&'a DomainName>,
+    ) -> Option<(&Federation, &'a DomainName)> {
+        let domain = domain?;
+        let application = self.gateway.application(app)?;
+        let federation = self.federation.as_deref()?;
+        application.federates_with.contains(domain).then_some((federation, domain))
+    }
+
+    /// Passes a write to the gateway that orders the group, and its answer back: not before the replica here has caught
+    /// up, so that whoever wrote reads it here, and whoever was too late reads here what came first.
+    pub(super) async fn pass_write_to_hub<E: Write>(
+        &self,
+        hub: &DomainName,
+        path: &GroupPath,
+        body: &E::Body,
+    ) -> Result<Answer<E::Response>, Problem> {
+        let Some((federation, _)) = self.foreign(path.app, Some(hub)) else {
+            let reason = "the application does not federate with it any more".to_owned();
+            return Err(PeerError::Unreachable { domain: hub.clone(), reason }.into());
+        };
+        let at_most = federation.replica_timeout();
+        match federation.ask::<E>(hub, path.app, path, &Nothing {}, body).await {
+            Ok(reply) => {
+                E::await_accepted(&self.gateway, path, body, &reply.body, at_most).await;
+                let is_new = reply.status == Success::Created.status();
+                Ok(if is_new { Answer::Created(reply.body) } else { Answer::Ok(reply.body) })
+            }
+            Err(error) => {
+                if let PeerError::Refused(problem) = &error
+                    && let Some(current) = epoch_ahead(problem)
+                {
+                    self.gateway.await_epoch(path.app, &path.group, current, at_most).await;
+                }
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// The epoch that the hub is at, where it says so because the packet was for an earlier one.
+fn epoch_ahead(problem: &ProblemDocument) -> Option<Epoch> {
+    if problem.kind() != Some(ProblemKind::StaleEpoch) {
+        return None;
+    }
+    problem.members.get("currentEpochId")?.as_u64().map(Epoch)
+}

@@ -1,0 +1,176 @@
+//! Certificates and keys from files, and what a certificate says about its holder.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use actors::DomainName;
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, ring},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject as _},
+    },
+};
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::GeneralName,
+    prelude::{FromDer as _, Validity},
+};
+
+/// Why a file cannot be used for TLS.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsFileError {
+    /// It is not there, cannot be read, or is not what belongs there.
+    #[error("{}: {reason}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The key is not the certificate's.
+    #[error("{}: {reason}", path.display())]
+    Key {
+        /// The file with the key.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A certificate with the chain that leads to it, and its key.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    /// The leaf first.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// Of the leaf.
+    pub(crate) key: PrivateKeyDer<'static>,
+}
+
+/// What a certificate says about its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// The DNS names of its SubjectAlternativeName; wildcards name nobody.
+    pub(crate) domains: BTreeSet<DomainName>,
+    /// From when it is valid, in seconds since 1970.
+    pub(crate) not_before_s: i64,
+    /// Until when it is valid, in seconds since 1970.
+    pub(crate) not_after_s: i64,
+}
+
+/// The cryptography that all TLS here uses.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// Makes [`provider`] what TLS uses in this process where nothing else is said; an HTTP client without settings of its
+/// own needs one.
+pub(crate) fn install_provider() {
+    // It fails only when there is one already, and then that one is used.
+    let _ = ring::default_provider().install_default();
+}
+
+/// TLS for an HTTP client that is to make no TLS connections.
+pub(crate) fn trusting_nobody() -> Result<ClientConfig, rustls::Error> {
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth())
+}
+
+/// Reads the certificates of a PEM file: at least one.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|error| unusable(path, &error))?.collect();
+    let found = found.map_err(|error| unusable(path, &error))?;
+    if found.is_empty() {
+        return Err(unusable(path, &pem::Error::NoItemsFound));
+    }
+    Ok(found)
+}
+
+/// Reads the certificates of a PEM file as those that may certify others.
+pub(crate) fn roots(path: &Path) -> Result<RootCertStore, TlsFileError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| TlsFileError::Unusable {
+            path: path.to_owned(),
+            reason: format!("a certificate in it cannot certify others: {error}"),
+        })?;
+    }
+    Ok(roots)
+}
+
+impl Credentials {
+    /// Reads a certificate chain and the key of its first certificate, both PEM, and makes sure that they belong
+    /// together.
+    pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, TlsFileError> {
+        let chain = certificates(certificate)?;
+        let credentials = Self {
+            chain,
+            key: PrivateKeyDer::from_pem_file(key).map_err(|error| TlsFileError::Key {
+                path: key.to_owned(),
+                reason: in_words(&error, "private key"),
+            })?,
+        };
+        credentials.server_config().map_err(|error| TlsFileError::Key {
+            path: key.to_owned(),
+            reason: format!("it does not go with the certificate: {error}"),
+        })?;
+        Ok(credentials)
+    }
+
+    /// What the first certificate says about its holder.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        self.chain.first().and_then(Holder::of)
+    }
+
+    /// TLS for a listener that asks nobody for a certificate.
+    pub(crate) fn server_config(&self) -> Result<ServerConfig, rustls::Error> {
+        ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+    }
+}
+
+impl Holder {
+    /// Of a certificate in DER; `None` when it cannot be read.
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let Validity { not_before, not_after } = certificate.validity();
+        let names = certificate.subject_alternative_name().ok()?;
+        let names = names.map_or(&[][..], |extension| &extension.value.general_names);
+        let domains = names.iter().filter_map(|name| {
+            if let GeneralName::DNSName(name) = name { DomainName::new(name).ok() } else { None }
+        });
+        Some(Self {
+            domains: domains.collect(),
+            not_before_s: not_before.timestamp(),
+            not_after_s: not_after.timestamp(),
+        })
+    }
+
+    /// Whether the certificate is valid at a time, in seconds since 1970.
+    pub(crate) fn is_valid_at(&self, now_s: i64) -> bool {
+        (self.not_before_s..=self.not_after_s).contains(&now_s)
+    }
+}
+
+fn unusable(path: &Path, error: &pem::Error) -> TlsFileError {
+    TlsFileError::Unusable { path: path.to_owned(), reason: in_words(error, "certificate") }
+}
+
+fn in_words(error: &pem::Error, wanted: &str) -> String {
+    if let pem::Error::Io(error) = error {
+        return error.to_string();
+    }
+    if matches!(error, pem::Error::NoItemsFound) {
+        return format!("there is no {wanted} in it");
+    }
+    format!("it is not PEM: {error}")
+}

@@ -1,0 +1,152 @@
+//! What gateways of different domains show, ask and refuse each other over mutual TLS; groups that they share are in other
+//! tests.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect has failed"
+)]
+
+mod absence;
+mod certificates;
+mod discovery;
+mod listener;
+#[expect(dead_code, reason = "every test target uses its part")]
+#[path = "../mls_support/mod.rs"]
+mod mls_support;
+mod passing;
+#[expect(dead_code, reason = "every test target uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use actors::AppId;
+use mimi_gateway::api::federation::CONFIGURATION_HEADER;
+use serde_json::{Value, json};
+
+use mls_support::pki::Pki;
+use support::{
+    Setup, TestGateway,
+    peers::{GatewayPki, Issued, Link, Way},
+};
+
+const A: &str = "a.example";
+const B: &str = "b.example";
+
+/// What two gateways are started with.
+struct Two {
+    pki: Arc<GatewayPki>,
+    clients: Pki,
+    a: Setup,
+    b: Setup,
+    to_a: Link,
+    to_b: Link,
+}
+
+impl Two {
+    async fn new() -> Self {
+        let (pki, clients) = (Arc::new(GatewayPki::new()), Pki::new());
+        let app = AppId::new(uuid::Uuid::new_v4());
+        let (to_a, to_b) = (Link::new().await, Link::new().await);
+        let mut a = Setup::federated(&clients.roots(), &pki, app, A, &[B]);
+        let mut b = Setup::federated(&clients.roots(), &pki, app, B, &[A]);
+        a.federation().peers = vec![to_b.peer(B)];
+        b.federation().peers = vec![to_a.peer(A)];
+        Self { pki, clients, a, b, to_a, to_b }
+    }
+
+    async fn start(&self) -> (TestGateway, TestGateway) {
+        let (a, b) = (self.a.start().await, self.b.start().await);
+        self.to_a.lead(Way::To(a.federation_address())).await;
+        self.to_b.lead(Way::To(b.federation_address())).await;
+        (a, b)
+    }
+}
+
+/// Asks a federation listener as a gateway would.
+struct Caller {
+    http: reqwest::Client,
+    base_url: String,
+}
+
+impl Caller {
+    /// With a certificate or without; `domain` is who is at the address.
+    fn new(pki: &GatewayPki, identity: Option<&Issued>, domain: &str, address: SocketAddr) -> Self {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(pki.caller(identity))
+            .resolve(domain, address)
+            .no_proxy()
+            .timeout(Duration::from_secs(20))
+            .build()
+            .unwrap();
+        Self { http, base_url: format!("https://{domain}:{}", address.port()) }
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        digest: Option<&str>,
+        body: Option<Value>,
+    ) -> Result<(u16, Value), reqwest::Error> {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = self.http.request(method, format!("{}{path}", self.base_url));
+        if let Some(digest) = digest {
+            request = request.header(CONFIGURATION_HEADER, digest);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        Ok((status, response.json().await?))
+    }
+
+    async fn get(&self, path: &str) -> Result<(u16, Value), reqwest::Error> {
+        self.send("GET", path, None, None).await
+    }
+
+    /// The problem that a request is answered with.
+    async fn problem(&self, path: &str, digest: Option<&str>) -> (u16, String, Value) {
+        let (status, document) = self.send("GET", path, digest, None).await.unwrap();
+        (status, slug(&document), document)
+    }
+}
+
+fn slug(document: &Value) -> String {
+    document["type"].as_str().unwrap().trim_start_matches("/problems/").to_owned()
+}
+
+/// Registers clients that have the tag `team`.
+async fn register(gateway: &TestGateway, handles: &[&str]) {
+    for handle in handles {
+        let client = json!({ "clientHandle": handle, "tags": ["team"] });
+        gateway.post("/clients", client).await.success(201);
+    }
+}
+
+/// The ApplicationConfiguration of the application of these tests.
+fn configuration(app: AppId) -> Value {
+    json!({
+        "id": app.to_string(),
+        "identity_configuration": {
+            "identity_provider_type": 2,
+            "parameters": {
+                "account_handle_offset": 1,
+                "device_handle_range": { "end": 0, "start": 0 },
+                "domain_name_offset": 2
+            },
+            "supports_accounts": true,
+            "supports_domains": true
+        }
+    })
+}
+
+/// What names it in the header: its JSON with sorted members and no spaces, hashed.
+fn digest(app: AppId) -> String {
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::digest(configuration(app).to_string());
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,150 @@
+//! What is passed to the gateway of another domain, and how its answers come back.
+
+use actix_web::{App, HttpResponse, HttpServer, web};
+use serde_json::json;
+
+use crate::{B, Two, Way, mls_support::MlsClient, register, support::peers::Issued};
+
+#[actix_web::test]
+async fn clients_of_other_domains_are_found() {
+    let two = Two::new().await;
+    let (a, b) = two.start().await;
+    register(&a, &["alice"]).await;
+    register(&b, &["carol", "dave", "erin"]).await;
+    let here = a.get("/clients?tag=team&domain=a.example").await.success(200);
+    assert_eq!(here["identities"].as_array().unwrap().len(), 1);
+
+    // Page by page, with the other gateway's cursors.
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    for page in 0..2 {
+        let reply = a.get(&format!("/clients?tag=team&domain=b.example&limit=2{cursor}")).await.success(200);
+        let identities = reply["identities"].as_array().unwrap().clone();
+        found.extend(identities.iter().map(|identity| identity["clientHandle"].as_str().unwrap().to_owned()));
+        match reply["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => assert_eq!(page, 1),
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["carol", "dave", "erin"]);
+    let as_there = b.get("/clients?tag=team&domain=b.example").await.success(200);
+    assert_eq!(a.get("/clients?tag=team&domain=b.example").await.success(200), as_there);
+
+    a.get("/clients?tag=team&domain=b.example&cursor=x").await.problem(400, "malformed-request", "cursor");
+    a.get("/clients?tag=team&domain=c.example").await.problem(400, "malformed-request", "not assigned");
+    a.get("/clients?tag=team").await.problem(400, "malformed-request", "name one with `domain`");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[actix_web::test]
+async fn problems_come_back_as_the_peer_gave_them() {
+    let two = Two::new().await;
+    let (a, b) = two.start().await;
+    let nobody = uuid::Uuid::new_v4();
+    let query = "protocolVersion=1&cipherSuite=1&receiverClientId=alice&domain=b.example";
+    let path = format!("/clients/{nobody}/keyPackage?{query}");
+    let passed = a.get(&path).await.problem(404, "unknown-client", "");
+    assert_eq!(passed, b.get(&path).await.problem(404, "unknown-client", ""));
+    a.stop().await;
+    b.stop().await;
+}
+
+#[actix_web::test]
+async fn key_packages_are_assigned_to_the_receivers_of_a_peer() {
+    let two = Two::new().await;
+    let (a, b) = two.start().await;
+    let roots = two.clients.roots();
+    let carol = MlsClient::register_certified(&b, &two.clients.certify(B, "carol", "phone"), &roots).await;
+    carol.upload_key_packages(3).await;
+    let path = |receiver: &str| {
+        let query = format!("protocolVersion=1&cipherSuite=1&receiverClientId={receiver}&domain=b.example");
+        format!("/clients/{}/keyPackage?{query}", carol.id)
+    };
+    let first = a.get(&path("alice")).await.success(200);
+    assert_eq!(first["isFinalKey"], false);
+    assert_eq!(a.get(&path("alice")).await.success(200), first, "the same receiver gets the same package");
+    // A receiver of the same name at home is another one.
+    let at_home = carol.assign_to("alice").await.unwrap();
+    assert_ne!(json!(at_home.key_package), first["keyPackage"]);
+    assert_ne!(a.get(&path("adam")).await.success(200)["keyPackage"], first["keyPackage"]);
+    a.get(&path("anna")).await.problem(404, "no-key-package", "");
+    // Reading is not enough: a package is assigned.
+    let request = crate::support::Request::new("GET", &a.path(&path("alice"))).token(&a.reader);
+    a.send(request).await.problem(403, "not-permitted", "read-write");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[actix_web::test]
+async fn an_answer_that_is_too_large_is_not_taken() {
+    let mut two = Two::new().await;
+    two.a.federation().answer_bytes_max = 1024;
+    let (a, b) = two.start().await;
+    let handles: Vec<String> = (0..20).map(|number| format!("client {number}")).collect();
+    register(&b, &handles.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let reply = a.get("/clients?tag=team&domain=b.example").await;
+    reply.problem(502, "peer-unreachable", "more than 1024 bytes");
+    // The peer is well: less of it gets through.
+    a.get("/clients?tag=team&domain=b.example&limit=2").await.success(200);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[actix_web::test]
+async fn what_does_not_answer_as_a_gateway_is_none() {
+    let two = Two::new().await;
+    let a = two.a.start().await;
+    let ask = async |answer: fn() -> HttpResponse| {
+        let server = impostor(&two.pki.issue(&[B]), answer);
+        two.to_b.lead(Way::To(server.address)).await;
+        let (handle, task) = (server.handle, actix_web::rt::spawn(server.server));
+        let reply = a.get("/clients?tag=team&domain=b.example").await;
+        handle.stop(false).await;
+        task.await.unwrap().unwrap();
+        reply
+    };
+    let no_gateway = "is not one of a gateway";
+    ask(|| HttpResponse::Ok().body("<html>")).await.problem(502, "peer-unreachable", "cannot be read");
+    ask(|| HttpResponse::NotFound().body("<html>")).await.problem(502, "peer-unreachable", no_gateway);
+    ask(|| HttpResponse::BadGateway().body("<html>")).await.problem(502, "peer-unreachable", no_gateway);
+    ask(|| HttpResponse::Found().insert_header(("Location", "/elsewhere")).finish()).await.problem(
+        502,
+        "peer-unreachable",
+        no_gateway,
+    );
+    ask(|| HttpResponse::NotFound().content_type("application/problem+json").body("{}")).await.problem(
+        502,
+        "peer-unreachable",
+        no_gateway,
+    );
+    // A problem that only the peer knows is passed as it is.
+    let reply = ask(|| {
+        HttpResponse::PaymentRequired().content_type("application/problem+json").body(
+            json!({ "type": "/problems/no-credit", "title": "No credit", "status": 402, "detail": "pay", "due": 5 })
+                .to_string(),
+        )
+    })
+    .await;
+    assert_eq!(reply.problem(402, "no-credit", "pay")["due"], 5);
+    a.stop().await;
+}
+
+/// A server with a certificate of the CA that answers everything alike.
+fn impostor(identity: &Issued, answer: fn() -> HttpResponse) -> Impostor {
+    let server =
+        HttpServer::new(move || App::new().default_service(web::to(move || async move { answer() })))
+            .disable_signals()
+            .workers(1)
+            .bind_rustls_0_23("127.0.0.1:0", identity.server())
+            .unwrap();
+    let address = server.addrs()[0];
+    let server = server.run();
+    Impostor { handle: server.handle(), server, address }
+}
+
+struct Impostor {
+    handle: actix_web::dev::ServerHandle,
+    server: actix_web::dev::Server,
+    address: std::net::SocketAddr,
+}
