@@ -35,6 +35,7 @@ use mls_support::{
     refusal, refused,
 };
 use support::{Setup, TestGateway};
+use tls_codec::{Serialize as _, VLBytes};
 
 const DOMAIN: &str = "a.example";
 
@@ -106,9 +107,7 @@ async fn certified_clients_form_a_group() {
 #[actix_web::test]
 async fn a_key_package_is_its_clients_own() {
     let (pki, others) = (Pki::new(), Pki::new());
-    let mut setup = Setup::x509(&pki.roots(), &[DOMAIN, "c.example"], &["b.example"]);
-    setup.config.limits.certificates_per_chain_max = 3;
-    let gateway = setup.start().await;
+    let gateway = Setup::x509(&pki.roots(), &[DOMAIN, "c.example"], &["b.example"]).start().await;
     let phone = pki.certify(DOMAIN, "alice", "phone");
     let alice = join(&gateway, &pki, &phone).await;
     let refuses = async |certified: &Certified, roots: &Pki, part: &str| {
@@ -123,7 +122,7 @@ async fn a_key_package_is_its_clients_own() {
     refuses(&pki.certify(DOMAIN, "bob", "phone"), &pki, "its credential names").await;
     refuses(&pki.certify("b.example", "alice", "phone"), &pki, "another domain").await;
     refuses(&pki.certify("c.example", "alice", "phone"), &pki, "another domain").await;
-    refuses(&others.certify(DOMAIN, "alice", "phone"), &others, "was not issued by a trust root").await;
+    refuses(&others.certify(DOMAIN, "alice", "phone"), &others, "is not signed with its issuer's key").await;
     refuses(&pki.certify(DOMAIN, "ali@ce", "phone"), &pki, "'@'").await;
     let suite = CipherSuite::CURVE25519_AES128;
     let short = pki.certify_for(suite, DOMAIN, "alice", "phone", Duration::from_secs(1));
@@ -204,7 +203,8 @@ async fn nobody_takes_the_place_of_another() {
     broke(&refusal(outsider.upload(&commit).await), ProblemKind::InvalidCommit, "successor");
 
     // A second certificate of a member is the same client.
-    let second = MlsClient::unregistered(&gateway, &pki.certify(DOMAIN, "alice", "phone"), &pki.roots());
+    let second = pki.certify(DOMAIN, "alice", "phone");
+    let second = MlsClient::unregistered_as(&gateway, &second, gullible());
     let (twin, commit) = second.make_external_commit(&at_alice.id(), None, false).await;
     broke(&refusal(twin.upload(&commit).await), ProblemKind::InvalidCommit, "distinct-clients");
     gateway.stop().await;
@@ -254,10 +254,8 @@ async fn external_senders(client: &MlsClient) -> ExtensionList {
     assert_eq!(senders[0].signature_scheme, 0x0807, "ed25519");
     let Base64(sender) = &senders[0].external_sender;
     assert!(sender.windows(senders[0].public_key.0.len()).any(|window| window == senders[0].public_key.0));
-    let mut data = vec![0x80, 0, 0, 0];
-    let length = u32::try_from(sender.len()).unwrap().to_be_bytes();
-    data[1..].copy_from_slice(&length[1..]);
-    data.extend_from_slice(sender);
+    // A vector of one sender has the form of its bytes with their length in front.
+    let data = VLBytes::new(sender.clone()).tls_serialize_detached().unwrap();
     let mut extensions = ExtensionList::new();
     extensions.set(Extension::new(ExtensionType::EXTERNAL_SENDERS, data));
     extensions
