@@ -22,3 +22,4 @@ mod routing;
 mod starting;
 mod stopping;
 mod typed_client;
+mod x509;
