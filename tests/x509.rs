@@ -324,7 +324,7 @@ async fn a_commit_that_keeps_expired_members_may_be_refused() {
     setup.policy().external_senders = vec![external_sender(directory.path(), &pki)];
     setup.policy().expired_members = ExpiredMembers::Refuse;
     let gateway = setup.start().await;
-    let (_, mut at_alice, [bob, _]) = expired_group(&gateway, &pki).await;
+    let (alice, mut at_alice, [bob, _]) = expired_group(&gateway, &pki).await;
 
     for _ in 0..2 {
         let commit = at_alice.make_update();
@@ -342,7 +342,10 @@ async fn a_commit_that_keeps_expired_members_may_be_refused() {
     assert_eq!(problem.members["leafIndices"], serde_json::json!([2]), "{problem:?}");
     at_alice.clear_pending();
     assert_eq!(at_alice.fetch_proposals().await, 2);
-    at_alice.update().await;
+    // New extensions are a reason to look at every identity again, of those who stay.
+    let extensions = external_senders(&alice).await;
+    let commit = at_alice.make_commit(|builder| builder.set_group_context_ext(extensions).unwrap());
+    at_alice.commit(&commit).await;
     assert_eq!(at_alice.roster().len(), 1);
     at_alice.assert_gateway_agrees().await;
     gateway.stop().await;
