@@ -1,8 +1,11 @@
 //! X.509 applications, as far as no member of a group is needed: domains, and the gateway as an external sender.
 
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mimi_gateway::{
     config::{ExternalSenderSettings, Pem},
-    demo::pki::Authority,
+    demo::pki::{Authority, ClientKey},
 };
 use serde_json::{Value, json};
 
@@ -66,8 +69,14 @@ async fn the_gateway_says_by_which_keys_it_proposes() {
         setup.policy().external_senders.push(ExternalSenderSettings { private_key, certificate: None });
         keys.push(key.public_key_raw().to_vec());
     }
+    let chain = Authority::root("Root")
+        .unwrap()
+        .certify("gateway", ClientKey::Ed25519(&keys[0]), Duration::from_secs(60))
+        .unwrap();
+    let pem =
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(&chain[0]));
     let certified = ExternalSenderSettings {
-        certificate: Some(Pem::new(roots())),
+        certificate: Some(Pem::new(pem)),
         ..setup.policy().external_senders[0].clone()
     };
     setup.policy().external_senders.push(certified);
@@ -76,10 +85,7 @@ async fn the_gateway_says_by_which_keys_it_proposes() {
     let found = gateway.get("/external-sender").await.success(200);
     let senders = found["externalSenders"].as_array().unwrap();
     assert_eq!(senders.len(), 3);
-    let bytes = |value: &Value| {
-        use base64::{Engine as _, engine::general_purpose::STANDARD};
-        STANDARD.decode(value.as_str().unwrap()).unwrap()
-    };
+    let bytes = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
     for (sender, key) in senders.iter().zip(&keys) {
         assert_eq!(bytes(&sender["publicKey"]), *key);
         // SignaturePublicKey, then a basic credential (1) that names the domain.
