@@ -23,3 +23,4 @@ mod routing;
 mod starting;
 mod stopping;
 mod typed_client;
+mod x509;

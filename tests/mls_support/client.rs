@@ -99,6 +99,15 @@ impl MlsClient {
 
     /// A client of a domain of which this gateway knows nothing: registered nowhere.
     pub(crate) fn unregistered(gateway: &TestGateway, certified: &Certified, roots: &str) -> Self {
+        Self::unregistered_as(gateway, certified, Identities::x509(roots))
+    }
+
+    /// As [`MlsClient::unregistered`], with what it takes of others.
+    pub(crate) fn unregistered_as(
+        gateway: &TestGateway,
+        certified: &Certified,
+        identities: Identities,
+    ) -> Self {
         Self {
             id: ClientId::random(),
             domain: Some(certified.domain.clone()),
@@ -106,7 +115,7 @@ impl MlsClient {
             handle: certified.handle.clone(),
             queue: KeyQueueId::random(),
             api: connect(gateway),
-            mls: Self::certified(certified, Identities::x509(roots)),
+            mls: Self::certified(certified, identities),
         }
     }
 
