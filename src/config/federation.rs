@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::federation::GatewayUrl,
-    tls::{self, Credentials, TlsFileError},
+    tls::{self, Credentials},
 };
 
 /// How this gateway works with those of other domains (*Operational Context*).
@@ -168,10 +168,7 @@ impl Federation {
             }
         }
         let credentials = Credentials::read(&self.certificate, &self.private_key).map_err(|error| {
-            let name = match error {
-                TlsFileError::Unusable { .. } => "certificate",
-                TlsFileError::Key { .. } => "private_key",
-            };
+            let name = error.member();
             refuse(member(name), error.to_string())
         })?;
         let roots = tls::roots(&self.ca).map_err(|error| refuse(member("ca"), error.to_string()))?;

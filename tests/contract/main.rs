@@ -22,4 +22,5 @@ mod restart;
 mod routing;
 mod starting;
 mod stopping;
+mod tls;
 mod typed_client;

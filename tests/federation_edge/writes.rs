@@ -73,7 +73,8 @@ async fn a_write_goes_to_the_hub_and_is_read_where_it_was_made() {
     let proposal = at_carol.make_update_proposal();
     let accepted = at_carol.propose(&proposal).await.unwrap();
     assert_eq!(accepted.epoch_id, at_carol.epoch());
-    assert_eq!(at_carol.api.proposals(&at_carol.id()).await.unwrap().messages, [proposal.packet.clone()]);
+    let waiting = at_carol.api.proposals(&at_carol.id()).await.unwrap().messages;
+    assert_eq!(waiting, std::slice::from_ref(&proposal.packet));
     // Again, the answer is the same.
     assert_eq!(at_carol.propose(&proposal).await.unwrap().proposal_ref, accepted.proposal_ref);
     assert_eq!(at_alice.fetch_proposals().await, 1);
