@@ -74,6 +74,7 @@ impl Wires {
             cut_off.contains(from) || cut_off.contains(to)
         };
         if is_cut {
+            self.spoiled.fetch_add(1, Ordering::Relaxed);
             return Err(unreachable());
         }
         let gateway = self.gateways.lock().unwrap().get(to).cloned().ok_or_else(unreachable)?;
