@@ -57,7 +57,7 @@ pub(crate) fn handle_of(credential: &Credential) -> Vec<u8> {
             let [device, account, _] = common_names(chain);
             format!("{account}/{device}").into_bytes()
         }
-        other => panic!("another credential: {other:?}"),
+        other @ (Credential::Custom(_) | _) => panic!("another credential: {other:?}"),
     }
 }
 
