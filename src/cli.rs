@@ -135,7 +135,7 @@ fn serve(options: &Options) -> ExitCode {
             (Err(error), _) | (_, Err(error)) => return fail(&format!("signals cannot be received: {error}")),
         };
         let address = config.internal.listen;
-        if !address.ip().is_loopback() {
+        if !address.ip().is_loopback() && !config.internal.has_tls() {
             tracing::warn!(%address, "tokens cross the network in the clear: put TLS in front of this address");
         }
         let running = match serve::start(config).await {

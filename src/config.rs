@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub(crate) use self::federation::FederationTls;
 pub use self::federation::{Federation, PeerSettings};
 pub use self::x509::{ExternalSenderSettings, Pem, X509Settings};
-use crate::{api::applications::IdentityConfiguration, token::TokenHash};
+use crate::{api::applications::IdentityConfiguration, tls::Credentials, token::TokenHash};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,9 +54,15 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Internal {
-    /// Where it listens; port 0 picks a free one. HTTP/1.1 and h2c.
+    /// Where it listens; port 0 picks a free one. HTTP/1.1 and h2c; with a certificate, HTTP/1.1 and HTTP/2 over TLS.
     #[serde(deserialize_with = "socket_address")]
     pub listen: SocketAddr,
+    /// A PEM file with a certificate and the chain to it. Without one there is no TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// A PEM file with the key of the certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<PathBuf>,
     /// Threads that serve connections.
     pub workers: usize,
     /// Connections at once on all threads; more wait to be accepted.
@@ -257,7 +263,7 @@ impl Config {
         self
     }
 
-    /// Reads and checks a file. The files that it names in `[federation]` and `[applications.x509]` are relative to its
+    /// Reads and checks a file. The certificates and keys that it names are relative to its
     /// own directory, so that all can be moved together; `data_dir` is relative to the working directory, as on the
     /// command line.
     ///
@@ -303,6 +309,9 @@ impl Config {
 
     /// Takes the relative paths of files that the configuration names from its own directory.
     fn resolve_paths(&mut self, directory: &Path) {
+        for path in [&mut self.internal.certificate, &mut self.internal.private_key].into_iter().flatten() {
+            resolve(path, directory);
+        }
         if let Some(federation) = &mut self.federation {
             federation.resolve_paths(directory);
         }
@@ -385,6 +394,8 @@ impl Default for Internal {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            certificate: None,
+            private_key: None,
             workers: cores(),
             connections_max: 10_000,
             requests_in_flight_max: 4096,
@@ -400,6 +411,30 @@ impl Default for Internal {
 }
 
 impl Internal {
+    /// Whether it speaks TLS.
+    pub fn has_tls(&self) -> bool {
+        self.certificate.is_some()
+    }
+
+    /// Reads the certificate and its key, where there are any.
+    pub(crate) fn credentials(&self) -> Result<Option<Credentials>, ConfigError> {
+        let refuse = |name: &str, reason: String| ConfigError::Malformed {
+            member: format!("internal.{name}"),
+            reason,
+        };
+        match (&self.certificate, &self.private_key) {
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(refuse("private_key", "must be there with `certificate`".to_owned())),
+            (None, Some(_)) => Err(refuse("certificate", "must be there with `private_key`".to_owned())),
+            (Some(certificate), Some(key)) => {
+                Credentials::read(certificate, key).map(Some).map_err(|error| {
+                    let name = error.member();
+                    refuse(name, error.to_string())
+                })
+            }
+        }
+    }
+
     /// What the listener may use.
     pub(crate) fn listener_limits(&self) -> ListenerLimits {
         ListenerLimits {

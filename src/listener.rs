@@ -55,6 +55,7 @@ pub(crate) enum Protocol {
 /// A listener that serves.
 pub(crate) struct Listener<A: Authority> {
     pub(crate) address: SocketAddr,
+    pub(crate) has_tls: bool,
     edge: Arc<Edge<A>>,
     server: ServerHandle,
     server_task: JoinHandle<io::Result<()>>,
@@ -91,10 +92,12 @@ impl<A: Authority + Send + Sync> Listener<A> {
         protocol: Protocol,
     ) -> Result<Self, StartError> {
         let (address, edge) = (bound.address, Arc::new(edge));
+        let has_tls = matches!(protocol, Protocol::Tls { .. });
         let server = http_server(&edge, limits, bound, protocol)
             .map_err(|source| StartError::Listen { address, source })?;
         Ok(Self {
             address,
+            has_tls,
             edge,
             server: server.handle(),
             server_task: actix_web::rt::spawn(server),

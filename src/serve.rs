@@ -61,6 +61,9 @@ pub enum StartError {
     /// What the store keeps for the gateway itself is not what was written.
     #[error("a setting in the store cannot be used: {0}")]
     Settings(String),
+    /// The internal listener cannot speak TLS.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// Other gateways cannot be worked with.
     #[error("federation: {0}")]
     Federation(String),
@@ -123,7 +126,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     let limits = config.internal.listener_limits();
     let edge = Edge::new(served.clone(), tokens(&applications), &limits);
-    let internal = Listener::start(internal, edge, &limits, Protocol::Plain)?;
+    let protocol = internal_protocol(&config)?;
+    let internal = Listener::start(internal, edge, &limits, protocol)?;
     let federation = match (outside, federation) {
         (Some(outside), Some(federation)) => Some(outside.serve(served, federation, &config)?),
         (_, _) => None,
@@ -139,7 +143,8 @@ impl Running {
 
     /// What it listens at for application servers, as the beginning of URLs.
     pub fn base_url(&self) -> String {
-        format!("http://{}", self.internal.address)
+        let scheme = if self.internal.has_tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.internal.address)
     }
 
     /// Where it listens for other gateways, when it federates.
@@ -179,6 +184,16 @@ impl Running {
         }
         self.store.shutdown().await;
     }
+}
+
+fn internal_protocol(config: &Config) -> Result<Protocol, StartError> {
+    let Some(credentials) = config.internal.credentials()? else { return Ok(Protocol::Plain) };
+    let tls = credentials.server_config().map_err(|error| StartError::Tls(error.to_string()))?;
+    Ok(Protocol::Tls {
+        config: Box::new(tls),
+        handshake_timeout: Duration::from_secs(config.internal.request_header_timeout_s),
+        on_connect: None,
+    })
 }
 
 /// The listener for other gateways, before it serves.

@@ -42,6 +42,16 @@ pub(crate) enum TlsFileError {
     },
 }
 
+impl TlsFileError {
+    /// The member of a configuration that names the file.
+    pub(crate) fn member(&self) -> &'static str {
+        match self {
+            Self::Unusable { .. } => "certificate",
+            Self::Key { .. } => "private_key",
+        }
+    }
+}
+
 /// A certificate with the chain that leads to it, and its key.
 #[derive(Debug)]
 pub(crate) struct Credentials {

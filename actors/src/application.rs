@@ -155,14 +155,14 @@ mod tests {
         let mut application = Application::basic(AppId::new(uuid::Uuid::nil()));
         application.supports_domains = true;
         application.domains = names(&["a.example", "aa.example"]);
-        application.federates_with = names(&["b.example", "c.example"]);
+        application.federates_with = Arc::new(names(&["b.example", "c.example"]));
         let peer = Source::Peer(names(&["b.example"]));
         for (domain, [own, of_peer, of_hub, added, hosted]) in [
             ("a.example", [true, false, true, true, true]),
             ("aa.example", [true, false, true, true, true]),
             ("b.example", [false, true, true, true, false]),
             ("c.example", [false, false, true, true, false]),
-            ("d.example", [false; 5]),
+            ("d.example", [false, false, true, false, false]),
         ] {
             let domain = DomainName::new(domain).unwrap();
             let speaks_for = |source| application.speaks_for(source, Some(&domain));

@@ -32,6 +32,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     }
     within("actor_threads", config.actor_threads, 1..=THREADS_MAX)?;
     config.internal.listener_limits().check("internal")?;
+    config.internal.credentials()?;
     limits(config)?;
     seconds("retention.period_s", config.retention.period_s)?;
     seconds("retention.history_age_s_max", config.retention.history_age_s_max)?;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::federation::GatewayUrl,
-    tls::{self, Credentials, TlsFileError},
+    tls::{self, Credentials},
 };
 
 /// How this gateway works with those of other domains (*Operational Context*).
@@ -168,10 +168,7 @@ impl Federation {
             }
         }
         let credentials = Credentials::read(&self.certificate, &self.private_key).map_err(|error| {
-            let name = match error {
-                TlsFileError::Unusable { .. } => "certificate",
-                TlsFileError::Key { .. } => "private_key",
-            };
+            let name = error.member();
             refuse(member(name), error.to_string())
         })?;
         let roots = tls::roots(&self.ca).map_err(|error| refuse(member("ca"), error.to_string()))?;
@@ -283,3 +280,122 @@ fn member(name: &str) -> String {
 const TIME_MS_MAX: u64 = 3_600_000;
 /// More tries than this only keep a caller waiting.
 const RETRIES_MAX: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory with a CA, a certificate for `a.example` and its key, another key, and a configuration.
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let mut ca = rcgen::CertificateParams::default();
+            ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let ca = rcgen::CertifiedIssuer::self_signed(ca, rcgen::KeyPair::generate().unwrap()).unwrap();
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+            let files = Self(directory);
+            files.write("ca.pem", &ca.pem());
+            files.write("gateway.pem", &certificate.signed_by(&key, &ca).unwrap().pem());
+            files.write("gateway.key", &key.serialize_pem());
+            files.write("other.key", &rcgen::KeyPair::generate().unwrap().serialize_pem());
+            files
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            std::fs::write(self.0.path().join(name), text).unwrap();
+        }
+
+        /// A configuration that is good, but for one change.
+        fn check(&self, from: &str, to: &str, refusal: Option<(&str, &str)>) {
+            let good = r#"
+                domains = ["a.example"]
+                [federation]
+                listen = "127.0.0.1:0"
+                certificate = "gateway.pem"
+                private_key = "gateway.key"
+                ca = "ca.pem"
+                [[federation.peers]]
+                domain = "b.example"
+                url = "https://127.0.0.1:9443"
+            "#;
+            assert!(good.contains(from), "{from}");
+            self.write("gateway.toml", &good.replacen(from, to, 1));
+            match (Config::read(&self.0.path().join("gateway.toml")), refusal) {
+                (Ok(config), None) => {
+                    let printed = config.to_toml().unwrap();
+                    assert_eq!(Config::parse(&printed).unwrap(), config, "{printed}");
+                    assert!(printed.contains("circuit_open_ms"), "{printed}");
+                }
+                (Err(ConfigError::Malformed { member, reason }), Some((expected, part))) => {
+                    assert_eq!(member, expected, "{to}: {reason}");
+                    assert!(reason.contains(part), "{to}: {reason}");
+                }
+                (outcome, _) => panic!("{to}: {outcome:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_gateway_that_federates_is_checked() {
+        let files = Files::new();
+        let certificate = "certificate = \"gateway.pem\"";
+        files.check("", "", None);
+        files.check("domains = [\"a.example\"]", "", Some(("domains", "must name the domains")));
+        files.check(certificate, "", Some(("federation.certificate", "must be the path of a PEM file")));
+        files.check(
+            certificate,
+            "certificate = \"nowhere.pem\"",
+            Some(("federation.certificate", "nowhere.pem: No such file")),
+        );
+        files.check(
+            certificate,
+            "certificate = \"gateway.key\"",
+            Some(("federation.certificate", "there is no certificate in it")),
+        );
+        files.check("gateway.key", "gateway.pem", Some(("federation.private_key", "no private key in it")));
+        files.check("gateway.key", "other.key", Some(("federation.private_key", "does not go with")));
+        files.check("ca.pem", "gateway.key", Some(("federation.ca", "there is no certificate in it")));
+        files.check(
+            "[\"a.example\"]",
+            "[\"a.example\", \"c.example\"]",
+            Some(("federation.certificate", "must name c.example among its DNS names")),
+        );
+        files.check("b.example", "a.example", Some(("federation.peers[0].domain", "of this gateway")));
+        files.check("https:", "http:", Some(("federation.peers[0].url", "must be https://")));
+        files.check(
+            "[[federation.peers]]",
+            "[[federation.peers]]\ndomain = \"b.example\"\nurl = \"https://b.example\"\n[[federation.peers]]",
+            Some(("federation.peers[1].domain", "federation.peers[0] has this domain")),
+        );
+        let listen = "listen = \"127.0.0.1:0\"";
+        let with = |setting: &str| format!("{listen}\n{setting}");
+        files.check(listen, &with("workers = 0"), Some(("federation.workers", "from 1 to")));
+        files.check(listen, &with("retries = 21"), Some(("federation.retries", "from 0 to 20")));
+        files.check(
+            listen,
+            &with("request_timeout_ms = 0"),
+            Some(("federation.request_timeout_ms", "from 1 to")),
+        );
+        files.check(listen, &with("public_url = \"b.example\""), Some(("federation.public_url", "https://")));
+        files.check(listen, &with("public_url = \"https://a.example\""), None);
+    }
+
+    #[test]
+    fn a_listener_with_tls_needs_a_certificate_and_its_key() {
+        let files = Files::new();
+        let internal = |settings: &str| format!("domains = [\"a.example\"]\n[internal]\n{settings}");
+        let check =
+            |settings: &str, refusal| files.check("domains = [\"a.example\"]", &internal(settings), refusal);
+        let (certificate, key) = ("certificate = \"gateway.pem\"", "private_key = \"gateway.key\"");
+        check(&format!("{certificate}\n{key}"), None);
+        check(certificate, Some(("internal.private_key", "must be there with `certificate`")));
+        check(key, Some(("internal.certificate", "must be there with `private_key`")));
+        check(
+            &format!("{certificate}\nprivate_key = \"other.key\""),
+            Some(("internal.private_key", "does not go with")),
+        );
+    }
+}

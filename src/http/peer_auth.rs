@@ -33,7 +33,8 @@ pub(crate) struct Peers(pub(crate) Arc<Federation>);
 /// A gateway that asks.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    /// The domains that its certificate names; at least one.
+    /// The domains that its certificate names, at least one; when it asks about an application, those of them that the
+    /// application federates with.
     pub(crate) domains: BTreeSet<DomainName>,
 }
 
@@ -57,7 +58,7 @@ impl Authority for Peers {
     fn admit(&self, request: &HttpRequest, route: &Route<Self>, members: &[&str]) -> Result<Peer, Problem> {
         let peer = Peer::of(request)?;
         match route.access {
-            Access::Public => {}
+            Access::Public => Ok(peer),
             Access::Read | Access::ReadWrite => {
                 // Every path that is not public begins with its application.
                 let app = members.first().and_then(|segment| app_id(segment));
@@ -65,9 +66,9 @@ impl Authority for Peers {
                 if route.template != CompareConfiguration::PATH {
                     check_configuration(request, application, &domain)?;
                 }
+                Ok(Peer { domains: &application.federates_with & &peer.domains })
             }
         }
-        Ok(peer)
     }
 }
 

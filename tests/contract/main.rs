@@ -22,5 +22,6 @@ mod restart;
 mod routing;
 mod starting;
 mod stopping;
+mod tls;
 mod typed_client;
 mod x509;

@@ -27,10 +27,10 @@ async fn nobody_gets_in_without_a_certificate_of_the_ca() {
 async fn a_certificate_that_expires_is_refused_on_an_open_connection() {
     let two = Two::new().await;
     let (a, b) = two.start().await;
-    let identity = two.pki.issue_until(&[B], 3);
+    let identity = two.pki.issue_until(&[B], 4);
     let peer = Caller::new(&two.pki, Some(&identity), A, a.federation_address());
     assert_eq!(peer.get("/.well-known/mimi-gateway").await.unwrap().0, 200);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     let (status, slug, document) = peer.problem("/.well-known/mimi-gateway", None).await;
     assert_eq!((status, slug.as_str()), (401, "not-authenticated"), "{document}");
     assert!(document["detail"].as_str().unwrap().contains("expired"), "{document}");

@@ -19,6 +19,7 @@ mod passing;
 #[expect(dead_code, reason = "every test target uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
+mod writes;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
