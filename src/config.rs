@@ -662,6 +662,29 @@ mod tests {
             &x509_application("", device, &format!("{TRUST}\nexpired_members = \"keep\"")),
             Some(("applications[0].x509.expired_members", "expected one of `propose`, `refuse`, `ignore`")),
         );
+        let above = |max: &str| format!("{TRUST}\ncertificates_above_names_max = {max}");
+        check(&x509_application("", device, &above("0")), None);
+        check(
+            &x509_application("", device, &above("9")),
+            Some(("applications[0].x509.certificates_above_names_max", "from 0 to 8")),
+        );
+        check(
+            &x509_application("", device, &above("-1")),
+            Some(("applications[0].x509.certificates_above_names_max", "expected usize")),
+        );
+        check(&with_domains(x509_application(both, &offsets(6, 7), TRUST)), None);
+        check(
+            &with_domains(x509_application(both, &offsets(1, 8), TRUST)),
+            Some((&parameters(""), "limits.certificates_per_chain_max allows 8")),
+        );
+        check(
+            &x509_application(
+                "",
+                "device_handle_range = { start = 0, end = 2 }",
+                &format!("{TRUST}\n[limits]\ncertificates_per_chain_max = 2"),
+            ),
+            Some((&parameters(""), "the highest offset is 2")),
+        );
         check(
             &x509_application("", "", TRUST),
             Some((&parameters(""), "missing field `device_handle_range`")),
@@ -734,7 +757,7 @@ mod tests {
         assert!(refused(TRUST).starts_with("applications[0].x509.trust_roots: "));
 
         let key = rcgen::KeyPair::generate().unwrap();
-        std::fs::write(&roots, crate::demo::pki::Authority::root("Root").unwrap().pem()).unwrap();
+        std::fs::write(&roots, crate::demo::pki::Authority::root("Root", 2).unwrap().pem()).unwrap();
         let sender = |private_key: &str| {
             format!("{TRUST}\nexternal_senders = [{{ private_key = \"{private_key}\" }}]")
         };

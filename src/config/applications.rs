@@ -48,7 +48,7 @@ pub(super) fn build(
         (IdentityProviderType::Basic, _) => application.identity = Arc::new(BasicIdentityProvider),
         (IdentityProviderType::X509, None) => return Err(lacks_x509(place)),
         (IdentityProviderType::X509, Some(x509)) => {
-            application.identity = provider(config, x509, offsets(identity, place)?, place)?;
+            application.identity = provider(config, identity, x509, place)?;
             application.expired_members = x509.expired_members;
             application.external_senders = external_senders(config, x509, place)?.into();
         }
@@ -80,8 +80,8 @@ pub(super) fn offsets(identity: &IdentityConfiguration, place: &Place) -> Result
 
 fn provider(
     config: &Config,
+    identity: &IdentityConfiguration,
     x509: &X509Settings,
-    offsets: NameOffsets,
     place: &Place,
 ) -> Result<Arc<dyn IdentityProvider>, ConfigError> {
     let refuse_roots = |reason: &dyn std::fmt::Display| {
@@ -104,8 +104,9 @@ fn provider(
     let limits = ChainLimits {
         certificates_max: config.limits.certificates_per_chain_max,
         bytes_max: config.limits.certificate_chain_bytes_max,
+        above_names_max: x509.certificates_above_names_max.or(identity.supports_domains.then_some(0)),
     };
-    Ok(Arc::new(X509IdentityProvider::new(offsets, trust, limits)))
+    Ok(Arc::new(X509IdentityProvider::new(offsets(identity, place)?, trust, limits)))
 }
 
 fn external_senders(

@@ -128,9 +128,22 @@ fn identity(config: &Config, application: &ApplicationSettings, place: &Place) -
     match identity.identity_provider_type {
         IdentityProviderType::Basic => basic(application, place),
         IdentityProviderType::X509 => {
-            offsets(identity, place)?;
-            if application.x509.is_none() {
-                return Err(lacks_x509(place));
+            let offsets = offsets(identity, place)?;
+            let Some(x509) = &application.x509 else { return Err(lacks_x509(place)) };
+            let highest = usize::from(offsets.highest());
+            let certificates = config.limits.certificates_per_chain_max;
+            if highest >= certificates {
+                return Err(refuse(
+                    place.of_identity("parameters"),
+                    format!(
+                        "the highest offset is {highest}, and limits.certificates_per_chain_max allows {certificates} \
+                         certificates, which have the offsets 0 to {}",
+                        certificates.saturating_sub(1)
+                    ),
+                ));
+            }
+            if let Some(max) = x509.certificates_above_names_max {
+                within(&place.member("x509.certificates_above_names_max"), max, 0..=MAX_CERTIFICATES)?;
             }
             if identity.supports_domains && config.domains.is_empty() {
                 return Err(refuse(

@@ -17,6 +17,11 @@ pub struct X509Settings {
     /// Files with revocation lists, PEM or DER.
     #[serde(default)]
     pub crls: Vec<PathBuf>,
+    /// How many certificates may stand between the highest one that names a client and the root, which is not counted
+    /// itself. By default none where domains are supported, and any number where they are not: such a chain may have been
+    /// made for other uses, with authorities above the names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates_above_names_max: Option<usize>,
     /// What becomes of a commit that keeps members whose certificates have expired.
     #[serde(default)]
     pub expired_members: ExpiredMembers,
@@ -52,6 +57,7 @@ impl X509Settings {
         Self {
             trust_roots,
             crls: Vec::new(),
+            certificates_above_names_max: None,
             expired_members: ExpiredMembers::default(),
             external_senders: Vec::new(),
         }

@@ -34,7 +34,7 @@ pub(super) struct Organisation {
 
 impl Organisation {
     pub(super) fn found() -> Result<Self, DemoError> {
-        let root = Authority::root("Demo Root").during_mls("making a root certificate")?;
+        let root = Authority::root("Demo Root", 2).during_mls("making a root certificate")?;
         let organisation = root.below(DOMAIN).during_mls("making an organisation's certificate")?;
         let domain = DomainName::new(DOMAIN).during_mls("naming a domain")?;
         Ok(Self { root, organisation, domain })

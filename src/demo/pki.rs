@@ -22,6 +22,8 @@ pub struct Authority {
     certificate: Certificate,
     /// This certificate and those above it, except the root.
     chain: Vec<Vec<u8>>,
+    /// How many authorities may stand below this one, one below the other.
+    depth: u8,
 }
 
 /// A client's public key in the form of MLS (RFC 9420 §5.1.1).
@@ -34,27 +36,29 @@ pub enum ClientKey<'a> {
 }
 
 impl Authority {
-    /// A root of this Common Name.
+    /// A root of this Common Name, below which so many authorities may stand, one below the other: two, if it is to
+    /// have domains, which have accounts, which have devices. Without such a bound every account could make domains.
     ///
     /// # Errors
     /// That no key or certificate can be made.
-    pub fn root(name: &str) -> Result<Self, rcgen::Error> {
-        let parameters = authority(name);
+    pub fn root(name: &str, depth: u8) -> Result<Self, rcgen::Error> {
+        let parameters = authority(name, depth);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = parameters.self_signed(&key)?;
-        Ok(Self { parameters, key, certificate, chain: Vec::new() })
+        Ok(Self { parameters, key, certificate, chain: Vec::new(), depth })
     }
 
-    /// One below this one, of this Common Name.
+    /// One below this one, of this Common Name. Below one that may have none, nothing is valid.
     ///
     /// # Errors
     /// That no key or certificate can be made.
     pub fn below(&self, name: &str) -> Result<Self, rcgen::Error> {
-        let parameters = authority(name);
+        let depth = self.depth.saturating_sub(1);
+        let parameters = authority(name, depth);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = parameters.signed_by(&key, &Issuer::from_params(&self.parameters, &self.key))?;
         let chain = [vec![certificate.der().to_vec()], self.chain.clone()].concat();
-        Ok(Self { parameters, key, certificate, chain })
+        Ok(Self { parameters, key, certificate, chain, depth })
     }
 
     /// A client's certificate of this Common Name, valid for so long from now, and the chain above it without the root:
@@ -92,9 +96,9 @@ pub fn credential_content(chain: &[Vec<u8>]) -> Result<Vec<u8>, tls_codec::Error
     Ok(content)
 }
 
-fn authority(name: &str) -> CertificateParams {
+fn authority(name: &str, depth: u8) -> CertificateParams {
     let mut parameters = named(name, AUTHORITY_LASTS);
-    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(depth));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     parameters
 }

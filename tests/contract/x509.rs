@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::{Request, Setup};
 
 fn roots() -> String {
-    Authority::root("Root").unwrap().pem()
+    Authority::root("Root", 2).unwrap().pem()
 }
 
 #[actix_web::test]
@@ -69,7 +69,7 @@ async fn the_gateway_says_by_which_keys_it_proposes() {
         setup.policy().external_senders.push(ExternalSenderSettings { private_key, certificate: None });
         keys.push(key.public_key_raw().to_vec());
     }
-    let chain = Authority::root("Root")
+    let chain = Authority::root("Root", 2)
         .unwrap()
         .certify("gateway", ClientKey::Ed25519(&keys[0]), Duration::from_secs(60))
         .unwrap();

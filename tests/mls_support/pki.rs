@@ -35,7 +35,7 @@ pub(crate) struct Certified {
 
 impl Pki {
     pub(crate) fn new() -> Self {
-        Self { root: Authority::root("Test Root").unwrap() }
+        Self { root: Authority::root("Test Root", 2).unwrap() }
     }
 
     /// What an application trusts.

@@ -220,6 +220,14 @@ impl TrustStore {
         self.verify_path(&path, &roots, at)
     }
 
+    /// The certificates of a chain before the trust root that ends it, if one does.
+    pub(super) fn without_root<'a>(&self, chain: &'a [&'a [u8]]) -> &'a [&'a [u8]] {
+        match chain.split_last() {
+            Some((last, before)) if self.roots.iter().any(|root| root.der.as_ref() == *last) => before,
+            Some(_) | None => chain,
+        }
+    }
+
     /// The trust root that ends the chain, if one does, and the certificates before it.
     fn split_root<'a>(
         &self,

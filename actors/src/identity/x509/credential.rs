@@ -19,6 +19,9 @@ pub struct ChainLimits {
     pub certificates_max: usize,
     /// Bytes of all certificates of one chain together.
     pub bytes_max: usize,
+    /// Certificates above the highest that names the client, the root aside; `None` sets no bound. Offsets count from
+    /// the leaf: where whoever is named may issue certificates, a longer chain would say what he likes.
+    pub above_names_max: Option<usize>,
 }
 
 /// What a chain says, whether or not it can be trusted.

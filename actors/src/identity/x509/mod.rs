@@ -59,6 +59,20 @@ impl X509IdentityProvider {
         self.judged.remember(digest, Arc::clone(&claims));
         Ok(claims)
     }
+
+    /// Whether a chain of so many certificates, the root aside, ends as close above its names as it must.
+    fn check_above_names(&self, length: usize) -> Result<(), IdentityError> {
+        let Some(max) = self.limits.above_names_max else { return Ok(()) };
+        let highest = usize::from(self.offsets.highest());
+        let above = length.saturating_sub(highest + 1);
+        if above <= max {
+            return Ok(());
+        }
+        Err(IdentityError(format!(
+            "{above} certificates stand between certificate {highest} of the chain, the highest that names the client, and \
+             the root; the gateway's certificates_above_names_max for this application is {max}"
+        )))
+    }
 }
 
 fn content(credential: &Credential) -> Result<&[u8], IdentityError> {
@@ -94,8 +108,10 @@ impl IdentityProvider for X509IdentityProvider {
         if claims.is_within_validity(at) && self.judged.is_valid_in(&digest, period) {
             return Ok(());
         }
+        let chain = certificates(content, self.limits)?;
+        self.check_above_names(self.trust.without_root(&chain).len())?;
         self.trust
-            .validate(&certificates(content, self.limits)?, at)
+            .validate(&chain, at)
             .map_err(|error| IdentityError(format!("the certificate chain is not valid: {error}")))?;
         self.judged.valid_in(&digest, period);
         Ok(())

@@ -50,6 +50,13 @@ pub struct NameOffsets {
     pub(super) domain: Option<u8>,
 }
 
+impl NameOffsets {
+    /// The offset of the highest certificate that names the client.
+    pub fn highest(&self) -> u8 {
+        self.domain.or(self.account).unwrap_or(*self.device.end())
+    }
+}
+
 impl X509Parameters {
     /// Checks the draft's assertions, for a provider that supports accounts and domains or does not.
     ///

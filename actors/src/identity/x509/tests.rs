@@ -96,7 +96,16 @@ fn parameters(subject: &Subject, is_ca: bool) -> CertificateParams {
 }
 
 /// A provider of these parameters that trusts a root: device range, account and domain.
-fn provider(root_pem: &str, (device, account, domain): Offsets) -> X509IdentityProvider {
+fn provider(root_pem: &str, offsets: Offsets) -> X509IdentityProvider {
+    provider_with(root_pem, offsets, None)
+}
+
+/// As [`provider`], with so many certificates above the names.
+fn provider_with(
+    root_pem: &str,
+    (device, account, domain): Offsets,
+    above_names_max: Option<usize>,
+) -> X509IdentityProvider {
     let offsets = X509Parameters {
         device_handle_range: DeviceHandleRange { start: device.0, end: device.1 },
         account_handle_offset: account,
@@ -104,7 +113,11 @@ fn provider(root_pem: &str, (device, account, domain): Offsets) -> X509IdentityP
     };
     let offsets = offsets.check(account.is_some(), domain.is_some()).unwrap();
     let trust = TrustStore::new(root_pem.as_bytes(), &[]).unwrap();
-    X509IdentityProvider::new(offsets, trust, ChainLimits { certificates_max: 5, bytes_max: 8192 })
+    X509IdentityProvider::new(
+        offsets,
+        trust,
+        ChainLimits { certificates_max: 6, bytes_max: 8192, above_names_max },
+    )
 }
 
 type Offsets = ((u8, u8), Option<u8>, Option<u8>);
@@ -234,7 +247,7 @@ fn a_credential_is_a_bounded_vector_of_certificates() {
     let mut cut = chain.certificates.clone();
     cut[1].pop();
     check(credential(&cut), "certificate 1 of the chain is not X.509");
-    check(credential(&vec![chain.certificates[0].clone(); 6]), "more than 5 certificates");
+    check(credential(&vec![chain.certificates[0].clone(); 7]), "more than 6 certificates");
     check(content(&[0; 8193]), "more than 8192 bytes");
 }
 
@@ -319,4 +332,52 @@ fn a_chain_that_was_found_valid_is_judged_again_when_its_root_has_expired() {
         let other = Identity { signature_key: &[0; 32], ..identity };
         assert!(provider.validate(other, &Extensions::empty(), at(NOW_S)).is_err());
     }
+}
+
+/// Offsets count from the leaf, so an account that may issue CA certificates can put any names below its own.
+#[test]
+fn an_account_cannot_become_others_by_a_longer_chain() {
+    const ACCOUNT: Offsets = ((0, 0), Some(1), None);
+    let alice = ["alice", "a.example"];
+    let check = |below: &[&str], offsets, above_names_max, expected: Result<&str, &str>| {
+        let chain = Chain::of(&[below, &alice].concat());
+        let root = rustls_pki_types::pem::PemObject::from_pem_slice(chain.root_pem.as_bytes());
+        let root: rustls_pki_types::CertificateDer<'_> = root.unwrap();
+        let provider = provider_with(&chain.root_pem, offsets, above_names_max);
+        let with_root = [chain.certificates.clone(), vec![root.to_vec()]].concat();
+        for credential in [chain.credential(), credential(&with_root)] {
+            let identity = Identity { signature_key: &chain.key, credential: &credential };
+            // Once more from what is remembered.
+            for _ in 0..2 {
+                match (provider.validate(identity, &Extensions::empty(), at(NOW_S)), expected) {
+                    (Ok(()), Ok(handle)) => {
+                        assert_eq!(provider.client_handle(identity).unwrap().as_bytes(), handle.as_bytes());
+                    }
+                    (Err(IdentityError(text)), Err(part)) => assert!(text.contains(part), "{text}"),
+                    (found, expected) => panic!("{below:?}: {found:?}, expected {expected:?}"),
+                }
+            }
+        }
+    };
+    let refused = |above: &str| format!("{above} certificates stand between certificate");
+    check(&["phone"], ALL, Some(0), Ok("alice/phone"));
+    // Another account of the same domain needs a domain of its own below Alice; and so does one of another domain.
+    check(&["phone", "bob", "a.example"], ALL, Some(0), Err(&refused("2")));
+    check(&["phone", "carol", "b.example"], ALL, Some(0), Err(&refused("2")));
+    check(&["phone", "bob"], ALL, Some(0), Err(&refused("1")));
+    check(&["phone", "bob"], ALL, Some(1), Err("not a domain name"));
+    check(
+        &["phone", "bob", "a.example"],
+        ALL,
+        Some(1),
+        Err("certificates_above_names_max for this application is 1"),
+    );
+    // What it would be good for without a bound, or path lengths in the certificates.
+    check(&["phone", "bob", "a.example"], ALL, None, Ok("bob/phone"));
+    check(&["phone", "bob"], ACCOUNT, None, Ok("bob/phone"));
+    check(&["phone", "bob"], ACCOUNT, Some(1), Err(&refused("2")));
+    check(&["phone"], ACCOUNT, Some(1), Ok("alice/phone"));
+    check(&["phone"], ACCOUNT, Some(0), Err(&refused("1")));
+    check(&["phone"], DEVICE_ONLY, Some(2), Ok("phone"));
+    check(&["phone"], DEVICE_ONLY, Some(1), Err(&refused("2")));
 }
