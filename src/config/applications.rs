@@ -18,6 +18,9 @@ use super::{
 };
 use crate::api::applications::{IdentityConfiguration, IdentityProviderType};
 
+/// The fewest and the most chains that are remembered to be valid; one takes about half a KiB.
+const REMEMBERED_CHAINS: (usize, usize) = (1024, 1 << 16);
+
 /// Where the members of one application are in the configuration.
 pub(super) struct Place(pub(super) usize);
 
@@ -104,6 +107,7 @@ fn provider(
     let limits = ChainLimits {
         certificates_max: config.limits.certificates_per_chain_max,
         bytes_max: config.limits.certificate_chain_bytes_max,
+        remembered_max: config.limits.group_members_max.clamp(REMEMBERED_CHAINS.0, REMEMBERED_CHAINS.1),
         above_names_max: x509.certificates_above_names_max.or(identity.supports_domains.then_some(0)),
     };
     Ok(Arc::new(X509IdentityProvider::new(offsets(identity, place)?, trust, limits)))

@@ -165,8 +165,9 @@ impl TrackedGroup {
             Proposal::GroupContextExtensions(change) => {
                 check_extensions_supported(change.extensions(), self.leaves())?;
                 // Who has expired meanwhile is the committer's to remove, and nothing that the new extensions change.
-                let expired = self.expired(now);
-                let judged = |member: &openmls::prelude::Member| !expired.contains(&member.index.u32());
+                let judged = |member: &openmls::prelude::Member| {
+                    self.members.get(&member.index.u32()).is_none_or(|known| !known.is_expired(now))
+                };
                 for member in self.public.members().filter(judged) {
                     let identity =
                         Identity { signature_key: &member.signature_key, credential: &member.credential };

@@ -21,7 +21,7 @@ use x509_parser::{
     prelude::FromDer,
 };
 
-use super::trust::{TrustRoot, TrustStore};
+use super::trust::{Crl, TrustRoot, TrustStore};
 
 /// The most certificates in a chain: the leaf, six that issue, and the root, which may be left out.
 pub const MAX_CERTIFICATES: usize = MAX_PATH + 1;
@@ -30,7 +30,7 @@ pub const MAX_CERTIFICATES: usize = MAX_PATH + 1;
 const MAX_PATH: usize = 7;
 
 /// How certificates and CRLs may be signed: ECDSA on P-256 and P-384, Ed25519, RSA with 2048 to 8192 bits.
-const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
+pub(super) const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
     ring::ECDSA_P256_SHA256,
     ring::ECDSA_P256_SHA384,
     ring::ECDSA_P384_SHA256,
@@ -216,8 +216,9 @@ impl TrustStore {
             }
         }
         let roots = self.roots_for(&path, root, at)?;
-        self.check_revocability(&path)?;
-        self.verify_path(&path, &roots, at)
+        let crls = self.crls_by_issuers_of(&path, &roots);
+        check_revocability(&path, &crls)?;
+        verify_path(&path, &roots, &crls, at)
     }
 
     /// The certificates of a chain before the trust root that ends it, if one does.
@@ -276,81 +277,90 @@ impl TrustStore {
         if found.is_empty() { Err(broken(cas, rule)) } else { Ok(found) }
     }
 
-    /// What the library does not check of revocation: that a certificate without a distribution point is not judged by
-    /// a CRL for one, which the library would take for the whole; and, in time to say which certificate it is, that
-    /// issuers may sign CRLs.
-    fn check_revocability(&self, path: &[Certificate<'_>]) -> Result<(), ChainError> {
-        if self.crls.is_empty() {
-            return Ok(());
-        }
-        for (index, certificate) in path.iter().enumerate() {
-            let sharded = self.crls.iter().any(|crl| crl.sharded && crl.issuer == certificate.issuer());
-            if sharded && !certificate.has_extension(&OID_X509_EXT_CRL_DISTRIBUTION_POINTS) {
-                return Err(broken(index, CertificateRule::StatusUnknown));
-            }
-            let Some(issuer) = path.get(index + 1) else { continue };
-            if !issuer.allows(KeyUsage::crl_sign).map_err(|rule| broken(index + 1, rule))? {
-                return Err(broken(index, CertificateRule::CrlSign));
-            }
-        }
-        Ok(())
+    /// The revocation lists, for a path that ends at one of these roots.
+    fn crls_by_issuers_of(&self, path: &[Certificate<'_>], roots: &[&TrustRoot]) -> Vec<&Crl> {
+        let below = path.iter().skip(1);
+        let below =
+            below.map(|issuer| (issuer.subject(), &*issuer.fields.public_key().subject_public_key.data));
+        let above = roots.iter().map(|root| (&*root.subject, &*root.public_key));
+        self.crls_of(&below.chain(above).collect::<Vec<_>>())
     }
+}
 
-    /// Signatures, name constraints and revocation.
-    fn verify_path(
-        &self,
-        path: &[Certificate<'_>],
-        roots: &[&TrustRoot],
-        at: UnixTime,
-    ) -> Result<(), ChainError> {
-        let ders: Vec<_> = path.iter().map(|certificate| certificate.der.clone()).collect();
-        let last = ders.len().saturating_sub(1);
-        let anchors = roots
-            .iter()
-            .map(|root| webpki::anchor_from_trusted_cert(&root.der))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| broken(last, error.into()))?;
-        let Err(error) = self.verify(&ders, &anchors, at) else { return Ok(()) };
-
-        // The library does not say which certificate it means: the shortest part of the chain that fails, when the
-        // certificate after it is trusted, ends with it.
-        for (index, issuer) in ders.iter().skip(1).enumerate() {
-            let (part, _) = ders.split_at(index + 1);
-            let verified =
-                webpki::anchor_from_trusted_cert(issuer).and_then(|anchor| self.verify(part, &[anchor], at));
-            if let Err(error) = verified {
-                return Err(broken(index, error.into()));
-            }
+/// What the library does not check of revocation: that a certificate without a distribution point is not judged by
+/// a CRL for one, which the library would take for the whole; and, in time to say which certificate it is, that
+/// issuers may sign CRLs.
+fn check_revocability(path: &[Certificate<'_>], crls: &[&Crl]) -> Result<(), ChainError> {
+    if crls.is_empty() {
+        return Ok(());
+    }
+    for (index, certificate) in path.iter().enumerate() {
+        let sharded = crls.iter().any(|crl| crl.sharded && crl.issuer == certificate.issuer());
+        if sharded && !certificate.has_extension(&OID_X509_EXT_CRL_DISTRIBUTION_POINTS) {
+            return Err(broken(index, CertificateRule::StatusUnknown));
         }
-        Err(broken(last, error.into()))
+        let Some(issuer) = path.get(index + 1) else { continue };
+        if !issuer.allows(KeyUsage::crl_sign).map_err(|rule| broken(index + 1, rule))? {
+            return Err(broken(index, CertificateRule::CrlSign));
+        }
     }
+    Ok(())
+}
 
-    /// Has the library verify that this and no other path leads to an anchor.
-    fn verify(
-        &self,
-        path: &[CertificateDer<'_>],
-        anchors: &[TrustAnchor<'_>],
-        at: UnixTime,
-    ) -> Result<(), webpki::Error> {
-        let Some((leaf, issuers)) = path.split_first() else { return Err(webpki::Error::UnknownIssuer) };
-        let crls: Vec<_> = self.crls.iter().map(|crl| &crl.list).collect();
-        let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
-            options
-                .with_depth(RevocationCheckDepth::Chain)
-                .with_status_policy(UnknownStatusPolicy::Deny)
-                .with_expiration_policy(ExpirationPolicy::Enforce)
-                .build()
-        });
-        // The library searches the issuers as a bag; a path that leaves one out would shift the offsets that handles
-        // are read from.
-        let whole = |verified: &VerifiedPath<'_>| {
-            let used = verified.intermediate_certificates().map(|issuer| issuer.der());
-            if used.eq(issuers.iter().cloned()) { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
-        };
-        EndEntityCert::try_from(leaf)?
-            .verify_for_usage(ALGORITHMS, anchors, issuers, at, AnyUsage, revocation, Some(&whole))
-            .map(drop)
+/// Signatures, name constraints and revocation.
+fn verify_path(
+    path: &[Certificate<'_>],
+    roots: &[&TrustRoot],
+    crls: &[&Crl],
+    at: UnixTime,
+) -> Result<(), ChainError> {
+    let ders: Vec<_> = path.iter().map(|certificate| certificate.der.clone()).collect();
+    let last = ders.len().saturating_sub(1);
+    let anchors = roots
+        .iter()
+        .map(|root| webpki::anchor_from_trusted_cert(&root.der))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| broken(last, error.into()))?;
+    let Err(error) = verify(&ders, &anchors, crls, at) else { return Ok(()) };
+
+    // The library does not say which certificate it means: the shortest part of the chain that fails, when the
+    // certificate after it is trusted, ends with it.
+    for (index, issuer) in ders.iter().skip(1).enumerate() {
+        let (part, _) = ders.split_at(index + 1);
+        let verified =
+            webpki::anchor_from_trusted_cert(issuer).and_then(|anchor| verify(part, &[anchor], crls, at));
+        if let Err(error) = verified {
+            return Err(broken(index, error.into()));
+        }
     }
+    Err(broken(last, error.into()))
+}
+
+/// Has the library verify that this and no other path leads to an anchor.
+fn verify(
+    path: &[CertificateDer<'_>],
+    anchors: &[TrustAnchor<'_>],
+    crls: &[&Crl],
+    at: UnixTime,
+) -> Result<(), webpki::Error> {
+    let Some((leaf, issuers)) = path.split_first() else { return Err(webpki::Error::UnknownIssuer) };
+    let crls: Vec<_> = crls.iter().map(|crl| &crl.list).collect();
+    let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
+        options
+            .with_depth(RevocationCheckDepth::Chain)
+            .with_status_policy(UnknownStatusPolicy::Deny)
+            .with_expiration_policy(ExpirationPolicy::Enforce)
+            .build()
+    });
+    // The library searches the issuers as a bag; a path that leaves one out would shift the offsets that handles
+    // are read from.
+    let whole = |verified: &VerifiedPath<'_>| {
+        let used = verified.intermediate_certificates().map(|issuer| issuer.der());
+        if used.eq(issuers.iter().cloned()) { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
+    };
+    EndEntityCert::try_from(leaf)?
+        .verify_for_usage(ALGORITHMS, anchors, issuers, at, AnyUsage, revocation, Some(&whole))
+        .map(drop)
 }
 
 /// Accepts any extended key usage.

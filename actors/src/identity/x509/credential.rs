@@ -9,7 +9,7 @@ use x509_parser::{
     prelude::FromDer as _,
 };
 
-use super::{names::Names, parameters::NameOffsets};
+use super::{names::Names, parameters::NameOffsets, trust::TrustStore};
 use crate::{identity::IdentityError, mls::Reader};
 
 /// How much of a chain is looked at.
@@ -22,6 +22,9 @@ pub struct ChainLimits {
     /// Certificates above the highest that names the client, the root aside; `None` sets no bound. Offsets count from
     /// the leaf: where whoever is named may issue certificates, a longer chain would say what he likes.
     pub above_names_max: Option<usize>,
+    /// Chains that are remembered to be valid. New GroupContext extensions are a reason to judge every member again, so
+    /// it should be as many as a group may have members.
+    pub remembered_max: usize,
 }
 
 /// What a chain says, whether or not it can be trusted.
@@ -30,9 +33,9 @@ pub(super) struct Claims {
     pub(super) names: Names,
     /// The leaf's public key in the form of MLS (RFC 9420 §5.1.1).
     pub(super) signature_key: Vec<u8>,
-    /// The first millisecond in which every certificate is within its validity.
+    /// The first millisecond in which every certificate below the root is within its validity.
     valid_from: Timestamp,
-    /// The last such millisecond.
+    /// The last such millisecond in which one of the roots that may have issued the last certificate is so, too.
     pub(super) valid_until: Timestamp,
 }
 
@@ -65,11 +68,15 @@ pub(super) fn certificates(content: &[u8], limits: ChainLimits) -> Result<Vec<&[
 }
 
 impl Claims {
-    /// Reads what a chain says.
+    /// Reads what a chain says, whose end, if that is a trust root, is none of the certificates below it.
     ///
     /// # Errors
     /// Says which certificate is malformed, or lacks what it must say.
-    pub(super) fn of_chain(chain: &[&[u8]], offsets: &NameOffsets) -> Result<Self, IdentityError> {
+    pub(super) fn of_chain(
+        chain: &[&[u8]],
+        offsets: &NameOffsets,
+        trust: &TrustStore,
+    ) -> Result<Self, IdentityError> {
         let mut certificates = Vec::with_capacity(chain.len());
         for (offset, der) in chain.iter().enumerate() {
             match X509Certificate::from_der(der) {
@@ -88,8 +95,12 @@ impl Claims {
             .first()
             .ok_or_else(|| IdentityError("the X.509 credential holds no certificate".into()))?;
         let signature_key = signature_key(leaf)?;
-        let from = certificates.iter().map(|certificate| certificate.validity().not_before.timestamp()).max();
-        let until = certificates.iter().map(|certificate| certificate.validity().not_after.timestamp()).min();
+        // Whether the root is there or left out makes no difference.
+        let below_root = certificates.get(..trust.without_root(chain).len()).unwrap_or(&certificates);
+        let from = below_root.iter().map(|certificate| certificate.validity().not_before.timestamp()).max();
+        let until = below_root.iter().map(|certificate| certificate.validity().not_after.timestamp());
+        let roots_end = below_root.last().and_then(|last| trust.roots_end(last.issuer().as_raw()));
+        let until = until.chain(roots_end).min();
         Ok(Self {
             names: Names::of_chain(&certificates, offsets)?,
             signature_key,
@@ -100,7 +111,7 @@ impl Claims {
 }
 
 impl Claims {
-    /// Whether every certificate is within its validity.
+    /// Whether every certificate is within its validity, as far as that can be said without knowing the root.
     pub(super) fn is_within_validity(&self, at: Timestamp) -> bool {
         (self.valid_from..=self.valid_until).contains(&at)
     }

@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::credential::Claims;
 
-/// How many chains are remembered.
-const CHAINS_MAX: usize = 4096;
+/// How many chains are remembered that were not found valid, or not yet.
+const UNPROVEN_MAX: usize = 1024;
 
 /// The SHA-256 of a credential's content.
 pub(super) type ChainDigest = [u8; 32];
@@ -20,56 +20,102 @@ pub(super) fn digest(content: &[u8]) -> ChainDigest {
 }
 
 /// What is known of the last chains. It is shared by the threads of all groups; nothing is computed under its lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct JudgedChains(Mutex<Chains>);
 
-#[derive(Debug, Default)]
+/// Chains that anybody can make have a place of their own, so that they cannot drive out those of members.
+#[derive(Debug)]
 struct Chains {
-    known: HashMap<ChainDigest, Judged>,
-    /// The oldest first.
-    order: VecDeque<ChainDigest>,
+    unproven: Latest<Arc<Claims>>,
+    proven: Latest<Proven>,
 }
 
 #[derive(Debug)]
-struct Judged {
+struct Proven {
     claims: Arc<Claims>,
     /// The last period of the trust store in which the chain was found valid.
-    valid_in: Option<usize>,
+    period: usize,
 }
 
 impl JudgedChains {
+    /// Remembers so many chains that were found valid.
+    pub(super) fn new(proven_max: usize) -> Self {
+        Self(Mutex::new(Chains { unproven: Latest::new(UNPROVEN_MAX), proven: Latest::new(proven_max) }))
+    }
+
     pub(super) fn claims(&self, digest: &ChainDigest) -> Option<Arc<Claims>> {
-        self.with(|chains| chains.known.get(digest).map(|judged| Arc::clone(&judged.claims)))
+        self.with(|chains| {
+            let proven = chains.proven.known.get(digest).map(|proven| &proven.claims);
+            proven.or_else(|| chains.unproven.known.get(digest)).map(Arc::clone)
+        })
     }
 
     pub(super) fn remember(&self, digest: ChainDigest, claims: Arc<Claims>) {
         self.with(|chains| {
-            if chains.known.insert(digest, Judged { claims, valid_in: None }).is_some() {
-                return;
-            }
-            chains.order.push_back(digest);
-            if chains.order.len() > CHAINS_MAX
-                && let Some(oldest) = chains.order.pop_front()
-            {
-                chains.known.remove(&oldest);
+            if !chains.proven.known.contains_key(&digest) {
+                chains.unproven.insert(digest, claims);
             }
         });
     }
 
     pub(super) fn is_valid_in(&self, digest: &ChainDigest, period: usize) -> bool {
-        self.with(|chains| chains.known.get(digest).is_some_and(|judged| judged.valid_in == Some(period)))
+        self.with(|chains| chains.proven.known.get(digest).is_some_and(|proven| proven.period == period))
     }
 
-    pub(super) fn valid_in(&self, digest: &ChainDigest, period: usize) {
-        self.with(|chains| {
-            if let Some(judged) = chains.known.get_mut(digest) {
-                judged.valid_in = Some(period);
-            }
-        });
+    pub(super) fn valid_in(&self, digest: ChainDigest, claims: Arc<Claims>, period: usize) {
+        self.with(|chains| chains.proven.insert(digest, Proven { claims, period }));
     }
 
     /// A panic elsewhere cannot leave the map half changed in a way that matters: every entry is true by itself.
     fn with<T>(&self, use_chains: impl FnOnce(&mut Chains) -> T) -> T {
         use_chains(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The last so many of what came.
+#[derive(Debug)]
+struct Latest<T> {
+    known: HashMap<ChainDigest, T>,
+    /// The oldest first; each of `known` once.
+    order: VecDeque<ChainDigest>,
+    max: usize,
+}
+
+impl<T> Latest<T> {
+    fn new(max: usize) -> Self {
+        Self { known: HashMap::new(), order: VecDeque::new(), max }
+    }
+
+    fn insert(&mut self, digest: ChainDigest, value: T) {
+        if self.known.insert(digest, value).is_some() {
+            return;
+        }
+        self.order.push_back(digest);
+        if self.order.len() > self.max
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_are_kept() {
+        let mut latest = Latest::new(2);
+        let holds = |latest: &Latest<u8>| [0, 1, 2, 3].map(|name| latest.known.get(&[name; 32]).copied());
+        for name in [0, 1, 0] {
+            latest.insert([name; 32], name);
+        }
+        assert_eq!(holds(&latest), [Some(0), Some(1), None, None]);
+        latest.insert([2; 32], 2);
+        assert_eq!(holds(&latest), [None, Some(1), Some(2), None]);
+        latest.insert([1; 32], 9);
+        latest.insert([3; 32], 3);
+        assert_eq!(holds(&latest), [None, None, Some(2), Some(3)]);
+        assert_eq!(latest.order.len(), latest.known.len());
     }
 }

@@ -41,7 +41,7 @@ pub struct X509IdentityProvider {
 impl X509IdentityProvider {
     /// A provider that finds names at these offsets and trusts these roots.
     pub fn new(offsets: NameOffsets, trust: TrustStore, limits: ChainLimits) -> Self {
-        Self { offsets, trust, limits, judged: JudgedChains::default() }
+        Self { offsets, trust, limits, judged: JudgedChains::new(limits.remembered_max) }
     }
 
     /// What a credential says.
@@ -55,7 +55,7 @@ impl X509IdentityProvider {
             return Ok(claims);
         }
         let chain = certificates(content, self.limits)?;
-        let claims = Arc::new(Claims::of_chain(&chain, &self.offsets)?);
+        let claims = Arc::new(Claims::of_chain(&chain, &self.offsets, &self.trust)?);
         self.judged.remember(digest, Arc::clone(&claims));
         Ok(claims)
     }
@@ -113,7 +113,7 @@ impl IdentityProvider for X509IdentityProvider {
         self.trust
             .validate(&chain, at)
             .map_err(|error| IdentityError(format!("the certificate chain is not valid: {error}")))?;
-        self.judged.valid_in(&digest, period);
+        self.judged.valid_in(digest, claims, period);
         Ok(())
     }
 

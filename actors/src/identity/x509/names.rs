@@ -1,5 +1,7 @@
 //! Handles and domain names from the subject Common Names of a chain (*X.509 Identifiers* and the sections after it).
 
+use std::ops::RangeInclusive;
+
 use snapshots::{ClientHandle, DomainName};
 use x509_parser::{
     asn1_rs::{Any, Tag},
@@ -11,6 +13,38 @@ use crate::identity::IdentityError;
 
 /// What no Common Name that becomes part of a handle may hold, so that URIs made of handles are unambiguous.
 const FORBIDDEN: [char; 5] = ['@', '/', '#', '$', ':'];
+
+/// What nobody sees, or what changes how the rest looks: the characters of Unicode's category Cf (format) and those that it
+/// calls default ignorable, and the two separators of lines and paragraphs. Those of category Cc are
+/// [`char::is_control`].
+const INVISIBLE: [RangeInclusive<char>; 26] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{600}'..='\u{605}',
+    '\u{61c}'..='\u{61c}',
+    '\u{6dd}'..='\u{6dd}',
+    '\u{70f}'..='\u{70f}',
+    '\u{890}'..='\u{891}',
+    '\u{8e2}'..='\u{8e2}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{110bd}'..='\u{110bd}',
+    '\u{110cd}'..='\u{110cd}',
+    '\u{13430}'..='\u{1343f}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
 
 /// Who a chain says that a client is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +87,8 @@ impl Names {
     }
 }
 
-/// The one Common Name of the certificate at an offset.
+/// The one Common Name of the certificate at an offset. Names that look the same are kept apart as far as invisible characters
+/// go; that they are normalised (NFC), and not confusable otherwise, is up to the CA.
 fn common_name<'a>(chain: &'a [X509Certificate<'_>], offset: u8) -> Result<&'a str, IdentityError> {
     let refuse = |what: &str| Err(IdentityError(format!("certificate {offset} of the chain {what}")));
     let Some(certificate) = chain.get(usize::from(offset)) else {
@@ -78,6 +113,15 @@ fn common_name<'a>(chain: &'a [X509Certificate<'_>], offset: u8) -> Result<&'a s
         return refuse(&format!(
             "has a Common Name with the character {found:?}, which handles may not hold"
         ));
+    }
+    if text.trim() != text {
+        return refuse("has a Common Name that begins or ends with white space");
+    }
+    let is_seen = |character: char| {
+        !character.is_control() && !INVISIBLE.iter().any(|range| range.contains(&character))
+    };
+    if let Some(found) = text.chars().find(|character| !is_seen(*character)) {
+        return refuse(&format!("has a Common Name with U+{:04X}, which nobody can see", u32::from(found)));
     }
     Ok(text)
 }

@@ -1,6 +1,6 @@
 //! Whom an application trusts: its roots, and the revocation lists it was given.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashMap};
 
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject};
 use snapshots::Timestamp;
@@ -10,6 +10,8 @@ use x509_parser::{
     oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT, prelude::FromDer,
     revocation_list::CertificateRevocationList,
 };
+
+use super::chain::ALGORITHMS;
 
 /// The most trust roots that one application can have.
 const MAX_ROOTS: usize = 256;
@@ -92,6 +94,13 @@ impl TrustStore {
             .map(|(crl, number)| Crl::new(crl).map_err(|reason| TrustError::Crl { number, reason }))
             .collect::<Result<Vec<_>, _>>()?;
         crls.sort_by_key(|crl| Reverse(crl.this_update));
+        let mut names: HashMap<Vec<u8>, usize> = HashMap::new();
+        for crl in &crls {
+            *names.entry(crl.issuer.clone()).or_default() += 1;
+        }
+        for crl in &mut crls {
+            crl.shares_name = names.get(&crl.issuer).is_some_and(|lists| *lists > 1);
+        }
         // The end of a validity is part of it; a CRL is judged with the second of its next update on either side.
         let of_roots = roots.iter().flat_map(|root| [root.not_before, root.not_after.saturating_add(1)]);
         let of_crls = crls.iter().filter_map(|crl| crl.next_update);
@@ -99,6 +108,30 @@ impl TrustStore {
         let mut turns: Vec<i64> = of_roots.chain(of_crls).collect();
         turns.sort_unstable();
         Ok(Self { roots, crls, turns })
+    }
+
+    /// When the last of the roots of this name (a subject's DER) ends to be valid, in Unix seconds.
+    pub(super) fn roots_end(&self, name: &[u8]) -> Option<i64> {
+        self.roots.iter().filter(|root| root.subject == name).map(|root| root.not_after).max()
+    }
+
+    /// The revocation lists, newest first, without those that another issuer of the same name signed. `issuers` are the
+    /// names (DER) and keys of those in a path; there may be several keys while the root may be one of several.
+    ///
+    /// Names need to be unique only below one issuer: two domains may each have an account *alice*, with a list of its
+    /// own. Where nobody in the path signed any list of a name, all are answered, and the library says what is wrong.
+    pub(super) fn crls_of(&self, issuers: &[(&[u8], &[u8])]) -> Vec<&Crl> {
+        let signed = |crl: &Crl| {
+            let mut keys =
+                issuers.iter().filter(|(name, _)| *name == crl.issuer).map(|(_, key)| key).peekable();
+            (crl.shares_name && keys.peek().is_some()).then(|| keys.any(|key| crl.is_signed_with(key)))
+        };
+        let crls: Vec<(&Crl, Option<bool>)> = self.crls.iter().map(|crl| (crl, signed(crl))).collect();
+        let own: Vec<&[u8]> =
+            crls.iter().filter(|(_, own)| *own == Some(true)).map(|(crl, _)| &*crl.issuer).collect();
+        let is_kept =
+            |(crl, is_own): &(&Crl, Option<bool>)| *is_own != Some(false) || !own.contains(&&*crl.issuer);
+        crls.into_iter().filter(is_kept).map(|(crl, _)| crl).collect()
     }
 
     /// Which of the periods a moment is in, between which roots or CRLs begin or end to count. Within one of them, and
@@ -109,12 +142,24 @@ impl TrustStore {
     }
 }
 
+#[cfg(test)]
+impl TrustStore {
+    /// Whether it has the names and keys of another store, and its lists. What else a root says is not signed by anybody else.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let of_root = |root: &TrustRoot| (root.subject.clone(), root.public_key.clone());
+        let roots = |store: &Self| store.roots.iter().map(of_root).collect::<Vec<_>>();
+        let crls = |store: &Self| store.crls.iter().map(|crl| crl.signed.clone()).collect::<Vec<_>>();
+        roots(self) == roots(other) && crls(self) == crls(other)
+    }
+}
+
 /// A trust anchor (RFC 5280 §6.1.1), with what else its certificate says.
 #[derive(Debug)]
 pub(super) struct TrustRoot {
     pub(super) der: CertificateDer<'static>,
     /// The subject's DER.
     pub(super) subject: Vec<u8>,
+    pub(super) public_key: Vec<u8>,
     /// In Unix seconds.
     pub(super) not_before: i64,
     /// In Unix seconds.
@@ -138,14 +183,15 @@ impl TrustRoot {
         if usage.as_ref().is_some_and(|usage| !usage.value.key_cert_sign()) {
             return Err("its key usage does not include keyCertSign (RFC 5280 §4.2.1.3)".into());
         }
-        let (subject, not_before, not_after, path_len, signs_crls) = (
+        let (subject, public_key, not_before, not_after, path_len, signs_crls) = (
             certificate.subject().as_raw().to_vec(),
+            certificate.public_key().subject_public_key.data.to_vec(),
             certificate.validity().not_before.timestamp(),
             certificate.validity().not_after.timestamp(),
             constraints.value.path_len_constraint,
             usage.is_none_or(|usage| usage.value.crl_sign()),
         );
-        Ok(Self { der, subject, not_before, not_after, path_len, signs_crls })
+        Ok(Self { der, subject, public_key, not_before, not_after, path_len, signs_crls })
     }
 }
 
@@ -161,6 +207,10 @@ pub(super) struct Crl {
     next_update: Option<i64>,
     /// Whether it holds only the certificates that name its distribution point.
     pub(super) sharded: bool,
+    /// Whether another list has an issuer of the same name.
+    shares_name: bool,
+    /// What is signed, and the signature.
+    signed: (Vec<u8>, Vec<u8>),
 }
 
 impl Crl {
@@ -190,7 +240,16 @@ impl Crl {
             this_update: fields.last_update().timestamp(),
             next_update: fields.next_update().map(|update| update.timestamp()),
             sharded,
+            shares_name: false,
+            signed: (fields.tbs_cert_list.as_ref().to_vec(), fields.signature_value.data.to_vec()),
         })
+    }
+
+    /// Whether it may be signed with this key. In which way is not asked: this only finds out whose it is, of several issuers
+    /// of one name; the library verifies it as it has to be.
+    fn is_signed_with(&self, public_key: &[u8]) -> bool {
+        let (message, signature) = &self.signed;
+        ALGORITHMS.iter().any(|way| way.verify_signature(public_key, message, signature).is_ok())
     }
 }
 

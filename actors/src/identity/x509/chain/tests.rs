@@ -531,3 +531,42 @@ fn a_trust_store_says_what_it_cannot_use() {
     check(&Entity::root(signs_nothing).pem, &[], "keyCertSign");
     assert!(matches!(TrustStore::new(b"", &[]), Err(TrustError::NoRoots)));
 }
+
+/// Names are unique below one issuer and no further.
+#[test]
+fn accounts_of_one_name_below_two_domains_have_lists_of_their_own() {
+    let root = Entity::root(ca("root"));
+    let serial = |mut params: CertificateParams, serial: u8| {
+        params.serial_number = Some(vec![serial].into());
+        params
+    };
+    let domains = [root.issue(serial(ca("a.example"), 10)), root.issue(serial(ca("b.example"), 11))];
+    let accounts = [domains[0].issue(serial(ca("alice"), 12)), domains[1].issue(serial(ca("alice"), 12))];
+    let devices = [0, 1].map(|at: usize| accounts[at].issue(serial(leaf("phone"), DEVICE)));
+    let judge = |of_accounts: [Vec<u8>; 2]| {
+        let [first, second] = of_accounts;
+        let shared =
+            [root.crl(2026, &[], None), domains[0].crl(2026, &[], None), domains[1].crl(2026, &[], None)];
+        [vec![first.clone(), second.clone()], vec![second, first]].map(|lists| {
+            let crls = [shared.to_vec(), lists].concat();
+            let store = TrustStore::new(root.pem.as_bytes(), &crls).unwrap();
+            [0, 1].map(|at: usize| {
+                store.validate(&[&devices[at].der, &accounts[at].der, &domains[at].der], NOW)
+            })
+        })
+    };
+    let (good, bad) = (Ok(()), broken(0, CertificateRule::Revoked));
+    let list = |at: usize, revoked| accounts[at].crl(2026, revoked, None);
+    assert_eq!(
+        judge([list(0, &[]), list(1, &[])]),
+        [[good.clone(), good.clone()], [good.clone(), good.clone()]]
+    );
+    let expected = [good.clone(), bad.clone()];
+    assert_eq!(judge([list(0, &[]), list(1, &[DEVICE])]), [expected.clone(), expected]);
+    let expected = [bad, good];
+    assert_eq!(judge([list(0, &[DEVICE]), list(1, &[])]), [expected.clone(), expected]);
+    // A list that is signed by nobody in the path covers nobody, however many there are.
+    let forged = || Entity::root(ca("alice")).crl(2026, &[], None);
+    let expected = [broken(0, CertificateRule::CrlSignature), broken(0, CertificateRule::CrlSignature)];
+    assert_eq!(judge([forged(), forged()]), [expected.clone(), expected]);
+}
