@@ -86,6 +86,14 @@ pub struct Running {
 /// # Errors
 /// [`StartError`] says what is in the way and what to do about it.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    start_with_clock(config, Clock::system()).await
+}
+
+/// As [`start`], by another clock: what a packet is judged by, and what the gateway stamps it with.
+///
+/// # Errors
+/// [`StartError`] says what is in the way and what to do about it.
+pub async fn start_with_clock(config: Config, clock: Clock) -> Result<Running, StartError> {
     tls::install_provider();
     config.check()?;
     let mut built = config.build_applications()?;
@@ -109,7 +117,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Some(outside) => Some(Arc::new(outside.federation(&config, &applications)?)),
         None => None,
     };
-    let mut options = gateway_options(&config, built);
+    let mut options = gateway_options(&config, built, clock);
     options.transport =
         federation.clone().map(|federation| Arc::new(HttpsTransport(federation)) as Arc<dyn Transport>);
     let gateway = Gateway::start(options, store.clone());
@@ -279,7 +287,7 @@ fn store_options(config: &Config) -> StoreOptions {
     }
 }
 
-fn gateway_options(config: &Config, applications: Vec<Application>) -> GatewayOptions {
+fn gateway_options(config: &Config, applications: Vec<Application>, clock: Clock) -> GatewayOptions {
     let retention = &config.retention;
     GatewayOptions {
         applications,
@@ -295,7 +303,7 @@ fn gateway_options(config: &Config, applications: Vec<Application>) -> GatewayOp
         retention_period: Duration::from_secs(retention.period_s),
         passivate_after: Duration::from_secs(config.passivation.after_s),
         arbiters: config.actor_threads,
-        clock: Clock::system(),
+        clock,
         transport: None,
     }
 }

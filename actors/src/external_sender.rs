@@ -4,8 +4,8 @@
 use std::fmt;
 
 use openmls::prelude::{
-    BasicCredential, Credential, CredentialType, ExternalSender, SignaturePublicKey, SignatureScheme,
-    tls_codec::Serialize as _,
+    BasicCredential, Credential, CredentialType, Extensions, ExternalSender, SignaturePublicKey,
+    SignatureScheme, tls_codec::Serialize as _,
 };
 use openmls_traits::signatures::{Signer, SignerError};
 use ring::{
@@ -13,9 +13,13 @@ use ring::{
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use snapshots::Timestamp;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
-use crate::mls::write_vector_length;
+use crate::{
+    identity::{ApplicationContext, Identity, IdentityError, IdentityProvider},
+    mls::write_vector_length,
+};
 
 /// Why a key cannot be an external sender's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +36,9 @@ pub enum ExternalSenderError {
 pub struct ExternalSenderKey {
     pair: KeyPair,
     public_key: Vec<u8>,
-    sender: ExternalSender,
+    /// The `ExternalSender`, serialised.
+    sender: Vec<u8>,
+    credential: Credential,
 }
 
 enum KeyPair {
@@ -57,8 +63,9 @@ impl ExternalSenderKey {
             Some(pem) => x509_credential(pem, &public_key).ok_or(ExternalSenderError::Certificates)?,
             None => BasicCredential::new(name.as_bytes().to_vec()).into(),
         };
-        let sender = ExternalSender::new(SignaturePublicKey::from(public_key.clone()), credential);
-        Ok(Self { pair, public_key, sender })
+        let sender = ExternalSender::new(SignaturePublicKey::from(public_key.clone()), credential.clone());
+        let sender = sender.tls_serialize_detached().map_err(|_| ExternalSenderError::Certificates)?;
+        Ok(Self { pair, public_key, sender, credential })
     }
 
     /// The signature scheme (RFC 9420 §5.1), by its number in the registry of TLS.
@@ -72,8 +79,25 @@ impl ExternalSenderKey {
     }
 
     /// The serialised `ExternalSender` (RFC 9420 §12.1.8.1), ready for the `external_senders` extension of a group.
-    pub fn external_sender(&self) -> Vec<u8> {
-        self.sender.tls_serialize_detached().unwrap_or_default()
+    pub fn external_sender(&self) -> &[u8] {
+        &self.sender
+    }
+
+    /// Whether groups of an application of this provider will take the key's credential, if it is a certificate chain; a basic
+    /// credential they always take.
+    ///
+    /// # Errors
+    /// Says why they will not.
+    pub fn check_credential(
+        &self,
+        provider: &dyn IdentityProvider,
+        at: Timestamp,
+    ) -> Result<(), IdentityError> {
+        if self.credential.credential_type() != CredentialType::X509 {
+            return Ok(());
+        }
+        let identity = Identity { signature_key: &self.public_key, credential: &self.credential };
+        provider.validate(identity, &Extensions::empty(), ApplicationContext { msg_timestamp: at })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actors::{
-    Application, ExternalSenderError, ExternalSenderKey,
+    Application, Clock, ExternalSenderError, ExternalSenderKey,
     identity::{
         BasicIdentityProvider, IdentityProvider,
         x509::{ChainLimits, NameOffsets, TrustError, TrustStore, X509IdentityProvider, X509Parameters},
@@ -53,7 +53,8 @@ pub(super) fn build(
         (IdentityProviderType::X509, Some(x509)) => {
             application.identity = provider(config, identity, x509, place)?;
             application.expired_members = x509.expired_members;
-            application.external_senders = external_senders(config, x509, place)?.into();
+            application.external_senders =
+                external_senders(config, &*application.identity, x509, place)?.into();
         }
     }
     Ok(application)
@@ -113,8 +114,11 @@ fn provider(
     Ok(Arc::new(X509IdentityProvider::new(offsets(identity, place)?, trust, limits)))
 }
 
+/// A certificate that is not valid is no reason not to start: it may have expired, and the groups that there are can do with its
+/// key.
 fn external_senders(
     config: &Config,
+    provider: &dyn IdentityProvider,
     x509: &X509Settings,
     place: &Place,
 ) -> Result<Vec<ExternalSenderKey>, ConfigError> {
@@ -141,6 +145,13 @@ fn external_senders(
                 ExternalSenderError::PrivateKey => at_key(&error),
                 ExternalSenderError::Certificates => at_certificate(&error),
             })?;
+        if let Err(reason) = sender.check_credential(provider, Clock::system().now()) {
+            tracing::warn!(
+                member = member("certificate"),
+                %reason,
+                "the certificate of an external sender is not valid now: groups that name it cannot be created"
+            );
+        }
         senders.push(sender);
     }
     Ok(senders)

@@ -15,7 +15,7 @@ impl Handle for ListExternalSenders {
         let body = |key: &actors::ExternalSenderKey| ExternalSenderBody {
             signature_scheme: key.scheme(),
             public_key: Base64(key.public_key().to_vec()),
-            external_sender: Base64(key.external_sender()),
+            external_sender: Base64(key.external_sender().to_vec()),
         };
         Ok(Answer::Ok(ExternalSenders {
             external_senders: application.external_senders.iter().map(body).collect(),

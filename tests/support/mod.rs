@@ -2,9 +2,16 @@
 
 pub(crate) mod peers;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use actors::{AppId, DomainName};
+use actors::{AppId, Clock, DomainName, Timestamp};
 use mimi_gateway::{
     api::applications::IdentityConfiguration,
     client::GatewayClient,
@@ -49,6 +56,8 @@ pub(crate) struct Setup {
     writer: Token,
     reader: Token,
     other_writer: Token,
+    /// How far the gateway's clock is ahead of the machine's, in milliseconds.
+    ahead_ms: Arc<AtomicU64>,
     /// Keeps the files that the configuration names.
     _pki: Option<Arc<GatewayPki>>,
 }
@@ -74,7 +83,7 @@ impl Setup {
             .with_application(second);
         config.internal.workers = 2;
         config.actor_threads = 2;
-        Self { config, app, other_app, writer, reader, other_writer, _pki: None }
+        Self { config, app, other_app, writer, reader, other_writer, ahead_ms: Arc::default(), _pki: None }
     }
 
     /// As [`Setup::new`], for clients of these domains with certificates under these roots: the device, its account and its
@@ -126,10 +135,21 @@ impl Setup {
         GatewayClient::new(base_url, self.app, self.writer.clone()).unwrap()
     }
 
+    /// Lets time pass for the gateway, one that runs as well; the clients' clock is the machine's.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.ahead_ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+
+    /// The gateway's time now.
+    pub(crate) fn clock(&self) -> Clock {
+        let (system, ahead_ms) = (Clock::system(), Arc::clone(&self.ahead_ms));
+        Clock::new(move || Timestamp(system.now().0 + ahead_ms.load(Ordering::Relaxed)))
+    }
+
     /// Starts it; the setup can start it again after it was stopped.
     pub(crate) async fn start(&self) -> TestGateway {
         TestGateway {
-            running: serve::start(self.config.clone()).await.unwrap(),
+            running: serve::start_with_clock(self.config.clone(), self.clock()).await.unwrap(),
             app: self.app,
             other_app: self.other_app,
             writer: self.writer.clone(),

@@ -226,9 +226,8 @@ impl GroupActor {
     /// Proposals as if they had been uploaded: the group's own rules apply to them.
     fn stage_removals(&self) -> Vec<StagedProposalUpload> {
         let now = self.core.clock.now();
-        let limit = self.core.limits.proposals_per_epoch_max;
         let staged = self.judge(|state| {
-            let packets = state.removals(&self.application.external_senders, now, limit);
+            let packets = state.removals(&self.application.external_senders, &self.core.limits, now);
             let rules = self.rules(&Source::Application);
             Ok(packets.iter().map_while(|packet| state.stage_proposal(rules, packet, now).ok()).collect())
         });

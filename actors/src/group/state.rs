@@ -14,6 +14,7 @@ use super::{
 use crate::{
     application::{ExpiredMembers, Source},
     external_sender::ExternalSenderKey,
+    limits::Limits,
     mls::{
         CommitInput, EpochChange, GroupSnapshot, PROTOCOL_VERSION, PendingProposal, Refusal, Rules,
         StagedEpoch, StagedProposal, TrackedGroup, ValueError,
@@ -244,9 +245,8 @@ impl GroupState {
         let stamp = now.max(self.stamp);
         self.tracked.expect_proposal(packet).map_err(refused_proposal)?;
         let max = rules.limits.proposals_per_epoch_max;
-        let waiting: usize = self.tracked.pending().iter().map(|pending| pending.packet.len()).sum();
         if self.tracked.pending().len() >= max
-            || waiting + packet.len() > rules.limits.proposal_bytes_per_epoch_max
+            || self.tracked.pending_bytes() + packet.len() > rules.limits.proposal_bytes_per_epoch_max
         {
             return Err(GroupError::TooManyProposals { max });
         }
@@ -281,7 +281,7 @@ impl GroupState {
         // The hub has applied the policy to what it accepted.
         let is_refused =
             rules.application.expired_members == ExpiredMembers::Refuse && *rules.source != Source::Hub;
-        if is_refused && !staged.expired.is_empty() {
+        if is_refused && !staged.expired.is_empty() && staged.room_for_removals > 0 {
             return Err(GroupError::ExpiredMembers { leaves: staged.expired });
         }
         let record = GroupRecord::Epoch {
@@ -299,8 +299,13 @@ impl GroupState {
 
     /// Proposals, signed with one of the keys, to remove the members whose credentials have expired; see
     /// [`TrackedGroup::removals`].
-    pub(crate) fn removals(&self, keys: &[ExternalSenderKey], now: Timestamp, limit: usize) -> Vec<Vec<u8>> {
-        self.tracked.removals(keys, now.max(self.stamp), limit)
+    pub(crate) fn removals(
+        &self,
+        keys: &[ExternalSenderKey],
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Vec<Vec<u8>> {
+        self.tracked.removals(keys, limits, now.max(self.stamp))
     }
 
     /// Takes a recorded proposal in.

@@ -14,11 +14,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     AssignedKeyPackage, KeyQueueError, NewPackage, PoolCounts, Receiver,
-    state::{Choice, KeyQueueState, QueueRecord},
+    state::{Candidate, Choice, KeyQueueState, QueueRecord},
 };
 use crate::{
     core::Core,
-    mls::check_credential,
+    mls::CredentialCheck,
     router::{Activity, Rest, Rested},
     storage::StorageError,
 };
@@ -198,26 +198,41 @@ impl KeyQueueActor {
         }
     }
 
-    /// The receiver's package, or the one that can become so; a package that was used meanwhile, or whose credential is not
-    /// acceptable any more, is passed over.
+    /// The receiver's package, or the one that can become so. A package that was used meanwhile is taken out; one whose
+    /// credential is not acceptable now is passed over and stays: what is wrong may be this gateway's roots, a revocation
+    /// list that is late, or its clock.
     fn choose(&mut self, receiver: &Receiver) -> Result<Choice, KeyQueueError> {
         let core = Arc::clone(&self.core);
         let (view, app, now) = (core.store.view(), self.app, core.clock.now());
         let application = core.applications.get(&app).ok_or(KeyQueueError::UnknownClient)?;
+        let mut credentials = CredentialCheck::new(&*application.identity, now);
         let (state, _) = self.current()?;
-        loop {
-            let choice = state.choose(receiver);
-            let (package, is_final) = match &choice {
-                Choice::Assigned(package) | Choice::Assignable(package) => (package, false),
-                Choice::Final(package) => (package, true),
-                Choice::Nothing => return Ok(choice),
-            };
-            let is_used =
-                !is_final && view.used(app, &package.reference).map_err(StorageError::from)?.is_some();
-            if !is_used && check_credential(&*application.identity, &package.message, now).is_ok() {
-                return Ok(choice);
+        let (mut used, mut unreadable) = (Vec::new(), None);
+        let choice = state.choose(receiver, |Candidate { package, is_final }| {
+            if unreadable.is_some() {
+                return false;
             }
-            state.discard(&package.reference);
+            if !is_final {
+                match view.used(app, &package.reference) {
+                    Ok(None) => {}
+                    Ok(Some(_)) => {
+                        used.push(package.reference.clone());
+                        return false;
+                    }
+                    Err(error) => {
+                        unreadable = Some(error);
+                        return false;
+                    }
+                }
+            }
+            credentials.accepts(&package.message)
+        });
+        for reference in used {
+            state.advance(&reference);
+        }
+        match unreadable {
+            Some(error) => Err(StorageError::from(error).into()),
+            None => Ok(choice),
         }
     }
 

@@ -96,6 +96,13 @@ struct Snapshot {
     arrivals: u64,
 }
 
+/// A package that may answer a request.
+#[derive(Debug)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) package: &'a NewPackage,
+    pub(crate) is_final: bool,
+}
+
 /// What answers a request for a key package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
@@ -148,24 +155,24 @@ impl KeyQueueState {
         }
     }
 
-    /// Takes a package out of the queue that must not be handed out any more, the final key as well.
-    pub(crate) fn discard(&mut self, reference: &KeyPackageRef) {
-        self.advance(reference);
-        if self.final_key_reference() == Some(reference) {
-            self.final_key = None;
-        }
-    }
-
-    /// The package for a receiver; [`Self::retire`] comes first.
-    pub(crate) fn choose(&self, receiver: &Receiver) -> Choice {
+    /// The package for a receiver, among those that may be handed out now; [`Self::retire`] comes first. A package that may not be is
+    /// passed over and stays where it is: it may be good again in a moment. When the receiver is assigned another
+    /// one for it, the record of that takes it out.
+    pub(crate) fn choose(
+        &self,
+        receiver: &Receiver,
+        mut is_usable: impl FnMut(&Candidate<'_>) -> bool,
+    ) -> Choice {
+        let mut usable = |package: &NewPackage, is_final| is_usable(&Candidate { package, is_final });
         let of_receiver = self.assigned.get(receiver).and_then(|place| self.held.get(place));
-        if let Some(held) = of_receiver {
+        if let Some(held) = of_receiver.filter(|held| usable(&held.package, false)) {
             return Choice::Assigned(held.package.clone());
         }
-        if let Some(held) = self.held.values().find(|held| held.receiver.is_none()) {
+        let mut free = self.held.values().filter(|held| held.receiver.is_none());
+        if let Some(held) = free.find(|held| usable(&held.package, false)) {
             return Choice::Assignable(held.package.clone());
         }
-        match &self.final_key {
+        match self.final_key.as_ref().filter(|key| usable(&key.package, true)) {
             Some(key) => Choice::Final(key.package.clone()),
             None => Choice::Nothing,
         }
@@ -321,7 +328,7 @@ mod tests {
 
     /// Chooses for a receiver and records what was chosen; answers the package's name.
     fn assign(state: &mut KeyQueueState, id: &str) -> Option<u8> {
-        match state.choose(&receiver(id)) {
+        match state.choose(&receiver(id), |_| true) {
             Choice::Assigned(package) | Choice::Final(package) => package.message.first().copied(),
             Choice::Assignable(package) => {
                 let reference = package.reference.clone();
@@ -341,9 +348,35 @@ mod tests {
         }
         assert_eq!(state.counts(), PoolCounts { in_pool: 3, available: 0, has_final_key: false });
         let other = Receiver { caller: Caller::Peer(DomainName::new("b.example").unwrap()), id: "a".into() };
-        assert_eq!(state.choose(&other), Choice::Nothing, "a receiver id is the caller's own");
+        assert_eq!(state.choose(&other, |_| true), Choice::Nothing, "a receiver id is the caller's own");
         state.advance(&package(2, 100).reference);
         assert_eq!(assign(&mut state, "a"), None, "advanced");
+    }
+
+    #[test]
+    fn what_cannot_be_handed_out_now_is_passed_over_and_stays() {
+        let mut state = KeyQueueState::default();
+        state.apply(QueueRecord::Uploaded {
+            is_reset: false,
+            packages: vec![package(1, 100), package(2, 200)],
+            final_key: Some(package(9, 500)),
+            generation: 0,
+        });
+        assert_eq!(assign(&mut state, "a"), Some(1));
+        let before = state.clone();
+        let choose = |id, unusable: &[u8]| {
+            let usable = |candidate: &Candidate<'_>| !unusable.contains(&candidate.package.message[0]);
+            match state.choose(&receiver(id), usable) {
+                Choice::Assigned(package) | Choice::Assignable(package) | Choice::Final(package) => {
+                    Some(package.message[0])
+                }
+                Choice::Nothing => None,
+            }
+        };
+        assert_eq!((choose("a", &[1]), choose("b", &[2])), (Some(2), Some(9)));
+        assert_eq!((choose("a", &[1, 2, 9]), choose("b", &[2, 9])), (None, None));
+        assert_eq!((choose("a", &[]), choose("b", &[])), (Some(1), Some(2)), "they are good again");
+        assert_eq!(state, before);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef, Timestamp};
 use super::{
     Crypto, Refusal, Rule, Rules, TrackedGroup,
     companions::{check_group_info, check_welcome},
+    external_senders::check_external_senders,
     group::{Member, identify, identity_of},
     proposal::check_extensions_supported,
     shape::TreeShape,
@@ -68,6 +69,9 @@ pub(crate) struct StagedEpoch {
     pub(crate) arrived: Vec<Member>,
     /// Leaves of members who stay although their credentials have expired.
     pub(crate) expired: Vec<u32>,
+    /// How many more members the commit could have removed; none if it is an external commit, which can remove nobody
+    /// but an older self (RFC 9420 §12.4.3.2).
+    pub(crate) room_for_removals: usize,
     pub(crate) tree: SerialisedTree,
     pub(super) shape: TreeShape,
     pub(super) staged: Box<StagedCommit>,
@@ -151,6 +155,12 @@ impl TrackedGroup {
             departed: roster.departed,
             arrived: roster.arrived,
             expired,
+            room_for_removals: match sender {
+                SenderKind::Member(_) => {
+                    rules.limits.proposals_per_commit_max.saturating_sub(outline.proposals)
+                }
+                SenderKind::NewMemberCommit | SenderKind::External(_) | SenderKind::NewMemberProposal => 0,
+            },
             tree,
             shape,
             staged: Box::new(staged),
@@ -322,6 +332,9 @@ impl TrackedGroup {
             }
         };
 
+        if matches!(sender, SenderKind::Member(_)) {
+            self.check_in_date(rules, committer, staged.update_path_leaf_node().is_some(), now)?;
+        }
         let mut left: Vec<u32> = proposals.iter().filter_map(|queued| removed_leaf(queued)).collect();
         let mut joined = BTreeMap::new();
         let mut fresh_keys: Vec<(u32, &[u8])> = Vec::new();
@@ -389,6 +402,8 @@ impl TrackedGroup {
                 enter(identity_of(node))?;
             }
             let staying = staying.iter().map(|(_, node)| *node);
+            check_external_senders(rules.provider(), extensions, now, false)
+                .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
             check_extensions_supported(extensions, staying.chain(fresh_leaves.iter().copied()))?;
         }
         self.check_signature_keys(&left, &joined, &fresh_keys)?;
@@ -457,7 +472,7 @@ struct Roster {
 }
 
 /// The leaf that a Remove or SelfRemove takes out.
-fn removed_leaf(queued: &QueuedProposal) -> Option<u32> {
+pub(super) fn removed_leaf(queued: &QueuedProposal) -> Option<u32> {
     match (queued.proposal(), queued.sender()) {
         (Proposal::Remove(remove), _) => Some(remove.removed().u32()),
         (Proposal::SelfRemove, Sender::Member(leaf)) => Some(leaf.u32()),

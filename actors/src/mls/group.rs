@@ -15,6 +15,7 @@ use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 use super::{
     Refusal, Rules, StagedEpoch, ValueError,
     commit::EpochChange,
+    external_senders::check_external_senders,
     proposal::PendingProposal,
     shape::TreeShape,
     storage::{GroupValues, Values, decode, encode},
@@ -110,13 +111,16 @@ impl TrackedGroup {
         let (public, _) =
             PublicGroup::from_external(&rules.crypto.0, &values, tree_in, verifiable, ProposalStore::new())
                 .map_err(|error| Refusal::OpenedWith(error.to_string()))?;
+        let is_past = public.group_context().epoch().as_u64() > 0;
+        check_external_senders(rules.provider(), public.group_context().extensions(), now, is_past)
+            .map_err(Refusal::OpenedWith)?;
         let mut members = BTreeMap::new();
         for member in public.members() {
             let identity = Identity { signature_key: &member.signature_key, credential: &member.credential };
             let extensions = public.group_context().extensions();
             // A group that has a history may have members whose credentials have expired since they came in.
             let at = match rules.provider().valid_until(identity) {
-                Ok(Some(until)) if public.group_context().epoch().as_u64() > 0 => now.min(until),
+                Ok(Some(until)) if is_past => now.min(until),
                 Ok(_) | Err(_) => now,
             };
             let who = identify(rules.provider(), identity, extensions, at).map_err(Refusal::OpenedWith)?;
@@ -158,6 +162,11 @@ impl TrackedGroup {
 
     pub(crate) fn pending(&self) -> &[PendingProposal] {
         &self.pending
+    }
+
+    /// How many bytes the proposals that wait have together.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending.iter().map(|pending| pending.packet.len()).sum()
     }
 
     /// The current tree; see [`SerialisedTree::to_bytes`] for its form.

@@ -29,24 +29,44 @@ pub(crate) struct CheckedKeyPackage {
     pub(crate) not_after: Timestamp,
 }
 
-/// Whether the credential of a package that was checked before, an MLSMessage, is acceptable now: certificates expire and
-/// are revoked.
-///
-/// # Errors
-/// Says why it is not.
-pub(crate) fn check_credential(
-    provider: &dyn IdentityProvider,
-    message: &[u8],
+/// The most credentials that are refused to answer one request for a key package; beyond it every other one is.
+const REFUSALS_MAX: usize = 16;
+
+/// Judges the credentials of packages that were checked before, for one request: certificates expire and are revoked. Packages
+/// of one client share few credentials, so each is judged once, and a queue full of refused ones costs little.
+pub(crate) struct CredentialCheck<'a> {
+    provider: &'a dyn IdentityProvider,
     now: Timestamp,
-) -> Result<(), String> {
-    let Ok(MlsMessageBodyIn::KeyPackage(package)) =
-        MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract)
-    else {
-        return Err("the MLS message is malformed".into());
-    };
-    let CredentialWithKey { credential, signature_key } = package.unverified_credential();
-    let identity = Identity { signature_key: signature_key.as_slice(), credential: &credential };
-    identify(provider, identity, &Extensions::empty(), now).map(drop)
+    refused: Vec<CredentialWithKey>,
+}
+
+impl<'a> CredentialCheck<'a> {
+    pub(crate) fn new(provider: &'a dyn IdentityProvider, now: Timestamp) -> Self {
+        Self { provider, now, refused: Vec::new() }
+    }
+
+    /// Whether the credential of a package, an MLSMessage, is acceptable now.
+    pub(crate) fn accepts(&mut self, message: &[u8]) -> bool {
+        let Ok(MlsMessageBodyIn::KeyPackage(package)) =
+            MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract)
+        else {
+            return false;
+        };
+        let credential = package.unverified_credential();
+        if self.refused.len() >= REFUSALS_MAX || self.refused.contains(&credential) {
+            return false;
+        }
+        let identity = Identity {
+            signature_key: credential.signature_key.as_slice(),
+            credential: &credential.credential,
+        };
+        if let Err(reason) = identify(self.provider, identity, &Extensions::empty(), self.now) {
+            tracing::debug!(reason, "a key package is passed over: its credential is not acceptable now");
+            self.refused.push(credential);
+            return false;
+        }
+        true
+    }
 }
 
 impl KeyPackageChecks<'_> {

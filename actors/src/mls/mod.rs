@@ -8,6 +8,7 @@
 mod commit;
 mod companions;
 mod expiry;
+mod external_senders;
 mod group;
 mod key_package;
 mod proposal;
@@ -24,7 +25,7 @@ pub use self::rule::Rule;
 pub(crate) use self::{
     commit::{AddedMember, CommitInput, EpochChange, StagedEpoch},
     group::{GroupSnapshot, Member, TrackedGroup},
-    key_package::{KeyPackageChecks, check_credential},
+    key_package::{CredentialCheck, KeyPackageChecks},
     proposal::{PendingProposal, StagedProposal},
     refusal::Refusal,
     storage::{ValueError, decode, encode},
@@ -38,7 +39,7 @@ use openmls_traits::crypto::OpenMlsCrypto as _;
 use snapshots::{DomainName, Epoch, GroupId};
 
 use crate::{
-    application::{Application, Source},
+    application::{Application, ExpiredMembers, Source},
     identity::IdentityProvider,
     limits::Limits,
 };
@@ -60,6 +61,12 @@ pub(crate) struct Rules<'a> {
 impl<'a> Rules<'a> {
     pub(crate) fn provider(self) -> &'a dyn IdentityProvider {
         &*self.application.identity
+    }
+
+    /// Whether members whose credentials have expired are held to them. That is policy, and so the hub's alone: what a hub
+    /// accepted, its replicas take.
+    fn holds_members_to_expiry(self) -> bool {
+        *self.source != Source::Hub && self.application.expired_members != ExpiredMembers::Ignore
     }
 
     /// A client that the sender itself brings in is of a domain that the sender speaks for.

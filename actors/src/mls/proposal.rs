@@ -11,6 +11,7 @@ use snapshots::{KeyPackageRef, Timestamp};
 
 use super::{
     Refusal, Rule, Rules, TrackedGroup,
+    external_senders::check_external_senders,
     group::{identify, identity_of},
     storage::encode,
     wire::{ContentKind, PublicPart},
@@ -92,6 +93,9 @@ impl TrackedGroup {
                 .map_err(|detail| Refusal::broken(Rule::Identity, detail))
         };
         let extensions = self.public.group_context().extensions();
+        if let Sender::Member(leaf) = sender {
+            self.check_in_date(rules, leaf.u32(), matches!(proposal, Proposal::Update(_)), now)?;
+        }
         match proposal {
             Proposal::Add(add) => {
                 let package = add.key_package();
@@ -173,6 +177,8 @@ impl TrackedGroup {
                         Identity { signature_key: &member.signature_key, credential: &member.credential };
                     identify(identity, change.extensions())?;
                 }
+                check_external_senders(rules.provider(), change.extensions(), now, false)
+                    .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
             }
             Proposal::Custom(custom) => {
                 self.check_type_supported(ProposalType::from(custom.proposal_type()))?;

@@ -73,6 +73,11 @@ impl<'a> Reader<'a> {
         self.take(usize::try_from(length).map_err(|_| WireError(part))?, part)
     }
 
+    /// What has not been read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// The bytes between an earlier position of this reader and now.
     fn since(&self, earlier: Reader<'a>) -> &'a [u8] {
         let length = earlier.rest.len().saturating_sub(self.rest.len());
