@@ -137,6 +137,11 @@ impl Member {
         self.group.clear_pending_commit();
     }
 
+    /// Gives up what this member proposed or heard proposed in this epoch.
+    pub(crate) fn clear_proposals(&mut self) {
+        self.group.clear_proposal_cache();
+    }
+
     /// Uploads the pending commit, which must win, and applies it.
     pub(crate) async fn commit(&mut self, commit: &CommitBody) -> AcceptedCommitBody {
         let accepted = self.upload(commit).await.unwrap();

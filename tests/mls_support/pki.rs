@@ -57,25 +57,19 @@ impl Pki {
         device: &str,
         lasts: Duration,
     ) -> Certified {
-        let crypto = RustCryptoProvider::default().cipher_suite_provider(suite).unwrap();
-        let (secret, public) = crypto.signature_key_generate().unwrap();
-        let key = match suite {
-            CipherSuite::P256_AES128 => ClientKey::P256(public.as_bytes()),
-            _ => ClientKey::Ed25519(public.as_bytes()),
-        };
-        let chain = self.chain_for(key, [domain, account, device], lasts);
-        Certified {
-            handle: ClientHandle::new(format!("{account}/{device}").as_bytes()).unwrap(),
-            domain: DomainName::new(domain).unwrap(),
-            suite,
-            chain,
-            secret,
-            public,
-        }
+        certify(&self.issuer(domain, account), suite, [domain, account, device], lasts)
     }
-}
 
-impl Pki {
+    /// As [`Pki::certify`], below a domain and an account that are made below an account, which may have none.
+    pub(crate) fn certify_below(&self, [domain, account]: [&str; 2], names: [&str; 3]) -> Certified {
+        let issuer = self.issuer(domain, account).below(names[0]).unwrap().below(names[1]).unwrap();
+        certify(&issuer, CipherSuite::CURVE25519_AES128, names, LONG)
+    }
+
+    fn issuer(&self, domain: &str, account: &str) -> Authority {
+        self.root.below(domain).unwrap().below(account).unwrap()
+    }
+
     /// A chain for a key: a domain, an account and a device.
     pub(crate) fn chain_for(
         &self,
@@ -83,8 +77,29 @@ impl Pki {
         [domain, account, device]: [&str; 3],
         lasts: Duration,
     ) -> Vec<Vec<u8>> {
-        let issuer = self.root.below(domain).unwrap().below(account).unwrap();
-        issuer.certify(device, key, lasts).unwrap()
+        self.issuer(domain, account).certify(device, key, lasts).unwrap()
+    }
+}
+
+fn certify(
+    issuer: &Authority,
+    suite: CipherSuite,
+    [domain, account, device]: [&str; 3],
+    lasts: Duration,
+) -> Certified {
+    let crypto = RustCryptoProvider::default().cipher_suite_provider(suite).unwrap();
+    let (secret, public) = crypto.signature_key_generate().unwrap();
+    let key = match suite {
+        CipherSuite::P256_AES128 => ClientKey::P256(public.as_bytes()),
+        _ => ClientKey::Ed25519(public.as_bytes()),
+    };
+    Certified {
+        handle: ClientHandle::new(format!("{account}/{device}").as_bytes()).unwrap(),
+        domain: DomainName::new(domain).unwrap(),
+        suite,
+        chain: issuer.certify(device, key, lasts).unwrap(),
+        secret,
+        public,
     }
 }
 

@@ -21,7 +21,8 @@ pub struct Identity<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct ApplicationContext {
     /// When the message that carries the identity was accepted, in Unix milliseconds: validity is judged at this
-    /// time and no other, so that every replica and every replay judges alike.
+    /// time and no other, so that every replica judges alike, as far as it is configured alike: what a provider trusts
+    /// is a gateway's own. A replay judges nothing.
     pub msg_timestamp: Timestamp,
 }
 

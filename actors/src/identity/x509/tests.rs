@@ -12,7 +12,7 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::*;
-use crate::mls::write_vector_length;
+use crate::{external_sender::ExternalSenderKey, mls::write_vector_length};
 
 /// The middle of the validity of every certificate, in Unix seconds.
 const NOW_S: u64 = 1_800_000_000;
@@ -456,4 +456,32 @@ fn an_account_cannot_become_others_by_a_longer_chain() {
     check(&["phone"], ACCOUNT, Some(0), Err(&refused("1")));
     check(&["phone"], DEVICE_ONLY, Some(2), Ok("phone"));
     check(&["phone"], DEVICE_ONLY, Some(1), Err(&refused("2")));
+}
+
+#[test]
+fn the_gateways_own_certificate_is_judged_as_groups_will() {
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let root = (parameters(&named("root"), true), KeyPair::generate_for(&PKCS_ED25519).unwrap());
+    let root_pem = root.0.self_signed(&root.1).unwrap().pem();
+    let leaf = parameters(&named("gateway"), false);
+    let leaf = leaf.signed_by(&key, &Issuer::from_params(&root.0, &root.1)).unwrap().pem();
+    let sender = |certificates: Option<&str>| {
+        let certificates = certificates.map(str::as_bytes);
+        ExternalSenderKey::from_pem(key.serialize_pem().as_bytes(), certificates, "a.example").unwrap()
+    };
+    let foreign = Chain::of(&["phone"]).root_pem;
+    let check = |certificates, roots: &str, offsets, seconds, expected: Option<&str>| {
+        let context = at(seconds);
+        let verdict = sender(certificates).check_credential(&provider(roots, offsets), context.msg_timestamp);
+        match (verdict, expected) {
+            (Ok(()), None) => {}
+            (Err(IdentityError(text)), Some(part)) => assert!(text.contains(part), "{text}"),
+            (found, expected) => panic!("{found:?}, expected {expected:?}"),
+        }
+    };
+    check(Some(&leaf), &root_pem, DEVICE_ONLY, NOW_S, None);
+    check(Some(&leaf), &root_pem, DEVICE_ONLY, NOW_S + AROUND_S + 1, Some("has expired"));
+    check(Some(&leaf), &foreign, DEVICE_ONLY, NOW_S, Some("is not valid"));
+    check(Some(&leaf), &root_pem, ALL, NOW_S, Some("certificate 1 is to name"));
+    check(None, &foreign, ALL, NOW_S, None);
 }

@@ -1,5 +1,5 @@
-//! Clients that are identified by certificates, told by real MLS clients: who gets in, who does not, and what becomes of
-//! those whose certificates expire.
+//! Clients that are identified by certificates, told by real MLS clients: who gets in and who does not; `expiry.rs`: what
+//! becomes of those whose certificates expire.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,36 +8,36 @@
     reason = "a test that meets what it does not expect has failed"
 )]
 
+mod expiry;
+#[path = "../mls_support/mod.rs"]
 #[expect(dead_code, reason = "every test target uses its part")]
 mod mls_support;
+#[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "every test target uses its part")]
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use actors::ExpiredMembers;
+use actors::{Clock, identity::x509::TrustStore};
 use mimi_gateway::{
     api::{
-        groups::ProposalBody,
         key_packages::KeyPackageUploadBody,
         problem::{ProblemDocument, ProblemKind},
-        text::Base64,
     },
-    config::{ExternalSenderSettings, Pem},
-    demo::pki::ClientKey,
+    config::{DataDir, Pem},
 };
-use mls_rs::{CipherSuite, ExtensionList};
-use mls_rs_core::extension::{Extension, ExtensionType};
+use mls_rs::CipherSuite;
 
 use mls_support::{
-    Identities, Member, MlsClient, assert_agree,
+    Identities, MlsClient, assert_agree,
     pki::{Certified, LONG, Pki},
     refusal, refused,
 };
 use support::{Setup, TestGateway};
-use tls_codec::{Serialize as _, VLBytes};
 
 const DOMAIN: &str = "a.example";
+/// How long the certificates of those are valid whose certificates expire.
+const SHORT: Duration = Duration::from_secs(3600);
 
 async fn start(pki: &Pki) -> TestGateway {
     Setup::x509(&pki.roots(), &[DOMAIN], &["b.example"]).start().await
@@ -107,7 +107,8 @@ async fn certified_clients_form_a_group() {
 #[actix_web::test]
 async fn a_key_package_is_its_clients_own() {
     let (pki, others) = (Pki::new(), Pki::new());
-    let gateway = Setup::x509(&pki.roots(), &[DOMAIN, "c.example"], &["b.example"]).start().await;
+    let setup = Setup::x509(&pki.roots(), &[DOMAIN, "c.example"], &["b.example"]);
+    let gateway = setup.start().await;
     let phone = pki.certify(DOMAIN, "alice", "phone");
     let alice = join(&gateway, &pki, &phone).await;
     let refuses = async |certified: &Certified, roots: &Pki, part: &str| {
@@ -125,9 +126,9 @@ async fn a_key_package_is_its_clients_own() {
     refuses(&others.certify(DOMAIN, "alice", "phone"), &others, "is not signed with its issuer's key").await;
     refuses(&pki.certify(DOMAIN, "ali@ce", "phone"), &pki, "'@'").await;
     let suite = CipherSuite::CURVE25519_AES128;
-    let short = pki.certify_for(suite, DOMAIN, "alice", "phone", Duration::from_secs(1));
+    let short = pki.certify_for(suite, DOMAIN, "alice", "phone", SHORT);
     let package = MlsClient::unregistered(&gateway, &short, &pki.roots()).key_package();
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    setup.pass(2 * SHORT);
     let upload = KeyPackageUploadBody { key_packages: vec![package], ..KeyPackageUploadBody::default() };
     let problem = refusal(alice.upload(&upload).await);
     assert!(problem.members["errors"].to_string().contains("has expired"), "{problem:?}");
@@ -232,135 +233,57 @@ async fn one_handle_in_two_domains_is_two_members() {
     gateway.stop().await;
 }
 
-/// The key of the gateway as an external sender, with a certificate for it that the clients accept.
-fn external_sender(directory: &std::path::Path, pki: &Pki) -> ExternalSenderSettings {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let private_key = directory.join("sender.key");
-    std::fs::write(&private_key, key.serialize_pem()).unwrap();
-    let chain = pki.chain_for(ClientKey::Ed25519(key.public_key_raw()), [DOMAIN, "gateway", "sender"], LONG);
-    let pem: String = chain.iter().map(|der| pem_of(der)).collect();
-    ExternalSenderSettings { private_key, certificate: Some(Pem::new(pem)) }
-}
-
-fn pem_of(der: &[u8]) -> String {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
-}
-
-/// The extension that lets the gateway propose, from what it says of itself.
-async fn external_senders(client: &MlsClient) -> ExtensionList {
-    let senders = client.api.external_senders().await.unwrap().external_senders;
-    assert_eq!(senders.len(), 1);
-    assert_eq!(senders[0].signature_scheme, 0x0807, "ed25519");
-    let Base64(sender) = &senders[0].external_sender;
-    assert!(sender.windows(senders[0].public_key.0.len()).any(|window| window == senders[0].public_key.0));
-    // A vector of one sender has the form of its bytes with their length in front.
-    let data = VLBytes::new(sender.clone()).tls_serialize_detached().unwrap();
-    let mut extensions = ExtensionList::new();
-    extensions.set(Extension::new(ExtensionType::EXTERNAL_SENDERS, data));
-    extensions
-}
-
-/// How long the certificates of members that expire are valid.
-const SHORT: Duration = Duration::from_secs(6);
-
-/// A group of Alice, who stays, with Bob and Carol, who have just expired, in which the gateway may propose.
-async fn expired_group(gateway: &TestGateway, pki: &Pki) -> (MlsClient, Member, [MlsClient; 2]) {
-    let alice = join(gateway, pki, &pki.certify(DOMAIN, "alice", "phone")).await;
-    let (mut at_alice, new) = alice.make_group_with(external_senders(&alice).await);
-    alice.api.create_group(&new).await.unwrap();
-    let since = Instant::now();
-    let short = |account| pki.certify_for(CipherSuite::CURVE25519_AES128, DOMAIN, account, "phone", SHORT);
-    let bob = join(gateway, pki, &short("bob")).await;
-    let carol = join(gateway, pki, &short("carol")).await;
-    at_alice.invite(&[&bob, &carol]).await;
-    at_alice.update().await;
-    assert_eq!(at_alice.fetch_proposals().await, 0, "nobody has expired yet");
-    // Their packages were good a moment ago.
-    bob.assign_to("early").await.unwrap();
-    tokio::time::sleep((SHORT + Duration::from_secs(1)).saturating_sub(since.elapsed())).await;
-    (alice, at_alice, [bob, carol])
-}
-
+/// Alice may certify her devices, and tries to be others by certificates of her own.
 #[actix_web::test]
-async fn the_removal_of_expired_members_is_proposed() {
-    let (pki, directory) = (Pki::new(), tempfile::tempdir().unwrap());
-    let mut setup = Setup::x509(&pki.roots(), &[DOMAIN], &[]);
-    setup.config.data_dir = mimi_gateway::config::DataDir::Directory(directory.path().join("data"));
-    setup.policy().external_senders = vec![external_sender(directory.path(), &pki)];
-    let gateway = setup.start().await;
-    let (_, mut at_alice, [bob, carol]) = expired_group(&gateway, &pki).await;
-    for receiver in ["early", "late"] {
-        refused(bob.assign_to(receiver).await, ProblemKind::NoKeyPackage);
-    }
-    assert_eq!(bob.key_queue().await.key_packages_in_pool, 0);
+async fn an_account_cannot_name_others() {
+    let pki = Pki::new();
+    let gateway = start(&pki).await;
+    let honest = join(&gateway, &pki, &pki.certify(DOMAIN, "alice", "phone")).await;
+    let at_honest = honest.create_group().await;
+    let trust = TrustStore::new(pki.roots().as_bytes(), &[]).unwrap();
+    for (domain, account) in [(DOMAIN, "bob"), ("b.example", "carol")] {
+        let forged = pki.certify_below([DOMAIN, "alice"], [domain, account, "phone"]);
+        let eve = MlsClient::unregistered_as(&gateway, &forged, Identities::gullible(&pki.roots()));
+        let package = eve.key_package();
+        let upload = KeyPackageUploadBody { key_packages: vec![package], ..KeyPackageUploadBody::default() };
+        let problem = refusal(honest.upload(&upload).await);
+        let errors = problem.members["errors"].to_string();
+        assert!(errors.contains("certificates_above_names_max for this application is 0"), "{errors}");
+        let (outsider, commit) = eve.make_external_commit(&at_honest.id(), None, false).await;
+        broke(&refusal(outsider.upload(&commit).await), ProblemKind::InvalidCommit, "identity");
 
-    // The commit is accepted, and the epoch that it creates begins with the proposals.
-    at_alice.update().await;
-    gateway.stop().await;
-    let gateway = setup.start().await;
-    at_alice.reconnect(&gateway);
-    let waiting = at_alice.api.proposals(&at_alice.id()).await.unwrap().messages;
-    assert_eq!(waiting.len(), 2);
-    // Sent again, one of them is the same; and it need not be proposed twice by hand.
-    let again = at_alice.propose(&ProposalBody { packet: waiting[0].clone() }).await.unwrap();
-    assert_eq!(again.epoch_id, at_alice.epoch());
-    assert_eq!(at_alice.fetch_proposals().await, 2);
-    at_alice.update().await;
-    assert_eq!(at_alice.roster().len(), 1);
-    at_alice.assert_gateway_agrees().await;
-    assert_eq!(at_alice.fetch_proposals().await, 0);
-    for mut gone in [bob, carol] {
-        gone.reconnect(&gateway);
-        assert!(gone.groups().await.is_empty());
+        // The path lengths say the same to everybody else.
+        let chain: Vec<&[u8]> = forged.chain.iter().map(Vec::as_slice).collect();
+        let refused = trust.validate(&chain, Clock::system().now()).unwrap_err().to_string();
+        assert!(refused.contains("allows 0 CA certificates below it"), "{refused}");
     }
     gateway.stop().await;
 }
 
+/// Roots, lists and the clock can be wrong for a moment; what they refuse then is not lost.
 #[actix_web::test]
-async fn a_commit_that_keeps_expired_members_may_be_refused() {
+async fn key_packages_outlast_wrong_roots() {
     let (pki, directory) = (Pki::new(), tempfile::tempdir().unwrap());
     let mut setup = Setup::x509(&pki.roots(), &[DOMAIN], &[]);
-    setup.policy().external_senders = vec![external_sender(directory.path(), &pki)];
-    setup.policy().expired_members = ExpiredMembers::Refuse;
+    setup.config.data_dir = DataDir::Directory(directory.path().join("data"));
     let gateway = setup.start().await;
-    let (alice, mut at_alice, [bob, _]) = expired_group(&gateway, &pki).await;
-
-    for _ in 0..2 {
-        let commit = at_alice.make_update();
-        let problem = refusal(at_alice.upload(&commit).await);
-        assert_eq!(problem.kind(), Some(ProblemKind::ExpiredMembers), "{problem:?}");
-        assert_eq!(problem.members["leafIndices"], serde_json::json!([1, 2]), "{problem:?}");
-        at_alice.clear_pending();
-        let waiting = at_alice.api.proposals(&at_alice.id()).await.unwrap().messages;
-        assert_eq!(waiting.len(), 2, "each removal is proposed once");
-    }
-    // One of the two is not enough.
-    let leaf = at_alice.leaf_of(&bob.handle);
-    let commit = at_alice.make_commit(|builder| builder.remove_member(leaf).unwrap());
-    let problem = refusal(at_alice.upload(&commit).await);
-    assert_eq!(problem.members["leafIndices"], serde_json::json!([2]), "{problem:?}");
-    at_alice.clear_pending();
-    assert_eq!(at_alice.fetch_proposals().await, 2);
-    // New extensions are a reason to look at every identity again, of those who stay.
-    let extensions = external_senders(&alice).await;
-    let commit = at_alice.make_commit(|builder| builder.set_group_context_ext(extensions).unwrap());
-    at_alice.commit(&commit).await;
-    assert_eq!(at_alice.roster().len(), 1);
-    at_alice.assert_gateway_agrees().await;
+    let mut alice = join(&gateway, &pki, &pki.certify(DOMAIN, "alice", "phone")).await;
+    let assigned = alice.assign_to("bob").await.unwrap();
     gateway.stop().await;
-}
 
-#[actix_web::test]
-async fn expired_members_may_be_ignored() {
-    let (pki, directory) = (Pki::new(), tempfile::tempdir().unwrap());
-    let mut setup = Setup::x509(&pki.roots(), &[DOMAIN], &[]);
-    setup.policy().external_senders = vec![external_sender(directory.path(), &pki)];
-    setup.policy().expired_members = ExpiredMembers::Ignore;
+    let right = std::mem::replace(&mut setup.policy().trust_roots, Pem::new(Pki::new().roots()));
     let gateway = setup.start().await;
-    let (_, mut at_alice, _) = expired_group(&gateway, &pki).await;
-    at_alice.update().await;
-    assert_eq!(at_alice.fetch_proposals().await, 0);
-    assert_eq!(at_alice.roster().len(), 3);
+    alice.reconnect(&gateway);
+    for receiver in ["bob", "carol"] {
+        refused(alice.assign_to(receiver).await, ProblemKind::NoKeyPackage);
+    }
+    assert_eq!(alice.key_queue().await.key_packages_in_pool, 2);
+    gateway.stop().await;
+
+    setup.policy().trust_roots = right;
+    let gateway = setup.start().await;
+    alice.reconnect(&gateway);
+    assert_eq!(alice.assign_to("bob").await.unwrap().key_package, assigned.key_package);
+    assert_ne!(alice.assign_to("carol").await.unwrap().key_package, assigned.key_package);
     gateway.stop().await;
 }
