@@ -49,6 +49,12 @@ fn a_pki_that_is_made_by_the_readmes_commands_identifies_a_client() {
     assert_eq!(application.external_senders.len(), 1);
     let chain = std::fs::read(directory.path().join("pki/phone-chain.pem")).unwrap();
     let chain: Vec<Vec<u8>> = Pem::iter_from_buffer(&chain).map(|pem| pem.unwrap().contents).collect();
+    let path_length = |der: &Vec<u8>| {
+        let (_, issuer) = x509_parser::certificate::X509Certificate::from_der(der).unwrap();
+        issuer.basic_constraints().unwrap().unwrap().value.path_len_constraint
+    };
+    let lengths: Vec<_> = chain[1..].iter().map(path_length).collect();
+    assert_eq!(lengths, [Some(0), Some(1)], "no account can make domains");
     let (_, leaf) = x509_parser::certificate::X509Certificate::from_der(&chain[0]).unwrap();
     let credential = Credential::new(CredentialType::X509, credential_content(&chain).unwrap());
     let identity =

@@ -30,14 +30,15 @@ pub struct Application {
     pub external_senders: Arc<[ExternalSenderKey]>,
 }
 
-/// What the gateway does at a commit that keeps members whose credentials have expired (*Handing Timestamps*).
+/// What the gateway does at a commit that keeps members whose credentials have expired (*Handing Timestamps*). Unless it
+/// ignores them, they themselves can only renew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExpiredMembers {
     /// Accepts the commit, and proposes their removal in the epoch that it creates.
     #[default]
     Propose,
-    /// Refuses the commit, and proposes their removal in the present epoch.
+    /// Refuses the commit, if it had room to remove them, and proposes their removal in the present epoch.
     Refuse,
     /// Nothing.
     Ignore,

@@ -146,7 +146,7 @@ problem_types! {
         "The secrets in the welcome are not for exactly the key packages that the commit adds.",
         "Send the Welcome that the MLS library returned with this very commit, and none with a commit that adds nobody.";
     ExpiredMembers: 422 "expired-members", "Expired members",
-        "The commit keeps members whose certificates have expired, which this application does not allow.",
+        "The commit keeps members whose certificates have expired, had room to remove them, and this application does not allow that.",
         "Remove the members at `leafIndices` in the commit; the proposals that wait may remove them already.",
         ["leafIndices": "the leaf indices of the members whose certificates have expired, ascending"];
     KeyPackageReused: 422 "key-package-reused", "Key package reused",

@@ -26,6 +26,17 @@ pub struct ApplicationContext {
     pub msg_timestamp: Timestamp,
 }
 
+/// Who an identity says that a client is, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentifiedClient {
+    /// [`IdentityProvider::client_handle`].
+    pub handle: ClientHandle,
+    /// [`IdentityProvider::client_domain`].
+    pub domain: Option<DomainName>,
+    /// [`IdentityProvider::valid_until`].
+    pub valid_until: Option<Timestamp>,
+}
+
 /// Why an identity is not acceptable; the text says what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -66,6 +77,24 @@ pub trait IdentityProvider: Send + Sync {
     /// Says why the credential cannot be read.
     fn valid_until(&self, _: Identity<'_>) -> Result<Option<Timestamp>, IdentityError> {
         Ok(None)
+    }
+
+    /// Validates the identity and says who it is, at once: a credential may be large, and all of this rests on reading it.
+    ///
+    /// # Errors
+    /// Those of [`Self::validate`], and that the credential names no client.
+    fn identify(
+        &self,
+        identity: Identity<'_>,
+        group_context_extensions: &Extensions<GroupContext>,
+        context: ApplicationContext,
+    ) -> Result<IdentifiedClient, IdentityError> {
+        self.validate(identity, group_context_extensions, context)?;
+        Ok(IdentifiedClient {
+            handle: self.client_handle(identity)?,
+            domain: self.client_domain(identity)?,
+            valid_until: self.valid_until(identity)?,
+        })
     }
 
     /// Whether `successor` may take the place of `predecessor` in a group: by default, whether both are the same client.

@@ -23,7 +23,7 @@ use super::{
     tree::SerialisedTree,
     wire::{self, WireFormat},
 };
-use crate::identity::{ApplicationContext, Identity, IdentityProvider};
+use crate::identity::{ApplicationContext, IdentifiedClient, Identity, IdentityProvider};
 
 /// One member: who it is, by the application's identity provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,14 +305,8 @@ pub(super) fn identify(
         return Err("the credential's type is not one that this application accepts".into());
     }
     provider
-        .validate(identity, extensions, ApplicationContext { msg_timestamp: now })
-        .and_then(|()| {
-            Ok(Member {
-                handle: provider.client_handle(identity)?,
-                domain: provider.client_domain(identity)?,
-                valid_until: provider.valid_until(identity)?,
-            })
-        })
+        .identify(identity, extensions, ApplicationContext { msg_timestamp: now })
+        .map(|IdentifiedClient { handle, domain, valid_until }| Member { handle, domain, valid_until })
         .map_err(|error| error.to_string())
 }
 

@@ -45,7 +45,8 @@ pub enum Rule {
     GroupContextExtensions,
     /// An external commit holds one ExternalInit and only what may stand beside it (RFC 9420 §12.2).
     ExternalCommit,
-    /// The identity provider accepts every identity that enters (*Identity Providers*).
+    /// The identity provider accepts every identity that enters (*Identity Providers*), and a member whose credential has
+    /// expired does nothing but renew it.
     Identity,
     /// A leaf is replaced only by a valid successor (*Identity Providers*; RFC 9420 §5.3.1).
     Successor,

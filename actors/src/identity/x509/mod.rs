@@ -25,7 +25,7 @@ use self::{
     credential::{Claims, certificates},
     judged::{ChainDigest, JudgedChains, digest},
 };
-use super::{ApplicationContext, Identity, IdentityError, IdentityProvider};
+use super::{ApplicationContext, IdentifiedClient, Identity, IdentityError, IdentityProvider};
 
 /// Accepts X.509 credentials whose chain is valid by RFC 5280 at the time of the message and leads to a trust root of the
 /// application.
@@ -57,6 +57,31 @@ impl X509IdentityProvider {
         let chain = certificates(content, self.limits)?;
         let claims = Arc::new(Claims::of_chain(&chain, &self.offsets, &self.trust)?);
         self.judged.remember(digest, Arc::clone(&claims));
+        Ok(claims)
+    }
+
+    /// What an identity says, if it is valid at a moment.
+    fn judge(&self, identity: Identity<'_>, at: Timestamp) -> Result<Arc<Claims>, IdentityError> {
+        let content = content(identity.credential)?;
+        let digest = digest(content);
+        let claims = self.claims_in(content, digest)?;
+        if claims.signature_key != identity.signature_key {
+            return Err(IdentityError(
+                "the leaf certificate is for another key than the MLS signature key of the leaf node".into(),
+            ));
+        }
+        // Between two moments at which a root or a revocation list begins or ends to count, the verdict on a chain
+        // within its own validity is always the same: what is remembered is exact.
+        let period = self.trust.period(at);
+        if claims.is_within_validity(at) && self.judged.is_valid_in(&digest, period) {
+            return Ok(claims);
+        }
+        let chain = certificates(content, self.limits)?;
+        self.check_above_names(self.trust.without_root(&chain).len())?;
+        self.trust
+            .validate(&chain, at)
+            .map_err(|error| IdentityError(format!("the certificate chain is not valid: {error}")))?;
+        self.judged.valid_in(digest, Arc::clone(&claims), period);
         Ok(claims)
     }
 
@@ -94,27 +119,21 @@ impl IdentityProvider for X509IdentityProvider {
         _: &Extensions<GroupContext>,
         context: ApplicationContext,
     ) -> Result<(), IdentityError> {
-        let content = content(identity.credential)?;
-        let digest = digest(content);
-        let claims = self.claims_in(content, digest)?;
-        if claims.signature_key != identity.signature_key {
-            return Err(IdentityError(
-                "the leaf certificate is for another key than the MLS signature key of the leaf node".into(),
-            ));
-        }
-        // Between two moments at which a root or a revocation list begins or ends to count, the verdict on a chain
-        // within its own validity is always the same: what is remembered is exact.
-        let (at, period) = (context.msg_timestamp, self.trust.period(context.msg_timestamp));
-        if claims.is_within_validity(at) && self.judged.is_valid_in(&digest, period) {
-            return Ok(());
-        }
-        let chain = certificates(content, self.limits)?;
-        self.check_above_names(self.trust.without_root(&chain).len())?;
-        self.trust
-            .validate(&chain, at)
-            .map_err(|error| IdentityError(format!("the certificate chain is not valid: {error}")))?;
-        self.judged.valid_in(digest, claims, period);
-        Ok(())
+        self.judge(identity, context.msg_timestamp).map(drop)
+    }
+
+    fn identify(
+        &self,
+        identity: Identity<'_>,
+        _: &Extensions<GroupContext>,
+        context: ApplicationContext,
+    ) -> Result<IdentifiedClient, IdentityError> {
+        let claims = self.judge(identity, context.msg_timestamp)?;
+        Ok(IdentifiedClient {
+            handle: claims.names.handle.clone(),
+            domain: claims.names.domain.clone(),
+            valid_until: Some(claims.valid_until),
+        })
     }
 
     fn client_handle(&self, identity: Identity<'_>) -> Result<ClientHandle, IdentityError> {
