@@ -205,7 +205,13 @@ struct Outside<'a> {
 
 impl<'a> Outside<'a> {
     fn open(settings: &'a Federation) -> Result<Self, StartError> {
-        Ok(Self { settings, tls: settings.tls()?, bound: Bound::to(settings.listen)? })
+        let tls = settings.tls()?;
+        if tls.credentials.holder().is_none_or(|holder| !holder.is_valid_at(tls::now_s())) {
+            tracing::error!(
+                "the certificate of [federation] is not valid now: no peer will believe this gateway"
+            );
+        }
+        Ok(Self { settings, tls, bound: Bound::to(settings.listen)? })
     }
 
     /// What asks other gateways.
