@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{Config, ConfigError, DataDir},
     default_application::DefaultApplication,
-    demo,
+    demo::{self, Credentials},
     serve::{self, Running},
     token::Token,
 };
@@ -37,7 +37,11 @@ pub enum Command {
     /// Run the gateway.
     Serve,
     /// Play the draft's example with real MLS clients against a gateway in this process, and check what comes of it.
-    Demo,
+    Demo {
+        /// Identify the clients by certificates that are made on the spot.
+        #[arg(long)]
+        x509: bool,
+    },
     /// Make a token for an application: the token itself, and the hash for the configuration.
     Token,
     /// About the configuration.
@@ -80,7 +84,7 @@ const BAD_CONFIGURATION: u8 = 2;
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         None | Some(Command::Serve) => serve(&cli.options),
-        Some(Command::Demo) => demo(&cli.options),
+        Some(Command::Demo { x509 }) => demo(&cli.options, x509),
         Some(Command::Token) => token(),
         Some(Command::Config { command: ConfigCommand::Check { print } }) => check(&cli.options, print),
     }
@@ -185,13 +189,14 @@ fn about(application: &DefaultApplication, base_url: &str) -> String {
     )
 }
 
-fn demo(options: &Options) -> ExitCode {
+fn demo(options: &Options, x509: bool) -> ExitCode {
     if options.config.is_some() || options.data_dir.is_some() || options.listen.is_some() {
         fail("the demo runs a gateway of its own, in memory and on a free port: it takes no options");
         return ExitCode::from(BAD_CONFIGURATION);
     }
+    let credentials = if x509 { Credentials::X509 } else { Credentials::Basic };
     let mut tell = |text: &str| print(&format!("{text}\n"));
-    match actix_web::rt::System::new().block_on(demo::play(&mut tell)) {
+    match actix_web::rt::System::new().block_on(demo::play(credentials, &mut tell)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("the demo failed: {error}")),
     }

@@ -734,8 +734,7 @@ mod tests {
         assert!(refused(TRUST).starts_with("applications[0].x509.trust_roots: "));
 
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
-        std::fs::write(&roots, certificate.pem()).unwrap();
+        std::fs::write(&roots, crate::demo::pki::Authority::root("Root").unwrap().pem()).unwrap();
         let sender = |private_key: &str| {
             format!("{TRUST}\nexternal_senders = [{{ private_key = \"{private_key}\" }}]")
         };
@@ -747,7 +746,10 @@ mod tests {
 
         std::fs::write(directory.path().join("sender.key"), key.serialize_pem()).unwrap();
         std::fs::write(&file, x509_application("", device, &sender("sender.key"))).unwrap();
-        let built = Config::read(&file).unwrap().build_applications().unwrap();
+        let config = Config::read(&file).unwrap();
+        let printed = config.to_toml().unwrap();
+        assert_eq!(Config::parse(&printed).unwrap(), config, "{printed}");
+        let built = config.build_applications().unwrap();
         assert_eq!(built[0].external_senders[0].public_key(), key.public_key_raw());
         // ecdsa_secp256r1_sha256 in the registry of TLS.
         assert_eq!(built[0].external_senders[0].scheme(), 0x0403);

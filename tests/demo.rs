@@ -13,15 +13,28 @@ fn demo(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-#[test]
-fn it_ends_with_all_members_in_agreement() {
-    let output = demo(&["demo"]);
+/// What the demo tells, when it ends as it must.
+fn told(arguments: &[&str]) -> String {
+    let output = demo(arguments);
     let (told, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(0), "{told}{said}");
     assert_eq!(said, "");
     // Epoch 1 adds, 2 is the race, 3 the external join, 4 the removal.
     let last = "All 4 members (alice, carol, dave and erin) hold the same epoch authenticator in epoch 4.";
     assert_eq!(told.lines().last(), Some(last), "{told}");
+    told
+}
+
+#[test]
+fn it_ends_with_all_members_in_agreement() {
+    assert!(!told(&["demo"]).contains("mallory"));
+}
+
+#[test]
+fn it_ends_so_with_certificates_as_well() {
+    let told = told(&["demo", "--x509"]);
+    assert!(told.contains("harbour.example"), "{told}");
+    assert!(told.contains("mallory") && told.contains("are refused"), "{told}");
 }
 
 #[test]

@@ -35,6 +35,7 @@ use mls_support::{
     refusal, refused,
 };
 use support::{Setup, TestGateway};
+use tls_codec::{Serialize as _, VLBytes};
 
 const DOMAIN: &str = "a.example";
 
@@ -106,9 +107,7 @@ async fn certified_clients_form_a_group() {
 #[actix_web::test]
 async fn a_key_package_is_its_clients_own() {
     let (pki, others) = (Pki::new(), Pki::new());
-    let mut setup = Setup::x509(&pki.roots(), &[DOMAIN, "c.example"], &["b.example"]);
-    setup.config.limits.certificates_per_chain_max = 3;
-    let gateway = setup.start().await;
+    let gateway = Setup::x509(&pki.roots(), &[DOMAIN, "c.example"], &["b.example"]).start().await;
     let phone = pki.certify(DOMAIN, "alice", "phone");
     let alice = join(&gateway, &pki, &phone).await;
     let refuses = async |certified: &Certified, roots: &Pki, part: &str| {
@@ -123,7 +122,7 @@ async fn a_key_package_is_its_clients_own() {
     refuses(&pki.certify(DOMAIN, "bob", "phone"), &pki, "its credential names").await;
     refuses(&pki.certify("b.example", "alice", "phone"), &pki, "another domain").await;
     refuses(&pki.certify("c.example", "alice", "phone"), &pki, "another domain").await;
-    refuses(&others.certify(DOMAIN, "alice", "phone"), &others, "was not issued by a trust root").await;
+    refuses(&others.certify(DOMAIN, "alice", "phone"), &others, "is not signed with its issuer's key").await;
     refuses(&pki.certify(DOMAIN, "ali@ce", "phone"), &pki, "'@'").await;
     let suite = CipherSuite::CURVE25519_AES128;
     let short = pki.certify_for(suite, DOMAIN, "alice", "phone", Duration::from_secs(1));
@@ -204,7 +203,8 @@ async fn nobody_takes_the_place_of_another() {
     broke(&refusal(outsider.upload(&commit).await), ProblemKind::InvalidCommit, "successor");
 
     // A second certificate of a member is the same client.
-    let second = MlsClient::unregistered(&gateway, &pki.certify(DOMAIN, "alice", "phone"), &pki.roots());
+    let second = pki.certify(DOMAIN, "alice", "phone");
+    let second = MlsClient::unregistered_as(&gateway, &second, gullible());
     let (twin, commit) = second.make_external_commit(&at_alice.id(), None, false).await;
     broke(&refusal(twin.upload(&commit).await), ProblemKind::InvalidCommit, "distinct-clients");
     gateway.stop().await;
@@ -254,10 +254,8 @@ async fn external_senders(client: &MlsClient) -> ExtensionList {
     assert_eq!(senders[0].signature_scheme, 0x0807, "ed25519");
     let Base64(sender) = &senders[0].external_sender;
     assert!(sender.windows(senders[0].public_key.0.len()).any(|window| window == senders[0].public_key.0));
-    let mut data = vec![0x80, 0, 0, 0];
-    let length = u32::try_from(sender.len()).unwrap().to_be_bytes();
-    data[1..].copy_from_slice(&length[1..]);
-    data.extend_from_slice(sender);
+    // A vector of one sender has the form of its bytes with their length in front.
+    let data = VLBytes::new(sender.clone()).tls_serialize_detached().unwrap();
     let mut extensions = ExtensionList::new();
     extensions.set(Extension::new(ExtensionType::EXTERNAL_SENDERS, data));
     extensions
@@ -326,7 +324,7 @@ async fn a_commit_that_keeps_expired_members_may_be_refused() {
     setup.policy().external_senders = vec![external_sender(directory.path(), &pki)];
     setup.policy().expired_members = ExpiredMembers::Refuse;
     let gateway = setup.start().await;
-    let (_, mut at_alice, [bob, _]) = expired_group(&gateway, &pki).await;
+    let (alice, mut at_alice, [bob, _]) = expired_group(&gateway, &pki).await;
 
     for _ in 0..2 {
         let commit = at_alice.make_update();
@@ -344,7 +342,10 @@ async fn a_commit_that_keeps_expired_members_may_be_refused() {
     assert_eq!(problem.members["leafIndices"], serde_json::json!([2]), "{problem:?}");
     at_alice.clear_pending();
     assert_eq!(at_alice.fetch_proposals().await, 2);
-    at_alice.update().await;
+    // New extensions are a reason to look at every identity again, of those who stay.
+    let extensions = external_senders(&alice).await;
+    let commit = at_alice.make_commit(|builder| builder.set_group_context_ext(extensions).unwrap());
+    at_alice.commit(&commit).await;
     assert_eq!(at_alice.roster().len(), 1);
     at_alice.assert_gateway_agrees().await;
     gateway.stop().await;

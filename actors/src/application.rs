@@ -144,3 +144,38 @@ pub enum DomainError {
     #[error("this application uses domains: name one with `domain`")]
     Required,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_of_a_packet_decides_whom_it_may_bring_in() {
+        let names = |names: &[&str]| names.iter().map(|name| DomainName::new(name).unwrap()).collect();
+        let mut application = Application::basic(AppId::new(uuid::Uuid::nil()));
+        application.supports_domains = true;
+        application.domains = names(&["a.example", "aa.example"]);
+        application.federates_with = Arc::new(names(&["b.example", "c.example"]));
+        let peer = Source::Peer(names(&["b.example"]));
+        for (domain, [own, of_peer, of_hub, added, hosted]) in [
+            ("a.example", [true, false, true, true, true]),
+            ("aa.example", [true, false, true, true, true]),
+            ("b.example", [false, true, true, true, false]),
+            ("c.example", [false, false, true, true, false]),
+            ("d.example", [false, false, true, false, false]),
+        ] {
+            let domain = DomainName::new(domain).unwrap();
+            let speaks_for = |source| application.speaks_for(source, Some(&domain));
+            assert_eq!(
+                [speaks_for(&Source::Application), speaks_for(&peer), speaks_for(&Source::Hub)],
+                [own, of_peer, of_hub],
+                "{domain}"
+            );
+            assert_eq!(application.knows(Some(&domain)), added, "{domain}");
+            assert_eq!(application.hosts(Some(&domain)), hosted, "{domain}");
+        }
+        for source in [&Source::Application, &peer, &Source::Hub] {
+            assert!(application.speaks_for(source, None), "an application without domains");
+        }
+    }
+}

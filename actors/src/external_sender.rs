@@ -13,6 +13,7 @@ use ring::{
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use crate::mls::write_vector_length;
 
@@ -23,7 +24,7 @@ pub enum ExternalSenderError {
     #[error("must be a PEM file with one PKCS#8 private key (BEGIN PRIVATE KEY), Ed25519 or ECDSA P-256")]
     PrivateKey,
     /// The certificates are of no use.
-    #[error("must be a PEM file with a certificate chain, the leaf first")]
+    #[error("must be a PEM file with a certificate chain, the leaf first, whose leaf is of this very key")]
     Certificates,
 }
 
@@ -53,7 +54,7 @@ impl ExternalSenderKey {
         let pair = KeyPair::from_pem(private_key).ok_or(ExternalSenderError::PrivateKey)?;
         let public_key = pair.public_key().to_vec();
         let credential = match certificates {
-            Some(pem) => x509_credential(pem).ok_or(ExternalSenderError::Certificates)?,
+            Some(pem) => x509_credential(pem, &public_key).ok_or(ExternalSenderError::Certificates)?,
             None => BasicCredential::new(name.as_bytes().to_vec()).into(),
         };
         let sender = ExternalSender::new(SignaturePublicKey::from(public_key.clone()), credential);
@@ -97,15 +98,20 @@ impl KeyPair {
     }
 }
 
-/// A credential of a chain in PEM (RFC 9420 §5.3).
-fn x509_credential(pem: &[u8]) -> Option<Credential> {
-    let mut content = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.ok()?;
-        write_vector_length(&mut content, certificate.len());
-        content.extend_from_slice(&certificate);
+/// A credential of a chain in PEM (RFC 9420 §5.3) that is of this key.
+fn x509_credential(pem: &[u8], public_key: &[u8]) -> Option<Credential> {
+    let chain: Vec<CertificateDer<'_>> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
+    let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
+    if leaf.public_key().subject_public_key.data != public_key {
+        return None;
     }
-    (!content.is_empty()).then(|| Credential::new(CredentialType::X509, content))
+    let mut content = Vec::new();
+    for certificate in &chain {
+        write_vector_length(&mut content, certificate.len());
+        content.extend_from_slice(certificate);
+    }
+    Some(Credential::new(CredentialType::X509, content))
 }
 
 impl Signer for ExternalSenderKey {
@@ -130,5 +136,53 @@ impl Signer for ExternalSenderKey {
 impl fmt::Debug for ExternalSenderKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExternalSenderKey").field("scheme", &self.signature_scheme()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openmls_rust_crypto::RustCrypto;
+    use openmls_traits::crypto::OpenMlsCrypto as _;
+
+    use super::*;
+
+    #[test]
+    fn keys_of_both_kinds_sign_as_mls_does() {
+        for algorithm in [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P256_SHA256] {
+            let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+            let pem = key.serialize_pem();
+            let sender = ExternalSenderKey::from_pem(pem.as_bytes(), None, "a.example").unwrap();
+            let signature = sender.sign(b"payload").unwrap();
+            let verifies = |payload: &[u8]| {
+                let scheme = sender.signature_scheme();
+                RustCrypto::default()
+                    .verify_signature(scheme, payload, sender.public_key(), &signature)
+                    .is_ok()
+            };
+            assert!(verifies(b"payload") && !verifies(b"another payload"), "{sender:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_or_not_its_certificate_is_refused() {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let pem = key.serialize_pem();
+        let certificate = |key| rcgen::CertificateParams::default().self_signed(key).unwrap().pem();
+        let (own, foreign) = (certificate(&key), certificate(&other));
+        let check = |private_key: &str, certificates: Option<&str>, expected| {
+            let certificates = certificates.map(str::as_bytes);
+            let refused = ExternalSenderKey::from_pem(private_key.as_bytes(), certificates, "name").err();
+            assert_eq!(refused, expected);
+        };
+        check(&pem, None, None);
+        check(&pem, Some(&own), None);
+        check(&pem, Some(&foreign), Some(ExternalSenderError::Certificates));
+        check(&pem, Some(""), Some(ExternalSenderError::Certificates));
+        check(&pem, Some(&pem), Some(ExternalSenderError::Certificates));
+        check("", None, Some(ExternalSenderError::PrivateKey));
+        check(&own, None, Some(ExternalSenderError::PrivateKey));
+        let p384 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        check(&p384.serialize_pem(), None, Some(ExternalSenderError::PrivateKey));
     }
 }

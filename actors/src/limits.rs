@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::identity::x509::MAX_CERTIFICATES;
+
 /// What the actors accept, hold and keep. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,7 +30,7 @@ pub struct Limits {
     pub key_packages_per_request_max: usize,
     /// Longest remaining lifetime of an uploaded key package, in seconds; 0 means no bound.
     pub key_package_lifetime_s_max: u64,
-    /// Certificates in one X.509 credential.
+    /// Certificates in one X.509 credential (at most 8).
     pub certificates_per_chain_max: usize,
     /// Bytes of all certificates in one X.509 credential.
     pub certificate_chain_bytes_max: usize,
@@ -62,7 +64,7 @@ impl Default for Limits {
             key_packages_per_queue_max: 1000,
             key_packages_per_request_max: 500,
             key_package_lifetime_s_max: 0,
-            certificates_per_chain_max: 8,
+            certificates_per_chain_max: MAX_CERTIFICATES,
             certificate_chain_bytes_max: 32 << 10,
             client_handle_bytes_max: 1024,
             tags_per_client_max: 100,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
-use actors::{AppId, ClientHandle};
+use actors::{AppId, ClientHandle, identity::x509::MAX_CERTIFICATES};
 
 use super::{
     ApplicationSettings, Config, ConfigError, DataDir, ListenerLimits,
@@ -82,6 +82,7 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
     within("limits.ratchet_tree_bytes_max", limits.ratchet_tree_bytes_max, 1024..=1 << 30)?;
     within("limits.client_handle_bytes_max", limits.client_handle_bytes_max, 1..=ClientHandle::BYTES_MAX)?;
     seconds("limits.clock_skew_s_max", limits.clock_skew_s_max)?;
+    within("limits.certificates_per_chain_max", limits.certificates_per_chain_max, 1..=MAX_CERTIFICATES)?;
     let counts = [
         ("limits.group_members_max", limits.group_members_max),
         ("limits.proposals_per_epoch_max", limits.proposals_per_epoch_max),
@@ -90,7 +91,6 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
         ("limits.key_queues_per_client_max", limits.key_queues_per_client_max),
         ("limits.key_packages_per_queue_max", limits.key_packages_per_queue_max),
         ("limits.key_packages_per_request_max", limits.key_packages_per_request_max),
-        ("limits.certificates_per_chain_max", limits.certificates_per_chain_max),
         ("limits.certificate_chain_bytes_max", limits.certificate_chain_bytes_max),
         ("limits.tags_per_client_max", limits.tags_per_client_max),
         ("limits.tag_bytes_max", limits.tag_bytes_max),

@@ -1,12 +1,12 @@
 //! One MLS client: its keys, its state of one group, and what it asks of the gateway.
 
-use actors::{ClientHandle, ClientId, Epoch, GroupId};
+use actors::{ClientHandle, ClientId, DomainName, Epoch, GroupId};
 use openmls::{
     prelude::{
-        BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, KeyPackageIn, LeafNodeIndex, MlsGroup,
-        MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _,
-        PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent, ProtocolVersion, RatchetTreeIn,
-        StagedWelcome,
+        Capabilities, Ciphersuite, CredentialWithKey, KeyPackage, KeyPackageIn, LeafNodeIndex,
+        LeafNodeParameters, MlsGroup, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
+        OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent, ProtocolVersion,
+        RatchetTreeIn, StagedWelcome,
     },
     treesync::RatchetTree,
 };
@@ -14,7 +14,7 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use tls_codec::{Deserialize as _, Serialize as _};
 
-use super::{DemoError, During as _, DuringMls as _, ensure};
+use super::{DemoError, During as _, DuringMls as _, ensure, identity::Identities};
 use crate::{
     api::{
         Limit,
@@ -36,10 +36,12 @@ pub(super) struct Member {
     pub(super) name: &'static str,
     pub(super) id: ClientId,
     pub(super) handle: ClientHandle,
+    domain: Option<DomainName>,
     api: GatewayClient,
     provider: OpenMlsRustCrypto,
     signer: SignatureKeyPair,
     credential: CredentialWithKey,
+    capabilities: Capabilities,
     group: Option<MlsGroup>,
 }
 
@@ -48,16 +50,14 @@ impl Member {
     /// Makes signature keys and registers the client (*Identity Registration*).
     pub(super) async fn register(
         api: &GatewayClient,
+        identities: &Identities,
         name: &'static str,
         tags: &[&str],
     ) -> Result<Self, DemoError> {
-        let handle = ClientHandle::new(name).during_mls("naming a client")?;
         let signer =
             SignatureKeyPair::new(CIPHER_SUITE.signature_algorithm()).during_mls("making signature keys")?;
-        let credential = CredentialWithKey {
-            credential: BasicCredential::new(name.as_bytes().to_vec()).into(),
-            signature_key: signer.public().into(),
-        };
+        let (handle, credential) = identities.identify(name, signer.public())?;
+        let credential = CredentialWithKey { credential, signature_key: signer.public().into() };
         let client = NewClientBody {
             client_handle: HandleText(handle.clone()),
             tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
@@ -65,7 +65,18 @@ impl Member {
         };
         let id = api.register_client(&client).await.during("registering a client")?.client_id;
         let provider = OpenMlsRustCrypto::default();
-        Ok(Self { name, id, handle, api: api.clone(), provider, signer, credential, group: None })
+        Ok(Self {
+            name,
+            id,
+            handle,
+            domain: identities.domain().cloned(),
+            api: api.clone(),
+            provider,
+            signer,
+            credential,
+            capabilities: identities.capabilities(),
+            group: None,
+        })
     }
 
     /// Creates a key queue and fills it with fresh key packages.
@@ -84,6 +95,7 @@ impl Member {
 
     fn make_key_package(&self) -> Result<Base64, DemoError> {
         let package = KeyPackage::builder()
+            .leaf_node_capabilities(self.capabilities.clone())
             .build(CIPHER_SUITE, &self.provider, &self.signer, self.credential.clone())
             .during_mls("making a key package")?;
         bytes_of(&package.into_key_package().into())
@@ -91,7 +103,8 @@ impl Member {
 
     /// Asks for a key package of another client, which is assigned to this one (*Key Package Retrieval*).
     pub(super) async fn retrieve_key_package(&self, of: ClientId) -> Result<Base64, DemoError> {
-        let query = KeyPackageQuery::new(PROTOCOL_VERSION, CIPHER_SUITE.into(), self.id.to_string());
+        let mut query = KeyPackageQuery::new(PROTOCOL_VERSION, CIPHER_SUITE.into(), self.id.to_string());
+        query.domain.clone_from(&self.domain);
         let package = self.api.retrieve_key_package(of, &query).await.during("retrieving a key package")?;
         ensure(!package.is_final_key, || "a final key was given where none was uploaded".to_owned())?;
         Ok(package.key_package)
@@ -103,6 +116,7 @@ impl Member {
             .ciphersuite(CIPHER_SUITE)
             .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
             .use_ratchet_tree_extension(false)
+            .with_capabilities(self.capabilities.clone())
             .build(&self.provider, &self.signer, self.credential.clone())
             .during_mls("creating a group")?;
         let info = group
@@ -154,6 +168,9 @@ impl Member {
             .with_config(join_config())
             .build_group(&self.provider, group_info, self.credential.clone())
             .during_mls("preparing an external commit")?
+            .leaf_node_parameters(
+                LeafNodeParameters::builder().with_capabilities(self.capabilities.clone()).build(),
+            )
             .load_psks(self.provider.storage())
             .during_mls("preparing an external commit")?
             .create_group_info(true)
@@ -177,14 +194,14 @@ impl Member {
     pub(super) fn make_commit(
         &mut self,
         added: &[Base64],
-        removed: &[ClientHandle],
+        removed: &[&Self],
     ) -> Result<CommitBody, DemoError> {
         let Self { group: Some(group), provider, signer, .. } = self else {
             return Err(unexpected("a group"));
         };
         let packages =
             added.iter().map(|package| key_package_in(package, provider)).collect::<Result<Vec<_>, _>>()?;
-        let leaves = removed.iter().map(|handle| leaf_of(group, handle)).collect::<Result<Vec<_>, _>>()?;
+        let leaves = removed.iter().map(|member| member.leaf_in(group)).collect::<Result<Vec<_>, _>>()?;
         let bundle = group
             .commit_builder()
             .force_self_update(true)
@@ -252,6 +269,15 @@ impl Member {
         Ok(self.joined()?.epoch_authenticator().as_slice())
     }
 
+    /// The leaf of this member in another one's group.
+    fn leaf_in(&self, group: &MlsGroup) -> Result<LeafNodeIndex, DemoError> {
+        group
+            .members()
+            .find(|member| member.signature_key == self.signer.public())
+            .map(|member| member.index)
+            .ok_or_else(|| unexpected("the member to remove"))
+    }
+
     fn joined(&self) -> Result<&MlsGroup, DemoError> {
         self.group.as_ref().ok_or_else(|| unexpected("a group"))
     }
@@ -270,14 +296,6 @@ fn key_package_in(package: &Base64, provider: &OpenMlsRustCrypto) -> Result<KeyP
     };
     let package: KeyPackageIn = package;
     package.validate(provider.crypto(), ProtocolVersion::Mls10).during_mls("checking a key package")
-}
-
-fn leaf_of(group: &MlsGroup, handle: &ClientHandle) -> Result<LeafNodeIndex, DemoError> {
-    group
-        .members()
-        .find(|member| member.credential.serialized_content() == handle.as_bytes())
-        .map(|member| member.index)
-        .ok_or_else(|| unexpected("the member to remove"))
 }
 
 fn commit_body(

@@ -1,18 +1,25 @@
 //! `mimi-gateway demo`: the draft's example, played by real MLS clients against a gateway in this process.
 //!
-//! `member.rs` is one MLS client, `story.rs` is what they do and what must come of it. Beside `actors::mls`, this is the
+//! `member.rs` is one MLS client, `identity.rs` who it is, with certificates from `pki.rs` if the demo is played with them, and
+//! `story.rs` is what they do and what must come of it. Beside `actors::mls`, this is the
 //! only place that runs MLS, and the only one that does so as a member.
 
+mod identity;
 mod member;
 pub mod pki;
 mod story;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use actors::AppId;
+
+use self::identity::{Identities, Organisation};
 use crate::{
+    api::applications::IdentityConfiguration,
     client::{ClientError, GatewayClient},
-    config::{Config, DataDir},
+    config::{ApplicationSettings, Config, DataDir, Pem, TokenAccess, TokenSettings, X509Settings},
     serve::{self, StartError},
+    token::Token,
 };
 
 /// Why the demo did not end as it must.
@@ -29,7 +36,7 @@ pub enum DemoError {
         /// The answer.
         source: ClientError,
     },
-    /// The MLS library refused.
+    /// A library, for MLS or for certificates, refused.
     #[error("{step}: {reason}")]
     Mls {
         /// What was being done.
@@ -42,25 +49,47 @@ pub enum DemoError {
     Broken(String),
 }
 
+/// How the clients of the demo are identified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// By what they say.
+    Basic,
+    /// By certificates that are made on the spot.
+    X509,
+}
+
 /// Starts a gateway on a free loopback port, kept in memory, plays the story and stops it. Each step is told to `tell`
 /// as a line of text.
 ///
 /// # Errors
 /// [`DemoError`] says which step went wrong, or which promise was broken.
-pub async fn play(tell: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
-    let config =
+pub async fn play(credentials: Credentials, tell: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
+    let mut config =
         Config::embedded().listening_on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).kept_in(DataDir::Memory);
-    let running = serve::start(config).await?;
+    let app = AppId::new(uuid::Uuid::new_v4());
+    let token = Token::generate().during_mls("making a token")?;
+    let tokens = vec![TokenSettings { sha256: token.hash(), access: TokenAccess::ReadWrite }];
+    let (identities, application) = match credentials {
+        Credentials::Basic => (Identities::Basic, ApplicationSettings::basic(app, tokens)),
+        Credentials::X509 => {
+            let organisation = Organisation::found()?;
+            config.domains.insert(organisation.domain().clone());
+            let policy = X509Settings::trusting(Pem::new(organisation.roots()));
+            let application = ApplicationSettings::x509(app, tokens, IdentityConfiguration::x509(), policy);
+            (Identities::X509(Box::new(organisation)), application)
+        }
+    };
+    let running = serve::start(config.with_application(application)).await?;
     tell(&format!("A gateway listens at {} and keeps nothing on disk.", running.base_url()));
-    let outcome = match running.default_application() {
-        Some(application) => match &application.token {
-            Some(token) => match GatewayClient::new(running.base_url(), application.id, token.clone()) {
-                Ok(api) => story::play(&api, tell).await,
-                Err(source) => Err(DemoError::Gateway { step: "making an HTTP client", source }),
-            },
-            None => Err(DemoError::Broken("a new application came without its token".to_owned())),
-        },
-        None => Err(DemoError::Broken("a gateway without a configuration has no application".to_owned())),
+    if let Some(domain) = identities.domain() {
+        tell(&format!(
+            "It trusts a root that was made just now. The organisation {domain} below it certifies accounts, and accounts \
+             their devices."
+        ));
+    }
+    let outcome = match GatewayClient::new(running.base_url(), app, token) {
+        Ok(api) => story::play(&api, &identities, tell).await,
+        Err(source) => Err(DemoError::Gateway { step: "making an HTTP client", source }),
     };
     running.stop().await;
     outcome
@@ -77,7 +106,7 @@ impl<T> During<T> for Result<T, ClientError> {
     }
 }
 
-/// As [`During`], for the many errors of the MLS library.
+/// As [`During`], for the many errors of the libraries for MLS and for certificates.
 trait DuringMls<T> {
     fn during_mls(self, step: &'static str) -> Result<T, DemoError>;
 }

@@ -2,7 +2,11 @@
 
 use actors::{ClientHandle, Epoch, GroupId};
 
-use super::{DemoError, During as _, DuringMls as _, ensure, member::Member};
+use super::{
+    DemoError, During as _, DuringMls as _, ensure,
+    identity::{Identities, Organisation},
+    member::Member,
+};
 use crate::{
     api::{
         Limit,
@@ -19,10 +23,17 @@ const TAG: &str = "team:harbour";
 const KEY_PACKAGES: usize = 3;
 
 /// Plays it from registration to removal.
-pub(super) async fn play(api: &GatewayClient, tell: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
-    let mut members = register(api, tell).await?;
-    let mut erin = Member::register(api, "erin", &[]).await?;
-    let group = found_group(api, &mut members, tell).await?;
+pub(super) async fn play(
+    api: &GatewayClient,
+    identities: &Identities,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), DemoError> {
+    let mut members = register(api, identities, tell).await?;
+    let mut erin = Member::register(api, identities, "erin", &[]).await?;
+    if let Identities::X509(_) = identities {
+        refuse_impostor(api, identities, tell).await?;
+    }
+    let group = found_group(api, identities, &mut members, tell).await?;
     race(api, &group, &mut members, tell).await?;
 
     let epoch = erin.join_externally(&group).await?;
@@ -46,11 +57,15 @@ pub(super) async fn play(api: &GatewayClient, tell: &mut dyn FnMut(&str)) -> Res
     Ok(())
 }
 
-async fn register(api: &GatewayClient, tell: &mut dyn FnMut(&str)) -> Result<Vec<Member>, DemoError> {
+async fn register(
+    api: &GatewayClient,
+    identities: &Identities,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Vec<Member>, DemoError> {
     let mut members = Vec::new();
     for name in ["alice", "bob", "carol", "dave"] {
         let tags: &[&str] = if name == "alice" { &[] } else { &[TAG] };
-        let member = Member::register(api, name, tags).await?;
+        let member = Member::register(api, identities, name, tags).await?;
         let pool = member.upload_key_packages(KEY_PACKAGES).await?;
         ensure(
             pool.key_packages_in_pool == KEY_PACKAGES && pool.key_packages_available == KEY_PACKAGES,
@@ -62,14 +77,40 @@ async fn register(api: &GatewayClient, tell: &mut dyn FnMut(&str)) -> Result<Vec
     Ok(members)
 }
 
+/// Somebody with a certificate of the same names, but from a root of her own, gets nowhere.
+async fn refuse_impostor(
+    api: &GatewayClient,
+    identities: &Identities,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), DemoError> {
+    let forged = Identities::X509(Box::new(Organisation::found()?));
+    let mallory = Member::register(api, &forged, "mallory", &[]).await?;
+    match mallory.upload_key_packages(1).await {
+        Err(DemoError::Gateway { source, .. }) if source.kind() == Some(ProblemKind::InvalidKeyPackage) => {}
+        Err(error) => return Err(error),
+        Ok(_) => return Err(DemoError::Broken("a certificate under another root was accepted".to_owned())),
+    }
+    let domain = identities.domain().map(ToString::to_string).unwrap_or_default();
+    tell(&format!(
+        "mallory has certificates that say {domain} too, under a root of her own: her key packages are refused."
+    ));
+    Ok(())
+}
+
 /// The first member creates a group and adds all others, whom it finds by their tag.
 async fn found_group(
     api: &GatewayClient,
+    identities: &Identities,
     members: &mut [Member],
     tell: &mut dyn FnMut(&str),
 ) -> Result<GroupId, DemoError> {
     let [alice, others @ ..] = members else { return Err(nobody()) };
-    let query = TagQuery { tag: TAG.to_owned(), domain: None, limit: Limit::default(), cursor: None };
+    let query = TagQuery {
+        tag: TAG.to_owned(),
+        domain: identities.domain().cloned(),
+        limit: Limit::default(),
+        cursor: None,
+    };
     let found = api.find_clients(&query).await.during("finding clients by a tag")?.identities;
     tell(&format!("alice looks for \"{TAG}\" and finds {} clients.", found.len()));
     ensure(
@@ -189,7 +230,7 @@ async fn remove(
     }
     let mut removed = members.remove(1);
     let [remover, others @ ..] = members.as_mut_slice() else { return Err(nobody()) };
-    let commit = remover.make_commit(&[], std::slice::from_ref(&removed.handle))?;
+    let commit = remover.make_commit(&[], &[&removed])?;
     let accepted = api.upload_commit(group, &commit).await.during("removing a member")?;
     remover.apply_commit()?;
     for member in others {

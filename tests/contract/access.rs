@@ -6,6 +6,7 @@ const ID: &str = "9c6e5b1e-3a0f-4f5e-8d43-6a3a3f1f0001";
 
 /// Every request that needs a token: its method, the path below `/apps/{appId}`, and whether it changes something.
 const REQUESTS: &[(&str, &str, bool)] = &[
+    ("GET", "/external-sender", false),
     ("POST", "/clients", true),
     ("GET", "/clients?tag=x", false),
     ("GET", "/clients/ID", false),

@@ -24,3 +24,4 @@ mod starting;
 mod stopping;
 mod tls;
 mod typed_client;
+mod x509;

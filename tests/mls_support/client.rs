@@ -59,7 +59,7 @@ impl MlsClient {
         let credential = BasicCredential::new(name.as_bytes().to_vec()).into_credential();
         let mls =
             mls_client(SUITE, Identities::basic(), SigningIdentity::new(credential, public), secret, options);
-        Self::register_as(gateway, name, None, SUITE, mls).await
+        Self::register_as(connect(gateway), name, None, SUITE, mls).await
     }
 
     /// Registers a client that is identified by its certificate.
@@ -77,9 +77,18 @@ impl MlsClient {
         certified: &Certified,
         identities: Identities,
     ) -> Self {
+        Self::register_certified_over(connect(gateway), certified, identities).await
+    }
+
+    /// As [`MlsClient::register_certified_as`], over a connection that is there.
+    pub(crate) async fn register_certified_over(
+        api: GatewayClient,
+        certified: &Certified,
+        identities: Identities,
+    ) -> Self {
         let name = std::str::from_utf8(certified.handle.as_bytes()).unwrap();
         let mls = Self::certified(certified, identities);
-        Self::register_as(gateway, name, Some(certified.domain.clone()), certified.suite, mls).await
+        Self::register_as(api, name, Some(certified.domain.clone()), certified.suite, mls).await
     }
 
     fn certified(certified: &Certified, identities: Identities) -> Client<Config> {
@@ -90,6 +99,15 @@ impl MlsClient {
 
     /// A client of a domain of which this gateway knows nothing: registered nowhere.
     pub(crate) fn unregistered(gateway: &TestGateway, certified: &Certified, roots: &str) -> Self {
+        Self::unregistered_as(gateway, certified, Identities::x509(roots))
+    }
+
+    /// As [`MlsClient::unregistered`], with what it takes of others.
+    pub(crate) fn unregistered_as(
+        gateway: &TestGateway,
+        certified: &Certified,
+        identities: Identities,
+    ) -> Self {
         Self {
             id: ClientId::random(),
             domain: Some(certified.domain.clone()),
@@ -97,18 +115,17 @@ impl MlsClient {
             handle: certified.handle.clone(),
             queue: KeyQueueId::random(),
             api: connect(gateway),
-            mls: Self::certified(certified, Identities::x509(roots)),
+            mls: Self::certified(certified, identities),
         }
     }
 
     async fn register_as(
-        gateway: &TestGateway,
+        api: GatewayClient,
         name: &str,
         domain: Option<DomainName>,
         suite: CipherSuite,
         mls: Client<Config>,
     ) -> Self {
-        let api = connect(gateway);
         let handle = ClientHandle::new(name.as_bytes()).unwrap();
         let new = NewClientBody {
             client_handle: HandleText(handle.clone()),

@@ -33,20 +33,21 @@ impl Identities {
     /// Certificates under these roots.
     pub(crate) fn x509(roots: &str) -> Self {
         let trust = Arc::new(TrustStore::new(roots.as_bytes(), &[]).unwrap());
-        Self::X509(X509IdentityProvider::new(Names { trusts_successors: false }, Chains(trust)))
+        Self::X509(X509IdentityProvider::new(Names { is_gullible: false }, Chains(trust)))
     }
 
-    /// As [`Identities::x509`], of a client that takes anybody for a successor of anybody.
+    /// As [`Identities::x509`], of a client that takes every certificate for a client of its own, and anybody for a
+    /// successor of anybody.
     pub(crate) fn gullible(roots: &str) -> Self {
         let trust = Arc::new(TrustStore::new(roots.as_bytes(), &[]).unwrap());
-        Self::X509(X509IdentityProvider::new(Names { trusts_successors: true }, Chains(trust)))
+        Self::X509(X509IdentityProvider::new(Names { is_gullible: true }, Chains(trust)))
     }
 }
 
 /// Reads the names of a device, its account and its domain.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
-    trusts_successors: bool,
+    is_gullible: bool,
 }
 
 /// The client handle in a credential of either kind.
@@ -74,6 +75,9 @@ impl X509IdentityExtractor for Names {
     type Error = Infallible;
 
     fn identity(&self, chain: &CertificateChain) -> Result<Vec<u8>, Infallible> {
+        if self.is_gullible {
+            return Ok(chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default());
+        }
         Ok(common_names(chain).join("|").into_bytes())
     }
 
@@ -82,7 +86,7 @@ impl X509IdentityExtractor for Names {
         before: &CertificateChain,
         after: &CertificateChain,
     ) -> Result<bool, Infallible> {
-        Ok(self.trusts_successors || common_names(before) == common_names(after))
+        Ok(self.is_gullible || common_names(before) == common_names(after))
     }
 }
 

@@ -208,6 +208,11 @@ impl Member {
     /// Takes in everything that happened since this member's epoch.
     pub(crate) async fn catch_up(&mut self) {
         let missed = self.control_messages(Epoch(self.epoch().0 + 1)).await;
+        self.take_in(&missed);
+    }
+
+    /// Takes in control messages that follow this member's epoch.
+    pub(crate) fn take_in(&mut self, missed: &ControlMessagesBody) {
         for message in &missed.messages {
             self.group.process_incoming_message(message_of(message)).unwrap();
         }

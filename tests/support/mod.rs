@@ -7,6 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use actors::{AppId, DomainName};
 use mimi_gateway::{
     api::applications::IdentityConfiguration,
+    client::GatewayClient,
     config::{
         ApplicationSettings, Config, DataDir, Federation, PeerSettings, Pem, TokenAccess, TokenSettings,
         X509Settings,
@@ -125,6 +126,11 @@ impl Setup {
     /// What the X.509 application is to do, beside what it trusts.
     pub(crate) fn policy(&mut self) -> &mut X509Settings {
         self.config.applications[0].x509.as_mut().expect("an X.509 application")
+    }
+
+    /// A client of the application at some address that leads to the gateway.
+    pub(crate) fn client(&self, base_url: impl Into<String>) -> GatewayClient {
+        GatewayClient::new(base_url, self.app, self.writer.clone()).unwrap()
     }
 
     /// Starts it; the setup can start it again after it was stopped.

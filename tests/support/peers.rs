@@ -20,7 +20,13 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
 
 /// Certifies gateways, and keeps what it certified in files.
 pub(crate) struct GatewayPki {
@@ -156,6 +162,8 @@ pub(crate) enum Way {
     Silent,
     /// They go there.
     To(SocketAddr),
+    /// They go there, slowly, and break off somewhere in the middle.
+    Unsteady(SocketAddr),
 }
 
 /// A way, and what every connection on it holds.
@@ -187,6 +195,10 @@ impl Link {
         }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The gateway of this domain is at the end of the link.
     pub(crate) fn peer(&self, domain: &str) -> PeerSettings {
         PeerSettings {
@@ -207,6 +219,11 @@ async fn carry(mut from: TcpStream, current: Arc<Mutex<Lead>>) {
         match way {
             Way::Closed => {}
             Way::Silent => std::future::pending().await,
+            Way::Unsteady(address) => {
+                if let Ok(to) = TcpStream::connect(address).await {
+                    unsteadily(from, to).await;
+                }
+            }
             Way::To(address) => {
                 if let Ok(mut to) = TcpStream::connect(address).await {
                     // However it ends, both ends are closed.
@@ -218,5 +235,32 @@ async fn carry(mut from: TcpStream, current: Arc<Mutex<Lead>>) {
     tokio::select! {
         () = carried => {}
         () = changed => {}
+    }
+}
+
+/// Carries some bytes in each direction, late, and closes both ends within a message.
+async fn unsteadily(from: TcpStream, to: TcpStream) {
+    static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+    let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    let (from_there, from_here) = (from.into_split(), to.into_split());
+    // Long enough for a handshake, and then for a few messages or none.
+    let bytes_max = 2_500 + number.wrapping_mul(7_919) % 40_000;
+    tokio::select! {
+        () = dripping(from_there.0, from_here.1, bytes_max) => {}
+        () = dripping(from_here.0, from_there.1, bytes_max) => {}
+    }
+}
+
+async fn dripping(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, bytes_max: usize) {
+    let mut left = bytes_max;
+    let mut buffer = [0; 1024];
+    while left > 0 {
+        let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
+        let count = count.min(left);
+        left -= count;
+        tokio::time::sleep(Duration::from_millis((left % 7) as u64)).await;
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
     }
 }

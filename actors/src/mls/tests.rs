@@ -13,9 +13,9 @@ use mls_rs_core::{crypto::SignatureSecretKey, identity::MemberValidationContext,
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
 use proptest::prelude::*;
 use serde_json::Value;
-use snapshots::{AppId, Timestamp};
+use snapshots::{AppId, ClientHandle, DomainName, Timestamp};
 
-use super::{CommitInput, Crypto, Refusal, Rule, Rules, TrackedGroup, storage};
+use super::{CommitInput, Crypto, Member, Refusal, Rule, Rules, TrackedGroup, storage};
 use crate::{
     application::{Application, Source},
     clock::Clock,
@@ -510,4 +510,19 @@ fn a_client_whose_leaf_changed_hands_can_come_back() {
     assert_eq!(story.observer.live.members()[&1].handle.as_bytes(), b"carol");
     add(&mut story, &bob, None);
     assert_eq!(story.observer.live.members()[&2].handle.as_bytes(), b"bob");
+}
+
+#[test]
+fn a_member_that_was_kept_before_credentials_had_an_end_is_read() {
+    #[derive(serde::Serialize)]
+    struct Before {
+        handle: ClientHandle,
+        domain: Option<DomainName>,
+    }
+    let before = Before { handle: ClientHandle::new("alice").unwrap(), domain: None };
+    let member: Member = storage::decode(&storage::encode(&before).unwrap()).unwrap();
+    assert_eq!(member, Member { handle: before.handle, domain: None, valid_until: None });
+    assert!(!member.is_expired(Timestamp(u64::MAX)));
+    let expiring = Member { valid_until: Some(Timestamp(1999)), ..member };
+    assert!(!expiring.is_expired(Timestamp(1999)) && expiring.is_expired(Timestamp(2000)));
 }

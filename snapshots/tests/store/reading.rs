@@ -1,6 +1,6 @@
 //! Lists and pages.
 
-use snapshots::{ClientRow, Epoch, LogId};
+use snapshots::{ClientRow, DomainName, Epoch, LogId};
 
 use crate::fixtures::*;
 
@@ -63,6 +63,38 @@ fn groups_are_listed_by_handle() {
     assert_eq!(of("nobody", None, 9), []);
     assert_eq!(view.groups(APP, Some(group(2)), 1).unwrap(), [(group(3), group_row(3))]);
     assert_eq!(view.groups(OTHER_APP, None, 9).unwrap(), []);
+}
+
+#[test]
+fn two_members_of_one_handle_are_kept_apart_by_their_domains() {
+    let store = temporary();
+    let [here, there] = [Some(domain("a.example")), Some(domain("b.example"))];
+    let listed = || store.view().groups_of(APP, &handle("alice"), None, 9).unwrap().len();
+    let change = |put: &[&Option<DomainName>], delete: &[&Option<DomainName>]| {
+        append(&store, |batch| {
+            for domain in delete {
+                batch.delete_membership(APP, &handle("alice"), domain.as_ref(), &group(1));
+            }
+            for domain in put {
+                batch.put_membership(APP, &handle("alice"), domain.as_ref(), &group(1));
+            }
+        })
+        .unwrap();
+        listed()
+    };
+    append(&store, |batch| {
+        batch.put_group(APP, &group(1), &group_row(1));
+    })
+    .unwrap();
+    assert_eq!(change(&[&here, &there, &here], &[]), 1);
+    assert_eq!(change(&[], &[&here]), 1);
+    assert_eq!(change(&[&here], &[&there, &there]), 1);
+    assert_eq!(change(&[], &[&here]), 0);
+    // One without a domain is another one again.
+    assert_eq!(change(&[&None], &[]), 1);
+    assert_eq!(change(&[&here], &[&None]), 1);
+    assert_eq!(change(&[&None], &[&here]), 1);
+    assert_eq!(change(&[], &[&None]), 0);
 }
 
 #[test]

@@ -163,10 +163,12 @@ pub enum CertificateRule {
     /// The revocation list that covers it is past its next update.
     #[error("is covered by a revocation list that is past its next update, so it may be revoked")]
     StaleCrl,
-    /// The revocation list that covers it is not signed by its issuer, or its issuer may not sign one
-    /// (RFC 5280 §6.3.3 (f), (g)).
-    #[error("is covered by a revocation list that its issuer did not sign, or may not, so it may be revoked")]
+    /// The revocation list that covers it is not signed with its issuer's key (RFC 5280 §6.3.3 (g)).
+    #[error("is covered by a revocation list that its issuer did not sign, so it may be revoked")]
     CrlSignature,
+    /// The application has revocation lists, and its issuer may sign none (RFC 5280 §6.3.3 (f)).
+    #[error("may be revoked: its issuer has a key usage without cRLSign, so no revocation list can cover it")]
+    CrlSign,
     /// Anything else.
     #[error("does not pass validation: {0}")]
     Other(String),
@@ -259,7 +261,7 @@ impl TrustStore {
                 Some(limit) if cas > usize::try_from(limit).unwrap_or(usize::MAX) => {
                     rule = CertificateRule::RootPathLength { limit, found: cas };
                 }
-                _ if !self.crls.is_empty() && !candidate.signs_crls => rule = CertificateRule::CrlSignature,
+                _ if !self.crls.is_empty() && !candidate.signs_crls => rule = CertificateRule::CrlSign,
                 _ => found.push(candidate),
             }
         }
@@ -280,7 +282,7 @@ impl TrustStore {
             }
             let Some(issuer) = path.get(index + 1) else { continue };
             if !issuer.allows(KeyUsage::crl_sign).map_err(|rule| broken(index + 1, rule))? {
-                return Err(broken(index, CertificateRule::CrlSignature));
+                return Err(broken(index, CertificateRule::CrlSign));
             }
         }
         Ok(())
@@ -462,8 +464,8 @@ impl From<webpki::Error> for CertificateRule {
             Error::CertRevoked => Self::Revoked,
             Error::UnknownRevocationStatus => Self::StatusUnknown,
             Error::CrlExpired { .. } => Self::StaleCrl,
+            Error::IssuerNotCrlSigner => Self::CrlSign,
             Error::InvalidCrlSignatureForPublicKey
-            | Error::IssuerNotCrlSigner
             | Error::UnsupportedCrlSignatureAlgorithmContext(_)
             | Error::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => Self::CrlSignature,
             other => Self::Other(other.to_string()),

@@ -23,7 +23,7 @@ pub use self::{
 };
 use self::{
     credential::{Claims, certificates},
-    judged::{JudgedChains, digest},
+    judged::{ChainDigest, JudgedChains, digest},
 };
 use super::{ApplicationContext, Identity, IdentityError, IdentityProvider};
 
@@ -47,7 +47,10 @@ impl X509IdentityProvider {
     /// What a credential says.
     fn claims(&self, credential: &Credential) -> Result<Arc<Claims>, IdentityError> {
         let content = content(credential)?;
-        let digest = digest(content);
+        self.claims_in(content, digest(content))
+    }
+
+    fn claims_in(&self, content: &[u8], digest: ChainDigest) -> Result<Arc<Claims>, IdentityError> {
         if let Some(claims) = self.judged.claims(&digest) {
             return Ok(claims);
         }
@@ -55,26 +58,6 @@ impl X509IdentityProvider {
         let claims = Arc::new(Claims::of_chain(&chain, &self.offsets)?);
         self.judged.remember(digest, Arc::clone(&claims));
         Ok(claims)
-    }
-
-    /// Whether a credential's chain is valid at a time. Between two moments at which a root or a revocation list begins or
-    /// ends, the verdict on a chain within its own validity is the same, so a remembered one is exact.
-    fn check_chain(
-        &self,
-        credential: &Credential,
-        claims: &Claims,
-        at: Timestamp,
-    ) -> Result<(), IdentityError> {
-        let content = content(credential)?;
-        let (digest, period) = (digest(content), self.trust.period(at));
-        if claims.is_within_validity(at) && self.judged.is_valid_in(&digest, period) {
-            return Ok(());
-        }
-        self.trust
-            .validate(&certificates(content, self.limits)?, at)
-            .map_err(|error| IdentityError(format!("the certificate chain is not valid: {error}")))?;
-        self.judged.valid_in(&digest, period);
-        Ok(())
     }
 }
 
@@ -97,13 +80,25 @@ impl IdentityProvider for X509IdentityProvider {
         _: &Extensions<GroupContext>,
         context: ApplicationContext,
     ) -> Result<(), IdentityError> {
-        let claims = self.claims(identity.credential)?;
+        let content = content(identity.credential)?;
+        let digest = digest(content);
+        let claims = self.claims_in(content, digest)?;
         if claims.signature_key != identity.signature_key {
             return Err(IdentityError(
                 "the leaf certificate is for another key than the MLS signature key of the leaf node".into(),
             ));
         }
-        self.check_chain(identity.credential, &claims, context.msg_timestamp)
+        // Between two moments at which a root or a revocation list begins or ends to count, the verdict on a chain
+        // within its own validity is always the same: what is remembered is exact.
+        let (at, period) = (context.msg_timestamp, self.trust.period(context.msg_timestamp));
+        if claims.is_within_validity(at) && self.judged.is_valid_in(&digest, period) {
+            return Ok(());
+        }
+        self.trust
+            .validate(&certificates(content, self.limits)?, at)
+            .map_err(|error| IdentityError(format!("the certificate chain is not valid: {error}")))?;
+        self.judged.valid_in(&digest, period);
+        Ok(())
     }
 
     fn client_handle(&self, identity: Identity<'_>) -> Result<ClientHandle, IdentityError> {

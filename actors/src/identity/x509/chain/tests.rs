@@ -483,14 +483,14 @@ fn revocation_lists_are_signed_by_the_issuer() {
     // The list is signed with the right key, which its certificate does not allow.
     pki.organisation.params.key_usages.push(KeyUsagePurpose::CrlSign);
     let crls = [pki.root.crl(2026, &[], None), pki.organisation.crl(2026, &[], None)];
-    assert_eq!(pki.validate_by(&pki.store_with(&crls), NOW), broken(0, CertificateRule::CrlSignature));
+    assert_eq!(pki.validate_by(&pki.store_with(&crls), NOW), broken(0, CertificateRule::CrlSign));
 
     let mut silent = ca("root");
     silent.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let mut pki = Pki::with(silent, ca("organisation"), leaf("device"));
     pki.root.params.key_usages.push(KeyUsagePurpose::CrlSign);
     let crls = [pki.root.crl(2026, &[], None), pki.organisation.crl(2026, &[], None)];
-    assert_eq!(pki.validate_by(&pki.store_with(&crls), NOW), broken(1, CertificateRule::CrlSignature));
+    assert_eq!(pki.validate_by(&pki.store_with(&crls), NOW), broken(1, CertificateRule::CrlSign));
     assert_eq!(pki.validate(), Ok(()));
 }
 
