@@ -71,6 +71,11 @@ impl AppendQueue {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     /// Waits for room and leaves a batch; the answer comes through the receiver.
     pub(crate) async fn push(
         &self,

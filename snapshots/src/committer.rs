@@ -95,6 +95,7 @@ pub(crate) fn watch(disk: Arc<Disk>, queue: Arc<AppendQueue>) -> std::io::Result
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
     use std::time::Instant;
 
     use super::*;
@@ -141,27 +142,41 @@ mod tests {
         assert!(store.is_failed());
     }
 
+    /// A batch that holds the committer up: it says when it has begun, and ends when it is let go.
+    fn held(name: &str) -> (Batch, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((begin, begun), (let_go, ending)) = (mpsc::channel(), mpsc::channel());
+        let mut batch = setting(name);
+        batch.step(move |_| {
+            begin.send(()).unwrap();
+            ending.recv().unwrap();
+            Ok(())
+        });
+        (batch, begun, let_go)
+    }
+
     #[test]
     fn closing_writes_what_waits_and_refuses_the_rest() {
         let store = store();
-        let slow = std::thread::spawn({
+        let append = |batch: Batch| {
             let store = store.clone();
-            move || {
-                let mut batch = setting("slow");
-                batch.step(|_| {
-                    std::thread::sleep(Duration::from_millis(100));
-                    Ok(())
-                });
-                store.append_blocking(batch)
-            }
-        });
-        std::thread::sleep(Duration::from_millis(20));
-        let waiting = std::thread::spawn({
+            std::thread::spawn(move || store.append_blocking(batch))
+        };
+        let (batch, begun, let_go) = held("slow");
+        let slow = append(batch);
+        begun.recv().unwrap();
+        let waiting = append(setting("waiting"));
+        while store.waiting() == 0 {
+            std::thread::yield_now();
+        }
+        let closing = std::thread::spawn({
             let store = store.clone();
-            move || store.append_blocking(setting("waiting"))
+            move || store.close()
         });
-        std::thread::sleep(Duration::from_millis(20));
-        store.close();
+        while store.is_open() {
+            std::thread::yield_now();
+        }
+        let_go.send(()).unwrap();
+        closing.join().unwrap();
         assert_eq!(store.append_blocking(setting("late")), Err(AppendError::Closed));
         assert!(slow.join().unwrap().is_ok());
         assert!(waiting.join().unwrap().is_ok());
@@ -175,22 +190,28 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_room_is_told_that_the_store_closed() {
         let store = Store::open(&StoreOptions { queue_length_max: 1, ..StoreOptions::default() }).unwrap();
-        let mut slow = setting("slow");
-        slow.step(|_| {
-            std::thread::sleep(Duration::from_millis(100));
-            Ok(())
-        });
         let append = |batch: Batch| {
             let store = store.clone();
             tokio::spawn(async move { store.append(batch).await })
         };
+        let (slow, begun, let_go) = held("slow");
         let slow = append(slow);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        while begun.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
         let queued = append(setting("queued"));
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        while store.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
         let without_room = append(setting("without room"));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        store.shutdown().await;
+        tokio::task::yield_now().await;
+        let closing = tokio::spawn({
+            let store = store.clone();
+            async move { store.shutdown().await }
+        });
+        tokio::task::yield_now().await;
+        let_go.send(()).unwrap();
+        closing.await.unwrap();
         assert!(slow.await.unwrap().is_ok());
         assert!(queued.await.unwrap().is_ok());
         assert_eq!(without_room.await.unwrap(), Err(AppendError::Closed));

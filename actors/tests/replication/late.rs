@@ -1,6 +1,6 @@
 //! Followers that were away for long, or were never there before.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use actors::{Epoch, Retention, Source};
 
@@ -102,6 +102,30 @@ fn a_replica_that_fell_behind_what_is_kept_is_replaced() {
         net.assert_same(&a, &id, Epoch(9)).await;
         net.assert_nothing_waits().await;
         tokio::time::sleep(Duration::from_millis(150)).await;
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_commit_costs_one_delivery_to_each_peer() {
+    const COMMITS: u64 = 20;
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example", "c.example"], 5);
+        net.start_all().await;
+        let a = domain("a.example");
+        let (mut group, new) = new_group(&client("alice", &a));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        net.settle(&a, &id).await;
+        let before = net.wires.delivered.load(Ordering::Relaxed);
+        for _ in 0..COMMITS {
+            let upload = upload_of(&group.commit(Vec::new()).unwrap());
+            net.upload_commit(&a, &id, upload).await.unwrap();
+            group.apply_pending_commit().unwrap();
+            net.settle(&a, &id).await;
+        }
+        net.assert_nothing_waits().await;
+        let deliveries = net.wires.delivered.load(Ordering::Relaxed) - before;
+        assert_eq!(deliveries, COMMITS * 2);
         net.stop_all().await;
     });
 }
