@@ -36,11 +36,15 @@ pub struct Cli {
 pub enum Command {
     /// Run the gateway.
     Serve,
-    /// Play the draft's example with real MLS clients against a gateway in this process, and check what comes of it.
+    /// Play the draft's example with real MLS clients against gateways in this process, and check what comes of it.
     Demo {
         /// Identify the clients by certificates that are made on the spot.
         #[arg(long)]
         x509: bool,
+        /// Between the gateways of two domains, which certificates that are made on the spot introduce to each other; one
+        /// of them goes away and comes back.
+        #[arg(long, conflicts_with = "x509")]
+        federated: bool,
     },
     /// Make a token for an application: the token itself, and the hash for the configuration.
     Token,
@@ -84,7 +88,7 @@ const BAD_CONFIGURATION: u8 = 2;
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         None | Some(Command::Serve) => serve(&cli.options),
-        Some(Command::Demo { x509 }) => demo(&cli.options, x509),
+        Some(Command::Demo { x509, federated }) => demo(&cli.options, x509, federated),
         Some(Command::Token) => token(),
         Some(Command::Config { command: ConfigCommand::Check { print } }) => check(&cli.options, print),
     }
@@ -189,14 +193,23 @@ fn about(application: &DefaultApplication, base_url: &str) -> String {
     )
 }
 
-fn demo(options: &Options, x509: bool) -> ExitCode {
+fn demo(options: &Options, x509: bool, federated: bool) -> ExitCode {
     if options.config.is_some() || options.data_dir.is_some() || options.listen.is_some() {
-        fail("the demo runs a gateway of its own, in memory and on a free port: it takes no options");
+        fail(
+            "the demo runs gateways of its own on free ports and keeps nothing: it takes no options of `serve`",
+        );
         return ExitCode::from(BAD_CONFIGURATION);
     }
     let credentials = if x509 { Credentials::X509 } else { Credentials::Basic };
     let mut tell = |text: &str| print(&format!("{text}\n"));
-    match actix_web::rt::System::new().block_on(demo::play(credentials, &mut tell)) {
+    let outcome = actix_web::rt::System::new().block_on(async {
+        if federated {
+            demo::play_federated(&mut tell).await
+        } else {
+            demo::play(credentials, &mut tell).await
+        }
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("the demo failed: {error}")),
     }

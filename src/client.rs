@@ -1,4 +1,4 @@
-//! A typed client of a gateway's internal listener: one method for each request of the [`api`](crate::api).
+//! A typed client of a gateway's internal listener: one method for each request of the [`api`].
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use actors::{
     Application, Clock, Durability, Gateway, GatewayOptions, Location, Retention, Store, StoreOptions,
     Transport,
 };
+use rustls::ServerConfig;
 use snapshots::{AppendError, OpenError, ReadError};
 
 use crate::{
@@ -208,12 +209,21 @@ fn internal_protocol(config: &Config) -> Result<Protocol, StartError> {
 struct Outside<'a> {
     settings: &'a Federation,
     tls: FederationTls,
+    server_tls: Box<ServerConfig>,
     bound: Bound,
 }
 
 impl<'a> Outside<'a> {
     fn open(settings: &'a Federation) -> Result<Self, StartError> {
-        Ok(Self { settings, tls: settings.tls()?, bound: Bound::to(settings.listen)? })
+        let tls = settings.tls()?;
+        if tls.credentials.holder().is_none_or(|holder| !holder.is_valid_at(tls::now_s())) {
+            tracing::error!(
+                "the certificate of [federation] is not valid now: no peer will believe this gateway"
+            );
+        }
+        let server_tls = federation::tls::server_config(&tls)
+            .map_err(|error| StartError::Federation(error.to_string()))?;
+        Ok(Self { settings, tls, server_tls: Box::new(server_tls), bound: Bound::to(settings.listen)? })
     }
 
     /// What asks other gateways.
@@ -250,10 +260,8 @@ impl<'a> Outside<'a> {
         config: &Config,
     ) -> Result<Listener<Peers>, StartError> {
         let limits = self.settings.listener_limits(config.internal.shutdown_timeout_s);
-        let tls = federation::tls::server_config(&self.tls)
-            .map_err(|error| StartError::Federation(error.to_string()))?;
         let protocol = Protocol::Tls {
-            config: Box::new(tls),
+            config: self.server_tls,
             handshake_timeout: Duration::from_secs(self.settings.handshake_timeout_s),
             on_connect: Some(note_certificate),
         };

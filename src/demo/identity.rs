@@ -10,7 +10,7 @@ use super::{
     pki::{Authority, ClientKey, credential_content},
 };
 
-/// The domain of the organisation.
+/// The domain of an organisation that is alone.
 const DOMAIN: &str = "harbour.example";
 /// The device of every account.
 const DEVICE: &str = "phone";
@@ -25,19 +25,24 @@ pub(super) enum Identities {
     X509(Box<Organisation>),
 }
 
-/// A root, and the organisation below it: it certifies accounts, which certify devices.
+/// An organisation below a root: it certifies accounts, which certify devices.
 pub(super) struct Organisation {
-    root: Authority,
-    organisation: Authority,
+    authority: Authority,
     domain: DomainName,
+    roots: String,
 }
 
 impl Organisation {
+    /// One with a root of its own.
     pub(super) fn found() -> Result<Self, DemoError> {
-        let root = Authority::root("Demo Root", 2).during_mls("making a root certificate")?;
-        let organisation = root.below(DOMAIN).during_mls("making an organisation's certificate")?;
-        let domain = DomainName::new(DOMAIN).during_mls("naming a domain")?;
-        Ok(Self { root, organisation, domain })
+        Self::below(&Authority::root("Demo Root", 2).during_mls("making a root certificate")?, DOMAIN)
+    }
+
+    /// The one of a domain, below a root that others may be below as well.
+    pub(super) fn below(root: &Authority, domain: &str) -> Result<Self, DemoError> {
+        let authority = root.below(domain).during_mls("making an organisation's certificate")?;
+        let domain = DomainName::new(domain).during_mls("naming a domain")?;
+        Ok(Self { authority, domain, roots: root.pem() })
     }
 
     pub(super) fn domain(&self) -> &DomainName {
@@ -45,8 +50,8 @@ impl Organisation {
     }
 
     /// What an application trusts, in PEM.
-    pub(super) fn roots(&self) -> String {
-        self.root.pem()
+    pub(super) fn roots(&self) -> &str {
+        &self.roots
     }
 }
 
@@ -78,7 +83,7 @@ impl Identities {
             Self::Basic => (name.to_owned(), BasicCredential::new(name.as_bytes().to_vec()).into()),
             Self::X509(organisation) => {
                 let account =
-                    organisation.organisation.below(name).during_mls("making an account's certificate")?;
+                    organisation.authority.below(name).during_mls("making an account's certificate")?;
                 let chain = account
                     .certify(DEVICE, ClientKey::Ed25519(public_key), DEVICE_LASTS)
                     .during_mls("making a device's certificate")?;

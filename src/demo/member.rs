@@ -36,7 +36,6 @@ pub(super) struct Member {
     pub(super) name: &'static str,
     pub(super) id: ClientId,
     pub(super) handle: ClientHandle,
-    domain: Option<DomainName>,
     api: GatewayClient,
     provider: OpenMlsRustCrypto,
     signer: SignatureKeyPair,
@@ -69,7 +68,6 @@ impl Member {
             name,
             id,
             handle,
-            domain: identities.domain().cloned(),
             api: api.clone(),
             provider,
             signer,
@@ -101,10 +99,15 @@ impl Member {
         bytes_of(&package.into_key_package().into())
     }
 
-    /// Asks for a key package of another client, which is assigned to this one (*Key Package Retrieval*).
-    pub(super) async fn retrieve_key_package(&self, of: ClientId) -> Result<Base64, DemoError> {
+    /// Asks for a key package of another client, of a domain if there are any; it is assigned to this one (*Key Package
+    /// Retrieval*).
+    pub(super) async fn retrieve_key_package(
+        &self,
+        of: ClientId,
+        domain: Option<&DomainName>,
+    ) -> Result<Base64, DemoError> {
         let mut query = KeyPackageQuery::new(PROTOCOL_VERSION, CIPHER_SUITE.into(), self.id.to_string());
-        query.domain.clone_from(&self.domain);
+        query.domain = domain.cloned();
         let package = self.api.retrieve_key_package(of, &query).await.during("retrieving a key package")?;
         ensure(!package.is_final_key, || "a final key was given where none was uploaded".to_owned())?;
         Ok(package.key_package)
@@ -129,6 +132,12 @@ impl Member {
         let created = self.api.create_group(&body).await.during("creating a group")?;
         self.group = Some(group);
         Ok(created.group_id.0)
+    }
+
+    /// Whether a welcome waits for it.
+    pub(super) async fn has_welcome(&self) -> Result<bool, DemoError> {
+        let waiting = self.api.welcomes(&self.handle, &WelcomeQuery::default()).await;
+        Ok(!waiting.during("asking for welcomes")?.join_infos.is_empty())
     }
 
     /// Joins with the one welcome that waits, and acknowledges it (*Joining*).

@@ -1,18 +1,25 @@
-//! `mimi-gateway demo`: the draft's example, played by real MLS clients against a gateway in this process.
+//! `mimi-gateway demo`: the draft's example, played by real MLS clients against gateways in this process.
 //!
 //! `member.rs` is one MLS client, `identity.rs` who it is, with certificates from `pki.rs` if the demo is played with them, and
-//! `story.rs` is what they do and what must come of it. Beside `actors::mls`, this is the
-//! only place that runs MLS, and the only one that does so as a member.
+//! `story.rs` is what they do at one gateway and what must come of it; `federated.rs` is the same between two domains, whose
+//! gateways `sites.rs` starts. Beside `actors::mls`, this is the only place that runs MLS, and the only one that does so
+//! as a member.
 
+mod federated;
 mod identity;
 mod member;
 pub mod pki;
+mod sites;
 mod story;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use actors::AppId;
 
+pub use self::federated::play as play_federated;
 use self::identity::{Identities, Organisation};
 use crate::{
     api::applications::IdentityConfiguration,
@@ -44,10 +51,21 @@ pub enum DemoError {
         /// What the library said.
         reason: String,
     },
+    /// The operating system gave no directory, file or port.
+    #[error("{step}: {source}")]
+    System {
+        /// What was being done.
+        step: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
     /// A promise of the gateway was broken.
     #[error("{0}")]
     Broken(String),
 }
+
+/// A free port on the loopback interface.
+const FREE_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// How the clients of the demo are identified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +82,7 @@ pub enum Credentials {
 /// # Errors
 /// [`DemoError`] says which step went wrong, or which promise was broken.
 pub async fn play(credentials: Credentials, tell: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
-    let mut config =
-        Config::embedded().listening_on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).kept_in(DataDir::Memory);
+    let mut config = Config::embedded().listening_on(FREE_PORT).kept_in(DataDir::Memory);
     let app = AppId::new(uuid::Uuid::new_v4());
     let token = Token::generate().during_mls("making a token")?;
     let tokens = vec![TokenSettings { sha256: token.hash(), access: TokenAccess::ReadWrite }];
@@ -103,6 +120,12 @@ trait During<T> {
 impl<T> During<T> for Result<T, ClientError> {
     fn during(self, step: &'static str) -> Result<T, DemoError> {
         self.map_err(|source| DemoError::Gateway { step, source })
+    }
+}
+
+impl<T> During<T> for io::Result<T> {
+    fn during(self, step: &'static str) -> Result<T, DemoError> {
+        self.map_err(|source| DemoError::System { step, source })
     }
 }
 

@@ -1,10 +1,11 @@
-//! Certificates made on the spot: a root, what is below it, and clients, for the demo and for tests.
+//! Certificates made on the spot: a root, what is below it, clients and gateways, for the demo and for tests.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SignatureAlgorithm,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType,
+    SignatureAlgorithm,
 };
 use tls_codec::{Serialize as _, VLBytes};
 
@@ -21,9 +22,17 @@ pub struct Authority {
     key: KeyPair,
     certificate: Certificate,
     /// This certificate and those above it, except the root.
-    chain: Vec<Vec<u8>>,
+    chain: Vec<Certificate>,
     /// How many authorities may stand below this one, one below the other.
     depth: u8,
+}
+
+/// What a gateway shows its peers, in PEM.
+pub struct GatewayCertificate {
+    /// Its certificate and the chain above it without the root.
+    pub certificate: String,
+    /// The key of its certificate.
+    pub private_key: String,
 }
 
 /// A client's public key in the form of MLS (RFC 9420 §5.1.1).
@@ -57,7 +66,7 @@ impl Authority {
         let parameters = authority(name, depth);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = parameters.signed_by(&key, &Issuer::from_params(&self.parameters, &self.key))?;
-        let chain = [vec![certificate.der().to_vec()], self.chain.clone()].concat();
+        let chain = [vec![certificate.clone()], self.chain.clone()].concat();
         Ok(Self { parameters, key, certificate, chain, depth })
     }
 
@@ -75,10 +84,26 @@ impl Authority {
         let mut parameters = named(name, lasts);
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let certificate = parameters.signed_by(&key, &Issuer::from_params(&self.parameters, &self.key))?;
-        Ok([vec![certificate.der().to_vec()], self.chain.clone()].concat())
+        Ok([&certificate].into_iter().chain(&self.chain).map(|one| one.der().to_vec()).collect())
     }
 
-    /// The certificate in PEM; of a root, what an application trusts.
+    /// A key and a certificate for the gateway of a domain, as a server and as a client, valid for so long from now.
+    ///
+    /// # Errors
+    /// That no key or certificate can be made, or the domain is no DNS name.
+    pub fn certify_gateway(&self, domain: &str, lasts: Duration) -> Result<GatewayCertificate, rcgen::Error> {
+        let mut parameters = named(domain, lasts);
+        parameters.subject_alt_names = vec![SanType::DnsName(domain.try_into()?)];
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = parameters.signed_by(&key, &Issuer::from_params(&self.parameters, &self.key))?;
+        let certificate = [&certificate].into_iter().chain(&self.chain).map(Certificate::pem).collect();
+        Ok(GatewayCertificate { certificate, private_key: key.serialize_pem() })
+    }
+
+    /// The certificate in PEM; of a root, what an application or a gateway trusts.
     pub fn pem(&self) -> String {
         self.certificate.pem()
     }

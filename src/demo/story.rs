@@ -121,8 +121,8 @@ async fn found_group(
 
     let mut packages = Vec::new();
     for identity in &found {
-        let package = alice.retrieve_key_package(identity.client_id).await?;
-        let again = alice.retrieve_key_package(identity.client_id).await?;
+        let package = alice.retrieve_key_package(identity.client_id, identities.domain()).await?;
+        let again = alice.retrieve_key_package(identity.client_id, identities.domain()).await?;
         ensure(package == again, || "asking again for an assigned key package gave another one".to_owned())?;
         packages.push(package);
     }

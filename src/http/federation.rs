@@ -1,8 +1,8 @@
 //! What gateways ask each other (*Operational Context*): the routes of the federation listener.
 
 use actors::{
-    AppId, Caller, Delivery, DeliveryContent, DomainError, DomainName, EntryContent, GroupTransfer, LogEntry,
-    Source,
+    AppId, Caller, Delivery, DeliveryContent, DomainError, DomainName, EntryContent, GroupError,
+    GroupTransfer, LogEntry, Source,
 };
 
 use super::{
@@ -107,7 +107,10 @@ impl Handle<Peers> for ReplicateLog {
         match call.edge.gateway.receive(&peer.domains, delivery).await {
             Ok(held) => Ok(Answer::Ok(HeldBody { next: held.next, needs_transfer: held.needs_transfer })),
             Err(error) => {
-                tracing::warn!(%hub, ?group, "refused a delivery: {error}");
+                // What is wrong with an entry is in the log already.
+                if matches!(error, GroupError::NotFromHub(_)) {
+                    tracing::warn!(%hub, ?group, peer = ?peer.domains, "refused a delivery: {error}");
+                }
                 Err(error.into())
             }
         }

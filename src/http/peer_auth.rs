@@ -1,11 +1,6 @@
 //! Who asks on the federation listener: the gateway of the domains that its client certificate names.
 
-use std::{
-    any::Any,
-    collections::BTreeSet,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{any::Any, collections::BTreeSet, sync::Arc};
 
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{HttpRequest, dev::Extensions, rt::net::TcpStream};
@@ -24,7 +19,7 @@ use crate::{
         problem::ProblemKind,
     },
     federation::{Federation, SharedApplication},
-    tls::Holder,
+    tls::{Holder, now_s},
 };
 
 /// The gateways of other domains may ask, each about the applications that federate with it.
@@ -135,9 +130,4 @@ fn check_configuration(
         ),
         Vec::new(),
     ))
-}
-
-fn now_s() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -122,6 +122,39 @@ async fn a_configuration_is_served() {
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, ":memory: leaves nothing there");
 }
 
+#[actix_web::test]
+async fn a_gateway_that_federates_says_where() {
+    let pki = crate::support::peers::GatewayPki::new();
+    let files = pki.settings(&["a.example"]);
+    let directory = tempfile::tempdir().unwrap();
+    let config = format!(
+        r#"
+        data_dir = ":memory:"
+        domains = ["a.example"]
+        [internal]
+        listen = "127.0.0.1:0"
+        [federation]
+        listen = "127.0.0.1:0"
+        certificate = {:?}
+        private_key = {:?}
+        ca = {:?}
+        "#,
+        files.certificate, files.private_key, files.ca
+    );
+    let file = directory.path().join("gateway.toml");
+    std::fs::write(&file, config).unwrap();
+    let process = Process::start(&["--config", file.to_str().unwrap()], directory.path());
+    let (internal, federation) = process.base_url.split_once(" federation=https://127.0.0.1:").unwrap();
+    assert!(federation.parse::<u16>().is_ok_and(|port| port != 0), "{federation}");
+    let answer = mimi_gateway::client::plain_http()
+        .build()
+        .unwrap()
+        .get(format!("{internal}/.well-known/mimi-gateway"));
+    let description: serde_json::Value = answer.send().await.unwrap().json().await.unwrap();
+    assert_eq!(description["federation"], format!("https://127.0.0.1:{federation}"));
+    assert_eq!(process.end("TERM"), Some(0));
+}
+
 #[test]
 fn a_bad_configuration_is_refused_at_once() {
     let directory = tempfile::tempdir().unwrap();

@@ -16,7 +16,8 @@ use mimi_gateway::{
     api::applications::IdentityConfiguration,
     client::GatewayClient,
     config::{
-        ApplicationSettings, Config, DataDir, Federation, Pem, TokenAccess, TokenSettings, X509Settings,
+        ApplicationSettings, Config, DataDir, Federation, PeerSettings, Pem, TokenAccess, TokenSettings,
+        X509Settings,
     },
     serve::{self, Running},
     token::Token,
@@ -98,7 +99,13 @@ impl Setup {
         application.federates_with = names(federates_with);
         if !federates_with.is_empty() {
             let pki = Arc::new(GatewayPki::new());
-            setup.config.federation = Some(pki.settings(domains));
+            let nowhere = |domain: &DomainName| PeerSettings {
+                domain: domain.clone(),
+                // Nobody listens there, and nobody is asked where the domain is.
+                url: "https://127.0.0.1:9".parse().unwrap(),
+            };
+            let peers = setup.config.applications[0].federates_with.iter().map(nowhere).collect();
+            setup.config.federation = Some(Federation { peers, ..pki.settings(domains) });
             setup._pki = Some(pki);
         }
         setup

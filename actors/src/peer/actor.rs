@@ -280,7 +280,7 @@ impl PeerActor {
 
     fn reached(&mut self) {
         if self.failures > 0 {
-            tracing::info!(peer = %self.peer, failures = self.failures, "a peer is reachable again");
+            tracing::debug!(peer = %self.peer, failures = self.failures, "a peer is reachable again");
             self.health.is_reachable.store(true, Ordering::Relaxed);
         }
         self.failures = 0;
@@ -289,7 +289,8 @@ impl PeerActor {
     /// Waits before the next try: twice as long after each failure, and never for the same time as others.
     fn pause(&mut self, reason: &str, ctx: &mut Context<Self>) {
         if self.failures == 0 {
-            tracing::warn!(peer = %self.peer, reason, "a peer cannot be reached; what it misses is kept");
+            // Whoever carries the deliveries tells the operator.
+            tracing::debug!(peer = %self.peer, reason, "a peer cannot be reached; what it misses is kept");
             self.health.is_reachable.store(false, Ordering::Relaxed);
         }
         self.failures = self.failures.saturating_add(1);
