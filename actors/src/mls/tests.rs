@@ -1,5 +1,7 @@
 //! Tracking groups of other MLS implementations: the working group's vectors, and groups that evolve at random.
 
+mod expiry;
+
 use std::{convert::Infallible, io::Write as _, path::PathBuf};
 
 use mls_rs::{
@@ -17,9 +19,8 @@ use snapshots::{AppId, ClientHandle, DomainName, Timestamp};
 
 use super::{CommitInput, Crypto, Member, Refusal, Rule, Rules, TrackedGroup, storage};
 use crate::{
-    application::{Application, ExpiredMembers, Source},
+    application::{Application, Source},
     clock::Clock,
-    identity::{ApplicationContext, BasicIdentityProvider, Identity, IdentityError, IdentityProvider as _},
     limits::Limits,
 };
 
@@ -526,90 +527,4 @@ fn a_member_that_was_kept_before_credentials_had_an_end_is_read() {
     assert!(!member.is_expired(Timestamp(u64::MAX)));
     let expiring = Member { valid_until: Some(Timestamp(1999)), ..member };
     assert!(!expiring.is_expired(Timestamp(1999)) && expiring.is_expired(Timestamp(2000)));
-}
-
-/// The Basic identity provider, but for clients whose names end in a moment, in Unix milliseconds, at which they expire.
-struct Ending;
-
-impl Ending {
-    fn end(identity: Identity<'_>) -> Option<Timestamp> {
-        let handle = BasicIdentityProvider.client_handle(identity).ok()?;
-        let name = String::from_utf8(handle.as_bytes().to_vec()).ok()?;
-        name.rsplit_once(" until ")?.1.parse().ok().map(Timestamp)
-    }
-}
-
-impl crate::identity::IdentityProvider for Ending {
-    fn supported_credentials(&self) -> &[openmls::prelude::CredentialType] {
-        BasicIdentityProvider.supported_credentials()
-    }
-
-    fn validate(
-        &self,
-        identity: Identity<'_>,
-        _: &openmls::prelude::Extensions<openmls::prelude::GroupContext>,
-        context: ApplicationContext,
-    ) -> Result<(), IdentityError> {
-        match Self::end(identity) {
-            Some(end) if end < context.msg_timestamp => Err(IdentityError("it has expired".into())),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn client_handle(&self, identity: Identity<'_>) -> Result<ClientHandle, IdentityError> {
-        BasicIdentityProvider.client_handle(identity)
-    }
-
-    fn client_domain(&self, _: Identity<'_>) -> Result<Option<DomainName>, IdentityError> {
-        Ok(None)
-    }
-
-    fn valid_until(&self, identity: Identity<'_>) -> Result<Option<Timestamp>, IdentityError> {
-        Ok(Self::end(identity))
-    }
-}
-
-/// What becomes of those who have expired is for the hub to say: a replica takes what it accepted.
-#[test]
-fn only_a_hub_holds_members_to_their_expiry() {
-    let mut story = Story::begin();
-    story.observer.judge.application.identity = std::sync::Arc::new(Ending);
-    let end = story.observer.now.0 + 60_000;
-    let bob = client(&format!("bob until {end}"));
-    let package = bob.generate_key_package_message(Default::default(), Default::default(), None).unwrap();
-    let output = story.members[0].commit_builder().add_member(package).unwrap().build().unwrap();
-    let welcome = output.welcome_messages.first().unwrap();
-    story.observe(&output.commit_message, None, Some(welcome));
-    let tree = mls_rs::group::ExportedTree::from_bytes(&story.observer.live.tree().to_bytes()).unwrap();
-    let at_bob = bob.join_group(Some(tree), welcome, None).unwrap().0;
-    story.settle(0, &output.commit_message, vec![at_bob]);
-
-    let proposal = story.members[1].propose_remove(0, vec![]).unwrap().to_bytes().unwrap();
-    story.members[1].clear_proposal_cache();
-    let package =
-        client("carol").generate_key_package_message(Default::default(), Default::default(), None).unwrap();
-    let output = story.members[1].commit_builder().add_member(package).unwrap().build().unwrap();
-    let commit = output.commit_message.to_bytes().unwrap();
-    let welcome = output.welcome_messages.first().unwrap().to_bytes().unwrap();
-    let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
-
-    let Observer { live, judge, now: began, .. } = &mut story.observer;
-    for (seconds, source, policy, expected) in [
-        (60, Source::Application, ExpiredMembers::Refuse, None),
-        (61, Source::Application, ExpiredMembers::Refuse, Some(Rule::Identity)),
-        (61, Source::Application, ExpiredMembers::Propose, Some(Rule::Identity)),
-        (61, Source::Peer(std::collections::BTreeSet::new()), ExpiredMembers::Propose, Some(Rule::Identity)),
-        (61, Source::Application, ExpiredMembers::Ignore, None),
-        (61, Source::Hub, ExpiredMembers::Refuse, None),
-    ] {
-        judge.application.expired_members = policy;
-        let rules = Rules { source: &source, ..judge.rules() };
-        let now = Timestamp(began.0 + seconds * 1000);
-        assert_eq!(live.stage_commit(rules, input, now).err().map(rule), expected, "{source:?} {policy:?}");
-        assert_eq!(
-            live.stage_proposal(rules, &proposal, now).err().map(rule),
-            expected,
-            "{source:?} {policy:?}"
-        );
-    }
 }
