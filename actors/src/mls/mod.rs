@@ -23,6 +23,7 @@ mod wire;
 pub use self::rule::Rule;
 pub(crate) use self::{
     commit::{AddedMember, CommitInput, EpochChange, StagedEpoch},
+    companions::{group_info_signer, welcome_references},
     group::{GroupSnapshot, Member, TrackedGroup},
     key_package::{KeyPackageChecks, check_credential},
     proposal::{PendingProposal, StagedProposal},
