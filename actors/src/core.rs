@@ -13,6 +13,7 @@ use actix::{Actor as _, Addr, ArbiterHandle};
 use dashmap::{DashMap, mapref::entry::Entry};
 use snapshots::{AppId, DomainName, GroupId, GroupRow, KeyQueueId, QueueRow, Store};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::{
     application::Application,
@@ -43,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) arbiters: Vec<ArbiterHandle>,
     pub(crate) stopping: AtomicBool,
     pub(crate) hasher: RandomState,
+    /// Names this store for as long as it exists.
+    pub(crate) store_id: Uuid,
     /// The actors of the gateways that are delivered to; set once, at the start.
     pub(crate) peers: OnceLock<HashMap<DomainName, Addr<PeerActor>>>,
 }

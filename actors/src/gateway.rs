@@ -13,8 +13,11 @@ use std::{
 
 use actix::{Actor as _, Addr, Arbiter, Handler, MailboxError, Message};
 use dashmap::DashMap;
-use snapshots::{AppId, AppendError, DomainName, Epoch, GroupId, GroupRow, Retention, Store, Unmet};
+use snapshots::{
+    AppId, AppendError, Batch, DomainName, Epoch, GroupId, GroupRow, Retention, Store, Unmet, View,
+};
 use tokio::sync::OwnedSemaphorePermit;
+use uuid::Uuid;
 
 use crate::{
     application::{Application, Source},
@@ -87,6 +90,7 @@ impl Gateway {
     pub fn start(options: GatewayOptions, store: Store) -> Self {
         let arbiters: Vec<Arbiter> = (0..options.arbiters.max(1)).map(|_| Arbiter::new()).collect();
         let core = Arc::new(Core {
+            store_id: store_id(&store),
             store,
             applications: options.applications.into_iter().map(|app| (app.id, app)).collect(),
             limits: options.limits,
@@ -173,20 +177,20 @@ impl Gateway {
         source: Source,
     ) -> Result<CreatedGroup, GroupError> {
         let application = self.group_application(app)?.clone();
-        let hub = application.supports_domains.then(|| application.domains.first().cloned()).flatten();
         let digest = new.digest();
         let core = Arc::clone(&self.core);
         let now = core.clock.now();
         let judged = tokio::task::spawn_blocking(move || {
             let (crypto, limits) = (&core.crypto, &core.limits);
             let rules = Rules { crypto, limits, application: &application, source: &source };
-            GroupState::create(rules, &new, hub.clone(), now).map(|state| (state, hub, new))
+            GroupState::create(rules, &new, now).map(|state| (state, new))
         });
-        let (state, hub, new) = judged
+        let (state, new) = judged
             .await
             .map_err(|_| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
         let group = state.id().clone();
-        let row = GroupRow { epoch: Epoch(0), created_at: now, creation_digest: digest, hub };
+        let row =
+            GroupRow { epoch: Epoch(0), created_at: now, creation_digest: digest, hub: state.hub().cloned() };
         let origin = GroupOrigin::new(self.group_application(app)?, group.clone(), row);
         match self.core.store.append(creation(&origin, &state, &new)?).await {
             Ok(_) => {
@@ -235,8 +239,12 @@ impl Gateway {
         let wrong_group = |rule, detail| GroupError::InvalidProposal { rule, detail };
         let epoch = self.routed_epoch(group, &packet, wrong_group)?;
         if epoch < row.epoch {
-            return accepted_before(&self.core.store.view(), app, group, epoch, &packet)?
-                .ok_or(GroupError::StaleEpoch { packet: epoch, current: row.epoch });
+            let view = self.core.store.view();
+            let stale = GroupError::StaleEpoch { packet: epoch, current: row.epoch };
+            return match accepted_before(&view, app, group, epoch, &packet)? {
+                Some(accepted) => Ok(accepted),
+                None => Err(unless_unknown(&view, application, group, epoch, row.hub, stale)),
+            };
         }
         check_source(application, &source, row.hub)?;
         self.ask_group(application, group, |permit| UploadProposal {
@@ -272,8 +280,12 @@ impl Gateway {
         let wrong_group = |rule, detail| GroupError::InvalidCommit { rule, detail };
         let epoch = self.routed_epoch(group, &upload.commit, wrong_group)?;
         if epoch < current {
-            return winner_again(&self.core.store.view(), app, group, epoch, &upload.digest())?
-                .ok_or(GroupError::StaleEpoch { packet: epoch, current });
+            let view = self.core.store.view();
+            let stale = GroupError::StaleEpoch { packet: epoch, current };
+            return match winner_again(&view, app, group, epoch, &upload.digest())? {
+                Some(accepted) => Ok(accepted),
+                None => Err(unless_unknown(&view, application, group, epoch, hub, stale)),
+            };
         }
         check_source(application, &source, hub)?;
         self.ask_group(application, group, |permit| UploadCommit {
@@ -388,6 +400,40 @@ fn check_source(
         Some(hub) if !application.is_hub(Some(&hub)) => Err(GroupError::NotHub { hub }),
         Some(_) | None => Ok(()),
     }
+}
+
+/// That a packet is stale, unless this is a replica that does not know what came of the packet's epoch: then the hub is to
+/// say it.
+fn unless_unknown(
+    view: &View,
+    application: &Application,
+    group: &GroupId,
+    epoch: Epoch,
+    hub: Option<DomainName>,
+    stale: GroupError,
+) -> GroupError {
+    let Some(hub) = hub.filter(|hub| !application.is_hub(Some(hub))) else { return stale };
+    match epoch.next().map(|created| view.epoch(application.id, group, created)) {
+        Some(Ok(None)) => GroupError::NotHub { hub },
+        Some(Ok(Some(_))) | None => stale,
+        Some(Err(error)) => StorageError::from(error).into(),
+    }
+}
+
+/// What names this store: made with it, and gone with it.
+fn store_id(store: &Store) -> Uuid {
+    const SETTING: &str = "store_id";
+    let read = || store.view().setting(SETTING).ok()?.and_then(|kept| Uuid::from_slice(&kept).ok());
+    if let Some(id) = read() {
+        return id;
+    }
+    let id = Uuid::new_v4();
+    let mut batch = Batch::new();
+    batch.put_setting(SETTING, id.as_bytes());
+    if let Err(error) = store.append_blocking(batch) {
+        tracing::error!(%error, "the store could not be given a name");
+    }
+    id
 }
 
 /// Starts one actor for each gateway that an application federates with.

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use snapshots::{AppId, AppendError, Batch, DomainName, Epoch, GroupId, GroupRow, LogId, Timestamp, Unmet};
+use snapshots::{
+    AppId, AppendError, Batch, Bytes, ClientHandle, DomainName, Epoch, GroupId, GroupRow, LogId, Timestamp,
+    Unmet, UsedRow, WelcomeRow,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -11,14 +14,18 @@ use crate::{
     gateway::{Gateway, shown_view},
     group::{
         ApplyEntry, GroupError, GroupOrigin, GroupState, GroupView, MemberView, NewGroup, Published,
-        creation, transfer,
+        UsedPackages, creation, transfer,
     },
-    mls::{KeyPackageChecks, Rule, Rules},
+    mls::{KeyPackageChecks, Rule, Rules, welcome_references},
     peer::{Delivery, DeliveryContent, EntryContent, GroupTransfer, Held, LogEntry},
     router::Rest,
     storage::StorageError,
 };
 
+/// Entries in one delivery.
+const ENTRIES_MAX: usize = 1024;
+/// Key packages of which one transfer may say that they were used.
+const USED_MAX: usize = 4096;
 /// Epochs of a replica's history that one batch deletes when the replica is replaced.
 const DELETED_AT_ONCE: usize = 256;
 
@@ -30,7 +37,7 @@ impl Gateway {
     /// [`GroupError::NotFromHub`] when the peer is not the group's hub or delivers what no hub does, what is wrong with
     /// an entry, or that the gateway cannot write. What was taken before stays.
     pub async fn receive(&self, peer: &BTreeSet<DomainName>, delivery: Delivery) -> Result<Held, GroupError> {
-        let Delivery { app, group, hub, content } = delivery;
+        let Delivery { app, group, hub, preceding, content } = delivery;
         let application = self.group_application(app)?;
         if !peer.contains(&hub) || !application.federates_with.contains(&hub) {
             return Err(GroupError::NotFromHub(format!("{hub} is not a domain of the peer")));
@@ -41,7 +48,13 @@ impl Gateway {
         }
         match content {
             DeliveryContent::Entries(entries) => {
-                self.receive_entries(application, &group, (peer, &hub), row.is_some(), entries).await
+                if entries.len() > ENTRIES_MAX {
+                    return Err(GroupError::NotFromHub(format!(
+                        "a delivery has at most {ENTRIES_MAX} entries"
+                    )));
+                }
+                self.receive_entries(application, &group, (peer, &hub), row.is_some(), (preceding, entries))
+                    .await
             }
             DeliveryContent::Transfer(handed) => {
                 self.receive_transfer(application, &group, hub, *handed).await
@@ -55,7 +68,7 @@ impl Gateway {
         group: &GroupId,
         (peer, hub): (&BTreeSet<DomainName>, &DomainName),
         mut exists: bool,
-        entries: Vec<LogEntry>,
+        (mut preceding, entries): (Option<Timestamp>, Vec<LogEntry>),
     ) -> Result<Held, GroupError> {
         let mut next = None;
         for entry in entries {
@@ -65,8 +78,16 @@ impl Gateway {
                 EntryContent::Creation { group_info, ratchet_tree } if number == 0 => {
                     if !exists {
                         let new = NewGroup { group_info, ratchet_tree };
-                        self.create_replica(application, group, (peer, hub), new, accepted).await?;
-                        exists = true;
+                        match self.create_replica(application, group, (peer, hub), new, accepted).await {
+                            Ok(()) => exists = true,
+                            // Its creator's leaf may have been within its lifetime then; as the group stands, it may be
+                            // without that leaf.
+                            Err(GroupError::InvalidGroupInfo(detail)) => {
+                                tracing::warn!(hub = %hub, ?group, detail, "a creation is refused; asking for the group");
+                                return Ok(self.held_at(0, true));
+                            }
+                            Err(error) => return Err(error),
+                        }
                     }
                     continue;
                 }
@@ -75,17 +96,22 @@ impl Gateway {
                 }
                 // The group's creation is missing.
                 EntryContent::Proposal { .. } | EntryContent::Commit { .. } if !exists => {
-                    return Ok(Held { next: 0, needs_transfer: false });
+                    return Ok(self.held_at(0, false));
                 }
                 EntryContent::Proposal { .. } | EntryContent::Commit { .. } => {
-                    self.ask_group(application, group, |permit| ApplyEntry { entry: entry.clone(), permit })
-                        .await
+                    let preceding = preceding.take();
+                    self.ask_group(application, group, |permit| ApplyEntry {
+                        entry: entry.clone(),
+                        preceding,
+                        permit,
+                    })
+                    .await
                 }
             };
             match taken {
                 Ok(after) => next = Some(after),
                 // It was within its lifetime when the hub accepted it.
-                Err(error) if is_lifetime(&error) => return Ok(Held { next: number, needs_transfer: true }),
+                Err(error) if is_lifetime(&error) => return Ok(self.held_at(number, true)),
                 Err(error) => {
                     tracing::warn!(hub = %hub, ?group, number, %error, "an entry of the hub is refused");
                     return Err(error);
@@ -93,7 +119,7 @@ impl Gateway {
             }
         }
         match next {
-            Some(next) => Ok(Held { next, needs_transfer: false }),
+            Some(next) => Ok(self.held_at(next, false)),
             None => self.held(application.id, group),
         }
     }
@@ -102,7 +128,11 @@ impl Gateway {
     fn held(&self, app: AppId, group: &GroupId) -> Result<Held, GroupError> {
         let log = LogId::Group(app, group.clone());
         let head = self.core.store.view().log_head(&log).map_err(StorageError::from)?;
-        Ok(Held { next: head.map_or(0, |head| head.saturating_add(1)), needs_transfer: false })
+        Ok(self.held_at(head.map_or(0, |head| head.saturating_add(1)), false))
+    }
+
+    fn held_at(&self, next: u64, needs_transfer: bool) -> Held {
+        Held { next, needs_transfer, store: self.core.store_id }
     }
 
     async fn create_replica(
@@ -114,18 +144,23 @@ impl Gateway {
         accepted: Timestamp,
     ) -> Result<(), GroupError> {
         let digest = new.digest();
-        let (core, hub_there, application_there) = (Arc::clone(&self.core), hub.clone(), application.clone());
+        let (core, application_there) = (Arc::clone(&self.core), application.clone());
         // A group begins with a member of its hub's domains.
         let source = Source::Peer(peer.clone());
         let judged = tokio::task::spawn_blocking(move || {
             let (crypto, limits) = (&core.crypto, &core.limits);
             let rules = Rules { crypto, limits, application: &application_there, source: &source };
-            GroupState::create(rules, &new, Some(hub_there), accepted).map(|state| (state, new))
+            GroupState::create(rules, &new, accepted).map(|state| (state, new))
         });
         let (state, new) = judged
             .await
             .map_err(|_| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
         check_group(&state, group)?;
+        if state.hub() != Some(hub) {
+            return Err(GroupError::NotFromHub(
+                "the group's creator is of another domain than the hub".into(),
+            ));
+        }
         let row = GroupRow {
             epoch: Epoch(0),
             created_at: accepted,
@@ -166,24 +201,21 @@ impl Gateway {
         let judged = tokio::task::spawn_blocking(move || {
             let (crypto, limits) = (&core.crypto, &core.limits);
             let rules = Rules { crypto, limits, application: &application_there, source: &Source::Hub };
-            GroupState::from_transfer(rules, &handed, hub_there)
+            GroupState::from_transfer(rules, &handed, hub_there).map(|state| (state, handed))
         });
-        let state = judged
+        let (state, handed) = judged
             .await
             .map_err(|_| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
         check_group(&state, group)?;
-        if let Some((_, view)) = &before
-            && (state.epoch() < view.epoch || accepted < view.stamp)
-        {
-            return Err(GroupError::NotFromHub(
-                "the group that is handed over is older than the replica".into(),
-            ));
+        if let Some((_, view)) = &before {
+            check_succession(view, &state, accepted)?;
         }
         let row =
             GroupRow { epoch: state.epoch(), created_at: accepted, creation_digest: [0; 32], hub: Some(hub) };
         let origin = GroupOrigin::new(application, group.clone(), row);
         let roster = before.as_ref().map(|(head, view)| (*head, &*view.members as &[MemberView]));
-        let batch = transfer(&origin, &state, sequence, roster)?;
+        let mut batch = transfer(&origin, &state, sequence, roster)?;
+        let used = self.tell_used(&mut batch, &origin, &state, &handed)?;
         if let Some((_, view)) = &before {
             // The history before the gap would be read as if it went on.
             self.delete_history(app, group, view).await?;
@@ -193,12 +225,60 @@ impl Gateway {
         // Whoever woke up meanwhile has read what was there before.
         self.put_to_sleep(app, group).await;
         match written {
-            Ok(_) => Ok(Held { next: sequence.saturating_add(1), needs_transfer: false }),
+            Ok(_) => {
+                self.core.wake_key_queues(app, used);
+                Ok(self.held_at(sequence.saturating_add(1), false))
+            }
             Err(AppendError::Precondition(Unmet::LogMoved { .. } | Unmet::LogExists)) => {
                 self.held(app, group)
             }
             Err(error) => Err(unwritten(&error, "the group")),
         }
+    }
+
+    /// Notes which key packages of clients here were used in what this gateway never saw, and keeps the welcome of the
+    /// epoch for those of them whom it is for. Who they are, their key queues tell.
+    fn tell_used(
+        &self,
+        batch: &mut Batch,
+        origin: &GroupOrigin,
+        state: &GroupState,
+        handed: &GroupTransfer,
+    ) -> Result<UsedPackages, GroupError> {
+        let (app, group, epoch) = (origin.app, &origin.group, state.epoch());
+        let view = self.core.store.view();
+        let welcomed: BTreeSet<_> =
+            handed.welcome.as_deref().map(welcome_references).unwrap_or_default().into_iter().collect();
+        let references = handed.used.iter().take(USED_MAX).chain(&welcomed).collect::<BTreeSet<_>>();
+        let (mut used, mut waiting) = (UsedPackages::new(), BTreeSet::new());
+        for reference in references {
+            for (queue, client, row) in view.queues_holding(app, reference).map_err(StorageError::from)? {
+                let client = view.client(app, client).map_err(StorageError::from)?;
+                if let Some(client) = client.filter(|_| welcomed.contains(reference)) {
+                    waiting.insert((client.domain, client.handle));
+                }
+                if !row.is_final {
+                    let used_row = UsedRow { group: group.clone(), epoch, not_after: row.not_after };
+                    batch.note_key_package_used(app, reference, &used_row);
+                    batch.delete_key_package(app, queue, reference);
+                    used.push((queue, reference.clone()));
+                }
+            }
+        }
+        let is_member = |(domain, handle): &(Option<DomainName>, ClientHandle)| {
+            state.roster().iter().any(|member| member.handle == *handle && member.domain == *domain)
+        };
+        let handles: Vec<ClientHandle> =
+            waiting.into_iter().filter(is_member).map(|(_, handle)| handle).collect();
+        if let Some(welcome) = &handed.welcome {
+            let row = WelcomeRow {
+                welcome: Bytes::copy_from_slice(welcome),
+                ratchet_tree: Bytes::copy_from_slice(&handed.ratchet_tree),
+                timestamp: handed.timestamp,
+            };
+            batch.put_welcome(app, group, epoch, &row, &handles);
+        }
+        Ok(used)
     }
 
     async fn delete_history(&self, app: AppId, group: &GroupId, view: &GroupView) -> Result<(), GroupError> {
@@ -326,6 +406,30 @@ fn is_lifetime(error: &GroupError) -> bool {
         GroupError::InvalidCommit { rule: Rule::Lifetime, .. }
             | GroupError::InvalidProposal { rule: Rule::Lifetime, .. }
     )
+}
+
+/// A group that is handed over follows on what the replica has checked itself: it is not older, and its group info is
+/// signed by a client whom the replica knows as a member. In the same epoch it is the same group.
+fn check_succession(before: &GroupView, state: &GroupState, accepted: Timestamp) -> Result<(), GroupError> {
+    let refuse = |detail: &str| Err(GroupError::NotFromHub(detail.to_owned()));
+    if state.epoch() < before.epoch || accepted < before.stamp {
+        return refuse("the group that is handed over is older than the replica");
+    }
+    if state.cipher_suite() != before.cipher_suite {
+        return refuse("the group that is handed over has another cipher suite than the replica");
+    }
+    if state.epoch() == before.epoch && state.ratchet_tree() != before.ratchet_tree() {
+        return refuse("the group that is handed over is another one in the same epoch");
+    }
+    let signer = state.group_info_signer();
+    let is_known = signer.is_some_and(|signer| {
+        before.members.iter().any(|known| known.handle == signer.handle && known.domain == signer.domain)
+    });
+    if is_known {
+        Ok(())
+    } else {
+        refuse("nobody whom this replica knows as a member has signed the group info")
+    }
 }
 
 /// What is delivered for a group is that group.

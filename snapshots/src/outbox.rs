@@ -57,6 +57,15 @@ impl Batch {
         self.put(Table::Outbox, key, Slice::from([]))
     }
 
+    /// Takes a peer's mark of a group away, whatever the peer has.
+    pub fn clear_outbox(&mut self, peer: &DomainName, app: AppId, group: &GroupId) -> &mut Self {
+        let key = self.key(place_key(peer, app, group));
+        self.step(move |draft| {
+            draft.delete(Table::Outbox, &key);
+            Ok(())
+        })
+    }
+
     /// Writes how far a peer is in a group's log: `next` is the number of the entry that it needs next. The peer's mark
     /// goes when the log has no such entry.
     pub fn put_peer_position(

@@ -11,6 +11,7 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, SchemaFormat, schema::Type},
 };
+use uuid::Uuid;
 
 use super::{
     Access, Body, Endpoint, Method, Nothing, Success,
@@ -118,6 +119,10 @@ pub struct DeliveryBody {
     /// The domain of the hub.
     #[schema(value_type = String)]
     pub hub: DomainName,
+    /// When the entry before the first one was accepted, in Unix milliseconds, if that is still known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub preceding: Option<Timestamp>,
     /// Consecutive entries of the log. Left out when there is a transfer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<LogEntryBody>,
@@ -172,6 +177,12 @@ pub struct GroupTransferBody {
     /// The proposals that wait in the current epoch, PublicMessages, in the order in which they were accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub proposals: Vec<Base64>,
+    /// An MLSMessage that holds the Welcome of the current epoch, if its commit added clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub welcome: Option<Base64>,
+    /// KeyPackageRefs (RFC 9420 §5.2) of packages that were used in entries that the follower has not seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub used_key_packages: Vec<Base64>,
 }
 
 /// Where a follower stands after a delivery.
@@ -184,6 +195,8 @@ pub struct HeldBody {
     /// Whether it cannot take that entry itself any more and needs the whole group.
     #[serde(default)]
     pub needs_transfer: bool,
+    /// Names the store that it keeps its replicas in. When it changes, the follower has lost what it had.
+    pub store: Uuid,
 }
 
 /// Where a gateway federates: `https://host` or `https://host:port`, and nothing after it.
@@ -292,6 +305,7 @@ mod tests {
     #[test]
     fn a_delivery_has_one_text() {
         let body = DeliveryBody {
+            preceding: None,
             hub: "a.example".parse().unwrap(),
             entries: vec![LogEntryBody {
                 sequence: 1,

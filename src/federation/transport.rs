@@ -27,13 +27,13 @@ impl Transport for HttpsTransport {
             let path = GroupPath { app, group: delivery.group.clone() };
             let body = delivery_body(delivery);
             let request = Outgoing::new::<ReplicateLog>(&path, &Nothing {}, &body)
-                .map_err(DeliveryError::Unreachable)?
+                .map_err(DeliveryError::Failed)?
                 .within(federation.delivery_timeout);
             drop(body);
             let answer = federation.exchange(&peer, app, request).await.map_err(not_delivered)?;
             let held: HeldBody = serde_json::from_slice(&answer.body)
-                .map_err(|error| DeliveryError::Unreachable(format!("the answer cannot be read: {error}")))?;
-            Ok(Held { next: held.next, needs_transfer: held.needs_transfer })
+                .map_err(|error| DeliveryError::Failed(format!("the answer cannot be read: {error}")))?;
+            Ok(Held { next: held.next, needs_transfer: held.needs_transfer, store: held.store })
         })
     }
 }
@@ -48,10 +48,12 @@ fn not_delivered(error: PeerError) -> DeliveryError {
             slug: crate::api::problem::ProblemKind::ApplicationConfigurationMismatch.about().slug.to_owned(),
             detail: error.to_string(),
         },
-        PeerError::Refused(_)
-        | PeerError::Unreachable { .. }
-        | PeerError::Timeout { .. }
-        | PeerError::Busy { .. } => DeliveryError::Unreachable(error.to_string()),
+        // The peer is there: it may be only this group that it cannot do now. When nothing gets through in time, its
+        // circuit opens, and then it is unreachable.
+        PeerError::Refused(_) | PeerError::Timeout { .. } | PeerError::Busy { .. } => {
+            DeliveryError::Failed(error.to_string())
+        }
+        PeerError::Unreachable { .. } => DeliveryError::Unreachable(error.to_string()),
     }
 }
 
@@ -65,7 +67,7 @@ fn delivery_body(delivery: Delivery) -> DeliveryBody {
         DeliveryContent::Entries(entries) => (entries.into_iter().map(entry).collect(), None),
         DeliveryContent::Transfer(group) => (Vec::new(), Some(Box::new(transfer(*group)))),
     };
-    DeliveryBody { hub: delivery.hub, entries, transfer }
+    DeliveryBody { hub: delivery.hub, preceding: delivery.preceding, entries, transfer }
 }
 
 fn entry(entry: LogEntry) -> LogEntryBody {
@@ -93,5 +95,7 @@ fn transfer(group: GroupTransfer) -> GroupTransferBody {
         group_info: Base64(group.group_info),
         ratchet_tree: Base64(group.ratchet_tree),
         proposals: group.proposals.into_iter().map(Base64).collect(),
+        welcome: group.welcome.map(Base64),
+        used_key_packages: group.used.iter().map(|used| Base64(used.as_bytes().to_vec())).collect(),
     }
 }

@@ -2,7 +2,7 @@
 
 use actors::{
     AppId, Caller, Delivery, DeliveryContent, DomainError, DomainName, EntryContent, GroupError,
-    GroupTransfer, LogEntry, Source,
+    GroupTransfer, KeyPackageRef, LogEntry, Source,
 };
 
 use super::{
@@ -101,11 +101,16 @@ impl Handle<Peers> for ReplicateLog {
             app: path.app,
             group: path.group,
             hub: call.body.hub.clone(),
+            preceding: call.body.preceding,
             content: content(call.body)?,
         };
         let (hub, group) = (delivery.hub.clone(), delivery.group.clone());
         match call.edge.gateway.receive(&peer.domains, delivery).await {
-            Ok(held) => Ok(Answer::Ok(HeldBody { next: held.next, needs_transfer: held.needs_transfer })),
+            Ok(held) => Ok(Answer::Ok(HeldBody {
+                next: held.next,
+                needs_transfer: held.needs_transfer,
+                store: held.store,
+            })),
             Err(error) => {
                 // What is wrong with an entry is in the log already.
                 if matches!(error, GroupError::NotFromHub(_)) {
@@ -131,7 +136,7 @@ fn check_own_domain<A: Authority>(
 fn content(body: DeliveryBody) -> Result<DeliveryContent, Problem> {
     match (body.entries.is_empty(), body.transfer) {
         (false, None) => Ok(DeliveryContent::Entries(body.entries.into_iter().map(entry).collect())),
-        (true, Some(group)) => Ok(DeliveryContent::Transfer(Box::new(transfer(*group)))),
+        (true, Some(group)) => Ok(DeliveryContent::Transfer(Box::new(transfer(*group)?))),
         (true, None) | (false, Some(_)) => Err(Problem::malformed(
             "in the body, there must be either `entries`, at least one, or `transfer`",
         )),
@@ -154,12 +159,16 @@ fn entry(entry: LogEntryBody) -> LogEntry {
     LogEntry { sequence: entry.sequence, timestamp: entry.timestamp, content }
 }
 
-fn transfer(group: GroupTransferBody) -> GroupTransfer {
-    GroupTransfer {
+fn transfer(group: GroupTransferBody) -> Result<GroupTransfer, Problem> {
+    let reference = |Base64(reference)| KeyPackageRef::new(reference);
+    let used = group.used_key_packages.into_iter().map(reference).collect::<Result<_, _>>();
+    Ok(GroupTransfer {
         sequence: group.sequence,
         timestamp: group.timestamp,
         group_info: group.group_info.0,
         ratchet_tree: group.ratchet_tree.0,
         proposals: group.proposals.into_iter().map(|Base64(packet)| packet).collect(),
-    }
+        welcome: group.welcome.map(|Base64(packet)| packet),
+        used: used.map_err(|error| Problem::malformed(format!("`usedKeyPackages`: {error}")))?,
+    })
 }

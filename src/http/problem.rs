@@ -60,7 +60,13 @@ impl Problem {
     }
 
     /// What a peer answers, as it gave it.
+    ///
+    /// What the peer thinks of this gateway itself is no matter of who asks here: it is a failure between the two.
     fn of_peer(document: ProblemDocument) -> Self {
+        if matches!(document.status, 401 | 403 | 421) {
+            let detail = format!("the gateway of that domain does not serve this one: {}", document.detail);
+            return Self::new(ProblemKind::PeerUnreachable, detail);
+        }
         let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::BAD_GATEWAY);
         let known = document.kind().filter(|kind| kind.about().status == document.status);
         let foreign = known

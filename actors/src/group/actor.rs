@@ -63,6 +63,8 @@ impl Message for UploadProposal {
 /// Takes an entry of the hub's log into this replica; answered with the number that is needed next.
 pub(crate) struct ApplyEntry {
     pub(crate) entry: LogEntry,
+    /// When the hub accepted the entry before it, if the hub says so.
+    pub(crate) preceding: Option<Timestamp>,
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
@@ -498,11 +500,17 @@ impl GroupActor {
     }
 
     /// What is wrong with an entry before its packet is looked at.
-    fn check_entry(&self, entry: &LogEntry) -> Result<(), GroupError> {
+    fn check_entry(&self, entry: &LogEntry, preceding: Option<Timestamp>) -> Result<(), GroupError> {
         if !self.origin.is_replica {
             return Err(GroupError::NotFromHub("this gateway orders the group itself".into()));
         }
         let stamp = self.state.as_ref().ok_or(StorageError::Unreadable)?.stamp();
+        if preceding.is_some_and(|preceding| preceding != stamp) {
+            return Err(GroupError::NotFromHub(format!(
+                "the hub has another entry before number {} than this replica: their histories are not the same",
+                entry.sequence
+            )));
+        }
         if entry.timestamp < stamp {
             return Err(GroupError::NotFromHub(format!(
                 "entry {} was accepted at {}, before the entry that precedes it ({stamp})",
@@ -572,13 +580,17 @@ fn unwritable(error: &ValueError) -> GroupError {
 impl Handler<ApplyEntry> for GroupActor {
     type Result = AtomicResponse<Self, Result<u64, GroupError>>;
 
-    fn handle(&mut self, ApplyEntry { entry, permit }: ApplyEntry, _: &mut Context<Self>) -> Self::Result {
+    fn handle(
+        &mut self,
+        ApplyEntry { entry, preceding, permit }: ApplyEntry,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
         self.activity.touch(self.core.clock.now());
         // What is held already, and what is not next: the answer says where to go on.
         if entry.sequence != self.next_entry() {
             return answer(Ok(self.next_entry()));
         }
-        if let Err(refused) = self.check_entry(&entry) {
+        if let Err(refused) = self.check_entry(&entry, preceding) {
             return answer(Err(refused));
         }
         match entry.content {

@@ -52,7 +52,9 @@ pub(crate) fn control_messages(
     if first > last {
         return Ok(answer);
     }
-    let floor = view.first_epoch(app, group).map_err(StorageError::from)?.unwrap_or(current);
+    // A replica that was handed the group as it stands knows nothing of how it came there.
+    let none_kept = current.next().unwrap_or(current);
+    let floor = view.first_epoch(app, group).map_err(StorageError::from)?.unwrap_or(none_kept);
     if first < floor {
         return Err(GroupError::EpochsPruned { floor });
     }

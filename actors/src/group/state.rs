@@ -16,8 +16,8 @@ use crate::{
     external_sender::ExternalSenderKey,
     limits::Limits,
     mls::{
-        CommitInput, EpochChange, GroupSnapshot, PROTOCOL_VERSION, PendingProposal, Refusal, Rules,
-        StagedEpoch, StagedProposal, TrackedGroup, ValueError,
+        CommitInput, EpochChange, GroupSnapshot, Member, PROTOCOL_VERSION, PendingProposal, Refusal, Rules,
+        StagedEpoch, StagedProposal, TrackedGroup, ValueError, group_info_signer,
     },
     peer::GroupTransfer,
 };
@@ -137,12 +137,7 @@ impl GroupState {
     ///
     /// # Errors
     /// [`GroupError::MalformedMessage`], [`GroupError::InvalidGroupInfo`] or [`GroupError::TooLarge`].
-    pub(crate) fn create(
-        rules: Rules<'_>,
-        new: &NewGroup,
-        hub: Option<DomainName>,
-        now: Timestamp,
-    ) -> Result<Self, GroupError> {
+    pub(crate) fn create(rules: Rules<'_>, new: &NewGroup, now: Timestamp) -> Result<Self, GroupError> {
         let tree = new.ratchet_tree.as_deref();
         let info_max = rules.limits.packet_bytes_max.saturating_add(rules.limits.ratchet_tree_bytes_max);
         within("groupInfo", new.group_info.len(), info_max)?;
@@ -159,6 +154,8 @@ impl GroupState {
                 "the ratchet tree of a new group has exactly one node".into(),
             ));
         }
+        // The gateway of the domain of its first member orders the group.
+        let hub = tracked.members().values().next().and_then(|creator| creator.domain.clone());
         Ok(Self {
             roster: roster(&tracked),
             tracked,
@@ -201,6 +198,26 @@ impl GroupState {
 
     pub(crate) fn id(&self) -> &GroupId {
         self.tracked.id()
+    }
+
+    /// The domain whose gateway orders the group; none in an application without domains.
+    pub(crate) fn hub(&self) -> Option<&DomainName> {
+        self.hub.as_ref()
+    }
+
+    pub(crate) fn cipher_suite(&self) -> u16 {
+        self.tracked.cipher_suite()
+    }
+
+    /// The current tree, as [`GroupView::ratchet_tree`].
+    pub(crate) fn ratchet_tree(&self) -> Arc<[u8]> {
+        self.tracked.tree().to_bytes().into()
+    }
+
+    /// Who signed the current group info.
+    pub(crate) fn group_info_signer(&self) -> Option<&Member> {
+        let leaf = group_info_signer(self.group_info.as_deref()?)?;
+        self.tracked.members().get(&leaf)
     }
 
     /// The newest entry's stamp.
@@ -403,7 +420,7 @@ impl GroupState {
 }
 
 fn roster(tracked: &TrackedGroup) -> Arc<[MemberView]> {
-    let view = |(leaf, member): (&u32, &crate::mls::Member)| MemberView {
+    let view = |(leaf, member): (&u32, &Member)| MemberView {
         leaf_index: *leaf,
         handle: member.handle.clone(),
         domain: member.domain.clone(),

@@ -11,6 +11,8 @@ use openmls::{
     },
 };
 
+use snapshots::KeyPackageRef;
+
 use super::{
     AddedMember, Crypto, Refusal,
     tree::SerialisedTree,
@@ -64,6 +66,27 @@ pub(super) fn check_group_info(
     match verified {
         Ok(_) => Ok(()),
         Err(_) => mismatch("the signature of groupInfo is not the committer's"),
+    }
+}
+
+/// The leaf whose member signed a GroupInfo message (RFC 9420 §12.4.3).
+pub(crate) fn group_info_signer(message: &[u8]) -> Option<u32> {
+    let (format, body) = wire::message_body(message).ok()?;
+    if format != WireFormat::GroupInfo {
+        return None;
+    }
+    Some(wire::group_info_outline(body).ok()?.signer)
+}
+
+/// The key packages that a Welcome names; none if it is no Welcome.
+pub(crate) fn welcome_references(message: &[u8]) -> Vec<KeyPackageRef> {
+    match MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract) {
+        Ok(MlsMessageBodyIn::Welcome(welcome)) => welcome
+            .secrets()
+            .iter()
+            .filter_map(|secrets| KeyPackageRef::new(secrets.new_member().as_slice()).ok())
+            .collect(),
+        Ok(_) | Err(_) => Vec::new(),
     }
 }
 

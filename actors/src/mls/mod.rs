@@ -24,6 +24,7 @@ mod wire;
 pub use self::rule::Rule;
 pub(crate) use self::{
     commit::{AddedMember, CommitInput, EpochChange, StagedEpoch},
+    companions::{group_info_signer, welcome_references},
     group::{GroupSnapshot, Member, TrackedGroup},
     key_package::{CredentialCheck, KeyPackageChecks},
     proposal::{PendingProposal, StagedProposal},

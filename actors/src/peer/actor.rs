@@ -15,21 +15,23 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message,
     ResponseActFuture, WrapFuture as _,
 };
-use snapshots::{AppId, Batch, DomainName, GroupId, LogId, View};
+use snapshots::{AppId, Batch, DomainName, GroupId, LogId, Timestamp, View};
 
 use super::{
-    Delivery, DeliveryContent, DeliveryError, GroupTransfer, Held, LogEntry, Transport, entry_from_bytes,
+    Delivery, DeliveryContent, DeliveryError, EntryContent, GroupTransfer, Held, LogEntry, Transport,
+    entry_from_bytes,
     schedule::{Ending, Place, Schedule},
 };
 use crate::{
     core::Core,
     gateway::shown_view,
+    mls::welcome_references,
     router::{Rest, Rested},
     storage::StorageError,
 };
 
 /// Deliveries to one peer that are under way at once, each of another group.
-const UNDER_WAY_MAX: usize = 64;
+const UNDER_WAY_MAX: usize = 32;
 /// Groups that wait in memory for their turn; the others wait by their marks.
 const WAITING_MAX: usize = 1024;
 /// Marks read at once.
@@ -38,6 +40,12 @@ const MARKS_AT_ONCE: usize = 256;
 const ENTRIES_MAX: usize = 64;
 /// Bytes of entries in one delivery, when it has more than one.
 const ENTRIES_BYTES_MAX: usize = 1 << 20;
+/// Entries that a peer never saw and of which a transfer tells.
+const MISSED_MAX: usize = 256;
+/// How many proposals may stand behind the newest commit for its welcome to be found.
+const PROPOSALS_BEHIND_MAX: u64 = 256;
+/// The pause before a delivery that failed is tried again.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is written where the peer is.
 const WRITE_PERIOD: Duration = Duration::from_millis(100);
 /// How often what the peer refused is tried again, and the marks are looked at in any case.
@@ -83,6 +91,10 @@ pub(crate) struct PeerActor {
     positions: HashMap<Place, u64>,
     /// Groups that the peer needs as a whole.
     transfers: HashSet<Place>,
+    /// Groups of which the marks are to go, since they are not for the peer.
+    forgotten: Vec<Place>,
+    /// Which store the peer keeps its replicas in, once it has said so.
+    store: Option<uuid::Uuid>,
     is_writing: bool,
     /// Failures since the last success.
     failures: u32,
@@ -92,9 +104,19 @@ pub(crate) struct PeerActor {
 /// What there is to send.
 enum Prepared {
     Nothing,
-    Entries(Vec<LogEntry>),
+    /// The application is gone, does not federate with the peer any more, or does not order the group here.
+    NotForPeer,
+    Entries {
+        hub: DomainName,
+        preceding: Option<Timestamp>,
+        entries: Vec<LogEntry>,
+    },
     /// The entries that the peer needs are not kept any more, or are of no use to it.
-    Transfer,
+    Transfer {
+        hub: DomainName,
+        /// Entries that the peer has not seen, as far as they are kept.
+        missed: Vec<LogEntry>,
+    },
 }
 
 impl PeerActor {
@@ -113,6 +135,8 @@ impl PeerActor {
             marks_after: None,
             positions: HashMap::new(),
             transfers: HashSet::new(),
+            forgotten: Vec::new(),
+            store: None,
             is_writing: false,
             failures: 0,
             is_paused: false,
@@ -138,40 +162,46 @@ impl PeerActor {
     }
 
     fn look_for_marks(&mut self) -> Result<(), StorageError> {
+        if self.schedule.needs_all_marks() {
+            self.marks_after = None;
+        }
         let marks = self.core.store.view().outbox(&self.peer, self.marks_after.as_ref(), MARKS_AT_ONCE)?;
         let is_end = marks.len() < MARKS_AT_ONCE;
         self.marks_after = if is_end { None } else { marks.last().cloned() };
-        self.schedule.marks(marks, is_end);
+        self.schedule.take_marks(marks, is_end);
         Ok(())
     }
 
     fn begin(&mut self, place: Place, ctx: &mut Context<Self>) {
         let view = self.core.store.view();
-        let prepared = self.next(&view, &place).and_then(|next| {
-            let row = view.group(place.0, &place.1)?;
-            Ok((next, row.and_then(|row| row.hub), self.prepare(&view, &place, next)?))
-        });
-        let (next, hub, prepared) = match prepared {
+        let prepared =
+            self.next(&view, &place).and_then(|next| Ok((next, self.prepare(&view, &place, next)?)));
+        let (next, prepared) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return self.unreadable(place, &error),
         };
+        if matches!(prepared, Prepared::NotForPeer) {
+            self.forgotten.push(place.clone());
+        }
         let (core, transport, peer) =
             (Arc::clone(&self.core), Arc::clone(&self.transport), self.peer.clone());
         let (app, group) = place.clone();
         let content = async move {
             match prepared {
-                Prepared::Nothing => Ok(None),
-                Prepared::Entries(entries) => Ok(Some(DeliveryContent::Entries(entries))),
-                Prepared::Transfer => {
-                    let transfer = transfer(&core, app, &group).await?;
-                    Ok(Some(DeliveryContent::Transfer(Box::new(transfer))))
+                Prepared::Nothing | Prepared::NotForPeer => Ok(None),
+                Prepared::Entries { hub, preceding, entries } => {
+                    Ok(Some((hub, preceding, DeliveryContent::Entries(entries))))
+                }
+                Prepared::Transfer { hub, missed } => {
+                    let transfer = transfer(&core, app, &group, &missed).await?;
+                    Ok(Some((hub, None, DeliveryContent::Transfer(Box::new(transfer)))))
                 }
             }
         };
         let (app, group) = place.clone();
         let sending = async move {
-            let (Some(content), Some(hub)) = (content.await?, hub) else { return Ok(None) };
-            let delivery = Delivery { app, group, hub, content };
+            let Some((hub, preceding, content)) = content.await? else { return Ok(None) };
+            let delivery = Delivery { app, group, hub, preceding, content };
             transport.deliver(&peer, delivery).await.map(Some)
         };
         ctx.spawn(sending.into_actor(self).map(move |result, actor, ctx| {
@@ -191,29 +221,36 @@ impl PeerActor {
 
     fn prepare(&self, view: &View, place: &Place, next: u64) -> Result<Prepared, StorageError> {
         let (app, group) = place;
-        let Some(head) = view.log_head(&LogId::Group(*app, group.clone()))? else {
-            return Ok(Prepared::Nothing);
+        let application = self.core.applications.get(app);
+        let federating = application.filter(|application| application.federates_with.contains(&self.peer));
+        let (Some(application), Some(row)) = (federating, view.group(*app, group)?) else {
+            return Ok(Prepared::NotForPeer);
         };
-        if next > head {
+        let Some(hub) = row.hub.filter(|hub| application.is_hub(Some(hub))) else {
+            return Ok(Prepared::NotForPeer);
+        };
+        let head = view.log_head(&LogId::Group(*app, group.clone()))?;
+        if head.is_none_or(|head| next > head) {
             return Ok(Prepared::Nothing);
         }
         if self.transfers.contains(place) {
-            return Ok(Prepared::Transfer);
+            let missed = read_entries(view, place, next, MISSED_MAX)?;
+            return Ok(Prepared::Transfer { hub, missed });
         }
-        let kept = view.log_entries(*app, group, next, ENTRIES_MAX, ENTRIES_BYTES_MAX)?;
-        let entries: Vec<LogEntry> =
-            kept.iter().map(|(_, bytes)| entry_from_bytes(bytes)).collect::<Result<_, _>>().map_err(
-                |error| {
-                    tracing::error!(%error, "a log entry cannot be read");
-                    StorageError::Unreadable
-                },
-            )?;
-        Ok(if entries.is_empty() { Prepared::Transfer } else { Prepared::Entries(entries) })
+        let entries = read_entries(view, place, next, ENTRIES_MAX)?;
+        if entries.is_empty() {
+            return Ok(Prepared::Transfer { hub, missed: Vec::new() });
+        }
+        let preceding = match next.checked_sub(1) {
+            Some(before) => read_entries(view, place, before, 1)?.first().map(|entry| entry.timestamp),
+            None => None,
+        };
+        Ok(Prepared::Entries { hub, preceding, entries })
     }
 
     fn unreadable(&mut self, place: Place, error: &StorageError) {
         tracing::error!(peer = %self.peer, %error, "what a peer needs could not be read");
-        self.schedule.end(place, Ending::Refused);
+        self.schedule.end(place, Ending::SetAside);
     }
 
     fn delivered(
@@ -226,18 +263,33 @@ impl PeerActor {
         match result {
             Ok(None) => {
                 // The mark is of something that the peer has: writing where it is takes the mark away.
-                self.positions.entry(place.clone()).or_insert(from);
+                if !self.forgotten.contains(&place) {
+                    self.positions.entry(place.clone()).or_insert(from);
+                }
                 self.schedule.end(place, Ending::Done);
             }
             Ok(Some(held)) => {
                 self.reached();
-                let ending = self.progress(&place, from, held);
+                let ending = if self.is_other_store(held.store, ctx) {
+                    Ending::More
+                } else {
+                    self.progress(&place, from, held)
+                };
                 self.schedule.end(place, ending);
+            }
+            Err(DeliveryError::Failed(reason)) => {
+                self.reached();
+                tracing::debug!(peer = %self.peer, group = ?place.1, reason, "a delivery failed");
+                self.schedule.end(place.clone(), Ending::SetAside);
+                ctx.run_later(self.jittered(FAILED_PAUSE), move |actor, ctx| {
+                    actor.schedule.release(place);
+                    actor.deliver(ctx);
+                });
             }
             Err(DeliveryError::Refused { slug, detail }) => {
                 self.reached();
                 tracing::warn!(peer = %self.peer, group = ?place.1, from, slug, detail, "a peer refused a delivery");
-                self.schedule.end(place, Ending::Refused);
+                self.schedule.end(place, Ending::SetAside);
             }
             Err(DeliveryError::Unreachable(reason)) => {
                 self.schedule.end(place, Ending::More);
@@ -254,18 +306,18 @@ impl PeerActor {
     fn progress(&mut self, place: &Place, from: u64, held: Held) -> Ending {
         let (app, group) = place;
         let head = self.core.store.view().log_head(&LogId::Group(*app, group.clone()));
-        let Ok(Some(head)) = head else { return Ending::Refused };
+        let Ok(Some(head)) = head else { return Ending::SetAside };
         if held.next > head.saturating_add(1) {
             tracing::error!(
                 peer = %self.peer, ?group, held = held.next, head,
                 "a peer holds entries that this hub does not have"
             );
-            return Ending::Refused;
+            return Ending::SetAside;
         }
         self.positions.insert(place.clone(), held.next);
         if held.needs_transfer {
             // Once it was sent as a whole, it is not needed as a whole again until the peer says so.
-            return if self.transfers.insert(place.clone()) { Ending::More } else { Ending::Refused };
+            return if self.transfers.insert(place.clone()) { Ending::More } else { Ending::SetAside };
         }
         self.transfers.remove(place);
         if held.next <= from {
@@ -273,7 +325,7 @@ impl PeerActor {
                 peer = %self.peer, ?group, from, next = held.next,
                 "a peer went back in a log, or did not go on"
             );
-            return Ending::Refused;
+            return Ending::SetAside;
         }
         if held.next > head { Ending::Done } else { Ending::More }
     }
@@ -288,28 +340,69 @@ impl PeerActor {
 
     /// Waits before the next try: twice as long after each failure, and never for the same time as others.
     fn pause(&mut self, reason: &str, ctx: &mut Context<Self>) {
+        // Those that were under way together count once.
+        if self.is_paused {
+            return;
+        }
         if self.failures == 0 {
             // Whoever carries the deliveries tells the operator.
             tracing::debug!(peer = %self.peer, reason, "a peer cannot be reached; what it misses is kept");
             self.health.is_reachable.store(false, Ordering::Relaxed);
         }
         self.failures = self.failures.saturating_add(1);
-        if self.is_paused {
-            return;
-        }
         self.is_paused = true;
         let longest = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
-        let jitter = self.core.hasher.hash_one((&self.peer, self.core.clock.now(), self.failures)) % 512;
-        let pause = longest / 2 + longest.mul_f64(f64::from(u16::try_from(jitter).unwrap_or(0)) / 1024.0);
-        ctx.run_later(pause, |actor, ctx| {
+        ctx.run_later(self.jittered(longest), |actor, ctx| {
             actor.is_paused = false;
             actor.deliver(ctx);
         });
     }
 
+    /// Somewhere between half of a time and all of it.
+    fn jittered(&self, longest: Duration) -> Duration {
+        let jitter = self.core.hasher.hash_one((&self.peer, self.core.clock.now(), self.failures)) % 512;
+        longest / 2 + longest.mul_f64(f64::from(u16::try_from(jitter).unwrap_or(0)) / 1024.0)
+    }
+
+    /// Notes which store the peer keeps its replicas in. In another one than before it has nothing of what it had: all
+    /// positions begin anew.
+    fn is_other_store(&mut self, store: uuid::Uuid, ctx: &mut Context<Self>) -> bool {
+        if self.store == Some(store) {
+            return false;
+        }
+        let setting = format!("peer_store:{}", self.peer);
+        let before = self.core.store.view().setting(&setting);
+        let is_other = matches!(&before, Ok(Some(before)) if before.as_ref() != store.as_bytes());
+        if is_other {
+            tracing::warn!(peer = %self.peer, "a peer has another store than before; it is sent everything again");
+            self.positions.clear();
+        }
+        self.store = Some(store);
+        let mut batch = Batch::new();
+        batch.put_setting(&setting, store.as_bytes());
+        let (core, peer) = (Arc::clone(&self.core), self.peer.clone());
+        let noting = async move {
+            if is_other {
+                compare_all(Arc::clone(&core), peer, Trust::Nothing).await?;
+            }
+            core.store.append(batch).await.map(drop).map_err(|error| StorageError::from_append(&error))
+        };
+        ctx.spawn(noting.into_actor(self).map(move |result, actor, ctx| {
+            if let Err(error) = result {
+                tracing::error!(peer = %actor.peer, %error, "the store of a peer could not be noted");
+                actor.store = None;
+            }
+            if is_other {
+                actor.schedule.try_again();
+                actor.deliver(ctx);
+            }
+        }));
+        is_other
+    }
+
     /// The batch that writes where the peer is, and what is in it.
     fn positions_batch(&self) -> Option<(Batch, Vec<(Place, u64)>)> {
-        if self.positions.is_empty() {
+        if self.positions.is_empty() && self.forgotten.is_empty() {
             return None;
         }
         let written: Vec<(Place, u64)> =
@@ -317,6 +410,9 @@ impl PeerActor {
         let mut batch = Batch::new();
         for ((app, group), next) in &written {
             batch.put_peer_position(&self.peer, *app, group, *next);
+        }
+        for (app, group) in &self.forgotten {
+            batch.clear_outbox(&self.peer, *app, group);
         }
         Some((batch, written))
     }
@@ -326,6 +422,7 @@ impl PeerActor {
             return;
         }
         let Some((batch, written)) = self.positions_batch() else { return };
+        self.forgotten.clear();
         self.is_writing = true;
         let store = self.core.store.clone();
         ctx.spawn(async move { store.append(batch).await }.into_actor(self).map(move |result, actor, _| {
@@ -344,8 +441,27 @@ impl PeerActor {
     }
 }
 
-/// A group as it stands, with the group info of its epoch.
-async fn transfer(core: &Arc<Core>, app: AppId, group: &GroupId) -> Result<GroupTransfer, DeliveryError> {
+/// Entries of a group's log from a number on, as far as they are kept; few enough for one delivery.
+fn read_entries(
+    view: &View,
+    (app, group): &Place,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<LogEntry>, StorageError> {
+    let kept = view.log_entries(*app, group, from, limit, ENTRIES_BYTES_MAX)?;
+    kept.iter().map(|(_, bytes)| entry_from_bytes(bytes)).collect::<Result<_, _>>().map_err(|error| {
+        tracing::error!(%error, "a log entry cannot be read");
+        StorageError::Unreadable
+    })
+}
+
+/// A group as it stands, with the group info of its epoch, and what can be told of the entries that the peer never saw.
+async fn transfer(
+    core: &Arc<Core>,
+    app: AppId,
+    group: &GroupId,
+    missed: &[LogEntry],
+) -> Result<GroupTransfer, DeliveryError> {
     let refused = |detail: String| DeliveryError::Refused { slug: "no-transfer".to_owned(), detail };
     let application =
         core.applications.get(&app).ok_or_else(|| refused("there is no such application".to_owned()))?;
@@ -362,13 +478,34 @@ async fn transfer(core: &Arc<Core>, app: AppId, group: &GroupId) -> Result<Group
         group_info: group_info.to_vec(),
         ratchet_tree: view.ratchet_tree().to_vec(),
         proposals: view.proposals.iter().map(|packet| packet.to_vec()).collect(),
+        welcome: current_welcome(core, app, group, view.sequence),
+        used: missed.iter().filter_map(welcome_of).flat_map(welcome_references).collect(),
     })
+}
+
+/// The welcome of the newest commit, if it is kept and had one.
+fn current_welcome(core: &Core, app: AppId, group: &GroupId, sequence: u64) -> Option<Vec<u8>> {
+    let (place, view) = ((app, group.clone()), core.store.view());
+    let oldest = sequence.saturating_sub(PROPOSALS_BEHIND_MAX);
+    let newest = (oldest..=sequence).rev().find_map(|number| {
+        let entry = read_entries(&view, &place, number, 1).ok()?.into_iter().next()?;
+        matches!(entry.content, EntryContent::Commit { .. }).then_some(entry)
+    })?;
+    welcome_of(&newest).map(<[u8]>::to_vec)
+}
+
+fn welcome_of(entry: &LogEntry) -> Option<&[u8]> {
+    match &entry.content {
+        EntryContent::Commit { welcome, .. } => welcome.as_deref(),
+        EntryContent::Creation { .. } | EntryContent::Proposal { .. } => None,
+    }
 }
 
 /// Marks every group of ours of which the peer misses something: the peer may be new, or have been left out for a time.
 fn compare(
     core: &Core,
     peer: &DomainName,
+    trust: Trust,
     app: AppId,
     after: Option<&GroupId>,
 ) -> Result<Compared, StorageError> {
@@ -380,13 +517,20 @@ fn compare(
         compared.last = groups.last().map(|(group, _)| group.clone());
     }
     for (group, row) in groups {
-        if !application.is_hub(row.hub.as_ref()) {
+        // A group without a hub is of a time when the application had no domains; it is no peer's.
+        if row.hub.is_none() || !application.is_hub(row.hub.as_ref()) {
             continue;
         }
         let head = view.log_head(&LogId::Group(app, group.clone()))?;
-        let next = view.peer_position(peer, app, &group)?.unwrap_or(0);
+        let next = match trust {
+            Trust::Positions => view.peer_position(peer, app, &group)?.unwrap_or(0),
+            Trust::Nothing => 0,
+        };
         if head.is_some_and(|head| next <= head) {
             compared.batch.mark_outbox(peer, app, &group);
+            if trust == Trust::Nothing {
+                compared.batch.put_peer_position(peer, app, &group, 0);
+            }
         }
     }
     Ok(compared)
@@ -399,7 +543,16 @@ struct Compared {
     last: Option<GroupId>,
 }
 
-async fn compare_all(core: Arc<Core>, peer: DomainName) -> Result<(), StorageError> {
+/// What is believed about where a peer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// Where it said that it stands.
+    Positions,
+    /// Nothing: it has lost what it had.
+    Nothing,
+}
+
+async fn compare_all(core: Arc<Core>, peer: DomainName, trust: Trust) -> Result<(), StorageError> {
     let federating: Vec<AppId> = core
         .applications
         .values()
@@ -410,7 +563,7 @@ async fn compare_all(core: Arc<Core>, peer: DomainName) -> Result<(), StorageErr
         let mut after = None;
         loop {
             let (core_there, peer_there) = (Arc::clone(&core), peer.clone());
-            let comparing = move || compare(&core_there, &peer_there, app, after.as_ref());
+            let comparing = move || compare(&core_there, &peer_there, trust, app, after.as_ref());
             let compared =
                 tokio::task::spawn_blocking(comparing).await.map_err(|_| StorageError::Unreadable)??;
             if !compared.batch.is_empty() {
@@ -434,7 +587,7 @@ impl Actor for PeerActor {
             actor.schedule.try_again();
             actor.deliver(ctx);
         });
-        let comparing = compare_all(Arc::clone(&self.core), self.peer.clone());
+        let comparing = compare_all(Arc::clone(&self.core), self.peer.clone(), Trust::Positions);
         ctx.spawn(comparing.into_actor(self).map(|result, actor, ctx| {
             if let Err(error) = result {
                 tracing::error!(peer = %actor.peer, %error, "what a peer misses could not be found out");

@@ -12,7 +12,7 @@ mod schedule;
 use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
-use snapshots::{AppId, DomainName, GroupId, Timestamp};
+use snapshots::{AppId, DomainName, GroupId, KeyPackageRef, Timestamp};
 
 pub(crate) use self::{
     actor::{PeerActor, PeerHealth, Wake},
@@ -75,6 +75,11 @@ pub struct GroupTransfer {
     pub ratchet_tree: Vec<u8>,
     /// The proposals that wait in the current epoch, in the order in which they were accepted.
     pub proposals: Vec<Vec<u8>>,
+    /// The Welcome of the current epoch, if its commit added clients and is still known: whoever was added in an
+    /// earlier epoch that the follower never saw joins by an external commit.
+    pub welcome: Option<Vec<u8>>,
+    /// Key packages that the follower has not seen used and that were, as far as is still known.
+    pub used: Vec<KeyPackageRef>,
 }
 
 /// What a hub delivers for one group in one request.
@@ -86,6 +91,9 @@ pub struct Delivery {
     pub group: GroupId,
     /// The domain of the hub.
     pub hub: DomainName,
+    /// When the entry before the first one was accepted, if that is still known: a follower that has another one there
+    /// follows another history.
+    pub preceding: Option<Timestamp>,
     /// What is delivered.
     pub content: DeliveryContent,
 }
@@ -107,6 +115,8 @@ pub struct Held {
     /// It cannot take that entry itself any more and needs the whole group: the entry's key packages have expired since,
     /// and the MLS library judges lifetimes by the present time.
     pub needs_transfer: bool,
+    /// Which store it keeps its replicas in: another one than before has nothing of what was sent before.
+    pub store: uuid::Uuid,
 }
 
 /// Why a delivery did not arrive.
@@ -115,6 +125,10 @@ pub enum DeliveryError {
     /// The peer could not be reached, did not answer in time, or did not answer as a gateway does. It is tried again.
     #[error("{0}")]
     Unreachable(String),
+    /// The peer was reached and could not take this delivery at present, or did not end with it in time. It is tried again;
+    /// others of its groups are not affected.
+    #[error("{0}")]
+    Failed(String),
     /// The peer refused it; `slug` is the problem's type. Others of its groups are not affected.
     #[error("refused as {slug}: {detail}")]
     Refused {

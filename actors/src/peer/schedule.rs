@@ -14,8 +14,19 @@ pub(crate) enum Ending {
     Done,
     /// There is more for it.
     More,
-    /// The peer does not take it; it is set aside.
-    Refused,
+    /// The peer does not take it, or cannot at present; it is set aside.
+    SetAside,
+}
+
+/// What is known of the store's marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Marks {
+    /// There may be marks anywhere that are not here.
+    Unknown,
+    /// Those up to where was looked last are here.
+    Partly,
+    /// All are here.
+    Known,
 }
 
 #[derive(Debug)]
@@ -26,8 +37,7 @@ pub(crate) struct Schedule {
     /// With whether it was heard of again meanwhile.
     under_way: HashMap<Place, bool>,
     set_aside: HashSet<Place>,
-    /// The store has marks of groups that are not here.
-    has_more: bool,
+    marks: Marks,
 }
 
 impl Schedule {
@@ -39,7 +49,7 @@ impl Schedule {
             queued: HashSet::new(),
             under_way: HashMap::new(),
             set_aside: HashSet::new(),
-            has_more: true,
+            marks: Marks::Unknown,
         }
     }
 
@@ -49,7 +59,7 @@ impl Schedule {
             *again = true;
         } else if self.set_aside.contains(&place) || self.queued.contains(&place) {
         } else if self.waiting.len() >= self.waiting_max {
-            self.has_more = true;
+            self.marks = Marks::Unknown;
         } else {
             self.queued.insert(place.clone());
             self.waiting.push_back(place);
@@ -69,14 +79,18 @@ impl Schedule {
 
     /// Whether the store's marks are to be looked at before anything else can be delivered.
     pub(crate) fn needs_marks(&self) -> bool {
-        self.has_more && self.waiting.is_empty()
+        self.marks != Marks::Known && self.waiting.is_empty()
+    }
+
+    /// Whether they are to be looked at from the first one.
+    pub(crate) fn needs_all_marks(&self) -> bool {
+        self.marks == Marks::Unknown
     }
 
     /// Takes marks from the store in; `is_end` when they were the last.
-    pub(crate) fn marks(&mut self, places: Vec<Place>, is_end: bool) {
-        self.has_more = false;
+    pub(crate) fn take_marks(&mut self, places: Vec<Place>, is_end: bool) {
+        self.marks = if is_end { Marks::Known } else { Marks::Partly };
         places.into_iter().for_each(|place| self.hear(place));
-        self.has_more |= !is_end;
     }
 
     pub(crate) fn end(&mut self, place: Place, ending: Ending) {
@@ -85,8 +99,8 @@ impl Schedule {
             Ending::Done if !again => {}
             Ending::Done | Ending::More => self.hear(place),
             // What there is no room for comes up again with the next look at the marks.
-            Ending::Refused if self.set_aside.len() >= self.waiting_max => {}
-            Ending::Refused => {
+            Ending::SetAside if self.set_aside.len() >= self.waiting_max => {}
+            Ending::SetAside => {
                 self.set_aside.insert(place);
             }
         }
@@ -95,7 +109,14 @@ impl Schedule {
     /// What was set aside is tried again, and the marks are looked at again.
     pub(crate) fn try_again(&mut self) {
         self.set_aside.clear();
-        self.has_more = true;
+        self.marks = Marks::Unknown;
+    }
+
+    /// One group that was set aside is tried again.
+    pub(crate) fn release(&mut self, place: Place) {
+        if self.set_aside.remove(&place) {
+            self.hear(place);
+        }
     }
 
     /// How many groups are set aside.
@@ -141,12 +162,12 @@ mod tests {
     #[test]
     fn what_has_no_room_is_found_by_its_mark() {
         let mut schedule = Schedule::new(2);
-        schedule.marks(Vec::new(), true);
+        schedule.take_marks(Vec::new(), true);
         (1..=3).for_each(|number| schedule.hear(place(number)));
         assert!(!schedule.needs_marks());
         assert_eq!([schedule.take(8), schedule.take(8)], [Some(place(1)), Some(place(2))]);
         assert!(schedule.needs_marks());
-        schedule.marks(vec![place(1), place(2), place(3)], true);
+        schedule.take_marks(vec![place(1), place(2), place(3)], true);
         assert_eq!(schedule.take(8), Some(place(3)));
         assert!(!schedule.needs_marks());
     }
@@ -154,15 +175,32 @@ mod tests {
     #[test]
     fn what_is_refused_is_left_alone_until_it_is_tried_again() {
         let mut schedule = Schedule::new(10);
-        schedule.marks(vec![place(1)], true);
+        schedule.take_marks(vec![place(1)], true);
         assert_eq!(schedule.take(8), Some(place(1)));
         schedule.hear(place(1));
-        schedule.end(place(1), Ending::Refused);
+        schedule.end(place(1), Ending::SetAside);
         schedule.hear(place(1));
         assert_eq!((schedule.take(8), schedule.set_aside()), (None, 1));
         schedule.try_again();
         assert!(schedule.needs_marks());
-        schedule.marks(vec![place(1)], true);
+        schedule.take_marks(vec![place(1)], true);
         assert_eq!(schedule.take(8), Some(place(1)));
+        schedule.end(place(1), Ending::SetAside);
+        schedule.release(place(2));
+        assert_eq!(schedule.take(8), None, "only what was set aside is released");
+        schedule.release(place(1));
+        assert_eq!(schedule.take(8), Some(place(1)));
+    }
+
+    #[test]
+    fn what_overflows_while_marks_are_read_is_looked_for_from_the_first() {
+        let mut schedule = Schedule::new(1);
+        assert!(schedule.needs_all_marks());
+        schedule.take_marks(vec![place(5)], false);
+        assert!(!schedule.needs_all_marks());
+        schedule.hear(place(1));
+        assert!(schedule.needs_all_marks(), "its mark may stand before those that were read");
+        assert_eq!(schedule.take(8), Some(place(5)));
+        assert!(schedule.needs_marks());
     }
 }

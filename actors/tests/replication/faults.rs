@@ -10,7 +10,8 @@ use std::{
 };
 
 use actors::{
-    Delivering, Delivery, DeliveryContent, DeliveryError, DomainName, Gateway, GroupError, Held, Transport,
+    Delivering, Delivery, DeliveryContent, DeliveryError, DomainName, Gateway, GroupError, GroupId, Held,
+    Transport,
 };
 
 /// Numbers that look random and are the same for the same seed (splitmix64).
@@ -45,6 +46,8 @@ pub(crate) struct Wires {
     pub(crate) cut_off: Mutex<BTreeSet<DomainName>>,
     /// A delivery of before, to come again.
     kept: Mutex<Vec<(DomainName, DomainName, Delivery)>>,
+    /// Groups of which no delivery gets through.
+    pub(crate) failing: Mutex<BTreeSet<GroupId>>,
     pub(crate) delivered: AtomicU64,
     pub(crate) spoiled: AtomicU64,
 }
@@ -57,6 +60,7 @@ impl Wires {
             are_faulty: AtomicBool::new(false),
             cut_off: Mutex::default(),
             kept: Mutex::default(),
+            failing: Mutex::default(),
             delivered: AtomicU64::new(0),
             spoiled: AtomicU64::new(0),
         })
@@ -68,6 +72,9 @@ impl Wires {
         to: &DomainName,
         delivery: Delivery,
     ) -> Result<Held, DeliveryError> {
+        if self.failing.lock().unwrap().contains(&delivery.group) {
+            return Err(DeliveryError::Failed("it takes too long".into()));
+        }
         let unreachable = || DeliveryError::Unreachable("nobody is there".into());
         let is_cut = {
             let cut_off = self.cut_off.lock().unwrap();

@@ -8,7 +8,7 @@ use actors::{
 use snapshots::DomainName;
 
 use crate::{
-    members::{client, new_group, upload_of},
+    members::{client, group_of_all, new_group, upload_of},
     net::{Net, domain},
 };
 
@@ -24,7 +24,8 @@ async fn deliver(
     entries: Vec<LogEntry>,
 ) -> Result<u64, GroupError> {
     let content = DeliveryContent::Entries(entries);
-    let delivery = Delivery { app: net.app, group: group.clone(), hub: hub.clone(), content };
+    let delivery =
+        Delivery { app: net.app, group: group.clone(), hub: hub.clone(), preceding: None, content };
     let held = net.at(&domain("b.example")).receive(&BTreeSet::from([from.clone()]), delivery).await?;
     assert!(!held.needs_transfer);
     Ok(held.next)
@@ -125,11 +126,14 @@ fn a_group_info_that_is_older_does_not_replace_a_replica() {
             group_info: new.group_info,
             ratchet_tree: new.ratchet_tree.unwrap(),
             proposals: Vec::new(),
+            welcome: None,
+            used: Vec::new(),
         };
         let hand = |handed: actors::GroupTransfer| Delivery {
             app: net.app,
             group: id.clone(),
             hub: a.clone(),
+            preceding: None,
             content: DeliveryContent::Transfer(Box::new(handed)),
         };
         let peer = BTreeSet::from([a.clone()]);
@@ -137,8 +141,101 @@ fn a_group_info_that_is_older_does_not_replace_a_replica() {
         assert!(matches!(refused, Err(GroupError::NotFromHub(_))), "{refused:?}");
         // One that is behind is not even looked at.
         let behind = net.at(&b).receive(&peer, hand(actors::GroupTransfer { sequence: 1, ..old })).await;
-        assert_eq!(behind, Ok(Held { next: 2, needs_transfer: false }));
+        assert!(matches!(behind, Ok(Held { next: 2, needs_transfer: false, .. })), "{behind:?}");
         assert_eq!(net.at(&b).group(net.app, &id).await.unwrap().epoch.0, 1);
+        net.stop_all().await;
+    });
+}
+
+/// A group of the same id and of a later epoch, of which the replica knows nobody.
+#[test]
+fn a_group_that_nobody_known_has_signed_does_not_replace_a_replica() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let (id, _members) = group_of_all(&net, &a, 0).await;
+        net.settle(&a, &id).await;
+        let mallory = client("mallory", &a);
+        let mut forged = mallory
+            .create_group_with_id(id.as_bytes().to_vec(), Default::default(), Default::default(), None)
+            .unwrap();
+        for epoch in 1..4 {
+            forged.commit(Vec::new()).unwrap();
+            forged.apply_pending_commit().unwrap();
+            let handed = actors::GroupTransfer {
+                sequence: 9,
+                timestamp: actors::Clock::system().now(),
+                group_info: forged.group_info_message_allowing_ext_commit(false).unwrap().to_bytes().unwrap(),
+                ratchet_tree: forged.export_tree().to_bytes().unwrap(),
+                proposals: Vec::new(),
+                welcome: None,
+                used: Vec::new(),
+            };
+            let delivery = Delivery {
+                app: net.app,
+                group: id.clone(),
+                hub: a.clone(),
+                preceding: None,
+                content: DeliveryContent::Transfer(Box::new(handed)),
+            };
+            let refused = net.at(&b).receive(&BTreeSet::from([a.clone()]), delivery).await;
+            assert!(matches!(refused, Err(GroupError::NotFromHub(_))), "{epoch}: {refused:?}");
+        }
+        // What it has checked itself is still there.
+        net.assert_same(&a, &id, actors::Epoch(0)).await;
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_hub_with_another_history_is_refused_and_reported() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let (mut group, new) = new_group(&client("alice", &a));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        net.settle(&a, &id).await;
+        let upload = upload_of(&group.commit(Vec::new()).unwrap());
+        let content = EntryContent::Commit { commit: upload.commit.clone(), group_info: None, welcome: None };
+        let now = actors::Clock::system().now();
+        let delivery = |preceding| Delivery {
+            app: net.app,
+            group: id.clone(),
+            hub: a.clone(),
+            preceding: Some(preceding),
+            content: DeliveryContent::Entries(vec![entry(1, now.0, content.clone())]),
+        };
+        let peer = BTreeSet::from([a.clone()]);
+        let forked = net.at(&b).receive(&peer, delivery(Timestamp(now.0 - 100_000))).await;
+        assert!(
+            matches!(&forked, Err(GroupError::NotFromHub(detail)) if detail.contains("histories")),
+            "{forked:?}"
+        );
+        // The follower's own history goes on without the hub: the hub is told at its next entry.
+        let other = upload_of(&{
+            group.clear_pending_commit();
+            group.commit(Vec::new()).unwrap()
+        });
+        let created = net.at(&b).group(net.app, &id).await.unwrap();
+        assert_eq!(created.epoch.0, 0);
+        let own = EntryContent::Commit { commit: other.commit, group_info: None, welcome: None };
+        let ahead =
+            Delivery { content: DeliveryContent::Entries(vec![entry(1, now.0 + 1, own)]), ..delivery(now) };
+        let taken = net.at(&b).receive(&peer, Delivery { preceding: None, ..ahead }).await;
+        assert!(matches!(taken, Ok(Held { next: 2, .. })), "{taken:?}");
+        group.clear_pending_commit();
+        for _ in 0..2 {
+            let upload = upload_of(&group.commit(Vec::new()).unwrap());
+            net.upload_commit(&a, &id, upload).await.unwrap();
+            group.apply_pending_commit().unwrap();
+        }
+        let since = std::time::Instant::now();
+        while net.at(&a).peers().iter().all(|peer| peer.refused_groups == 0) {
+            assert!(since.elapsed() < std::time::Duration::from_secs(20), "the refusal is not reported");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         net.stop_all().await;
     });
 }

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
-use actors::{Epoch, Retention, Source};
+use actors::{Epoch, GroupError, Retention, Source};
 
 use crate::{
-    members::{client, new_group, package, upload_of},
+    members::{client, client_with, new_group, package, upload_of},
     net::{Net, domain},
 };
 
@@ -25,7 +25,7 @@ async fn join_late(retention: Retention, first_kept: Epoch) {
         net.upload_commit(&a, &id, upload).await.unwrap();
         group.apply_pending_commit().unwrap();
     }
-    let bob = client("bob", &b);
+    let bob = client("bob", &domain("nobody.example"));
     let output = group.commit_builder().add_member(package(&bob)).unwrap().build().unwrap();
     net.upload_commit(&a, &id, upload_of(&output)).await.unwrap();
     group.apply_pending_commit().unwrap();
@@ -126,6 +126,191 @@ fn a_commit_costs_one_delivery_to_each_peer() {
         net.assert_nothing_waits().await;
         let deliveries = net.wires.delivered.load(Ordering::Relaxed) - before;
         assert_eq!(deliveries, COMMITS * 2);
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_replica_that_was_handed_its_group_knows_what_it_does_not_know() {
+    actix::System::new().block_on(async {
+        let mut net = Net::new(&["a.example", "b.example"], 6);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.retention = Retention { history_epochs_max: 2, ..Retention::default() };
+        net.start_all().await;
+        let (mut group, new) = new_group(&client("alice", &a));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        net.settle(&a, &id).await;
+        net.stop(&b).await;
+        let mut winner = None;
+        for _ in 0..6 {
+            let upload = upload_of(&group.commit(Vec::new()).unwrap());
+            net.upload_commit(&a, &id, upload.clone()).await.unwrap();
+            group.apply_pending_commit().unwrap();
+            winner = Some(upload);
+        }
+        net.at(&a).store().sweep(&net.retention, actors::Clock::system().now()).await.unwrap();
+        net.start(&b).await;
+        net.settle(&a, &id).await;
+        // The commit that made the present epoch is not here, and nothing says that it is.
+        let missing = net.at(&b).control_messages(net.app, &id, Epoch(6), None, 10).await;
+        assert_eq!(missing, Err(GroupError::EpochsPruned { floor: Epoch(7) }));
+        let later = net.at(&b).control_messages(net.app, &id, Epoch(7), None, 10).await.unwrap();
+        assert_eq!((later.epochs.len(), later.current), (0, Epoch(6)));
+        // Whether a commit won, the hub knows.
+        let again = net.upload_commit(&b, &id, winner.unwrap()).await.unwrap();
+        assert_eq!((again.epoch, again.outcome), (Epoch(6), actors::Outcome::Repeated));
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_group_whose_creator_came_long_ago_arrives_as_it_stands() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 7);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.start(&a).await;
+        let alice = client_with("alice", &a, Duration::from_secs(2));
+        let (mut group, new) = new_group(&alice);
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        // Her leaf is renewed by her commit, and the creation cannot be judged any more.
+        let upload = upload_of(&group.commit(Vec::new()).unwrap());
+        net.upload_commit(&a, &id, upload).await.unwrap();
+        group.apply_pending_commit().unwrap();
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        net.start(&b).await;
+        net.settle(&a, &id).await;
+        assert_eq!(net.assert_same(&a, &id, Epoch(2)).await, Epoch(1));
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_transfer_brings_the_welcome_and_advances_the_queue() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 8);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.start_all().await;
+        let carol = client("carol", &b);
+        let handle = actors::ClientHandle::new("carol").unwrap();
+        let new_client = actors::NewClient { handle: handle.clone(), domain: None, tags: Vec::new() };
+        let at_b = net.at(&b);
+        let id = at_b.register_client(net.app, new_client).await.unwrap();
+        let attributes =
+            actors::NewKeyQueue { protocol_version: 1, cipher_suite: 1, app_label: String::new() };
+        let queue = at_b.create_key_queue(net.app, id, attributes).await.unwrap();
+        let packages = [package(&carol), package(&carol)];
+        let upload = actors::KeyPackageUpload {
+            key_packages: packages.iter().map(|package| package.to_bytes().unwrap()).collect(),
+            is_reset: false,
+            app_label: None,
+            final_key: None,
+        };
+        at_b.upload_key_packages(net.app, id, queue, upload).await.unwrap();
+        drop(at_b);
+
+        // The group's creation cannot be judged by the time that B is back.
+        net.stop(&b).await;
+        let (mut group, new) = new_group(&client_with("alice", &a, Duration::from_secs(2)));
+        let group_id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        // Her leaf is renewed by a commit of hers.
+        let upload = upload_of(&group.commit(Vec::new()).unwrap());
+        net.upload_commit(&a, &group_id, upload).await.unwrap();
+        group.apply_pending_commit().unwrap();
+        let [invited, _] = packages;
+        let output = group.commit_builder().add_member(invited).unwrap().build().unwrap();
+        net.upload_commit(&a, &group_id, upload_of(&output)).await.unwrap();
+        group.apply_pending_commit().unwrap();
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        net.start(&b).await;
+        net.settle(&a, &group_id).await;
+        let waiting = net.at(&b).welcomes(net.app, &handle, None, true, 10).await.unwrap();
+        assert_eq!(waiting.len(), 1);
+        let tree = waiting[0].ratchet_tree.as_ref().unwrap();
+        let tree = mls_rs::group::ExportedTree::from_bytes(tree).unwrap();
+        let welcome = mls_rs::MlsMessage::from_bytes(&waiting[0].welcome).unwrap();
+        let (joined, _) = carol.join_group(Some(tree), &welcome, None).unwrap();
+        assert_eq!(joined.current_epoch(), 2);
+        let queues = net.at(&b).key_queues(net.app, id).await.unwrap();
+        assert_eq!(queues[0].in_pool, 1, "the package that was used is gone");
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_follower_that_lost_everything_gets_quiet_groups_back() {
+    actix::System::new().block_on(async {
+        let mut net = Net::new(&["a.example", "b.example"], 9);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.start_all().await;
+        let (_, new) = new_group(&client("quiet", &a));
+        let quiet = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        let (mut group, new) = new_group(&client("alice", &a));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        net.settle(&a, &quiet).await;
+        net.settle(&a, &id).await;
+        net.assert_nothing_waits().await;
+        net.stop(&b).await;
+        net.wipe(&b);
+        net.start(&b).await;
+        // Whatever is delivered next tells the hub.
+        let upload = upload_of(&group.commit(Vec::new()).unwrap());
+        net.upload_commit(&a, &id, upload).await.unwrap();
+        net.settle(&a, &id).await;
+        net.settle(&a, &quiet).await;
+        net.assert_same(&a, &quiet, Epoch(0)).await;
+        net.assert_nothing_waits().await;
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn groups_that_fail_do_not_hold_up_others() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 10);
+        net.start_all().await;
+        let a = domain("a.example");
+        let mut failing = Vec::new();
+        for number in 0..40 {
+            let (group, new) = new_group(&client(&format!("failing{number}"), &a));
+            let id = actors::GroupId::new(group.group_id()).unwrap();
+            net.wires.failing.lock().unwrap().insert(id.clone());
+            net.at(&a).create_group(net.app, new, Source::Application).await.unwrap();
+            failing.push(id);
+        }
+        let (mut group, new) = new_group(&client("alice", &a));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        for _ in 0..5 {
+            let upload = upload_of(&group.commit(Vec::new()).unwrap());
+            net.upload_commit(&a, &id, upload).await.unwrap();
+            group.apply_pending_commit().unwrap();
+            net.settle(&a, &id).await;
+        }
+        assert!(net.at(&a).peers()[0].is_reachable);
+        assert!(failing.iter().all(|id| net.head(&domain("b.example"), id).is_none()));
+        net.wires.failing.lock().unwrap().clear();
+        for id in &failing {
+            net.settle(&a, id).await;
+        }
+        net.assert_nothing_waits().await;
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn marks_of_what_is_not_federated_any_more_go() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 11);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.start(&a).await;
+        let gone = actors::AppId::new(uuid::Uuid::new_v4());
+        let mut batch = snapshots::Batch::new();
+        for number in 0..3 {
+            batch.mark_outbox(&b, gone, &actors::GroupId::new([number; 4]).unwrap());
+        }
+        net.at(&a).store().append(batch).await.unwrap();
+        net.stop(&a).await;
+        net.start_all().await;
+        net.assert_nothing_waits().await;
         net.stop_all().await;
     });
 }

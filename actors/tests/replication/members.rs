@@ -1,5 +1,7 @@
 //! MLS clients of several domains, in groups.
 
+use std::time::Duration;
+
 use actors::{CommitUpload, Epoch, GroupId, NewGroup, Source};
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList, Group, MlsMessage,
@@ -18,6 +20,15 @@ use crate::net::Net;
 const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
 
 pub(crate) fn client(name: &str, domain: &DomainName) -> Client<impl MlsConfig + use<>> {
+    client_with(name, domain, Duration::from_secs(86_400))
+}
+
+/// A client whose key packages, and whose leaf in a group that it creates, last so long.
+pub(crate) fn client_with(
+    name: &str,
+    domain: &DomainName,
+    lasts: Duration,
+) -> Client<impl MlsConfig + use<>> {
     let crypto = RustCryptoProvider::default();
     let (secret, public) = crypto.cipher_suite_provider(SUITE).unwrap().signature_key_generate().unwrap();
     let credential = BasicCredential::new(format!("{name}@{domain}").into_bytes()).into_credential();
@@ -30,6 +41,7 @@ pub(crate) fn client(name: &str, domain: &DomainName) -> Client<impl MlsConfig +
         .crypto_provider(crypto)
         .identity_provider(BasicIdentityProvider::new())
         .mls_rules(rules)
+        .key_package_lifetime(lasts)
         .signing_identity(SigningIdentity::new(credential, public), secret, SUITE)
         .build()
 }

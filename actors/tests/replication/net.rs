@@ -128,6 +128,11 @@ impl Net {
         }
     }
 
+    /// Loses everything that a gateway had, while it is stopped.
+    pub(crate) fn wipe(&mut self, name: &DomainName) {
+        self.directories.insert(name.clone(), tempfile::tempdir().unwrap());
+    }
+
     pub(crate) async fn stop(&self, name: &DomainName) {
         let gateway = self.wires.gateways.lock().unwrap().remove(name).unwrap();
         gateway.stop().await;
