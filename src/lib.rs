@@ -3,6 +3,7 @@
 //! - [`serve::start`] runs a gateway in this process, from a [`config::Config`].
 //! - [`client::GatewayClient`] asks one.
 //! - [`demo`] plays the draft's example with real MLS clients.
+//! - [`loadtest`] lets many real MLS clients commit at once and measures what comes of it.
 //! - [`api`] is the HTTP API as types; both are made from it.
 
 pub mod api;
@@ -12,6 +13,7 @@ pub mod config;
 mod default_application;
 pub mod demo;
 mod http;
+pub mod loadtest;
 pub mod serve;
 pub mod token;
 
