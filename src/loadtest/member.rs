@@ -49,12 +49,8 @@ impl MlsMember {
         Ok(Self { handle, provider: OpenMlsRustCrypto::default(), signer, credential, group: None })
     }
 
-    pub(super) fn key_package(&self, is_final: bool) -> Result<Base64, LoadTestError> {
-        let mut builder = KeyPackage::builder();
-        if is_final {
-            builder = builder.mark_as_last_resort();
-        }
-        let package = builder
+    pub(super) fn key_package(&self) -> Result<Base64, LoadTestError> {
+        let package = KeyPackage::builder()
             .build(CIPHER_SUITE, &self.provider, &*self.signer, self.credential.clone())
             .during_mls("making a key package")?;
         bytes_of(&package.into_key_package().into())

@@ -4,17 +4,22 @@
 //! - `member.rs` one MLS client, which only computes; `setup.rs` groups of them, made through the API; `player.rs` and
 //!   `upload.rs` what they do; `board.rs` what the players of a group share.
 //! - `recorder.rs` what happened; `verify.rs` the proof; `report/` the figures.
-//! - `run.rs` one run; `sweep.rs` many; `capacity.rs` what the gateway can do, as ratios to what the machine can.
+//! - `run.rs` one run; `sweep.rs` many; `capacity.rs` what the gateway can do, as ratios to what the machine can
+//!   (`floor.rs`), with commits that were made before (`prepared.rs`) and bare connections (`hammer.rs`, `wire.rs`).
 //!
 //! In an open loop arrivals keep to their schedule whatever the gateway does, and latency counts from the scheduled
 //! time, so that a stall is seen by everybody who would have met it.
 
 mod board;
+mod capacity;
+mod floor;
 mod gate;
+mod hammer;
 mod machine;
 mod member;
 pub mod options;
 mod player;
+mod prepared;
 mod progress;
 mod recorder;
 pub mod report;
@@ -25,6 +30,7 @@ mod sweep;
 mod target;
 mod upload;
 mod verify;
+mod wire;
 
 use std::path::{Path, PathBuf};
 
@@ -122,7 +128,7 @@ pub fn run(
             found.write(&sweep.report)?;
             Ok(if found.is_proven() { Verdict::Proven } else { Verdict::Broken })
         }
-        Some(LoadTestCommand::Capacity(_)) => Ok(Verdict::Proven),
+        Some(LoadTestCommand::Capacity(options)) => capacity::run(options, config, inside, tell),
     }
 }
 
@@ -138,14 +144,7 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, LoadTestError>> + Send + 'static,
 {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // The clients' cryptography is bounded to the cores: more at once would only make all of it slower.
-    let load = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores)
-        .max_blocking_threads(cores)
-        .enable_all()
-        .build()
-        .map_err(|source| LoadTestError::File { path: "threads for the load".into(), source })?;
+    let load = load_threads()?;
     let mut say = |target: &Target| tell(&format!("Sending load to {}: {}\n", target.url, target.about));
     if let Some(target) = Target::named(options)? {
         say(&target);
@@ -159,6 +158,17 @@ where
         gateway.stop().await;
         played?
     })
+}
+
+/// Threads of the load's own. Its cryptography is bounded to the cores: more at once would only make all of it slower.
+fn load_threads() -> Result<tokio::runtime::Runtime, LoadTestError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .max_blocking_threads(cores)
+        .enable_all()
+        .build()
+        .map_err(|source| LoadTestError::File { path: "threads for the load".into(), source })
 }
 
 /// An error together with what was being done.

@@ -35,6 +35,10 @@ impl Progress {
         self.begin("judging", groups as u64);
     }
 
+    pub(super) fn rounds(&self, rounds: usize) {
+        self.begin("rounds", rounds as u64);
+    }
+
     fn begin(&self, what: &'static str, length: u64) {
         self.0.reset();
         self.0.set_prefix(what);

@@ -91,6 +91,17 @@ impl Latencies {
         }
     }
 
+    pub(super) fn add(&mut self, other: &Self) {
+        match (&mut self.0, &other.0) {
+            (Some(own), Some(other)) => {
+                // All have the same bounds.
+                let _ = own.add(other);
+            }
+            (None, Some(other)) => self.0 = Some(other.clone()),
+            (_, None) => {}
+        }
+    }
+
     pub(super) fn count(&self) -> u64 {
         self.0.as_ref().map_or(0, Histogram::len)
     }

@@ -167,7 +167,8 @@ async fn play(
         }
     }
     ticking.abort();
-    let seconds = started.elapsed().as_secs_f64();
+    // The last arrival may be long before the end.
+    let seconds = started.elapsed().max(options.duration).as_secs_f64();
     Ok((idle, shared.recorder.figures(), seconds))
 }
 
@@ -287,7 +288,7 @@ impl Table {
 }
 
 /// Lets every live member of a group follow to the end, and tells what was seen.
-async fn observe(
+pub(super) async fn observe(
     gate: &Gate,
     board: &Board,
     players: Vec<Played>,

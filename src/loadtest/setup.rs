@@ -186,8 +186,8 @@ async fn register(
     let queue = gate.through(gate.api.create_key_queue(id, &queue)).await;
     let queue = queue.during("creating a key queue")?.key_queue_id;
     let upload = KeyPackageUploadBody {
-        key_packages: (0..packages).map(|_| member.key_package(false)).collect::<Result<_, _>>()?,
-        final_key: with_final_key.then(|| member.key_package(true)).transpose()?,
+        key_packages: (0..packages).map(|_| member.key_package()).collect::<Result<_, _>>()?,
+        final_key: with_final_key.then(|| member.key_package()).transpose()?,
         ..KeyPackageUploadBody::default()
     };
     let uploaded = gate.through(gate.api.upload_key_packages(id, queue, &upload)).await;
@@ -200,7 +200,7 @@ fn leaves(count: usize) -> Result<(Vec<ClientHandle>, Vec<Base64>), LoadTestErro
     let mut made = (Vec::with_capacity(count), Vec::with_capacity(count));
     for _ in 0..count {
         let member = MlsMember::new(&fresh_handle("leaf"))?;
-        made.1.push(member.key_package(false)?);
+        made.1.push(member.key_package()?);
         made.0.push(member.handle);
     }
     Ok(made)

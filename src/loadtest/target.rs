@@ -26,6 +26,11 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// The host and port of its URL.
+    pub(super) fn address(&self) -> &str {
+        self.url.trim_start_matches("http://").trim_end_matches('/')
+    }
+
     /// The one that the options name, if they name one.
     pub(super) fn named(options: &TargetOptions) -> Result<Option<Self>, LoadTestError> {
         let (Some(url), Some(app), Some(token)) = (&options.url, options.app, &options.token) else {
