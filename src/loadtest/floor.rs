@@ -15,7 +15,7 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::{crypto::OpenMlsCrypto as _, signatures::Signer as _};
 
-use super::{DuringMls as _, LoadTestError, member::CIPHER_SUITE};
+use super::{DuringMls as _, LoadTestError, machine::cpu_time, member::CIPHER_SUITE};
 
 /// Longest body of the constant server, in bytes.
 const CONSTANT_BYTES_MAX: usize = 8 << 20;
@@ -43,11 +43,12 @@ impl Signatures {
         Ok(Self { signed, public: keys.public().to_vec(), scheme })
     }
 
-    /// How many commits a second all cores can verify, when they do nothing else for so long.
-    pub(super) fn commits_per_s(self: &Arc<Self>, duration: Duration) -> Result<f64, LoadTestError> {
+    /// How many commits a second all cores can verify when they do nothing else for so long, and the processor time of
+    /// one in microseconds.
+    pub(super) fn commits_per_s(self: &Arc<Self>, duration: Duration) -> Result<(f64, f64), LoadTestError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (is_over, commits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let started = Instant::now();
+        let (started, cpu) = (Instant::now(), cpu_time());
         let threads: Vec<_> = (0..cores)
             .map(|_| {
                 let (own, is_over, commits) = (Arc::clone(self), Arc::clone(&is_over), Arc::clone(&commits));
@@ -66,8 +67,9 @@ impl Signatures {
         for thread in threads {
             thread.join().map_err(|_| LoadTestError::Broken("verifying signatures panicked".into()))??;
         }
-        let commits = u32::try_from(commits.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        Ok(f64::from(commits) / started.elapsed().as_secs_f64())
+        let commits = f64::from(u32::try_from(commits.load(Ordering::Relaxed)).unwrap_or(u32::MAX));
+        let cpu_us = cpu_time().saturating_sub(cpu).as_secs_f64() * 1e6 / commits.max(1.0);
+        Ok((commits / started.elapsed().as_secs_f64(), cpu_us))
     }
 
     fn verify(&self, provider: &OpenMlsRustCrypto) -> Result<(), LoadTestError> {

@@ -8,8 +8,8 @@ use std::{
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    LoadTestError, options::Mix, prepared::PreparedGroup, recorder::Latencies, schedule::Schedule,
-    verify::Acknowledged, wire::Wire,
+    LoadTestError, machine::cpu_time, options::Mix, prepared::PreparedGroup, recorder::Latencies,
+    schedule::Schedule, verify::Acknowledged, wire::Wire,
 };
 use crate::api::groups::AcceptedCommitBody;
 
@@ -22,8 +22,21 @@ const PACE_MAX: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rate {
     pub(super) per_s: f64,
+    /// Processor time of server and load for one request, in microseconds.
+    pub(super) cpu_us: f64,
     /// From when a request was due: when it was sent, or its time in the pace.
     pub(super) latencies: Latencies,
+}
+
+impl Rate {
+    fn of(latencies: Latencies, started: Instant, cpu: Duration) -> Self {
+        let count = f64::from(u32::try_from(latencies.count()).unwrap_or(u32::MAX)).max(1.0);
+        Self {
+            per_s: count / started.elapsed().as_secs_f64().max(1e-9),
+            cpu_us: cpu_time().saturating_sub(cpu).as_secs_f64() * 1e6 / count,
+            latencies,
+        }
+    }
 }
 
 /// Sends these requests in turn over so many connections until the time is over. All must be answered with `status`.
@@ -36,7 +49,7 @@ pub(super) async fn hammer(
 ) -> Result<Rate, LoadTestError> {
     let (requests, address) = (Arc::new(requests), Arc::new(address));
     let wires = connect(&address, connections).await?;
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), cpu_time());
     let mut tasks = JoinSet::new();
     for (offset, mut wire) in wires.into_iter().enumerate() {
         let (requests, address) = (Arc::clone(&requests), Arc::clone(&address));
@@ -60,7 +73,7 @@ pub(super) async fn hammer(
     while let Some(task) = tasks.join_next().await {
         latencies.add(&task.map_err(LoadTestError::panicked)??);
     }
-    Ok(Rate { per_s: per_second(&latencies, started.elapsed()), latencies })
+    Ok(Rate::of(latencies, started, cpu))
 }
 
 /// Sends every prepared commit, those of a group in their order. All must be accepted.
@@ -81,7 +94,7 @@ pub(super) async fn replay(
     }
     let mut bells = Vec::new();
     let mut tasks = JoinSet::new();
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), cpu_time());
     for (mut wire, mut groups) in wires.into_iter().zip(hands) {
         let address = Arc::clone(&address);
         let mut dues = rate.map(|_| {
@@ -127,7 +140,7 @@ pub(super) async fn replay(
         played.extend(groups);
         latencies.add(&recorded);
     }
-    Ok((played, Rate { per_s: per_second(&latencies, started.elapsed()), latencies }))
+    Ok((played, Rate::of(latencies, started, cpu)))
 }
 
 /// Rings for the connections in turn, at the times of a Poisson process: on a thread of its own, so that it is on time.
@@ -162,11 +175,6 @@ async fn connect(address: &str, connections: usize) -> Result<Vec<Wire>, LoadTes
         wires.push(Wire::connect(address).await.map_err(|source| broken(address, source))?);
     }
     Ok(wires)
-}
-
-fn per_second(latencies: &Latencies, elapsed: Duration) -> f64 {
-    let count = u32::try_from(latencies.count()).unwrap_or(u32::MAX);
-    f64::from(count) / elapsed.as_secs_f64().max(1e-9)
 }
 
 fn broken(address: &str, source: std::io::Error) -> LoadTestError {

@@ -86,7 +86,9 @@ impl Axis {
             Scale::Nines => 100.0 * (1.0 - 10_f64.powf(-place)),
         };
         match self.scale {
-            Scale::Nines => format!("{:.2}", value).trim_end_matches('0').trim_end_matches('.').to_owned(),
+            // Whole nines only: 0, 90, 99 and so on.
+            Scale::Nines if (place - place.round()).abs() > 1e-6 => String::new(),
+            Scale::Nines => format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned(),
             Scale::Linear | Scale::Log if value >= 10.0 || value == 0.0 => format!("{value:.0}"),
             Scale::Linear | Scale::Log if value >= 1.0 => format!("{value:.1}"),
             Scale::Linear | Scale::Log => format!("{value:.2}"),
@@ -104,8 +106,10 @@ impl Axis {
             return 0.0..1.0;
         }
         let margin = ((high - low) * 0.05).max(0.05);
-        let low = if self.scale == Scale::Log { low - margin } else { low };
-        low..high + margin
+        match self.scale {
+            Scale::Linear | Scale::Nines => low..high + margin,
+            Scale::Log => low - margin..high + margin,
+        }
     }
 }
 
@@ -116,6 +120,14 @@ impl Plot {
         self.draw(&mut svg)
             .map_err(|reason| LoadTestError::Broken(format!("the plot {:?}: {reason}", self.title)))?;
         Ok(svg)
+    }
+
+    /// Where lines seldom are: percentiles rise to the right, the rest of the plots have room above.
+    fn legend(&self) -> SeriesLabelPosition {
+        match self.x.scale {
+            Scale::Nines => SeriesLabelPosition::LowerRight,
+            Scale::Linear | Scale::Log => SeriesLabelPosition::UpperLeft,
+        }
     }
 
     fn draw(&self, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
@@ -130,15 +142,17 @@ impl Plot {
         let places = || lines.iter().flat_map(|(_, places)| places.iter());
         let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
+        let mut y = self.y.range(places().map(|(_, y)| *y));
+        if self.y.scale == Scale::Linear && lines.len() > 1 {
+            // Room for the legend.
+            y.end *= 1.35;
+        }
         let mut chart = ChartBuilder::on(&root)
             .margin(12)
             .caption(self.title, ("sans-serif", 18))
             .x_label_area_size(42)
             .y_label_area_size(64)
-            .build_cartesian_2d(
-                self.x.range(places().map(|(x, _)| *x)),
-                self.y.range(places().map(|(_, y)| *y)),
-            )?;
+            .build_cartesian_2d(self.x.range(places().map(|(x, _)| *x)), y)?;
         chart
             .configure_mesh()
             .x_desc(self.x.name)
@@ -160,7 +174,7 @@ impl Plot {
         if lines.len() > 1 {
             chart
                 .configure_series_labels()
-                .position(SeriesLabelPosition::UpperLeft)
+                .position(self.legend())
                 .background_style(WHITE.mix(0.85))
                 .border_style(BLACK.mix(0.2))
                 .draw()?;
