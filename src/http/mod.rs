@@ -7,12 +7,14 @@
 //! | `auth.rs`, `body.rs`, `json.rs`, `query.rs`, `cursor.rs` | one step of it each |
 //! | `problem.rs` | every error as a problem document |
 //! | `applications.rs`, `clients.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
+//! | `control_messages.rs` | the one answer that is written to JSON by hand |
 //! | `openapi.rs`, `pages.rs` | what describes the API, and the probes |
 
 mod applications;
 pub(crate) mod auth;
 mod body;
 mod clients;
+mod control_messages;
 pub(crate) mod cursor;
 pub(crate) mod edge;
 mod groups;
