@@ -1,7 +1,7 @@
 //! `mimi-gateway demo`: the draft's example, played by real MLS clients against a gateway in this process.
 //!
-//! `member.rs` is one MLS client, `story.rs` is what they do and what must come of it. Beside `actors::mls`, this is the
-//! only place that runs MLS, and the only one that does so as a member.
+//! `member.rs` is one MLS client, `story.rs` is what they do and what must come of it. Beside `actors::mls` and
+//! `loadtest`, this is the only place that runs MLS.
 
 mod member;
 mod story;
