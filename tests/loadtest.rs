@@ -5,11 +5,10 @@
 #[expect(dead_code, reason = "every test target uses its part")]
 mod support;
 
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use support::Setup;
-use tokio::process::Command;
 
 async fn load_test(arguments: &[&str], token: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"));
@@ -22,7 +21,8 @@ async fn load_test(arguments: &[&str], token: Option<&str>) -> Output {
     if let Some(token) = token {
         command.env("MIMI_TOKEN", token);
     }
-    command.kill_on_drop(true).output().await.unwrap()
+    // A gateway in this process has to go on meanwhile.
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
 fn text(bytes: &[u8]) -> &str {

@@ -104,9 +104,12 @@ impl SweepReport {
                 "reads p50"
             ));
             for run in runs {
-                let p50 = |what| run.latency(what).map_or(0.0, |row: &LatencyRow| millis(row.p50_us));
+                let p50 = |what| match run.latency(what) {
+                    Some(row) => format!("{:.2} ms", millis(row.p50_us)),
+                    None => "-".to_owned(),
+                };
                 out.push_str(&format!(
-                    "{:<14}{:>12.1}{:>11.1}%{:>12.2}{:>12}{:>11.2} ms{:>11.2} ms{:>9.2} ms\n",
+                    "{:<14}{:>12.1}{:>11.1}%{:>12.2}{:>12}{:>14}{:>14}{:>12}\n",
                     of(run),
                     run.accepted_per_s,
                     run.conflict_rate * 100.0,

@@ -88,8 +88,8 @@ fn tiles(report: &RunReport) -> String {
         tile(format!("{:.0}", report.accepted_per_s), "accepted commits a second"),
         tile(format!("{:.1} %", report.conflict_rate * 100.0), "conflict rate"),
         tile(format!("{:.2}", report.attempts_mean), "uploads for an accepted commit"),
-        tile(format!("{} ms", table::millis(p99)), "p99 of accepted commits"),
-        tile(format!("{} ms", table::millis(resolution)), "p50 of resolution"),
+        tile(format!("{:.1} ms", number(p99) / 1000.0), "p99 of accepted commits"),
+        tile(format!("{:.1} ms", number(resolution) / 1000.0), "p50 of resolution"),
     )
 }
 

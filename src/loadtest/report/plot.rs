@@ -143,9 +143,9 @@ impl Plot {
         let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
         let mut y = self.y.range(places().map(|(_, y)| *y));
-        if self.y.scale == Scale::Linear && lines.len() > 1 {
+        if self.x.scale != Scale::Nines && lines.len() > 1 {
             // Room for the legend.
-            y.end *= 1.35;
+            y.end += (y.end - y.start) * 0.35;
         }
         let mut chart = ChartBuilder::on(&root)
             .margin(12)

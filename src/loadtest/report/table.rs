@@ -101,6 +101,6 @@ fn write(out: &mut String, report: &RunReport) -> std::fmt::Result {
 }
 
 /// Microseconds as milliseconds.
-pub(super) fn millis(micros: u64) -> String {
+fn millis(micros: u64) -> String {
     format!("{}.{:03}", micros / 1000, micros % 1000)
 }
