@@ -1,6 +1,11 @@
 //! The load test, as whoever runs it does: short seeded runs whose figures are looked at, and options that are refused.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets what it does not expect has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect has failed"
+)]
 
 #[expect(dead_code, reason = "every test target uses its part")]
 mod support;

@@ -3,7 +3,6 @@
 use super::{
     LatencyRow, Plot, RunReport,
     plot::{Axis, Line},
-    table,
 };
 use crate::loadtest::{LoadTestError, machine::Machine};
 
