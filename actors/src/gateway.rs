@@ -243,7 +243,9 @@ impl Gateway {
             return winner_again(&self.core.store.view(), app, group, epoch, &upload.digest())?
                 .ok_or(GroupError::StaleEpoch { packet: epoch, current });
         }
-        self.ask_group(application, group, |permit| UploadCommit { upload: upload.clone(), permit }).await
+        let upload = Arc::new(upload);
+        self.ask_group(application, group, |permit| UploadCommit { upload: Arc::clone(&upload), permit })
+            .await
     }
 
     /// The packets that lead from one epoch to another (*Commits*, `control-msgs`), read from disk.

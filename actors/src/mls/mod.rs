@@ -26,7 +26,7 @@ pub(crate) use self::{
     key_package::KeyPackageChecks,
     proposal::{PendingProposal, StagedProposal},
     refusal::Refusal,
-    storage::{ValueError, decode, encode},
+    storage::{ValueError, decode, encode, encode_long},
     tree::SerialisedTree,
 };
 
