@@ -126,7 +126,8 @@ async fn a_sweep_is_one_page() {
 #[actix_web::test]
 async fn a_capacity_run_ends_with_its_targets() {
     let run = ["capacity", "--groups", "2", "--members", "2", "--commits", "3", "--rounds", "1"];
-    let output = load_test(&run, None).await;
+    // A token is for another gateway; this one has its own.
+    let output = load_test(&run, Some("of another gateway")).await;
     let (told, said) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{told}{said}");
     assert_eq!(told.matches("goal at").count(), 5, "{told}");
@@ -149,6 +150,11 @@ async fn options_that_cannot_be_meant_are_refused() {
             &["--url", "ftp://x", "--app", "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11", "--token", "t"],
             "must begin with http://",
         ),
+        (
+            &["--url", "http://127.0.0.1:1", "--app", "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11"],
+            "needs a read-write token of the application: in MIMI_TOKEN",
+        ),
+        (&["--groups", "2", "capacity"], "cannot be used with"),
         (&["--listen", "127.0.0.1:0"], "takes no --listen"),
     ] {
         let output = load_test(arguments, None).await;

@@ -14,6 +14,7 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// `mimi-gateway loadtest`.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct LoadTestOptions {
     /// What else than one run.
     #[command(subcommand)]
@@ -37,14 +38,14 @@ pub enum LoadTestCommand {
 #[derive(Clone, Debug, Default, Args)]
 pub struct TargetOptions {
     /// The gateway to load; without it, one is started in this process, with synced writes in a directory of its own.
-    #[arg(long, requires_all = ["app", "token"])]
+    #[arg(long, requires = "app")]
     pub url: Option<String>,
     /// The application, with `--url`.
     #[arg(long, requires = "url")]
     pub app: Option<AppId>,
-    /// A `read-write` token of the application, with `--url`. Better in the environment, where nobody reads it from a
-    /// list of processes.
-    #[arg(long, requires = "url", env = "MIMI_TOKEN", hide_env_values = true)]
+    /// A `read-write` token of the application, with `--url`. Better in the environment as MIMI_TOKEN, where nobody reads
+    /// it from a list of processes.
+    #[arg(long, requires = "url")]
     pub token: Option<String>,
 }
 

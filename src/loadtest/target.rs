@@ -15,6 +15,9 @@ use crate::{
     token::Token,
 };
 
+/// Where a token is looked for when the command line has none.
+const TOKEN_VARIABLE: &str = "MIMI_TOKEN";
+
 /// A gateway to load.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
@@ -33,8 +36,12 @@ impl Target {
 
     /// The one that the options name, if they name one.
     pub(super) fn named(options: &TargetOptions) -> Result<Option<Self>, LoadTestError> {
-        let (Some(url), Some(app), Some(token)) = (&options.url, options.app, &options.token) else {
-            return Ok(None);
+        let (Some(url), Some(app)) = (&options.url, options.app) else { return Ok(None) };
+        let token = options.token.clone().or_else(|| std::env::var(TOKEN_VARIABLE).ok());
+        let Some(token) = token.filter(|token| !token.is_empty()) else {
+            return Err(LoadTestError::Options(format!(
+                "--url needs a read-write token of the application: in {TOKEN_VARIABLE}, or with --token"
+            )));
         };
         let is_http = url.strip_prefix("http://").is_some_and(|rest| !rest.is_empty());
         if !is_http {
@@ -43,7 +50,7 @@ impl Target {
             )));
         }
         let about = "a gateway that was running already".to_owned();
-        Ok(Some(Self { url: url.clone(), app, token: Token::new(token.clone()), about }))
+        Ok(Some(Self { url: url.clone(), app, token: Token::new(token), about }))
     }
 }
 
