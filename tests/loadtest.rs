@@ -12,6 +12,7 @@ mod support;
 
 use std::process::{Command, Output, Stdio};
 
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::StatusCode, web};
 use serde_json::Value;
 use support::Setup;
 
@@ -108,6 +109,63 @@ async fn a_closed_loop_loads_a_gateway_that_runs_already() {
     let output = load_test(&arguments, Some(gateway.reader.reveal())).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("not-permitted"), "{}", text(&output.stderr));
+    gateway.stop().await;
+}
+
+/// Stands before a gateway and passes everything on, but tells the whole history of a group with its last commit exchanged.
+fn liar(gateway: String) -> (String, actix_web::dev::ServerHandle) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let http = reqwest::Client::new();
+    let server = HttpServer::new(move || {
+        let (gateway, http) = (gateway.clone(), http.clone());
+        App::new().default_service(web::to(move |request: HttpRequest, body: web::Bytes| {
+            let (gateway, http) = (gateway.clone(), http.clone());
+            async move {
+                let method = request.method().as_str().parse::<reqwest::Method>().unwrap();
+                let mut asked =
+                    http.request(method, format!("{gateway}{}", request.uri())).body(body.to_vec());
+                for name in ["authorization", "content-type"] {
+                    if let Some(value) = request.headers().get(name) {
+                        asked = asked.header(name, value.as_bytes());
+                    }
+                }
+                let answer = asked.send().await.unwrap();
+                let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
+                let media_type = answer.headers().get("content-type").map(|value| value.as_bytes().to_vec());
+                let mut body = answer.bytes().await.unwrap().to_vec();
+                if request.query_string().starts_with("startEpochId=1&") {
+                    let mut told: Value = serde_json::from_slice(&body).unwrap();
+                    let epochs = told["epochs"].as_array_mut().unwrap();
+                    let first = epochs[0]["commit"].clone();
+                    epochs.last_mut().unwrap()["commit"] = first;
+                    body = serde_json::to_vec(&told).unwrap();
+                }
+                let media_type = media_type.unwrap_or_default();
+                HttpResponse::build(status).insert_header(("content-type", media_type)).body(body)
+            }
+        }))
+    });
+    let server = server.workers(1).disable_signals().shutdown_timeout(1).listen(listener).unwrap().run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    (format!("http://{address}"), handle)
+}
+
+#[actix_web::test]
+async fn a_gateway_that_lies_is_found_out() {
+    let gateway = Setup::new().start().await;
+    let (url, liar) = liar(gateway.base_url());
+    let app = gateway.app.to_string();
+    let run = ["--groups", "1", "--members", "3", "--contention", "2", "--rate", "5", "--duration", "1s"];
+    let arguments = [&["--url", &url, "--app", &app], &run[..]].concat();
+    let output = load_test(&arguments, Some(gateway.writer.reveal())).await;
+    let (told, said) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{told}{said}");
+    assert!(told.contains("BROKEN: group") && told.contains("have another commit for epoch"), "{told}");
+    assert!(!told.contains("proven:"), "{told}");
+    assert!(said.contains("the gateway broke a promise"), "{said}");
+    liar.stop(true).await;
     gateway.stop().await;
 }
 
