@@ -1,4 +1,4 @@
-//! The command line: `serve`, the default; `demo`; `token`; `config check`.
+//! The command line: `serve`, the default; `demo`; `loadtest`; `token`; `config check`.
 
 use std::{
     io::{self, Write},
@@ -15,6 +15,7 @@ use crate::{
     config::{Config, ConfigError, DataDir},
     default_application::DefaultApplication,
     demo::{self, Credentials},
+    loadtest::{self, LoadTestError, Verdict, options::LoadTestOptions},
     serve::{self, Running},
     token::Token,
 };
@@ -46,6 +47,9 @@ pub enum Command {
         #[arg(long, conflicts_with = "x509")]
         federated: bool,
     },
+    /// Load a gateway with real MLS clients who commit at once, measure it, and prove that it kept its promises.
+    #[command(name = "loadtest")]
+    LoadTest(Box<LoadTestOptions>),
     /// Make a token for an application: the token itself, and the hash for the configuration.
     Token,
     /// About the configuration.
@@ -89,6 +93,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         None | Some(Command::Serve) => serve(&cli.options),
         Some(Command::Demo { x509, federated }) => demo(&cli.options, x509, federated),
+        Some(Command::LoadTest(loadtest)) => load_test(&cli.options, &loadtest),
         Some(Command::Token) => token(),
         Some(Command::Config { command: ConfigCommand::Check { print } }) => check(&cli.options, print),
     }
@@ -212,6 +217,32 @@ fn demo(options: &Options, x509: bool, federated: bool) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("the demo failed: {error}")),
+    }
+}
+
+fn load_test(options: &Options, loadtest: &LoadTestOptions) -> ExitCode {
+    if options.listen.is_some() {
+        fail("a load test listens on a free port or loads the gateway at --url: it takes no --listen");
+        return ExitCode::from(BAD_CONFIGURATION);
+    }
+    // Its directory is made inside of --data-dir, and removed.
+    let inside = options.data_dir.as_deref();
+    let config = match (Options { data_dir: None, listen: None, config: options.config.clone() })
+        .configuration_or_say()
+    {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    // What the gateway logs of itself would be measured, too.
+    start_logging("warn,actix_server=warn,actix_http=off");
+    match loadtest::run(loadtest, config, inside, &mut |text| print(text)) {
+        Ok(Verdict::Proven) => ExitCode::SUCCESS,
+        Ok(Verdict::Broken) => fail("the gateway broke a promise; the table names it"),
+        Err(LoadTestError::Options(reason)) => {
+            fail(&reason);
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+        Err(error) => fail(&format!("the load test failed: {error}")),
     }
 }
 

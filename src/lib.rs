@@ -3,6 +3,7 @@
 //! - [`serve::start`] runs a gateway in this process, from a [`config::Config`].
 //! - [`client::GatewayClient`] asks one.
 //! - [`demo`] plays the draft's example with real MLS clients.
+//! - [`loadtest`] lets many real MLS clients commit at once and measures what comes of it.
 //! - [`api`] is the HTTP API as types; both are made from it.
 
 pub mod api;
@@ -14,6 +15,7 @@ pub mod demo;
 mod federation;
 mod http;
 mod listener;
+pub mod loadtest;
 pub mod serve;
 mod tls;
 pub mod token;

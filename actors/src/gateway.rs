@@ -288,8 +288,9 @@ impl Gateway {
             };
         }
         check_source(application, &source, hub)?;
+        let upload = Arc::new(upload);
         self.ask_group(application, group, |permit| UploadCommit {
-            upload: upload.clone(),
+            upload: Arc::clone(&upload),
             source: source.clone(),
             permit,
         })

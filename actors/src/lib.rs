@@ -6,6 +6,9 @@
 //! no clock.
 
 mod application;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod clients;
 mod clock;
 mod core;

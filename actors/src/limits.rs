@@ -26,6 +26,8 @@ pub struct Limits {
     pub key_queues_per_client_max: usize,
     /// Key packages held by one queue, the final one aside.
     pub key_packages_per_queue_max: usize,
+    /// Key packages of one queue that are assigned to the receivers of one peer at once.
+    pub key_packages_per_peer_max: usize,
     /// Key packages in one upload.
     pub key_packages_per_request_max: usize,
     /// Longest remaining lifetime of an uploaded key package, in seconds; 0 means no bound.
@@ -62,6 +64,7 @@ impl Default for Limits {
             waiting_requests_per_actor_max: 1024,
             key_queues_per_client_max: 64,
             key_packages_per_queue_max: 1000,
+            key_packages_per_peer_max: 100,
             key_packages_per_request_max: 500,
             key_package_lifetime_s_max: 0,
             certificates_per_chain_max: MAX_CERTIFICATES,

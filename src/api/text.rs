@@ -27,6 +27,15 @@ const BYTES_PREFIX: &str = "b64:";
 pub(crate) const GROUP_ID_PATTERN: &str = "^(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-][AQgw]|\
     [A-Za-z0-9_-]{2}[AEIMQUYcgkosw048]|[A-Za-z0-9_-]{4})$";
 
+/// Appends the text of bytes, as [`Base64`] has it.
+pub(crate) fn push_base64(bytes: &[u8], text: &mut Vec<u8>) {
+    let start = text.len();
+    text.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    // The room is as long as the text, so it always fits.
+    let written = text.get_mut(start..).and_then(|room| BASE64.encode_slice(bytes, room).ok());
+    text.truncate(start + written.unwrap_or_default());
+}
+
 /// `Base64(…)` of the draft: bytes that are Base64 in JSON (*Conventions*).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Base64(pub Vec<u8>);

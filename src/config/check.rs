@@ -90,6 +90,7 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
         ("limits.waiting_requests_per_actor_max", limits.waiting_requests_per_actor_max),
         ("limits.key_queues_per_client_max", limits.key_queues_per_client_max),
         ("limits.key_packages_per_queue_max", limits.key_packages_per_queue_max),
+        ("limits.key_packages_per_peer_max", limits.key_packages_per_peer_max),
         ("limits.key_packages_per_request_max", limits.key_packages_per_request_max),
         ("limits.certificate_chain_bytes_max", limits.certificate_chain_bytes_max),
         ("limits.tags_per_client_max", limits.tags_per_client_max),

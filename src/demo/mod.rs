@@ -2,8 +2,8 @@
 //!
 //! `member.rs` is one MLS client, `identity.rs` who it is, with certificates from `pki.rs` if the demo is played with them, and
 //! `story.rs` is what they do at one gateway and what must come of it; `federated.rs` is the same between two domains, whose
-//! gateways `sites.rs` starts. Beside `actors::mls`, this is the only place that runs MLS, and the only one that does so
-//! as a member.
+//! gateways `sites.rs` starts. Beside `actors::mls` and
+//! `loadtest`, this is the only place that runs MLS.
 
 mod federated;
 mod identity;

@@ -1,9 +1,10 @@
 //! *Managing Groups without Metadata Protection*: creation and evolution.
 
-use actors::{CommitUpload, EpochEntry, GroupError, GroupView, NewGroup, Outcome, Source};
+use actors::{CommitUpload, GroupError, GroupView, NewGroup, Outcome, Source};
 
 use super::{
     auth::Authority,
+    control_messages,
     edge::Edge,
     problem::Problem,
     route::{Answer, Call, Handle},
@@ -11,8 +12,8 @@ use super::{
 use crate::api::{
     groups::{
         AcceptedCommitBody, AcceptedProposalBody, CommitBody, ControlMessagesBody, CreateGroup,
-        CreatedGroupBody, EpochMessages, GetGroup, Group, ListControlMessages, ListProposals, Member,
-        Proposals, UploadCommit, UploadProposal,
+        CreatedGroupBody, GetGroup, Group, ListControlMessages, ListProposals, Member, Proposals,
+        UploadCommit, UploadProposal,
     },
     paths::GroupPath,
     text::{Base64, GroupIdText, HandleText},
@@ -106,17 +107,7 @@ impl Handle for ListControlMessages {
         let limit = call.query.limit.get();
         let found =
             call.edge.gateway.control_messages(call.path.app, &call.path.group, start, end, limit).await?;
-        let epochs: Vec<EpochMessages> = found.epochs.into_iter().map(epoch_messages).collect();
-        let messages = epochs
-            .iter()
-            .flat_map(|epoch| epoch.proposals.iter().chain(std::iter::once(&epoch.commit)).cloned())
-            .collect();
-        Ok(Answer::Ok(ControlMessagesBody {
-            messages,
-            epochs,
-            current_epoch_id: found.current,
-            next_epoch_id: found.next,
-        }))
+        Ok(Answer::Encoded(control_messages::encode(&found)))
     }
 }
 
@@ -141,14 +132,5 @@ fn group(view: &GroupView) -> Group {
         protocol_version: view.protocol_version,
         cipher_suite: view.cipher_suite,
         members: members.collect(),
-    }
-}
-
-fn epoch_messages(entry: EpochEntry) -> EpochMessages {
-    EpochMessages {
-        epoch_id: entry.epoch,
-        timestamp: entry.timestamp,
-        proposals: entry.proposals.into_iter().map(Base64).collect(),
-        commit: Base64(entry.commit),
     }
 }

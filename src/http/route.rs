@@ -146,6 +146,8 @@ pub(super) enum Answer<T> {
     Ok(T),
     /// 201.
     Created(T),
+    /// 200, with the JSON of the answer, which its handler wrote itself.
+    Encoded(Vec<u8>),
     /// 204.
     NoContent,
 }
@@ -183,15 +185,18 @@ async fn run<E: Handle<A>, A: Authority>(arrived: Arrived<A>) -> Result<HttpResp
 }
 
 fn encode<T: Serialize>(answer: Answer<T>) -> Result<HttpResponse, Problem> {
-    let (status, value) = match answer {
-        Answer::Ok(value) => (StatusCode::OK, value),
-        Answer::Created(value) => (StatusCode::CREATED, value),
+    let json = |status, value: &T| {
+        serde_json::to_vec(value).map(|json| (status, json)).map_err(|error| {
+            tracing::error!(%error, "an answer cannot be encoded");
+            Problem::internal()
+        })
+    };
+    let (status, json) = match answer {
+        Answer::Ok(value) => json(StatusCode::OK, &value)?,
+        Answer::Created(value) => json(StatusCode::CREATED, &value)?,
+        Answer::Encoded(json) => (StatusCode::OK, json),
         Answer::NoContent => return Ok(HttpResponse::NoContent().finish()),
     };
-    let json = serde_json::to_vec(&value).map_err(|error| {
-        tracing::error!(%error, "an answer cannot be encoded");
-        Problem::internal()
-    })?;
     Ok(HttpResponse::build(status).insert_header((header::CONTENT_TYPE, "application/json")).body(json))
 }
 

@@ -40,7 +40,7 @@ pub(crate) enum Published {
 
 /// Uploads a commit; answered when it is durable, or refused.
 pub(crate) struct UploadCommit {
-    pub(crate) upload: CommitUpload,
+    pub(crate) upload: Arc<CommitUpload>,
     pub(crate) source: Source,
     pub(crate) permit: OwnedSemaphorePermit,
 }

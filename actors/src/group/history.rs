@@ -52,17 +52,20 @@ pub(crate) fn control_messages(
     if first > last {
         return Ok(answer);
     }
-    // A replica that was handed the group as it stands knows nothing of how it came there.
-    let none_kept = current.next().unwrap_or(current);
-    let floor = view.first_epoch(app, group).map_err(StorageError::from)?.unwrap_or(none_kept);
-    if first < floor {
-        return Err(GroupError::EpochsPruned { floor });
-    }
     let mut bytes = 0;
     let mut next = first;
     loop {
         let wanted = PAGE.min(limit.saturating_sub(answer.epochs.len()));
         let page = view.epochs(app, group, next, last, wanted).map_err(StorageError::from)?;
+        // Only a history that does not begin where it was asked for can have been pruned there.
+        if next == first && page.first().is_none_or(|(epoch, _)| *epoch != first) {
+            // A replica that was handed the group as it stands knows nothing of how it came there.
+            let none_kept = current.next().unwrap_or(current);
+            let floor = view.first_epoch(app, group).map_err(StorageError::from)?.unwrap_or(none_kept);
+            if first < floor {
+                return Err(GroupError::EpochsPruned { floor });
+            }
+        }
         if page.is_empty() {
             break;
         }
@@ -75,8 +78,8 @@ pub(crate) fn control_messages(
             answer.epochs.push(EpochEntry {
                 epoch,
                 timestamp: row.timestamp,
-                proposals: row.proposals.iter().map(|packet| packet.to_vec()).collect(),
-                commit: row.commit.to_vec(),
+                proposals: row.proposals.into_iter().map(Vec::from).collect(),
+                commit: row.commit.into(),
             });
             match epoch.next() {
                 Some(following) if epoch < last => next = following,

@@ -77,6 +77,20 @@ pub(crate) enum GroupRecord {
     },
 }
 
+/// A [`GroupRecord::Epoch`] that is about to be kept, in the same form: what it holds need not be copied for that.
+#[derive(Serialize)]
+enum NewRecord<'a> {
+    Epoch {
+        change: &'a EpochChange,
+        stamp: Timestamp,
+        #[serde(with = "serde_bytes")]
+        group_info: Option<&'a [u8]>,
+    },
+}
+
+/// Room for a record beside its staged commit and group info: members that came or were replaced.
+const RECORD_BYTES: usize = 512;
+
 /// The format of records and snapshots of groups; it stands before each.
 const FORMAT: u8 = 1;
 
@@ -88,6 +102,11 @@ struct Kept<T> {
 
 fn keep(value: &impl Serialize) -> Result<Vec<u8>, ValueError> {
     crate::mls::encode(&Kept { format: FORMAT, value })
+}
+
+/// As [`keep`], of a value of about so many bytes.
+fn keep_long(value: &impl Serialize, bytes: usize) -> Result<Vec<u8>, ValueError> {
+    crate::mls::encode_long(&Kept { format: FORMAT, value }, bytes)
 }
 
 fn kept<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ValueError> {
@@ -301,13 +320,12 @@ impl GroupState {
         if is_refused && !staged.expired.is_empty() && staged.room_for_removals > 0 {
             return Err(GroupError::ExpiredMembers { leaves: staged.expired });
         }
-        let record = GroupRecord::Epoch {
-            change: staged.change.clone(),
-            stamp,
-            group_info: upload.group_info.clone(),
-        };
+        let group_info = upload.group_info.as_deref();
+        let record = NewRecord::Epoch { change: &staged.change, stamp, group_info };
+        let record_bytes = staged.change.staged.len() + group_info.map_or(0, <[u8]>::len) + RECORD_BYTES;
         Ok(StagedCommitUpload {
-            record: keep(&record).map_err(|error| GroupError::MalformedMessage(error.to_string()))?,
+            record: keep_long(&record, record_bytes)
+                .map_err(|error| GroupError::MalformedMessage(error.to_string()))?,
             staged,
             stamp,
             group_info: upload.group_info.as_deref().map(Arc::from),

@@ -208,7 +208,8 @@ impl KeyQueueActor {
         let mut credentials = CredentialCheck::new(&*application.identity, now);
         let (state, _) = self.current()?;
         let (mut used, mut unreadable) = (Vec::new(), None);
-        let choice = state.choose(receiver, |Candidate { package, is_final }| {
+        let per_peer_max = core.limits.key_packages_per_peer_max;
+        let choice = state.choose(receiver, per_peer_max, |Candidate { package, is_final }| {
             if unreadable.is_some() {
                 return false;
             }

@@ -6,6 +6,8 @@ mod state;
 
 use snapshots::{DomainName, KeyQueueId};
 
+#[cfg(feature = "bench")]
+pub(crate) use self::state::{Choice, KeyQueueState, QueueRecord};
 pub(crate) use self::{
     actor::{Advance, Assign, Close, Count, KeyQueueActor, Upload},
     state::NewPackage,

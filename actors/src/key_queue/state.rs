@@ -157,10 +157,12 @@ impl KeyQueueState {
 
     /// The package for a receiver, among those that may be handed out now; [`Self::retire`] comes first. A package that may not be is
     /// passed over and stays where it is: it may be good again in a moment. When the receiver is assigned another
-    /// one for it, the record of that takes it out.
+    /// one for it, the record of that takes it out. The receivers of one peer have at most `per_peer_max` of the packages
+    /// that are not final, so that no peer takes all.
     pub(crate) fn choose(
         &self,
         receiver: &Receiver,
+        per_peer_max: usize,
         mut is_usable: impl FnMut(&Candidate<'_>) -> bool,
     ) -> Choice {
         let mut usable = |package: &NewPackage, is_final| is_usable(&Candidate { package, is_final });
@@ -169,12 +171,25 @@ impl KeyQueueState {
             return Choice::Assigned(held.package.clone());
         }
         let mut free = self.held.values().filter(|held| held.receiver.is_none());
-        if let Some(held) = free.find(|held| usable(&held.package, false)) {
+        if self.has_share(&receiver.caller, per_peer_max)
+            && let Some(held) = free.find(|held| usable(&held.package, false))
+        {
             return Choice::Assignable(held.package.clone());
         }
         match self.final_key.as_ref().filter(|key| usable(&key.package, true)) {
             Some(key) => Choice::Final(key.package.clone()),
             None => Choice::Nothing,
+        }
+    }
+
+    /// Whether one more package may be assigned on behalf of this caller.
+    fn has_share(&self, caller: &Caller, per_peer_max: usize) -> bool {
+        match caller {
+            Caller::Application => true,
+            Caller::Peer(_) => {
+                let taken = self.assigned.keys().filter(|receiver| receiver.caller == *caller);
+                taken.count() < per_peer_max
+            }
         }
     }
 
@@ -328,7 +343,7 @@ mod tests {
 
     /// Chooses for a receiver and records what was chosen; answers the package's name.
     fn assign(state: &mut KeyQueueState, id: &str) -> Option<u8> {
-        match state.choose(&receiver(id), |_| true) {
+        match state.choose(&receiver(id), 3, |_| true) {
             Choice::Assigned(package) | Choice::Final(package) => package.message.first().copied(),
             Choice::Assignable(package) => {
                 let reference = package.reference.clone();
@@ -348,9 +363,36 @@ mod tests {
         }
         assert_eq!(state.counts(), PoolCounts { in_pool: 3, available: 0, has_final_key: false });
         let other = Receiver { caller: Caller::Peer(DomainName::new("b.example").unwrap()), id: "a".into() };
-        assert_eq!(state.choose(&other, |_| true), Choice::Nothing, "a receiver id is the caller's own");
+        assert_eq!(state.choose(&other, 3, |_| true), Choice::Nothing, "a receiver id is the caller's own");
         state.advance(&package(2, 100).reference);
         assert_eq!(assign(&mut state, "a"), None, "advanced");
+    }
+
+    #[test]
+    fn no_peer_takes_more_than_its_share() {
+        let mut state = KeyQueueState::default();
+        state.apply(uploaded((1..=4).map(|name| package(name, u64::from(name) * 100)).collect()));
+        let of = |peer: &str, id: &str| Receiver {
+            caller: Caller::Peer(DomainName::new(peer).unwrap()),
+            id: id.into(),
+        };
+        let take = |state: &mut KeyQueueState, receiver: Receiver| match state.choose(&receiver, 2, |_| true)
+        {
+            Choice::Assigned(package) | Choice::Final(package) => package.message.first().copied(),
+            Choice::Assignable(package) => {
+                let reference = package.reference.clone();
+                state.apply(QueueRecord::Assigned { reference, receiver });
+                package.message.first().copied()
+            }
+            Choice::Nothing => None,
+        };
+        assert_eq!(take(&mut state, of("b.example", "1")), Some(1));
+        assert_eq!(take(&mut state, of("b.example", "2")), Some(2));
+        assert_eq!(take(&mut state, of("b.example", "3")), None);
+        assert_eq!(take(&mut state, of("b.example", "1")), Some(1), "what it has it keeps");
+        assert_eq!(take(&mut state, of("c.example", "3")), Some(3), "another peer has its own share");
+        state.advance(&package(1, 100).reference);
+        assert_eq!(take(&mut state, of("b.example", "3")), Some(4), "what was used counts no more");
     }
 
     #[test]
@@ -366,7 +408,7 @@ mod tests {
         let before = state.clone();
         let choose = |id, unusable: &[u8]| {
             let usable = |candidate: &Candidate<'_>| !unusable.contains(&candidate.package.message[0]);
-            match state.choose(&receiver(id), usable) {
+            match state.choose(&receiver(id), 3, usable) {
                 Choice::Assigned(package) | Choice::Assignable(package) | Choice::Final(package) => {
                     Some(package.message[0])
                 }

@@ -21,11 +21,14 @@ use super::{
     group::{Member, identify, identity_of},
     proposal::check_extensions_supported,
     shape::TreeShape,
-    storage::encode,
+    storage::encode_long,
     tree::{SerialisedTree, TreeChanges},
     wire::{self, CommitOutline, ContentKind, SenderKind, WireFormat},
 };
 use crate::{identity::Identity, limits::Limits};
+
+/// A staged commit is about so many times as long as its packet.
+const STAGED_PER_PACKET: usize = 5;
 
 /// A commit and what was uploaded with it, as MLSMessages.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +139,8 @@ impl TrackedGroup {
         expired.retain(|leaf| !roster.left.contains(leaf) && !roster.joined.contains_key(leaf));
         let added = added_members(rules.crypto, &proposals, &added_leaves, &roster.joined)?;
 
-        let bytes = encode(&staged).map_err(|error| Refusal::broken(Rule::Proposal, error.to_string()))?;
+        let bytes = encode_long(&staged, STAGED_PER_PACKET * commit.len())
+            .map_err(|error| Refusal::broken(Rule::Proposal, error.to_string()))?;
         let changes = TreeChanges::of_staged(&bytes)
             .ok_or_else(|| Refusal::broken(Rule::Path, "the staged tree cannot be read"))?;
         let tree = self.tree.after(&changes);

@@ -29,7 +29,7 @@ pub(crate) use self::{
     key_package::{CredentialCheck, KeyPackageChecks},
     proposal::{PendingProposal, StagedProposal},
     refusal::Refusal,
-    storage::{ValueError, decode, encode},
+    storage::{ValueError, decode, encode, encode_long},
     tree::SerialisedTree,
     wire::{Reader, write_vector_length},
 };

@@ -46,6 +46,14 @@ pub(crate) fn encode(value: &impl Serialize) -> Result<Vec<u8>, ValueError> {
     rmp_serde::to_vec_named(value).map_err(|error| ValueError(error.to_string()))
 }
 
+/// As [`encode`], with room for about so many bytes from the start: a long value is many small writes, and growing under
+/// them costs more than the writes.
+pub(crate) fn encode_long(value: &impl Serialize, bytes: usize) -> Result<Vec<u8>, ValueError> {
+    let mut encoded = Vec::with_capacity(bytes);
+    rmp_serde::encode::write_named(&mut encoded, value).map_err(|error| ValueError(error.to_string()))?;
+    Ok(encoded)
+}
+
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ValueError> {
     rmp_serde::from_slice(bytes).map_err(|error| ValueError(error.to_string()))
 }

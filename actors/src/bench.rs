@@ -1,0 +1,155 @@
+//! What benchmarks reach and nobody else does: the tracking of a group and a key queue without actors and disk.
+//!
+//! It is there with the feature `bench` only, and promises nothing.
+
+use snapshots::{AppId, KeyPackageRef, Timestamp};
+
+use crate::{
+    application::{Application, Source},
+    key_queue::{Caller, Choice, KeyQueueState, NewPackage, QueueRecord, Receiver},
+    limits::Limits,
+    mls::{CommitInput, Crypto, GroupSnapshot, Rules, StagedEpoch, TrackedGroup, decode, encode},
+};
+
+/// The public state of a group.
+#[derive(Debug)]
+pub struct BenchGroup {
+    tracked: TrackedGroup,
+    judge: Judge,
+}
+
+/// What packets are judged by: a Basic application's rules.
+#[derive(Debug)]
+struct Judge {
+    crypto: Crypto,
+    limits: Limits,
+    application: Application,
+}
+
+impl Judge {
+    fn new() -> Self {
+        Self {
+            crypto: Crypto::default(),
+            limits: Limits::default(),
+            application: Application::basic(AppId::new(uuid::Uuid::nil())),
+        }
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules {
+            crypto: &self.crypto,
+            limits: &self.limits,
+            application: &self.application,
+            source: &Source::Application,
+        }
+    }
+}
+
+/// A commit that passed every check.
+#[derive(Debug)]
+pub struct BenchEpoch(StagedEpoch);
+
+impl BenchGroup {
+    /// Opens a group of any epoch.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn open(group_info: &[u8], tree: &[u8], now: Timestamp) -> Result<Self, String> {
+        let judge = Judge::new();
+        let tracked = TrackedGroup::open(judge.rules(), group_info, Some(tree), now)
+            .map_err(|refusal| format!("{refusal:?}"))?;
+        Ok(Self { tracked, judge })
+    }
+
+    /// Judges a commit with its companions, as its group's actor does.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn stage(
+        &self,
+        commit: &[u8],
+        group_info: Option<&[u8]>,
+        welcome: Option<&[u8]>,
+        now: Timestamp,
+    ) -> Result<BenchEpoch, String> {
+        let input = CommitInput { commit, group_info, welcome };
+        self.tracked
+            .stage_commit(self.judge.rules(), input, now)
+            .map(BenchEpoch)
+            .map_err(|refusal| format!("{refusal:?}"))
+    }
+
+    /// Moves into a staged epoch.
+    ///
+    /// # Errors
+    /// None for an epoch of this group.
+    pub fn apply(&mut self, epoch: BenchEpoch) -> Result<(), String> {
+        self.tracked.apply_epoch(epoch.0).map_err(|error| error.to_string())
+    }
+
+    /// Judges a proposal and takes it in.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn propose(&mut self, packet: &[u8], now: Timestamp) -> Result<(), String> {
+        let staged = self
+            .tracked
+            .stage_proposal(self.judge.rules(), packet, now)
+            .map_err(|refusal| format!("{refusal:?}"))?;
+        self.tracked.apply_proposal(staged.pending).map_err(|error| error.to_string())
+    }
+
+    /// The group at rest, as its snapshot on disk has it.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn snapshot(&self) -> Result<Vec<u8>, String> {
+        self.tracked.snapshot().and_then(|snapshot| encode(&snapshot)).map_err(|error| error.to_string())
+    }
+
+    /// Wakes a group from rest.
+    ///
+    /// # Errors
+    /// The bytes are damaged.
+    pub fn restore(snapshot: &[u8]) -> Result<Self, String> {
+        let tracked = decode::<GroupSnapshot>(snapshot).and_then(TrackedGroup::restore);
+        let tracked = tracked.map_err(|error| error.to_string())?;
+        Ok(Self { tracked, judge: Judge::new() })
+    }
+}
+
+/// A key queue.
+#[derive(Clone, Debug, Default)]
+pub struct BenchQueue(KeyQueueState);
+
+impl BenchQueue {
+    /// One that holds so many packages.
+    ///
+    /// # Errors
+    /// None for a number that fits into 32 bits.
+    pub fn holding(packages: u32, message: &[u8]) -> Result<Self, String> {
+        let package = |number: u32| {
+            let reference = [number.to_be_bytes(); 8].concat();
+            let reference = KeyPackageRef::new(reference).map_err(|error| error.to_string())?;
+            Ok(NewPackage { reference, not_after: Timestamp(u64::MAX), message: message.to_vec() })
+        };
+        let packages = (0..packages).map(package).collect::<Result<_, String>>()?;
+        let mut queue = Self::default();
+        queue.0.apply(QueueRecord::Uploaded { is_reset: false, packages, final_key: None, generation: 0 });
+        Ok(queue)
+    }
+
+    /// Assigns the next package to a receiver; how long its message is.
+    pub fn assign(&mut self, receiver: &str) -> usize {
+        let receiver = Receiver { caller: Caller::Application, id: receiver.to_owned() };
+        match self.0.choose(&receiver, usize::MAX, |_| true) {
+            Choice::Assignable(package) => {
+                let reference = package.reference.clone();
+                self.0.apply(QueueRecord::Assigned { reference, receiver });
+                package.message.len()
+            }
+            Choice::Assigned(package) | Choice::Final(package) => package.message.len(),
+            Choice::Nothing => 0,
+        }
+    }
+}

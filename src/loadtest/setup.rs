@@ -1,0 +1,229 @@
+//! Making the groups of a run, through the API and as applications do: clients register and upload key packages, a
+//! creator retrieves them and adds in batches, welcomes are fetched and acknowledged.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use actors::{ClientHandle, ClientId, GroupId};
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::{
+    During as _, LoadTestError,
+    gate::Gate,
+    member::{CIPHER_SUITE, MlsMember},
+    verify::{Acknowledged, digest},
+};
+use crate::api::{
+    clients::NewClientBody,
+    joining::WelcomeQuery,
+    key_packages::{KeyPackageQuery, KeyPackageUploadBody, NewKeyQueueBody},
+    text::{Base64, HandleText},
+};
+
+/// MLS 1.0 (RFC 9420 §6).
+pub(super) const PROTOCOL_VERSION: u16 = 1;
+/// Clients without a life of their own that one commit adds.
+const LEAVES_AT_ONCE: usize = 250;
+/// Key packages of a client whose packages are retrieved during a run; its final key comes after them.
+const POOL: usize = 100;
+/// Groups that are made at the same time.
+const GROUPS_AT_ONCE: usize = 4;
+
+/// What a group is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupPlan {
+    pub(super) members: usize,
+    /// Members that keep their keys; at least one.
+    pub(super) live: usize,
+}
+
+/// A group that exists, with its live members in its current epoch.
+pub(super) struct MadeGroup {
+    pub(super) id: GroupId,
+    pub(super) live: Vec<MlsMember>,
+    /// Members that are leaves only; their welcomes wait at the gateway.
+    pub(super) leaves: Vec<ClientHandle>,
+    pub(super) acknowledged: Vec<Acknowledged>,
+}
+
+/// Makes groups, all by the same plan; `made` is told of each.
+pub(super) async fn groups(
+    gate: &Gate,
+    count: usize,
+    plan: GroupPlan,
+    made: impl Fn() + Send + Sync + 'static,
+) -> Result<Vec<MadeGroup>, LoadTestError> {
+    let (at_once, made) = (Arc::new(Semaphore::new(GROUPS_AT_ONCE)), Arc::new(made));
+    let mut tasks = JoinSet::new();
+    for _ in 0..count {
+        let (gate, at_once, made) = (gate.clone(), Arc::clone(&at_once), Arc::clone(&made));
+        tasks.spawn(async move {
+            let _permit = at_once.acquire().await;
+            let group = group(&gate, plan).await?;
+            made();
+            Ok::<_, LoadTestError>(group)
+        });
+    }
+    let mut groups = Vec::with_capacity(count);
+    while let Some(group) = tasks.join_next().await {
+        groups.push(group.map_err(LoadTestError::panicked)??);
+    }
+    Ok(groups)
+}
+
+/// Clients with full key queues.
+pub(super) async fn key_clients(gate: &Gate, count: usize) -> Result<Vec<ClientId>, LoadTestError> {
+    let mut clients = Vec::with_capacity(count);
+    for _ in 0..count {
+        let member = compute(|| MlsMember::new(&fresh_handle("keys"))).await?;
+        clients.push(register(gate, &member, POOL, true).await?);
+    }
+    Ok(clients)
+}
+
+async fn group(gate: &Gate, plan: GroupPlan) -> Result<MadeGroup, LoadTestError> {
+    let (mut creator, body) = compute(|| {
+        let mut creator = MlsMember::new(&fresh_handle("creator"))?;
+        let body = creator.create_group()?;
+        Ok((creator, body))
+    })
+    .await?;
+    register(gate, &creator, 0, false).await?;
+    let id = gate.through(gate.api.create_group(&body)).await.during("creating a group")?.group_id.0;
+    let (mut handles, mut acknowledged) = (Vec::new(), Vec::new());
+    // The live ones come last, so that they need not follow the adding of the others.
+    let mut left = plan.members.saturating_sub(plan.live);
+    while left > 0 {
+        let count = left.min(LEAVES_AT_ONCE);
+        let (added, packages) = compute(move || leaves(count)).await?;
+        creator = add(gate, creator, packages, &mut acknowledged).await?;
+        handles.extend(added);
+        left -= count;
+    }
+    let (mut joining, mut packages) = (Vec::new(), Vec::new());
+    for _ in 1..plan.live {
+        let member = compute(|| MlsMember::new(&fresh_handle("member"))).await?;
+        let client = register(gate, &member, 1, false).await?;
+        let query = KeyPackageQuery::new(PROTOCOL_VERSION, CIPHER_SUITE.into(), receiver(&id));
+        let retrieved = gate.through(gate.api.retrieve_key_package(client, &query)).await;
+        packages.push(retrieved.during("retrieving a key package")?.key_package);
+        joining.push(member);
+    }
+    if !packages.is_empty() {
+        creator = add(gate, creator, packages, &mut acknowledged).await?;
+    }
+    let mut live = vec![creator];
+    for member in joining {
+        live.push(join(gate, member).await?);
+    }
+    Ok(MadeGroup { id, live, leaves: handles, acknowledged })
+}
+
+/// A member adds clients by their key packages.
+async fn add(
+    gate: &Gate,
+    mut member: MlsMember,
+    packages: Vec<Base64>,
+    acknowledged: &mut Vec<Acknowledged>,
+) -> Result<MlsMember, LoadTestError> {
+    let (mut member, commit) = compute(move || {
+        let commit = member.make_commit(&packages)?;
+        Ok((member, commit))
+    })
+    .await?;
+    let group = member.group_id()?;
+    let accepted = gate.through(gate.api.upload_commit(&group, &commit)).await.during("adding members")?;
+    acknowledged.push(Acknowledged {
+        epoch: accepted.epoch_id,
+        timestamp: accepted.timestamp,
+        packet: digest(&commit.commit_packet.0),
+    });
+    compute(move || {
+        member.apply_commit()?;
+        Ok(member)
+    })
+    .await
+}
+
+/// Joins with the one welcome that waits, and acknowledges it.
+async fn join(gate: &Gate, mut member: MlsMember) -> Result<MlsMember, LoadTestError> {
+    let query = WelcomeQuery { ratchet_tree: true, ..WelcomeQuery::default() };
+    let welcomes = gate.through(gate.api.welcomes(&member.handle, &query)).await;
+    let Some(join_info) = welcomes.during("fetching a welcome")?.join_infos.pop() else {
+        return Err(LoadTestError::Broken("a client that was added has no welcome".into()));
+    };
+    let id = join_info.id.0;
+    let member = compute(move || {
+        member.join(&join_info)?;
+        Ok(member)
+    })
+    .await?;
+    let acknowledged = gate.through(gate.api.acknowledge_welcome(&member.handle, id)).await;
+    acknowledged.during("acknowledging a welcome")?;
+    Ok(member)
+}
+
+/// Registers a client; with key packages it gets a queue.
+async fn register(
+    gate: &Gate,
+    member: &MlsMember,
+    packages: usize,
+    with_final_key: bool,
+) -> Result<ClientId, LoadTestError> {
+    let client =
+        NewClientBody { client_handle: HandleText(member.handle.clone()), tags: Vec::new(), domain: None };
+    let id = gate.through(gate.api.register_client(&client)).await.during("registering a client")?.client_id;
+    if packages == 0 {
+        return Ok(id);
+    }
+    let queue = NewKeyQueueBody {
+        protocol_version: PROTOCOL_VERSION,
+        cipher_suite: CIPHER_SUITE.into(),
+        app_label: String::new(),
+    };
+    let queue = gate.through(gate.api.create_key_queue(id, &queue)).await;
+    let queue = queue.during("creating a key queue")?.key_queue_id;
+    let upload = KeyPackageUploadBody {
+        key_packages: (0..packages).map(|_| member.key_package()).collect::<Result<_, _>>()?,
+        final_key: with_final_key.then(|| member.key_package()).transpose()?,
+        ..KeyPackageUploadBody::default()
+    };
+    let uploaded = gate.through(gate.api.upload_key_packages(id, queue, &upload)).await;
+    uploaded.during("uploading key packages")?;
+    Ok(id)
+}
+
+/// Clients that exist only as leaves: their key packages are all that is kept.
+fn leaves(count: usize) -> Result<(Vec<ClientHandle>, Vec<Base64>), LoadTestError> {
+    let mut made = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for _ in 0..count {
+        let member = MlsMember::new(&fresh_handle("leaf"))?;
+        made.1.push(member.key_package()?);
+        made.0.push(member.handle);
+    }
+    Ok(made)
+}
+
+/// Computes on a thread where nobody waits for an answer.
+pub(super) async fn compute<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LoadTestError> + Send + 'static,
+) -> Result<T, LoadTestError> {
+    tokio::task::spawn_blocking(work).await.map_err(LoadTestError::panicked)?
+}
+
+/// A handle that no run has had before on the same gateway.
+pub(super) fn fresh_handle(role: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("load-{}-{role}-{}", run_id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn run_id() -> uuid::Uuid {
+    static RUN: std::sync::OnceLock<uuid::Uuid> = std::sync::OnceLock::new();
+    *RUN.get_or_init(uuid::Uuid::new_v4)
+}
+
+fn receiver(group: &GroupId) -> String {
+    format!("creator of {}", crate::api::text::GroupIdText(group.clone()))
+}

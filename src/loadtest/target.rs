@@ -1,0 +1,114 @@
+//! Where the load goes: a gateway that is there, or one that is started for the run.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use actors::AppId;
+use tempfile::TempDir;
+
+use super::{LoadTestError, options::TargetOptions};
+use crate::{
+    config::{ApplicationSettings, Config, DataDir, TokenAccess, TokenSettings},
+    serve::{self, Running},
+    token::Token,
+};
+
+/// Where a token is looked for when the command line has none.
+const TOKEN_VARIABLE: &str = "MIMI_TOKEN";
+
+/// A gateway to load.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) url: String,
+    pub(super) app: AppId,
+    pub(super) token: Token,
+    /// What a reader of the figures must know about it.
+    pub(super) about: String,
+}
+
+impl Target {
+    /// The host and port of its URL.
+    pub(super) fn address(&self) -> &str {
+        self.url.trim_start_matches("http://").trim_end_matches('/')
+    }
+
+    /// The one that the options name, if they name one.
+    pub(super) fn named(options: &TargetOptions) -> Result<Option<Self>, LoadTestError> {
+        let (Some(url), Some(app)) = (&options.url, options.app) else { return Ok(None) };
+        let token = options.token.clone().or_else(|| std::env::var(TOKEN_VARIABLE).ok());
+        let Some(token) = token.filter(|token| !token.is_empty()) else {
+            return Err(LoadTestError::Options(format!(
+                "--url needs a read-write token of the application: in {TOKEN_VARIABLE}, or with --token"
+            )));
+        };
+        let is_http = url.strip_prefix("http://").is_some_and(|rest| !rest.is_empty());
+        if !is_http {
+            return Err(LoadTestError::Options(format!(
+                "--url {url}: must begin with http://, as the gateway's internal listener does"
+            )));
+        }
+        let about = "a gateway that was running already".to_owned();
+        Ok(Some(Self { url: url.clone(), app, token: Token::new(token), about }))
+    }
+}
+
+/// A gateway in this process, with synced writes in a directory that is removed afterwards.
+pub(super) struct OwnGateway {
+    running: Running,
+    app: AppId,
+    token: Token,
+    directory: TempDir,
+}
+
+impl OwnGateway {
+    /// Starts it; its directory is made inside of `inside`.
+    pub(super) async fn start(mut config: Config, inside: Option<&Path>) -> Result<Self, LoadTestError> {
+        let inside = inside.map_or_else(std::env::temp_dir, PathBuf::from);
+        let directory = tempfile::Builder::new()
+            .prefix("mimi-loadtest-")
+            .tempdir_in(&inside)
+            .map_err(|source| LoadTestError::File { path: inside, source })?;
+        let token = Token::generate().map_err(serve::StartError::from)?;
+        let app = AppId::new(uuid::Uuid::new_v4());
+        config = config
+            .listening_on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            .kept_in(DataDir::Directory(directory.path().join("data")))
+            .with_application(ApplicationSettings::basic(
+                app,
+                vec![TokenSettings { sha256: token.hash(), access: TokenAccess::ReadWrite }],
+            ));
+        let running = serve::start(config).await?;
+        Ok(Self { running, app, token, directory })
+    }
+
+    pub(super) fn target(&self) -> Target {
+        let place = self.directory.path().display().to_string();
+        let system = file_system(self.directory.path()).unwrap_or_else(|| "an unknown file system".into());
+        Target {
+            url: self.running.base_url(),
+            app: self.app,
+            token: self.token.clone(),
+            about: format!("a gateway in this process, durable writes in {place} ({system})"),
+        }
+    }
+
+    pub(super) async fn stop(self) {
+        self.running.stop().await;
+    }
+}
+
+/// The kind of file system that holds a path, where the system tells.
+fn file_system(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
+    let mounted = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let (place, kind) = (fields.nth(1)?, fields.next()?);
+        path.starts_with(place).then_some((place.len(), kind))
+    });
+    let (_, kind) = mounted.max_by_key(|(length, _)| *length)?;
+    let warning = if kind == "tmpfs" { ", which is memory: nothing is synced" } else { "" };
+    Some(format!("{kind}{warning}"))
+}
