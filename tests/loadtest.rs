@@ -116,7 +116,7 @@ async fn a_closed_loop_loads_a_gateway_that_runs_already() {
 fn liar(gateway: String) -> (String, actix_web::dev::ServerHandle) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let http = reqwest::Client::new();
+    let http = mimi_gateway::client::plain_http().build().unwrap();
     let server = HttpServer::new(move || {
         let (gateway, http) = (gateway.clone(), http.clone());
         App::new().default_service(web::to(move |request: HttpRequest, body: web::Bytes| {
