@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     application::Application,
     clock::Clock,
-    group::{GroupActor, GroupOrigin, Published, UsedPackages},
+    group::{GroupActor, GroupOrigin, Published, RecentLimits, UsedPackages},
     key_queue::{Advance, KeyQueueActor},
     limits::Limits,
     mls::Crypto,
@@ -37,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) applications: HashMap<AppId, Application>,
     pub(crate) limits: Limits,
+    /// How much of their past groups keep in memory.
+    pub(crate) recent: RecentLimits,
     pub(crate) clock: Clock,
     pub(crate) crypto: Crypto,
     pub(crate) groups: DashMap<(AppId, GroupId), AwakeGroup>,

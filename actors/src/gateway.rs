@@ -25,8 +25,8 @@ use crate::{
     core::{AwakeGroup, Core},
     group::{
         AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, GroupActor,
-        GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, UploadCommit,
-        UploadProposal, accepted_before, control_messages, creation, winner_again,
+        GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, RecentLimits,
+        UploadCommit, UploadProposal, accepted_before, control_messages, creation, winner_again,
     },
     limits::Limits,
     mls::{Crypto, Refusal, Rule, Rules, packet_head},
@@ -93,6 +93,7 @@ impl Gateway {
             store_id: store_id(&store),
             store,
             applications: options.applications.into_iter().map(|app| (app.id, app)).collect(),
+            recent: RecentLimits::new(options.limits.recent_bytes_per_group_max, &options.retention),
             limits: options.limits,
             clock: options.clock,
             crypto: Crypto::default(),
@@ -297,7 +298,7 @@ impl Gateway {
         .await
     }
 
-    /// The packets that lead from one epoch to another (*Commits*, `control-msgs`), read from disk.
+    /// The packets that lead from one epoch to another (*Commits*, `control-msgs`), read from disk unless they are recent.
     ///
     /// # Errors
     /// [`GroupError::UnknownGroup`], [`GroupError::EpochsPruned`], or that the store cannot be read.
@@ -312,6 +313,12 @@ impl Gateway {
         self.group_application(app)?;
         // The answer names every packet twice: in the draft's list and in its epoch.
         let bytes_max = self.core.limits.answer_bytes_max / 2;
+        if let Some(view) = self.shown(app, group) {
+            let (now, limits) = (self.core.clock.now(), self.core.recent);
+            if let Some(recent) = view.recent_messages((from, to), limit, bytes_max, now, limits) {
+                return Ok(recent);
+            }
+        }
         control_messages(&self.core.store.view(), app, group, (from, to), limit, bytes_max)
     }
 

@@ -44,6 +44,8 @@ pub struct Limits {
     pub tag_bytes_max: usize,
     /// Longest label of a key queue and longest receiver id, in bytes.
     pub label_bytes_max: usize,
+    /// Packets of the newest epochs that a group keeps in memory while it is awake, in bytes; 0 keeps none.
+    pub recent_bytes_per_group_max: usize,
     /// MLS messages in one answer, in bytes; what is left over is asked for again.
     pub answer_bytes_max: usize,
     /// How far the clock of another gateway may be ahead of this one, in seconds.
@@ -73,6 +75,7 @@ impl Default for Limits {
             tags_per_client_max: 100,
             tag_bytes_max: 256,
             label_bytes_max: 256,
+            recent_bytes_per_group_max: 16 << 10,
             answer_bytes_max: 16 << 20,
             clock_skew_s_max: 300,
             awake_actors_max: 100_000,

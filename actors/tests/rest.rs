@@ -39,6 +39,10 @@ fn client(name: &str) -> Client<impl MlsConfig + use<>> {
 
 /// A gateway that puts every actor to sleep as soon as nobody waits for it.
 fn drowsy(store: Store, app: AppId) -> Gateway {
+    start(store, app, Duration::ZERO)
+}
+
+fn start(store: Store, app: AppId, passivate_after: Duration) -> Gateway {
     let application = Application::basic(app);
     let options = GatewayOptions {
         applications: vec![application],
@@ -46,7 +50,7 @@ fn drowsy(store: Store, app: AppId) -> Gateway {
         retention: Retention::default(),
         snapshot_period: Duration::from_millis(3),
         retention_period: Duration::from_secs(3600),
-        passivate_after: Duration::ZERO,
+        passivate_after,
         arbiters: 2,
         clock: Clock::system(),
         transport: None,
@@ -139,6 +143,56 @@ fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
         gateway.stop().await;
         gateway.store().shutdown().await;
     });
+}
+
+#[test]
+fn what_is_recent_is_answered_as_it_is_from_disk() {
+    const EPOCHS: u64 = 40;
+    let directory = tempfile::tempdir().unwrap();
+    let app = AppId::new(uuid::Uuid::new_v4());
+    let mut alice = client("alice").create_group(ExtensionList::new(), Default::default(), None).unwrap();
+    let new = NewGroup {
+        group_info: alice.group_info_message(false).unwrap().to_bytes().unwrap(),
+        ratchet_tree: Some(alice.export_tree().to_bytes().unwrap()),
+    };
+    let group = actors::GroupId::new(alice.group_id()).unwrap();
+    let ask = async |gateway: &Gateway| {
+        let mut answers = Vec::new();
+        for from in 0..=EPOCHS + 1 {
+            for to in [None, Some(Epoch(from)), Some(Epoch(EPOCHS - 3)), Some(Epoch(EPOCHS + 5))] {
+                for limit in [1, 2, 7, 100] {
+                    answers.push(gateway.control_messages(app, &group, Epoch(from), to, limit).await);
+                }
+            }
+        }
+        answers
+    };
+    let awake = actix::System::new().block_on(async {
+        let gateway = start(store(directory.path()), app, Duration::from_secs(600));
+        gateway.create_group(app, new, Source::Application).await.unwrap();
+        for _ in 0..EPOCHS {
+            let output = alice.commit(vec![]).unwrap();
+            let upload = CommitUpload {
+                commit: output.commit_message.to_bytes().unwrap(),
+                group_info: None,
+                welcome: None,
+            };
+            gateway.upload_commit(app, &group, upload, Source::Application).await.unwrap();
+            alice.apply_pending_commit().unwrap();
+        }
+        let awake = ask(&gateway).await;
+        gateway.stop().await;
+        gateway.store().shutdown().await;
+        awake
+    });
+    let asleep = actix::System::new().block_on(async {
+        let gateway = start(store(directory.path()), app, Duration::from_secs(600));
+        let asleep = ask(&gateway).await;
+        gateway.stop().await;
+        gateway.store().shutdown().await;
+        asleep
+    });
+    assert_eq!(awake, asleep);
 }
 
 #[test]

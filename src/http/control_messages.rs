@@ -93,6 +93,7 @@ mod tests {
             current in any::<u64>(),
             next in any::<Option<u64>>(),
         ) {
+            let epochs = epochs.into_iter().map(std::sync::Arc::new).collect();
             let found = ControlMessages { epochs, current: Epoch(current), next: next.map(Epoch) };
             let by_epoch: Vec<_> = found.epochs.iter().map(|entry| EpochMessages {
                 epoch_id: entry.epoch,

@@ -15,7 +15,8 @@ use snapshots::{AppendError, Appended, Batch, Epoch, Timestamp, Unmet};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
-    AcceptedCommit, AcceptedProposal, CommitUpload, GroupError, GroupState, GroupView, Outcome,
+    AcceptedCommit, AcceptedProposal, CommitUpload, EpochEntry, GroupError, GroupState, GroupView, Outcome,
+    RecentEpochs,
     history::{accepted_before, winner_again},
     state::{StagedCommitUpload, StagedProposalUpload},
     writes::{self, GroupOrigin, PackageUse, UsedPackages},
@@ -88,6 +89,8 @@ pub(crate) struct GroupActor {
     sequence: u64,
     /// The last record that a snapshot has, or is about to have.
     snapshot_sequence: u64,
+    /// What was committed since the group woke up, as far as it is kept.
+    recent: RecentEpochs,
 }
 
 impl GroupActor {
@@ -107,6 +110,7 @@ impl GroupActor {
             state: None,
             sequence: 0,
             snapshot_sequence: 0,
+            recent: RecentEpochs::default(),
         }
     }
 
@@ -164,6 +168,7 @@ impl GroupActor {
     fn commit_appended(
         &mut self,
         result: Result<Appended, AppendError>,
+        upload: &CommitUpload,
         staged: StagedCommitUpload,
         used: UsedPackages,
         ctx: &mut Context<Self>,
@@ -172,6 +177,13 @@ impl GroupActor {
         let accepted =
             AcceptedCommit { epoch: staged.staged.epoch, timestamp: staged.stamp, outcome: Outcome::New };
         self.origin.row.epoch = accepted.epoch;
+        let entry = EpochEntry {
+            epoch: accepted.epoch,
+            timestamp: accepted.timestamp,
+            proposals: staged.staged.referenced.iter().map(|packet| packet.to_vec()).collect(),
+            commit: upload.commit.clone(),
+        };
+        self.recent.push(entry, self.core.recent);
         self.apply(|state| state.apply_commit(staged), ctx);
         self.core.wake_key_queues(self.origin.app, used);
         self.core.wake_peers(&self.origin);
@@ -289,7 +301,8 @@ impl GroupActor {
 
     fn publish(&self) {
         if let Some(state) = &self.state {
-            self.published.send_replace(Published::Ready(Arc::new(state.view(self.sequence))));
+            let view = state.view(self.sequence, self.recent.shown());
+            self.published.send_replace(Published::Ready(Arc::new(view)));
         }
     }
 
@@ -422,7 +435,7 @@ impl Handler<UploadCommit> for GroupActor {
         let store = self.core.store.clone();
         let append = async move { store.append(batch).await };
         AtomicResponse::new(Box::pin(append.into_actor(self).then(move |result, actor, ctx| {
-            let accepted = actor.commit_appended(result, staged, used, ctx);
+            let accepted = actor.commit_appended(result, &upload, staged, used, ctx);
             let removals =
                 if accepted.is_ok() { actor.propose_removals(&source) } else { Box::pin(fut::ready(())) };
             removals.map(move |(), _, _| {
@@ -546,12 +559,12 @@ impl GroupActor {
 
     fn apply_commit_entry(
         &mut self,
-        upload: &CommitUpload,
+        upload: CommitUpload,
         now: Timestamp,
         permit: OwnedSemaphorePermit,
     ) -> AtomicResponse<Self, Result<u64, GroupError>> {
-        let written = self.stage_commit(upload, &Source::Hub, now).and_then(|(staged, packages)| {
-            let written = writes::commit(&self.origin, self.sequence, upload, &staged, &packages);
+        let written = self.stage_commit(&upload, &Source::Hub, now).and_then(|(staged, packages)| {
+            let written = writes::commit(&self.origin, self.sequence, &upload, &staged, &packages);
             written.map(|(batch, used)| (staged, batch, used)).map_err(|error| unwritable(&error))
         });
         let (staged, batch, used) = match written {
@@ -562,7 +575,7 @@ impl GroupActor {
         let append = async move { (store.append(batch).await, permit) };
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
             drop(permit);
-            actor.commit_appended(result, staged, used, ctx)?;
+            actor.commit_appended(result, &upload, staged, used, ctx)?;
             Ok(actor.next_entry())
         })))
     }
@@ -600,7 +613,7 @@ impl Handler<ApplyEntry> for GroupActor {
             EntryContent::Proposal { packet } => self.apply_proposal_entry(&packet, entry.timestamp, permit),
             EntryContent::Commit { commit, group_info, welcome } => {
                 let upload = CommitUpload { commit, group_info, welcome };
-                self.apply_commit_entry(&upload, entry.timestamp, permit)
+                self.apply_commit_entry(upload, entry.timestamp, permit)
             }
         }
     }

@@ -1,5 +1,7 @@
-//! A group's past, read from disk and never from its actor: control messages for members who catch up, and the
+//! A group's past, read from disk and never asked of its actor: control messages for members who catch up, and the
 //! answer to a winner that is sent again.
+
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{AppId, Epoch, GroupId, Timestamp, View};
@@ -24,7 +26,7 @@ pub struct EpochEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlMessages {
     /// Consecutive entries.
-    pub epochs: Vec<EpochEntry>,
+    pub epochs: Vec<Arc<EpochEntry>>,
     /// The group's current epoch.
     pub current: Epoch,
     /// Where to go on; `None` when the answer is complete.
@@ -75,12 +77,12 @@ pub(crate) fn control_messages(
                 answer.next = Some(epoch);
                 return Ok(answer);
             }
-            answer.epochs.push(EpochEntry {
+            answer.epochs.push(Arc::new(EpochEntry {
                 epoch,
                 timestamp: row.timestamp,
                 proposals: row.proposals.into_iter().map(Vec::from).collect(),
                 commit: row.commit.into(),
-            });
+            }));
             match epoch.next() {
                 Some(following) if epoch < last => next = following,
                 Some(_) | None => return Ok(answer),

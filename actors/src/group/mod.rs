@@ -4,6 +4,7 @@
 mod actor;
 mod error;
 mod history;
+mod recent;
 mod state;
 mod view;
 mod writes;
@@ -13,6 +14,7 @@ use snapshots::{Epoch, GroupId, Timestamp};
 pub(crate) use self::{
     actor::{ApplyEntry, GroupActor, Published, UploadCommit, UploadProposal},
     history::{accepted_before, control_messages, winner_again},
+    recent::{RecentEpochs, RecentLimits},
     state::GroupState,
     writes::{GroupOrigin, UsedPackages, creation, transfer},
 };

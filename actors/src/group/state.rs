@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use snapshots::{DomainName, Epoch, GroupId, Timestamp};
 
 use super::{
-    GroupError, NewGroup,
+    EpochEntry, GroupError, NewGroup,
     view::{GroupView, MemberView},
 };
 use crate::{
@@ -414,7 +414,7 @@ impl GroupState {
     }
 
     /// What readers may see after the entry of this number.
-    pub(crate) fn view(&self, sequence: u64) -> GroupView {
+    pub(crate) fn view(&self, sequence: u64, recent: Arc<[Arc<EpochEntry>]>) -> GroupView {
         GroupView {
             group: self.tracked.id().clone(),
             epoch: self.tracked.epoch(),
@@ -431,6 +431,7 @@ impl GroupState {
             group_info: self.group_info.clone(),
             sequence,
             stamp: self.stamp,
+            recent,
             tree: self.tracked.tree().clone(),
             tree_bytes: OnceLock::new(),
         }

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 
+use super::EpochEntry;
 use crate::mls::SerialisedTree;
 
 /// One member of a group, for readers.
@@ -40,6 +41,8 @@ pub struct GroupView {
     pub(crate) sequence: u64,
     /// When that entry was accepted.
     pub(crate) stamp: Timestamp,
+    /// The newest epochs, as far as they are kept in memory.
+    pub(crate) recent: Arc<[Arc<EpochEntry>]>,
     pub(crate) tree: SerialisedTree,
     pub(crate) tree_bytes: OnceLock<Arc<[u8]>>,
 }
