@@ -16,6 +16,7 @@ mod federation;
 mod http;
 mod listener;
 pub mod loadtest;
+mod mls_messages;
 pub mod serve;
 mod tls;
 pub mod token;

@@ -1,18 +1,13 @@
 //! One MLS client: its keys, its state of one group, and what it asks of the gateway.
 
 use actors::{ClientHandle, ClientId, DomainName, Epoch, GroupId};
-use openmls::{
-    prelude::{
-        Capabilities, Ciphersuite, CredentialWithKey, KeyPackage, KeyPackageIn, LeafNodeIndex,
-        LeafNodeParameters, MlsGroup, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
-        OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent, ProtocolVersion,
-        RatchetTreeIn, StagedWelcome,
-    },
-    treesync::RatchetTree,
+use openmls::prelude::{
+    Capabilities, Ciphersuite, CredentialWithKey, KeyPackage, LeafNodeIndex, LeafNodeParameters, MlsGroup,
+    MlsMessageBodyIn, OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent,
+    StagedWelcome,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
-use tls_codec::{Deserialize as _, Serialize as _};
 
 use super::{DemoError, During as _, DuringMls as _, ensure, identity::Identities};
 use crate::{
@@ -25,6 +20,7 @@ use crate::{
         text::{Base64, HandleText},
     },
     client::GatewayClient,
+    mls_messages::{bytes_of, commit_body, join_config, key_package_in, message_in, tree_in, tree_of},
 };
 
 const CIPHER_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
@@ -96,7 +92,7 @@ impl Member {
             .leaf_node_capabilities(self.capabilities.clone())
             .build(CIPHER_SUITE, &self.provider, &self.signer, self.credential.clone())
             .during_mls("making a key package")?;
-        bytes_of(&package.into_key_package().into())
+        Ok(bytes_of(&package.into_key_package().into())?)
     }
 
     /// Asks for a key package of another client, of a domain if there are any; it is assigned to this one (*Key Package
@@ -224,7 +220,7 @@ impl Member {
             .during_mls("making a commit")?
             .stage_commit(provider)
             .during_mls("staging a commit")?;
-        commit_body(bundle.into_messages())
+        Ok(commit_body(bundle.into_messages())?)
     }
 
     /// Goes into the epoch that this member's own commit created.
@@ -290,47 +286,6 @@ impl Member {
     fn joined(&self) -> Result<&MlsGroup, DemoError> {
         self.group.as_ref().ok_or_else(|| unexpected("a group"))
     }
-}
-
-fn join_config() -> MlsGroupJoinConfig {
-    MlsGroupJoinConfig::builder()
-        .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
-        .use_ratchet_tree_extension(false)
-        .build()
-}
-
-fn key_package_in(package: &Base64, provider: &OpenMlsRustCrypto) -> Result<KeyPackage, DemoError> {
-    let MlsMessageBodyIn::KeyPackage(package) = message_in(package)?.extract() else {
-        return Err(unexpected("a key package"));
-    };
-    let package: KeyPackageIn = package;
-    package.validate(provider.crypto(), ProtocolVersion::Mls10).during_mls("checking a key package")
-}
-
-fn commit_body(
-    (commit, welcome, group_info): (MlsMessageOut, Option<MlsMessageOut>, Option<MlsMessageOut>),
-) -> Result<CommitBody, DemoError> {
-    Ok(CommitBody {
-        commit_packet: bytes_of(&commit)?,
-        group_info: group_info.as_ref().map(bytes_of).transpose()?,
-        welcome_packet: welcome.as_ref().map(bytes_of).transpose()?,
-    })
-}
-
-fn bytes_of(message: &MlsMessageOut) -> Result<Base64, DemoError> {
-    message.to_bytes().map(Base64).during_mls("serialising an MLS message")
-}
-
-fn message_in(bytes: &Base64) -> Result<MlsMessageIn, DemoError> {
-    MlsMessageIn::tls_deserialize_exact(&bytes.0).during_mls("reading an MLS message")
-}
-
-fn tree_of(tree: &RatchetTree) -> Result<Base64, DemoError> {
-    tree.tls_serialize_detached().map(Base64).during_mls("serialising the ratchet tree")
-}
-
-fn tree_in(bytes: &Base64) -> Result<RatchetTreeIn, DemoError> {
-    RatchetTreeIn::tls_deserialize_exact(&bytes.0).during_mls("reading the ratchet tree")
 }
 
 fn unexpected(missing: &str) -> DemoError {

@@ -25,6 +25,7 @@ use crate::{
     api::applications::IdentityConfiguration,
     client::{ClientError, GatewayClient},
     config::{ApplicationSettings, Config, DataDir, Pem, TokenAccess, TokenSettings, X509Settings},
+    mls_messages::MessageError,
     serve::{self, StartError},
     token::Token,
 };
@@ -137,6 +138,12 @@ trait DuringMls<T> {
 impl<T, E: std::fmt::Display> DuringMls<T> for Result<T, E> {
     fn during_mls(self, step: &'static str) -> Result<T, DemoError> {
         self.map_err(|error| DemoError::Mls { step, reason: error.to_string() })
+    }
+}
+
+impl From<MessageError> for DemoError {
+    fn from(MessageError { step, reason }: MessageError) -> Self {
+        Self::Mls { step, reason }
     }
 }
 

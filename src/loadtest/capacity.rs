@@ -77,6 +77,8 @@ struct Round {
     group_info_constant: Speed,
     control_msgs: Speed,
     control_msgs_constant: Speed,
+    /// Of epochs that are in no group's memory any more.
+    control_msgs_from_disk: Speed,
     half_load: Speed,
     half_load_p50_us: u64,
     half_load_p99_us: u64,
@@ -162,13 +164,14 @@ async fn measure(
         signed.push(sizes.1);
     }
     let signatures = Arc::new(Signatures::new(&signed)?);
-    let reads = Reads::of(&target, &constant, &groups).await?;
+    let mut answer_bytes = (0, 0);
     let stale: Vec<_> = groups.iter().map(|group| Arc::clone(&group.stale)).collect();
     let mut rounds = Vec::with_capacity(options.rounds);
     progress.rounds(options.rounds);
     for _ in 0..options.rounds {
         let round;
-        (groups, round) = measure_once(&target, &options, groups, &signatures, &reads, &stale).await?;
+        (groups, round, answer_bytes) =
+            measure_once(&target, &constant, &options, groups, &signatures, &stale).await?;
         rounds.push(round);
         progress.one_more();
     }
@@ -189,7 +192,7 @@ async fn measure(
         connections: options.connections,
         signatures_per_commit: signed.len(),
         packet_bytes: sizes,
-        answer_bytes: reads.answer_bytes,
+        answer_bytes,
         targets: targets(&rounds),
         rounds,
         violations,
@@ -198,12 +201,12 @@ async fn measure(
 
 async fn measure_once(
     target: &Target,
+    constant: &str,
     options: &CapacityOptions,
     groups: Vec<PreparedGroup>,
     signatures: &Arc<Signatures>,
-    reads: &Reads,
     stale: &[Arc<[u8]>],
-) -> Result<(Vec<PreparedGroup>, Round), LoadTestError> {
+) -> Result<(Vec<PreparedGroup>, Round, (usize, usize)), LoadTestError> {
     let signatures = Arc::clone(signatures);
     let (per_s, cpu_us) = setup::compute(move || signatures.commits_per_s(SLICE)).await?;
     let groups = prepare(target, groups, options.commits).await?;
@@ -212,11 +215,14 @@ async fn measure_once(
         hammer::hammer(address, requests, options.connections, status, SLICE)
     };
     let stale = hammer(stale.to_vec(), target.address().to_owned(), 409).await?;
-    let mut rates = [Speed::default(); 4];
+    // What is newest now: the commits of this round.
+    let reads = Reads::of(target, constant, &groups).await?;
+    let mut rates = [Speed::default(); 5];
     for (rate, (address, requests)) in rates.iter_mut().zip(&reads.kinds) {
         *rate = Speed::from(&hammer(requests.clone(), address.clone(), 200).await?);
     }
-    let [group_info, group_info_constant, control_msgs, control_msgs_constant] = rates;
+    let [group_info, group_info_constant, control_msgs, control_msgs_constant, control_msgs_from_disk] =
+        rates;
     let groups = prepare(target, groups, options.commits).await?;
     let (groups, half) = replay(target, groups, options, Some(accepted.per_s / 2.0)).await?;
     let round = Round {
@@ -229,11 +235,12 @@ async fn measure_once(
         group_info_constant,
         control_msgs,
         control_msgs_constant,
+        control_msgs_from_disk,
         half_load: Speed::from(&half),
         half_load_p50_us: half.latencies.percentile_us(50.0),
         half_load_p99_us: half.latencies.percentile_us(99.0),
     };
-    Ok((groups, round))
+    Ok((groups, round, reads.answer_bytes))
 }
 
 async fn prepare(
@@ -259,29 +266,34 @@ async fn replay(
     hammer::replay(target.address().to_owned(), groups, options.connections, rate).await
 }
 
-/// Requests that read, and the address for each kind: group-info and control-msgs, each before its constant.
+/// Requests that read, and the address for each kind: group-info and control-msgs, each before its constant, and
+/// control-msgs of the oldest epochs.
 struct Reads {
-    kinds: [(String, Vec<Arc<[u8]>>); 4],
+    kinds: [(String, Vec<Arc<[u8]>>); 5],
     answer_bytes: (usize, usize),
 }
 
 impl Reads {
     async fn of(target: &Target, constant: &str, groups: &[PreparedGroup]) -> Result<Self, LoadTestError> {
         let token = target.token.reveal();
-        let (mut infos, mut messages) = (Vec::new(), Vec::new());
+        let (mut infos, mut messages, mut oldest) = (Vec::new(), Vec::new(), Vec::new());
         for group in groups {
             let path = GroupPath { app: target.app, group: group.id.clone() };
             let newest = group.acknowledged.last().map_or(1, |newest| newest.epoch.0);
-            let range = EpochRange {
-                start_epoch_id: Epoch(newest.saturating_sub(READ_EPOCHS - 1).max(1)),
-                end_epoch_id: Some(Epoch(newest)),
-                limit: Limit::default(),
-            };
-            let query = serde_urlencoded::to_string(range)
-                .map_err(|error| LoadTestError::Broken(format!("a range has no text: {error}")))?;
-            let messages_path = format!("{}?{query}", paths::fill(ListControlMessages::PATH, &path));
+            let first_newest = newest.saturating_sub(READ_EPOCHS - 1).max(1);
             infos.push(request("GET", &paths::fill(GetGroupInfo::PATH, &path), token, None).into());
-            messages.push(request("GET", &messages_path, token, None).into());
+            // Epoch 1 brought the members in; the ones after it are as long as the newest.
+            for (requests, first) in [(&mut messages, first_newest), (&mut oldest, first_newest.min(2))] {
+                let range = EpochRange {
+                    start_epoch_id: Epoch(first),
+                    end_epoch_id: Some(Epoch(first + READ_EPOCHS - 1)),
+                    limit: Limit::default(),
+                };
+                let query = serde_urlencoded::to_string(range)
+                    .map_err(|error| LoadTestError::Broken(format!("a range has no text: {error}")))?;
+                let messages_path = format!("{}?{query}", paths::fill(ListControlMessages::PATH, &path));
+                requests.push(request("GET", &messages_path, token, None).into());
+            }
         }
         let answer_bytes =
             (answer_bytes(target.address(), &infos).await?, answer_bytes(target.address(), &messages).await?);
@@ -291,8 +303,9 @@ impl Reads {
             kinds: [
                 (address.clone(), infos),
                 (constant.clone(), same(answer_bytes.0)),
-                (address, messages),
+                (address.clone(), messages),
                 (constant, same(answer_bytes.1)),
+                (address, oldest),
             ],
             answer_bytes,
         })
@@ -326,7 +339,7 @@ fn targets(rounds: &[Round]) -> Vec<TargetRow> {
         row("group-info to a constant body of the same size", 0.6, |round| {
             (round.group_info, round.group_info_constant)
         }),
-        row("control-msgs to a constant body of the same size", 0.6, |round| {
+        row("control-msgs (newest epochs) to a constant body of the same size", 0.6, |round| {
             (round.control_msgs, round.control_msgs_constant)
         }),
         TargetRow {
@@ -371,6 +384,7 @@ impl CapacityReport {
         line("  a constant body", |round| round.group_info_constant, String::new());
         line("control-msgs", |round| round.control_msgs, format!("{messages} B"));
         line("  a constant body", |round| round.control_msgs_constant, String::new());
+        line("  of the oldest epochs, from disk", |round| round.control_msgs_from_disk, String::new());
         let half = latencies(p(|round| round.half_load_p50_us), p(|round| round.half_load_p99_us));
         line("accepted at half the load, open loop", |round| round.half_load, half);
         out.push('\n');
@@ -399,7 +413,11 @@ impl CapacityReport {
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
+    match (values.len() / 2, values.len() % 2) {
+        (middle @ 1.., 0) => f64::midpoint(at(middle - 1), at(middle)),
+        (middle, _) => at(middle),
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds of a run are far below 2^53")]

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use actors::{ClientHandle, Epoch, GroupId};
 use openmls::{
     prelude::{
-        BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, KeyPackageIn, LeafNodeParameters,
-        MlsGroup, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _,
-        PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent, ProtocolMessage, ProtocolVersion,
-        RatchetTreeIn, Sender, StagedWelcome,
+        BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, LeafNodeParameters, MlsGroup,
+        MlsMessageBodyIn, OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent,
+        ProtocolMessage, Sender, StagedWelcome,
     },
     treesync::RatchetTree,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
-use tls_codec::{Deserialize as _, Serialize as _};
+use tls_codec::Serialize as _;
 
 use super::{DuringMls as _, LoadTestError};
 use crate::api::{
@@ -22,6 +21,7 @@ use crate::api::{
     joining::{GroupInfo, JoinInfoBody},
     text::Base64,
 };
+use crate::mls_messages::{bytes_of, commit_body, join_config, key_package_in, message_in, tree_in};
 
 /// Suite 1, which every MLS client has (RFC 9420 §17.1).
 pub(super) const CIPHER_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
@@ -53,7 +53,7 @@ impl MlsMember {
         let package = KeyPackage::builder()
             .build(CIPHER_SUITE, &self.provider, &*self.signer, self.credential.clone())
             .during_mls("making a key package")?;
-        bytes_of(&package.into_key_package().into())
+        Ok(bytes_of(&package.into_key_package().into())?)
     }
 
     /// Creates a group of this one member.
@@ -138,7 +138,7 @@ impl MlsMember {
             .during_mls(step)?
             .stage_commit(provider)
             .during_mls(step)?;
-        commit_body(bundle.into_messages())
+        Ok(commit_body(bundle.into_messages())?)
     }
 
     /// An Update proposal of this member.
@@ -147,7 +147,7 @@ impl MlsMember {
         let (group, provider, signer) = self.joined()?;
         let (message, _) =
             group.propose_self_update(provider, signer, LeafNodeParameters::default()).during_mls(step)?;
-        bytes_of(&message)
+        Ok(bytes_of(&message)?)
     }
 
     /// Takes in proposals of others, for the next commit.
@@ -237,43 +237,6 @@ impl MlsMember {
         let group = self.group.as_mut().ok_or_else(|| unexpected("a group"))?;
         Ok((group, &self.provider, &self.signer))
     }
-}
-
-fn join_config() -> MlsGroupJoinConfig {
-    MlsGroupJoinConfig::builder()
-        .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
-        .use_ratchet_tree_extension(false)
-        .build()
-}
-
-fn key_package_in(package: &Base64, provider: &OpenMlsRustCrypto) -> Result<KeyPackage, LoadTestError> {
-    let MlsMessageBodyIn::KeyPackage(package) = message_in(package)?.extract() else {
-        return Err(unexpected("a key package"));
-    };
-    let package: KeyPackageIn = package;
-    package.validate(provider.crypto(), ProtocolVersion::Mls10).during_mls("checking a key package")
-}
-
-fn commit_body(
-    (commit, welcome, group_info): (MlsMessageOut, Option<MlsMessageOut>, Option<MlsMessageOut>),
-) -> Result<CommitBody, LoadTestError> {
-    Ok(CommitBody {
-        commit_packet: bytes_of(&commit)?,
-        group_info: group_info.as_ref().map(bytes_of).transpose()?,
-        welcome_packet: welcome.as_ref().map(bytes_of).transpose()?,
-    })
-}
-
-fn bytes_of(message: &MlsMessageOut) -> Result<Base64, LoadTestError> {
-    message.to_bytes().map(Base64).during_mls("serialising an MLS message")
-}
-
-fn message_in(bytes: &Base64) -> Result<MlsMessageIn, LoadTestError> {
-    MlsMessageIn::tls_deserialize_exact(&bytes.0).during_mls("reading an MLS message")
-}
-
-fn tree_in(bytes: &Base64) -> Result<RatchetTreeIn, LoadTestError> {
-    RatchetTreeIn::tls_deserialize_exact(&bytes.0).during_mls("reading a ratchet tree")
 }
 
 fn unexpected(missing: &str) -> LoadTestError {

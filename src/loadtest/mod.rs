@@ -39,7 +39,7 @@ use self::{
     progress::Progress,
     target::{OwnGateway, Target},
 };
-use crate::{client::ClientError, config::Config, serve::StartError};
+use crate::{client::ClientError, config::Config, mls_messages::MessageError, serve::StartError};
 
 pub use self::verify::Violation;
 
@@ -185,6 +185,12 @@ impl<T> During<T> for Result<T, ClientError> {
 /// As [`During`], for the many errors of the MLS library.
 trait DuringMls<T> {
     fn during_mls(self, step: &'static str) -> Result<T, LoadTestError>;
+}
+
+impl From<MessageError> for LoadTestError {
+    fn from(MessageError { step, reason }: MessageError) -> Self {
+        Self::Mls { step, reason }
+    }
 }
 
 impl<T, E: std::fmt::Display> DuringMls<T> for Result<T, E> {

@@ -18,14 +18,13 @@ use actix::{
 use snapshots::{AppId, Batch, DomainName, GroupId, LogId, Timestamp, View};
 
 use super::{
-    Delivery, DeliveryContent, DeliveryError, EntryContent, GroupTransfer, Held, LogEntry, Transport,
-    entry_from_bytes,
+    Delivery, DeliveryContent, DeliveryError, Held, LogEntry, Transport,
+    compare::{Trust, compare_all},
+    outgoing::{read_entries, transfer},
     schedule::{Ending, Place, Schedule},
 };
 use crate::{
     core::Core,
-    gateway::shown_view,
-    mls::welcome_references,
     router::{Rest, Rested},
     storage::StorageError,
 };
@@ -38,12 +37,8 @@ const WAITING_MAX: usize = 1024;
 const MARKS_AT_ONCE: usize = 256;
 /// Entries in one delivery.
 const ENTRIES_MAX: usize = 64;
-/// Bytes of entries in one delivery, when it has more than one.
-const ENTRIES_BYTES_MAX: usize = 1 << 20;
 /// Entries that a peer never saw and of which a transfer tells.
 const MISSED_MAX: usize = 256;
-/// How many proposals may stand behind the newest commit for its welcome to be found.
-const PROPOSALS_BEHIND_MAX: u64 = 256;
 /// The pause before a delivery that failed is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is written where the peer is.
@@ -54,8 +49,6 @@ const TRY_AGAIN_PERIOD: Duration = Duration::from_secs(30);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Groups whose marks are compared with the peer's positions at once, at the start.
-const COMPARED_AT_ONCE: usize = 512;
 
 /// A group's log has something for the peer. May be lost: the mark is in the store.
 #[derive(Message)]
@@ -439,143 +432,6 @@ impl PeerActor {
             }
         }));
     }
-}
-
-/// Entries of a group's log from a number on, as far as they are kept; few enough for one delivery.
-fn read_entries(
-    view: &View,
-    (app, group): &Place,
-    from: u64,
-    limit: usize,
-) -> Result<Vec<LogEntry>, StorageError> {
-    let kept = view.log_entries(*app, group, from, limit, ENTRIES_BYTES_MAX)?;
-    kept.iter().map(|(_, bytes)| entry_from_bytes(bytes)).collect::<Result<_, _>>().map_err(|error| {
-        tracing::error!(%error, "a log entry cannot be read");
-        StorageError::Unreadable
-    })
-}
-
-/// A group as it stands, with the group info of its epoch, and what can be told of the entries that the peer never saw.
-async fn transfer(
-    core: &Arc<Core>,
-    app: AppId,
-    group: &GroupId,
-    missed: &[LogEntry],
-) -> Result<GroupTransfer, DeliveryError> {
-    let refused = |detail: String| DeliveryError::Refused { slug: "no-transfer".to_owned(), detail };
-    let application =
-        core.applications.get(&app).ok_or_else(|| refused("there is no such application".to_owned()))?;
-    let view = shown_view(core, application, group).await.map_err(|error| refused(error.to_string()))?;
-    let Some(group_info) = &view.group_info else {
-        return Err(refused(
-            "the entries that the peer needs are no longer kept, and the last committer gave no group info"
-                .into(),
-        ));
-    };
-    Ok(GroupTransfer {
-        sequence: view.sequence,
-        timestamp: view.stamp,
-        group_info: group_info.to_vec(),
-        ratchet_tree: view.ratchet_tree().to_vec(),
-        proposals: view.proposals.iter().map(|packet| packet.to_vec()).collect(),
-        welcome: current_welcome(core, app, group, view.sequence),
-        used: missed.iter().filter_map(welcome_of).flat_map(welcome_references).collect(),
-    })
-}
-
-/// The welcome of the newest commit, if it is kept and had one.
-fn current_welcome(core: &Core, app: AppId, group: &GroupId, sequence: u64) -> Option<Vec<u8>> {
-    let (place, view) = ((app, group.clone()), core.store.view());
-    let oldest = sequence.saturating_sub(PROPOSALS_BEHIND_MAX);
-    let newest = (oldest..=sequence).rev().find_map(|number| {
-        let entry = read_entries(&view, &place, number, 1).ok()?.into_iter().next()?;
-        matches!(entry.content, EntryContent::Commit { .. }).then_some(entry)
-    })?;
-    welcome_of(&newest).map(<[u8]>::to_vec)
-}
-
-fn welcome_of(entry: &LogEntry) -> Option<&[u8]> {
-    match &entry.content {
-        EntryContent::Commit { welcome, .. } => welcome.as_deref(),
-        EntryContent::Creation { .. } | EntryContent::Proposal { .. } => None,
-    }
-}
-
-/// Marks every group of ours of which the peer misses something: the peer may be new, or have been left out for a time.
-fn compare(
-    core: &Core,
-    peer: &DomainName,
-    trust: Trust,
-    app: AppId,
-    after: Option<&GroupId>,
-) -> Result<Compared, StorageError> {
-    let Some(application) = core.applications.get(&app) else { return Ok(Compared::default()) };
-    let view = core.store.view();
-    let groups = view.groups(app, after.cloned(), COMPARED_AT_ONCE)?;
-    let mut compared = Compared { batch: Batch::new(), last: None };
-    if groups.len() == COMPARED_AT_ONCE {
-        compared.last = groups.last().map(|(group, _)| group.clone());
-    }
-    for (group, row) in groups {
-        // A group without a hub is of a time when the application had no domains; it is no peer's.
-        if row.hub.is_none() || !application.is_hub(row.hub.as_ref()) {
-            continue;
-        }
-        let head = view.log_head(&LogId::Group(app, group.clone()))?;
-        let next = match trust {
-            Trust::Positions => view.peer_position(peer, app, &group)?.unwrap_or(0),
-            Trust::Nothing => 0,
-        };
-        if head.is_some_and(|head| next <= head) {
-            compared.batch.mark_outbox(peer, app, &group);
-            if trust == Trust::Nothing {
-                compared.batch.put_peer_position(peer, app, &group, 0);
-            }
-        }
-    }
-    Ok(compared)
-}
-
-#[derive(Default)]
-struct Compared {
-    batch: Batch,
-    /// Where to go on, if there is more.
-    last: Option<GroupId>,
-}
-
-/// What is believed about where a peer stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
-    /// Where it said that it stands.
-    Positions,
-    /// Nothing: it has lost what it had.
-    Nothing,
-}
-
-async fn compare_all(core: Arc<Core>, peer: DomainName, trust: Trust) -> Result<(), StorageError> {
-    let federating: Vec<AppId> = core
-        .applications
-        .values()
-        .filter(|application| application.federates_with.contains(&peer))
-        .map(|application| application.id)
-        .collect();
-    for app in federating {
-        let mut after = None;
-        loop {
-            let (core_there, peer_there) = (Arc::clone(&core), peer.clone());
-            let comparing = move || compare(&core_there, &peer_there, trust, app, after.as_ref());
-            let compared =
-                tokio::task::spawn_blocking(comparing).await.map_err(|_| StorageError::Unreadable)??;
-            if !compared.batch.is_empty() {
-                core.store.append(compared.batch).await.map_err(|error| StorageError::from_append(&error))?;
-            }
-            match compared.last {
-                Some(last) => after = Some(last),
-                None => break,
-            }
-        }
-    }
-    Ok(())
 }
 
 impl Actor for PeerActor {

@@ -6,7 +6,9 @@
 //! twice or out of order changes nothing: the answer tells where to go on.
 
 mod actor;
+mod compare;
 mod entries;
+mod outgoing;
 mod schedule;
 
 use std::pin::Pin;

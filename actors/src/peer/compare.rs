@@ -1,0 +1,87 @@
+//! Finding out what a peer misses, from where it stands in each log: at the start, and when it has lost what it had.
+
+use std::sync::Arc;
+
+use snapshots::{AppId, Batch, DomainName, GroupId, LogId};
+
+use crate::{core::Core, storage::StorageError};
+
+/// Groups whose marks are compared with the peer's positions at once, at the start.
+const COMPARED_AT_ONCE: usize = 512;
+
+/// Marks every group of ours of which the peer misses something: the peer may be new, or have been left out for a time.
+fn compare(
+    core: &Core,
+    peer: &DomainName,
+    trust: Trust,
+    app: AppId,
+    after: Option<&GroupId>,
+) -> Result<Compared, StorageError> {
+    let Some(application) = core.applications.get(&app) else { return Ok(Compared::default()) };
+    let view = core.store.view();
+    let groups = view.groups(app, after.cloned(), COMPARED_AT_ONCE)?;
+    let mut compared = Compared { batch: Batch::new(), last: None };
+    if groups.len() == COMPARED_AT_ONCE {
+        compared.last = groups.last().map(|(group, _)| group.clone());
+    }
+    for (group, row) in groups {
+        // A group without a hub is of a time when the application had no domains; it is no peer's.
+        if row.hub.is_none() || !application.is_hub(row.hub.as_ref()) {
+            continue;
+        }
+        let head = view.log_head(&LogId::Group(app, group.clone()))?;
+        let next = match trust {
+            Trust::Positions => view.peer_position(peer, app, &group)?.unwrap_or(0),
+            Trust::Nothing => 0,
+        };
+        if head.is_some_and(|head| next <= head) {
+            compared.batch.mark_outbox(peer, app, &group);
+            if trust == Trust::Nothing {
+                compared.batch.put_peer_position(peer, app, &group, 0);
+            }
+        }
+    }
+    Ok(compared)
+}
+
+#[derive(Default)]
+struct Compared {
+    batch: Batch,
+    /// Where to go on, if there is more.
+    last: Option<GroupId>,
+}
+
+/// What is believed about where a peer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Where it said that it stands.
+    Positions,
+    /// Nothing: it has lost what it had.
+    Nothing,
+}
+
+pub(super) async fn compare_all(core: Arc<Core>, peer: DomainName, trust: Trust) -> Result<(), StorageError> {
+    let federating: Vec<AppId> = core
+        .applications
+        .values()
+        .filter(|application| application.federates_with.contains(&peer))
+        .map(|application| application.id)
+        .collect();
+    for app in federating {
+        let mut after = None;
+        loop {
+            let (core_there, peer_there) = (Arc::clone(&core), peer.clone());
+            let comparing = move || compare(&core_there, &peer_there, trust, app, after.as_ref());
+            let compared =
+                tokio::task::spawn_blocking(comparing).await.map_err(|_| StorageError::Unreadable)??;
+            if !compared.batch.is_empty() {
+                core.store.append(compared.batch).await.map_err(|error| StorageError::from_append(&error))?;
+            }
+            match compared.last {
+                Some(last) => after = Some(last),
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
