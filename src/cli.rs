@@ -237,6 +237,7 @@ fn load_test(options: &Options, loadtest: &LoadTestOptions) -> ExitCode {
     start_logging("warn,actix_server=warn,actix_http=off");
     match loadtest::run(loadtest, config, inside, &mut |text| print(text)) {
         Ok(Verdict::Proven) => ExitCode::SUCCESS,
+        Ok(Verdict::Unproven) => fail("not everything could be proven; the table says why"),
         Ok(Verdict::Broken) => fail("the gateway broke a promise; the table names it"),
         Err(LoadTestError::Options(reason)) => {
             fail(&reason);

@@ -68,7 +68,9 @@ async fn an_open_loop_does_its_mix_and_proves_it() {
     let accepted = figures["accepted"].as_u64().unwrap();
     assert!(accepted > 0 && accepted.is_multiple_of(3), "each arrival is three commits: {told}");
     assert!(figures["conflict_rate"].as_f64().unwrap() > 0.0, "{told}");
-    assert!(figures["attempts_mean"].as_f64().unwrap() > 1.0, "{told}");
+    let answered = accepted + count(&figures, "commit refused, too late");
+    let attempts = figures["attempts_mean"].as_f64().unwrap() * accepted as f64;
+    assert!(answered > accepted && (attempts - answered as f64).abs() < 1e-6, "{told}");
     assert!(figures["fairness"].as_f64().unwrap() > 0.0, "{told}");
     assert_eq!(count(&figures, "commit accepted"), accepted);
     assert_eq!(count(&figures, "from due to having won, all attempts"), accepted);
@@ -93,6 +95,23 @@ async fn a_schedule_is_its_seed() {
 }
 
 #[actix_web::test]
+async fn a_closed_loop_does_nothing_that_is_not_in_its_mix() {
+    let run = ["--groups", "1", "--members", "3", "--contention", "2", "--closed", "--duration", "300ms"];
+    let (told, figures, _) = figures(&[&run[..], &["--mix", "commits=0,reads=1"]].concat()).await;
+    assert_eq!(figures["accepted"], 0, "{told}");
+    assert!(count(&figures, "reads") > 0, "{told}");
+}
+
+#[actix_web::test]
+async fn a_closed_loop_counts_who_was_losing_at_its_end() {
+    let run = ["--groups", "1", "--members", "9", "--contention", "8", "--witnesses", "0", "--closed"];
+    let (told, figures, _) = figures(&[&run[..], &["--duration", "1s"]].concat()).await;
+    let given_up = figures["given_up"].as_u64().unwrap();
+    assert!((1..=8).contains(&given_up), "{told}");
+    assert!(told.contains("given up"), "{told}");
+}
+
+#[actix_web::test]
 async fn a_closed_loop_loads_a_gateway_that_runs_already() {
     let gateway = Setup::new().start().await;
     let (url, app) = (gateway.base_url(), gateway.app.to_string());
@@ -112,8 +131,11 @@ async fn a_closed_loop_loads_a_gateway_that_runs_already() {
     gateway.stop().await;
 }
 
-/// Stands before a gateway and passes everything on, but tells the whole history of a group with its last commit exchanged.
-fn liar(gateway: String) -> (String, actix_web::dev::ServerHandle) {
+/// What becomes of an answer on its way: changed from the request, its body, and the answer's status and body.
+type Twist = fn(&HttpRequest, &[u8], StatusCode, Vec<u8>) -> (StatusCode, Vec<u8>);
+
+/// Stands before a gateway and passes everything on, but twists the answers.
+fn liar(gateway: String, twist: Twist) -> (String, actix_web::dev::ServerHandle) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let http = mimi_gateway::client::plain_http().build().unwrap();
@@ -133,14 +155,8 @@ fn liar(gateway: String) -> (String, actix_web::dev::ServerHandle) {
                 let answer = asked.send().await.unwrap();
                 let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
                 let media_type = answer.headers().get("content-type").map(|value| value.as_bytes().to_vec());
-                let mut body = answer.bytes().await.unwrap().to_vec();
-                if request.query_string().starts_with("startEpochId=1&") {
-                    let mut told: Value = serde_json::from_slice(&body).unwrap();
-                    let epochs = told["epochs"].as_array_mut().unwrap();
-                    let first = epochs[0]["commit"].clone();
-                    epochs.last_mut().unwrap()["commit"] = first;
-                    body = serde_json::to_vec(&told).unwrap();
-                }
+                let told = answer.bytes().await.unwrap().to_vec();
+                let (status, body) = twist(&request, &body, status, told);
                 let media_type = media_type.unwrap_or_default();
                 HttpResponse::build(status).insert_header(("content-type", media_type)).body(body)
             }
@@ -152,21 +168,78 @@ fn liar(gateway: String) -> (String, actix_web::dev::ServerHandle) {
     (format!("http://{address}"), handle)
 }
 
-#[actix_web::test]
-async fn a_gateway_that_lies_is_found_out() {
+/// What a run against a twisted gateway told and said, and how it exited.
+async fn twisted(twist: Twist) -> (String, String, Option<i32>) {
     let gateway = Setup::new().start().await;
-    let (url, liar) = liar(gateway.base_url());
+    let (url, liar) = liar(gateway.base_url(), twist);
     let app = gateway.app.to_string();
-    let run = ["--groups", "1", "--members", "3", "--contention", "2", "--rate", "5", "--duration", "1s"];
+    let run = ["--groups", "1", "--members", "3", "--contention", "2", "--rate", "10", "--duration", "2s"];
     let arguments = [&["--url", &url, "--app", &app], &run[..]].concat();
     let output = load_test(&arguments, Some(gateway.writer.reveal())).await;
-    let (told, said) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "{told}{said}");
+    liar.stop(true).await;
+    gateway.stop().await;
+    (text(&output.stdout).to_owned(), text(&output.stderr).to_owned(), output.status.code())
+}
+
+/// Whether the whole history of a group is asked for, as it is only at the end.
+fn asks_for_all(request: &HttpRequest) -> bool {
+    request.query_string().starts_with("startEpochId=1&")
+}
+
+#[actix_web::test]
+async fn a_gateway_that_lies_is_found_out() {
+    let (told, said, code) = twisted(|request, _, status, body| {
+        if !asks_for_all(request) {
+            return (status, body);
+        }
+        let mut told: Value = serde_json::from_slice(&body).unwrap();
+        let epochs = told["epochs"].as_array_mut().unwrap();
+        let first = epochs[0]["commit"].clone();
+        epochs.last_mut().unwrap()["commit"] = first;
+        (status, serde_json::to_vec(&told).unwrap())
+    })
+    .await;
+    assert_eq!(code, Some(1), "{told}{said}");
     assert!(told.contains("BROKEN: group") && told.contains("have another commit for epoch"), "{told}");
     assert!(!told.contains("proven:"), "{told}");
     assert!(said.contains("the gateway broke a promise"), "{said}");
-    liar.stop(true).await;
-    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn a_history_that_cannot_be_read_leaves_the_figures() {
+    let (told, said, code) = twisted(|request, _, status, body| match asks_for_all(request) {
+        true => (StatusCode::NOT_FOUND, b"nothing".to_vec()),
+        false => (status, body),
+    })
+    .await;
+    assert_eq!(code, Some(1), "{told}{said}");
+    assert!(told.contains("accepted commits") && told.contains("not proven: group"), "{told}");
+    assert!(!told.contains("\nproven:") && !told.contains("BROKEN"), "{told}");
+    assert!(said.contains("not everything could be proven"), "{said}");
+}
+
+#[actix_web::test]
+async fn a_commit_whose_answer_was_lost_breaks_nothing() {
+    let (told, said, code) = twisted(|request, sent, status, body| {
+        // About every third, but not those of the preparation.
+        let is_upload = request.method() == "PUT" && request.path().ends_with("/epochs");
+        let packet: usize = sent.iter().map(|byte| usize::from(*byte)).sum();
+        match is_upload && status == StatusCode::CREATED && body_epoch(&body) > 1 && packet.is_multiple_of(3)
+        {
+            true => (StatusCode::BAD_GATEWAY, b"no answer of a gateway".to_vec()),
+            false => (status, body),
+        }
+    })
+    .await;
+    assert_eq!(code, Some(0), "{told}{said}");
+    assert!(told.contains("502 not an answer of a gateway"), "{told}");
+    assert!(told.contains("proven: one winner in each of"), "{told}");
+}
+
+/// The epoch that an answer to a commit names.
+fn body_epoch(body: &[u8]) -> u64 {
+    let told: Value = serde_json::from_slice(body).unwrap();
+    told["epochId"].as_u64().unwrap()
 }
 
 #[actix_web::test]
@@ -202,6 +275,7 @@ async fn options_that_cannot_be_meant_are_refused() {
         (&["--rate", "0"], "must be from 0.01 to 1000000"),
         (&["--closed", "--rate", "5"], "cannot be used with"),
         (&["--members", "3", "--contention", "4"], "too few for 5 live ones"),
+        (&["--members", "3", "--mix", "commits=1,welcomes=1"], "none is left for welcomes=1"),
         (&["--members", "0"], "0 is not in 1..=20000"),
         (&["--url", "http://127.0.0.1:1"], "--app"),
         (

@@ -33,6 +33,8 @@ pub(super) struct MlsMember {
     signer: Arc<SignatureKeyPair>,
     credential: CredentialWithKey,
     group: Option<MlsGroup>,
+    /// The own commit of which nobody knows yet whether it is accepted.
+    pending: Option<Base64>,
 }
 
 impl MlsMember {
@@ -46,7 +48,14 @@ impl MlsMember {
         };
         let signer = Arc::new(signer);
         let handle = ClientHandle::new(handle).during_mls("naming a client")?;
-        Ok(Self { handle, provider: OpenMlsRustCrypto::default(), signer, credential, group: None })
+        Ok(Self {
+            handle,
+            provider: OpenMlsRustCrypto::default(),
+            signer,
+            credential,
+            group: None,
+            pending: None,
+        })
     }
 
     pub(super) fn key_package(&self) -> Result<Base64, LoadTestError> {
@@ -115,6 +124,7 @@ impl MlsMember {
             signer: Arc::clone(&self.signer),
             credential: self.credential.clone(),
             group: Some(group),
+            pending: None,
         };
         Ok((joined, commit_body(bundle.into_messages())?))
     }
@@ -123,6 +133,9 @@ impl MlsMember {
     /// update of this member's own keys. It stays pending until it is applied or discarded.
     pub(super) fn make_commit(&mut self, added: &[Base64]) -> Result<CommitBody, LoadTestError> {
         let step = "making a commit";
+        if self.pending.is_some() {
+            self.discard_commit()?;
+        }
         let (group, provider, signer) = self.joined()?;
         let packages = added.iter().map(|package| key_package_in(package, provider));
         let packages = packages.collect::<Result<Vec<_>, _>>()?;
@@ -138,7 +151,9 @@ impl MlsMember {
             .during_mls(step)?
             .stage_commit(provider)
             .during_mls(step)?;
-        Ok(commit_body(bundle.into_messages())?)
+        let commit = commit_body(bundle.into_messages())?;
+        self.pending = Some(commit.commit_packet.clone());
+        Ok(commit)
     }
 
     /// An Update proposal of this member.
@@ -167,20 +182,30 @@ impl MlsMember {
 
     /// Goes into the epoch that this member's own commit created.
     pub(super) fn apply_commit(&mut self) -> Result<(), LoadTestError> {
+        self.pending = None;
         let (group, provider, _) = self.joined()?;
         group.merge_pending_commit(provider).during_mls("applying an own commit")
     }
 
     /// Forgets this member's own commit, which another one was faster than, and proposals of the epoch that is over.
     pub(super) fn discard_commit(&mut self) -> Result<(), LoadTestError> {
+        self.pending = None;
         let (group, provider, _) = self.joined()?;
         group.clear_pending_commit(provider.storage()).during_mls("discarding a commit")
     }
 
-    /// Applies commits that others made, oldest first.
+    /// Applies commits, oldest first. The first may be this member's own, if it is pending.
     pub(super) fn follow(&mut self, epochs: &[EpochMessages]) -> Result<(), LoadTestError> {
         let step = "processing a commit";
         for epoch in epochs {
+            match self.pending.take() {
+                Some(own) if own == epoch.commit => {
+                    self.apply_commit()?;
+                    continue;
+                }
+                Some(_) => self.discard_commit()?,
+                None => {}
+            }
             self.take_in_foreign(&epoch.proposals)?;
             let (group, provider, _) = self.joined()?;
             let message = message_in(&epoch.commit)?.try_into_protocol_message().during_mls(step)?;

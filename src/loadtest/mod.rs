@@ -87,11 +87,13 @@ impl LoadTestError {
     }
 }
 
-/// Whether every promise was kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether every promise was kept, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Every run was proven.
     Proven,
+    /// Nothing was seen to be broken, but not everything could be looked at; the table says why.
+    Unproven,
     /// The table names what was not kept.
     Broken,
 }
@@ -116,7 +118,7 @@ pub fn run(
             })?;
             tell(&report.table());
             report.write(&options.run.report)?;
-            Ok(if report.is_proven() { Verdict::Proven } else { Verdict::Broken })
+            Ok(report.verdict())
         }
         Some(LoadTestCommand::Sweep(sweep)) => {
             let sweep = sweep.clone();
@@ -126,7 +128,7 @@ pub fn run(
             })?;
             tell(&found.table());
             found.write(&sweep.report)?;
-            Ok(if found.is_proven() { Verdict::Proven } else { Verdict::Broken })
+            Ok(found.verdict())
         }
         Some(LoadTestCommand::Capacity(options)) => capacity::run(options, config, inside, tell),
     }

@@ -82,7 +82,9 @@ pub struct RunOptions {
     /// n, each commit on the schedule is n commits at once.
     #[arg(long, default_value_t = 20.0, value_parser = rate)]
     pub rate: f64,
-    /// Instead of a schedule, everybody goes on as soon as he is answered (closed loop).
+    /// Instead of a schedule, everybody goes on as soon as he is answered (closed loop). Committers, the proposer and the
+    /// joiner of a group then act if their weight in the mix is more than 0, however much it is; key-packages, welcomes and
+    /// reads share one more caller for each group by their weights.
     #[arg(long, conflicts_with = "rate")]
     pub closed: bool,
     /// How long, as `10s`, `5m` or `1500ms`.
@@ -168,6 +170,14 @@ impl RunOptions {
                 self.contention,
                 self.witnesses,
                 if self.mix.weight(Kind::Proposal) > 0 { " and one who proposes" } else { "" },
+            )));
+        }
+        if live == self.members && self.mix.weight(Kind::Welcome) > 0 {
+            return Err(LoadTestError::Options(format!(
+                "--members {}: all of them are live and have taken their welcomes, so none is left for welcomes={}; give \
+                 the groups more members, or the mix no welcomes",
+                self.members,
+                self.mix.weight(Kind::Welcome),
             )));
         }
         Ok(())
@@ -316,7 +326,37 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunOptions,
+    }
+
+    #[test]
+    fn options_go_together() {
+        fn check(line: &str, expected: Result<(), &str>) {
+            let words = std::iter::once("loadtest").chain(line.split(' '));
+            match (Line::try_parse_from(words).unwrap().run.check(), expected) {
+                (Ok(()), Ok(())) => {}
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{line}: {error}"),
+                (outcome, _) => panic!("{line}: {outcome:?}, expected {expected:?}"),
+            }
+        }
+        check("--members 3 --contention 2", Ok(()));
+        check("--members 2 --contention 2", Err("too few for 3 live ones"));
+        check("--members 3 --contention 2 --mix commits=1,proposals=1", Err("and one who proposes"));
+        check("--members 4 --contention 2 --mix commits=1,welcomes=1", Ok(()));
+        check("--members 3 --contention 2 --mix commits=1,welcomes=0", Ok(()));
+        // Nobody waits for a welcome, so a closed loop would ask for none, and never stop doing so.
+        for loop_kind in ["--closed", "--rate 5"] {
+            let line = format!("--members 3 --contention 2 --mix commits=1,welcomes=1 {loop_kind}");
+            check(&line, Err("none is left for welcomes=1"));
+        }
+    }
 
     #[test]
     fn a_mix_is_read_strictly() {

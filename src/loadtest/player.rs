@@ -41,6 +41,13 @@ pub(super) struct Shared {
     pub(super) give_up_at: Instant,
 }
 
+impl Shared {
+    /// Whether it is time to give up what has not been accepted yet.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.give_up_at
+    }
+}
+
 /// When a player acts.
 #[derive(Debug)]
 pub(super) enum Intents {
@@ -63,11 +70,11 @@ impl Intents {
     }
 
     /// Nobody acts on what is left; it is as if it had been given up.
-    fn give_up(&mut self, board: &Board, recorder: &Recorder) {
+    fn give_up(&mut self, kind: Kind, board: &Board, recorder: &Recorder) {
         if let Self::Scheduled(due) = self {
             due.close();
             while due.try_recv().is_ok() {
-                recorder.unfinished();
+                recorder.given_up(kind);
                 board.finish();
             }
         }
@@ -84,11 +91,13 @@ pub(super) struct Player {
     prepared: Option<CommitBody>,
     /// The last proposal and its epoch.
     proposed: Option<(Epoch, Base64)>,
+    /// Nobody knows whether its last external commit was accepted, which put another leaf in the place of its own.
+    may_be_replaced: bool,
 }
 
 /// A player after the run.
 pub(super) struct Played {
-    /// `None` when its thread panicked.
+    /// `None` when its thread panicked, and when nobody knows whether it still is in the group.
     pub(super) member: Option<MlsMember>,
     /// Why it could not go on, if so.
     pub(super) lost: Option<String>,
@@ -96,13 +105,13 @@ pub(super) struct Played {
 
 impl Player {
     pub(super) fn new(shared: Arc<Shared>, board: Arc<Board>, member: MlsMember) -> Self {
-        Self { shared, board, member: Some(member), prepared: None, proposed: None }
+        Self { shared, board, member: Some(member), prepared: None, proposed: None, may_be_replaced: false }
     }
 
     /// Commits whenever it is time, as the committer of this number.
     pub(super) async fn commit_all(mut self, number: usize, mut intents: Intents) -> Played {
         let lost = self.try_commit_all(number, &mut intents).await.err();
-        intents.give_up(&self.board, &self.shared.recorder);
+        intents.give_up(Kind::Commit, &self.board, &self.shared.recorder);
         Played { member: self.member, lost: lost.map(|error| error.to_string()) }
     }
 
@@ -126,6 +135,10 @@ impl Player {
             let Some(due) = due else { return Ok(()) };
             let due = if intents.is_closed_loop() {
                 self.prepare().await?;
+                if self.is_over() {
+                    // Nothing was sent, so nothing is given up.
+                    return Ok(());
+                }
                 Instant::now()
             } else {
                 due
@@ -136,21 +149,17 @@ impl Player {
         }
     }
 
-    /// Commits until a commit is accepted.
+    /// Commits until a commit is accepted, or it is time to give up.
     async fn commit(&mut self, number: usize, due: Instant) -> Result<(), LoadTestError> {
         let recorder = &Arc::clone(&self.shared).recorder;
         let mut lost_at = None;
         let mut attempts = 0_u32;
-        loop {
+        while !self.is_over() {
             if self.prepared.is_none() {
                 self.prepare().await?;
             }
             let Some(commit) = self.prepared.take() else {
                 // The gateway could not be asked.
-                if self.is_over() {
-                    recorder.unfinished();
-                    return Ok(());
-                }
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
@@ -161,8 +170,7 @@ impl Player {
                 recorder.span(Span::Lag, now.saturating_duration_since(due));
             }
             let since = if first { due } else { now };
-            let fate =
-                upload::commit(&self.shared.gate, recorder, &self.board, Kind::Commit, &commit, since).await;
+            let fate = upload::commit(&self.shared, &self.board, Kind::Commit, &commit, since).await;
             if let Some((uploads, accepted)) = self.board.ledger().committers.get_mut(number) {
                 *uploads += 1;
                 *accepted += u64::from(fate == Fate::Accepted);
@@ -178,15 +186,18 @@ impl Player {
                 }
                 Fate::Late => {
                     lost_at.get_or_insert_with(Instant::now);
+                    self.change(|member| member.discard_commit()).await?;
                 }
-                Fate::GivenUp => {}
-            }
-            self.change(|member| member.discard_commit()).await?;
-            if self.is_over() || fate == Fate::GivenUp {
-                recorder.unfinished();
-                return Ok(());
+                Fate::GivenUp => {
+                    self.change(|member| member.discard_commit()).await?;
+                    break;
+                }
+                // It stays pending: the history tells whether it was accepted.
+                Fate::Unanswered => break,
             }
         }
+        recorder.given_up(Kind::Commit);
+        Ok(())
     }
 
     /// Follows to the current epoch and makes a commit for it. Without an answer of the gateway there is none.
@@ -227,13 +238,17 @@ impl Player {
             self.board.finish();
             lost = proposed.err().map(|error| error.to_string());
         }
-        intents.give_up(&self.board, &self.shared.recorder);
+        intents.give_up(Kind::Proposal, &self.board, &self.shared.recorder);
         Played { member: self.member, lost }
     }
 
     async fn propose(&mut self, due: Instant) -> Result<(), LoadTestError> {
         let shared = Arc::clone(&self.shared);
-        let Some(missed) = self.missed().await else { return Ok(()) };
+        let Some(missed) = self.missed().await else {
+            shared.recorder.given_up(Kind::Proposal);
+            tokio::time::sleep(PAUSE).await;
+            return Ok(());
+        };
         self.change(move |member| member.follow(&missed)).await?;
         let epoch = self.epoch().unwrap_or_default();
         // A member proposes one update of itself in an epoch; asked again, it says the same.
@@ -256,8 +271,9 @@ impl Player {
             self.board.finish();
             lost = joined.err().map(|error| error.to_string());
         }
-        intents.give_up(&self.board, &self.shared.recorder);
-        Played { member: self.member, lost }
+        intents.give_up(Kind::Join, &self.board, &self.shared.recorder);
+        let member = self.member.filter(|_| !self.may_be_replaced);
+        Played { member, lost }
     }
 
     async fn join(&mut self, due: Instant) -> Result<(), LoadTestError> {
@@ -278,17 +294,21 @@ impl Player {
                 ));
             };
             let (joined, commit) = self.change(move |member| member.external_commit(&info)).await?;
-            let (gate, recorder) = (&shared.gate, &shared.recorder);
-            match upload::commit(gate, recorder, &self.board, Kind::Join, &commit, since).await {
+            match upload::commit(&shared, &self.board, Kind::Join, &commit, since).await {
                 Fate::Accepted => {
                     self.member = Some(joined);
+                    self.may_be_replaced = false;
                     return Ok(());
                 }
                 Fate::Late => since = Instant::now(),
                 Fate::GivenUp => break,
+                Fate::Unanswered => {
+                    self.may_be_replaced = true;
+                    break;
+                }
             }
         }
-        shared.recorder.unfinished();
+        shared.recorder.given_up(Kind::Join);
         Ok(())
     }
 
@@ -316,7 +336,7 @@ impl Player {
     }
 
     fn is_over(&self) -> bool {
-        Instant::now() >= self.shared.give_up_at
+        self.shared.is_over()
     }
 
     /// Lets the member compute where nobody waits for an answer.

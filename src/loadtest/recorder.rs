@@ -58,8 +58,8 @@ pub(super) struct Figures {
     pub(super) seconds: Vec<Second>,
     /// Arrivals that found too much waiting and were dropped.
     pub(super) shed: u64,
-    /// Commits that were given up: at the end of the run, or after errors.
-    pub(super) unfinished: u64,
+    /// What was given up, at the end of the run or after errors.
+    pub(super) given_up: BTreeMap<Kind, u64>,
 }
 
 /// One second of a run.
@@ -160,8 +160,8 @@ impl Recorder {
         self.lock().shed += 1;
     }
 
-    pub(super) fn unfinished(&self) {
-        self.lock().unfinished += 1;
+    pub(super) fn given_up(&self, kind: Kind) {
+        *self.lock().given_up.entry(kind).or_default() += 1;
     }
 
     /// Accepted and late commits so far.

@@ -19,17 +19,19 @@ use super::{
     board::{Board, Ledger},
     gate::Gate,
     member::{CIPHER_SUITE, MlsMember},
-    options::{Kind, RunOptions},
+    options::{Kind, Mix, RunOptions},
     player::{Intents, Played, Player, Shared, ended},
     progress::Progress,
     recorder::{Figures, Recorder},
-    report::{RunReport, Shape},
+    report::{Proof, RunReport, Shape},
     schedule::{Schedule, Seeded},
     setup::{self, GroupPlan, MadeGroup, PROTOCOL_VERSION, compute, fresh_handle},
     target::Target,
-    verify::{self, Kept, Observations, Standing, Violation, digest},
+    verify::{Kept, Observations, Standing, digest},
 };
-use crate::api::{Limit, groups::EpochRange, joining::WelcomeQuery, key_packages::KeyPackageQuery};
+use crate::api::{
+    Limit, groups::EpochRange, joining::WelcomeQuery, key_packages::KeyPackageQuery, text::GroupIdText,
+};
 
 /// Clients whose key packages are retrieved.
 const KEY_CLIENTS: usize = 16;
@@ -77,22 +79,24 @@ pub(super) async fn run(
     let setup_s = making.elapsed().as_secs_f64();
     let (played, figures, seconds) = play(&gate, options, made, key_clients, progress).await?;
     progress.judging(played.len());
-    let (mut violations, mut epochs, mut agreed, mut committers) = (Vec::new(), 0, 0, Vec::new());
+    let (mut proof, mut committers) = (Proof::default(), Vec::new());
     for (board, players) in played {
-        let (seen, ledger) = observe(&gate, &board, players).await?;
-        violations.extend(verify::violations(&seen));
-        epochs += seen.kept.len();
-        agreed += seen.standings.len();
-        committers.push(ledger.committers);
+        match observe(&gate, &board, players).await {
+            Ok((seen, ledger)) => {
+                proof.add(&seen);
+                committers.push(ledger.committers);
+            }
+            // The figures are there all the same.
+            Err(error) => {
+                proof.unproven.push(format!("group {}: {error}", GroupIdText(board.id.clone())));
+                committers.push(std::mem::take(&mut board.ledger().committers));
+            }
+        }
         progress.one_more();
     }
     progress.done();
+    proof.unproven.extend(without_commits(&options.mix, figures.done.contains_key(&Kind::Commit)));
     let shape = Shape::of(target, options);
-    let proof = super::report::Proof {
-        epochs,
-        members: agreed,
-        violations: violations.iter().map(Violation::to_string).collect(),
-    };
     Ok(RunReport::new(shape, &figures, &committers, (setup_s, seconds), proof))
 }
 
@@ -114,8 +118,8 @@ async fn play(
     });
     let (mut boards, mut bells, mut idle) = (Vec::new(), Vec::new(), Vec::new());
     let mut players = JoinSet::new();
+    let committers = if options.mix.weight(Kind::Commit) > 0 { count(options.contention) } else { 0 };
     for (place, group) in made.into_iter().enumerate() {
-        let committers = count(options.contention);
         let MadeGroup { id, live, leaves, acknowledged } = group;
         let board = Arc::new(Board::new(id, leaves, acknowledged, committers));
         let mut ringing = Bells::default();
@@ -170,6 +174,12 @@ async fn play(
     // The last arrival may be long before the end.
     let seconds = started.elapsed().max(options.duration).as_secs_f64();
     Ok((idle, shared.recorder.figures(), seconds))
+}
+
+/// Why a run proves nothing in which commits were to be made and none was accepted.
+fn without_commits(mix: &Mix, some_accepted: bool) -> Option<String> {
+    (mix.weight(Kind::Commit) > 0 && !some_accepted)
+        .then(|| "commits are in the mix, and not one was accepted".to_owned())
 }
 
 /// Where a player's intents come from, and the bell that makes them in an open loop.
@@ -322,7 +332,7 @@ pub(super) async fn observe(
     }
     let ledger = std::mem::take(&mut *board.ledger());
     let seen = Observations {
-        group: crate::api::text::GroupIdText(board.id.clone()).to_string(),
+        group: GroupIdText(board.id.clone()).to_string(),
         acknowledged: ledger.acknowledged.clone(),
         unanswered: ledger.unanswered.clone(),
         kept,
@@ -342,10 +352,7 @@ fn standing(
     let missed = history.partition_point(|entry| entry.epoch_id <= epoch);
     let followed = match lost {
         Some(reason) => Err(reason),
-        None => member
-            .discard_commit()
-            .and_then(|()| member.follow(history.get(missed..).unwrap_or_default()))
-            .map_err(|error| error.to_string()),
+        None => member.follow(history.get(missed..).unwrap_or_default()).map_err(|error| error.to_string()),
     };
     let epoch = followed
         .map(|()| (member.epoch().unwrap_or_default(), member.epoch_authenticator().unwrap_or_default()));
@@ -354,4 +361,22 @@ fn standing(
 
 fn count(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_that_were_to_be_made_are_missed() {
+        for (mix, some_accepted, proves) in [
+            ("commits=1,reads=1", false, false),
+            ("commits=1,reads=1", true, true),
+            ("reads=1", false, true),
+            ("commits=0,reads=1", false, true),
+        ] {
+            let missed = without_commits(&mix.parse().unwrap(), some_accepted);
+            assert_eq!(missed.is_none(), proves, "{mix}: {missed:?}");
+        }
+    }
 }

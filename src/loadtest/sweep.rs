@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    LoadTestError,
+    LoadTestError, Verdict,
     machine::Machine,
     options::{Mix, ReportOptions, RunOptions, SweepOptions},
     progress::Progress,
@@ -85,8 +85,9 @@ impl SweepReport {
         self.contention.iter().chain(&self.members).chain(&self.connections)
     }
 
-    pub(super) fn is_proven(&self) -> bool {
-        self.runs().all(RunReport::is_proven)
+    /// That of the worst run.
+    pub(super) fn verdict(&self) -> Verdict {
+        self.runs().map(RunReport::verdict).max().unwrap_or(Verdict::Unproven)
     }
 
     /// A line for each run.
@@ -94,10 +95,11 @@ impl SweepReport {
         let mut out = format!("machine: {}\n", self.machine);
         for (what, runs, of) in self.parts() {
             out.push_str(&format!(
-                "\n{what:<14}{:>12}{:>12}{:>12}{:>12}{:>14}{:>14}{:>12}\n",
+                "\n{what:<14}{:>12}{:>12}{:>12}{:>10}{:>12}{:>14}{:>14}{:>12}\n",
                 "accepted/s",
                 "conflicts",
                 "attempts",
+                "given up",
                 "fairness",
                 "accepted p50",
                 "resolved p50",
@@ -109,11 +111,12 @@ impl SweepReport {
                     None => "-".to_owned(),
                 };
                 out.push_str(&format!(
-                    "{:<14}{:>12.1}{:>11.1}%{:>12.2}{:>12}{:>14}{:>14}{:>12}\n",
+                    "{:<14}{:>12.1}{:>11.1}%{:>12.2}{:>10}{:>12}{:>14}{:>14}{:>12}\n",
                     of(run),
                     run.accepted_per_s,
                     run.conflict_rate * 100.0,
                     run.attempts_mean,
+                    run.given_up,
                     run.fairness.map_or_else(|| "-".to_owned(), |index| format!("{index:.3}")),
                     p50("commit accepted"),
                     p50("resolution: from losing to having won"),
@@ -124,7 +127,10 @@ impl SweepReport {
         for violation in self.runs().flat_map(|run| &run.proof.violations) {
             out.push_str(&format!("BROKEN: {violation}\n"));
         }
-        if self.is_proven() {
+        for reason in self.runs().flat_map(|run| &run.proof.unproven) {
+            out.push_str(&format!("not proven: {reason}\n"));
+        }
+        if self.verdict() == Verdict::Proven {
             out.push_str("\nproven: every run\n");
         }
         out

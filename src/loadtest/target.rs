@@ -1,6 +1,7 @@
 //! Where the load goes: a gateway that is there, or one that is started for the run.
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -10,13 +11,18 @@ use tempfile::TempDir;
 
 use super::{LoadTestError, options::TargetOptions};
 use crate::{
-    config::{ApplicationSettings, Config, DataDir, TokenAccess, TokenSettings},
+    config::{ApplicationSettings, Config, DataDir, DurabilityMode, TokenAccess, TokenSettings},
     serve::{self, Running},
     token::Token,
 };
 
 /// Where a token is looked for when the command line has none.
 const TOKEN_VARIABLE: &str = "MIMI_TOKEN";
+
+/// Epochs of a group that an own gateway keeps: more than any run makes.
+const HISTORY_EPOCHS: u64 = 1 << 40;
+/// How long it keeps them, in seconds: 30 days, where the longest run is one.
+const HISTORY_AGE_S: u64 = 30 * 24 * 3600;
 
 /// A gateway to load.
 #[derive(Clone, Debug)]
@@ -64,7 +70,7 @@ pub(super) struct OwnGateway {
 
 impl OwnGateway {
     /// Starts it; its directory is made inside of `inside`.
-    pub(super) async fn start(mut config: Config, inside: Option<&Path>) -> Result<Self, LoadTestError> {
+    pub(super) async fn start(config: Config, inside: Option<&Path>) -> Result<Self, LoadTestError> {
         let inside = inside.map_or_else(std::env::temp_dir, PathBuf::from);
         let directory = tempfile::Builder::new()
             .prefix("mimi-loadtest-")
@@ -72,14 +78,11 @@ impl OwnGateway {
             .map_err(|source| LoadTestError::File { path: inside, source })?;
         let token = Token::generate().map_err(serve::StartError::from)?;
         let app = AppId::new(uuid::Uuid::new_v4());
-        config = config
-            .listening_on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-            .kept_in(DataDir::Directory(directory.path().join("data")))
-            .with_application(ApplicationSettings::basic(
-                app,
-                vec![TokenSettings { sha256: token.hash(), access: TokenAccess::ReadWrite }],
-            ));
-        let running = serve::start(config).await?;
+        let only = ApplicationSettings::basic(
+            app,
+            vec![TokenSettings { sha256: token.hash(), access: TokenAccess::ReadWrite }],
+        );
+        let running = serve::start(alone(config, directory.path().join("data"), only)).await?;
         Ok(Self { running, app, token, directory })
     }
 
@@ -99,6 +102,25 @@ impl OwnGateway {
     }
 }
 
+/// What a configuration says of threads and limits, for a gateway that is spoken to in plain HTTP by one application, that
+/// knows no other gateway, syncs every write and keeps the whole history of a run.
+fn alone(mut config: Config, directory: PathBuf, only: ApplicationSettings) -> Config {
+    config.federation = None;
+    config.domains = BTreeSet::new();
+    config.applications = Vec::new();
+    config.internal.certificate = None;
+    config.internal.private_key = None;
+    config.durability.mode = DurabilityMode::Sync;
+    config.retention.history_epochs_max = HISTORY_EPOCHS;
+    config.retention.history_age_s_max = HISTORY_AGE_S;
+    config.retention.welcome_age_s_max = HISTORY_AGE_S;
+    config.retention.period_s = HISTORY_AGE_S;
+    config
+        .listening_on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        .kept_in(DataDir::Directory(directory))
+        .with_application(only)
+}
+
 /// The kind of file system that holds a path, where the system tells.
 fn file_system(path: &Path) -> Option<String> {
     let path = path.canonicalize().ok()?;
@@ -111,4 +133,38 @@ fn file_system(path: &Path) -> Option<String> {
     let (_, kind) = mounted.max_by_key(|(length, _)| *length)?;
     let warning = if kind == "tmpfs" { ", which is memory: nothing is synced" } else { "" };
     Some(format!("{kind}{warning}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_own_gateway_is_alone_and_keeps_everything() {
+        let config = Config::parse(
+            r#"
+            domains = ["a.example"]
+            [internal]
+            workers = 3
+            [durability]
+            mode = "buffer"
+            [retention]
+            history_epochs_max = 5
+            history_age_s_max = 1
+            period_s = 1
+            "#,
+        );
+        let mut config = config.unwrap();
+        config.internal.certificate = Some("no.pem".into());
+        config.internal.private_key = Some("no.key".into());
+        config.federation = Some(crate::config::Federation::default());
+        let app = AppId::new(uuid::Uuid::new_v4());
+        let config = alone(config, "data".into(), ApplicationSettings::basic(app, Vec::new()));
+        assert_eq!((config.durability.mode, config.internal.workers), (DurabilityMode::Sync, 3));
+        assert_eq!((config.federation.is_none(), config.internal.has_tls()), (true, false));
+        assert_eq!(config.applications.iter().map(|only| only.id).collect::<Vec<_>>(), [app]);
+        assert!(config.retention.history_epochs_max > 1_000_000_000);
+        assert!(config.retention.history_age_s_max.min(config.retention.period_s) > 24 * 3600);
+        config.check().unwrap();
+    }
 }

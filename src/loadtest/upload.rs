@@ -6,9 +6,9 @@ use actors::Timestamp;
 
 use super::{
     board::Board,
-    gate::Gate,
     options::Kind,
-    recorder::{Ended, Recorder},
+    player::Shared,
+    recorder::Ended,
     verify::{Acknowledged, digest},
 };
 use crate::{
@@ -27,20 +27,29 @@ pub(super) enum Fate {
     Accepted,
     /// Another one was first.
     Late,
-    /// It is wrong, or nobody knows.
+    /// It was refused.
     GivenUp,
+    /// It was sent, and nobody knows what became of it.
+    Unanswered,
 }
 
 /// Uploads a commit whose latency counts from `due`, and writes into the group's ledger what was acknowledged.
 pub(super) async fn commit(
-    gate: &Gate,
-    recorder: &Recorder,
+    shared: &Shared,
     board: &Board,
     kind: Kind,
     commit: &CommitBody,
     due: Instant,
 ) -> Fate {
-    for _ in 0..SENDS_MAX {
+    let Shared { gate, recorder, .. } = shared;
+    let mut is_undecided = false;
+    for send in 0..SENDS_MAX {
+        if send > 0 {
+            if shared.is_over() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
         let answer = gate.through(gate.api.upload_commit(&board.id, commit)).await;
         let error = match answer {
             Ok(accepted) => {
@@ -57,13 +66,16 @@ pub(super) async fn commit(
             return Fate::Late;
         }
         recorder.request(kind, due, Ended::Failed(label(&error)));
+        is_undecided |= decides_nothing(&error);
         if !may_pass(&error) {
-            return Fate::GivenUp;
+            break;
         }
-        tokio::time::sleep(PAUSE).await;
+    }
+    if !is_undecided {
+        return Fate::GivenUp;
     }
     board.ledger().unanswered.insert(digest(&commit.commit_packet.0));
-    Fate::GivenUp
+    Fate::Unanswered
 }
 
 /// How an error is counted: a few words, the same for all of its kind.
@@ -74,6 +86,14 @@ pub(super) fn label(error: &ClientError) -> String {
         ClientError::Transport(error) if error.is_connect() => "connection: refused".to_owned(),
         ClientError::Transport(_) => "connection: broken".to_owned(),
         ClientError::Unexpected { status, .. } => format!("{status} not an answer of a gateway"),
+    }
+}
+
+/// Whether the gateway may have done what was asked all the same.
+fn decides_nothing(error: &ClientError) -> bool {
+    match error {
+        ClientError::Problem(problem) => problem.status >= 500,
+        ClientError::Transport(_) | ClientError::Unexpected { .. } => true,
     }
 }
 

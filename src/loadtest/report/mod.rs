@@ -11,11 +11,12 @@ use serde::Serialize;
 pub(super) use self::plot::{Axis, Line, Plot};
 pub use super::recorder::Second;
 use super::{
-    LoadTestError,
+    LoadTestError, Verdict,
     machine::Machine,
     options::{Kind, ReportOptions, RunOptions},
     recorder::{Figures, Latencies, Span},
     target::Target,
+    verify::{self, Observations},
 };
 
 /// Percentiles of the latency curves.
@@ -109,14 +110,39 @@ impl LatencyRow {
 }
 
 /// How the run was proven.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Proof {
     /// Epochs that were compared with what was acknowledged, byte for byte by their SHA-256.
     pub epochs: usize,
-    /// Live members that followed to the end and had to agree.
+    /// Live members that followed to the end and had to agree with others of their group.
     pub members: usize,
+    /// Groups with fewer than two live members, where there was nobody to agree with.
+    pub groups_without_agreement: usize,
     /// Promises that were not kept.
     pub violations: Vec<String>,
+    /// What could not be looked at, and why: neither kept nor broken.
+    pub unproven: Vec<String>,
+}
+
+impl Proof {
+    /// Takes in what was seen of one more group.
+    pub(super) fn add(&mut self, seen: &Observations) {
+        self.epochs += seen.kept.len();
+        match seen.standings.len() {
+            0 | 1 => self.groups_without_agreement += 1,
+            members => self.members += members,
+        }
+        self.violations.extend(verify::violations(seen).iter().map(ToString::to_string));
+    }
+
+    /// Broken whenever something is, whatever else could not be looked at.
+    fn verdict(&self) -> Verdict {
+        match (self.violations.is_empty(), self.unproven.is_empty()) {
+            (true, true) => Verdict::Proven,
+            (true, false) => Verdict::Unproven,
+            (false, _) => Verdict::Broken,
+        }
+    }
 }
 
 /// The figures of one run.
@@ -136,11 +162,12 @@ pub struct RunReport {
     pub accepted_per_s: f64,
     /// Commits that were too late, as a part of all that were answered.
     pub conflict_rate: f64,
-    /// Uploads until one was accepted: the mean over accepted commits.
+    /// Uploads that were answered, accepted or too late, for each that was accepted: those of commits that were given up
+    /// count, too.
     pub attempts_mean: f64,
-    /// The most.
+    /// The most that a commit took which was accepted in the end.
     pub attempts_max: u32,
-    /// How many commits took so many uploads.
+    /// How many of the commits that were accepted in the end took so many uploads.
     pub attempts: BTreeMap<u32, u64>,
     /// Jain's index of the committers' parts of accepted uploads, the mean over groups: 1 is fair, 1/n is one who always
     /// wins. `None` with a single committer.
@@ -151,8 +178,12 @@ pub struct RunReport {
     pub errors: BTreeMap<String, u64>,
     /// Arrivals that found too much waiting and were dropped.
     pub shed: u64,
-    /// Commits that were given up.
-    pub unfinished: u64,
+    /// Commits that were given up, at the end of the run or after errors. A closed loop ends for everybody at once, so there
+    /// are those who were losing then: neither their attempts nor the time that they had waited are in `attempts` and the
+    /// resolution.
+    pub given_up: u64,
+    /// Proposals and joins that were given up.
+    pub given_up_others: u64,
     /// The generator itself was late: its part of the latencies is more than a little.
     pub generator_is_late: bool,
     /// A line for each second.
@@ -175,9 +206,7 @@ impl RunReport {
         let span = |span| figures.spans.get(&span).unwrap_or(&none);
         let accepted = done(Kind::Commit).count();
         let answered = accepted + late(Kind::Commit).count();
-        let settled: u64 = figures.attempts.values().sum();
-        let uploads: u64 =
-            figures.attempts.iter().map(|(attempts, count)| u64::from(*attempts) * count).sum();
+        let given_up = figures.given_up.get(&Kind::Commit).copied().unwrap_or_default();
         let lag = span(Span::Lag);
         let mut latencies = vec![
             LatencyRow::of("commit accepted", done(Kind::Commit)),
@@ -199,14 +228,15 @@ impl RunReport {
             accepted,
             accepted_per_s: ratio(accepted, 1) / played_s.max(1e-9),
             conflict_rate: ratio(late(Kind::Commit).count(), answered),
-            attempts_mean: ratio(uploads, settled),
+            attempts_mean: ratio(answered, accepted),
             attempts_max: figures.attempts.keys().next_back().copied().unwrap_or_default(),
             attempts: figures.attempts.clone(),
             fairness: fairness(committers),
             latencies: latencies.into_iter().flatten().collect(),
             errors: figures.errors.clone(),
             shed: figures.shed,
-            unfinished: figures.unfinished,
+            given_up,
+            given_up_others: figures.given_up.values().sum::<u64>() - given_up,
             generator_is_late: lag_part > LAG_PERCENT_MAX * done(Kind::Commit).percentile_us(50.0),
             seconds: figures.seconds.clone(),
             proof,
@@ -219,8 +249,8 @@ impl RunReport {
     }
 
     /// Whether everything was as promised.
-    pub fn is_proven(&self) -> bool {
-        self.proof.violations.is_empty()
+    pub fn verdict(&self) -> Verdict {
+        self.proof.verdict()
     }
 
     /// A table for people.
@@ -283,6 +313,21 @@ fn fairness(groups: &[Vec<(u64, u64)>]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loadtest::verify::Standing;
+
+    #[test]
+    fn a_proof_says_what_was_not_looked_at() {
+        let standing = |name: &str| Standing { name: name.into(), epoch: Ok(Default::default()) };
+        let mut proof = Proof::default();
+        proof.add(&Observations { standings: vec![standing("a"), standing("b")], ..Observations::default() });
+        proof.add(&Observations { standings: vec![standing("a")], ..Observations::default() });
+        assert_eq!((proof.members, proof.groups_without_agreement), (2, 1));
+        assert_eq!(proof.verdict(), Verdict::Proven);
+        proof.unproven.push("nothing was accepted".into());
+        assert_eq!(proof.verdict(), Verdict::Unproven);
+        proof.add(&Observations { current: actors::Epoch(1), ..Observations::default() });
+        assert_eq!(proof.verdict(), Verdict::Broken);
+    }
 
     #[test]
     fn fairness_is_jains_index() {

@@ -4,7 +4,7 @@ use super::{
     LatencyRow, Plot, RunReport,
     plot::{Axis, Line},
 };
-use crate::loadtest::{LoadTestError, machine::Machine};
+use crate::loadtest::{LoadTestError, Verdict, machine::Machine};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -36,10 +36,12 @@ pub(super) fn of_run(report: &RunReport) -> Result<String, LoadTestError> {
             lines: vec![attempts(report)],
         },
     ];
-    let verdict = if report.is_proven() {
-        "<p class=\"good\">Proven: one winner for each epoch, nothing acknowledged is missing, all live members agree.</p>"
-    } else {
-        "<p class=\"bad\">Broken: see the table.</p>"
+    let verdict = match report.verdict() {
+        Verdict::Proven => {
+            "<p class=\"good\">Proven: one winner for each epoch, nothing acknowledged is missing, all live members agree.</p>"
+        }
+        Verdict::Unproven => "<p class=\"bad\">Not proven: see the table.</p>",
+        Verdict::Broken => "<p class=\"bad\">Broken: see the table.</p>",
     };
     let mut body = format!("{verdict}{}", tiles(report));
     for plot in &plots {
@@ -55,11 +57,13 @@ pub(super) fn of_sweep(
     plots: &[Plot],
     runs: &[RunReport],
 ) -> Result<String, LoadTestError> {
-    let broken = runs.iter().filter(|run| !run.is_proven()).count();
+    let broken = runs.iter().filter(|run| run.verdict() != Verdict::Proven).count();
     let mut body = format!("<p>{}. {} runs.</p>", escaped(&machine.to_string()), runs.len());
     body.push_str(&match broken {
         0 => "<p class=\"good\">Every run was proven.</p>".to_owned(),
-        some => format!("<p class=\"bad\">{some} runs broke a promise: see their tables.</p>"),
+        some => {
+            format!("<p class=\"bad\">{some} runs are not proven, or broke a promise: see their tables.</p>")
+        }
     });
     for plot in plots {
         body.push_str(&figure(plot)?);
@@ -83,10 +87,11 @@ fn tiles(report: &RunReport) -> String {
     let resolution = report.latency("resolution: from losing to having won").map_or(0, |row| row.p50_us);
     let tile = |value: String, what: &str| format!("<div><b>{value}</b><span>{what}</span></div>");
     format!(
-        "<section class=\"tiles\">{}{}{}{}{}</section>",
+        "<section class=\"tiles\">{}{}{}{}{}{}</section>",
         tile(format!("{:.0}", report.accepted_per_s), "accepted commits a second"),
         tile(format!("{:.1} %", report.conflict_rate * 100.0), "conflict rate"),
-        tile(format!("{:.2}", report.attempts_mean), "uploads for an accepted commit"),
+        tile(format!("{:.2}", report.attempts_mean), "answered uploads for an accepted commit"),
+        tile(report.given_up.to_string(), "commits given up"),
         tile(format!("{:.1} ms", number(p99) / 1000.0), "p99 of accepted commits"),
         tile(format!("{:.1} ms", number(resolution) / 1000.0), "p50 of resolution"),
     )

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::RunReport;
+use crate::loadtest::Verdict;
 
 /// The table that is printed at the end.
 pub(super) fn of(report: &RunReport) -> String {
@@ -39,8 +40,13 @@ fn write(out: &mut String, report: &RunReport) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "attempts             {:>12.2}   uploads for an accepted commit; {} at most",
+        "attempts             {:>12.2}   answered uploads for an accepted commit; {} at most for one",
         report.attempts_mean, report.attempts_max
+    )?;
+    writeln!(
+        out,
+        "given up             {:>12}   commits that never were accepted: not in resolution and settling times",
+        report.given_up
     )?;
     if let Some(fairness) = report.fairness {
         writeln!(
@@ -75,8 +81,8 @@ fn write(out: &mut String, report: &RunReport) -> std::fmt::Result {
     if report.shed > 0 {
         writeln!(out, "{} arrivals were dropped: too much was waiting; lower --rate", report.shed)?;
     }
-    if report.unfinished > 0 {
-        writeln!(out, "{} commits were given up before one was accepted", report.unfinished)?;
+    if report.given_up_others > 0 {
+        writeln!(out, "{} proposals and joins were given up", report.given_up_others)?;
     }
     if report.generator_is_late {
         writeln!(
@@ -89,13 +95,26 @@ fn write(out: &mut String, report: &RunReport) -> std::fmt::Result {
     for violation in &proof.violations {
         writeln!(out, "BROKEN: {violation}")?;
     }
-    if proof.violations.is_empty() {
+    for reason in &proof.unproven {
+        writeln!(out, "not proven: {reason}")?;
+    }
+    if proof.groups_without_agreement > 0 {
         writeln!(
             out,
-            "proven: one winner in each of {} epochs, every acknowledged commit kept byte for byte, {} live members \
-             agree",
-            proof.epochs, proof.members
+            "agreement not checked in {} groups, which have fewer than two live members",
+            proof.groups_without_agreement
         )?;
+    }
+    if report.verdict() == Verdict::Proven {
+        write!(
+            out,
+            "proven: one winner in each of {} epochs, every acknowledged commit kept byte for byte",
+            proof.epochs
+        )?;
+        if proof.members > 0 {
+            write!(out, ", {} live members agree", proof.members)?;
+        }
+        writeln!(out)?;
     }
     Ok(())
 }
