@@ -8,7 +8,7 @@
 //! | `problem.rs` | every error as a problem document |
 //! | `applications.rs`, `clients.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
 //! | `peer_auth.rs`, `federation.rs`, `foreign.rs` | who asks on the federation listener, what it answers, and what is passed to the gateways of other domains |
-//! | `control_messages.rs` | the one answer that is written to JSON by hand |
+//! | `control_messages.rs` | an answer that is written to JSON by hand |
 //! | `openapi.rs`, `pages.rs` | what describes the API, and the probes |
 
 mod applications;
