@@ -403,3 +403,126 @@ async fn no_byte_of_a_new_group_can_be_changed() {
     member.assert_gateway_agrees().await;
     gateway.stop().await;
 }
+
+/// The member of the request, the field and the offset that a problem names.
+fn place(problem: &ProblemDocument) -> (String, String, usize) {
+    assert_eq!((problem.status, problem.slug()), (400, "malformed-mls-message"), "{problem:?}");
+    let text = |name: &str| problem.members[name].as_str().unwrap().to_owned();
+    let offset = problem.members["offset"].as_u64().unwrap();
+    (text("member"), text("field"), usize::try_from(offset).unwrap())
+}
+
+#[track_caller]
+fn assert_place(problem: &ProblemDocument, member: &str, field: &str, offset: usize) {
+    assert_eq!(place(problem), (member.to_owned(), field.to_owned(), offset), "{problem:?}");
+    assert!(problem.detail.contains(field) && problem.detail.contains(&offset.to_string()), "{problem:?}");
+}
+
+/// Where the content of a member's PublicMessage begins: behind the sender and the empty authenticated data (RFC 9420 §6).
+const CONTENT: usize = EPOCH.end + 5 + 1;
+
+#[actix_web::test]
+async fn a_malformed_message_is_refused_with_the_place_of_its_fault() {
+    let mut stage = Stage::new().await;
+    let good = stage.good_commit().await;
+    let bob = stage.bob.handle.clone();
+    let proposal = stage.alice.make_remove_proposal(&bob).packet.0;
+    let propose = |packet: Vec<u8>| ProposalBody { packet: Base64(packet) };
+    let and_one = |packet: &[u8]| [packet, &[0]].concat();
+
+    // A proposal: what follows it, what is missing of it, and what is no proposal.
+    let problem = refusal(stage.alice.propose(&propose(and_one(&proposal))).await);
+    assert_place(&problem, "packet", "MLSMessage", proposal.len());
+    let problem = refusal(stage.alice.propose(&propose(proposal[..CONTENT + 5].to_vec())).await);
+    assert_place(&problem, "packet", "PublicMessage.content.proposal.remove.removed", CONTENT + 3);
+    let problem = refusal(stage.alice.propose(&propose(good.commit_packet.0.clone())).await);
+    assert_place(&problem, "packet", "PublicMessage.content.content_type", CONTENT);
+    let problem = refusal(stage.alice.propose(&propose(good.welcome_packet.clone().unwrap().0)).await);
+    assert_place(&problem, "packet", "MLSMessage.wire_format", 2);
+
+    // A commit and its companions.
+    let commit = good.commit_packet.0.clone();
+    let problem = refusal(
+        stage.alice.upload(&CommitBody { commit_packet: Base64(and_one(&commit)), ..good.clone() }).await,
+    );
+    assert_place(&problem, "commitPacket", "MLSMessage", commit.len());
+    let tag = tail(&commit).membership_tag.start - 1;
+    let short = Base64(commit[..tag].to_vec());
+    let problem = refusal(stage.alice.upload(&CommitBody { commit_packet: short, ..good.clone() }).await);
+    assert_place(&problem, "commitPacket", "PublicMessage.membership_tag", tag);
+    let info = good.group_info.clone().unwrap().0;
+    let longer = Some(Base64(and_one(&info)));
+    let problem = refusal(stage.alice.upload(&CommitBody { group_info: longer, ..good.clone() }).await);
+    assert_place(&problem, "groupInfo", "MLSMessage", info.len());
+    let welcome = good.welcome_packet.clone().unwrap().0;
+    let longer = Some(Base64(and_one(&welcome)));
+    let problem = refusal(stage.alice.upload(&CommitBody { welcome_packet: longer, ..good.clone() }).await);
+    assert_place(&problem, "welcomePacket", "MLSMessage", welcome.len());
+
+    // A new group, and its tree: the leaf is behind the length of the tree, and that it is there and is a leaf.
+    let (_, new) = MlsClient::register(&stage.gateway, "dave").await.make_group();
+    let create = |body: NewGroupBody| {
+        let api = stage.alice.api.clone();
+        async move { refusal(api.create_group(&body).await) }
+    };
+    let info = new.group_info.0.clone();
+    let problem = create(NewGroupBody { group_info: Base64(and_one(&info)), ..new.clone() }).await;
+    assert_place(&problem, "groupInfo", "MLSMessage", info.len());
+    let tree = new.ratchet_tree.clone().unwrap().0;
+    let prefix = match tree[0] >> 6 {
+        0 => 1,
+        1 => 2,
+        _ => 4,
+    };
+    let problem =
+        create(NewGroupBody { ratchet_tree: Some(Base64(flipped(&tree, prefix + 1, 2))), ..new.clone() })
+            .await;
+    assert_place(&problem, "ratchetTree", "ratchet_tree[0].node_type", prefix + 1);
+    let problem = create(NewGroupBody { ratchet_tree: Some(Base64(and_one(&tree))), ..new }).await;
+    assert_place(&problem, "ratchetTree", "ratchet_tree", tree.len());
+
+    // Each bad key package is listed with its place.
+    let package = stage.carol.key_package().0;
+    let upload = KeyPackageUploadBody {
+        key_packages: vec![Base64(and_one(&package))],
+        ..KeyPackageUploadBody::default()
+    };
+    let problem = refusal(stage.carol.upload(&upload).await);
+    let detail = problem.members["errors"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains(&format!("MLSMessage, at byte {}, is followed", package.len())), "{detail}");
+    stage.finish(&good).await;
+}
+
+#[actix_web::test]
+async fn a_type_that_the_gateway_does_not_know_is_named() {
+    let mut stage = Stage::new().await;
+    let good = stage.good_commit().await;
+    let head = &good.commit_packet.0[..CONTENT];
+    // Nobody gets as far as the signature and the tags.
+    let end = [&[0x40, 0x40][..], &[7; 64], &[32], &[7; 32]].concat();
+    let commit_end = [&[0x40, 0x40][..], &[7; 64], &[32], &[7; 32], &[32], &[7; 32]].concat();
+    for (what, kind, body) in [
+        ("AppDataUpdate", 8_u16, &[0, 0, 0, 1, 1, 1, b'x'][..]),
+        ("AppEphemeral", 9, &[0, 0, 0, 1, 1, b'x']),
+        ("a proposal of private use that is one vector", 0xf001, &[1, b'x']),
+        ("a proposal of private use that is none", 0xf001, &[0xff; 9]),
+        ("GREASE", 0x0a0a, &[0]),
+        ("a pre-shared key of an application", 4, &[3, 0, 0, 0, 1, 1, b'x', 0]),
+        ("a ReInit to a suite of the future", 5, &[1, b'g', 0, 1, 0, 0x4d, 0]),
+    ] {
+        let of_kind = [&kind.to_be_bytes(), body].concat();
+        let packet = [head, &[2], &of_kind, &end].concat();
+        let problem = refusal(stage.alice.propose(&ProposalBody { packet: Base64(packet) }).await);
+        let by_value = [&[1], &of_kind[..]].concat();
+        let list = [&[u8::try_from(by_value.len()).unwrap()], &by_value[..]].concat();
+        let packet = [head, &[3], &list, &[0], &commit_end].concat();
+        let committed =
+            refusal(stage.alice.upload(&CommitBody { commit_packet: Base64(packet), ..good.clone() }).await);
+        for problem in [problem, committed] {
+            assert_eq!((problem.status, problem.slug()), (422, "unknown-kind"), "{what}: {problem:?}");
+            assert_eq!(problem.members["kind"], "proposal", "{what}");
+            assert_eq!(problem.members["value"], kind, "{what}");
+        }
+    }
+    stage.finish(&good).await;
+}

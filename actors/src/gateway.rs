@@ -26,10 +26,10 @@ use crate::{
     group::{
         AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, GroupActor,
         GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, RecentLimits,
-        UploadCommit, UploadProposal, accepted_before, control_messages, creation, winner_again,
+        UploadCommit, UploadProposal, accepted_before, control_messages, creation, refused, winner_again,
     },
     limits::Limits,
-    mls::{Crypto, Refusal, Rule, Rules, packet_head},
+    mls::{Crypto, RequestMember, Rule, Rules, packet_head},
     peer::{PeerActor, PeerHealth, Transport},
     storage::StorageError,
     supervisor::{Stop, Supervisor},
@@ -237,8 +237,8 @@ impl Gateway {
         let application = self.group_application(app)?;
         let row = self.group_row(app, group)?;
         within("packet", &packet, self.core.limits.packet_bytes_max)?;
-        let wrong_group = |rule, detail| GroupError::InvalidProposal { rule, detail };
-        let epoch = self.routed_epoch(group, &packet, wrong_group)?;
+        let broken = |rule, detail| GroupError::InvalidProposal { rule, detail };
+        let epoch = self.routed_epoch(group, (RequestMember::Packet, &packet), broken)?;
         if epoch < row.epoch {
             let view = self.core.store.view();
             let stale = GroupError::StaleEpoch { packet: epoch, current: row.epoch };
@@ -278,8 +278,8 @@ impl Gateway {
             }
         };
         within("commitPacket", &upload.commit, self.core.limits.packet_bytes_max)?;
-        let wrong_group = |rule, detail| GroupError::InvalidCommit { rule, detail };
-        let epoch = self.routed_epoch(group, &upload.commit, wrong_group)?;
+        let broken = |rule, detail| GroupError::InvalidCommit { rule, detail };
+        let epoch = self.routed_epoch(group, (RequestMember::CommitPacket, &upload.commit), broken)?;
         if epoch < current {
             let view = self.core.store.view();
             let stale = GroupError::StaleEpoch { packet: epoch, current };
@@ -348,21 +348,12 @@ impl Gateway {
     fn routed_epoch(
         &self,
         group: &GroupId,
-        packet: &[u8],
-        wrong_group: impl FnOnce(Rule, String) -> GroupError,
+        (member, packet): (RequestMember, &[u8]),
+        broken: impl Fn(Rule, String) -> GroupError,
     ) -> Result<Epoch, GroupError> {
-        let head = packet_head(packet).map_err(|refusal| match refusal {
-            Refusal::Malformed(detail) => GroupError::MalformedMessage(detail),
-            Refusal::Stale { .. }
-            | Refusal::Future { .. }
-            | Refusal::Broken { .. }
-            | Refusal::OpenedWith(_)
-            | Refusal::GroupInfo(_)
-            | Refusal::WelcomeMissing { .. }
-            | Refusal::Welcome(_) => GroupError::MalformedMessage("the packet cannot be read".into()),
-        })?;
+        let head = packet_head(member, packet).map_err(|refusal| refused(refusal, &broken))?;
         if head.group.as_ref() != Some(group) {
-            return Err(wrong_group(Rule::Group, "the packet was made for another group".into()));
+            return Err(broken(Rule::Group, "the packet was made for another group".into()));
         }
         Ok(head.epoch)
     }

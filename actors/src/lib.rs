@@ -46,7 +46,7 @@ pub use self::{
         KeyQueueStatus, NewKeyQueue, PoolCounts, Receiver,
     },
     limits::Limits,
-    mls::{PROTOCOL_VERSION, Rule, supported_cipher_suites},
+    mls::{MalformedMessage, PROTOCOL_VERSION, RequestMember, Rule, UnknownKind, supported_cipher_suites},
     peer::{
         Delivering, Delivery, DeliveryContent, DeliveryError, EntryContent, GroupTransfer, Held, LogEntry,
         Transport,

@@ -83,6 +83,7 @@ impl Endpoint for ReplicateLog {
         ProblemKind::InvalidGroupInfo,
         ProblemKind::InvalidProposal,
         ProblemKind::InvalidCommit,
+        ProblemKind::UnknownKind,
     ];
     type Path = GroupPath;
     type Query = Nothing;

@@ -57,7 +57,10 @@ problem_types! {
         "The detail names the member. Correct it and send the request again.";
     MalformedMlsMessage: 400 "malformed-mls-message", "Malformed MLS message",
         "The bytes are not a TLS-serialised MLSMessage (RFC 9420 §6) of the kind that belongs here, or something follows it.",
-        "Send exactly one MLSMessage as the MLS library serialised it, in Base64.";
+        "`member`, `field` and `offset` name the first field that does not fit. Send exactly one MLSMessage as the MLS library serialised it, in Base64.",
+        ["member": "the member of the request that holds the bytes: `packet`, `commitPacket`, `groupInfo`, `welcomePacket` or `ratchetTree`",
+         "field": "the path to the first field that does not fit, by the names of RFC 9420: `GroupInfo.extensions[1].external_pub`",
+         "offset": "where that field begins: its distance in bytes from the start of the decoded bytes; where bytes follow the message, where they begin"];
     NotAuthenticated: 401 "not-authenticated", "Not authenticated",
         "The request carries no token, or one that this gateway does not know.",
         "Send `Authorization: Bearer <token>` with a token of the application.";
@@ -136,6 +139,11 @@ problem_types! {
         "The commit breaks a rule of RFC 9420 in the group's current epoch.",
         "`rule` names the rule. Make another commit.",
         ["rule": "the rule that was broken, a stable name"];
+    UnknownKind: 422 "unknown-kind", "Unknown kind",
+        "The packet uses a proposal, extension or credential type that this gateway does not know, and that not every member needs to know either.",
+        "Use the types of RFC 9420; use another one only when every member lists it among its capabilities.",
+        ["kind": "what `value` is a type of: `proposal`, `extension` or `credential`",
+         "value": "the number of the type, as the registries of RFC 9420 §17 count"];
     GroupInfoMismatch: 422 "group-info-mismatch", "Group info mismatch",
         "The groupInfo that came with a commit does not describe the epoch that the commit creates.",
         "Export the group info from the state after the commit, or leave it out.";

@@ -236,9 +236,13 @@ fn problem_schema(kind: ProblemKind) -> RefOr<Schema> {
         );
     let own = about.members.iter().fold(own, |own, (name, meaning)| {
         let schema: RefOr<Schema> = match *name {
-            "currentEpochId" | "floorEpochId" => {
+            "currentEpochId" | "floorEpochId" | "offset" | "value" => {
                 ObjectBuilder::new().schema_type(Type::Integer).description(Some(*meaning)).into()
             }
+            "kind" => text()
+                .enum_values(Some(["proposal", "extension", "credential"]))
+                .description(Some(*meaning))
+                .into(),
             "differs" => {
                 utoipa::openapi::ArrayBuilder::new().items(text()).description(Some(*meaning)).into()
             }

@@ -1,7 +1,7 @@
 //! Every error of the gateway becomes a problem document here, and nowhere else.
 
 use actix_web::{HttpResponse, http::StatusCode, http::header};
-use actors::{ClientError, DomainError, GroupError, KeyQueueError, StorageError};
+use actors::{ClientError, DomainError, GroupError, KeyQueueError, MalformedMessage, StorageError};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -230,7 +230,15 @@ impl From<GroupError> for Problem {
         match error {
             GroupError::UnknownGroup => Self::new(ProblemKind::UnknownGroup, detail),
             GroupError::GroupExists => Self::new(ProblemKind::GroupExists, detail),
-            GroupError::MalformedMessage(_) => Self::new(ProblemKind::MalformedMlsMessage, detail),
+            GroupError::MalformedMessage(MalformedMessage { member, field, offset, .. }) => {
+                Self::new(ProblemKind::MalformedMlsMessage, detail)
+                    .member("member", member.name())
+                    .member("field", field)
+                    .member("offset", offset)
+            }
+            GroupError::UnknownKind { kind, value, .. } => {
+                Self::new(ProblemKind::UnknownKind, detail).member("kind", kind.name()).member("value", value)
+            }
             GroupError::TooLarge { .. } => Self::new(ProblemKind::TooLarge, detail),
             GroupError::InvalidGroupInfo(_) => Self::new(ProblemKind::InvalidGroupInfo, detail),
             GroupError::StaleEpoch { current, .. } => {

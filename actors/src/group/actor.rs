@@ -18,7 +18,7 @@ use super::{
     AcceptedCommit, AcceptedProposal, CommitUpload, EpochEntry, GroupError, GroupState, GroupView, Outcome,
     RecentEpochs,
     history::{accepted_before, winner_again},
-    state::{StagedCommitUpload, StagedProposalUpload},
+    state::{StagedCommitUpload, StagedProposalUpload, unencodable},
     writes::{self, GroupOrigin, PackageUse, UsedPackages},
 };
 use crate::{
@@ -430,7 +430,7 @@ impl Handler<UploadCommit> for GroupActor {
         };
         let (batch, used) = match writes::commit(&self.origin, self.sequence, &upload, &staged, &packages) {
             Ok(written) => written,
-            Err(error) => return answer(Err(unwritable(&error))),
+            Err(error) => return answer(Err(unencodable(&error))),
         };
         let store = self.core.store.clone();
         let append = async move { store.append(batch).await };
@@ -483,7 +483,7 @@ impl Handler<UploadProposal> for GroupActor {
         if let Err(error) =
             writes::proposal(&mut batch, &self.origin, self.sequence, &staged, used_once.as_ref())
         {
-            return answer(Err(unwritable(&error)));
+            return answer(Err(unencodable(&error)));
         }
         let store = self.core.store.clone();
         let append = async move { (store.append(batch).await, permit) };
@@ -546,7 +546,7 @@ impl GroupActor {
         };
         let mut batch = Batch::new();
         if let Err(error) = writes::proposal(&mut batch, &self.origin, self.sequence, &staged, None) {
-            return answer(Err(unwritable(&error)));
+            return answer(Err(unencodable(&error)));
         }
         let store = self.core.store.clone();
         let append = async move { (store.append(batch).await, permit) };
@@ -565,7 +565,7 @@ impl GroupActor {
     ) -> AtomicResponse<Self, Result<u64, GroupError>> {
         let written = self.stage_commit(&upload, &Source::Hub, now).and_then(|(staged, packages)| {
             let written = writes::commit(&self.origin, self.sequence, &upload, &staged, &packages);
-            written.map(|(batch, used)| (staged, batch, used)).map_err(|error| unwritable(&error))
+            written.map(|(batch, used)| (staged, batch, used)).map_err(|error| unencodable(&error))
         });
         let (staged, batch, used) = match written {
             Ok(written) => written,
@@ -583,11 +583,6 @@ impl GroupActor {
     fn next_entry(&self) -> u64 {
         self.sequence.saturating_add(1)
     }
-}
-
-/// What was staged cannot be encoded: the packet's fault, for all that is known.
-fn unwritable(error: &ValueError) -> GroupError {
-    GroupError::MalformedMessage(error.to_string())
 }
 
 impl Handler<ApplyEntry> for GroupActor {

@@ -2,7 +2,10 @@
 
 use snapshots::{DomainName, Epoch, KeyPackageRef};
 
-use crate::{mls::Rule, storage::StorageError};
+use crate::{
+    mls::{MalformedMessage, Rule, UnknownKind},
+    storage::StorageError,
+};
 
 /// Why a request to a group was refused. Nothing has changed when one of these is answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,8 +17,18 @@ pub enum GroupError {
     #[error("a group with this group_id exists already, created from other bytes")]
     GroupExists,
     /// The bytes are not the MLS message that belongs here.
-    #[error("{0}")]
-    MalformedMessage(String),
+    #[error(transparent)]
+    MalformedMessage(#[from] MalformedMessage),
+    /// The packet uses a type that this gateway does not know, and that members need not know either.
+    #[error("{detail}")]
+    UnknownKind {
+        /// What the number is a type of.
+        kind: UnknownKind,
+        /// The number (RFC 9420 §17).
+        value: u16,
+        /// Why it is refused.
+        detail: String,
+    },
     /// The group info, or the tree that came with it, cannot start a group.
     #[error("{0}")]
     InvalidGroupInfo(String),

@@ -15,7 +15,7 @@ pub(crate) use self::{
     actor::{ApplyEntry, GroupActor, Published, UploadCommit, UploadProposal},
     history::{accepted_before, control_messages, winner_again},
     recent::{RecentEpochs, RecentLimits},
-    state::GroupState,
+    state::{GroupState, refused},
     writes::{GroupOrigin, UsedPackages, creation, transfer},
 };
 pub use self::{

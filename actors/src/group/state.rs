@@ -20,6 +20,7 @@ use crate::{
         StagedEpoch, StagedProposal, TrackedGroup, ValueError, group_info_signer,
     },
     peer::GroupTransfer,
+    storage::StorageError,
 };
 
 /// A commit with its companions, as uploaded: MLSMessages.
@@ -210,7 +211,7 @@ impl GroupState {
         };
         for packet in &transfer.proposals {
             let staged = state.stage_proposal(rules, packet, now)?;
-            state.apply_proposal(staged).map_err(|error| GroupError::MalformedMessage(error.to_string()))?;
+            state.apply_proposal(staged).map_err(|error| unencodable(&error))?;
         }
         Ok(state)
     }
@@ -288,7 +289,7 @@ impl GroupState {
         }
         let staged = self.tracked.stage_proposal(rules, packet, stamp).map_err(refused_proposal)?;
         let record = keep(&GroupRecord::Proposal { pending: staged.pending.clone(), stamp })
-            .map_err(|error| GroupError::MalformedMessage(error.to_string()))?;
+            .map_err(|error| unencodable(&error))?;
         Ok(StagedProposalUpload { record, staged, stamp })
     }
 
@@ -324,8 +325,7 @@ impl GroupState {
         let record = NewRecord::Epoch { change: &staged.change, stamp, group_info };
         let record_bytes = staged.change.staged.len() + group_info.map_or(0, <[u8]>::len) + RECORD_BYTES;
         Ok(StagedCommitUpload {
-            record: keep_long(&record, record_bytes)
-                .map_err(|error| GroupError::MalformedMessage(error.to_string()))?,
+            record: keep_long(&record, record_bytes).map_err(|error| unencodable(&error))?,
             staged,
             stamp,
             group_info: upload.group_info.as_deref().map(Arc::from),
@@ -451,6 +451,12 @@ fn within(what: &'static str, length: usize, max: usize) -> Result<(), GroupErro
     if length <= max { Ok(()) } else { Err(GroupError::TooLarge { what, max }) }
 }
 
+/// What was judged to be good cannot be written or read back: no fault of the request.
+pub(super) fn unencodable(error: &ValueError) -> GroupError {
+    tracing::error!(%error, "what was staged cannot be encoded");
+    StorageError::Unreadable.into()
+}
+
 fn refused_proposal(refusal: Refusal) -> GroupError {
     refused(refusal, |rule, detail| GroupError::InvalidProposal { rule, detail })
 }
@@ -459,9 +465,13 @@ fn refused_commit(refusal: Refusal) -> GroupError {
     refused(refusal, |rule, detail| GroupError::InvalidCommit { rule, detail })
 }
 
-fn refused(refusal: Refusal, broken: impl FnOnce(crate::mls::Rule, String) -> GroupError) -> GroupError {
+pub(crate) fn refused(
+    refusal: Refusal,
+    broken: impl FnOnce(crate::mls::Rule, String) -> GroupError,
+) -> GroupError {
     match refusal {
-        Refusal::Malformed(detail) => GroupError::MalformedMessage(detail),
+        Refusal::Malformed(malformed) => GroupError::MalformedMessage(malformed),
+        Refusal::UnknownKind { kind, value, detail } => GroupError::UnknownKind { kind, value, detail },
         Refusal::Stale { packet, current } => GroupError::StaleEpoch { packet, current },
         Refusal::Future { packet, current } => GroupError::FutureEpoch { packet, current },
         Refusal::Broken { rule, detail } => broken(rule, detail),

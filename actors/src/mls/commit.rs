@@ -15,15 +15,16 @@ use serde::{Deserialize, Serialize};
 use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef, Timestamp};
 
 use super::{
-    Crypto, Refusal, Rule, Rules, TrackedGroup,
+    Crypto, Refusal, RequestMember, Rule, Rules, TrackedGroup,
     companions::{check_group_info, check_welcome},
     external_senders::check_external_senders,
     group::{Member, identify, identity_of},
+    handshake_header,
     proposal::check_extensions_supported,
     shape::TreeShape,
     storage::encode_long,
     tree::{SerialisedTree, TreeChanges},
-    wire::{self, CommitOutline, ContentKind, SenderKind, WireFormat},
+    wire::{self, CommitOutline, ContentKind, SenderKind},
 };
 use crate::{identity::Identity, limits::Limits};
 
@@ -180,13 +181,15 @@ impl TrackedGroup {
     ) -> Result<(SenderKind, CommitOutline<'a>), Refusal> {
         let public = self.handshake_head(packet, ContentKind::Commit)?;
         let max = limits.proposals_per_commit_max;
-        let outline = wire::commit_outline(public, max).map_err(Refusal::malformed)?.ok_or_else(|| {
+        let unreadable = |_| Refusal::unreadable(RequestMember::CommitPacket, packet);
+        let outline = wire::commit_outline(public, max).map_err(unreadable)?.ok_or_else(|| {
             Refusal::broken(Rule::ProposalCount, format!("a commit may carry at most {max} proposals"))
         })?;
         let distinct: BTreeSet<_> = outline.references.iter().collect();
         if distinct.len() != outline.references.len() {
             return Err(Refusal::broken(Rule::DistinctProposals, "a proposal is referenced more than once"));
         }
+        self.check_types_known(&outline.unknown_types)?;
         Ok((public.sender, outline))
     }
 
@@ -196,11 +199,11 @@ impl TrackedGroup {
         packet: &'a [u8],
         expected: ContentKind,
     ) -> Result<wire::PublicPart<'a>, Refusal> {
-        let (format, body) = wire::message_body(packet).map_err(Refusal::malformed)?;
-        if !matches!(format, WireFormat::PublicMessage | WireFormat::PrivateMessage) {
-            return Err(Refusal::Malformed(format!("expected a PublicMessage, found a {}", format.name())));
-        }
-        let header = wire::header(format, body).map_err(Refusal::malformed)?;
+        let member = match expected {
+            ContentKind::Commit => RequestMember::CommitPacket,
+            ContentKind::Proposal | ContentKind::Application => RequestMember::Packet,
+        };
+        let header = handshake_header(member, packet)?;
         if header.group_id != self.id.as_bytes() {
             return Err(Refusal::broken(Rule::Group, "the packet was made for another group"));
         }
@@ -218,33 +221,37 @@ impl TrackedGroup {
             ));
         };
         if header.content != expected {
-            return Err(Refusal::Malformed(format!(
-                "expected a {expected:?}, found a message that carries a {:?}",
-                header.content
-            )));
+            let offset = packet.len().saturating_sub(public.content.rest().len() + 1);
+            let place = ("PublicMessage.content.content_type", offset);
+            return Err(Refusal::unexpected(member, place, header.content.name(), expected.name()));
         }
         Ok(public)
     }
 
     fn verify_commit(&self, crypto: &Crypto, packet: &[u8]) -> Result<StagedCommit, Refusal> {
-        match self.verify(crypto, packet)? {
+        match self.verify(crypto, RequestMember::CommitPacket, packet)? {
             ProcessedMessageContent::StagedCommitMessage(staged) => Ok(*staged),
             ProcessedMessageContent::ApplicationMessage(_)
             | ProcessedMessageContent::ProposalMessage(_)
             | ProcessedMessageContent::ExternalJoinProposalMessage(_)
             | ProcessedMessageContent::OwnPendingCommit
             | ProcessedMessageContent::OwnPrivateMessage => {
-                Err(Refusal::Malformed("the packet is not a commit".into()))
+                Err(Refusal::unreadable(RequestMember::CommitPacket, packet))
             }
         }
     }
 
     /// The MLS library's own checks.
-    pub(super) fn verify(&self, crypto: &Crypto, packet: &[u8]) -> Result<ProcessedMessageContent, Refusal> {
+    pub(super) fn verify(
+        &self,
+        crypto: &Crypto,
+        member: RequestMember,
+        packet: &[u8],
+    ) -> Result<ProcessedMessageContent, Refusal> {
         let message = MlsMessageIn::tls_deserialize_exact_bytes(packet)
             .ok()
             .and_then(|message| message.try_into_protocol_message().ok())
-            .ok_or_else(|| Refusal::Malformed("the MLS message is malformed".into()))?;
+            .ok_or_else(|| Refusal::unreadable(member, packet))?;
         let processed = self.public.process_message(&crypto.0, message).map_err(Refusal::of_library)?;
         Ok(processed.into_content())
     }
@@ -323,8 +330,7 @@ impl TrackedGroup {
     ) -> Result<Roster, Refusal> {
         let extensions = staged.group_context().extensions();
         let enter = |identity: Identity<'_>| {
-            identify(rules.provider(), identity, extensions, now)
-                .map_err(|detail| Refusal::broken(Rule::Identity, detail))
+            identify(rules.provider(), identity, extensions, now).map_err(Refusal::of_identity)
         };
         let succeed = |before: Option<&LeafNode>, after: &LeafNode| {
             let before =

@@ -14,7 +14,8 @@ use openmls::{
 use snapshots::KeyPackageRef;
 
 use super::{
-    AddedMember, Crypto, Refusal,
+    AddedMember, Crypto, Refusal, RequestMember, WIRE_FORMAT,
+    group::read_group_info,
     tree::SerialisedTree,
     wire::{self, CommitOutline, WireFormat},
 };
@@ -29,14 +30,7 @@ pub(super) fn check_group_info(
     commit: &CommitOutline<'_>,
     (committer, committer_leaf): (u32, Option<&LeafNode>),
 ) -> Result<(), Refusal> {
-    let (format, body) = wire::message_body(group_info).map_err(Refusal::malformed)?;
-    if format != WireFormat::GroupInfo {
-        return Err(Refusal::Malformed(format!(
-            "groupInfo: expected a GroupInfo, found a {}",
-            format.name()
-        )));
-    }
-    let outline = wire::group_info_outline(body).map_err(Refusal::malformed)?;
+    let outline = read_group_info(group_info).map_err(of_companion)?;
     let mismatch = |detail: &str| Err(Refusal::GroupInfo(detail.to_owned()));
     let context = staged.group_context().tls_serialize_detached();
     if context.is_err() || context.is_ok_and(|context| context != outline.group_context) {
@@ -53,7 +47,9 @@ pub(super) fn check_group_info(
     }
     let verifiable = match MlsMessageIn::tls_deserialize_exact_bytes(group_info).map(MlsMessageIn::extract) {
         Ok(MlsMessageBodyIn::GroupInfo(info)) => info,
-        Ok(_) | Err(_) => return Err(Refusal::Malformed("groupInfo is malformed".into())),
+        Ok(_) | Err(_) => {
+            return Err(of_companion(Refusal::unreadable(RequestMember::GroupInfo, group_info)));
+        }
     };
     let Some(leaf) = committer_leaf else {
         return mismatch("groupInfo is signed by no member");
@@ -67,6 +63,11 @@ pub(super) fn check_group_info(
         Ok(_) => Ok(()),
         Err(_) => mismatch("the signature of groupInfo is not the committer's"),
     }
+}
+
+/// A group info that cannot open a group is not that of the epoch, either.
+fn of_companion(refusal: Refusal) -> Refusal {
+    if let Refusal::OpenedWith(detail) = refusal { Refusal::GroupInfo(detail) } else { refusal }
 }
 
 /// The leaf whose member signed a GroupInfo message (RFC 9420 §12.4.3).
@@ -100,16 +101,15 @@ pub(super) fn check_welcome(
     let Some(bytes) = welcome else {
         return if added.is_empty() { Ok(()) } else { Err(Refusal::WelcomeMissing { added: added.len() }) };
     };
-    let (format, _) = wire::message_body(bytes).map_err(Refusal::malformed)?;
+    let unreadable = || Refusal::unreadable(RequestMember::WelcomePacket, bytes);
+    let (format, _) = wire::message_body(bytes).map_err(|_| unreadable())?;
     if format != WireFormat::Welcome {
-        return Err(Refusal::Malformed(format!(
-            "welcomePacket: expected a Welcome, found a {}",
-            format.name()
-        )));
+        let (member, expected) = (RequestMember::WelcomePacket, WireFormat::Welcome.name());
+        return Err(Refusal::unexpected(member, WIRE_FORMAT, format.name(), expected));
     }
     let welcome = match MlsMessageIn::tls_deserialize_exact_bytes(bytes).map(MlsMessageIn::extract) {
         Ok(MlsMessageBodyIn::Welcome(welcome)) => welcome,
-        Ok(_) | Err(_) => return Err(Refusal::Malformed("welcomePacket is malformed".into())),
+        Ok(_) | Err(_) => return Err(unreadable()),
     };
     if added.is_empty() {
         return Err(Refusal::Welcome("welcomePacket is there, but the commit adds nobody".into()));

@@ -13,15 +13,16 @@ use serde::{Deserialize, Serialize};
 use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 
 use super::{
-    Refusal, Rules, StagedEpoch, ValueError,
+    Refusal, RequestMember, Rules, StagedEpoch, ValueError, WIRE_FORMAT,
     commit::EpochChange,
     external_senders::check_external_senders,
     proposal::PendingProposal,
     shape::TreeShape,
     storage::{GroupValues, Values, decode, encode},
     suite_number,
+    syntax::is_known_credential,
     tree::SerialisedTree,
-    wire::{self, WireFormat},
+    wire::{self, GroupInfoOutline, WireFormat},
 };
 use crate::identity::{ApplicationContext, IdentifiedClient, Identity, IdentityProvider};
 
@@ -77,11 +78,7 @@ impl TrackedGroup {
         ratchet_tree: Option<&[u8]>,
         now: Timestamp,
     ) -> Result<Self, Refusal> {
-        let (format, body) = wire::message_body(group_info).map_err(Refusal::malformed)?;
-        if format != WireFormat::GroupInfo {
-            return Err(Refusal::Malformed(format!("expected a GroupInfo, found a {}", format.name())));
-        }
-        let outline = wire::group_info_outline(body).map_err(Refusal::malformed)?;
+        let outline = read_group_info(group_info)?;
         let id = GroupId::new(outline.group_id)
             .map_err(|error| Refusal::OpenedWith(format!("group_id: {error}")))?;
         let tree_bytes = match (ratchet_tree, outline.ratchet_tree) {
@@ -95,17 +92,17 @@ impl TrackedGroup {
                 ));
             }
         };
-        let (tree, shape) = SerialisedTree::parse(tree_bytes)
-            .ok_or_else(|| Refusal::OpenedWith("the ratchet tree is malformed".into()))?;
-        let (tree_in, rest) = RatchetTreeIn::tls_deserialize_bytes(tree_bytes)
-            .map_err(|_| Refusal::OpenedWith("the ratchet tree is malformed".into()))?;
-        if !rest.is_empty() {
-            return Err(Refusal::OpenedWith("bytes follow the ratchet tree".into()));
-        }
+        // A tree that the group info carries is read with it, so that its offsets are those of the group info.
+        let unreadable = || match ratchet_tree {
+            Some(tree) => Refusal::unreadable_tree(tree),
+            None => Refusal::unreadable(RequestMember::GroupInfo, group_info),
+        };
+        let (tree, shape) = SerialisedTree::parse(tree_bytes).ok_or_else(unreadable)?;
+        let tree_in = RatchetTreeIn::tls_deserialize_exact_bytes(tree_bytes).map_err(|_| unreadable())?;
         let verifiable =
             match MlsMessageIn::tls_deserialize_exact_bytes(group_info).map(MlsMessageIn::extract) {
                 Ok(MlsMessageBodyIn::GroupInfo(info)) => info,
-                Ok(_) | Err(_) => return Err(Refusal::Malformed("the GroupInfo is malformed".into())),
+                Ok(_) | Err(_) => return Err(Refusal::unreadable(RequestMember::GroupInfo, group_info)),
             };
         let values = Values::default();
         let (public, _) =
@@ -123,7 +120,8 @@ impl TrackedGroup {
                 Ok(Some(until)) if is_past => now.min(until),
                 Ok(_) | Err(_) => now,
             };
-            let who = identify(rules.provider(), identity, extensions, at).map_err(Refusal::OpenedWith)?;
+            let who = identify(rules.provider(), identity, extensions, at)
+                .map_err(|reason| Refusal::OpenedWith(reason.to_string()))?;
             rules.check_own_domain(&who).map_err(Refusal::OpenedWith)?;
             members.insert(member.index.u32(), who);
         }
@@ -281,6 +279,17 @@ impl TrackedGroup {
     }
 }
 
+/// The parts of what must be a GroupInfo message.
+pub(super) fn read_group_info(message: &[u8]) -> Result<GroupInfoOutline<'_>, Refusal> {
+    let member = RequestMember::GroupInfo;
+    let unreadable = |_| Refusal::unreadable(member, message);
+    let (format, body) = wire::message_body(message).map_err(unreadable)?;
+    if format != WireFormat::GroupInfo {
+        return Err(Refusal::unexpected(member, WIRE_FORMAT, format.name(), WireFormat::GroupInfo.name()));
+    }
+    wire::group_info_outline(body).map_err(unreadable)
+}
+
 fn exported(public: &PublicGroup) -> Result<(SerialisedTree, TreeShape), ValueError> {
     let bytes =
         public.export_ratchet_tree().tls_serialize_detached().map_err(|_| ValueError::damaged("tree"))?;
@@ -293,21 +302,36 @@ pub(super) fn leaves_of(
     members.iter().map(|(leaf, member)| ((member.domain.clone(), member.handle.clone()), *leaf)).collect()
 }
 
+/// Why an identity may not enter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unidentified {
+    /// Its credential is of a type that the gateway does not know (RFC 9420 §17.5).
+    #[error("the credential is of type {0:#06x}, which this gateway does not know")]
+    UnknownType(u16),
+    /// The identity provider does not accept it.
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// Asks the identity provider whether an identity may enter, and who it is.
 pub(super) fn identify(
     provider: &dyn IdentityProvider,
     identity: Identity<'_>,
     extensions: &openmls::prelude::Extensions<GroupContext>,
     now: Timestamp,
-) -> Result<Member, String> {
+) -> Result<Member, Unidentified> {
     let kind = identity.credential.credential_type();
+    if !is_known_credential(kind.into()) {
+        return Err(Unidentified::UnknownType(kind.into()));
+    }
     if !provider.supported_credentials().contains(&kind) {
-        return Err("the credential's type is not one that this application accepts".into());
+        let detail = "the credential's type is not one that this application accepts";
+        return Err(Unidentified::Refused(detail.into()));
     }
     provider
         .identify(identity, extensions, ApplicationContext { msg_timestamp: now })
         .map(|IdentifiedClient { handle, domain, valid_until }| Member { handle, domain, valid_until })
-        .map_err(|error| error.to_string())
+        .map_err(|error| Unidentified::Refused(error.to_string()))
 }
 
 /// The identity in a leaf node.

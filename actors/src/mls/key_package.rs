@@ -6,7 +6,7 @@ use openmls::prelude::{
 };
 use snapshots::{ClientHandle, DomainName, KeyPackageRef, Timestamp};
 
-use super::{Crypto, group::identify, group::identity_of, suite_number, wire};
+use super::{Crypto, group::identify, group::identity_of, suite_number, syntax::misfit_in_message, wire};
 use crate::identity::{Identity, IdentityProvider};
 
 /// What a key package must be to enter a queue.
@@ -61,7 +61,7 @@ impl<'a> CredentialCheck<'a> {
             credential: &credential.credential,
         };
         if let Err(reason) = identify(self.provider, identity, &Extensions::empty(), self.now) {
-            tracing::debug!(reason, "a key package is passed over: its credential is not acceptable now");
+            tracing::debug!(%reason, "a key package is passed over: its credential is not acceptable now");
             self.refused.push(credential);
             return false;
         }
@@ -80,13 +80,14 @@ impl KeyPackageChecks<'_> {
         provider: &dyn IdentityProvider,
         message: &[u8],
     ) -> Result<CheckedKeyPackage, String> {
-        let (format, _) = wire::message_body(message).map_err(|error| error.to_string())?;
+        let malformed = || misfit_in_message(message).to_string();
+        let (format, _) = wire::message_body(message).map_err(|_| malformed())?;
         let package = match MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract) {
             Ok(MlsMessageBodyIn::KeyPackage(package)) => package,
             Ok(_) => {
                 return Err(format!("expected an MLSMessage with a KeyPackage, found a {}", format.name()));
             }
-            Err(_) => return Err("the MLS message is malformed".into()),
+            Err(_) => return Err(malformed()),
         };
         let package = package
             .validate(&crypto.0, ProtocolVersion::Mls10)
@@ -108,7 +109,8 @@ impl KeyPackageChecks<'_> {
             return Err(format!("it is valid for more than {} seconds from now", self.lifetime_s_max));
         }
         let no_extensions = Extensions::<GroupContext>::empty();
-        let member = identify(provider, identity_of(package.leaf_node()), &no_extensions, self.now)?;
+        let member = identify(provider, identity_of(package.leaf_node()), &no_extensions, self.now)
+            .map_err(|reason| reason.to_string())?;
         if let Some(expected) = self.handle.filter(|expected| member.handle != **expected) {
             return Err(format!(
                 "its credential names {:?}, the queue belongs to {expected:?}",

@@ -16,12 +16,12 @@ mod refusal;
 mod rule;
 mod shape;
 mod storage;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod wire;
 
-pub use self::rule::Rule;
 pub(crate) use self::{
     commit::{AddedMember, CommitInput, EpochChange, StagedEpoch},
     companions::{group_info_signer, welcome_references},
@@ -32,6 +32,11 @@ pub(crate) use self::{
     storage::{ValueError, decode, encode, encode_long},
     tree::SerialisedTree,
     wire::{Reader, write_vector_length},
+};
+pub use self::{
+    refusal::{MalformedMessage, RequestMember},
+    rule::Rule,
+    syntax::UnknownKind,
 };
 
 use openmls::prelude::Ciphersuite;
@@ -120,11 +125,23 @@ pub(crate) struct PacketHead {
 }
 
 /// Reads a handshake packet's head; cheap.
-pub(crate) fn packet_head(packet: &[u8]) -> Result<PacketHead, Refusal> {
-    let (format, body) = wire::message_body(packet).map_err(Refusal::malformed)?;
-    let header = wire::header(format, body).map_err(Refusal::malformed)?;
+pub(crate) fn packet_head(member: RequestMember, packet: &[u8]) -> Result<PacketHead, Refusal> {
+    let header = handshake_header(member, packet)?;
     Ok(PacketHead { group: GroupId::new(header.group_id).ok(), epoch: header.epoch })
 }
+
+/// Reads the head of what must be a PublicMessage or a PrivateMessage.
+fn handshake_header(member: RequestMember, packet: &[u8]) -> Result<wire::Header<'_>, Refusal> {
+    let unreadable = |_| Refusal::unreadable(member, packet);
+    let (format, body) = wire::message_body(packet).map_err(unreadable)?;
+    if !matches!(format, wire::WireFormat::PublicMessage | wire::WireFormat::PrivateMessage) {
+        return Err(Refusal::unexpected(member, WIRE_FORMAT, format.name(), "PublicMessage"));
+    }
+    wire::header(format, body).map_err(unreadable)
+}
+
+/// Where an MLSMessage says what it holds (RFC 9420 §6): behind its version.
+const WIRE_FORMAT: (&str, usize) = ("MLSMessage.wire_format", 2);
 
 fn suite_number(suite: Ciphersuite) -> u16 {
     u16::from(suite)

@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 
 use openmls::prelude::{
-    ExtensionType, Extensions, GroupContext, LeafNode, ProcessedMessageContent, Proposal, ProposalType,
-    ProtocolVersion, Sender, VerifiableCiphersuite,
+    Extensions, GroupContext, LeafNode, ProcessedMessageContent, Proposal, ProposalType, ProtocolVersion,
+    Sender, VerifiableCiphersuite,
 };
 use serde::{Deserialize, Serialize};
 use snapshots::{KeyPackageRef, Timestamp};
 
 use super::{
-    Refusal, Rule, Rules, TrackedGroup,
+    Refusal, RequestMember, Rule, Rules, TrackedGroup, UnknownKind,
     external_senders::check_external_senders,
     group::{identify, identity_of},
     storage::encode,
+    syntax::{is_known_extension, is_known_proposal},
     wire::{ContentKind, PublicPart},
 };
 use crate::identity::Identity;
@@ -60,14 +61,16 @@ impl TrackedGroup {
                 "the group was re-initialised; use its successor",
             ));
         }
-        let queued = match self.verify(rules.crypto, packet)? {
+        let unknown = public.proposal_type().filter(|kind| !is_known_proposal(*kind));
+        self.check_types_known(&unknown.into_iter().collect())?;
+        let queued = match self.verify(rules.crypto, RequestMember::Packet, packet)? {
             ProcessedMessageContent::ProposalMessage(queued)
             | ProcessedMessageContent::ExternalJoinProposalMessage(queued) => queued,
             ProcessedMessageContent::ApplicationMessage(_)
             | ProcessedMessageContent::StagedCommitMessage(_)
             | ProcessedMessageContent::OwnPendingCommit
             | ProcessedMessageContent::OwnPrivateMessage => {
-                return Err(Refusal::Malformed("the packet is not a proposal".into()));
+                return Err(Refusal::unreadable(RequestMember::Packet, packet));
             }
         };
         let adds = self.check_proposal(rules, queued.proposal(), queued.sender(), public, now)?;
@@ -89,8 +92,7 @@ impl TrackedGroup {
         now: Timestamp,
     ) -> Result<Option<(KeyPackageRef, bool)>, Refusal> {
         let identify = |identity: Identity<'_>, extensions| {
-            identify(rules.provider(), identity, extensions, now)
-                .map_err(|detail| Refusal::broken(Rule::Identity, detail))
+            identify(rules.provider(), identity, extensions, now).map_err(Refusal::of_identity)
         };
         let extensions = self.public.group_context().extensions();
         if let Sender::Member(leaf) = sender {
@@ -180,11 +182,24 @@ impl TrackedGroup {
                 check_external_senders(rules.provider(), change.extensions(), now, false)
                     .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
             }
-            Proposal::Custom(custom) => {
-                self.check_type_supported(ProposalType::from(custom.proposal_type()))?;
-            }
+            // All members know its type: that was checked before anything else.
+            Proposal::Custom(_) => {}
         }
         Ok(None)
+    }
+
+    /// Proposals of types that the gateway does not know are taken if every member knows them (RFC 9420 §12.1, §13.1).
+    pub(super) fn check_types_known(&self, kinds: &BTreeSet<u16>) -> Result<(), Refusal> {
+        if kinds.is_empty() {
+            return Ok(());
+        }
+        for leaf in self.leaves() {
+            if let Some(value) = missing(kinds, leaf.capabilities().proposals()) {
+                let reason = "neither this gateway nor every member knows it";
+                return Err(Refusal::unknown(UnknownKind::Proposal, value, reason));
+            }
+        }
+        Ok(())
     }
 
     fn leaves(&self) -> impl Iterator<Item = &LeafNode> {
@@ -201,8 +216,8 @@ impl TrackedGroup {
         {
             return refuse("the leaf does not support the group's protocol version and cipher suite");
         }
-        if let Some(lacking) = lacks(leaf, self.public.group_context().extensions()) {
-            return refuse(lacking);
+        if let Some(lack) = Needs::of(self.public.group_context().extensions()).lack_of(leaf) {
+            return refuse(&lack.to_string());
         }
         let own = leaf.credential().credential_type();
         let in_use: BTreeSet<u16> =
@@ -239,42 +254,90 @@ pub(super) fn check_extensions_supported<'a>(
     extensions: &Extensions<GroupContext>,
     mut leaves: impl Iterator<Item = &'a LeafNode>,
 ) -> Result<(), Refusal> {
-    let refuse = |detail: &str| Err(Refusal::broken(Rule::GroupContextExtensions, detail));
-    let required = extensions.required_capabilities();
-    let is_required = |kind| required.is_some_and(|required| required.extension_types().contains(&kind));
-    let mut kinds = extensions.iter().map(|extension| extension.extension_type());
-    if kinds.any(|kind| !known_to_all(kind) && !is_required(kind)) {
-        return refuse("an extension that is set is not among the required capabilities");
-    }
-    match leaves.find_map(|leaf| lacks(leaf, extensions)) {
-        Some(lacking) => refuse(lacking),
+    let needs = Needs::of(extensions);
+    let lack = match needs.extensions.difference(&needs.required_extensions).next() {
+        Some(unlisted) => Some(Lack::Unlisted(*unlisted)),
+        None => leaves.find_map(|leaf| needs.lack_of(leaf)),
+    };
+    match lack {
         None => Ok(()),
+        Some(Lack::Extension(kind) | Lack::Unlisted(kind)) if !is_known_extension(kind) => {
+            let reason = match lack {
+                Some(Lack::Unlisted(_)) => "this gateway takes it only among the required capabilities",
+                _ => "neither this gateway nor every member knows it",
+            };
+            Err(Refusal::unknown(UnknownKind::Extension, kind, reason))
+        }
+        Some(lack) => Err(Refusal::broken(Rule::GroupContextExtensions, lack.to_string())),
     }
 }
 
-/// What a leaf lacks to be in a group with these GroupContext extensions (RFC 9420 §7.2, §11.1).
-fn lacks(leaf: &LeafNode, extensions: &Extensions<GroupContext>) -> Option<&'static str> {
-    let capabilities = leaf.capabilities();
-    let supports = |kind: &ExtensionType| known_to_all(*kind) || capabilities.extensions().contains(kind);
-    if !extensions.iter().all(|extension| supports(&extension.extension_type())) {
-        return Some("a leaf does not support an extension of the group");
+/// What a leaf must support to be in a group with some GroupContext extensions (RFC 9420 §7.2, §11.1), beside what every
+/// client does. Types are counted once, however often they are listed.
+struct Needs {
+    /// The extensions themselves.
+    extensions: BTreeSet<u16>,
+    required_extensions: BTreeSet<u16>,
+    required_proposals: BTreeSet<u16>,
+    required_credentials: BTreeSet<u16>,
+}
+
+/// What a leaf, or a set of extensions, lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Lack {
+    #[error("a leaf does not support the extension {0:#06x} of the group")]
+    Extension(u16),
+    #[error("the extension {0:#06x} is set and not among the required capabilities")]
+    Unlisted(u16),
+    #[error("a leaf does not support the {0} type {1:#06x}, which the group requires")]
+    Required(UnknownKind, u16),
+}
+
+impl Needs {
+    fn of(extensions: &Extensions<GroupContext>) -> Self {
+        let set = extensions.iter().map(|extension| extension.extension_type().into());
+        let required = extensions.required_capabilities();
+        let of_extensions = required.map_or([].as_slice(), |required| required.extension_types());
+        let of_proposals = required.map_or([].as_slice(), |required| required.proposal_types());
+        let of_credentials = required.map_or([].as_slice(), |required| required.credential_types());
+        Self {
+            extensions: set.filter(|kind| !matches!(kind, 1..=5)).collect(),
+            required_extensions: numbers(of_extensions).filter(|kind| !matches!(kind, 1..=5)).collect(),
+            required_proposals: numbers(of_proposals).filter(|kind| !matches!(kind, 1..=7)).collect(),
+            required_credentials: numbers(of_credentials).collect(),
+        }
     }
-    let required = extensions.required_capabilities()?;
-    let covered = required.extension_types().iter().all(supports)
-        && required
-            .proposal_types()
-            .iter()
-            .all(|kind| default_proposal(*kind) || capabilities.proposals().contains(kind))
-        && required.credential_types().iter().all(|kind| capabilities.credentials().contains(kind));
-    if covered { None } else { Some("a leaf does not support what the group requires") }
+
+    /// Goes once over what the leaf supports.
+    fn lack_of(&self, leaf: &LeafNode) -> Option<Lack> {
+        let capabilities = leaf.capabilities();
+        let required = |kind| move |value| Lack::Required(kind, value);
+        missing(&self.extensions, capabilities.extensions())
+            .map(Lack::Extension)
+            .or_else(|| {
+                missing(&self.required_extensions, capabilities.extensions())
+                    .map(required(UnknownKind::Extension))
+            })
+            .or_else(|| {
+                missing(&self.required_proposals, capabilities.proposals())
+                    .map(required(UnknownKind::Proposal))
+            })
+            .or_else(|| {
+                missing(&self.required_credentials, capabilities.credentials())
+                    .map(required(UnknownKind::Credential))
+            })
+    }
 }
 
-/// The extension types that every client supports without saying so (RFC 9420 §7.2).
-fn known_to_all(kind: ExtensionType) -> bool {
-    matches!(u16::from(kind), 1..=5)
+fn numbers<T: Copy + Into<u16>>(list: &[T]) -> impl Iterator<Item = u16> {
+    list.iter().map(|value| (*value).into())
 }
 
-/// The proposal types that every client supports without saying so (RFC 9420 §7.2).
-fn default_proposal(kind: ProposalType) -> bool {
-    matches!(u16::from(kind), 1..=7)
+/// The first number that is wanted and not listed.
+fn missing<T: Copy + Into<u16>>(wanted: &BTreeSet<u16>, listed: &[T]) -> Option<u16> {
+    if wanted.is_empty() {
+        return None;
+    }
+    let found: BTreeSet<u16> = numbers(listed).filter(|value| wanted.contains(value)).collect();
+    wanted.difference(&found).next().copied()
 }

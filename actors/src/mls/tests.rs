@@ -1,6 +1,7 @@
 //! Tracking groups of other MLS implementations: the working group's vectors, and groups that evolve at random.
 
 mod expiry;
+mod syntax;
 
 use std::{convert::Infallible, io::Write as _, path::PathBuf};
 
@@ -17,7 +18,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use snapshots::{AppId, ClientHandle, DomainName, Timestamp};
 
-use super::{CommitInput, Crypto, Member, Refusal, Rule, Rules, TrackedGroup, storage};
+use super::{CommitInput, Crypto, Member, Refusal, Rule, Rules, TrackedGroup, UnknownKind, storage};
 use crate::{
     application::{Application, Source},
     clock::Clock,
@@ -216,9 +217,12 @@ impl IdentityProvider for Lenient {
     }
 
     fn supported_types(&self) -> Vec<CredentialType> {
-        vec![CredentialType::BASIC]
+        vec![CredentialType::BASIC, CredentialType::new(PRIVATE_CREDENTIAL)]
     }
 }
+
+/// A credential type for private use, which the members know and the gateway does not (RFC 9420 §17.5).
+const PRIVATE_CREDENTIAL: u16 = 0xf123;
 
 fn identity(name: &str) -> (SignatureSecretKey, SigningIdentity) {
     let crypto = RustCryptoProvider::default();
@@ -228,8 +232,11 @@ fn identity(name: &str) -> (SignatureSecretKey, SigningIdentity) {
 }
 
 fn client(name: &str) -> Client<Config> {
+    client_of(identity(name))
+}
+
+fn client_of((secret, identity): (SignatureSecretKey, SigningIdentity)) -> Client<Config> {
     let crypto = RustCryptoProvider::default();
-    let (secret, identity) = identity(name);
     let options =
         CommitOptions::default().with_ratchet_tree_extension(false).with_allow_external_commit(true);
     let rules = DefaultMlsRules::new().with_commit_options(options).with_encryption_options(
@@ -485,6 +492,43 @@ fn what_the_library_does_not_check_is_checked_here() {
     future[5 + group + 7] += 1;
     assert!(matches!(refused(&mut story, &future), Refusal::Future { .. }));
     assert!(matches!(refused(&mut story, b"\0\x01\0\x01"), Refusal::Malformed(_)));
+}
+
+fn unknown(refusal: Refusal) -> (UnknownKind, u16) {
+    let Refusal::UnknownKind { kind, value, .. } = refusal else { panic!("nothing unknown: {refusal:?}") };
+    (kind, value)
+}
+
+#[test]
+fn a_type_that_members_need_not_know_either_is_named() {
+    let mut story = Story::begin();
+    story.step(&Step::Add { who: 0, count: 1 });
+
+    // A group context extension that no member lists.
+    let mut extensions = ExtensionList::new();
+    extensions.set(mls_rs::Extension::new(0xf001.into(), b"any".to_vec()));
+    let proposal = story.members[0].propose_group_context_extensions(extensions, vec![]).unwrap();
+    let refusal = story.observer.proposal(&proposal.to_bytes().unwrap()).unwrap_err();
+    assert_eq!(unknown(refusal), (UnknownKind::Extension, 0xf001));
+    story.members[0].clear_proposal_cache();
+
+    // A client whose credential the members understand: proposed, and added.
+    let (secret, named) = identity("stranger");
+    let credential =
+        mls_rs::identity::CustomCredential::new(CredentialType::new(PRIVATE_CREDENTIAL), b"who".to_vec());
+    let stranger =
+        SigningIdentity::new(mls_rs::identity::Credential::Custom(credential), named.signature_key);
+    let package = client_of((secret, stranger))
+        .generate_key_package_message(Default::default(), Default::default(), None)
+        .unwrap();
+    let proposal = story.members[0].propose_add(package.clone(), vec![]).unwrap().to_bytes().unwrap();
+    let refusal = story.observer.proposal(&proposal).unwrap_err();
+    assert_eq!(unknown(refusal), (UnknownKind::Credential, PRIVATE_CREDENTIAL));
+    story.members[0].clear_proposal_cache();
+    let commit =
+        story.members[0].commit_builder().add_member(package).unwrap().build().unwrap().commit_message;
+    let refusal = refused(&mut story, &commit.to_bytes().unwrap());
+    assert_eq!(unknown(refusal), (UnknownKind::Credential, PRIVATE_CREDENTIAL));
 }
 
 #[test]

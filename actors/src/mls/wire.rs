@@ -2,7 +2,11 @@
 //! a stale packet before any cryptography), the outline of a commit (to count what the library does not
 //! count) and the plain part of a GroupInfo. Reads slices of the input and allocates next to nothing.
 
+use std::collections::BTreeSet;
+
 use snapshots::Epoch;
+
+use super::syntax::is_known_proposal;
 
 /// Bytes that are not the structure they should be, with the name of the part that was being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -157,6 +161,17 @@ pub(crate) enum ContentKind {
     Commit,
 }
 
+impl ContentKind {
+    /// Its name in RFC 9420.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Application => "application message",
+            Self::Proposal => "proposal",
+            Self::Commit => "commit",
+        }
+    }
+}
+
 /// The head of a handshake message: enough to route it and to tell whether it is stale.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header<'a> {
@@ -175,6 +190,12 @@ pub(crate) struct PublicPart<'a> {
 }
 
 impl PublicPart<'_> {
+    /// The ProposalType of a proposal (RFC 9420 §12.1). `None` if it is cut short.
+    pub(crate) fn proposal_type(&self) -> Option<u16> {
+        let mut reader = self.content;
+        reader.u16("proposal").ok()
+    }
+
     /// The nonce's length in a PreSharedKey proposal whose key may be proposed: external, or resumption of
     /// application use (RFC 9420 §12.1.4). `None` for anything else.
     pub(crate) fn psk_nonce_length(&self) -> Option<usize> {
@@ -251,6 +272,8 @@ pub(crate) struct CommitOutline<'a> {
     pub(crate) proposals: usize,
     /// The references among the proposals, in order.
     pub(crate) references: Vec<&'a [u8]>,
+    /// The types of the other proposals, as far as the gateway does not know them.
+    pub(crate) unknown_types: BTreeSet<u16>,
     /// For each node of the update path, how many ciphertexts it carries; `None` without a path.
     pub(crate) path_ciphertexts: Option<Vec<usize>>,
     pub(crate) confirmation_tag: &'a [u8],
@@ -266,14 +289,19 @@ pub(crate) fn commit_outline(
     let mut reader = public.content;
     let mut list = Reader::new(reader.vector("list of proposals")?);
     let mut proposals = 0;
-    let mut references = Vec::new();
+    let (mut references, mut unknown_types) = (Vec::new(), BTreeSet::new());
     while !list.is_empty() {
         proposals += 1;
         if proposals > proposals_max {
             return Ok(None);
         }
         match list.u8("list of proposals")? {
-            1 => skip_proposal(&mut list)?,
+            1 => {
+                let kind = skip_proposal(&mut list)?;
+                if !is_known_proposal(kind) {
+                    unknown_types.insert(kind);
+                }
+            }
             2 => references.push(list.vector("proposal reference")?),
             _ => return Err(WireError("list of proposals")),
         }
@@ -291,7 +319,7 @@ pub(crate) fn commit_outline(
     if !reader.is_empty() {
         return Err(WireError("end: bytes follow the message"));
     }
-    Ok(Some(CommitOutline { proposals, references, path_ciphertexts, confirmation_tag }))
+    Ok(Some(CommitOutline { proposals, references, unknown_types, path_ciphertexts, confirmation_tag }))
 }
 
 fn path_ciphertexts(reader: &mut Reader<'_>) -> Read<Vec<usize>> {
@@ -312,9 +340,11 @@ fn path_ciphertexts(reader: &mut Reader<'_>) -> Read<Vec<usize>> {
     Ok(counts)
 }
 
-fn skip_proposal(reader: &mut Reader<'_>) -> Read<()> {
+/// Answers the proposal's type.
+fn skip_proposal(reader: &mut Reader<'_>) -> Read<u16> {
     const PART: &str = "proposal";
-    match reader.u16(PART)? {
+    let kind = reader.u16(PART)?;
+    match kind {
         1 => {
             reader.u16(PART)?;
             reader.u16(PART)?;
@@ -357,7 +387,7 @@ fn skip_proposal(reader: &mut Reader<'_>) -> Read<()> {
             reader.vector(PART)?;
         }
     }
-    Ok(())
+    Ok(kind)
 }
 
 fn skip_leaf_node(reader: &mut Reader<'_>) -> Read<()> {
