@@ -185,7 +185,9 @@ async fn no_byte_of_a_commit_can_be_changed() {
             let expected: &[ProblemKind] = match at {
                 at if confirmation_tag.contains(&at) => &[ProblemKind::GroupInfoMismatch],
                 at if EPOCH.contains(&at) => &[ProblemKind::FutureEpoch, ProblemKind::StaleEpoch],
-                _ => &[ProblemKind::InvalidCommit, ProblemKind::MalformedMlsMessage],
+                _ => {
+                    &[ProblemKind::InvalidCommit, ProblemKind::MalformedMlsMessage, ProblemKind::UnknownKind]
+                }
             };
             assert!(expected.contains(&kind), "byte {at} of the commit: {kind:?}");
         }
@@ -329,7 +331,7 @@ async fn no_byte_of_a_proposal_can_be_changed() {
             let expected: &[ProblemKind] = if EPOCH.contains(&at) {
                 &[ProblemKind::FutureEpoch, ProblemKind::StaleEpoch]
             } else {
-                &[ProblemKind::InvalidProposal, ProblemKind::MalformedMlsMessage]
+                &[ProblemKind::InvalidProposal, ProblemKind::MalformedMlsMessage, ProblemKind::UnknownKind]
             };
             assert!(expected.contains(&kind), "byte {at} of the proposal: {kind:?}");
         }
