@@ -22,7 +22,7 @@ use mimi_gateway::api::{
 };
 
 use mls_support::{Member, MlsClient, assert_agree, kept_in, refused};
-use support::TestGateway;
+use support::{Setup, TestGateway};
 
 /// Registered clients with key packages for everyone.
 async fn clients<const N: usize>(gateway: &TestGateway, names: [&str; N]) -> [MlsClient; N] {
@@ -239,8 +239,9 @@ async fn welcomes_wait_in_order_until_they_are_acknowledged() {
     let order = waiting.iter().map(|info| info.group_id.0.clone()).collect::<Vec<_>>();
     assert_eq!(order, groups.iter().map(Member::id).collect::<Vec<_>>());
 
-    // Without being asked for trees the gateway sends none; `after` goes on behind the one it names.
-    let query = WelcomeQuery { after: Some(waiting[0].id), ..WelcomeQuery::default() };
+    // Trees come unless they are not wanted; `after` goes on behind the one it names.
+    assert!(waiting.iter().all(|info| info.ratchet_tree.is_some()));
+    let query = WelcomeQuery { after: Some(waiting[0].id), ratchet_tree: false, ..WelcomeQuery::default() };
     let rest = bob.api.welcomes(&bob.handle, &query).await.unwrap().join_infos;
     assert_eq!(rest.iter().map(|info| info.id).collect::<Vec<_>>(), [waiting[1].id, waiting[2].id]);
     assert!(rest.iter().all(|info| info.ratchet_tree.is_none()));
@@ -254,6 +255,53 @@ async fn welcomes_wait_in_order_until_they_are_acknowledged() {
         assert_agree(&[at_alice, &bob.join_by(info)]);
     }
     assert_eq!(bob.groups().await.len(), 3);
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn a_page_of_welcomes_ends_at_the_size_limit_of_an_answer() {
+    let mut setup = Setup::new();
+    setup.config.limits.answer_bytes_max = 2048;
+    let gateway = setup.start().await;
+    let [alice, bob, carol] = clients(&gateway, ["alice", "bob", "carol"]).await;
+    let mut groups = Vec::new();
+    for _ in 0..4 {
+        let mut at_alice = alice.create_group().await;
+        at_alice.invite(&[&bob]).await;
+        let at_invitation = at_alice.state();
+        // The group goes on; a welcome keeps the tree of the epoch that it leads into.
+        at_alice.invite(&[&carol]).await;
+        at_alice.update().await;
+        groups.push(at_invitation);
+    }
+    // Every page holds at least one welcome, however small the limit, and says that there is more.
+    let (mut query, mut found, mut pages) = (WelcomeQuery::default(), Vec::new(), 0);
+    loop {
+        let page = bob.api.welcomes(&bob.handle, &query).await.unwrap();
+        let bytes: usize = page
+            .join_infos
+            .iter()
+            .map(|info| info.welcome.0.len() + info.ratchet_tree.as_ref().expect("a tree").0.len())
+            .sum();
+        assert!(
+            page.join_infos.len() == 1 || bytes <= 2048,
+            "{} welcomes of {bytes} bytes",
+            page.join_infos.len()
+        );
+        found.extend(page.join_infos);
+        pages += 1;
+        match page.next_cursor {
+            Some(next) => query.cursor = Some(next),
+            None => break,
+        }
+    }
+    assert!(pages > 1, "the limit was never reached");
+    let joined: Vec<_> = found.iter().map(|info| bob.join_by(info).state()).collect();
+    assert_eq!(joined, groups);
+    // Without trees more of them go into one answer.
+    let query = WelcomeQuery { ratchet_tree: false, ..WelcomeQuery::default() };
+    let page = bob.api.welcomes(&bob.handle, &query).await.unwrap();
+    assert!(page.join_infos.len() > found.len() / pages);
     gateway.stop().await;
 }
 

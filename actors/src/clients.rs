@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use snapshots::{
-    AppId, AppendError, Batch, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Epoch, GroupId,
-    Unmet,
+    AppId, AppendError, Batch, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Epoch,
+    GroupId, Unmet,
 };
 
 use crate::{
@@ -96,9 +96,36 @@ pub struct JoinInfo {
     /// The epoch that it joins in.
     pub epoch: Epoch,
     /// MLSMessage with the Welcome.
-    pub welcome: Vec<u8>,
+    pub welcome: Bytes,
     /// `optional<Node> ratchet_tree<V>` of that epoch, if it was asked for.
-    pub ratchet_tree: Option<Vec<u8>>,
+    pub ratchet_tree: Option<Bytes>,
+}
+
+impl JoinInfo {
+    /// How many bytes of MLS messages it holds.
+    fn message_bytes(&self) -> usize {
+        self.welcome.len().saturating_add(self.ratchet_tree.as_ref().map_or(0, Bytes::len))
+    }
+}
+
+/// Which join infos to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinInfoQuery {
+    /// Only those after this one, in the order of delivery.
+    pub after: Option<DeliveryId>,
+    /// Whether the ratchet trees come with them.
+    pub with_ratchet_tree: bool,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// Some of the join infos that wait for a handle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinInfoPage {
+    /// The join infos in the order of delivery: at least one when one waits.
+    pub join_infos: Vec<JoinInfo>,
+    /// Whether more wait after the last of them.
+    pub has_more: bool,
 }
 
 /// How often a change is tried again when others change the same client.
@@ -242,7 +269,7 @@ impl Gateway {
     }
 
     /// What a client needs to join the groups it was invited to, oldest first (*Joining*). A handle nobody has heard of
-    /// has nothing. Fewer than `limit` may come when they are large; go on after the last id.
+    /// has nothing. A page ends at `limit` join infos or before `answer_bytes_max`, but never before its first join info.
     ///
     /// # Errors
     /// That the store cannot be read.
@@ -250,31 +277,33 @@ impl Gateway {
         &self,
         app: AppId,
         handle: &ClientHandle,
-        after: Option<DeliveryId>,
-        with_ratchet_tree: bool,
-        limit: usize,
-    ) -> Result<Vec<JoinInfo>, ClientError> {
+        query: JoinInfoQuery,
+    ) -> Result<JoinInfoPage, ClientError> {
         let (view, handle) = (self.core.store.view(), handle.clone());
         let bytes_max = self.core.limits.answer_bytes_max;
         self.read(move || {
-            let mut infos: Vec<JoinInfo> = Vec::new();
-            let mut bytes = 0;
-            for (id, info) in view.join_infos(app, &handle, after, limit)? {
-                let Some(row) = view.welcome(app, &info.group, info.epoch)? else { continue };
-                let tree = with_ratchet_tree.then(|| row.ratchet_tree.to_vec());
-                bytes += row.welcome.len() + tree.as_ref().map_or(0, Vec::len);
-                if bytes > bytes_max && !infos.is_empty() {
-                    break;
+            let mut join_infos: Vec<JoinInfo> = Vec::new();
+            let mut bytes = 0_usize;
+            // One more than the limit tells whether there is more.
+            for (id, info) in view.join_infos(app, &handle, query.after, query.limit.saturating_add(1))? {
+                if join_infos.len() >= query.limit {
+                    return Ok(JoinInfoPage { join_infos, has_more: true });
                 }
-                infos.push(JoinInfo {
+                let Some(row) = view.welcome(app, &info.group, info.epoch)? else { continue };
+                let join_info = JoinInfo {
                     id,
                     group: info.group,
                     epoch: info.epoch,
-                    welcome: row.welcome.to_vec(),
-                    ratchet_tree: tree,
-                });
+                    welcome: row.welcome,
+                    ratchet_tree: query.with_ratchet_tree.then_some(row.ratchet_tree),
+                };
+                bytes = bytes.saturating_add(join_info.message_bytes());
+                if bytes > bytes_max && !join_infos.is_empty() {
+                    return Ok(JoinInfoPage { join_infos, has_more: true });
+                }
+                join_infos.push(join_info);
             }
-            Ok(infos)
+            Ok(JoinInfoPage { join_infos, has_more: false })
         })
         .await
     }

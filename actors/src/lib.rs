@@ -27,13 +27,13 @@ mod storage;
 mod supervisor;
 
 pub use snapshots::{
-    AppId, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, GroupId,
+    AppId, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, GroupId,
     KeyPackageRef, KeyQueueId, Location, Retention, Store, StoreOptions, Timestamp,
 };
 
 pub use self::{
     application::{Application, DomainError, ExpiredMembers, Source},
-    clients::{ClientChange, ClientError, ClientQuery, JoinInfo, NewClient},
+    clients::{ClientChange, ClientError, ClientQuery, JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient},
     clock::Clock,
     external_sender::{ExternalSenderError, ExternalSenderKey},
     gateway::{Gateway, GatewayOptions, PeerStatus},

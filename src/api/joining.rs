@@ -25,7 +25,8 @@ impl Endpoint for ListWelcomes {
     const PATH: &'static str = "/apps/{appId}/clients/{clientHandle}/welcome-msgs";
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
-    const SUMMARY: &'static str = "The welcomes that wait for a handle, oldest first";
+    const SUMMARY: &'static str =
+        "The welcomes that wait for a handle, oldest first, with their ratchet trees";
     const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[];
     type Path = HandlePath;
@@ -71,15 +72,17 @@ impl Endpoint for GetGroupInfo {
 }
 
 /// Which welcomes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct WelcomeQuery {
     /// Only those after this `id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<JoinInfoId>,
-    /// Whether the ratchet trees come with them.
-    #[serde(default)]
+    /// Whether the ratchet trees come with them: yes, unless this is `false`. The gateway cannot see whether a group
+    /// uses the ratchet_tree extension; a client whose groups do saves the trees by `false`.
+    #[serde(default = "with_ratchet_tree")]
+    #[param(default = true)]
     pub ratchet_tree: bool,
     /// How many to answer at once.
     #[serde(default)]
@@ -90,13 +93,25 @@ pub struct WelcomeQuery {
     pub cursor: Option<String>,
 }
 
+fn with_ratchet_tree() -> bool {
+    true
+}
+
+/// The first page of all that wait, with their ratchet trees.
+impl Default for WelcomeQuery {
+    fn default() -> Self {
+        Self { after: None, ratchet_tree: with_ratchet_tree(), limit: Limit::default(), cursor: None }
+    }
+}
+
 /// The welcomes that wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinInfos {
     /// The welcomes, oldest first.
     pub join_infos: Vec<JoinInfoBody>,
-    /// Where the next page begins, when there is one.
+    /// Where the next page begins, when more wait. A page ends at `limit` or at the size limit of an answer, and holds
+    /// at least one welcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
@@ -115,7 +130,7 @@ pub struct JoinInfoBody {
     pub epoch_id: Epoch,
     /// An MLSMessage that holds the Welcome.
     pub welcome: Base64,
-    /// `optional<Node> ratchet_tree<V>` (RFC 9420 §12.4.3.3) of that epoch, when it was asked for.
+    /// `optional<Node> ratchet_tree<V>` (RFC 9420 §12.4.3.3) of that epoch, unless `ratchetTree` was `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratchet_tree: Option<Base64>,
 }

@@ -138,7 +138,7 @@ impl Member {
 
     /// Joins with the one welcome that waits, and acknowledges it (*Joining*).
     pub(super) async fn join_by_welcome(&mut self) -> Result<Epoch, DemoError> {
-        let query = WelcomeQuery { ratchet_tree: true, ..WelcomeQuery::default() };
+        let query = WelcomeQuery::default();
         let mut waiting =
             self.api.welcomes(&self.handle, &query).await.during("asking for welcomes")?.join_infos;
         ensure(waiting.len() == 1, || {

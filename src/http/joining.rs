@@ -1,6 +1,6 @@
 //! *Joining*.
 
-use actors::{DeliveryId, JoinInfo};
+use actors::{DeliveryId, JoinInfo, JoinInfoQuery};
 
 use super::{
     cursor,
@@ -9,50 +9,23 @@ use super::{
 };
 use crate::api::{
     Nothing,
-    joining::{
-        AcknowledgeWelcome, GetGroupInfo, GroupInfos, JoinInfoBody, JoinInfoId, JoinInfos, ListWelcomes,
-    },
-    text::{Base64, GroupIdText, push_base64},
+    joining::{AcknowledgeWelcome, GetGroupInfo, GroupInfos, JoinInfoId, JoinInfos, ListWelcomes},
+    text::{GroupIdText, push_base64},
 };
-
-/// Welcomes and trees are large: an answer ends early once it holds this many bytes of them.
-const WELCOME_BYTES_MAX: usize = 32 << 20;
-/// Welcomes are read this many at once, so that not much is read in vain.
-const WELCOMES_AT_ONCE: usize = 8;
 
 impl Handle for ListWelcomes {
     async fn handle(call: Call<Self>) -> Result<Answer<JoinInfos>, Problem> {
         let (edge, app, handle, query) = (call.edge, call.path.app, call.path.handle, call.query);
         let list = [b"welcomes".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes()];
-        let mut after = match &query.cursor {
+        let after = match &query.cursor {
             None => query.after.map(|JoinInfoId(id)| id),
             Some(cursor) => Some(delivery_id(&edge.cursors.take(&list, cursor)?)?),
         };
-        let mut found: Vec<JoinInfo> = Vec::new();
-        let mut bytes = 0_usize;
-        let has_more = 'pages: loop {
-            // One more than the limit tells whether there is more.
-            let room = query.limit.get().saturating_add(1).saturating_sub(found.len()).min(WELCOMES_AT_ONCE);
-            let page = edge.gateway.welcomes(app, &handle, after, query.ratchet_tree, room).await?;
-            // A page that is short because its welcomes are large is not the last one.
-            let is_last_page = page.is_empty();
-            for join_info in page {
-                let size = join_info.welcome.len() + join_info.ratchet_tree.as_ref().map_or(0, Vec::len);
-                let is_over = !found.is_empty() && bytes + size > WELCOME_BYTES_MAX;
-                if is_over || found.len() >= query.limit.get() {
-                    break 'pages true;
-                }
-                bytes += size;
-                after = Some(join_info.id);
-                found.push(join_info);
-            }
-            if is_last_page {
-                break false;
-            }
-        };
-        let last = found.last().filter(|_| has_more);
+        let wanted = JoinInfoQuery { after, with_ratchet_tree: query.ratchet_tree, limit: query.limit.get() };
+        let page = edge.gateway.welcomes(app, &handle, wanted).await?;
+        let last = page.join_infos.last().filter(|_| page.has_more);
         let next_cursor = last.map(|join_info| edge.cursors.give(&list, &join_info.id.0.to_be_bytes()));
-        Ok(Answer::Ok(JoinInfos { join_infos: found.into_iter().map(body).collect(), next_cursor }))
+        Ok(Answer::Encoded(encode_join_infos(&page.join_infos, next_cursor)))
     }
 }
 
@@ -67,16 +40,49 @@ impl Handle for GetGroupInfo {
     async fn handle(call: Call<Self>) -> Result<Answer<GroupInfos>, Problem> {
         let view = call.edge.gateway.group(call.path.app, &call.path.group).await?;
         let tree = view.group_info.is_some().then(|| view.ratchet_tree());
-        Ok(Answer::Encoded(encode(view.group_info.as_deref().zip(tree.as_deref()))))
+        Ok(Answer::Encoded(encode_group_info(view.group_info.as_deref().zip(tree.as_deref()))))
     }
 }
 
+/// Room for a join info beside its messages: names, ids and numbers.
+const JOIN_INFO_BYTES: usize = 512;
+
+/// The JSON of [`JoinInfos`], written straight to it: nearly all of it is Base64, which has nothing to escape. Neither
+/// have ids, numbers and cursors.
+fn encode_join_infos(join_infos: &[JoinInfo], next_cursor: Option<String>) -> Vec<u8> {
+    let room = |join_info: &JoinInfo| {
+        let tree = join_info.ratchet_tree.as_deref().map_or(0, text_bytes);
+        JOIN_INFO_BYTES + text_bytes(&join_info.welcome) + tree
+    };
+    let mut json = Vec::with_capacity(JOIN_INFO_BYTES + join_infos.iter().map(room).sum::<usize>());
+    json.extend_from_slice(br#"{"joinInfos":["#);
+    for join_info in join_infos {
+        let (id, group) = (join_info.id, GroupIdText(join_info.group.clone()));
+        let epoch = join_info.epoch.0;
+        let opening = if json.ends_with(b"[") { "{" } else { ",{" };
+        json.extend_from_slice(opening.as_bytes());
+        let head = format!(r#""id":"{id}","groupId":"{group}","epochId":{epoch},"welcome":""#);
+        json.extend_from_slice(head.as_bytes());
+        push_base64(&join_info.welcome, &mut json);
+        if let Some(tree) = &join_info.ratchet_tree {
+            json.extend_from_slice(br#"","ratchetTree":""#);
+            push_base64(tree, &mut json);
+        }
+        json.extend_from_slice(br#""}"#);
+    }
+    json.push(b']');
+    if let Some(cursor) = next_cursor {
+        json.extend_from_slice(format!(r#","nextCursor":"{cursor}""#).as_bytes());
+    }
+    json.push(b'}');
+    json
+}
+
 /// The JSON of [`GroupInfos`], written straight to it: an external joiner's answer is nearly all Base64.
-fn encode(group_info_and_tree: Option<(&[u8], &[u8])>) -> Vec<u8> {
+fn encode_group_info(group_info_and_tree: Option<(&[u8], &[u8])>) -> Vec<u8> {
     let Some((group_info, ratchet_tree)) = group_info_and_tree else {
         return br#"{"groupInfos":[]}"#.to_vec();
     };
-    let text_bytes = |bytes: &[u8]| bytes.len().div_ceil(3) * 4;
     let names_bytes = 60;
     let mut json = Vec::with_capacity(text_bytes(group_info) + text_bytes(ratchet_tree) + names_bytes);
     json.extend_from_slice(br#"{"groupInfos":[{"groupInfo":""#);
@@ -87,28 +93,60 @@ fn encode(group_info_and_tree: Option<(&[u8], &[u8])>) -> Vec<u8> {
     json
 }
 
+/// How long the Base64 of bytes is.
+fn text_bytes(bytes: &[u8]) -> usize {
+    bytes.len().div_ceil(3).saturating_mul(4)
+}
+
 fn delivery_id(bytes: &[u8]) -> Result<DeliveryId, Problem> {
     bytes.try_into().map(|bytes| DeliveryId(u64::from_be_bytes(bytes))).map_err(|_| cursor::refusal())
 }
 
-fn body(join_info: JoinInfo) -> JoinInfoBody {
-    JoinInfoBody {
-        id: JoinInfoId(join_info.id),
-        group_id: GroupIdText(join_info.group),
-        epoch_id: join_info.epoch,
-        welcome: Base64(join_info.welcome),
-        ratchet_tree: join_info.ratchet_tree.map(Base64),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use actors::{Bytes, Epoch, GroupId};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::api::joining::GroupInfo;
+    use crate::api::{
+        joining::{GroupInfo, JoinInfoBody},
+        text::Base64,
+    };
+
+    fn join_info() -> impl Strategy<Value = JoinInfo> {
+        let packet = || prop::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
+        let group = prop::collection::vec(any::<u8>(), 1..20);
+        (any::<u64>(), group, any::<u64>(), packet(), prop::option::of(packet())).prop_map(
+            |(id, group, epoch, welcome, ratchet_tree)| JoinInfo {
+                id: DeliveryId(id),
+                group: GroupId::new(group).unwrap(),
+                epoch: Epoch(epoch),
+                welcome,
+                ratchet_tree,
+            },
+        )
+    }
 
     proptest! {
+        #[test]
+        fn join_infos_are_what_the_api_says(
+            join_infos in prop::collection::vec(join_info(), 0..4),
+            next_cursor in prop::option::of("[A-Za-z0-9_-]{1,40}"),
+        ) {
+            let body = JoinInfos {
+                join_infos: join_infos.iter().map(|join_info| JoinInfoBody {
+                    id: JoinInfoId(join_info.id),
+                    group_id: GroupIdText(join_info.group.clone()),
+                    epoch_id: join_info.epoch,
+                    welcome: Base64(join_info.welcome.to_vec()),
+                    ratchet_tree: join_info.ratchet_tree.as_ref().map(|tree| Base64(tree.to_vec())),
+                }).collect(),
+                next_cursor: next_cursor.clone(),
+            };
+            let encoded = encode_join_infos(&join_infos, next_cursor);
+            prop_assert_eq!(encoded, serde_json::to_vec(&body).unwrap());
+        }
+
         #[test]
         fn group_infos_are_what_the_api_says(
             found in prop::option::of((prop::collection::vec(any::<u8>(), 0..20), prop::collection::vec(any::<u8>(), 0..20))),
@@ -118,7 +156,7 @@ mod tests {
                 ratchet_tree: Base64(ratchet_tree.clone()),
             });
             let body = GroupInfos { group_infos: group_infos.collect() };
-            let encoded = encode(found.as_ref().map(|(info, tree)| (info.as_slice(), tree.as_slice())));
+            let encoded = encode_group_info(found.as_ref().map(|(info, tree)| (info.as_slice(), tree.as_slice())));
             prop_assert_eq!(encoded, serde_json::to_vec(&body).unwrap());
         }
     }

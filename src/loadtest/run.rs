@@ -279,7 +279,7 @@ impl Table {
             }
             Kind::Welcome => {
                 let Some(handle) = board.leaves.get(pick(board.leaves.len())) else { return };
-                let query = WelcomeQuery { ratchet_tree: true, ..WelcomeQuery::default() };
+                let query = WelcomeQuery::default();
                 ended(&gate.through(gate.api.welcomes(handle, &query)).await)
             }
             Kind::Read | Kind::Commit | Kind::Proposal | Kind::Join => {

@@ -149,7 +149,7 @@ async fn add(
 
 /// Joins with the one welcome that waits, and acknowledges it.
 async fn join(gate: &Gate, mut member: MlsMember) -> Result<MlsMember, LoadTestError> {
-    let query = WelcomeQuery { ratchet_tree: true, ..WelcomeQuery::default() };
+    let query = WelcomeQuery::default();
     let welcomes = gate.through(gate.api.welcomes(&member.handle, &query)).await;
     let Some(join_info) = welcomes.during("fetching a welcome")?.join_infos.pop() else {
         return Err(LoadTestError::Broken("a client that was added has no welcome".into()));

@@ -83,7 +83,13 @@ async fn ranges_of_epochs_are_checked() {
 async fn nobody_has_invited_an_unknown_handle() {
     let gateway = TestGateway::start().await;
     let empty = json!({ "joinInfos": [] });
-    for query in ["", "?ratchetTree=true", "?after=00000000000000ff", "?limit=1000&ratchetTree=false"] {
+    for query in [
+        "",
+        "?ratchetTree=true",
+        "?ratchetTree=false",
+        "?after=00000000000000ff",
+        "?limit=1000&ratchetTree=false",
+    ] {
         assert_eq!(gateway.get(&format!("/clients/nobody/welcome-msgs{query}")).await.success(200), empty);
     }
     for (query, part) in [("after=x", "`after`"), ("after=", "`after`"), ("ratchetTree=yes", "`ratchetTree`")]

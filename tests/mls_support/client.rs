@@ -212,7 +212,7 @@ impl MlsClient {
 
     /// What waits for this client, oldest first, with ratchet trees.
     pub(crate) async fn welcomes(&self) -> Vec<JoinInfoBody> {
-        let query = WelcomeQuery { ratchet_tree: true, ..WelcomeQuery::default() };
+        let query = WelcomeQuery::default();
         let welcomes = self.api.welcomes(&self.handle, &query).await.unwrap();
         assert_eq!(welcomes.next_cursor, None);
         welcomes.join_infos

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
-use actors::{Epoch, GroupError, Retention, Source};
+use actors::{Epoch, GroupError, JoinInfoQuery, Retention, Source};
 
 use crate::{
     members::{client, client_with, new_group, package, upload_of},
@@ -223,7 +223,8 @@ fn a_transfer_brings_the_welcome_and_advances_the_queue() {
         tokio::time::sleep(Duration::from_millis(3500)).await;
         net.start(&b).await;
         net.settle(&a, &group_id).await;
-        let waiting = net.at(&b).welcomes(net.app, &handle, None, true, 10).await.unwrap();
+        let query = JoinInfoQuery { after: None, with_ratchet_tree: true, limit: 10 };
+        let waiting = net.at(&b).welcomes(net.app, &handle, query).await.unwrap().join_infos;
         assert_eq!(waiting.len(), 1);
         let tree = waiting[0].ratchet_tree.as_ref().unwrap();
         let tree = mls_rs::group::ExportedTree::from_bytes(tree).unwrap();
