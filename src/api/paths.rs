@@ -231,6 +231,13 @@ mod tests {
         check::<HandlePath>(&[APP, "%2"], Err(MalformedRequest));
         check::<HandlePath>(&[APP, ""], Err(MalformedRequest));
         check::<HandlePath>(&[APP, "b64:YWxpY2U"], Err(MalformedRequest));
+        check::<HandlePath>(&[APP, "b64:Lg"], Ok(&[APP, "b64:Lg"]));
+        check::<HandlePath>(&[APP, "b64%3ALi4"], Ok(&[APP, "b64:Li4"]));
+        check::<HandlePath>(&[APP, "."], Err(MalformedRequest));
+        check::<HandlePath>(&[APP, ".."], Err(MalformedRequest));
+        check::<HandlePath>(&[APP, "%2E"], Err(MalformedRequest));
+        check::<HandlePath>(&[APP, "%2e%2E"], Err(MalformedRequest));
+        check::<HandlePath>(&[APP, "..."], Ok(&[APP, "..."]));
         check::<GroupPath>(&[APP, "AAEC"], Ok(&[APP, "AAEC"]));
         check::<GroupPath>(&[APP, "AAE="], Err(MalformedRequest));
         check::<JoinInfoPath>(&[APP, "a", "00000000000000ff"], Ok(&[APP, "a", "00000000000000ff"]));

@@ -97,8 +97,9 @@ impl PartialSchema for Base64 {
 
 impl ToSchema for Base64 {}
 
-/// A client handle in its one text form: the UTF-8 string itself, or `b64:` and base64url of bytes that are not UTF-8
-/// or that begin with `b64:` themselves (*Conventions*).
+/// A client handle in its one text form: the UTF-8 string itself, or `b64:` and base64url of bytes that are not UTF-8,
+/// that begin with `b64:` themselves, or that are `.` or `..` (*Conventions*). URL libraries remove a path segment that
+/// is a dot or two (RFC 3986 §5.2.4), percent-encoded as well, so such a handle could not be asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HandleText(pub ClientHandle);
 
@@ -111,10 +112,15 @@ pub struct GroupIdText(pub GroupId);
 #[error("{0}")]
 pub struct TextError(String);
 
+/// Whether a handle of this text is written as the text itself.
+fn is_written_as_it_is(text: &str) -> bool {
+    !text.starts_with(BYTES_PREFIX) && text != "." && text != ".."
+}
+
 impl fmt::Display for HandleText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match std::str::from_utf8(self.0.as_bytes()) {
-            Ok(text) if !text.starts_with(BYTES_PREFIX) => f.write_str(text),
+            Ok(text) if is_written_as_it_is(text) => f.write_str(text),
             Ok(_) | Err(_) => write!(f, "{BYTES_PREFIX}{}", URL_SAFE_NO_PAD.encode(self.0.as_bytes())),
         }
     }
@@ -125,14 +131,20 @@ impl FromStr for HandleText {
 
     fn from_str(text: &str) -> Result<Self, TextError> {
         let bytes = match text.strip_prefix(BYTES_PREFIX) {
-            None => text.as_bytes().to_vec(),
+            None if is_written_as_it_is(text) => text.as_bytes().to_vec(),
+            None => {
+                let written = URL_SAFE_NO_PAD.encode(text);
+                return Err(TextError(format!(
+                    "URL libraries remove a segment `{text}` from a path: write this handle as `{BYTES_PREFIX}{written}`"
+                )));
+            }
             Some(encoded) => {
                 let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|error| {
                     TextError(format!(
                         "a handle that begins with `b64:` goes on with base64url without padding: {error}"
                     ))
                 })?;
-                if std::str::from_utf8(&bytes).is_ok_and(|text| !text.starts_with(BYTES_PREFIX)) {
+                if std::str::from_utf8(&bytes).is_ok_and(is_written_as_it_is) {
                     return Err(TextError("this handle is UTF-8: write it as it is, not as `b64:`".into()));
                 }
                 bytes
@@ -202,8 +214,8 @@ macro_rules! json_text {
 json_text!(
     HandleText,
     "a client handle",
-    "The UTF-8 text of the handle. Bytes that are not UTF-8, and a handle that itself begins with `b64:`, are \
-     written `b64:` and base64url without padding of the bytes."
+    "The UTF-8 text of the handle. Bytes that are not UTF-8, a handle that itself begins with `b64:`, and the handles \
+     `.` and `..` are written `b64:` and base64url without padding of the bytes."
 );
 json_text!(GroupIdText, "a group id", "base64url without padding (RFC 4648 §5) of the MLS group_id");
 
@@ -253,6 +265,13 @@ mod tests {
             (r#""B64:YWxpY2U""#, None),
             (r#""b64:_w""#, None),
             (r#""b64:YjY0Og""#, None),
+            (r#""b64:Lg""#, None),
+            (r#""b64:Li4""#, None),
+            (r#""...""#, None),
+            (r#""./""#, None),
+            (r#"".""#, Some("write this handle as `b64:Lg`")),
+            (r#""..""#, Some("write this handle as `b64:Li4`")),
+            (r#""b64:Li4u""#, Some("is UTF-8: write it as it is")),
             (r#""""#, Some("1 to")),
             (r#""b64:""#, Some("UTF-8")),
             (r#""b64:YWxpY2U""#, Some("is UTF-8: write it as it is")),
@@ -286,14 +305,16 @@ mod tests {
                 prop::collection::vec(any::<u8>(), 1..64),
                 ".{1,20}".prop_map(String::into_bytes),
                 "b64:[A-Za-z0-9_-]{0,12}".prop_map(String::into_bytes),
+                "\\.{1,3}".prop_map(String::into_bytes),
             ],
         ) {
             let handle = HandleText(ClientHandle::new(bytes).unwrap());
+            prop_assert!(![".", ".."].contains(&handle.to_string().as_str()));
             prop_assert_eq!(handle.to_string().parse::<HandleText>().unwrap(), handle);
         }
 
         #[test]
-        fn no_two_texts_are_one_handle(text in prop_oneof![".{1,12}", "b64:[A-Za-z0-9_-]{0,12}"]) {
+        fn no_two_texts_are_one_handle(text in prop_oneof![".{1,12}", "b64:[A-Za-z0-9_-]{0,12}", "\\.{1,3}", "b64:L[gi][4]?[u]?"]) {
             if let Ok(handle) = text.parse::<HandleText>() {
                 prop_assert_eq!(handle.to_string(), text);
             }

@@ -203,8 +203,9 @@ fn path_parameter(name: &str) -> Parameter {
         "keyQueueId" => (uuid.into(), "The key queue, as its creation answered."),
         "clientHandle" => (
             string.min_length(Some(1)).into(),
-            "The client handle in its one text form, percent-encoded: `alice%2Fphone`. Bytes that are not UTF-8, and a \
-             handle that itself begins with `b64:`, are `b64:` and base64url without padding of the bytes.",
+            "The client handle in its one text form, percent-encoded: `alice%2Fphone`. Bytes that are not UTF-8, a \
+             handle that itself begins with `b64:`, and the handles `.` and `..` are `b64:` and base64url without \
+             padding of the bytes.",
         ),
         "groupId" => (
             string.pattern(Some(text::GROUP_ID_PATTERN)).into(),

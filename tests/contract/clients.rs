@@ -104,13 +104,15 @@ async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Out
 async fn handles_have_one_text_form_in_bodies_and_paths() {
     let gateway = TestGateway::start().await;
     // The text form, and its percent-encoded forms in a path.
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 9] = [
         ("alice/phone", &["alice%2Fphone", "alice%2fphone", "%61lice%2Fphone"]),
         ("a+b c%d", &["a+b%20c%25d", "a%2Bb%20c%25d"]),
         ("ålice@ørg", &["%C3%A5lice@%C3%B8rg", "%c3%a5lice%40%c3%b8rg"]),
         ("b64:_w", &["b64:_w", "b64%3A_w"]),
         ("b64:YjY0Og", &["b64:YjY0Og"]),
-        ("..", &["..", "%2E%2E", "%2e."]),
+        ("b64:Lg", &["b64:Lg", "b64%3ALg"]),
+        ("b64:Li4", &["b64:Li4"]),
+        ("...", &["...", "%2E%2E%2E"]),
         ("?#\\\"", &["%3F%23%5C%22"]),
     ];
     for (text, segments) in cases {
@@ -124,11 +126,18 @@ async fn handles_have_one_text_form_in_bodies_and_paths() {
             assert_eq!(welcomes, json!({ "joinInfos": [] }), "{segment}");
         }
     }
-    for text in ["", "b64:", "b64:YWxpY2U", "b64:_w==", "b64:_x", "b64:?"] {
+    let bob = register(&gateway, "bob", &[]).await;
+    for text in ["", "b64:", "b64:YWxpY2U", "b64:_w==", "b64:_x", "b64:?", ".", "..", "b64:Li4u"] {
         let reply = gateway.post("/clients", json!({ "clientHandle": text })).await;
         reply.problem(400, "malformed-request", "`clientHandle`");
+        let reply = gateway.patch(&format!("/clients/{bob}"), json!({ "clientHandle": text })).await;
+        reply.problem(400, "malformed-request", "`clientHandle`");
     }
-    for segment in ["", "%FF", "%C3", "%", "%2", "%zz", "b64:YWxpY2U", "b64:_w%3D%3D", "b64:%2Fw"] {
+    let dots = [".", "..", "%2E", "%2E%2E", "%2e."];
+    for segment in ["", "%FF", "%C3", "%", "%2", "%zz", "b64:YWxpY2U", "b64:_w%3D%3D", "b64:%2Fw"]
+        .into_iter()
+        .chain(dots)
+    {
         for rest in ["groups", "welcome-msgs"] {
             let reply = gateway.get(&format!("/clients/{segment}/{rest}")).await;
             reply.problem(400, "malformed-request", "clientHandle");

@@ -69,7 +69,7 @@ async fn tell_a_story(client: &GatewayClient) {
     refused(client.retrieve_key_package(alice, &wanted).await, ProblemKind::NoKeyPackage);
     client.delete_key_queue(alice, queue).await.unwrap();
 
-    for text in ["alice/phone é", "b64:_w", "b64:YjY0Og"] {
+    for text in ["alice/phone é", "b64:_w", "b64:YjY0Og", "b64:Lg", "b64:Li4"] {
         assert_eq!(client.groups_of_client(&handle(text), &PageQuery::default()).await.unwrap().groups, []);
         assert_eq!(client.welcomes(&handle(text), &WelcomeQuery::default()).await.unwrap().join_infos, []);
         client.acknowledge_welcome(&handle(text), actors::DeliveryId(7)).await.unwrap();
