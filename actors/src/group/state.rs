@@ -162,18 +162,7 @@ impl GroupState {
         let info_max = rules.limits.packet_bytes_max.saturating_add(rules.limits.ratchet_tree_bytes_max);
         within("groupInfo", new.group_info.len(), info_max)?;
         within("ratchetTree", tree.map_or(0, <[u8]>::len), rules.limits.ratchet_tree_bytes_max)?;
-        let tracked = TrackedGroup::open(rules, &new.group_info, tree, now).map_err(refused_commit)?;
-        if tracked.epoch() != Epoch(0) {
-            return Err(GroupError::InvalidGroupInfo(format!(
-                "the epoch of groupInfo is {}, a new group's is 0",
-                tracked.epoch().0
-            )));
-        }
-        if tracked.members().len() != 1 || !tracked.tree().is_single_node() {
-            return Err(GroupError::InvalidGroupInfo(
-                "the ratchet tree of a new group has exactly one node".into(),
-            ));
-        }
+        let tracked = TrackedGroup::create(rules, &new.group_info, tree, now).map_err(refused_commit)?;
         // The gateway of the domain of its first member orders the group.
         let hub = tracked.members().values().next().and_then(|creator| creator.domain.clone());
         Ok(Self {

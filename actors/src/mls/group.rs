@@ -71,7 +71,7 @@ pub(crate) struct GroupSnapshot {
 
 impl TrackedGroup {
     /// Opens a group from a GroupInfo message and its tree, which may be in the GroupInfo instead
-    /// (RFC 9420 §12.4.3). Any epoch will do; what else a *new* group must be is checked by the caller.
+    /// (RFC 9420 §12.4.3). Any epoch will do; [`TrackedGroup::create`] opens a new group.
     pub(crate) fn open(
         rules: Rules<'_>,
         group_info: &[u8],

@@ -7,6 +7,7 @@
 
 mod commit;
 mod companions;
+mod creation;
 mod expiry;
 mod external_senders;
 mod group;

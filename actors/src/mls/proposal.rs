@@ -274,7 +274,7 @@ pub(super) fn check_extensions_supported<'a>(
 
 /// What a leaf must support to be in a group with some GroupContext extensions (RFC 9420 §7.2, §11.1), beside what every
 /// client does. Types are counted once, however often they are listed.
-struct Needs {
+pub(super) struct Needs {
     /// The extensions themselves.
     extensions: BTreeSet<u16>,
     required_extensions: BTreeSet<u16>,
@@ -284,7 +284,7 @@ struct Needs {
 
 /// What a leaf, or a set of extensions, lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum Lack {
+pub(super) enum Lack {
     #[error("a leaf does not support the extension {0:#06x} of the group")]
     Extension(u16),
     #[error("the extension {0:#06x} is set and not among the required capabilities")]
@@ -294,7 +294,7 @@ enum Lack {
 }
 
 impl Needs {
-    fn of(extensions: &Extensions<GroupContext>) -> Self {
+    pub(super) fn of(extensions: &Extensions<GroupContext>) -> Self {
         let set = extensions.iter().map(|extension| extension.extension_type().into());
         let required = extensions.required_capabilities();
         let of_extensions = required.map_or([].as_slice(), |required| required.extension_types());
@@ -309,7 +309,7 @@ impl Needs {
     }
 
     /// Goes once over what the leaf supports.
-    fn lack_of(&self, leaf: &LeafNode) -> Option<Lack> {
+    pub(super) fn lack_of(&self, leaf: &LeafNode) -> Option<Lack> {
         let capabilities = leaf.capabilities();
         let required = |kind| move |value| Lack::Required(kind, value);
         missing(&self.extensions, capabilities.extensions())

@@ -51,11 +51,6 @@ impl SerialisedTree {
         out
     }
 
-    /// Whether the tree is one leaf, as a new group's is.
-    pub(crate) fn is_single_node(&self) -> bool {
-        self.nodes.len() == 1
-    }
-
     /// This tree after the changes of a staged commit.
     pub(crate) fn after(&self, changes: &TreeChanges) -> Self {
         let mut nodes = Vec::clone(&self.nodes);

@@ -422,6 +422,8 @@ pub(crate) struct GroupInfoOutline<'a> {
     /// The serialised GroupContext.
     pub(crate) group_context: &'a [u8],
     pub(crate) group_id: &'a [u8],
+    pub(crate) epoch: Epoch,
+    pub(crate) confirmed_transcript_hash: &'a [u8],
     /// The content of the `ratchet_tree` extension: the tree with its length prefix.
     pub(crate) ratchet_tree: Option<&'a [u8]>,
     pub(crate) confirmation_tag: &'a [u8],
@@ -437,9 +439,10 @@ pub(crate) fn group_info_outline(body: Reader<'_>) -> Read<GroupInfoOutline<'_>>
     reader.u16(PART)?;
     reader.u16(PART)?;
     let group_id = reader.vector(PART)?;
-    reader.u64(PART)?;
+    let epoch = Epoch(reader.u64(PART)?);
+    // tree_hash
     reader.vector(PART)?;
-    reader.vector(PART)?;
+    let confirmed_transcript_hash = reader.vector(PART)?;
     reader.vector(PART)?;
     let group_context = reader.since(body);
     let mut extensions = Reader::new(reader.vector("group info extensions")?);
@@ -457,7 +460,27 @@ pub(crate) fn group_info_outline(body: Reader<'_>) -> Read<GroupInfoOutline<'_>>
     if !reader.is_empty() {
         return Err(WireError("end: bytes follow the message"));
     }
-    Ok(GroupInfoOutline { group_context, group_id, ratchet_tree, confirmation_tag, signer })
+    Ok(GroupInfoOutline {
+        group_context,
+        group_id,
+        epoch,
+        confirmed_transcript_hash,
+        ratchet_tree,
+        confirmation_tag,
+        signer,
+    })
+}
+
+/// Whether a serialised `ratchet_tree` (RFC 9420 §12.4.3.3) is one leaf and nothing else. Nothing after the first node is
+/// read.
+pub(crate) fn is_one_leaf(tree: &[u8]) -> bool {
+    let one_leaf = || {
+        let mut reader = Reader::new(tree);
+        let mut node = Reader::new(reader.vector("ratchet tree")?);
+        let is_leaf = node.u8("ratchet tree")? == 1 && node.u8("ratchet tree")? == 1;
+        Read::Ok(reader.is_empty() && is_leaf && skip_leaf_node(&mut node).is_ok() && node.is_empty())
+    };
+    one_leaf().unwrap_or(false)
 }
 
 /// One node of a serialised `ratchet_tree` (RFC 9420 §12.4.3.3).

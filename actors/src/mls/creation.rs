@@ -1,0 +1,44 @@
+//! The rules for a new group beyond those for any group (*Group Creation*).
+
+use super::{Refusal, Rules, TrackedGroup, group::read_group_info, proposal::Needs, wire};
+use snapshots::Timestamp;
+
+impl TrackedGroup {
+    /// Opens a new group: at epoch 0, without history, of one member who supports the group's extensions.
+    ///
+    /// Epoch, history and the number of nodes are read from the bytes before anything else is done with the tree, so
+    /// that a tree that cannot be a new group's costs nothing, however large it is.
+    ///
+    /// # Errors
+    /// As [`TrackedGroup::open`], and [`Refusal::OpenedWith`] for a group that is valid and not a new one.
+    pub(crate) fn create(
+        rules: Rules<'_>,
+        group_info: &[u8],
+        ratchet_tree: Option<&[u8]>,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let outline = read_group_info(group_info)?;
+        if outline.epoch.0 != 0 {
+            let epoch = outline.epoch.0;
+            return Err(Refusal::OpenedWith(format!(
+                "the epoch of groupInfo is {epoch}, a new group's is 0"
+            )));
+        }
+        if !outline.confirmed_transcript_hash.is_empty() {
+            return Err(Refusal::OpenedWith(
+                "the confirmed_transcript_hash of a new group is empty (RFC 9420 §11)".into(),
+            ));
+        }
+        let trees = [ratchet_tree, outline.ratchet_tree];
+        if trees.into_iter().flatten().any(|tree| !wire::is_one_leaf(tree)) {
+            return Err(Refusal::OpenedWith("the ratchet tree of a new group is exactly one leaf".into()));
+        }
+        let group = Self::open(rules, group_info, ratchet_tree, now)?;
+        let extensions = group.public.group_context().extensions();
+        // The rules for a leaf of a group (RFC 9420 §7.3) hold for its creator as well.
+        match group.leaf(0).and_then(|creator| Needs::of(extensions).lack_of(creator)) {
+            Some(lack) => Err(Refusal::OpenedWith(lack.to_string())),
+            None => Ok(group),
+        }
+    }
+}
