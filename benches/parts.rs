@@ -54,7 +54,7 @@ fn append_at_once(store: &Store, logs: &mut u32, writers: u32, each: u64) -> Dur
                 *logs += 1;
                 let (number, start) = (*logs, &start);
                 scope.spawn(move || {
-                    let app = AppId::new(uuid::Uuid::from_u128(1));
+                    let app = AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001));
                     let log = LogId::Group(app, GroupId::new(number.to_be_bytes()).unwrap());
                     let mut create = Batch::new();
                     create.create_log(&log);

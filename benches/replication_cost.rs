@@ -65,7 +65,7 @@ async fn run() {
     let directory =
         tempfile::Builder::new().prefix("replication-cost-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (pki, clients) = (Arc::new(GatewayPki::new()), Pki::new());
-    let app = AppId::new(uuid::Uuid::new_v4());
+    let app = AppId::random();
     let setup = |domain: &str, other: &str| {
         let mut setup = Setup::federated(&clients.roots(), &pki, app, domain, &[other]);
         setup.config.data_dir = DataDir::Directory(directory.path().join(domain));

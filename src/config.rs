@@ -104,7 +104,7 @@ pub(crate) struct ListenerLimits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplicationSettings {
-    /// The draft's ApplicationID, a UUID.
+    /// The draft's ApplicationID, a UUID of version 4 (*Applications*).
     pub id: AppId,
     /// Whether `GET /apps` shows it.
     #[serde(default)]
@@ -782,7 +782,11 @@ mod tests {
     fn applications_are_checked() {
         let member = |name: &str| format!("applications[0].{name}");
         let identity = |name: &str| format!("applications[0].identity_configuration.{name}");
-        check("[[applications]]\nid = \"1\"", Some((&member("id"), "UUID")));
+        check("[[applications]]\nid = \"1\"", Some((&member("id"), "not a UUID of version 4")));
+        for other in ["7c0c7b44-5a0f-1a43-9a51-0a9f6b9c7e11", "7c0c7b44-5a0f-4a43-ca51-0a9f6b9c7e11"] {
+            let text = format!("[[applications]]\nid = \"{other}\"");
+            check(&text, Some((&member("id"), "not a UUID of version 4")));
+        }
         check("[[applications]]\npublic = true", Some(("applications[0]", "missing field `id`")));
         check(&application(APPLICATION), Some(("applications[1].id", "already")));
         check(

@@ -39,7 +39,7 @@ impl DefaultApplication {
             return Ok(Self { id: kept.id, token: None, hash: kept.token_sha256 });
         }
         let token = Token::generate()?;
-        let id = AppId::new(uuid::Uuid::new_v4());
+        let id = AppId::random();
         let kept = Kept { id, token_sha256: token.hash() };
         let bytes =
             serde_json::to_vec(&kept).map_err(|error| StartError::Settings(format!("{SETTING}: {error}")))?;

@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn the_source_of_a_packet_decides_whom_it_may_bring_in() {
         let names = |names: &[&str]| names.iter().map(|name| DomainName::new(name).unwrap()).collect();
-        let mut application = Application::basic(AppId::new(uuid::Uuid::nil()));
+        let mut application = Application::basic(AppId::random());
         application.supports_domains = true;
         application.domains = names(&["a.example", "aa.example"]);
         application.federates_with = Arc::new(names(&["b.example", "c.example"]));

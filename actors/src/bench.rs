@@ -31,7 +31,7 @@ impl Judge {
         Self {
             crypto: Crypto::default(),
             limits: Limits::default(),
-            application: Application::basic(AppId::new(uuid::Uuid::nil())),
+            application: Application::basic(AppId::random()),
         }
     }
 

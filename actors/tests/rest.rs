@@ -85,7 +85,7 @@ async fn asleep(gateway: &Gateway) {
 #[test]
 fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
     let directory = tempfile::tempdir().unwrap();
-    let app = AppId::new(uuid::Uuid::new_v4());
+    let app = AppId::random();
     let mut alice = client("alice").create_group(ExtensionList::new(), Default::default(), None).unwrap();
     let new = NewGroup {
         group_info: alice.group_info_message(false).unwrap().to_bytes().unwrap(),
@@ -149,7 +149,7 @@ fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
 fn what_is_recent_is_answered_as_it_is_from_disk() {
     const EPOCHS: u64 = 40;
     let directory = tempfile::tempdir().unwrap();
-    let app = AppId::new(uuid::Uuid::new_v4());
+    let app = AppId::random();
     let mut alice = client("alice").create_group(ExtensionList::new(), Default::default(), None).unwrap();
     let new = NewGroup {
         group_info: alice.group_info_message(false).unwrap().to_bytes().unwrap(),
@@ -197,7 +197,7 @@ fn what_is_recent_is_answered_as_it_is_from_disk() {
 
 #[test]
 fn a_queue_that_sleeps_between_requests_assigns_no_package_twice() {
-    let app = AppId::new(uuid::Uuid::new_v4());
+    let app = AppId::random();
     let bob = client("bob");
     let packages: Vec<Vec<u8>> = (0..12)
         .map(|_| {

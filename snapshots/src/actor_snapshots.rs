@@ -71,8 +71,10 @@ mod tests {
     #[test]
     fn a_snapshot_deletes_from_where_the_last_one_stopped() {
         let store = Store::open(&StoreOptions::default()).unwrap();
-        let log =
-            LogId::KeyQueue(AppId::new(uuid::Uuid::from_u128(1)), KeyQueueId::new(uuid::Uuid::from_u128(2)));
+        let log = LogId::KeyQueue(
+            AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001)),
+            KeyQueueId::new(uuid::Uuid::from_u128(2)),
+        );
         let last = DELETED_MAX + 500;
         let mut batch = Batch::new();
         batch.create_log(&log);

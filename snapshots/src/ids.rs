@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use uuid::Uuid;
+use uuid::{Uuid, Variant, Version};
 
 /// Why some bytes or some text is not the id it was taken for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,9 @@ pub enum IdError {
     /// Not a UUID in its hyphenated form.
     #[error("not a UUID of the form xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx")]
     Uuid,
+    /// Not a UUID of version 4 in its hyphenated form.
+    #[error("not a UUID of version 4: xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx, where y is 8, 9, a or b")]
+    AppId,
     /// Not a DNS name of letters, digits and hyphens.
     #[error("not a DNS name: {rule}")]
     DomainName {
@@ -35,20 +38,18 @@ pub enum IdError {
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        ///
-        /// Its text form is the hyphenated one, and only that is read. In MessagePack it is 16 bytes.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         pub struct $name(Uuid);
 
         impl $name {
-            /// Takes a UUID of any version.
-            pub const fn new(uuid: Uuid) -> Self {
-                Self(uuid)
-            }
-
             /// The UUID inside.
             pub const fn as_uuid(&self) -> &Uuid {
                 &self.0
+            }
+
+            /// A fresh one (UUID version 4).
+            pub fn random() -> Self {
+                Self(Uuid::new_v4())
             }
         }
 
@@ -63,46 +64,85 @@ macro_rules! uuid_id {
                 write!(f, concat!(stringify!($name), "({})"), self.0.as_hyphenated())
             }
         }
-
-        impl FromStr for $name {
-            type Err = IdError;
-
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                // Of the forms that the uuid crate reads, only the hyphenated one is this long.
-                if text.len() != uuid::fmt::Hyphenated::LENGTH {
-                    return Err(IdError::Uuid);
-                }
-                Uuid::try_parse(text).map(Self).map_err(|_| IdError::Uuid)
-            }
-        }
     };
 }
 
 uuid_id! {
     /// An application (*Applications*): the first part of nearly every key.
+    ///
+    /// The draft's ApplicationID is a UUID of version 4, and no other text is read as one; the text form is the
+    /// hyphenated one. In MessagePack it is 16 bytes.
     AppId
 }
-uuid_id! {
+
+impl AppId {
+    /// Takes a UUID whose version was checked when it was read as text, or that is in a key on disk: an older gateway
+    /// took every version.
+    pub const fn new(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+}
+
+impl FromStr for AppId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let uuid = hyphenated(text).ok_or(IdError::AppId)?;
+        let is_random = uuid.get_version() == Some(Version::Random) && uuid.get_variant() == Variant::RFC4122;
+        if is_random { Ok(Self(uuid)) } else { Err(IdError::AppId) }
+    }
+}
+
+impl<'de> Deserialize<'de> for AppId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            Uuid::deserialize(deserializer).map(Self)
+        }
+    }
+}
+
+macro_rules! any_uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        uuid_id! {
+            $(#[$doc])*
+            ///
+            /// Its text form is the hyphenated one, and only that is read. In MessagePack it is 16 bytes.
+            #[derive(Deserialize)]
+            $name
+        }
+
+        impl $name {
+            /// Takes a UUID of any version.
+            pub const fn new(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                hyphenated(text).map(Self).ok_or(IdError::Uuid)
+            }
+        }
+    };
+}
+
+any_uuid_id! {
     /// A registered client (*Managing Identities*). It stays the same when the client's handle changes.
     ClientId
 }
-uuid_id! {
+any_uuid_id! {
     /// One key queue of one client (*Managing Key Packages*).
     KeyQueueId
 }
 
-impl ClientId {
-    /// A fresh one (UUID version 4).
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-}
-
-impl KeyQueueId {
-    /// A fresh one (UUID version 4).
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
+/// Reads a UUID in its hyphenated form.
+fn hyphenated(text: &str) -> Option<Uuid> {
+    // Of the forms that the uuid crate reads, only the hyphenated one is this long.
+    (text.len() == uuid::fmt::Hyphenated::LENGTH).then(|| Uuid::try_parse(text).ok()).flatten()
 }
 
 macro_rules! bytes_id {
@@ -318,7 +358,7 @@ impl FromStr for DeliveryId {
 
 #[cfg(test)]
 mod tests {
-    use serde::de::DeserializeOwned;
+    use serde::de::{DeserializeOwned, IntoDeserializer as _};
 
     use super::*;
 
@@ -369,6 +409,32 @@ mod tests {
         check("urn:uuid:7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11", false);
         check("7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e1g", false);
         check("", false);
+    }
+
+    #[test]
+    fn an_application_id_is_a_uuid_of_version_4() {
+        for (text, accepted) in [
+            ("7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11", true),
+            ("7C0C7B44-5A0F-4A43-BA51-0A9F6B9C7E11", true),
+            ("7c0c7b44-5a0f-1a43-9a51-0a9f6b9c7e11", false),
+            ("7c0c7b44-5a0f-7a43-9a51-0a9f6b9c7e11", false),
+            ("7c0c7b44-5a0f-4a43-7a51-0a9f6b9c7e11", false),
+            ("7c0c7b44-5a0f-4a43-ca51-0a9f6b9c7e11", false),
+            ("00000000-0000-0000-0000-000000000000", false),
+            ("ffffffff-ffff-ffff-ffff-ffffffffffff", false),
+            ("7c0c7b445a0f4a439a510a9f6b9c7e11", false),
+            ("{7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11}", false),
+        ] {
+            let parsed = text.parse::<AppId>();
+            assert_eq!(parsed.is_ok(), accepted, "{text}");
+            let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
+                text.into_deserializer();
+            assert_eq!(AppId::deserialize(text).ok(), parsed.ok());
+        }
+        // What is on disk is read whatever it is.
+        let stored = AppId::new(Uuid::nil());
+        let bytes = rmp_serde::to_vec_named(&stored).unwrap();
+        assert_eq!(rmp_serde::from_slice::<AppId>(&bytes).unwrap(), stored);
     }
 
     #[test]

@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::store::{Store, StoreOptions};
 
-    const APP: AppId = AppId::new(uuid::Uuid::from_u128(1));
+    const APP: AppId = AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001));
 
     fn group(number: u8) -> GroupId {
         GroupId::new([number; 4]).unwrap()

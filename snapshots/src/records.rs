@@ -238,7 +238,7 @@ mod tests {
     use super::*;
     use crate::store::{Store, StoreOptions};
 
-    const APP: AppId = AppId::new(uuid::Uuid::from_u128(1));
+    const APP: AppId = AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001));
 
     #[test]
     fn a_damaged_log_is_an_error_that_names_it() {

@@ -84,7 +84,7 @@ pub enum Credentials {
 /// [`DemoError`] says which step went wrong, or which promise was broken.
 pub async fn play(credentials: Credentials, tell: &mut dyn FnMut(&str)) -> Result<(), DemoError> {
     let mut config = Config::embedded().listening_on(FREE_PORT).kept_in(DataDir::Memory);
-    let app = AppId::new(uuid::Uuid::new_v4());
+    let app = AppId::random();
     let token = Token::generate().during_mls("making a token")?;
     let tokens = vec![TokenSettings { sha256: token.hash(), access: TokenAccess::ReadWrite }];
     let (identities, application) = match credentials {

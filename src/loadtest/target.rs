@@ -77,7 +77,7 @@ impl OwnGateway {
             .tempdir_in(&inside)
             .map_err(|source| LoadTestError::File { path: inside, source })?;
         let token = Token::generate().map_err(serve::StartError::from)?;
-        let app = AppId::new(uuid::Uuid::new_v4());
+        let app = AppId::random();
         let only = ApplicationSettings::basic(
             app,
             vec![TokenSettings { sha256: token.hash(), access: TokenAccess::ReadWrite }],
@@ -158,7 +158,7 @@ mod tests {
         config.internal.certificate = Some("no.pem".into());
         config.internal.private_key = Some("no.key".into());
         config.federation = Some(crate::config::Federation::default());
-        let app = AppId::new(uuid::Uuid::new_v4());
+        let app = AppId::random();
         let config = alone(config, "data".into(), ApplicationSettings::basic(app, Vec::new()));
         assert_eq!((config.durability.mode, config.internal.workers), (DurabilityMode::Sync, 3));
         assert_eq!((config.federation.is_none(), config.internal.has_tls()), (true, false));

@@ -26,7 +26,7 @@ impl Installation {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let token = Token::generate().unwrap();
-        let app = AppId::new(uuid::Uuid::new_v4());
+        let app = AppId::random();
         let data_dir = directory.path().join("data");
         // Snapshots as often as may be, so that some are being written when the gateway is killed.
         let config = format!(

@@ -56,7 +56,7 @@ impl World {
     /// Gateways of these domains that all federate one application with each other.
     pub(crate) async fn new(domains: &[&'static str], in_processes: bool) -> Self {
         let (pki, clients) = (Arc::new(GatewayPki::new()), Pki::new());
-        let (app, directory) = (AppId::new(uuid::Uuid::new_v4()), tempfile::tempdir().unwrap());
+        let (app, directory) = (AppId::random(), tempfile::tempdir().unwrap());
         let mut sites = Vec::new();
         for domain in domains {
             let others: Vec<&str> = domains.iter().filter(|other| *other != domain).copied().collect();

@@ -22,7 +22,7 @@ struct Discoverable {
 impl Discoverable {
     fn new() -> Self {
         let (pki, clients) = (Arc::new(GatewayPki::new()), Pki::new());
-        let app = AppId::new(uuid::Uuid::new_v4());
+        let app = AppId::random();
         let a = Setup::federated(&clients.roots(), &pki, app, A, &[HOME]);
         let home = Setup::federated(&clients.roots(), &pki, app, HOME, &[A]);
         Self { pki, a, home }

@@ -49,7 +49,7 @@ struct Two {
 impl Two {
     async fn new() -> Self {
         let (pki, clients) = (Arc::new(GatewayPki::new()), Pki::new());
-        let app = AppId::new(uuid::Uuid::new_v4());
+        let app = AppId::random();
         let (to_a, to_b) = (Link::new().await, Link::new().await);
         let mut a = Setup::federated(&clients.roots(), &pki, app, A, &[B]);
         let mut b = Setup::federated(&clients.roots(), &pki, app, B, &[A]);

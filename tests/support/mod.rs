@@ -68,7 +68,7 @@ impl Setup {
     pub(crate) fn new() -> Self {
         let token = || Token::generate().unwrap();
         let (writer, reader, other_writer) = (token(), token(), token());
-        let (app, other_app) = (AppId::new(uuid::Uuid::new_v4()), AppId::new(uuid::Uuid::new_v4()));
+        let (app, other_app) = (AppId::random(), AppId::random());
         let settings = |token: &Token, access| TokenSettings { sha256: token.hash(), access };
         let mut first = ApplicationSettings::basic(
             app,

@@ -43,7 +43,7 @@ struct Judge {
 
 impl Judge {
     fn new() -> Self {
-        let application = Application::basic(AppId::new(uuid::Uuid::nil()));
+        let application = Application::basic(AppId::random());
         Self { crypto: Crypto::default(), limits: Limits::default(), application }
     }
 

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     fn place(number: u8) -> Place {
-        (AppId::new(uuid::Uuid::from_u128(1)), GroupId::new([number]).unwrap())
+        (AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001)), GroupId::new([number]).unwrap())
     }
 
     #[test]

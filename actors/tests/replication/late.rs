@@ -303,7 +303,7 @@ fn marks_of_what_is_not_federated_any_more_go() {
         let net = Net::new(&["a.example", "b.example"], 11);
         let (a, b) = (domain("a.example"), domain("b.example"));
         net.start(&a).await;
-        let gone = actors::AppId::new(uuid::Uuid::new_v4());
+        let gone = actors::AppId::random();
         let mut batch = snapshots::Batch::new();
         for number in 0..3 {
             batch.mark_outbox(&b, gone, &actors::GroupId::new([number; 4]).unwrap());

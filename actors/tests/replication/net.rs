@@ -73,7 +73,7 @@ impl Net {
     pub(crate) fn new(names: &[&str], seed: u64) -> Self {
         let domains: Vec<DomainName> = names.iter().map(|name| domain(name)).collect();
         Self {
-            app: AppId::new(uuid::Uuid::new_v4()),
+            app: AppId::random(),
             wires: Wires::new(seed),
             directories: domains.iter().map(|name| (name.clone(), tempfile::tempdir().unwrap())).collect(),
             domains,

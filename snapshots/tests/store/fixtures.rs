@@ -10,8 +10,8 @@ use snapshots::{
 };
 use uuid::Uuid;
 
-pub(crate) const APP: AppId = AppId::new(Uuid::from_u128(1));
-pub(crate) const OTHER_APP: AppId = AppId::new(Uuid::from_u128(2));
+pub(crate) const APP: AppId = AppId::new(Uuid::from_u128(0x4000_8000_0000_0000_0001));
+pub(crate) const OTHER_APP: AppId = AppId::new(Uuid::from_u128(0x4000_8000_0000_0000_0002));
 
 pub(crate) fn temporary() -> Store {
     Store::open(&StoreOptions::default()).unwrap()
