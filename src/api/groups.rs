@@ -161,6 +161,10 @@ pub struct NewGroupBody {
     /// info carries it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratchet_tree: Option<Base64>,
+    const DEVIATION: Option<&'static str> = Some(
+        "it answers all epochs of the range. Here an answer has a size limit; `nextEpochId` is there whenever something \
+         is left.",
+    );
 }
 
 impl Body for NewGroupBody {}

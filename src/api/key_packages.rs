@@ -14,6 +14,9 @@ use super::{
 const SECTION: &str = "Managing Key Packages";
 
 /// `POST /apps/{appId}/clients/{clientId}/queues` (*Key Queue Creation*).
+///
+/// DEVIATION from the draft, whose words forbid a gateway two queues of one protocol version, cipher suite and label: here
+/// no client has two. Else only one client of a gateway could have key packages of a suite.
 pub struct CreateKeyQueue;
 
 impl Endpoint for CreateKeyQueue {
@@ -23,6 +26,11 @@ impl Endpoint for CreateKeyQueue {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Create a key queue of a client";
+    const DEVIATION: Option<&'static str> = Some(
+        "its words forbid a gateway two queues of one protocol version, cipher suite and label. Here two queues of one client \
+         differ in one of them, and two clients may have the same: otherwise only one client of a gateway could have key \
+         packages of a suite.",
+    );
     const SUCCESS: &'static [Success] = &[Success::Created];
     const PROBLEMS: &'static [ProblemKind] =
         &[ProblemKind::UnknownClient, ProblemKind::KeyQueueExists, ProblemKind::LimitReached];

@@ -33,6 +33,8 @@ pub trait Endpoint: Sized + 'static {
     const SECTION: &'static str;
     /// What it does, in a line.
     const SUMMARY: &'static str;
+    /// Where it departs from the draft's letter, and why.
+    const DEVIATION: Option<&'static str> = None;
     /// The statuses of success, the usual one first.
     const SUCCESS: &'static [Success];
     /// The problems of this request, beside those that any request can meet.

@@ -88,6 +88,7 @@ pub(super) fn describe<E: Endpoint>(schemas: &mut Schemas) -> Operation {
     let mut operation = OperationBuilder::new()
         .operation_id(Some(E::NAME))
         .summary(Some(E::SUMMARY))
+        .description(E::DEVIATION.map(|deviation| format!("DEVIATION from the draft: {deviation}")))
         .tag(E::SECTION)
         .parameters(Some(E::Query::into_params(|| Some(ParameterIn::Query))));
     if E::Body::IS_SENT {
@@ -354,6 +355,19 @@ mod tests {
         let conflict = &document["paths"]["/apps/{appId}/groups/{groupId}/epochs"]["put"]["responses"]["409"];
         let schema = &conflict["content"]["application/problem+json"]["schema"];
         assert_eq!(schema["oneOf"][0]["$ref"], "#/components/schemas/StaleEpochProblem");
+    }
+
+    #[test]
+    fn departures_from_the_draft_are_said_where_they_are() {
+        let document = json();
+        let described = |path: &str, method: &str| {
+            document["paths"][path][method]["description"].as_str().unwrap_or_default().to_owned()
+        };
+        let queue = described("/apps/{appId}/clients/{clientId}/queues", "post");
+        assert!(queue.starts_with("DEVIATION") && queue.contains("of one client"), "{queue}");
+        let messages = described("/apps/{appId}/groups/{groupId}/control-msgs", "get");
+        assert!(messages.starts_with("DEVIATION") && messages.contains("nextEpochId"), "{messages}");
+        assert_eq!(described("/apps/{appId}/groups/{groupId}", "get"), "");
     }
 
     #[test]
