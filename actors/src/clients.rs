@@ -40,8 +40,8 @@ pub enum ClientError {
         /// The limit.
         max: usize,
     },
-    /// The client is being changed by others all the time.
-    #[error("the client is being changed by other requests; try again in a moment")]
+    /// Too many requests wait to change the client.
+    #[error("too many requests wait to change this client; try again in a moment")]
     Busy,
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
@@ -128,7 +128,8 @@ pub struct JoinInfoPage {
     pub has_more: bool,
 }
 
-/// How often a change is tried again when others change the same client.
+/// How often a change is tried again when the row was changed by one who did not wait for a turn: another process, or
+/// what does not go through this file.
 const ATTEMPTS: usize = 16;
 
 impl Gateway {
@@ -179,6 +180,7 @@ impl Gateway {
         if let Some(handle) = &change.handle {
             self.check_handle(handle)?;
         }
+        let _turn = self.core.client_turns.take((app, client)).await.ok_or(ClientError::Busy)?;
         for _ in 0..ATTEMPTS {
             let old = self.client(app, client).await?;
             let mut new = old.clone();
@@ -213,6 +215,7 @@ impl Gateway {
     /// [`ClientError::UnknownClient`], or that the gateway cannot write.
     pub async fn delete_client(&self, app: AppId, client: ClientId) -> Result<(), ClientError> {
         self.client_application(app)?;
+        let _turn = self.core.client_turns.take((app, client)).await.ok_or(ClientError::Busy)?;
         for _ in 0..ATTEMPTS {
             let row = self.client(app, client).await?;
             let queues = self.core.store.view().queues(app, client).map_err(StorageError::from)?;

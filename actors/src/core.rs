@@ -11,7 +11,7 @@ use std::{
 
 use actix::{Actor as _, Addr, ArbiterHandle};
 use dashmap::{DashMap, mapref::entry::Entry};
-use snapshots::{AppId, DomainName, GroupId, GroupRow, KeyQueueId, QueueRow, Store};
+use snapshots::{AppId, ClientId, DomainName, GroupId, GroupRow, KeyQueueId, QueueRow, Store};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -24,6 +24,7 @@ use crate::{
     mls::Crypto,
     peer::{PeerActor, Wake},
     router::{Activity, Awake},
+    turns::Turns,
 };
 
 /// An awake group: its actor and what it shows.
@@ -43,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) crypto: Crypto,
     pub(crate) groups: DashMap<(AppId, GroupId), AwakeGroup>,
     pub(crate) queues: DashMap<(AppId, KeyQueueId), Awake<KeyQueueActor>>,
+    /// Whose turn it is to write the row of a client.
+    pub(crate) client_turns: Turns<(AppId, ClientId)>,
     pub(crate) arbiters: Vec<ArbiterHandle>,
     pub(crate) stopping: AtomicBool,
     pub(crate) hasher: RandomState,

@@ -33,6 +33,7 @@ use crate::{
     peer::{PeerActor, PeerHealth, Transport},
     storage::StorageError,
     supervisor::{Stop, Supervisor},
+    turns::Turns,
 };
 
 /// How a gateway is to run.
@@ -94,6 +95,7 @@ impl Gateway {
             store,
             applications: options.applications.into_iter().map(|app| (app.id, app)).collect(),
             recent: RecentLimits::new(options.limits.recent_bytes_per_group_max, &options.retention),
+            client_turns: Turns::new(options.limits.waiting_requests_per_actor_max),
             limits: options.limits,
             clock: options.clock,
             crypto: Crypto::default(),

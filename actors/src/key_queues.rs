@@ -20,6 +20,9 @@ use crate::{
     storage::StorageError,
 };
 
+/// How often a queue's deletion is tried again when the queue is relabelled meanwhile.
+const DELETE_ATTEMPTS: usize = 16;
+
 impl Gateway {
     /// Creates a key queue (*Key Queue Creation*).
     ///
@@ -157,10 +160,18 @@ impl Gateway {
         queue: KeyQueueId,
     ) -> Result<(), KeyQueueError> {
         self.queue_application(app)?;
-        let row = self.queue_row(app, client, queue)?;
-        let mut batch = Batch::new();
-        batch.delete_queue(app, &row);
-        self.core.store.append(batch).await.map_err(|error| refused(&error))?;
+        // A queue that is relabelled meanwhile is deleted under its new label.
+        let mut tries = 1..=DELETE_ATTEMPTS;
+        loop {
+            let row = self.queue_row(app, client, queue)?;
+            let mut batch = Batch::new();
+            batch.delete_queue(app, &row);
+            let outcome = self.core.store.append(batch).await.map_err(|error| refused(&error));
+            match outcome {
+                Err(KeyQueueError::Busy) if tries.next().is_some() => {}
+                outcome => break outcome.map(drop)?,
+            }
+        }
         if let Some(awake) = self.core.queues.get(&(app, queue)) {
             awake.address.do_send(Close);
         }

@@ -25,6 +25,7 @@ mod replication;
 mod router;
 mod storage;
 mod supervisor;
+mod turns;
 
 pub use snapshots::{
     AppId, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, GroupId,

@@ -20,7 +20,7 @@ pub struct Limits {
     pub proposal_bytes_per_epoch_max: usize,
     /// Proposals that one commit may carry, by value and by reference together.
     pub proposals_per_commit_max: usize,
-    /// Requests that may wait in front of one group or one key queue.
+    /// Requests that may wait in front of one group or one key queue, or to change one client.
     pub waiting_requests_per_actor_max: usize,
     /// Key queues of one client.
     pub key_queues_per_client_max: usize,

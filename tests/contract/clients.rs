@@ -101,6 +101,28 @@ async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Out
 }
 
 #[actix_web::test]
+async fn concurrent_changes_of_one_client_all_succeed() {
+    let gateway = TestGateway::start().await;
+    let id = register(&gateway, "alice", &["before"]).await;
+    let path = format!("/clients/{id}");
+    let (even, odd): (Vec<u32>, Vec<u32>) = (0..100).partition(|number| number % 2 == 0);
+    let adding = even.iter().map(|number| json!({ "tagsToAdd": [format!("t{number}")] }));
+    let renaming = odd.iter().map(|number| json!({ "clientHandle": format!("alice {number}") }));
+    let changes = adding.chain(renaming).map(|change| gateway.patch(&path, change));
+    for reply in join_all(changes).await {
+        reply.success(200);
+    }
+    let alice = gateway.get(&path).await.success(200);
+    assert_eq!(alice["tags"].as_array().unwrap().len(), 1 + even.len(), "{alice}");
+    // Among many deletions one deletes.
+    let replies = join_all((0..20).map(|_| gateway.delete(&path))).await;
+    let statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 204).count(), 1, "{statuses:?}");
+    assert!(statuses.iter().all(|status| [204, 404].contains(status)), "{statuses:?}");
+    gateway.stop().await;
+}
+
+#[actix_web::test]
 async fn handles_have_one_text_form_in_bodies_and_paths() {
     let gateway = TestGateway::start().await;
     // The text form, and its percent-encoded forms in a path.
