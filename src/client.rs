@@ -11,14 +11,14 @@ use crate::{
         applications::{ApplicationConfigurations, ListApplications},
         clients::{
             ChangeClient, Client, ClientChangeBody, DeleteClient, FindClients, GetClient, GroupsOfClient,
-            Identities, ListGroupsOfClient, NewClientBody, PageQuery, RegisterClient, RegisteredClient,
-            TagQuery,
+            GroupsOfClientQuery, Identities, ListGroupsOfClient, NewClientBody, PageQuery, RegisterClient,
+            RegisteredClient, TagQuery,
         },
         external_senders::{ExternalSenders, ListExternalSenders},
         groups::{
             AcceptedCommitBody, AcceptedProposalBody, CommitBody, ControlMessagesBody, CreateGroup,
-            CreatedGroupBody, EpochRange, GetGroup, Group, ListControlMessages, ListProposals, NewGroupBody,
-            ProposalBody, Proposals, UploadCommit, UploadProposal,
+            CreatedGroupBody, EpochRange, GetGroup, Group, Groups, ListControlMessages, ListGroups,
+            ListProposals, NewGroupBody, ProposalBody, Proposals, UploadCommit, UploadProposal,
         },
         joining::{AcknowledgeWelcome, GetGroupInfo, GroupInfos, JoinInfos, ListWelcomes, WelcomeQuery},
         key_packages::{
@@ -206,7 +206,7 @@ impl GatewayClient {
             .map(drop)
     }
 
-    /// The clients that have a tag (*Client Discovery*).
+    /// The clients that have a tag, or all (*Client Discovery*).
     ///
     /// # Errors
     /// [`ClientError`] as [`GatewayClient::send`].
@@ -214,19 +214,19 @@ impl GatewayClient {
         Ok(self.send::<FindClients>(&AppPath { app: self.app }, query, &Nothing {}).await?.body)
     }
 
-    /// The groups that a handle is a member of.
+    /// The groups that a client is a member of, by its handle and its domain.
     ///
     /// # Errors
     /// [`ClientError`] as [`GatewayClient::send`].
     pub async fn groups_of_client(
         &self,
         handle: &ClientHandle,
-        page: &PageQuery,
+        query: &GroupsOfClientQuery,
     ) -> Result<GroupsOfClient, ClientError> {
         Ok(self
             .send::<ListGroupsOfClient>(
                 &HandlePath { app: self.app, handle: handle.clone() },
-                page,
+                query,
                 &Nothing {},
             )
             .await?
@@ -300,6 +300,14 @@ impl GatewayClient {
     /// [`ClientError`] as [`GatewayClient::send`].
     pub async fn create_group(&self, group: &NewGroupBody) -> Result<CreatedGroupBody, ClientError> {
         Ok(self.send::<CreateGroup>(&AppPath { app: self.app }, &Nothing {}, group).await?.body)
+    }
+
+    /// All groups of the application.
+    ///
+    /// # Errors
+    /// [`ClientError`] as [`GatewayClient::send`].
+    pub async fn groups(&self, page: &PageQuery) -> Result<Groups, ClientError> {
+        Ok(self.send::<ListGroups>(&AppPath { app: self.app }, page, &Nothing {}).await?.body)
     }
 
     /// A group as it is now.

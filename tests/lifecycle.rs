@@ -50,8 +50,12 @@ async fn a_group_lives_through_every_kind_of_change() {
     let [alice, bob, carol, dave] = clients(&gateway, ["alice", "bob", "carol", "dave"]).await;
 
     // Alice finds the others by their tag and is given the same package of Bob's however often she asks.
-    let query =
-        TagQuery { tag: MlsClient::TAG.to_owned(), domain: None, limit: Limit::default(), cursor: None };
+    let query = TagQuery {
+        tag: Some(MlsClient::TAG.to_owned()),
+        domain: None,
+        limit: Limit::default(),
+        cursor: None,
+    };
     let mut found: Vec<_> = alice
         .api
         .find_clients(&query)
@@ -361,7 +365,7 @@ async fn control_messages_come_by_range() {
         let range = EpochRange {
             start_epoch_id: Epoch(start),
             end_epoch_id: end.map(Epoch),
-            limit: Limit::try_from(limit).unwrap(),
+            limit: Some(Limit::try_from(limit).unwrap()),
         };
         alice.api.control_messages(&at_alice.id(), &range).await
     };
@@ -383,4 +387,34 @@ async fn control_messages_come_by_range() {
     }
     refused(ask(3, Some(2), 100).await, ProblemKind::MalformedRequest);
     gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn control_messages_without_a_limit_go_to_the_end_or_to_the_size_of_an_answer() {
+    const EPOCHS: u64 = 103;
+    for (answer_bytes_max, is_cut) in [(16 << 20, false), (8 << 10, true)] {
+        let mut setup = Setup::new();
+        setup.config.limits.answer_bytes_max = answer_bytes_max;
+        let gateway = setup.start().await;
+        let alice = MlsClient::register(&gateway, "alice").await;
+        let mut at_alice = alice.create_group().await;
+        for _ in 0..EPOCHS {
+            at_alice.update().await;
+        }
+        let mut range = EpochRange { start_epoch_id: Epoch(1), end_epoch_id: None, limit: None };
+        let (mut found, mut answers) = (Vec::new(), 0);
+        loop {
+            let answer = alice.api.control_messages(&at_alice.id(), &range).await.unwrap();
+            assert!(!answer.epochs.is_empty());
+            found.extend(answer.epochs.iter().map(|entry| entry.epoch_id.0));
+            answers += 1;
+            match answer.next_epoch_id {
+                Some(next) => range.start_epoch_id = next,
+                None => break,
+            }
+        }
+        assert_eq!(found, (1..=EPOCHS).collect::<Vec<_>>());
+        assert_eq!(answers > 1, is_cut, "{answers} answers");
+        gateway.stop().await;
+    }
 }

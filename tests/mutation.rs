@@ -61,7 +61,7 @@ impl Trace {
         let range = mimi_gateway::api::groups::EpochRange {
             start_epoch_id: Epoch(0),
             end_epoch_id: None,
-            limit: Default::default(),
+            limit: None,
         };
         Self {
             group: api.group(group).await.unwrap(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use snapshots::{
     AppId, AppendError, Batch, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Epoch,
-    GroupId, Unmet,
+    GroupId, GroupRow, Unmet,
 };
 
 use crate::{
@@ -76,8 +76,8 @@ pub struct ClientChange {
 /// A search for clients (*Client Discovery*).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientQuery {
-    /// The tag that they have.
-    pub tag: String,
+    /// The tag that they have; any clients without it.
+    pub tag: Option<String>,
     /// Their domain, where the application uses domains.
     pub domain: Option<DomainName>,
     /// Only clients after this one, in the order of ids.
@@ -237,38 +237,54 @@ impl Gateway {
         Err(ClientError::Busy)
     }
 
-    /// Clients by tag, in the order of their ids (*Client Discovery*).
+    /// Clients by their tag, or all, in the order of their ids (*Client Discovery*).
     ///
     /// # Errors
     /// [`ClientError::Domain`], or that the store cannot be read.
-    pub async fn clients_with_tag(
-        &self,
-        app: AppId,
-        query: ClientQuery,
-    ) -> Result<Vec<ClientRow>, ClientError> {
+    pub async fn find_clients(&self, app: AppId, query: ClientQuery) -> Result<Vec<ClientRow>, ClientError> {
         let application = self.client_application(app)?;
         let domain = match query.domain {
             None if application.supports_domains => return Err(DomainError::Required.into()),
             given => application.client_domain(given)?,
         };
         let view = self.core.store.view();
-        self.read(move || view.clients_with_tag(app, domain.as_ref(), &query.tag, query.after, query.limit))
-            .await
+        self.read(move || match &query.tag {
+            Some(tag) => view.clients_with_tag(app, domain.as_ref(), tag, query.after, query.limit),
+            None => view.clients(app, domain.as_ref(), query.after, query.limit),
+        })
+        .await
     }
 
-    /// The groups whose current tree holds this handle, in the order of their ids.
+    /// The groups whose current tree holds this client of a domain of this gateway, in the order of their ids.
     ///
     /// # Errors
-    /// That the store cannot be read.
+    /// [`ClientError::Domain`], or that the store cannot be read.
     pub async fn groups_of_client(
         &self,
         app: AppId,
         handle: &ClientHandle,
+        domain: Option<DomainName>,
         after: Option<GroupId>,
         limit: usize,
     ) -> Result<Vec<(GroupId, Epoch)>, ClientError> {
+        let domain = self.client_application(app)?.client_domain(domain)?;
         let (view, handle) = (self.core.store.view(), handle.clone());
-        self.read(move || view.groups_of(app, &handle, after, limit)).await
+        self.read(move || view.groups_of(app, &handle, domain.as_ref(), after, limit)).await
+    }
+
+    /// The groups of an application, in the order of their ids.
+    ///
+    /// # Errors
+    /// That the store cannot be read.
+    pub async fn groups(
+        &self,
+        app: AppId,
+        after: Option<GroupId>,
+        limit: usize,
+    ) -> Result<Vec<(GroupId, GroupRow)>, ClientError> {
+        self.client_application(app)?;
+        let view = self.core.store.view();
+        self.read(move || view.groups(app, after, limit)).await
     }
 
     /// What a client needs to join the groups it was invited to, oldest first (*Joining*). A handle nobody has heard of

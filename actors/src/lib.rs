@@ -29,7 +29,7 @@ mod turns;
 
 pub use snapshots::{
     AppId, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, GroupId,
-    KeyPackageRef, KeyQueueId, Location, Retention, Store, StoreOptions, Timestamp,
+    GroupRow, KeyPackageRef, KeyQueueId, Location, Retention, Store, StoreOptions, Timestamp,
 };
 
 pub use self::{

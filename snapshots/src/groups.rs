@@ -99,10 +99,14 @@ type Domains = BTreeSet<Option<DomainName>>;
 
 /// The domains of the members with one handle.
 fn domains_at(draft: &Draft<'_>, key: &Key) -> Result<Domains, ReadError> {
-    match draft.value(Table::Memberships, key)? {
+    read_domains(draft.value(Table::Memberships, key)?.as_ref())
+}
+
+fn read_domains(value: Option<&Slice>) -> Result<Domains, ReadError> {
+    match value {
         None => Ok(Domains::new()),
         Some(value) if value.is_empty() => Ok(Domains::from([None])),
-        Some(value) => rows::decode(Table::Memberships, &value),
+        Some(value) => rows::decode(Table::Memberships, value),
     }
 }
 
@@ -146,8 +150,8 @@ impl View {
         self.scan_groups(range).take(limit).map(|row| row.map(|(_, group, row)| (group, row))).collect()
     }
 
-    /// Up to `limit` groups whose current tree holds a handle, with their current epoch, in the order of their ids,
-    /// after the one given.
+    /// Up to `limit` groups whose current tree holds a client, by its handle and its domain, with their current epoch, in
+    /// the order of their ids, after the one given.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or a row is damaged or missing.
@@ -155,24 +159,32 @@ impl View {
         &self,
         app: AppId,
         handle: &ClientHandle,
+        domain: Option<&DomainName>,
         after: Option<GroupId>,
         limit: usize,
     ) -> Result<Vec<(GroupId, Epoch)>, ReadError> {
+        let domain = domain.cloned();
         let prefix = memberships_of(app, handle);
         let skipped = prefix.as_bytes().len();
         let range = match after {
             Some(group) => prefix.prefix_after(membership_key(app, handle, &group)),
             None => prefix.prefix(),
         };
-        let found = |key: Result<Slice, ReadError>| {
-            let key = key?;
+        let is_member =
+            |(_, value): &(Slice, Slice)| read_domains(Some(value)).map(|domains| domains.contains(&domain));
+        let found = |row: Result<(Slice, Slice), ReadError>| {
+            let row = row?;
+            if !is_member(&row)? {
+                return Ok(None);
+            }
+            let (key, _) = row;
             let group = last_group(KeyReader::new(key.get(skipped..).unwrap_or(&[]), "memberships"))?;
             let row = self.group(app, &group)?;
             let row =
                 row.ok_or_else(|| ReadError::damaged(format!("a membership names no group: {group:?}")))?;
-            Ok((group, row.epoch))
+            Ok(Some((group, row.epoch)))
         };
-        self.scan_keys(Table::Memberships, range).take(limit).map(found).collect()
+        self.scan(Table::Memberships, range).map(found).filter_map(Result::transpose).take(limit).collect()
     }
 
     /// The groups of every application, in the order of their keys, after the one given.

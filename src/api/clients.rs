@@ -86,7 +86,7 @@ impl Endpoint for DeleteClient {
     type Response = Nothing;
 }
 
-/// `GET /apps/{appId}/clients?tag=…` (*Client Discovery*).
+/// `GET /apps/{appId}/clients?tag=…` (*Client Discovery*); without `tag` all clients.
 pub struct FindClients;
 
 impl Endpoint for FindClients {
@@ -95,7 +95,7 @@ impl Endpoint for FindClients {
     const PATH: &'static str = "/apps/{appId}/clients";
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
-    const SUMMARY: &'static str = "The clients that have a tag";
+    const SUMMARY: &'static str = "The clients that have a tag, or all";
     const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::ApplicationConfigurationMismatch,
@@ -108,7 +108,7 @@ impl Endpoint for FindClients {
     type Response = Identities;
 }
 
-/// `GET /apps/{appId}/clients/{clientHandle}/groups`: the groups whose current tree holds this handle.
+/// `GET /apps/{appId}/clients/{clientHandle}/groups`: the groups whose current tree holds this client.
 pub struct ListGroupsOfClient;
 
 impl Endpoint for ListGroupsOfClient {
@@ -121,7 +121,7 @@ impl Endpoint for ListGroupsOfClient {
     const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[];
     type Path = HandlePath;
-    type Query = PageQuery;
+    type Query = GroupsOfClientQuery;
     type Body = Nothing;
     type Response = GroupsOfClient;
 }
@@ -189,13 +189,33 @@ pub struct ClientChangeBody {
 impl Body for ClientChangeBody {}
 
 /// Which clients to find.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct TagQuery {
-    /// The tag that they have.
-    pub tag: String,
+    /// The tag that they have; all clients without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
     /// Their domain. An application that uses domains must give it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>, min_length = 1, max_length = 253)]
+    pub domain: Option<DomainName>,
+    /// How many to answer at once.
+    #[serde(default)]
+    #[param(inline)]
+    pub limit: Limit,
+    /// `nextCursor` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// Which groups of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct GroupsOfClientQuery {
+    /// The client's domain, where the application uses domains. The gateway's only one when left out; required when the
+    /// gateway has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>, min_length = 1, max_length = 253)]
     pub domain: Option<DomainName>,

@@ -6,6 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Access, Body, Endpoint, Limit, Method, Nothing, Success,
+    clients::PageQuery,
     paths::{AppPath, GroupPath},
     problem::ProblemKind,
     text::{Base64, GroupIdText, HandleText},
@@ -30,6 +31,24 @@ impl Endpoint for CreateGroup {
     type Query = Nothing;
     type Body = NewGroupBody;
     type Response = CreatedGroupBody;
+}
+
+/// `GET /apps/{appId}/groups`: all groups of the application, by pages.
+pub struct ListGroups;
+
+impl Endpoint for ListGroups {
+    const NAME: &'static str = "listGroups";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/apps/{appId}/groups";
+    const ACCESS: Access = Access::Read;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "All groups of the application";
+    const SUCCESS: &'static [Success] = &[Success::Ok];
+    const PROBLEMS: &'static [ProblemKind] = &[];
+    type Path = AppPath;
+    type Query = PageQuery;
+    type Body = Nothing;
+    type Response = Groups;
 }
 
 /// `GET /apps/{appId}/groups/{groupId}` (*Group State*).
@@ -142,6 +161,10 @@ impl Endpoint for ListControlMessages {
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str =
         "The commits that created a range of epochs, with the proposals that they refer to";
+    const DEVIATION: Option<&'static str> = Some(
+        "it answers all epochs of the range. Here an answer has a size limit; `nextEpochId` is there whenever something \
+         is left.",
+    );
     const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup, ProblemKind::EpochsPruned];
     type Path = GroupPath;
@@ -161,10 +184,6 @@ pub struct NewGroupBody {
     /// info carries it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratchet_tree: Option<Base64>,
-    const DEVIATION: Option<&'static str> = Some(
-        "it answers all epochs of the range. Here an answer has a size limit; `nextEpochId` is there whenever something \
-         is left.",
-    );
 }
 
 impl Body for NewGroupBody {}
@@ -179,6 +198,32 @@ pub struct CreatedGroupBody {
     /// 0.
     #[schema(value_type = u64)]
     pub epoch_id: Epoch,
+}
+
+/// Groups of an application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Groups {
+    /// The groups, by their ids.
+    pub groups: Vec<ListedGroup>,
+    /// Where the next page begins, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// One group of an application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedGroup {
+    /// Its id.
+    pub group_id: GroupIdText,
+    /// Its epoch now.
+    #[schema(value_type = u64)]
+    pub epoch_id: Epoch,
+    /// The domain of the gateway that orders it, where the application uses domains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub hub_domain: Option<DomainName>,
 }
 
 /// A group as it is now.
@@ -292,10 +337,11 @@ pub struct EpochRange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<u64>)]
     pub end_epoch_id: Option<Epoch>,
-    /// How many epochs to answer at once.
-    #[serde(default)]
-    #[param(inline)]
-    pub limit: Limit,
+    /// How many epochs to answer at once. Without it the answer goes to the end of the range or to the size limit of an
+    /// answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    pub limit: Option<Limit>,
 }
 
 /// The control messages of a range of epochs.

@@ -92,7 +92,7 @@ async fn ask_for_key_package(
 ) -> Result<Base64, DemoError> {
     let Sites { a, b, .. } = sites;
     let query = TagQuery {
-        tag: TAG.to_owned(),
+        tag: Some(TAG.to_owned()),
         domain: Some(b.domain.clone()),
         limit: Limit::default(),
         cursor: None,

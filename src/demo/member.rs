@@ -12,7 +12,6 @@ use openmls_rust_crypto::OpenMlsRustCrypto;
 use super::{DemoError, During as _, DuringMls as _, ensure, identity::Identities};
 use crate::{
     api::{
-        Limit,
         clients::NewClientBody,
         groups::{CommitBody, EpochRange, NewGroupBody},
         joining::WelcomeQuery,
@@ -239,7 +238,7 @@ impl Member {
     pub(super) async fn catch_up(&mut self) -> Result<usize, DemoError> {
         let group_id = self.group_id()?;
         let start_epoch_id = Epoch(self.epoch()?.0.saturating_add(1));
-        let range = EpochRange { start_epoch_id, end_epoch_id: None, limit: Limit::default() };
+        let range = EpochRange { start_epoch_id, end_epoch_id: None, limit: None };
         let missed =
             self.api.control_messages(&group_id, &range).await.during("asking for control messages")?.epochs;
         let Self { group: Some(group), provider, .. } = self else { return Err(unexpected("a group")) };

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     api::{
         Limit,
-        clients::{PageQuery, TagQuery},
+        clients::{GroupsOfClientQuery, TagQuery},
         groups::{AcceptedCommitBody, CommitBody},
         problem::ProblemKind,
     },
@@ -106,7 +106,7 @@ async fn found_group(
 ) -> Result<GroupId, DemoError> {
     let [alice, others @ ..] = members else { return Err(nobody()) };
     let query = TagQuery {
-        tag: TAG.to_owned(),
+        tag: Some(TAG.to_owned()),
         domain: identities.domain().cloned(),
         limit: Limit::default(),
         cursor: None,
@@ -280,8 +280,11 @@ async fn ensure_agreement(
 }
 
 async fn is_listed(api: &GatewayClient, group: &GroupId, handle: &ClientHandle) -> Result<bool, DemoError> {
-    let groups =
-        api.groups_of_client(handle, &PageQuery::default()).await.during("listing a client's groups")?.groups;
+    let groups = api
+        .groups_of_client(handle, &GroupsOfClientQuery::default())
+        .await
+        .during("listing a client's groups")?
+        .groups;
     Ok(groups.iter().any(|listed| &listed.group_id.0 == group))
 }
 

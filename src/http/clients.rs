@@ -1,6 +1,6 @@
 //! *Managing Identities*.
 
-use actors::{AppId, ClientChange, ClientId, ClientQuery, ClientRow, GroupId, NewClient};
+use actors::{AppId, ClientChange, ClientId, ClientQuery, ClientRow, NewClient};
 
 use super::{
     auth::Authority,
@@ -64,14 +64,20 @@ impl Handle for FindClients {
     }
 }
 
-/// The clients of this gateway that have a tag.
+/// A page of clients ends once their handles and tags have this many bytes, so that its JSON stays below what a gateway takes
+/// as an answer of another.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// The clients of this gateway that have a tag, or all.
 pub(super) async fn find_here<A: Authority>(
     edge: &Edge<A>,
     app: AppId,
     query: &TagQuery,
 ) -> Result<Identities, Problem> {
     let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
-    let list = [b"clients".as_slice(), app.as_uuid().as_bytes(), query.tag.as_bytes(), domain.as_bytes()];
+    let kind: &[u8] = if query.tag.is_some() { b"clients" } else { b"all clients" };
+    let tag = query.tag.as_deref().unwrap_or_default();
+    let list = [kind, app.as_uuid().as_bytes(), tag.as_bytes(), domain.as_bytes()];
     let after = match &query.cursor {
         None => None,
         Some(cursor) => Some(client_id(&edge.cursors.take(&list, cursor)?)?),
@@ -83,26 +89,34 @@ pub(super) async fn find_here<A: Authority>(
         after,
         limit: limit.saturating_add(1),
     };
-    let mut rows = edge.gateway.clients_with_tag(app, asked).await?;
-    let has_more = rows.len() > limit;
-    rows.truncate(limit);
+    let mut rows = edge.gateway.find_clients(app, asked).await?;
+    let page = fitting(&rows).min(limit);
+    let has_more = rows.len() > page;
+    rows.truncate(page);
     let last = rows.last().filter(|_| has_more);
     let next_cursor = last.map(|row| edge.cursors.give(&list, row.client_id.as_uuid().as_bytes()));
     Ok(Identities { identities: rows.into_iter().map(identity).collect(), next_cursor })
 }
 
+/// How many clients go into one page: at least one.
+fn fitting(rows: &[ClientRow]) -> usize {
+    let mut bytes = 0_usize;
+    let fits = |row: &&ClientRow| {
+        bytes += row.handle.as_bytes().len() + row.tags.iter().map(String::len).sum::<usize>();
+        bytes <= PAGE_BYTES_MAX
+    };
+    rows.iter().take_while(fits).count().max(1)
+}
+
 impl Handle for ListGroupsOfClient {
     async fn handle(call: Call<Self>) -> Result<Answer<GroupsOfClient>, Problem> {
-        let (edge, app, handle) = (call.edge, call.path.app, call.path.handle);
-        let list = [b"groups".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes()];
-        let after = match &call.query.cursor {
-            None => None,
-            Some(cursor) => {
-                Some(GroupId::new(edge.cursors.take(&list, cursor)?).map_err(|_| cursor::refusal())?)
-            }
-        };
-        let limit = call.query.limit.get();
-        let mut groups = edge.gateway.groups_of_client(app, &handle, after, limit.saturating_add(1)).await?;
+        let (edge, app, handle, query) = (call.edge, call.path.app, call.path.handle, call.query);
+        let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
+        let list = [b"groups".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes(), domain.as_bytes()];
+        let after = cursor::group(&edge.cursors, &list, query.cursor.as_deref())?;
+        let (limit, domain) = (query.limit.get(), query.domain.clone());
+        let wanted = limit.saturating_add(1);
+        let mut groups = edge.gateway.groups_of_client(app, &handle, domain, after, wanted).await?;
         let has_more = groups.len() > limit;
         groups.truncate(limit);
         let last = groups.last().filter(|_| has_more);

@@ -1,5 +1,6 @@
 //! Cursors of lists: opaque, and refused unless this gateway gave them for this very list (*Conventions*).
 
+use actors::GroupId;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -50,6 +51,15 @@ impl Cursors {
         code.update(last);
         code
     }
+}
+
+/// The group that a list of groups goes on after.
+pub(crate) fn group(
+    cursors: &Cursors,
+    list: &[&[u8]],
+    cursor: Option<&str>,
+) -> Result<Option<GroupId>, Problem> {
+    cursor.map(|cursor| GroupId::new(cursors.take(list, cursor)?).map_err(|_| refusal())).transpose()
 }
 
 /// 400 for a cursor that this gateway did not give.

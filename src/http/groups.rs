@@ -1,19 +1,20 @@
 //! *Managing Groups without Metadata Protection*: creation and evolution.
 
-use actors::{CommitUpload, GroupError, GroupView, NewGroup, Outcome, Source};
+use actors::{CommitUpload, GroupError, GroupId, GroupRow, GroupView, NewGroup, Outcome, Source};
 
 use super::{
     auth::Authority,
-    control_messages,
+    control_messages, cursor,
     edge::Edge,
     problem::Problem,
     route::{Answer, Call, Handle},
 };
 use crate::api::{
+    Limit,
     groups::{
         AcceptedCommitBody, AcceptedProposalBody, CommitBody, ControlMessagesBody, CreateGroup,
-        CreatedGroupBody, GetGroup, Group, ListControlMessages, ListProposals, Member, Proposals,
-        UploadCommit, UploadProposal,
+        CreatedGroupBody, GetGroup, Group, Groups, ListControlMessages, ListGroups, ListProposals,
+        ListedGroup, Member, Proposals, UploadCommit, UploadProposal,
     },
     paths::GroupPath,
     text::{Base64, GroupIdText, HandleText},
@@ -28,6 +29,26 @@ impl Handle for CreateGroup {
         let created = call.edge.gateway.create_group(call.path.app, group, Source::Application).await?;
         let body = CreatedGroupBody { group_id: GroupIdText(created.group), epoch_id: actors::Epoch(0) };
         Ok(answer(created.outcome, body))
+    }
+}
+
+impl Handle for ListGroups {
+    async fn handle(call: Call<Self>) -> Result<Answer<Groups>, Problem> {
+        let (edge, app) = (call.edge, call.path.app);
+        let list = [b"all groups".as_slice(), app.as_uuid().as_bytes()];
+        let after = cursor::group(&edge.cursors, &list, call.query.cursor.as_deref())?;
+        let limit = call.query.limit.get();
+        let mut groups = edge.gateway.groups(app, after, limit.saturating_add(1)).await?;
+        let has_more = groups.len() > limit;
+        groups.truncate(limit);
+        let last = groups.last().filter(|_| has_more);
+        let next_cursor = last.map(|(group, _)| edge.cursors.give(&list, group.as_bytes()));
+        let listed = |(group, row): (GroupId, GroupRow)| ListedGroup {
+            group_id: GroupIdText(group),
+            epoch_id: row.epoch,
+            hub_domain: row.hub,
+        };
+        Ok(Answer::Ok(Groups { groups: groups.into_iter().map(listed).collect(), next_cursor }))
     }
 }
 
@@ -104,7 +125,7 @@ impl Handle for ListControlMessages {
         if end.is_some_and(|end| end < start) {
             return Err(Problem::malformed("`endEpochId`: must not be before `startEpochId`"));
         }
-        let limit = call.query.limit.get();
+        let limit = call.query.limit.map_or(usize::MAX, Limit::get);
         let found =
             call.edge.gateway.control_messages(call.path.app, &call.path.group, start, end, limit).await?;
         Ok(Answer::Encoded(control_messages::encode(&found)))

@@ -42,6 +42,7 @@ pub(super) static ROUTES: &[Route] = &[
     Route::of::<api::key_packages::DeleteKeyQueue>(),
     Route::of::<api::key_packages::RetrieveKeyPackage>(),
     Route::of::<api::groups::CreateGroup>(),
+    Route::of::<api::groups::ListGroups>(),
     Route::of::<api::groups::GetGroup>(),
     Route::of::<api::groups::UploadProposal>(),
     Route::of::<api::groups::ListProposals>(),

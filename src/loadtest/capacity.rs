@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     api::{
-        Endpoint as _, Limit,
+        Endpoint as _,
         groups::{EpochRange, ListControlMessages},
         joining::GetGroupInfo,
         paths::{self, GroupPath},
@@ -287,7 +287,7 @@ impl Reads {
                 let range = EpochRange {
                     start_epoch_id: Epoch(first),
                     end_epoch_id: Some(Epoch(first + READ_EPOCHS - 1)),
-                    limit: Limit::default(),
+                    limit: None,
                 };
                 let query = serde_urlencoded::to_string(range)
                     .map_err(|error| LoadTestError::Broken(format!("a range has no text: {error}")))?;

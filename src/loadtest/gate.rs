@@ -7,10 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::{During as _, LoadTestError, target::Target};
 use crate::{
-    api::{
-        Limit,
-        groups::{EpochMessages, EpochRange},
-    },
+    api::groups::{EpochMessages, EpochRange},
     client::{ClientError, GatewayClient},
 };
 
@@ -44,7 +41,7 @@ impl Gate {
         let mut range = EpochRange {
             start_epoch_id: Epoch(after.map_or(1, |epoch| epoch.0.saturating_add(1))),
             end_epoch_id: None,
-            limit: Limit::default(),
+            limit: None,
         };
         let mut epochs = Vec::new();
         loop {

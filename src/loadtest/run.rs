@@ -30,7 +30,7 @@ use super::{
     verify::{Kept, Observations, Standing, digest},
 };
 use crate::api::{
-    Limit, groups::EpochRange, joining::WelcomeQuery, key_packages::KeyPackageQuery, text::GroupIdText,
+    groups::EpochRange, joining::WelcomeQuery, key_packages::KeyPackageQuery, text::GroupIdText,
 };
 
 /// Clients whose key packages are retrieved.
@@ -285,11 +285,8 @@ impl Table {
             Kind::Read | Kind::Commit | Kind::Proposal | Kind::Join => {
                 let newest = board.newest();
                 let start = Epoch(newest.0.saturating_sub(READ_EPOCHS - 1).max(1));
-                let range = EpochRange {
-                    start_epoch_id: start,
-                    end_epoch_id: Some(newest.max(start)),
-                    limit: Limit::default(),
-                };
+                let range =
+                    EpochRange { start_epoch_id: start, end_epoch_id: Some(newest.max(start)), limit: None };
                 ended(&gate.through(gate.api.control_messages(&board.id, &range)).await)
             }
         };

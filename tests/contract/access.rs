@@ -19,6 +19,7 @@ const REQUESTS: &[(&str, &str, bool)] = &[
     ("DELETE", "/clients/ID/queues/ID", true),
     ("GET", "/clients/ID/keyPackage?protocolVersion=1&cipherSuite=1&receiverClientId=r", true),
     ("PUT", "/groups", true),
+    ("GET", "/groups", false),
     ("GET", "/groups/AAEC", false),
     ("PUT", "/groups/AAEC/proposals", true),
     ("GET", "/groups/AAEC/proposals", false),

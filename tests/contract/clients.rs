@@ -229,12 +229,69 @@ async fn clients_are_found_by_a_tag_page_by_page() {
 }
 
 #[actix_web::test]
+async fn without_a_tag_all_clients_are_found() {
+    let gateway = TestGateway::start().await;
+    let mut expected = BTreeSet::new();
+    for number in 0..7 {
+        let tags: &[&str] = if number % 2 == 0 { &["t"] } else { &[] };
+        expected.insert(register(&gateway, &format!("client {number}"), tags).await);
+    }
+    let all = gateway.get("/clients").await.success(200);
+    let tagged = gateway.get("/clients?tag=t").await.success(200);
+    let first = all["identities"].as_array().unwrap();
+    assert_eq!(first[0].as_object().unwrap().len(), 3, "{all}");
+    for identity in tagged["identities"].as_array().unwrap() {
+        assert!(first.contains(identity), "the same shape as with a tag");
+    }
+    assert_eq!(gateway.get("/clients?tag=").await.success(200), json!({ "identities": [] }));
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = gateway.get(&format!("/clients?limit=3{cursor}")).await.success(200);
+        for identity in page["identities"].as_array().unwrap() {
+            found.push(identity["clientId"].as_str().unwrap().to_owned());
+        }
+        match page.get("nextCursor") {
+            Some(next) => cursor = format!("&cursor={}", next.as_str().unwrap()),
+            None => break,
+        }
+    }
+    assert_eq!(found.len(), expected.len(), "nobody twice");
+    assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn a_page_of_clients_has_a_size() {
+    let gateway = TestGateway::start().await;
+    let tags: Vec<String> = (0..100).map(|number| format!("{number:0>256}")).collect();
+    for number in 0..60 {
+        let client = json!({ "clientHandle": format!("{number}"), "tags": tags });
+        gateway.post("/clients", client).await.success(201);
+    }
+    let (mut found, mut pages, mut cursor) = (0, 0, String::new());
+    loop {
+        let reply = gateway.get(&format!("/clients?limit=1000{cursor}")).await;
+        assert!(reply.body.len() < 3 << 19, "{} bytes", reply.body.len());
+        let page = reply.success(200);
+        found += page["identities"].as_array().unwrap().len();
+        pages += 1;
+        match page.get("nextCursor") {
+            Some(next) => cursor = format!("&cursor={}", next.as_str().unwrap()),
+            None => break,
+        }
+    }
+    assert_eq!((found, pages), (60, 2));
+    gateway.stop().await;
+}
+
+#[actix_web::test]
 async fn limits_and_cursors_are_checked() {
     let gateway = TestGateway::start().await;
     for number in 0..3 {
         register(&gateway, &number.to_string(), &["t", "u"]).await;
     }
-    let lists = ["/clients?tag=t", "/clients/alice/groups?", "/clients/alice/welcome-msgs?"];
+    let lists =
+        ["/clients?tag=t", "/clients?", "/clients/alice/groups?", "/clients/alice/welcome-msgs?", "/groups?"];
     for list in lists {
         for limit in ["0", "1001", "-1", "x", "", "1.0", "4294967297"] {
             let reply = gateway.get(&format!("{list}&limit={limit}")).await;
@@ -251,14 +308,15 @@ async fn limits_and_cursors_are_checked() {
         gateway.get(&format!("{list}&limit=1&limit=1")).await.problem(400, "malformed-request", "`limit`");
         gateway.get(&format!("{list}&cursor=%")).await.problem(400, "malformed-request", "percent-encoded");
     }
-    gateway.get("/clients").await.problem(400, "malformed-request", "missing field `tag`");
     gateway.get("/clients?tag=t&domain=-").await.problem(400, "malformed-request", "`domain`");
 
     // A cursor is good for the list that it was given for.
     let page = gateway.get("/clients?tag=t&limit=1").await.success(200);
     let cursor = page["nextCursor"].as_str().unwrap();
     gateway.get(&format!("/clients?tag=t&cursor={cursor}")).await.success(200);
-    for list in ["/clients?tag=u", "/clients/alice/groups?", "/clients/alice/welcome-msgs?"] {
+    for list in
+        ["/clients?tag=u", "/clients?", "/clients/alice/groups?", "/clients/alice/welcome-msgs?", "/groups?"]
+    {
         let reply = gateway.get(&format!("{list}&cursor={cursor}")).await;
         reply.problem(400, "malformed-request", "`cursor`");
     }
@@ -273,7 +331,10 @@ async fn a_domain_is_another_gateways_without_domains_here() {
     let gateway = TestGateway::start().await;
     let body = json!({ "clientHandle": "alice", "domain": "a.example" });
     gateway.post("/clients", body).await.problem(400, "malformed-request", "a.example");
-    gateway.get("/clients?tag=t&domain=a.example").await.problem(400, "malformed-request", "a.example");
+    for path in ["/clients?tag=t&", "/clients?", "/clients/alice/groups?"] {
+        let reply = gateway.get(&format!("{path}domain=a.example")).await;
+        reply.problem(400, "malformed-request", "a.example");
+    }
     gateway.stop().await;
 }
 

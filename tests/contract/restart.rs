@@ -66,7 +66,7 @@ async fn the_default_application_is_made_once() {
 
 fn tag_query() -> mimi_gateway::api::clients::TagQuery {
     mimi_gateway::api::clients::TagQuery {
-        tag: "t".to_owned(),
+        tag: Some("t".to_owned()),
         domain: None,
         limit: Default::default(),
         cursor: None,

@@ -43,7 +43,7 @@ async fn a_method_that_a_path_does_not_take_is_a_problem() {
         ("/apps/x/clients/y/keyPackage", "GET"),
         ("/apps/x/clients/y/welcome-msgs", "GET"),
         ("/apps/x/clients/y/welcome-msgs/z", "DELETE"),
-        ("/apps/x/groups", "PUT"),
+        ("/apps/x/groups", "PUT, GET"),
         ("/apps/x/groups/y", "GET"),
         ("/apps/x/groups/y/proposals", "PUT, GET"),
         ("/apps/x/groups/y/epochs", "PUT"),

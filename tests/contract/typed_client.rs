@@ -4,7 +4,7 @@ use actors::ClientHandle;
 use mimi_gateway::{
     api::{
         Limit,
-        clients::{ClientChangeBody, NewClientBody, PageQuery, TagQuery},
+        clients::{ClientChangeBody, GroupsOfClientQuery, NewClientBody, TagQuery},
         groups::EpochRange,
         joining::WelcomeQuery,
         key_packages::{KeyPackageQuery, KeyPackageUploadBody, NewKeyQueueBody},
@@ -47,7 +47,7 @@ async fn tell_a_story(client: &GatewayClient) {
     assert_eq!((problem.status, problem.slug()), (409, "client-handle-taken"));
 
     let query = TagQuery {
-        tag: "a&b=c d".to_owned(),
+        tag: Some("a&b=c d".to_owned()),
         domain: None,
         limit: Limit::try_from(1).unwrap(),
         cursor: None,
@@ -70,7 +70,10 @@ async fn tell_a_story(client: &GatewayClient) {
     client.delete_key_queue(alice, queue).await.unwrap();
 
     for text in ["alice/phone é", "b64:_w", "b64:YjY0Og", "b64:Lg", "b64:Li4"] {
-        assert_eq!(client.groups_of_client(&handle(text), &PageQuery::default()).await.unwrap().groups, []);
+        assert_eq!(
+            client.groups_of_client(&handle(text), &GroupsOfClientQuery::default()).await.unwrap().groups,
+            []
+        );
         assert_eq!(client.welcomes(&handle(text), &WelcomeQuery::default()).await.unwrap().join_infos, []);
         client.acknowledge_welcome(&handle(text), actors::DeliveryId(7)).await.unwrap();
     }
@@ -78,7 +81,7 @@ async fn tell_a_story(client: &GatewayClient) {
     refused(client.group(&group).await, ProblemKind::UnknownGroup);
     refused(client.proposals(&group).await, ProblemKind::UnknownGroup);
     refused(client.group_info(&group).await, ProblemKind::UnknownGroup);
-    let range = EpochRange { start_epoch_id: actors::Epoch(1), end_epoch_id: None, limit: Limit::default() };
+    let range = EpochRange { start_epoch_id: actors::Epoch(1), end_epoch_id: None, limit: None };
     refused(client.control_messages(&group, &range).await, ProblemKind::UnknownGroup);
     client.delete_client(alice).await.unwrap();
     refused(client.client(alice).await, ProblemKind::UnknownClient);

@@ -41,6 +41,29 @@ async fn clients_are_of_a_domain_of_the_gateway() {
 }
 
 #[actix_web::test]
+async fn a_handle_is_of_a_domain() {
+    let gateway = Setup::x509(&roots(), &["a.example"], &["c.example"]).start().await;
+    let empty = json!({ "groups": [] });
+    // The only domain need not be named; another gateway's is refused.
+    for query in ["", "?domain=a.example", "?domain=A.EXAMPLE"] {
+        assert_eq!(gateway.get(&format!("/clients/alice/groups{query}")).await.success(200), empty);
+    }
+    for domain in ["c.example", "d.example"] {
+        let reply = gateway.get(&format!("/clients/alice/groups?domain={domain}")).await;
+        reply.problem(400, "malformed-request", "not assigned to this gateway");
+    }
+    gateway.stop().await;
+
+    let gateway = Setup::x509(&roots(), &["a.example", "b.example"], &[]).start().await;
+    gateway.get("/clients/alice/groups").await.problem(400, "malformed-request", "name one with `domain`");
+    for domain in ["a.example", "b.example"] {
+        let reply = gateway.get(&format!("/clients/alice/groups?domain={domain}")).await;
+        assert_eq!(reply.success(200), empty);
+    }
+    gateway.stop().await;
+}
+
+#[actix_web::test]
 async fn a_handle_is_unique_in_its_domain() {
     let gateway = Setup::x509(&roots(), &["a.example", "b.example"], &[]).start().await;
     let new = json!({ "clientHandle": "alice/phone" });

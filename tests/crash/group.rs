@@ -226,8 +226,11 @@ impl GroupWriter {
         let mut epochs = Vec::new();
         let mut next = Some(Epoch(1));
         while let Some(start_epoch_id) = next {
-            let range =
-                EpochRange { start_epoch_id, end_epoch_id: None, limit: Limit::try_from(1000).unwrap() };
+            let range = EpochRange {
+                start_epoch_id,
+                end_epoch_id: None,
+                limit: Some(Limit::try_from(1000).unwrap()),
+            };
             let page = api.control_messages(&self.id, &range).await.unwrap();
             for epoch in page.epochs {
                 assert_eq!(epoch.epoch_id.0, epochs.len() as u64 + 1, "epochs without a gap");

@@ -100,7 +100,7 @@ impl Clients {
     async fn download(&self, api: &GatewayClient) -> BTreeMap<String, (ClientId, BTreeSet<String>)> {
         let mut clients = BTreeMap::new();
         let mut query = TagQuery {
-            tag: COMMON_TAG.to_owned(),
+            tag: Some(COMMON_TAG.to_owned()),
             domain: None,
             limit: Limit::try_from(1000).unwrap(),
             cursor: None,

@@ -16,7 +16,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use new_group::{Leaf, NewGroup, vector};
-use support::TestGateway;
+use support::{Request, TestGateway};
 
 /// `group_id` in its text form.
 fn group_id(group: &NewGroup) -> String {
@@ -181,6 +181,40 @@ async fn the_creator_supports_what_the_group_sets_and_requires() {
         group.leaves[0].extension_types.push(PRIVATE_USE);
         gateway.put("/groups", group.body()).await.success(201);
     }
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn all_groups_are_listed_by_pages() {
+    let gateway = TestGateway::start().await;
+    assert_eq!(gateway.get("/groups").await.success(200), json!({ "groups": [] }));
+    let mut expected = Vec::new();
+    for number in 0..5 {
+        let group = NewGroup::new(&format!("group {number}"));
+        gateway.put("/groups", group.body()).await.success(201);
+        expected.push(json!({ "groupId": group_id(&group), "epochId": 0 }));
+    }
+    assert_eq!(gateway.get("/groups").await.success(200), json!({ "groups": expected }));
+    for limit in [1, 2, 4, 5, 1000] {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = gateway.get(&format!("/groups?limit={limit}{cursor}")).await.success(200);
+            let groups = page["groups"].as_array().unwrap();
+            assert!(!groups.is_empty() && groups.len() <= limit);
+            found.extend(groups.iter().cloned());
+            match page.get("nextCursor") {
+                Some(next) => cursor = format!("&cursor={}", next.as_str().unwrap()),
+                None => break,
+            }
+        }
+        assert_eq!(found, expected, "pages of {limit}");
+    }
+    // Those of another application are its own.
+    let path = format!("/apps/{}/groups", gateway.other_app);
+    let reply = gateway.send(Request::new("GET", &path).token(&gateway.other_writer)).await;
+    assert_eq!(reply.success(200), json!({ "groups": [] }));
+    gateway.send(Request::new("GET", &path).token(&gateway.writer)).await.problem(403, "not-permitted", "");
+    gateway.send(Request::new("GET", &gateway.path("/groups")).token(&gateway.reader)).await.success(200);
     gateway.stop().await;
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actors::Epoch;
 use mimi_gateway::{
-    api::{Limit, groups::CommitBody, groups::EpochRange, problem::ProblemKind},
+    api::{groups::CommitBody, groups::EpochRange, problem::ProblemKind},
     client::ClientError,
 };
 
@@ -58,8 +58,7 @@ async fn contend(mut member: Member, commit: CommitBody) -> (Member, bool) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     while member.epoch() == epoch {
-        let range =
-            EpochRange { start_epoch_id: Epoch(epoch.0 + 1), end_epoch_id: None, limit: Limit::default() };
+        let range = EpochRange { start_epoch_id: Epoch(epoch.0 + 1), end_epoch_id: None, limit: None };
         match member.api.control_messages(&member.id(), &range).await {
             Ok(missed) => member.take_in(&missed),
             Err(error) => assert!(is_passing(&error), "{error}"),

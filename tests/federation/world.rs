@@ -145,7 +145,7 @@ impl World {
         let range = EpochRange {
             start_epoch_id: Epoch(0),
             end_epoch_id: None,
-            limit: Limit::try_from(1000).unwrap(),
+            limit: Some(Limit::try_from(1000).unwrap()),
         };
         let mut histories = Vec::new();
         for site in &self.sites {

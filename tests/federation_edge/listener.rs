@@ -80,7 +80,7 @@ async fn peers_are_answered_about_their_own_side_only() {
         ("tag=team", "name one with `domain`"),
         ("tag=team&domain=b.example", "is not assigned to this gateway"),
         ("tag=team&domain=c.example", "is not assigned to this gateway"),
-        ("domain=a.example", "tag"),
+        ("domain=a.example&tag=x&tag=y", "tag"),
     ] {
         let (status, slug, document) =
             peer.problem(&a.path(&format!("/clients?{query}")), Some(&digest)).await;

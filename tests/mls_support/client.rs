@@ -3,7 +3,7 @@
 use actors::{ClientHandle, ClientId, DeliveryId, DomainName, GroupId, KeyQueueId};
 use mimi_gateway::{
     api::{
-        clients::{NewClientBody, PageQuery},
+        clients::{GroupsOfClientQuery, NewClientBody},
         groups::{CommitBody, NewGroupBody},
         joining::{JoinInfoBody, WelcomeQuery},
         key_packages::{
@@ -278,7 +278,8 @@ impl MlsClient {
 
     /// The groups that the gateway lists for this client, with their epochs.
     pub(crate) async fn groups(&self) -> Vec<(GroupId, u64)> {
-        let listed = self.api.groups_of_client(&self.handle, &PageQuery::default()).await.unwrap();
+        let query = GroupsOfClientQuery { domain: self.domain.clone(), ..GroupsOfClientQuery::default() };
+        let listed = self.api.groups_of_client(&self.handle, &query).await.unwrap();
         listed.groups.into_iter().map(|group| (group.group_id.0, group.epoch_id.0)).collect()
     }
 }

@@ -3,7 +3,7 @@
 use actors::{ClientHandle, ClientId, Epoch, GroupId};
 use mimi_gateway::{
     api::{
-        Limit, Nothing,
+        Nothing,
         groups::{
             AcceptedCommitBody, AcceptedProposalBody, CommitBody, ControlMessagesBody, EpochRange,
             ProposalBody, UploadCommit,
@@ -204,7 +204,7 @@ impl Member {
 
     /// All control messages from an epoch on.
     pub(crate) async fn control_messages(&self, start: Epoch) -> ControlMessagesBody {
-        let range = EpochRange { start_epoch_id: start, end_epoch_id: None, limit: Limit::default() };
+        let range = EpochRange { start_epoch_id: start, end_epoch_id: None, limit: None };
         let messages = self.api.control_messages(&self.id(), &range).await.unwrap();
         assert_eq!(messages.next_epoch_id, None);
         messages

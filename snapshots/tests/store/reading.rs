@@ -54,7 +54,7 @@ fn groups_are_listed_by_handle() {
     .unwrap();
     let view = store.view();
     let of = |name, after: Option<u8>, limit| {
-        let found = view.groups_of(APP, &handle(name), after.map(group), limit).unwrap();
+        let found = view.groups_of(APP, &handle(name), None, after.map(group), limit).unwrap();
         found.into_iter().map(|(_, epoch)| epoch.0).collect::<Vec<_>>()
     };
     assert_eq!(of("alice", None, 9), [1, 3, 4]);
@@ -69,7 +69,11 @@ fn groups_are_listed_by_handle() {
 fn two_members_of_one_handle_are_kept_apart_by_their_domains() {
     let store = temporary();
     let [here, there] = [Some(domain("a.example")), Some(domain("b.example"))];
-    let listed = || store.view().groups_of(APP, &handle("alice"), None, 9).unwrap().len();
+    let of = |domain: &Option<DomainName>| {
+        store.view().groups_of(APP, &handle("alice"), domain.as_ref(), None, 9).unwrap().len()
+    };
+    // In the domain here, in the one there, and in none.
+    let listed = || [of(&here), of(&there), of(&None)];
     let change = |put: &[&Option<DomainName>], delete: &[&Option<DomainName>]| {
         append(&store, |batch| {
             for domain in delete {
@@ -86,15 +90,15 @@ fn two_members_of_one_handle_are_kept_apart_by_their_domains() {
         batch.put_group(APP, &group(1), &group_row(1));
     })
     .unwrap();
-    assert_eq!(change(&[&here, &there, &here], &[]), 1);
-    assert_eq!(change(&[], &[&here]), 1);
-    assert_eq!(change(&[&here], &[&there, &there]), 1);
-    assert_eq!(change(&[], &[&here]), 0);
+    assert_eq!(change(&[&here, &there, &here], &[]), [1, 1, 0]);
+    assert_eq!(change(&[], &[&here]), [0, 1, 0]);
+    assert_eq!(change(&[&here], &[&there, &there]), [1, 0, 0]);
+    assert_eq!(change(&[], &[&here]), [0, 0, 0]);
     // One without a domain is another one again.
-    assert_eq!(change(&[&None], &[]), 1);
-    assert_eq!(change(&[&here], &[&None]), 1);
-    assert_eq!(change(&[&None], &[&here]), 1);
-    assert_eq!(change(&[], &[&None]), 0);
+    assert_eq!(change(&[&None], &[]), [0, 0, 1]);
+    assert_eq!(change(&[&here], &[&None]), [1, 0, 0]);
+    assert_eq!(change(&[&None], &[&here]), [0, 0, 1]);
+    assert_eq!(change(&[], &[&None]), [0, 0, 0]);
 }
 
 #[test]

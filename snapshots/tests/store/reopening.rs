@@ -42,7 +42,7 @@ fn everything_is_there_again() {
         assert_eq!(view.load_log(&group_log(1)).unwrap(), Some(log));
         assert_eq!(view.client_by_handle(APP, None, &handle("alice")).unwrap(), Some(alice));
         assert_eq!(view.queues(APP, client(1)).unwrap(), [queue_row(1, 1, "")]);
-        assert_eq!(view.groups_of(APP, &handle("alice"), None, 9).unwrap(), [(group(1), Epoch(3))]);
+        assert_eq!(view.groups_of(APP, &handle("alice"), None, None, 9).unwrap(), [(group(1), Epoch(3))]);
         assert_eq!(view.epoch(APP, &group(1), Epoch(3)).unwrap(), Some(epoch_row(1)));
         let accepted = view.accepted_proposal(APP, &group(1), Epoch(3), &[1; 32]).unwrap();
         assert_eq!(accepted.as_deref(), Some(&b"reference"[..]));
