@@ -159,8 +159,6 @@ pub struct RetentionSettings {
     pub history_epochs_max: u64,
     /// Age of an epoch, in seconds.
     pub history_age_s_max: u64,
-    /// Welcomes that wait for one handle.
-    pub welcomes_per_handle_max: usize,
     /// Age of a welcome that nobody acknowledged, in seconds.
     pub welcome_age_s_max: u64,
     /// How long it is known that a key package was used, after its lifetime has ended, in seconds.
@@ -458,7 +456,6 @@ impl Default for RetentionSettings {
         Self {
             history_epochs_max: store.history_epochs_max,
             history_age_s_max: store.history_age_max.as_secs(),
-            welcomes_per_handle_max: store.welcomes_per_handle_max,
             welcome_age_s_max: store.welcome_age_max.as_secs(),
             expired_age_s_max: store.expired_age_max.as_secs(),
             period_s: 300,

@@ -303,7 +303,6 @@ fn gateway_options(config: &Config, applications: Vec<Application>, clock: Clock
         retention: Retention {
             history_epochs_max: retention.history_epochs_max,
             history_age_max: Duration::from_secs(retention.history_age_s_max),
-            welcomes_per_handle_max: retention.welcomes_per_handle_max,
             welcome_age_max: Duration::from_secs(retention.welcome_age_s_max),
             expired_age_max: Duration::from_secs(retention.expired_age_s_max),
         },

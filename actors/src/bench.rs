@@ -131,7 +131,12 @@ impl BenchQueue {
         let package = |number: u32| {
             let reference = [number.to_be_bytes(); 8].concat();
             let reference = KeyPackageRef::new(reference).map_err(|error| error.to_string())?;
-            Ok(NewPackage { reference, not_after: Timestamp(u64::MAX), message: message.to_vec() })
+            Ok(NewPackage {
+                reference,
+                not_after: Timestamp(u64::MAX),
+                message: message.to_vec(),
+                signer: None,
+            })
         };
         let packages = (0..packages).map(package).collect::<Result<_, String>>()?;
         let mut queue = Self::default();

@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     application::{Application, DomainError},
     gateway::{Gateway, WAKE_ATTEMPTS},
+    group::signer,
     key_queue::{
         Assign, AssignedKeyPackage, Close, Count, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload,
         KeyQueueActor, KeyQueueError, KeyQueueStatus, NewKeyQueue, NewPackage, PoolCounts, Upload,
@@ -254,6 +255,7 @@ impl Gateway {
                 reference: checked.reference,
                 not_after: checked.not_after,
                 message: message.to_vec(),
+                signer: Some(signer(&checked.signature_key)),
             })
         };
         let mut invalid = Vec::new();

@@ -42,6 +42,15 @@ pub struct Limits {
     pub tags_per_client_max: usize,
     /// Longest tag, in bytes.
     pub tag_bytes_max: usize,
+    /// Welcomes that may wait for one client, of all inviters together; a commit that would pass it is refused.
+    pub welcomes_per_client_max: usize,
+    /// Welcomes of one inviter that may wait for one client (at most `welcomes_per_client_max`).
+    pub welcomes_per_inviter_max: usize,
+    /// Welcomes that a registered client, or the clients of one other domain together, may still leave for a client that
+    /// has `welcomes_per_client_max` (at most `welcomes_per_inviter_max`).
+    pub welcomes_reserved_max: usize,
+    /// For how long a welcome counts in these limits that was sent to a client of another gateway, in seconds.
+    pub welcomes_elsewhere_window_s: u64,
     /// Longest label of a key queue and longest receiver id, in bytes.
     pub label_bytes_max: usize,
     /// Packets of the newest epochs that a group keeps in memory while it is awake, in bytes; 0 keeps none.
@@ -74,6 +83,10 @@ impl Default for Limits {
             client_handle_bytes_max: 1024,
             tags_per_client_max: 100,
             tag_bytes_max: 256,
+            welcomes_per_client_max: 1000,
+            welcomes_per_inviter_max: 100,
+            welcomes_reserved_max: 10,
+            welcomes_elsewhere_window_s: 24 * 3600,
             label_bytes_max: 256,
             recent_bytes_per_group_max: 16 << 10,
             answer_bytes_max: 16 << 20,

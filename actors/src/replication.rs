@@ -4,8 +4,8 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use snapshots::{
-    AppId, AppendError, Batch, Bytes, ClientHandle, DomainName, Epoch, GroupId, GroupRow, LogId, Timestamp,
-    Unmet, UsedRow, WelcomeRow,
+    AppId, AppendError, Batch, Bytes, ClientHandle, DomainName, Epoch, GroupId, GroupRow, Invitation,
+    InvitedClient, LogId, Timestamp, Unmet, UsedRow, WelcomeRow,
 };
 use tokio::sync::watch;
 
@@ -268,15 +268,18 @@ impl Gateway {
         let is_member = |(domain, handle): &(Option<DomainName>, ClientHandle)| {
             state.roster().iter().any(|member| member.handle == *handle && member.domain == *domain)
         };
-        let handles: Vec<ClientHandle> =
-            waiting.into_iter().filter(is_member).map(|(_, handle)| handle).collect();
+        let clients: Vec<InvitedClient> = waiting
+            .into_iter()
+            .filter(is_member)
+            .map(|(domain, handle)| InvitedClient { handle, domain })
+            .collect();
         if let Some(welcome) = &handed.welcome {
             let row = WelcomeRow {
                 welcome: Bytes::copy_from_slice(welcome),
                 ratchet_tree: Bytes::copy_from_slice(&handed.ratchet_tree),
                 timestamp: handed.timestamp,
             };
-            batch.put_welcome(app, group, epoch, &row, &handles);
+            batch.put_welcome(app, group, epoch, &row, &clients, Invitation::AcceptedElsewhere);
         }
         Ok(used)
     }

@@ -19,6 +19,7 @@ use crate::meta;
 use crate::rows;
 use crate::store::Location;
 use crate::tables::{Table, Tables};
+use crate::{welcome_shares, welcomes};
 
 /// Journals that are longer than this make the engine write out the tables that hold them up, in bytes. It bounds what
 /// is read at a start.
@@ -57,7 +58,9 @@ impl Disk {
         }
         let (database, tables) = open_engine(&place, cache_bytes)?;
         let disk = Self { tables, database, _temporary: None, _lock: Some(lock) };
-        disk.check_format(&place)?;
+        if disk.check_format(&place)? < meta::FORMAT {
+            disk.convert(&place)?;
+        }
         Ok(disk)
     }
 
@@ -76,15 +79,37 @@ impl Disk {
         Ok(DeliveryId(self.number(&meta::next_delivery_key())?.unwrap_or(1)))
     }
 
-    fn check_format(&self, place: &Path) -> Result<(), OpenError> {
+    /// The format on disk, which is not newer than this program's.
+    fn check_format(&self, place: &Path) -> Result<u64, OpenError> {
         let damaged = |what: String| OpenError::Damaged { path: place.to_owned(), what };
         match self.number(&meta::format_key()).map_err(|error| damaged(error.to_string()))? {
             Some(found) if found > meta::FORMAT => {
                 Err(OpenError::NewerFormat { found, supported: meta::FORMAT })
             }
-            Some(_) => Ok(()),
+            Some(found) => Ok(found),
             None => Err(damaged("it does not say its format".to_owned())),
         }
+    }
+
+    /// Brings a store of format 1 to this format: counts its join infos, whose inviters are not known.
+    fn convert(&self, place: &Path) -> Result<(), OpenError> {
+        let damaged =
+            |error: ReadError| OpenError::Damaged { path: place.to_owned(), what: error.to_string() };
+        let infos = self.tables.of(Table::JoinInfos).iter().map(|guard| {
+            let (key, value) = guard.into_inner()?;
+            let (app, handle, _) = welcomes::read_join_info_key(&key)?;
+            Ok((app, handle, rows::decode(Table::JoinInfos, &value)?))
+        });
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        for (key, value) in welcome_shares::rows_for(infos).map_err(damaged)? {
+            batch.insert(self.tables.of(Table::WelcomeShares), key, value);
+        }
+        batch.insert(
+            self.tables.of(Table::Meta),
+            meta::format_key().to_slice(),
+            Slice::from(meta::FORMAT.to_be_bytes()),
+        );
+        batch.commit().map_err(|error| open_error(place, error))
     }
 
     fn number(&self, key: &Key) -> Result<Option<u64>, ReadError> {
@@ -197,8 +222,9 @@ mod tests {
             database.persist(PersistMode::SyncAll).unwrap();
         };
         check(Some(&1_u64.to_be_bytes()), |opened| opened.is_ok());
-        check(Some(&2_u64.to_be_bytes()), |opened| {
-            matches!(opened, Err(OpenError::NewerFormat { found: 2, supported: 1 }))
+        check(Some(&2_u64.to_be_bytes()), |opened| opened.is_ok());
+        check(Some(&3_u64.to_be_bytes()), |opened| {
+            matches!(opened, Err(OpenError::NewerFormat { found: 3, supported: 2 }))
         });
         check(Some(b"two"), |opened| matches!(opened, Err(OpenError::Damaged { .. })));
         check(None, |opened| matches!(opened, Err(OpenError::Damaged { .. })));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::ids::{ClientId, KeyPackageRef, KeyQueueId};
+use crate::ids::{ClientHandle, ClientId, DomainName, KeyPackageRef, KeyQueueId};
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +113,18 @@ pub enum Unmet {
     KeyPackageUsed {
         /// Which one.
         reference: KeyPackageRef,
+    },
+    /// A client would have more join infos than it may (*Joining*).
+    #[error("{max} welcomes wait for {handle:?}, the most that may")]
+    TooManyWelcomes {
+        /// The client.
+        handle: ClientHandle,
+        /// Its domain.
+        domain: Option<DomainName>,
+        /// Whether it is the limit of one inviter, and not that of all inviters together.
+        of_inviter: bool,
+        /// The limit.
+        max: u64,
     },
     /// There already is a setting of this name.
     #[error("the setting exists")]

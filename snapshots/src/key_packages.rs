@@ -29,6 +29,9 @@ pub struct KeyPackageRow {
     pub is_final: bool,
     /// The end of its lifetime (RFC 9420 §7.2).
     pub not_after: Timestamp,
+    /// A digest of the signature key of its leaf. Rows that were written before it was kept do not have it.
+    #[serde(default, with = "serde_bytes")]
+    pub signer: Option<[u8; 32]>,
 }
 
 /// Where a key package was used.
@@ -214,6 +217,33 @@ impl View {
             Ok((queue, client, rows::decode(Table::KeyPackages, &value)?))
         };
         self.scan(Table::KeyPackages, prefix.prefix()).map(found).collect()
+    }
+
+    /// Whether a queue of a client holds a key package that this key signed, as far as it is told by the first few of each
+    /// queue, `per_queue_max` at most.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged or missing.
+    pub fn holds_signed_by(
+        &self,
+        app: AppId,
+        client: ClientId,
+        signer: &[u8; 32],
+        per_queue_max: usize,
+    ) -> Result<bool, ReadError> {
+        for queue in self.queues(app, client)? {
+            let prefix = held_by(app, queue.queue_id);
+            let skipped = prefix.as_bytes().len();
+            for key in self.scan_keys(Table::QueueKeyPackages, prefix.prefix()).take(per_queue_max) {
+                let reference = read_reference(key?.get(skipped..).unwrap_or(&[]))?;
+                let key = holder_key(app, &reference, queue.queue_id);
+                let row = self.row::<KeyPackageRow>(Table::KeyPackages, &key)?;
+                if row.and_then(|row| row.signer).as_ref() == Some(signer) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Where a key package was used; `None` when it was not, or long ago.

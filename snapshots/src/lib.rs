@@ -18,7 +18,7 @@
 //! | `groups.rs`, `history.rs` | groups, who is in them, the commits that made their epochs |
 //! | `clients.rs` | clients, their handles and tags |
 //! | `key_queues.rs`, `key_packages.rs` | key queues, which key packages they hold, which were used |
-//! | `welcomes.rs` | welcomes and the join infos that point at them |
+//! | `welcomes.rs`, `welcome_shares.rs` | welcomes, the join infos that point at them, and whose share each is |
 //! | `outbox.rs` | what peers still need: entries as they are sent, positions, marks |
 //! | `meta.rs` | the format, settings |
 //! | `retention.rs` | what is dropped when it is old |
@@ -45,6 +45,7 @@ mod rows;
 mod store;
 mod tables;
 mod view;
+mod welcome_shares;
 mod welcomes;
 
 pub use batch::{Appended, Batch};
@@ -63,4 +64,5 @@ pub use records::{LoadedLog, LogId};
 pub use retention::{Retention, SweepError, Swept};
 pub use store::{Durability, Location, Store, StoreOptions};
 pub use view::View;
-pub use welcomes::{JoinInfoRow, WelcomeRow};
+pub use welcome_shares::{InvitedClient, Inviter, ShareId, WelcomeLimits};
+pub use welcomes::{CountedBy, Invitation, JoinInfoRow, WelcomeRow};

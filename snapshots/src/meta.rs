@@ -15,8 +15,9 @@ use crate::rows::Rows;
 use crate::tables::Table;
 use crate::view::View;
 
-/// The format of the rows that this program writes, and the newest that it reads.
-pub(crate) const FORMAT: u64 = 1;
+/// The format of the rows that this program writes, and the newest that it reads. Format 2 counts join infos in
+/// `welcome_shares`; format 1 does not have that table.
+pub(crate) const FORMAT: u64 = 2;
 
 const FORMAT_KEY: u8 = 0;
 const NEXT_DELIVERY_KEY: u8 = 1;

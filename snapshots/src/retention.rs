@@ -3,8 +3,8 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `expiries` | when it expires, kind, application, then queue and reference, or reference | nothing |
+//! | `expiries` | when it expires, kind, the key of a row of `welcome_shares` | nothing |
 
-use std::collections::VecDeque;
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::rows::Rows;
 use crate::store::Store;
 use crate::tables::Table;
 use crate::view::View;
-use crate::{history, key_packages};
+use crate::{history, key_packages, welcome_shares};
 
 /// How many rows one batch of a sweep drops, about; what waits behind it waits for that long.
 const DROPPED_MAX: usize = 500;
@@ -26,6 +26,7 @@ const READ_MAX: usize = 2_000;
 
 const HELD: u8 = 1;
 const USED: u8 = 2;
+const SHARE: u8 = 3;
 
 /// How long things are kept. Whatever is over one limit is dropped, also when it is under the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,22 +35,20 @@ pub struct Retention {
     pub history_epochs_max: u64,
     /// For how long an epoch of a group's history is kept; the newest always is.
     pub history_age_max: Duration,
-    /// How many join infos wait for one client handle.
-    pub welcomes_per_handle_max: usize,
-    /// For how long a join info waits.
+    /// For how long a join info waits. Their number is limited where they come in, by
+    /// [`WelcomeLimits`](crate::WelcomeLimits).
     pub welcome_age_max: Duration,
     /// For how long it is known that a key package was held or used after its lifetime has ended.
     pub expired_age_max: Duration,
 }
 
 impl Default for Retention {
-    /// 10,000 epochs for a year; 1,000 join infos for 90 days; key packages for a day after they expired.
+    /// 10,000 epochs for a year; join infos for 90 days; key packages for a day after they expired.
     fn default() -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
         Self {
             history_epochs_max: 10_000,
             history_age_max: day * 365,
-            welcomes_per_handle_max: 1_000,
             welcome_age_max: day * 90,
             expired_age_max: day,
         }
@@ -71,6 +70,8 @@ pub struct Swept {
     pub key_packages: u64,
     /// Expired key packages that were used.
     pub used_key_packages: u64,
+    /// Counts of invitations that clients of other gateways were sent.
+    pub invitation_counts: u64,
 }
 
 /// Why a sweep stopped. What it dropped before stays dropped; the next sweep goes on.
@@ -133,6 +134,7 @@ impl Swept {
         self.join_infos += other.join_infos;
         self.key_packages += other.key_packages;
         self.used_key_packages += other.used_key_packages;
+        self.invitation_counts += other.invitation_counts;
     }
 
     fn rows(&self) -> u64 {
@@ -142,6 +144,7 @@ impl Swept {
             + self.join_infos
             + self.key_packages
             + self.used_key_packages
+            + self.invitation_counts
     }
 }
 
@@ -237,11 +240,10 @@ fn drop_epochs(
     Ok(())
 }
 
-/// Goes through the join infos, and keeps the ids of the handle that it is at, no more than may be kept.
+/// Goes through the join infos.
 #[derive(Clone, Default)]
 struct JoinInfoSweep {
     after: Option<(AppId, ClientHandle, DeliveryId)>,
-    kept: VecDeque<DeliveryId>,
 }
 
 impl Sweep for JoinInfoSweep {
@@ -259,19 +261,8 @@ impl Sweep for JoinInfoSweep {
                 break;
             }
             let ((app, handle, id), row) = info?;
-            let same = self.after.as_ref().is_some_and(|(of, at, _)| (of, at) == (&app, &handle));
-            if !same {
-                self.kept.clear();
-            }
-            let dropped = if row.timestamp < oldest_kept {
-                Some(id)
-            } else {
-                self.kept.push_back(id);
-                let over = self.kept.len() > retention.welcomes_per_handle_max;
-                if over { self.kept.pop_front() } else { None }
-            };
-            if let Some(dropped) = dropped {
-                found.batch.acknowledge(app, &handle, dropped);
+            if row.timestamp < oldest_kept {
+                found.batch.acknowledge(app, &handle, id);
                 found.swept.join_infos += 1;
             }
             self.after = Some((app, handle, id));
@@ -311,6 +302,7 @@ impl Sweep for ExpirySweep {
             match &expired {
                 Expiring::Held { .. } => found.swept.key_packages += 1,
                 Expiring::Used { .. } => found.swept.used_key_packages += 1,
+                Expiring::Share { .. } => found.swept.invitation_counts += 1,
             }
             found.batch.step(move |draft| expired.expire(draft, not_after));
         }
@@ -318,30 +310,36 @@ impl Sweep for ExpirySweep {
     }
 }
 
-/// What expires with the lifetime of a key package.
+/// What expires at a time that is known beforehand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expiring {
-    /// A queue holds it.
+    /// A queue holds a key package: the end of the package's lifetime.
     Held { app: AppId, queue: KeyQueueId, reference: KeyPackageRef },
-    /// It was used.
+    /// A key package was used: the end of its lifetime.
     Used { app: AppId, reference: KeyPackageRef },
+    /// Invitations of a client of another gateway were counted: the end of the window.
+    Share { key: Vec<u8> },
 }
 
 impl Expiring {
-    pub(crate) fn key(&self, not_after: Timestamp) -> Key {
-        let key = Key::new().u64(not_after.0);
+    pub(crate) fn key(&self, at: Timestamp) -> Key {
+        let key = Key::new().u64(at.0);
         match self {
             Self::Held { app, queue, reference } => {
                 key.byte(HELD).uuid(app.as_uuid()).uuid(queue.as_uuid()).last(reference.as_bytes())
             }
             Self::Used { app, reference } => key.byte(USED).uuid(app.as_uuid()).last(reference.as_bytes()),
+            Self::Share { key: counted } => key.byte(SHARE).last(counted),
         }
     }
 
     fn read(key: &[u8]) -> Result<(Timestamp, Self), ReadError> {
         let mut reader = KeyReader::new(key, "expiries");
-        let not_after = Timestamp(reader.u64()?);
+        let at = Timestamp(reader.u64()?);
         let kind = reader.byte()?;
+        if kind == SHARE {
+            return Ok((at, Self::Share { key: reader.last().to_vec() }));
+        }
         let app = reader.app()?;
         let queue = match kind {
             HELD => Some(KeyQueueId::new(reader.uuid()?)),
@@ -350,7 +348,7 @@ impl Expiring {
         };
         let reference = KeyPackageRef::new(reader.last()).map_err(|_| reader.damaged())?;
         Ok((
-            not_after,
+            at,
             match queue {
                 Some(queue) => Self::Held { app, queue, reference },
                 None => Self::Used { app, reference },
@@ -359,8 +357,8 @@ impl Expiring {
     }
 
     /// Drops what has expired, unless another batch did since.
-    fn expire(&self, draft: &mut Draft<'_>, not_after: Timestamp) -> Result<(), Refusal> {
-        let expiry = self.key(not_after);
+    fn expire(&self, draft: &mut Draft<'_>, at: Timestamp) -> Result<(), Refusal> {
+        let expiry = self.key(at);
         if !draft.holds(Table::Expiries, &expiry)? {
             return Ok(());
         }
@@ -373,6 +371,7 @@ impl Expiring {
                 key_packages::delete_used(draft, *app, reference);
                 Ok(())
             }
+            Self::Share { key } => welcome_shares::expire(draft, key, at),
         }
     }
 }

@@ -53,10 +53,12 @@ pub(crate) enum Table {
     PeerPositions,
     /// `outbox.rs`: which logs have something for which peer.
     Outbox,
+    /// `welcome_shares.rs`: how many join infos each inviter has for each client.
+    WelcomeShares,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Meta,
         Self::LogHeads,
         Self::Records,
@@ -81,6 +83,7 @@ impl Table {
         Self::LogEntries,
         Self::PeerPositions,
         Self::Outbox,
+        Self::WelcomeShares,
     ];
 
     /// Its name on disk.
@@ -110,6 +113,7 @@ impl Table {
             Self::LogEntries => "log_entries",
             Self::PeerPositions => "peer_positions",
             Self::Outbox => "outbox",
+            Self::WelcomeShares => "welcome_shares",
         }
     }
 
@@ -118,7 +122,7 @@ impl Table {
         matches!(self, Self::ActorSnapshots | Self::Epochs | Self::Welcomes | Self::LogEntries)
     }
 
-    /// How much is kept in memory before it is sealed to be written out, in bytes: all tables together 156 MiB.
+    /// How much is kept in memory before it is sealed to be written out, in bytes: all tables together 160 MiB.
     fn memory_bytes_max(self) -> u64 {
         if self.has_large_values() || self == Self::Records { 16 << 20 } else { 4 << 20 }
     }

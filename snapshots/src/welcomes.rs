@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::draft::Draft;
 use crate::errors::{AppendError, ReadError, Refusal};
-use crate::ids::{AppId, ClientHandle, DeliveryId, Epoch, GroupId, Timestamp};
+use crate::ids::{AppId, ClientHandle, DeliveryId, DomainName, Epoch, GroupId, Timestamp};
 use crate::keys::{Key, KeyRange, KeyReader};
 use crate::rows::{self, Rows};
 use crate::store::Store;
 use crate::tables::Table;
 use crate::view::View;
+use crate::welcome_shares::{self, InvitedClient, Inviter, ShareId, WelcomeLimits};
 
 /// What all members that one commit added need to join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,43 @@ pub struct JoinInfoRow {
     pub epoch: Epoch,
     /// When the hub accepted the commit.
     pub timestamp: Timestamp,
+    /// The domain of the client. Rows of the first format do not have it.
+    #[serde(default)]
+    pub domain: Option<DomainName>,
+    /// The shares that it counts in. Rows of the first format do not have it.
+    #[serde(default)]
+    pub counted_by: CountedBy,
+}
+
+/// The shares of a client's join infos that one of them counts in; see [`WelcomeLimits`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CountedBy {
+    /// [`ShareId::UNKNOWN`].
+    #[default]
+    Unknown,
+    /// Those of its inviter.
+    Inviter {
+        /// See [`Inviter::share`].
+        share: ShareId,
+        /// See [`Inviter::reserve`].
+        reserve: Option<ShareId>,
+    },
+    /// None: another gateway accepted the commit, and held it to its own limits.
+    Nobody,
+}
+
+/// Who decides how many join infos may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invitation {
+    /// This gateway: the commit is refused when a join info would pass a limit.
+    Accepted {
+        /// Who invites.
+        by: Inviter,
+        /// The limits.
+        limits: WelcomeLimits,
+    },
+    /// Another gateway, which accepted the commit.
+    AcceptedElsewhere,
 }
 
 fn welcome_key(app: AppId, group: &GroupId, epoch: Epoch) -> Key {
@@ -57,30 +95,50 @@ fn join_info_key(app: AppId, handle: &ClientHandle, id: DeliveryId) -> Key {
 }
 
 impl Batch {
-    /// Writes the welcome of the commit that created `epoch`, and one join info for each added member, in this order:
-    /// their ids are in [`Appended::deliveries`](crate::Appended). With no handles nothing is written.
+    /// Writes the welcome of the commit that created `epoch`, and one join info for each added client, in this order:
+    /// their ids are in [`Appended::deliveries`](crate::Appended). With no clients nothing is written. Precondition: no
+    /// join info passes a limit of the invitation, else [`Unmet::TooManyWelcomes`](crate::Unmet::TooManyWelcomes).
     pub fn put_welcome(
         &mut self,
         app: AppId,
         group: &GroupId,
         epoch: Epoch,
         row: &WelcomeRow,
-        handles: &[ClientHandle],
+        clients: &[InvitedClient],
+        invitation: Invitation,
     ) -> &mut Self {
-        if handles.is_empty() {
+        if clients.is_empty() {
             return self;
         }
         let key = self.key(welcome_key(app, group, epoch));
         let value = self.row(row);
-        let info = self.row(&JoinInfoRow { group: group.clone(), epoch, timestamp: row.timestamp });
-        let waiting: Vec<Key> = handles.iter().map(|handle| self.key(join_infos_of(app, handle))).collect();
+        let counted_by = match invitation {
+            Invitation::Accepted { by, .. } => CountedBy::Inviter { share: by.share, reserve: by.reserve },
+            Invitation::AcceptedElsewhere => CountedBy::Nobody,
+        };
+        let mut waiting: Vec<(InvitedClient, Key, Slice)> = Vec::with_capacity(clients.len());
+        for client in clients {
+            let info = JoinInfoRow {
+                group: group.clone(),
+                epoch,
+                timestamp: row.timestamp,
+                domain: client.domain.clone(),
+                counted_by,
+            };
+            let of_handle = self.key(join_infos_of(app, &client.handle));
+            let info = self.row(&info);
+            waiting.push((client.clone(), of_handle, info));
+        }
         self.step(move |draft| {
             let readers = readers(draft, &key)?.saturating_add(waiting.len() as u64);
             draft.put(Table::Welcomes, &key, value);
             draft.put(Table::WelcomeReaders, &key, Slice::from(readers.to_be_bytes()));
-            for of_handle in waiting {
+            for (client, of_handle, info) in waiting {
+                if let Invitation::Accepted { by, limits } = invitation {
+                    welcome_shares::take_here(draft, app, &client, by, limits)?;
+                }
                 let id = draft.give_delivery_id()?;
-                draft.put(Table::JoinInfos, &of_handle.u64(id.0), info.clone());
+                draft.put(Table::JoinInfos, &of_handle.u64(id.0), info);
             }
             Ok(())
         })
@@ -132,6 +190,7 @@ fn delete_join_info(
     let key = join_info_key(app, handle, id);
     let Some(info) = draft.row::<JoinInfoRow>(Table::JoinInfos, &key)? else { return Ok(()) };
     draft.delete(Table::JoinInfos, &key);
+    welcome_shares::give_back(draft, app, handle, &info)?;
     let welcome = welcome_key(app, &info.group, info.epoch);
     match readers(draft, &welcome)? {
         0 | 1 => {
@@ -148,7 +207,7 @@ fn readers(draft: &Draft<'_>, welcome: &Key) -> Result<u64, ReadError> {
     value.map_or(Ok(0), |value| rows::number(Table::WelcomeReaders, &value))
 }
 
-fn read_join_info_key(key: &[u8]) -> Result<(AppId, ClientHandle, DeliveryId), ReadError> {
+pub(crate) fn read_join_info_key(key: &[u8]) -> Result<(AppId, ClientHandle, DeliveryId), ReadError> {
     let mut reader = KeyReader::new(key, "join_infos");
     let app = reader.app()?;
     let handle = ClientHandle::new(reader.part()?).map_err(|_| reader.damaged())?;

@@ -140,6 +140,7 @@ impl Endpoint for UploadCommit {
         ProblemKind::WelcomeMismatch,
         ProblemKind::ExpiredMembers,
         ProblemKind::KeyPackageReused,
+        ProblemKind::TooManyWelcomes,
         ProblemKind::ApplicationConfigurationMismatch,
         ProblemKind::PeerUnreachable,
         ProblemKind::PeerTimeout,

@@ -166,6 +166,10 @@ problem_types! {
     TooManyProposals: 429 "too-many-proposals", "Too many proposals",
         "The group's current epoch holds as many proposals as it may.",
         "Commit the waiting proposals; then propose in the new epoch.";
+    TooManyWelcomes: 429 "too-many-welcomes", "Too many welcomes",
+        "The commit adds a client for which as many welcomes wait as may: of this inviter, or of all inviters together. Nothing was changed.",
+        "The client fetches and acknowledges its welcomes; until it has, leave it out of the commit.",
+        ["clientHandle": "the client that has too many welcomes"];
     TooManyRequests: 429 "too-many-requests", "Too many requests",
         "The gateway, or the group or key queue, has as many requests at once as it takes. Nothing was done.",
         "Send the request again after the time in Retry-After (seconds).";

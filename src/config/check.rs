@@ -39,7 +39,6 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     seconds("retention.welcome_age_s_max", config.retention.welcome_age_s_max)?;
     seconds("retention.expired_age_s_max", config.retention.expired_age_s_max)?;
     within("retention.history_epochs_max", config.retention.history_epochs_max, 1..=u64::MAX >> 1)?;
-    within("retention.welcomes_per_handle_max", config.retention.welcomes_per_handle_max, 1..=1 << 24)?;
     within("durability.cache_bytes", config.durability.cache_bytes, 1 << 20..=1 << 40)?;
     within("durability.queue_length_max", config.durability.queue_length_max, 1..=1 << 20)?;
     within("durability.batch_bytes_max", config.durability.batch_bytes_max, 1 << 20..=1 << 30)?;
@@ -83,6 +82,18 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
     within("limits.client_handle_bytes_max", limits.client_handle_bytes_max, 1..=ClientHandle::BYTES_MAX)?;
     within("limits.recent_bytes_per_group_max", limits.recent_bytes_per_group_max, 0..=1 << 24)?;
     seconds("limits.clock_skew_s_max", limits.clock_skew_s_max)?;
+    within("limits.welcomes_per_client_max", limits.welcomes_per_client_max, 1..=1 << 24)?;
+    within(
+        "limits.welcomes_per_inviter_max",
+        limits.welcomes_per_inviter_max,
+        1..=limits.welcomes_per_client_max,
+    )?;
+    within(
+        "limits.welcomes_reserved_max",
+        limits.welcomes_reserved_max,
+        0..=limits.welcomes_per_inviter_max,
+    )?;
+    seconds("limits.welcomes_elsewhere_window_s", limits.welcomes_elsewhere_window_s)?;
     within("limits.certificates_per_chain_max", limits.certificates_per_chain_max, 1..=MAX_CERTIFICATES)?;
     let counts = [
         ("limits.group_members_max", limits.group_members_max),

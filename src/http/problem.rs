@@ -9,6 +9,7 @@ use crate::{
         key_packages::RefusedKeyPackage,
         paths::PathError,
         problem::{PROBLEM_JSON, ProblemDocument, ProblemKind},
+        text::HandleText,
     },
     federation::{DIFFERS, PeerError},
 };
@@ -136,6 +137,8 @@ impl Problem {
     }
 }
 
+/// When to try again what waits for a client to come online.
+const WELCOMES_RETRY_AFTER_S: &str = "60";
 /// When to try again what was refused because there was too much of it.
 const RETRY_AFTER_S: &str = "1";
 
@@ -261,6 +264,9 @@ impl From<GroupError> for Problem {
                 Self::new(ProblemKind::ExpiredMembers, detail).member("leafIndices", leaves)
             }
             GroupError::KeyPackageReused { .. } => Self::new(ProblemKind::KeyPackageReused, detail),
+            GroupError::TooManyWelcomes { handle, .. } => Self::new(ProblemKind::TooManyWelcomes, detail)
+                .member("clientHandle", HandleText(handle).to_string())
+                .header(header::RETRY_AFTER, WELCOMES_RETRY_AFTER_S),
             GroupError::EpochsPruned { floor } => {
                 Self::new(ProblemKind::EpochsPruned, detail).member("floorEpochId", floor.0)
             }

@@ -11,13 +11,14 @@ use actix::{
     Actor, ActorContext as _, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context,
     Handler, Message, WrapFuture as _, fut,
 };
-use snapshots::{AppendError, Appended, Batch, Epoch, Timestamp, Unmet};
+use snapshots::{AppendError, Appended, Batch, Epoch, Invitation, Timestamp, Unmet, View};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
     AcceptedCommit, AcceptedProposal, CommitUpload, EpochEntry, GroupError, GroupState, GroupView, Outcome,
     RecentEpochs,
     history::{accepted_before, winner_again},
+    inviters::{inviter, welcome_limits},
     state::{StagedCommitUpload, StagedProposalUpload, unencodable},
     writes::{self, GroupOrigin, PackageUse, UsedPackages},
 };
@@ -75,6 +76,13 @@ impl Message for ApplyEntry {
 
 /// Records since the last snapshot after which the actor takes one by itself, so that waking up stays quick.
 const RECORDS_PER_SNAPSHOT: u64 = 512;
+
+/// A commit that passed every check, with what its key packages and welcomes count as.
+struct JudgedCommit {
+    staged: StagedCommitUpload,
+    packages: Vec<PackageUse>,
+    invitation: Invitation,
+}
 
 /// The owner of one group.
 pub(crate) struct GroupActor {
@@ -138,11 +146,15 @@ impl GroupActor {
         upload: &CommitUpload,
         source: &Source,
         now: Timestamp,
-    ) -> Result<(StagedCommitUpload, Vec<PackageUse>), GroupError> {
+    ) -> Result<JudgedCommit, GroupError> {
         let staged = self.judge(|state| state.stage_commit(self.rules(source), upload, now))?;
         let added = staged.staged.added.as_slice();
         if added.is_empty() {
-            return Ok((staged, Vec::new()));
+            return Ok(JudgedCommit {
+                staged,
+                packages: Vec::new(),
+                invitation: Invitation::AcceptedElsewhere,
+            });
         }
         let view = self.core.store.view();
         if !self.origin.is_replica {
@@ -150,7 +162,29 @@ impl GroupActor {
             PackageUse::require_unused(&view, self.origin.app, references)?;
         }
         let packages = PackageUse::look_up_all(&view, self.origin.app, added)?;
-        Ok((staged, packages))
+        let invitation = self.invitation(&view, &staged)?;
+        Ok(JudgedCommit { staged, packages, invitation })
+    }
+
+    /// What the welcomes of a commit count as: a replica takes what its hub accepted.
+    fn invitation(&self, view: &View, staged: &StagedCommitUpload) -> Result<Invitation, GroupError> {
+        let Some(committer) = staged.staged.committer.as_ref().filter(|_| !self.origin.is_replica) else {
+            return Ok(Invitation::AcceptedElsewhere);
+        };
+        let limits = welcome_limits(&self.core.limits);
+        let invited = writes::invited_clients(&staged.staged.added);
+        let by = inviter(view, &self.application, committer, &invited, limits)?;
+        Ok(Invitation::Accepted { by, limits })
+    }
+
+    fn write_commit(
+        &self,
+        upload: &CommitUpload,
+        judged: JudgedCommit,
+    ) -> Result<(StagedCommitUpload, Batch, UsedPackages), GroupError> {
+        let JudgedCommit { staged, packages, invitation } = judged;
+        let written = writes::commit(&self.origin, self.sequence, upload, &staged, &packages, invitation);
+        written.map(|(batch, used)| (staged, batch, used)).map_err(|error| unencodable(&error))
     }
 
     /// A commit of an older epoch is either its winner, sent again, or stale.
@@ -258,6 +292,9 @@ impl GroupActor {
             Ok(_) => Ok(()),
             Err(AppendError::Precondition(Unmet::KeyPackageUsed { reference })) => {
                 Err(GroupError::KeyPackageReused { reference })
+            }
+            Err(AppendError::Precondition(Unmet::TooManyWelcomes { handle, domain, of_inviter, max })) => {
+                Err(GroupError::TooManyWelcomes { handle, domain, of_inviter, max })
             }
             Err(AppendError::TooLarge { limit, .. }) => Err(GroupError::TooLarge { what, max: limit }),
             // Memory and disk no longer agree, or the disk is gone: the next request starts from disk.
@@ -414,8 +451,8 @@ impl Handler<UploadCommit> for GroupActor {
     ) -> Self::Result {
         let now = self.core.clock.now();
         self.activity.touch(now);
-        let (staged, packages) = match self.stage_commit(&upload, &source, now) {
-            Ok(staged) => staged,
+        let judged = match self.stage_commit(&upload, &source, now) {
+            Ok(judged) => judged,
             Err(GroupError::StaleEpoch { packet, current }) => {
                 return answer(self.stale(&upload, packet, current));
             }
@@ -428,9 +465,9 @@ impl Handler<UploadCommit> for GroupActor {
             }
             Err(refused) => return answer(Err(refused)),
         };
-        let (batch, used) = match writes::commit(&self.origin, self.sequence, &upload, &staged, &packages) {
+        let (staged, batch, used) = match self.write_commit(&upload, judged) {
             Ok(written) => written,
-            Err(error) => return answer(Err(unencodable(&error))),
+            Err(refused) => return answer(Err(refused)),
         };
         let store = self.core.store.clone();
         let append = async move { store.append(batch).await };
@@ -563,10 +600,8 @@ impl GroupActor {
         now: Timestamp,
         permit: OwnedSemaphorePermit,
     ) -> AtomicResponse<Self, Result<u64, GroupError>> {
-        let written = self.stage_commit(&upload, &Source::Hub, now).and_then(|(staged, packages)| {
-            let written = writes::commit(&self.origin, self.sequence, &upload, &staged, &packages);
-            written.map(|(batch, used)| (staged, batch, used)).map_err(|error| unencodable(&error))
-        });
+        let judged = self.stage_commit(&upload, &Source::Hub, now);
+        let written = judged.and_then(|judged| self.write_commit(&upload, judged));
         let (staged, batch, used) = match written {
             Ok(written) => written,
             Err(refused) => return answer(Err(refused)),

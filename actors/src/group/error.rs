@@ -1,6 +1,6 @@
 //! What a group may answer instead of doing what was asked.
 
-use snapshots::{DomainName, Epoch, KeyPackageRef};
+use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef};
 
 use crate::{
     mls::{MalformedMessage, Rule, UnknownKind},
@@ -95,6 +95,23 @@ pub enum GroupError {
     KeyPackageReused {
         /// Its KeyPackageRef (RFC 9420 §5.2).
         reference: KeyPackageRef,
+    },
+    /// The commit would leave a client more welcomes than may wait for it (*Joining*).
+    #[error(
+        "{max} welcomes {} wait for {}, the most that may: it must fetch and acknowledge them; until then leave it out \
+         of the commit",
+        if *.of_inviter { "of this inviter" } else { "of all inviters together" },
+        String::from_utf8_lossy(.handle.as_bytes())
+    )]
+    TooManyWelcomes {
+        /// The client's handle.
+        handle: ClientHandle,
+        /// Its domain.
+        domain: Option<DomainName>,
+        /// Whether it is the limit of one inviter, and not that of all inviters together.
+        of_inviter: bool,
+        /// The limit.
+        max: u64,
     },
     /// The epochs asked for are older than the history that is kept.
     #[error("epochs before {} are no longer kept", floor.0)]

@@ -4,6 +4,7 @@
 mod actor;
 mod error;
 mod history;
+mod inviters;
 mod recent;
 mod state;
 mod view;
@@ -14,6 +15,7 @@ use snapshots::{Epoch, GroupId, Timestamp};
 pub(crate) use self::{
     actor::{ApplyEntry, GroupActor, Published, UploadCommit, UploadProposal},
     history::{accepted_before, control_messages, winner_again},
+    inviters::signer,
     recent::{RecentEpochs, RecentLimits},
     state::{GroupState, refused},
     writes::{GroupOrigin, UsedPackages, creation, transfer},

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{
-    AppId, Batch, Bytes, ClientHandle, DomainName, EpochRow, GroupId, GroupRow, KeyPackageRef, KeyQueueId,
-    LogId, Timestamp, UsedRow, View, WelcomeRow,
+    AppId, Batch, Bytes, DomainName, EpochRow, GroupId, GroupRow, Invitation, InvitedClient, KeyPackageRef,
+    KeyQueueId, LogId, Timestamp, UsedRow, View, WelcomeRow,
 };
 
 use super::{
@@ -135,13 +135,15 @@ pub(crate) fn proposal(
 }
 
 /// Records an accepted commit: the record, the epoch for history, the index of memberships, one join info per added
-/// member of a domain that this gateway hosts, and one used row per package that is used once.
+/// member of a domain that this gateway hosts, and one used row per package that is used once. Join infos are held to
+/// the limits of the invitation.
 pub(crate) fn commit(
     origin: &GroupOrigin,
     after: u64,
     upload: &super::CommitUpload,
     staged: &StagedCommitUpload,
     packages: &[PackageUse],
+    invitation: Invitation,
 ) -> Result<(Batch, UsedPackages), ValueError> {
     let GroupOrigin { app, group, .. } = origin;
     let epoch = staged.staged.epoch;
@@ -168,14 +170,18 @@ pub(crate) fn commit(
     }
     if let Some(welcome) = &upload.welcome {
         // A client of another domain asks its own gateway.
-        let hosted = staged.staged.added.iter().filter(|added| origin.hosts(added.member.domain.as_ref()));
-        let handles: Vec<ClientHandle> = hosted.map(|added| added.member.handle.clone()).collect();
+        let (here, elsewhere): (Vec<_>, Vec<_>) = invited_clients(&staged.staged.added)
+            .into_iter()
+            .partition(|client| origin.hosts(client.domain.as_ref()));
+        if let Invitation::Accepted { by, limits } = invitation {
+            batch.count_invitations_elsewhere(*app, &elsewhere, by, limits, staged.stamp);
+        }
         let row = WelcomeRow {
             welcome: Bytes::copy_from_slice(welcome),
             ratchet_tree: staged.staged.tree.to_bytes().into(),
             timestamp: staged.stamp,
         };
-        batch.put_welcome(*app, group, epoch, &row, &handles);
+        batch.put_welcome(*app, group, epoch, &row, &here, invitation);
     }
     let mut used = UsedPackages::new();
     for package in packages.iter().filter(|package| package.once) {
@@ -197,6 +203,15 @@ pub(crate) fn commit(
     };
     origin.put_entry(&mut batch, after.saturating_add(1), staged.stamp, content)?;
     Ok((batch, used))
+}
+
+/// The clients that a commit adds.
+pub(crate) fn invited_clients(added: &[AddedMember]) -> Vec<InvitedClient> {
+    let client = |AddedMember { member, .. }: &AddedMember| InvitedClient {
+        handle: member.handle.clone(),
+        domain: member.domain.clone(),
+    };
+    added.iter().map(client).collect()
 }
 
 /// How a key package may be used.

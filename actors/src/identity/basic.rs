@@ -14,6 +14,10 @@ impl IdentityProvider for BasicIdentityProvider {
         &[CredentialType::Basic]
     }
 
+    fn authenticates(&self) -> bool {
+        false
+    }
+
     fn validate(
         &self,
         identity: Identity<'_>,

@@ -47,6 +47,12 @@ pub trait IdentityProvider: Send + Sync {
     /// The MLS credential types that this provider understands.
     fn supported_credentials(&self) -> &[CredentialType];
 
+    /// Whether a valid credential proves that its holder is the client that it names. Where it does not, anybody can name
+    /// any client, and only what is signed with one key is known to come from one client.
+    fn authenticates(&self) -> bool {
+        true
+    }
+
     /// Whether the identity is valid in a group with these GroupContext extensions; in a commit, with the extensions
     /// as the commit leaves them.
     ///

@@ -147,7 +147,7 @@ impl KeyQueueActor {
         let packages = upload.packages.iter().map(|package| (package, false));
         for (package, is_final) in packages.chain(upload.final_key.iter().map(|package| (package, true))) {
             batch.require_unused(self.app, &package.reference);
-            let row = KeyPackageRow { is_final, not_after: package.not_after };
+            let row = KeyPackageRow { is_final, not_after: package.not_after, signer: package.signer };
             batch.put_key_package(self.app, self.queue, &package.reference, &row);
         }
         Ok((batch, record))

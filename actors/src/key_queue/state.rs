@@ -35,6 +35,9 @@ pub(crate) struct NewPackage {
     pub(crate) not_after: Timestamp,
     #[serde(with = "serde_bytes")]
     pub(crate) message: Vec<u8>,
+    /// A digest of the signature key of its leaf. Packages that were uploaded before it was kept do not have it.
+    #[serde(default, with = "serde_bytes")]
+    pub(crate) signer: Option<[u8; 32]>,
 }
 
 /// A queue's final key.
@@ -330,6 +333,7 @@ mod tests {
             reference: KeyPackageRef::new(vec![name; 32]).unwrap(),
             not_after: Timestamp(not_after),
             message: vec![name],
+            signer: Some([name; 32]),
         }
     }
 

@@ -49,6 +49,14 @@ pub(crate) struct AddedMember {
     pub(crate) not_after: Timestamp,
 }
 
+/// The member who made a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Committer {
+    pub(crate) member: Member,
+    /// The key that signed the commit.
+    pub(crate) signature_key: Vec<u8>,
+}
+
 /// What an accepted commit changes, as it is recorded: applying it validates nothing and reads no clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EpochChange {
@@ -68,6 +76,8 @@ pub(crate) struct StagedEpoch {
     /// Packets of the proposals committed by reference, in the commit's order.
     pub(crate) referenced: Vec<Arc<[u8]>>,
     pub(crate) added: Vec<AddedMember>,
+    /// `None` for an external commit, which adds nobody by a key package.
+    pub(crate) committer: Option<Committer>,
     /// Clients whose leaf is gone and who did not come back in the same commit.
     pub(crate) departed: Vec<Member>,
     pub(crate) arrived: Vec<Member>,
@@ -157,6 +167,7 @@ impl TrackedGroup {
             },
             referenced: self.referenced(&outline),
             added,
+            committer: self.committer(sender),
             departed: roster.departed,
             arrived: roster.arrived,
             expired,
@@ -171,6 +182,12 @@ impl TrackedGroup {
             staged: Box::new(staged),
         };
         Ok((epoch, committer, outline))
+    }
+
+    fn committer(&self, sender: SenderKind) -> Option<Committer> {
+        let SenderKind::Member(leaf) = sender else { return None };
+        let signature_key = self.leaf(leaf)?.signature_key().as_slice().to_vec();
+        Some(Committer { member: self.members.get(&leaf)?.clone(), signature_key })
     }
 
     /// Reads and routes the packet: everything that needs no cryptography, the epoch first of all.

@@ -27,6 +27,8 @@ pub(crate) struct CheckedKeyPackage {
     pub(crate) reference: KeyPackageRef,
     /// The end of its lifetime, or of its credential if that comes first.
     pub(crate) not_after: Timestamp,
+    /// The signature key of its leaf.
+    pub(crate) signature_key: Vec<u8>,
 }
 
 /// The most credentials that are refused to answer one request for a key package; beyond it every other one is.
@@ -127,6 +129,7 @@ impl KeyPackageChecks<'_> {
             .ok_or("it has no reference")?;
         let lifetime_ends = Timestamp(not_after);
         let not_after = member.valid_until.map_or(lifetime_ends, |until| until.min(lifetime_ends));
-        Ok(CheckedKeyPackage { reference, not_after })
+        let signature_key = package.leaf_node().signature_key().as_slice().to_vec();
+        Ok(CheckedKeyPackage { reference, not_after, signature_key })
     }
 }

@@ -24,7 +24,7 @@ mod tree;
 mod wire;
 
 pub(crate) use self::{
-    commit::{AddedMember, CommitInput, EpochChange, StagedEpoch},
+    commit::{AddedMember, CommitInput, Committer, EpochChange, StagedEpoch},
     companions::{group_info_signer, welcome_references},
     group::{GroupSnapshot, Member, TrackedGroup},
     key_package::{CredentialCheck, KeyPackageChecks},

@@ -105,7 +105,8 @@ async fn delivery_ids_become_visible_in_their_order() {
                 &group(number),
                 snapshots::Epoch(1),
                 &welcome_row(1),
-                &[handle("alice"), handle("alice")],
+                &invited(&[handle("alice"), handle("alice")]),
+                invitation(),
             );
             let ids = store.append(batch).await.unwrap().deliveries;
             assert_eq!(ids.len(), 2);

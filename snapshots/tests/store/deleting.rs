@@ -28,7 +28,8 @@ fn register(batch: &mut Batch, row: &ClientRow, number: u8) {
             &group(number),
             Epoch(epoch),
             &welcome_row(1),
-            std::slice::from_ref(&row.handle),
+            &invited(std::slice::from_ref(&row.handle)),
+            invitation(),
         );
     }
 }
@@ -103,7 +104,8 @@ fn the_join_infos_of_a_handle_stay_for_its_other_domain() {
             &group(1),
             Epoch(1),
             &welcome_row(1),
-            std::slice::from_ref(&here.handle),
+            &invited(std::slice::from_ref(&here.handle)),
+            invitation(),
         );
     })
     .unwrap();
@@ -196,7 +198,7 @@ async fn a_welcome_goes_with_its_last_join_info() {
     let store = temporary();
     let added = [handle("alice"), handle("bob"), handle("carol")];
     let ids = append(&store, |batch| {
-        batch.put_welcome(APP, &group(1), Epoch(5), &welcome_row(1), &added);
+        batch.put_welcome(APP, &group(1), Epoch(5), &welcome_row(1), &invited(&added), invitation());
     })
     .unwrap();
     let waiting = |store: &Store| store.view().welcome(APP, &group(1), Epoch(5)).unwrap().is_some();
@@ -213,7 +215,8 @@ async fn a_welcome_goes_with_its_last_join_info() {
     assert!(!waiting(&store));
     assert_eq!(rows(&store), []);
     assert_eq!(
-        append(&store, |batch| _ = batch.put_welcome(APP, &group(1), Epoch(5), &welcome_row(1), &[])),
+        append(&store, |batch| _ =
+            batch.put_welcome(APP, &group(1), Epoch(5), &welcome_row(1), &[], invitation())),
         Ok(vec![])
     );
     assert_eq!(rows(&store), []);

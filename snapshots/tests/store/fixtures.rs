@@ -5,8 +5,8 @@ use std::path::Path;
 
 use snapshots::{
     AppId, AppendError, Batch, Bytes, ClientHandle, ClientId, ClientRow, DomainName, EpochRow, GroupId,
-    GroupRow, KeyPackageRef, KeyQueueId, Location, LogId, QueueRow, Store, StoreOptions, Timestamp, Unmet,
-    WelcomeRow,
+    GroupRow, Invitation, InvitedClient, Inviter, KeyPackageRef, KeyQueueId, Location, LogId, QueueRow,
+    ShareId, Store, StoreOptions, Timestamp, Unmet, WelcomeLimits, WelcomeRow,
 };
 use uuid::Uuid;
 
@@ -123,9 +123,30 @@ pub(crate) fn welcome_row(timestamp: u64) -> WelcomeRow {
 }
 
 pub(crate) fn key_package_row(not_after: u64) -> snapshots::KeyPackageRow {
-    snapshots::KeyPackageRow { is_final: false, not_after: Timestamp(not_after) }
+    snapshots::KeyPackageRow { is_final: false, not_after: Timestamp(not_after), signer: None }
 }
 
 pub(crate) fn used_row(not_after: u64) -> snapshots::UsedRow {
     snapshots::UsedRow { group: group(1), epoch: snapshots::Epoch(1), not_after: Timestamp(not_after) }
+}
+
+/// Clients without a domain.
+pub(crate) fn invited(handles: &[ClientHandle]) -> Vec<InvitedClient> {
+    handles.iter().map(|handle| InvitedClient { handle: handle.clone(), domain: None }).collect()
+}
+
+/// An invitation within any limit.
+pub(crate) fn invitation() -> Invitation {
+    let limits = WelcomeLimits {
+        per_client_max: u64::MAX,
+        per_inviter_max: u64::MAX,
+        reserved_max: 0,
+        elsewhere_window: std::time::Duration::MAX,
+    };
+    Invitation::Accepted { by: inviter(1), limits }
+}
+
+/// An inviter without a reserve.
+pub(crate) fn inviter(number: u8) -> Inviter {
+    Inviter { share: ShareId::new([number; 16]), reserve: None }
 }

@@ -10,3 +10,4 @@ mod model;
 mod reading;
 mod reopening;
 mod sweeping;
+mod welcome_limits;

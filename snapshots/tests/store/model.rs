@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use snapshots::{
-    AppendError, Batch, Bytes, ClientHandle, ClientRow, DeliveryId, Durability, Epoch, JoinInfoRow,
-    KeyPackageRef, KeyPackageRow, KeyQueueId, LogId, QueueRow, Store, StoreOptions, Timestamp, Unmet,
-    UsedRow,
+    AppendError, Batch, Bytes, ClientHandle, ClientRow, CountedBy, DeliveryId, Durability, Epoch, Invitation,
+    Inviter, JoinInfoRow, KeyPackageRef, KeyPackageRow, KeyQueueId, LogId, QueueRow, ShareId, Store,
+    StoreOptions, Timestamp, Unmet, UsedRow, WelcomeLimits,
 };
 
 use crate::fixtures::*;
@@ -29,7 +29,8 @@ enum Op {
     PutKeyPackage(u8, u8, u64),
     DeleteKeyPackage(u8, u8),
     UseKeyPackage(u8, u64),
-    PutWelcome(u8, u64, Vec<&'static str>),
+    /// By the inviter of this number; see [`invitation_by`].
+    PutWelcome(u8, u64, Vec<&'static str>, u8),
     Acknowledge(&'static str, u64),
 }
 
@@ -72,8 +73,8 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (1..5_u8, 1..4_u8, 0..3_u64).prop_map(|(queue, id, end)| Op::PutKeyPackage(queue, id, end)),
         2 => (1..5_u8, 1..4_u8).prop_map(|(queue, id)| Op::DeleteKeyPackage(queue, id)),
         1 => (1..20_u8, 0..3_u64).prop_map(|(id, end)| Op::UseKeyPackage(id, end)),
-        4 => (1..3_u8, 1..4_u64, prop::collection::vec(name(), 0..4))
-            .prop_map(|(group, epoch, names)| Op::PutWelcome(group, epoch, names)),
+        4 => (1..3_u8, 1..4_u64, prop::collection::vec(name(), 0..4), 0..5_u8)
+            .prop_map(|(group, epoch, names, by)| Op::PutWelcome(group, epoch, names, by)),
         4 => (name(), 0..6_u64).prop_map(|(name, nth)| Op::Acknowledge(name, nth)),
     ]
 }
@@ -94,6 +95,24 @@ struct Model {
     used: BTreeMap<KeyPackageRef, UsedRow>,
     join_infos: BTreeMap<(ClientHandle, DeliveryId), JoinInfoRow>,
     deliveries: u64,
+}
+
+/// Four inviters with narrow limits: two without a reserve, one with its own and one with that of its domain; and
+/// another gateway.
+fn invitation_by(number: u8) -> Invitation {
+    let reserve = match number {
+        0 => return Invitation::AcceptedElsewhere,
+        3 => Some(ShareId::new([3; 16])),
+        4 => Some(ShareId::new([99; 16])),
+        _ => None,
+    };
+    let limits = WelcomeLimits {
+        per_client_max: 3,
+        per_inviter_max: 2,
+        reserved_max: 1,
+        elsewhere_window: std::time::Duration::MAX,
+    };
+    Invitation::Accepted { by: Inviter { reserve, ..inviter(number) }, limits }
 }
 
 fn number(id: &uuid::Uuid) -> u128 {
@@ -232,13 +251,23 @@ impl Model {
                 self.used.insert(reference(*id), used_row(*not_after));
                 Ok(())
             }
-            Op::PutWelcome(of, epoch, names) => {
+            Op::PutWelcome(of, epoch, names, by) => {
                 let handles: Vec<_> = names.iter().map(|name| handle(name)).collect();
-                batch.put_welcome(APP, &group(*of), Epoch(*epoch), &welcome_row(1), &handles);
-                let row = JoinInfoRow { group: group(*of), epoch: Epoch(*epoch), timestamp: Timestamp(1) };
+                let invitation = invitation_by(*by);
+                let clients = invited(&handles);
+                batch.put_welcome(APP, &group(*of), Epoch(*epoch), &welcome_row(1), &clients, invitation);
+                let counted_by = match invitation {
+                    Invitation::Accepted { by, .. } => {
+                        CountedBy::Inviter { share: by.share, reserve: by.reserve }
+                    }
+                    Invitation::AcceptedElsewhere => CountedBy::Nobody,
+                };
                 for handle in handles {
+                    self.require_room(&handle, invitation)?;
                     self.deliveries += 1;
-                    self.join_infos.insert((handle, DeliveryId(self.deliveries)), row.clone());
+                    let (group, epoch) = (group(*of), Epoch(*epoch));
+                    let row = JoinInfoRow { group, epoch, timestamp: Timestamp(1), domain: None, counted_by };
+                    self.join_infos.insert((handle, DeliveryId(self.deliveries)), row);
                 }
                 Ok(())
             }
@@ -248,6 +277,36 @@ impl Model {
                 self.join_infos.remove(&(handle(name), id));
                 Ok(())
             }
+        }
+    }
+
+    /// The shares that the join infos of a handle count in, once for each; `None` is all shares together.
+    fn shares(&self, of: &ClientHandle) -> Vec<Option<ShareId>> {
+        let rows = self.join_infos.iter().filter(|((handle, _), _)| handle == of);
+        let shares = |(_, row): (_, &JoinInfoRow)| match row.counted_by {
+            CountedBy::Inviter { share, reserve } => {
+                let shares: BTreeSet<_> = [Some(share), reserve].into_iter().flatten().collect();
+                shares.into_iter().map(Some).chain([None]).collect()
+            }
+            CountedBy::Unknown | CountedBy::Nobody => Vec::new(),
+        };
+        rows.flat_map(shares).collect()
+    }
+
+    fn require_room(&self, of: &ClientHandle, invitation: Invitation) -> Result<(), Unmet> {
+        let Invitation::Accepted { by, limits } = invitation else { return Ok(()) };
+        let shares = self.shares(of);
+        let held = |share: Option<ShareId>| shares.iter().filter(|held| **held == share).count() as u64;
+        let refused = |of_inviter, max| {
+            Err(Unmet::TooManyWelcomes { handle: of.clone(), domain: None, of_inviter, max })
+        };
+        let is_reserved = by.reserve.is_some_and(|reserve| held(Some(reserve)) < limits.reserved_max);
+        if held(Some(by.share)) >= limits.per_inviter_max {
+            refused(true, limits.per_inviter_max)
+        } else if held(None) >= limits.per_client_max && !is_reserved {
+            refused(false, limits.per_client_max)
+        } else {
+            Ok(())
         }
     }
 
@@ -313,6 +372,11 @@ impl Model {
         let records: usize = self.logs.values().map(|log| log.records.len()).sum();
         let snapshots = self.logs.values().filter(|log| log.snapshot.is_some()).count();
         let welcomes: BTreeSet<_> = self.join_infos.values().map(|row| (&row.group, row.epoch)).collect();
+        let shares: BTreeSet<_> = self
+            .join_infos
+            .keys()
+            .flat_map(|(of, _)| self.shares(of).into_iter().map(move |id| (of, id)))
+            .collect();
         let counts = [
             ("log_heads", self.logs.len()),
             ("records", records),
@@ -330,6 +394,7 @@ impl Model {
             ("welcome_readers", welcomes.len()),
             ("join_infos", self.join_infos.len()),
             ("expiries", self.held.len() + self.used.len()),
+            ("welcome_shares", shares.len()),
         ];
         counts
             .into_iter()

@@ -28,7 +28,14 @@ fn everything_is_there_again() {
                 .put_membership(APP, &handle("alice"), None, &group(1))
                 .put_epoch(APP, &group(1), Epoch(3), &epoch_row(1))
                 .put_accepted_proposal(APP, &group(1), Epoch(3), &[1; 32], "reference")
-                .put_welcome(APP, &group(1), Epoch(3), &welcome_row(1), &[handle("bob")])
+                .put_welcome(
+                    APP,
+                    &group(1),
+                    Epoch(3),
+                    &welcome_row(1),
+                    &invited(&[handle("bob")]),
+                    invitation(),
+                )
                 .put_setting("name", "value");
         })
         .unwrap();
@@ -60,7 +67,14 @@ fn delivery_ids_go_on_where_they_were() {
         for epoch in 0..3 {
             let added = [handle("alice"), handle("bob")];
             let ids = append(&store, |batch| {
-                batch.put_welcome(APP, &group(round), Epoch(epoch), &welcome_row(1), &added);
+                batch.put_welcome(
+                    APP,
+                    &group(round),
+                    Epoch(epoch),
+                    &welcome_row(1),
+                    &invited(&added),
+                    invitation(),
+                );
             })
             .unwrap();
             assert_eq!(ids, [last.0 + 1, last.0 + 2]);

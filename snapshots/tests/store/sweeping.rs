@@ -13,7 +13,6 @@ fn unlimited() -> Retention {
     Retention {
         history_epochs_max: u64::MAX,
         history_age_max: Duration::MAX,
-        welcomes_per_handle_max: usize::MAX,
         welcome_age_max: Duration::MAX,
         expired_age_max: Duration::MAX,
     }
@@ -111,7 +110,14 @@ async fn more_than_one_batch_holds_is_dropped() {
     }
     append(&store, |batch| {
         for epoch in 0..1200 {
-            batch.put_welcome(APP, &group(9), Epoch(epoch), &welcome_row(1), &[handle("alice")]);
+            batch.put_welcome(
+                APP,
+                &group(9),
+                Epoch(epoch),
+                &welcome_row(epoch),
+                &invited(&[handle("alice")]),
+                invitation(),
+            );
         }
         for number in 0..=255 {
             batch.use_key_package(APP, &reference(number), &used_row(u64::from(number)));
@@ -122,7 +128,7 @@ async fn more_than_one_batch_holds_is_dropped() {
     .unwrap();
     let retention = Retention {
         history_epochs_max: 7,
-        welcomes_per_handle_max: 5,
+        welcome_age_max: Duration::from_millis(NOW.0 - 1195),
         expired_age_max: Duration::ZERO,
         ..unlimited()
     };
@@ -133,7 +139,15 @@ async fn more_than_one_batch_holds_is_dropped() {
     let waiting = store.view().join_infos(APP, &handle("alice"), None, usize::MAX).unwrap();
     let waiting: Vec<u64> = waiting.into_iter().map(|(_, row)| row.epoch.0).collect();
     assert_eq!(waiting, [1195, 1196, 1197, 1198, 1199]);
-    let left = [("epochs", 14), ("groups", 2), ("join_infos", 5), ("welcome_readers", 5), ("welcomes", 5)];
+    let left = [
+        ("epochs", 14),
+        ("groups", 2),
+        ("join_infos", 5),
+        ("welcome_readers", 5),
+        // Of all inviters, and of the one.
+        ("welcome_shares", 2),
+        ("welcomes", 5),
+    ];
     let mut found = rows(&store);
     found.sort();
     assert_eq!(found, left);
@@ -144,18 +158,39 @@ fn other_reference(number: u8) -> snapshots::KeyPackageRef {
 }
 
 #[tokio::test]
-async fn join_infos_are_counted_by_handle() {
+async fn join_infos_go_by_age_alone() {
     let store = temporary();
     for epoch in 0..4 {
         append(&store, |batch| {
             let row = welcome_row(epoch * 1000);
-            batch.put_welcome(APP, &group(1), Epoch(epoch), &row, &[handle("alice"), handle("ali")]);
-            batch.put_welcome(OTHER_APP, &group(1), Epoch(epoch), &row, &[handle("alice")]);
+            batch.put_welcome(
+                APP,
+                &group(1),
+                Epoch(epoch),
+                &row,
+                &invited(&[handle("alice"), handle("ali")]),
+                invitation(),
+            );
+            batch.put_welcome(
+                OTHER_APP,
+                &group(1),
+                Epoch(epoch),
+                &row,
+                &invited(&[handle("alice")]),
+                invitation(),
+            );
         })
         .unwrap();
     }
     append(&store, |batch| {
-        batch.put_welcome(APP, &group(2), Epoch(9), &welcome_row(9000), &[handle("alice")]);
+        batch.put_welcome(
+            APP,
+            &group(2),
+            Epoch(9),
+            &welcome_row(9000),
+            &invited(&[handle("alice")]),
+            invitation(),
+        );
     })
     .unwrap();
     let waiting = |app, name: &str| {
@@ -163,16 +198,16 @@ async fn join_infos_are_counted_by_handle() {
         found.into_iter().map(|(_, row)| row.epoch.0).collect::<Vec<_>>()
     };
     check(&store, unlimited(), Swept::default()).await;
-    let three = Retention { welcomes_per_handle_max: 3, ..unlimited() };
-    check(&store, three, Swept { join_infos: 4, ..Swept::default() }).await;
-    assert_eq!(waiting(APP, "alice"), [2, 3, 9]);
+    let young = Retention { welcome_age_max: Duration::from_millis(NOW.0 - 1000), ..unlimited() };
+    check(&store, young, Swept { join_infos: 3, ..Swept::default() }).await;
+    assert_eq!(waiting(APP, "alice"), [1, 2, 3, 9]);
     assert_eq!(waiting(APP, "ali"), [1, 2, 3]);
     assert_eq!(waiting(OTHER_APP, "alice"), [1, 2, 3]);
     // Each of them as a whole: the welcome while anyone needs it.
     let welcome = |epoch| store.view().welcome(APP, &group(1), Epoch(epoch)).unwrap().is_some();
     assert_eq!([0, 1, 2, 3].map(welcome), [false, true, true, true]);
     let young = Retention { welcome_age_max: Duration::from_millis(NOW.0 - 3000), ..unlimited() };
-    check(&store, young, Swept { join_infos: 5, ..Swept::default() }).await;
+    check(&store, young, Swept { join_infos: 6, ..Swept::default() }).await;
     assert_eq!(waiting(APP, "alice"), [3, 9]);
     assert_eq!([0, 1, 2, 3].map(welcome), [false, false, false, true]);
 }

@@ -1,0 +1,98 @@
+//! Whose share of a client's welcomes a commit takes (*Joining*), so that nobody can use up what others need to invite the
+//! same client.
+
+use sha2::{Digest as _, Sha256};
+use snapshots::{DomainName, InvitedClient, Inviter, ShareId, View, WelcomeLimits};
+
+use crate::{
+    application::Application, identity::IdentityProvider, limits::Limits, mls::Committer,
+    storage::StorageError,
+};
+
+/// Key packages of each queue that are looked at for the committer's signature key. The packages of a queue share it in
+/// most clients.
+const PACKAGES_PER_QUEUE_MAX: usize = 16;
+
+/// A digest of a signature key, as it is kept with key packages.
+pub(crate) fn signer(signature_key: &[u8]) -> [u8; 32] {
+    Sha256::digest(signature_key).into()
+}
+
+/// The limits as the store counts them.
+pub(crate) fn welcome_limits(limits: &Limits) -> WelcomeLimits {
+    let count = |max: usize| u64::try_from(max).unwrap_or(u64::MAX);
+    WelcomeLimits {
+        per_client_max: count(limits.welcomes_per_client_max),
+        per_inviter_max: count(limits.welcomes_per_inviter_max),
+        reserved_max: count(limits.welcomes_reserved_max),
+        elsewhere_window: std::time::Duration::from_secs(limits.welcomes_elsewhere_window_s),
+    }
+}
+
+/// Who invites, as far as shares are concerned. The reserve is looked up only when a client holds so many join infos that
+/// it may count.
+///
+/// # Errors
+/// That the store cannot be read.
+pub(crate) fn inviter(
+    view: &View,
+    application: &Application,
+    committer: &Committer,
+    invited: &[InvitedClient],
+    limits: WelcomeLimits,
+) -> Result<Inviter, StorageError> {
+    let share = own_share(&*application.identity, committer);
+    let member = &committer.member;
+    if let Some(domain) = member.domain.as_ref().filter(|domain| !application.hosts(Some(domain))) {
+        return Ok(Inviter { share, reserve: Some(domain_share(domain)) });
+    }
+    for client in invited {
+        // Others may take what is left before this is written.
+        let counted = view.join_infos_counted(application.id, client)?;
+        if counted.saturating_mul(2) >= limits.per_client_max {
+            let is_known = is_known_here(view, application, committer)?;
+            return Ok(Inviter { share, reserve: is_known.then_some(share) });
+        }
+    }
+    Ok(Inviter { share, reserve: None })
+}
+
+/// Whether the committer is a client that the application has registered here. Where credentials prove nothing, one of
+/// the client's key packages must have been signed with the same key: anybody can write its handle into a credential.
+fn is_known_here(
+    view: &View,
+    application: &Application,
+    committer: &Committer,
+) -> Result<bool, StorageError> {
+    let member = &committer.member;
+    let client = view.client_by_handle(application.id, member.domain.as_ref(), &member.handle)?;
+    let Some(client) = client else { return Ok(false) };
+    if application.identity.authenticates() {
+        return Ok(true);
+    }
+    let signer = signer(&committer.signature_key);
+    Ok(view.holds_signed_by(application.id, client.client_id, &signer, PACKAGES_PER_QUEUE_MAX)?)
+}
+
+/// The share of one inviter: the client that its credential proves it to be, else the key that it signs with.
+fn own_share(provider: &dyn IdentityProvider, committer: &Committer) -> ShareId {
+    let member = &committer.member;
+    let domain = member.domain.as_ref().map_or("", DomainName::as_str);
+    let key: &[u8] = if provider.authenticates() { &[] } else { &committer.signature_key };
+    share_of(&[b"client", domain.as_bytes(), member.handle.as_bytes(), key])
+}
+
+fn domain_share(domain: &DomainName) -> ShareId {
+    share_of(&[b"domain", domain.as_str().as_bytes()])
+}
+
+fn share_of(parts: &[&[u8]]) -> ShareId {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(part);
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    let (half, _) = digest.split_first_chunk().unwrap_or((&[0; 16], &[]));
+    ShareId::new(*half)
+}

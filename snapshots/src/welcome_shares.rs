@@ -1,0 +1,272 @@
+//! Shares of the join infos that may wait for one client, by inviter (*Joining*).
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `welcome_shares` | application, client handle, domain, 0 | [`ShareRow`] of all inviters together |
+//! | `welcome_shares` | application, client handle, domain, 1, share | [`ShareRow`] of one share |
+//!
+//! A client of this gateway takes a join info away by acknowledging it, and the rows count what waits. A client of another
+//! gateway acknowledges there: its rows count what was sent within a [`WelcomeLimits::elsewhere_window`], and expire
+//! with it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fjall::Slice;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::draft::Draft;
+use crate::errors::{ReadError, Refusal, Unmet};
+use crate::ids::{AppId, ClientHandle, DomainName, Timestamp};
+use crate::keys::Key;
+use crate::retention::Expiring;
+use crate::rows::{self, Rows};
+use crate::tables::Table;
+use crate::view::View;
+use crate::welcomes::{CountedBy, JoinInfoRow};
+
+const TOTAL: u8 = 0;
+const ONE_SHARE: u8 = 1;
+
+/// Names a share: an inviter, or all inviters of a domain. Equal bytes are the same share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ShareId(#[serde(with = "serde_bytes")] [u8; 16]);
+
+impl ShareId {
+    /// The share of the join infos of which the inviter is not known.
+    pub const UNKNOWN: Self = Self([0; 16]);
+
+    /// Takes the bytes of a digest of whatever names the share.
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// A client that a commit adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvitedClient {
+    /// Its handle.
+    pub handle: ClientHandle,
+    /// Its domain, where the application uses domains.
+    pub domain: Option<DomainName>,
+}
+
+/// The shares that an invitation takes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inviter {
+    /// The inviter's own.
+    pub share: ShareId,
+    /// The share, its own or its domain's, whose reserve lets it invite a client that holds as many join infos as it may;
+    /// `None` if it has no reserve.
+    pub reserve: Option<ShareId>,
+}
+
+/// How many join infos may wait for one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WelcomeLimits {
+    /// Of all inviters together, the reserves aside.
+    pub per_client_max: u64,
+    /// Of one inviter.
+    pub per_inviter_max: u64,
+    /// Of one share that has a reserve, when there are [`per_client_max`](Self::per_client_max) in all.
+    pub reserved_max: u64,
+    /// For how long a join info counts that a client of another gateway was sent.
+    pub elsewhere_window: Duration,
+}
+
+/// How many join infos one share has, or all have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ShareRow {
+    count: u64,
+    /// The beginning of the window that is counted; `None` for a client of this gateway.
+    #[serde(default)]
+    since: Option<Timestamp>,
+}
+
+fn client_key(app: AppId, handle: &ClientHandle, domain: Option<&DomainName>) -> Key {
+    Key::of_app(app).handle(handle).domain(domain)
+}
+
+fn total_key(app: AppId, handle: &ClientHandle, domain: Option<&DomainName>) -> Key {
+    client_key(app, handle, domain).byte(TOTAL)
+}
+
+fn share_key(app: AppId, handle: &ClientHandle, domain: Option<&DomainName>, share: ShareId) -> Key {
+    client_key(app, handle, domain).byte(ONE_SHARE).last(&share.0)
+}
+
+/// The window in which a client of another gateway is counted: now, and how long it is.
+#[derive(Clone, Copy)]
+struct Window {
+    now: Timestamp,
+    length: Duration,
+}
+
+impl Batch {
+    /// Counts invitations of clients of other gateways, whose join infos are kept there. Precondition: none passes a limit,
+    /// else [`Unmet::TooManyWelcomes`].
+    pub fn count_invitations_elsewhere(
+        &mut self,
+        app: AppId,
+        clients: &[InvitedClient],
+        inviter: Inviter,
+        limits: WelcomeLimits,
+        now: Timestamp,
+    ) -> &mut Self {
+        for client in clients {
+            self.key(share_key(app, &client.handle, client.domain.as_ref(), inviter.share));
+        }
+        let clients = clients.to_vec();
+        let window = Window { now, length: limits.elsewhere_window };
+        self.step(move |draft| {
+            clients.iter().try_for_each(|client| take(draft, app, client, inviter, limits, Some(window)))
+        })
+    }
+}
+
+/// Counts one more join info, unless that would pass a limit.
+pub(crate) fn take_here(
+    draft: &mut Draft<'_>,
+    app: AppId,
+    client: &InvitedClient,
+    inviter: Inviter,
+    limits: WelcomeLimits,
+) -> Result<(), Refusal> {
+    take(draft, app, client, inviter, limits, None)
+}
+
+fn take(
+    draft: &mut Draft<'_>,
+    app: AppId,
+    client: &InvitedClient,
+    inviter: Inviter,
+    limits: WelcomeLimits,
+    window: Option<Window>,
+) -> Result<(), Refusal> {
+    let (handle, domain) = (&client.handle, client.domain.as_ref());
+    let total = total_key(app, handle, domain);
+    let own = share_key(app, handle, domain, inviter.share);
+    let reserve = inviter.reserve.map(|reserve| share_key(app, handle, domain, reserve));
+    let refuse = |of_inviter, max| {
+        Err(Unmet::TooManyWelcomes { handle: handle.clone(), domain: client.domain.clone(), of_inviter, max }
+            .into())
+    };
+    if count(draft, &own, window)? >= limits.per_inviter_max {
+        return refuse(true, limits.per_inviter_max);
+    }
+    if count(draft, &total, window)? >= limits.per_client_max {
+        let held = reserve.as_ref().map(|reserve| count(draft, reserve, window)).transpose()?;
+        if held.is_none_or(|held| held >= limits.reserved_max) {
+            return refuse(false, limits.per_client_max);
+        }
+    }
+    let reserve = reserve.filter(|reserve| *reserve != own);
+    [Some(total), Some(own), reserve].iter().flatten().try_for_each(|key| add(draft, key, window))
+}
+
+/// Gives back what a join info took.
+pub(crate) fn give_back(
+    draft: &mut Draft<'_>,
+    app: AppId,
+    handle: &ClientHandle,
+    row: &JoinInfoRow,
+) -> Result<(), Refusal> {
+    for key in counted_keys(app, handle, row) {
+        match draft.row::<ShareRow>(Table::WelcomeShares, &key)? {
+            Some(ShareRow { count: 0 | 1, .. }) => draft.delete(Table::WelcomeShares, &key),
+            Some(held) => put(draft, &key, &ShareRow { count: held.count - 1, ..held })?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// The rows in which a join info counts.
+fn counted_keys(app: AppId, handle: &ClientHandle, row: &JoinInfoRow) -> Vec<Key> {
+    let domain = row.domain.as_ref();
+    let (share, reserve) = match row.counted_by {
+        CountedBy::Nobody => return Vec::new(),
+        CountedBy::Unknown => (ShareId::UNKNOWN, None),
+        CountedBy::Inviter { share, reserve } => (share, reserve.filter(|reserve| *reserve != share)),
+    };
+    let shares = [Some(share), reserve].into_iter().flatten();
+    let shares = shares.map(|share| share_key(app, handle, domain, share));
+    [total_key(app, handle, domain)].into_iter().chain(shares).collect()
+}
+
+/// The rows that stand for these join infos, in a store that has none yet.
+pub(crate) fn rows_for(
+    infos: impl Iterator<Item = Result<(AppId, ClientHandle, JoinInfoRow), ReadError>>,
+) -> Result<Vec<(Slice, Slice)>, ReadError> {
+    let mut counts: BTreeMap<Key, u64> = BTreeMap::new();
+    for info in infos {
+        let (app, handle, row) = info?;
+        for key in counted_keys(app, &handle, &row) {
+            *counts.entry(key).or_default() += 1;
+        }
+    }
+    let encoded = |(key, count): (Key, u64)| Ok((key.to_slice(), encode(&ShareRow { count, since: None })?));
+    counts.into_iter().map(encoded).collect()
+}
+
+fn count(draft: &Draft<'_>, key: &Key, window: Option<Window>) -> Result<u64, ReadError> {
+    let row = draft.row::<ShareRow>(Table::WelcomeShares, key)?;
+    Ok(row.filter(|row| is_counted(row, window)).map_or(0, |row| row.count))
+}
+
+fn is_counted(row: &ShareRow, window: Option<Window>) -> bool {
+    match (row.since, window) {
+        (Some(since), Some(window)) => window.now < end(since, window.length),
+        (None, _) | (_, None) => true,
+    }
+}
+
+fn end(since: Timestamp, length: Duration) -> Timestamp {
+    let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    Timestamp(since.0.saturating_add(length_ms))
+}
+
+fn add(draft: &mut Draft<'_>, key: &Key, window: Option<Window>) -> Result<(), Refusal> {
+    let row = draft.row::<ShareRow>(Table::WelcomeShares, key)?;
+    if let Some(row) = row.filter(|row| is_counted(row, window)) {
+        return put(draft, key, &ShareRow { count: row.count.saturating_add(1), ..row });
+    }
+    if let Some(window) = window {
+        let expiring = Expiring::Share { key: key.as_bytes().to_vec() };
+        draft.put(Table::Expiries, &expiring.key(end(window.now, window.length)), Slice::from([]));
+    }
+    put(draft, key, &ShareRow { count: 1, since: window.map(|window| window.now) })
+}
+
+fn put(draft: &mut Draft<'_>, key: &Key, row: &ShareRow) -> Result<(), Refusal> {
+    draft.put(Table::WelcomeShares, key, encode(row)?);
+    Ok(())
+}
+
+fn encode(row: &ShareRow) -> Result<Slice, ReadError> {
+    rows::encode(row).map_err(|error| ReadError::Storage(format!("a row cannot be encoded: {error}")))
+}
+
+/// Deletes a row of a client of another gateway whose window is over at `expired`. A row of which a later window has begun
+/// has an expiry of its own.
+pub(crate) fn expire(draft: &mut Draft<'_>, key: &[u8], expired: Timestamp) -> Result<(), Refusal> {
+    let key = Key::new().last(key);
+    let row = draft.row::<ShareRow>(Table::WelcomeShares, &key)?;
+    if row.and_then(|row| row.since).is_some_and(|since| since < expired) {
+        draft.delete(Table::WelcomeShares, &key);
+    }
+    Ok(())
+}
+
+impl View {
+    /// How many join infos of all inviters are counted for a client: those that wait, or that a client of another gateway
+    /// was sent.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn join_infos_counted(&self, app: AppId, client: &InvitedClient) -> Result<u64, ReadError> {
+        let key = total_key(app, &client.handle, client.domain.as_ref());
+        Ok(self.row::<ShareRow>(Table::WelcomeShares, &key)?.map_or(0, |row| row.count))
+    }
+}
