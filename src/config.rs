@@ -629,6 +629,15 @@ mod tests {
         );
         check("[limits]\npackets = 1", Some(("limits.packets", "unknown field")));
         check("[retention]\nperiod_s = 0", Some(("retention.period_s", "from 1 to")));
+        check("[limits]\nwelcomes_per_client_max = 0", Some(("limits.welcomes_per_client_max", "from 1 to")));
+        check(
+            "[limits]\nwelcomes_per_client_max = 50\nwelcomes_reserved_max = 1",
+            Some(("limits.welcomes_per_inviter_max", "from 1 to 50")),
+        );
+        check(
+            "[limits]\nwelcomes_reserved_max = 101",
+            Some(("limits.welcomes_reserved_max", "from 0 to 100")),
+        );
         check("[durability]\nmode = \"none\"", Some(("durability.mode", "expected `sync` or `buffer`")));
         check("[passivation]\nafter_s = 0", Some(("passivation.after_s", "from 1 to")));
     }

@@ -7,8 +7,12 @@
     reason = "a test that meets what it does not expect has failed"
 )]
 
+#[path = "lifecycle/invitations.rs"]
+mod invitations;
 #[expect(dead_code, reason = "every test target uses its part")]
 mod mls_support;
+#[path = "lifecycle/proposals.rs"]
+mod proposals;
 #[expect(dead_code, reason = "every test target uses its part")]
 mod support;
 

@@ -224,6 +224,22 @@ impl Gateway {
         shown_view(&self.core, self.group_application(app)?, group).await
     }
 
+    /// The packets of the proposals that wait in the current epoch and can still be committed, oldest first (*Proposals*).
+    ///
+    /// # Errors
+    /// [`GroupError::UnknownGroup`], or that the store cannot be read.
+    pub async fn current_proposals(
+        &self,
+        app: AppId,
+        group: &GroupId,
+    ) -> Result<(Epoch, Vec<Arc<[u8]>>), GroupError> {
+        let application = self.group_application(app)?;
+        let view = shown_view(&self.core, application, group).await?;
+        let now = self.core.clock.now();
+        let current = view.current_proposals(application, &self.core.store.view(), now)?;
+        Ok((view.epoch, current))
+    }
+
     /// Uploads a proposal of the current epoch (*Proposals*).
     ///
     /// # Errors
@@ -280,7 +296,7 @@ impl Gateway {
             }
         };
         within("commitPacket", &upload.commit, self.core.limits.packet_bytes_max)?;
-        let broken = |rule, detail| GroupError::InvalidCommit { rule, detail };
+        let broken = |rule, detail| GroupError::InvalidCommit { rule, detail, proposal: None };
         let epoch = self.routed_epoch(group, (RequestMember::CommitPacket, &upload.commit), broken)?;
         if epoch < current {
             let view = self.core.store.view();
@@ -353,7 +369,8 @@ impl Gateway {
         (member, packet): (RequestMember, &[u8]),
         broken: impl Fn(Rule, String) -> GroupError,
     ) -> Result<Epoch, GroupError> {
-        let head = packet_head(member, packet).map_err(|refusal| refused(refusal, &broken))?;
+        let head = packet_head(member, packet)
+            .map_err(|refusal| refused(refusal, |rule, detail, _| broken(rule, detail)))?;
         if head.group.as_ref() != Some(group) {
             return Err(broken(Rule::Group, "the packet was made for another group".into()));
         }

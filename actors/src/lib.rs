@@ -40,7 +40,7 @@ pub use self::{
     gateway::{Gateway, GatewayOptions, PeerStatus},
     group::{
         AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, EpochEntry,
-        GroupError, GroupView, MemberView, NewGroup, Outcome,
+        GroupError, GroupView, MemberView, NewGroup, Outcome, WaitingProposal,
     },
     key_queue::{
         AssignedKeyPackage, Caller, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload, KeyQueueError,

@@ -335,7 +335,7 @@ impl Gateway {
         at_most: Duration,
     ) {
         let shows = |view: &GroupView| {
-            view.epoch > epoch || view.proposals.iter().any(|waiting| **waiting == *packet)
+            view.epoch > epoch || view.proposals.iter().any(|waiting| *waiting.packet == *packet)
         };
         self.await_view(app, group, at_most, shows).await;
     }

@@ -230,6 +230,69 @@ mod tests {
         check(None, |opened| matches!(opened, Err(OpenError::Damaged { .. })));
     }
 
+    /// A join info as format 1 has it.
+    #[derive(serde::Serialize)]
+    struct OldJoinInfo {
+        group: crate::GroupId,
+        epoch: crate::Epoch,
+        timestamp: crate::Timestamp,
+    }
+
+    #[test]
+    fn join_infos_of_the_first_format_count_as_those_of_an_unknown_inviter() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Directory(directory.path().to_owned());
+        let options = StoreOptions { location: location.clone(), ..StoreOptions::default() };
+        let app = crate::AppId::new(uuid::Uuid::from_u128(1));
+        let alice = crate::ClientHandle::new("alice").unwrap();
+        let group = crate::GroupId::new([7; 4]).unwrap();
+        let disk = Disk::open(&location, CACHE_BYTES).unwrap();
+        for (id, name) in [(1, "alice"), (2, "alice"), (3, "bob")] {
+            let handle = crate::ClientHandle::new(name).unwrap();
+            let (epoch, timestamp) = (crate::Epoch(id), crate::Timestamp(1));
+            let row = rows::encode(&OldJoinInfo { group: group.clone(), epoch, timestamp }).unwrap();
+            let key = Key::of_app(app).handle(&handle).u64(id);
+            disk.tables.of(Table::JoinInfos).insert(key.to_slice(), row).unwrap();
+        }
+        let next = Slice::from(4_u64.to_be_bytes());
+        disk.tables.of(Table::Meta).insert(meta::next_delivery_key().to_slice(), next).unwrap();
+        let first = Slice::from(1_u64.to_be_bytes());
+        disk.tables.of(Table::Meta).insert(meta::format_key().to_slice(), first).unwrap();
+        drop(disk);
+
+        let invite = |store: &Store| {
+            let limits = crate::WelcomeLimits {
+                per_client_max: 2,
+                per_inviter_max: 2,
+                reserved_max: 0,
+                elsewhere_window: std::time::Duration::ZERO,
+            };
+            let by = crate::Inviter { share: crate::ShareId::new([1; 16]), reserve: None };
+            let clients = [crate::InvitedClient { handle: alice.clone(), domain: None }];
+            let row = crate::WelcomeRow {
+                welcome: crate::Bytes::new(),
+                ratchet_tree: crate::Bytes::new(),
+                timestamp: crate::Timestamp(2),
+            };
+            let mut batch = crate::Batch::new();
+            let invitation = crate::Invitation::Accepted { by, limits };
+            batch.put_welcome(app, &group, crate::Epoch(9), &row, &clients, invitation);
+            store.append_blocking(batch).is_ok()
+        };
+        for _ in 0..2 {
+            // It is counted once, however often it is opened.
+            let store = Store::open(&options).unwrap();
+            assert!(!invite(&store));
+            assert_eq!(store.view().join_infos(app, &alice, None, 9).unwrap().len(), 2);
+        }
+        let store = Store::open(&options).unwrap();
+        let mut batch = crate::Batch::new();
+        batch.acknowledge(app, &alice, DeliveryId(1));
+        store.append_blocking(batch).unwrap();
+        assert!(invite(&store));
+        assert!(!invite(&store));
+    }
+
     #[test]
     fn a_first_start_that_was_cut_short_is_begun_again() {
         let directory = tempfile::tempdir().unwrap();

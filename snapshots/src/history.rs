@@ -91,6 +91,33 @@ impl Batch {
         let value = self.raw(proposal_ref.as_ref());
         self.put(Table::AcceptedProposals, key, value)
     }
+
+    /// As [`Batch::put_accepted_proposal`], of another packet with the same `ProposalRef`. When the answer is remembered for
+    /// `packets_max` packets of this reference already, nothing is written.
+    pub fn put_other_accepted_proposal(
+        &mut self,
+        app: AppId,
+        group: &GroupId,
+        epoch: Epoch,
+        packet_digest: &[u8; 32],
+        proposal_ref: impl AsRef<[u8]>,
+        packets_max: usize,
+    ) -> &mut Self {
+        let in_epoch = epoch_key(app, group, epoch);
+        let key = self.key(accepted_key(app, group, epoch, packet_digest));
+        let value = self.raw(proposal_ref.as_ref());
+        self.step(move |draft| {
+            if draft.holds(Table::AcceptedProposals, &key)? {
+                return Ok(());
+            }
+            // An epoch has few proposals, and each of them few packets.
+            let remembered = draft.scan(Table::AcceptedProposals, in_epoch.prefix())?;
+            if remembered.iter().filter(|(_, known)| *known == value).count() < packets_max {
+                draft.put(Table::AcceptedProposals, &key, value);
+            }
+            Ok(())
+        })
+    }
 }
 
 impl View {

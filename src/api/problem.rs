@@ -137,8 +137,9 @@ problem_types! {
         ["rule": "the rule that was broken, a stable name"];
     InvalidCommit: 422 "invalid-commit", "Invalid commit",
         "The commit breaks a rule of RFC 9420 in the group's current epoch.",
-        "`rule` names the rule. Make another commit.",
-        ["rule": "the rule that was broken, a stable name"];
+        "`rule` names the rule, and `proposalRef` the proposal to leave out. Make another commit.",
+        ["rule": "the rule that was broken, a stable name",
+         "proposalRef": "the reference of the proposal that is the cause, in Base64, where one that the commit refers to is"];
     UnknownKind: 422 "unknown-kind", "Unknown kind",
         "The packet uses a proposal, extension or credential type that this gateway does not know, and that not every member needs to know either.",
         "Use the types of RFC 9420; use another one only when every member lists it among its capabilities.",
@@ -159,7 +160,8 @@ problem_types! {
         ["leafIndices": "the leaf indices of the members whose certificates have expired, ascending"];
     KeyPackageReused: 422 "key-package-reused", "Key package reused",
         "The packet adds a client with a key package that was used before and is not a final key.",
-        "Fetch a fresh key package of that client and make the packet again.";
+        "Fetch a fresh key package of that client and make the packet again; leave a proposal out that `proposalRef` names.",
+        ["proposalRef": "the reference of the Add that carries the key package, in Base64, where the commit refers to one"];
     LimitReached: 422 "limit-reached", "Limit reached",
         "The client or key queue holds as much as it may.",
         "Delete what is no longer needed. The limits are settings of the gateway.";

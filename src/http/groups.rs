@@ -85,9 +85,10 @@ pub(super) async fn upload_proposal_here<A: Authority>(
 
 impl Handle for ListProposals {
     async fn handle(call: Call<Self>) -> Result<Answer<Proposals>, Problem> {
-        let view = call.edge.gateway.group(call.path.app, &call.path.group).await?;
-        let messages = view.proposals.iter().map(|packet| Base64(packet.to_vec())).collect();
-        Ok(Answer::Ok(Proposals { messages, epoch_id: view.epoch }))
+        let (epoch_id, current) =
+            call.edge.gateway.current_proposals(call.path.app, &call.path.group).await?;
+        let messages = current.iter().map(|packet| Base64(packet.to_vec())).collect();
+        Ok(Answer::Ok(Proposals { messages, epoch_id }))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         key_packages::RefusedKeyPackage,
         paths::PathError,
         problem::{PROBLEM_JSON, ProblemDocument, ProblemKind},
-        text::HandleText,
+        text::{Base64, HandleText},
     },
     federation::{DIFFERS, PeerError},
 };
@@ -109,6 +109,16 @@ impl Problem {
     fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// Names the proposal that is the cause, where one is.
+    fn proposal_ref(self, reference: Option<Vec<u8>>) -> Self {
+        match reference {
+            Some(reference) => {
+                self.member("proposalRef", serde_json::to_value(Base64(reference)).unwrap_or_default())
+            }
+            None => self,
+        }
     }
 
     /// The answer to the request for `instance`, a path.
@@ -253,9 +263,9 @@ impl From<GroupError> for Problem {
             GroupError::InvalidProposal { rule, .. } => {
                 Self::new(ProblemKind::InvalidProposal, detail).member("rule", rule.to_string())
             }
-            GroupError::InvalidCommit { rule, .. } => {
-                Self::new(ProblemKind::InvalidCommit, detail).member("rule", rule.to_string())
-            }
+            GroupError::InvalidCommit { rule, proposal, .. } => Self::new(ProblemKind::InvalidCommit, detail)
+                .member("rule", rule.to_string())
+                .proposal_ref(proposal),
             GroupError::TooManyProposals { .. } => Self::new(ProblemKind::TooManyProposals, detail),
             GroupError::GroupInfoMismatch(_) => Self::new(ProblemKind::GroupInfoMismatch, detail),
             GroupError::WelcomeMissing { .. } => Self::new(ProblemKind::WelcomeMissing, detail),
@@ -263,7 +273,9 @@ impl From<GroupError> for Problem {
             GroupError::ExpiredMembers { leaves } => {
                 Self::new(ProblemKind::ExpiredMembers, detail).member("leafIndices", leaves)
             }
-            GroupError::KeyPackageReused { .. } => Self::new(ProblemKind::KeyPackageReused, detail),
+            GroupError::KeyPackageReused { proposal, .. } => {
+                Self::new(ProblemKind::KeyPackageReused, detail).proposal_ref(proposal)
+            }
             GroupError::TooManyWelcomes { handle, .. } => Self::new(ProblemKind::TooManyWelcomes, detail)
                 .member("clientHandle", HandleText(handle).to_string())
                 .header(header::RETRY_AFTER, WELCOMES_RETRY_AFTER_S),

@@ -54,12 +54,27 @@ impl MlsClient {
     }
 
     async fn register_with(gateway: &TestGateway, name: &str, options: CommitOptions) -> Self {
+        Self::register_as(connect(gateway), name, None, SUITE, Self::basic(name, options)).await
+    }
+
+    /// Somebody of whom no application server knows, with a basic credential of this name.
+    pub(crate) fn made_up(gateway: &TestGateway, name: &str) -> Self {
+        Self {
+            id: ClientId::random(),
+            domain: None,
+            suite: SUITE,
+            handle: ClientHandle::new(name.as_bytes()).unwrap(),
+            queue: KeyQueueId::random(),
+            api: connect(gateway),
+            mls: Self::basic(name, CommitOptions::new()),
+        }
+    }
+
+    fn basic(name: &str, options: CommitOptions) -> Client<Config> {
         let crypto = RustCryptoProvider::default();
         let (secret, public) = crypto.cipher_suite_provider(SUITE).unwrap().signature_key_generate().unwrap();
         let credential = BasicCredential::new(name.as_bytes().to_vec()).into_credential();
-        let mls =
-            mls_client(SUITE, Identities::basic(), SigningIdentity::new(credential, public), secret, options);
-        Self::register_as(connect(gateway), name, None, SUITE, mls).await
+        mls_client(SUITE, Identities::basic(), SigningIdentity::new(credential, public), secret, options)
     }
 
     /// Registers a client that is identified by its certificate.

@@ -320,3 +320,36 @@ async fn the_certificates_of_external_senders_are_judged() {
     assert!(problem.detail.contains("external sender 0"), "{problem:?}");
     gateway.stop().await;
 }
+
+#[actix_web::test]
+async fn proposals_whose_certificates_have_ended_are_not_current() {
+    let pki = Pki::new();
+    let setup = Setup::x509(&pki.roots(), &[DOMAIN], &[]);
+    let gateway = setup.start().await;
+    let short = |account| pki.certify_for(CipherSuite::CURVE25519_AES128, DOMAIN, account, "phone", SHORT);
+    let alice = join(&gateway, &pki, &pki.certify(DOMAIN, "alice", "phone")).await;
+    let (bob, carol) =
+        (join(&gateway, &pki, &short("bob")).await, join(&gateway, &pki, &short("carol")).await);
+    let mut at_alice = alice.create_group().await;
+    at_alice.invite(&[&bob]).await;
+    let mut at_bob = bob.join().await;
+    let add = at_alice.make_add_proposal(&carol.key_package());
+    let add = at_alice.propose(&add).await.unwrap();
+    let update = at_bob.make_update_proposal();
+    at_bob.propose(&update).await.unwrap();
+    let remove = at_alice.make_remove_proposal(&bob.handle);
+    at_alice.propose(&remove).await.unwrap();
+    let listed = async || at_alice.api.proposals(&at_alice.id()).await.unwrap().messages;
+    assert_eq!(listed().await.len(), 3);
+    setup.pass(2 * SHORT);
+    assert_eq!(listed().await, [remove.packet], "what brings nobody in can still be committed");
+    let commit = at_alice.make_update();
+    let problem = refusal(at_alice.upload(&commit).await);
+    broke(&problem, ProblemKind::InvalidCommit, "identity");
+    assert_eq!(
+        problem.members["proposalRef"],
+        serde_json::to_value(&add.proposal_ref).unwrap(),
+        "{problem:?}"
+    );
+    gateway.stop().await;
+}

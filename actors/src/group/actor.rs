@@ -25,7 +25,7 @@ use super::{
 use crate::{
     application::{Application, ExpiredMembers, Source},
     core::Core,
-    mls::{Rule, Rules, ValueError},
+    mls::{AddedMember, Rule, Rules, ValueError},
     peer::{EntryContent, LogEntry},
     router::{Activity, Rest, Rested},
     storage::StorageError,
@@ -76,6 +76,9 @@ impl Message for ApplyEntry {
 
 /// Records since the last snapshot after which the actor takes one by itself, so that waking up stays quick.
 const RECORDS_PER_SNAPSHOT: u64 = 512;
+
+/// How many other forms of one proposal an answer is kept for.
+const OTHER_BYTES_MAX: usize = 8;
 
 /// A commit that passed every check, with what its key packages and welcomes count as.
 struct JudgedCommit {
@@ -137,6 +140,7 @@ impl GroupActor {
             Err(GroupError::InvalidCommit {
                 rule: Rule::Proposal,
                 detail: "the packet cannot be judged".into(),
+                proposal: None,
             })
         })
     }
@@ -159,7 +163,8 @@ impl GroupActor {
         let view = self.core.store.view();
         if !self.origin.is_replica {
             let references = added.iter().map(|added| &added.reference);
-            PackageUse::require_unused(&view, self.origin.app, references)?;
+            PackageUse::require_unused(&view, self.origin.app, references)
+                .map_err(|refused| name_proposal(refused, added))?;
         }
         let packages = PackageUse::look_up_all(&view, self.origin.app, added)?;
         let invitation = self.invitation(&view, &staged)?;
@@ -207,7 +212,8 @@ impl GroupActor {
         used: UsedPackages,
         ctx: &mut Context<Self>,
     ) -> Result<AcceptedCommit, GroupError> {
-        self.check_appended(result, "the commit with its companions", ctx)?;
+        self.check_appended(result, "the commit with its companions", ctx)
+            .map_err(|refused| name_proposal(refused, &staged.staged.added))?;
         let accepted =
             AcceptedCommit { epoch: staged.staged.epoch, timestamp: staged.stamp, outcome: Outcome::New };
         self.origin.row.epoch = accepted.epoch;
@@ -291,7 +297,7 @@ impl GroupActor {
         match result {
             Ok(_) => Ok(()),
             Err(AppendError::Precondition(Unmet::KeyPackageUsed { reference })) => {
-                Err(GroupError::KeyPackageReused { reference })
+                Err(GroupError::KeyPackageReused { reference, proposal: None })
             }
             Err(AppendError::Precondition(Unmet::TooManyWelcomes { handle, domain, of_inviter, max })) => {
                 Err(GroupError::TooManyWelcomes { handle, domain, of_inviter, max })
@@ -513,8 +519,7 @@ impl Handler<UploadProposal> for GroupActor {
         let pending = &staged.staged.pending;
         let known = self.state.as_ref().is_some_and(|state| state.has_pending(&pending.reference));
         if known {
-            let (reference, epoch) = (pending.reference.clone(), self.origin.row.epoch);
-            return answer(Ok(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated }));
+            return self.accept_other_bytes(pending.reference.clone(), &packet, permit);
         }
         let mut batch = Batch::new();
         if let Err(error) =
@@ -532,6 +537,26 @@ impl Handler<UploadProposal> for GroupActor {
 }
 
 impl GroupActor {
+    /// Answers a proposal that waits already and came with other bytes: only its membership tag can differ, which is not
+    /// part of its reference. The answer is kept for these bytes too, as far as [`OTHER_BYTES_MAX`] allows.
+    fn accept_other_bytes(
+        &self,
+        reference: Vec<u8>,
+        packet: &[u8],
+        permit: OwnedSemaphorePermit,
+    ) -> AtomicResponse<Self, Result<AcceptedProposal, GroupError>> {
+        let epoch = self.origin.row.epoch;
+        let mut batch = Batch::new();
+        writes::other_bytes(&mut batch, &self.origin, packet, &reference, OTHER_BYTES_MAX);
+        let store = self.core.store.clone();
+        let append = async move { (store.append(batch).await, permit) };
+        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
+            drop(permit);
+            actor.check_appended(result, "the proposal", ctx)?;
+            Ok(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated })
+        })))
+    }
+
     /// Refuses an Add of a package that was used, and tells which package must still be unused when this is written.
     fn check_package(
         &self,
@@ -618,6 +643,13 @@ impl GroupActor {
     fn next_entry(&self) -> u64 {
         self.sequence.saturating_add(1)
     }
+}
+
+/// Says which Add carries a key package that was used, where a commit refers to one.
+fn name_proposal(refused: GroupError, added: &[AddedMember]) -> GroupError {
+    let GroupError::KeyPackageReused { reference, .. } = refused else { return refused };
+    let carrying = added.iter().find(|added| added.reference == reference);
+    GroupError::KeyPackageReused { proposal: carrying.and_then(|added| added.proposal.clone()), reference }
 }
 
 impl Handler<ApplyEntry> for GroupActor {

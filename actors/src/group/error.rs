@@ -63,6 +63,8 @@ pub enum GroupError {
         rule: Rule,
         /// What was wrong with this one.
         detail: String,
+        /// The reference of the proposal that is the cause, where one that the commit refers to is.
+        proposal: Option<Vec<u8>>,
     },
     /// The epoch holds as many proposals as it may.
     #[error("this epoch holds as many proposals as it may, {max} or fewer large ones; commit them first")]
@@ -95,6 +97,8 @@ pub enum GroupError {
     KeyPackageReused {
         /// Its KeyPackageRef (RFC 9420 §5.2).
         reference: KeyPackageRef,
+        /// The reference of the Add that carries it, where a commit refers to one.
+        proposal: Option<Vec<u8>>,
     },
     /// The commit would leave a client more welcomes than may wait for it (*Joining*).
     #[error(

@@ -24,7 +24,7 @@ pub use self::{
     error::GroupError,
     history::{ControlMessages, EpochEntry},
     state::CommitUpload,
-    view::{GroupView, MemberView},
+    view::{GroupView, MemberView, WaitingProposal},
 };
 
 /// A group to create (*Group Creation*).

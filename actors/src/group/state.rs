@@ -9,7 +9,7 @@ use snapshots::{DomainName, Epoch, GroupId, Timestamp};
 
 use super::{
     EpochEntry, GroupError, NewGroup,
-    view::{GroupView, MemberView},
+    view::{GroupView, MemberView, WaitingProposal},
 };
 use crate::{
     application::{ExpiredMembers, Source},
@@ -415,7 +415,10 @@ impl GroupState {
                 .tracked
                 .pending()
                 .iter()
-                .map(|pending| pending.packet.as_slice().into())
+                .map(|pending| WaitingProposal {
+                    packet: pending.packet.as_slice().into(),
+                    needs: pending.needs.clone(),
+                })
                 .collect(),
             group_info: self.group_info.clone(),
             sequence,
@@ -447,23 +450,23 @@ pub(super) fn unencodable(error: &ValueError) -> GroupError {
 }
 
 fn refused_proposal(refusal: Refusal) -> GroupError {
-    refused(refusal, |rule, detail| GroupError::InvalidProposal { rule, detail })
+    refused(refusal, |rule, detail, _| GroupError::InvalidProposal { rule, detail })
 }
 
 fn refused_commit(refusal: Refusal) -> GroupError {
-    refused(refusal, |rule, detail| GroupError::InvalidCommit { rule, detail })
+    refused(refusal, |rule, detail, proposal| GroupError::InvalidCommit { rule, detail, proposal })
 }
 
 pub(crate) fn refused(
     refusal: Refusal,
-    broken: impl FnOnce(crate::mls::Rule, String) -> GroupError,
+    broken: impl FnOnce(crate::mls::Rule, String, Option<Vec<u8>>) -> GroupError,
 ) -> GroupError {
     match refusal {
         Refusal::Malformed(malformed) => GroupError::MalformedMessage(malformed),
         Refusal::UnknownKind { kind, value, detail } => GroupError::UnknownKind { kind, value, detail },
         Refusal::Stale { packet, current } => GroupError::StaleEpoch { packet, current },
         Refusal::Future { packet, current } => GroupError::FutureEpoch { packet, current },
-        Refusal::Broken { rule, detail } => broken(rule, detail),
+        Refusal::Broken { rule, detail, proposal } => broken(rule, detail, proposal),
         Refusal::OpenedWith(detail) => GroupError::InvalidGroupInfo(detail),
         Refusal::GroupInfo(detail) => GroupError::GroupInfoMismatch(detail),
         Refusal::WelcomeMissing { added } => GroupError::WelcomeMissing { added },

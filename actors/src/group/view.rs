@@ -2,10 +2,14 @@
 
 use std::sync::{Arc, OnceLock};
 
-use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
+use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp, View};
 
 use super::EpochEntry;
-use crate::mls::SerialisedTree;
+use crate::{
+    application::Application,
+    mls::{ProposalNeeds, SerialisedTree},
+    storage::StorageError,
+};
 
 /// One member of a group, for readers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +20,14 @@ pub struct MemberView {
     pub handle: ClientHandle,
     /// Its domain, where the application uses domains.
     pub domain: Option<DomainName>,
+}
+
+/// A proposal that was accepted in the current epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingProposal {
+    /// The proposal, a PublicMessage.
+    pub packet: Arc<[u8]>,
+    pub(crate) needs: ProposalNeeds,
 }
 
 /// A group in its current epoch (*Group State*).
@@ -33,8 +45,9 @@ pub struct GroupView {
     pub cipher_suite: u16,
     /// The members, by ascending leaf index.
     pub members: Arc<[MemberView]>,
-    /// Packets of the proposals accepted in this epoch, oldest first: the draft's `currentProposals`.
-    pub proposals: Vec<Arc<[u8]>>,
+    /// The proposals accepted in this epoch, oldest first: the draft's `currentProposals`, and those that can no longer be
+    /// committed.
+    pub proposals: Vec<WaitingProposal>,
     /// The draft's `currentGroupInfo`, if the last committer gave one.
     pub group_info: Option<Arc<[u8]>>,
     /// The number of the newest entry in the group's log.
@@ -48,6 +61,33 @@ pub struct GroupView {
 }
 
 impl GroupView {
+    /// The proposals that can still be committed, as far as that can be told without judging them anew: key packages
+    /// and credentials are within their time, no other commit has used the package, and the application still knows
+    /// the domain.
+    ///
+    /// # Errors
+    /// That the store cannot be read.
+    pub(crate) fn current_proposals(
+        &self,
+        application: &Application,
+        store: &View,
+        now: Timestamp,
+    ) -> Result<Vec<Arc<[u8]>>, StorageError> {
+        // What the newest entry was judged at is not gone back on when the clock is.
+        let at = now.max(self.stamp);
+        let mut current = Vec::with_capacity(self.proposals.len());
+        for WaitingProposal { packet, needs } in &self.proposals {
+            let is_used = match &needs.package {
+                Some(package) => store.used(application.id, package)?.is_some(),
+                None => false,
+            };
+            if !is_used && needs.expired(at).is_none() && application.knows(needs.domain.as_ref()) {
+                current.push(Arc::clone(packet));
+            }
+        }
+        Ok(current)
+    }
+
     /// The draft's `currentTree`: the vector `optional<Node> ratchet_tree<V>` (RFC 9420 §12.4.3.3), with its length
     /// prefix. Serialised once, when it is first asked for.
     pub fn ratchet_tree(&self) -> Arc<[u8]> {

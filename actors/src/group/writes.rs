@@ -134,6 +134,21 @@ pub(crate) fn proposal(
     origin.put_entry(batch, after.saturating_add(1), staged.stamp, content)
 }
 
+/// Remembers the answer to a proposal that waits for another form of it, unless it is remembered for `others_max` already.
+pub(crate) fn other_bytes(
+    batch: &mut Batch,
+    origin: &GroupOrigin,
+    packet: &[u8],
+    reference: &[u8],
+    others_max: usize,
+) {
+    let digest = Sha256::digest(packet).into();
+    // The form that was accepted first counts as well.
+    let forms_max = others_max.saturating_add(1);
+    let GroupOrigin { app, group, row, .. } = origin;
+    batch.put_other_accepted_proposal(*app, group, row.epoch, &digest, reference, forms_max);
+}
+
 /// Records an accepted commit: the record, the epoch for history, the index of memberships, one join info per added
 /// member of a domain that this gateway hosts, and one used row per package that is used once. Join infos are held to
 /// the limits of the invitation.
@@ -262,7 +277,7 @@ impl PackageUse {
         mut references: impl Iterator<Item = &'a KeyPackageRef>,
     ) -> Result<(), GroupError> {
         references.try_for_each(|reference| match view.used(app, reference).map_err(StorageError::from)? {
-            Some(_) => Err(GroupError::KeyPackageReused { reference: reference.clone() }),
+            Some(_) => Err(GroupError::KeyPackageReused { reference: reference.clone(), proposal: None }),
             None => Ok(()),
         })
     }

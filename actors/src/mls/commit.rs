@@ -8,7 +8,8 @@ use std::{
 use openmls::{
     group::{QueuedProposal, StagedCommit},
     prelude::{
-        LeafNode, MlsMessageIn, ProcessedMessageContent, Proposal, Sender, tls_codec::DeserializeBytes as _,
+        LeafNode, MlsMessageIn, ProcessedMessageContent, Proposal, ProposalOrRefType, Sender,
+        tls_codec::DeserializeBytes as _,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -20,13 +21,13 @@ use super::{
     external_senders::check_external_senders,
     group::{Member, identify, identity_of},
     handshake_header,
-    proposal::check_extensions_supported,
+    proposal::{PendingProposal, check_extensions_supported},
     shape::TreeShape,
     storage::encode_long,
     tree::{SerialisedTree, TreeChanges},
     wire::{self, CommitOutline, ContentKind, SenderKind},
 };
-use crate::{identity::Identity, limits::Limits};
+use crate::{application::Source, identity::Identity, limits::Limits};
 
 /// A staged commit is about so many times as long as its packet.
 const STAGED_PER_PACKET: usize = 5;
@@ -47,6 +48,8 @@ pub(crate) struct AddedMember {
     /// The key package carries the last-resort extension: it may be used more than once.
     pub(crate) last_resort: bool,
     pub(crate) not_after: Timestamp,
+    /// The reference of the Add, if the commit takes it by reference.
+    pub(crate) proposal: Option<Vec<u8>>,
 }
 
 /// The member who made a commit.
@@ -129,7 +132,10 @@ impl TrackedGroup {
                 "the group was re-initialised; use its successor",
             ));
         }
-        let staged = self.verify_commit(rules.crypto, commit)?;
+        self.check_references(rules, &outline, now)?;
+        let staged = self
+            .verify_commit(rules.crypto, commit)
+            .map_err(|refusal| self.with_culprit(refusal, sender, &outline))?;
         let proposals: Vec<&QueuedProposal> = staged.queued_proposals().collect();
         if proposals.len() != outline.proposals {
             return Err(Refusal::broken(Rule::DistinctProposals, "a proposal is listed more than once"));
@@ -182,6 +188,36 @@ impl TrackedGroup {
             staged: Box::new(staged),
         };
         Ok((epoch, committer, outline))
+    }
+
+    /// Every referenced proposal waits in this epoch and has not expired since.
+    fn check_references(
+        &self,
+        rules: Rules<'_>,
+        outline: &CommitOutline<'_>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if outline.references.is_empty() {
+            return Ok(());
+        }
+        let waiting: BTreeMap<&[u8], &PendingProposal> =
+            self.pending.iter().map(|pending| (pending.reference.as_slice(), pending)).collect();
+        for reference in &outline.references {
+            let refuse = |rule, detail: String| Err(Refusal::broken(rule, detail).caused_by(Some(reference)));
+            let Some(pending) = waiting.get(reference) else {
+                return refuse(
+                    Rule::KnownProposals,
+                    "a referenced proposal was not accepted in this epoch".into(),
+                );
+            };
+            // The hub has held the commit to this at the time that it gave it.
+            if *rules.source != Source::Hub
+                && let Some((rule, detail)) = pending.needs.expired(now)
+            {
+                return refuse(rule, detail);
+            }
+        }
+        Ok(())
     }
 
     fn committer(&self, sender: SenderKind) -> Option<Committer> {
@@ -372,10 +408,11 @@ impl TrackedGroup {
                 Proposal::Add(add) => {
                     let node = add.key_package().leaf_node();
                     if let Some(leaf) = free.next() {
-                        let who = enter(identity_of(node))?;
-                        rules
-                            .check_added_domain(&who)
-                            .map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
+                        let who = enter(identity_of(node))
+                            .map_err(|refusal| refusal.caused_by(reference_of(queued)))?;
+                        rules.check_added_domain(&who).map_err(|detail| {
+                            Refusal::broken(Rule::Domain, detail).caused_by(reference_of(queued))
+                        })?;
                         joined.insert(*leaf, who);
                         fresh_keys.push((*leaf, node.signature_key().as_slice()));
                         fresh_leaves.push(node);
@@ -384,8 +421,10 @@ impl TrackedGroup {
                 Proposal::Update(update) => {
                     if let Sender::Member(leaf) = queued.sender() {
                         let node = update.leaf_node();
-                        succeed(self.leaf(leaf.u32()), node)?;
-                        joined.insert(leaf.u32(), enter(identity_of(node))?);
+                        let who = succeed(self.leaf(leaf.u32()), node)
+                            .and_then(|()| enter(identity_of(node)))
+                            .map_err(|refusal| refusal.caused_by(reference_of(queued)))?;
+                        joined.insert(leaf.u32(), who);
                         fresh_keys.push((leaf.u32(), node.signature_key().as_slice()));
                         fresh_leaves.push(node);
                     }
@@ -416,7 +455,9 @@ impl TrackedGroup {
             fresh_keys.push((committer, node.signature_key().as_slice()));
             fresh_leaves.push(node);
         }
-        if proposals.iter().any(|queued| matches!(queued.proposal(), Proposal::GroupContextExtensions(_))) {
+        let extending =
+            proposals.iter().find(|queued| matches!(queued.proposal(), Proposal::GroupContextExtensions(_)));
+        if let Some(extending) = extending {
             let stays = |(leaf, _): &(&u32, &Member)| !left.contains(leaf) && !joined.contains_key(leaf);
             let staying: Vec<(&Member, &LeafNode)> = self
                 .members
@@ -425,13 +466,15 @@ impl TrackedGroup {
                 .filter_map(|(leaf, member)| Some((member, self.leaf(*leaf)?)))
                 .collect();
             // Who has expired is dealt with by the application's policy, whatever the extensions are.
+            let cause = reference_of(extending);
             for (_, node) in staying.iter().filter(|(member, _)| !member.is_expired(now)) {
-                enter(identity_of(node))?;
+                enter(identity_of(node)).map_err(|refusal| refusal.caused_by(cause))?;
             }
             let staying = staying.iter().map(|(_, node)| *node);
             check_external_senders(rules.provider(), extensions, now, false)
-                .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
-            check_extensions_supported(extensions, staying.chain(fresh_leaves.iter().copied()))?;
+                .map_err(|detail| Refusal::broken(Rule::Identity, detail).caused_by(cause))?;
+            check_extensions_supported(extensions, staying.chain(fresh_leaves.iter().copied()))
+                .map_err(|refusal| refusal.caused_by(cause))?;
         }
         self.check_signature_keys(&left, &joined, &fresh_keys)?;
         self.settle_roster(&mut left, joined)
@@ -498,6 +541,12 @@ struct Roster {
     count: usize,
 }
 
+/// The reference of a proposal that a commit takes by reference.
+fn reference_of(queued: &QueuedProposal) -> Option<&[u8]> {
+    let is_referenced = queued.proposal_or_ref_type() == ProposalOrRefType::Reference;
+    is_referenced.then(|| queued.proposal_reference_ref().as_slice())
+}
+
 /// The leaf that a Remove or SelfRemove takes out.
 pub(super) fn removed_leaf(queued: &QueuedProposal) -> Option<u32> {
     match (queued.proposal(), queued.sender()) {
@@ -531,16 +580,12 @@ fn check_proposal_list(proposals: &[&QueuedProposal], sender: SenderKind) -> Res
         if let Some(leaf) = leaf
             && !leaves.insert(leaf)
         {
-            return Err(Refusal::broken(
-                Rule::OneProposalPerLeaf,
-                format!("leaf {leaf} is updated or removed twice, or is the committer's own"),
-            ));
+            let detail = format!("leaf {leaf} is updated or removed twice, or is the committer's own");
+            return Err(Refusal::broken(Rule::OneProposalPerLeaf, detail).caused_by(reference_of(queued)));
         }
         if matches!(queued.proposal(), Proposal::ReInit(_)) && proposals.len() != 1 {
-            return Err(Refusal::broken(
-                Rule::ReInitAlone,
-                "a ReInit must be the only proposal of its commit",
-            ));
+            let detail = "a ReInit must be the only proposal of its commit";
+            return Err(Refusal::broken(Rule::ReInitAlone, detail).caused_by(reference_of(queued)));
         }
     }
     Ok(())
@@ -554,7 +599,7 @@ fn added_members(
     joined: &BTreeMap<u32, Member>,
 ) -> Result<Vec<AddedMember>, Refusal> {
     let adds = proposals.iter().filter_map(|queued| match queued.proposal() {
-        Proposal::Add(add) => Some(add.key_package()),
+        Proposal::Add(add) => Some((add.key_package(), reference_of(queued))),
         Proposal::Update(_)
         | Proposal::Remove(_)
         | Proposal::PreSharedKey(_)
@@ -565,7 +610,7 @@ fn added_members(
         | Proposal::Custom(_) => None,
     });
     let mut added = Vec::with_capacity(leaves.len());
-    for (package, leaf) in adds.zip(leaves) {
+    for ((package, proposal), leaf) in adds.zip(leaves) {
         let reference = package
             .hash_ref(&crypto.0)
             .ok()
@@ -577,6 +622,7 @@ fn added_members(
                 reference,
                 last_resort: package.last_resort(),
                 not_after: Timestamp(package.life_time().not_after().saturating_mul(1000)),
+                proposal: proposal.map(<[u8]>::to_vec),
             });
         }
     }

@@ -41,6 +41,23 @@ pub(super) fn check_external_senders(
     Ok(())
 }
 
+/// The last moment at which all credentials that [`check_external_senders`] judges are valid; `None` if none of them ends.
+pub(super) fn external_senders_end(
+    provider: &dyn IdentityProvider,
+    extensions: &Extensions<GroupContext>,
+) -> Option<Timestamp> {
+    if !provider.supported_credentials().contains(&CredentialType::X509) {
+        return None;
+    }
+    let end = |sender: &ExternalSender| {
+        let (key, credential) = parts(sender)?;
+        let identity = Identity { signature_key: &key, credential: &credential };
+        let is_judged = credential.credential_type() == CredentialType::X509;
+        is_judged.then(|| provider.valid_until(identity).ok().flatten()).flatten()
+    };
+    extensions.external_senders()?.iter().filter_map(end).min()
+}
+
 /// The key and the credential. The library shows an `ExternalSender` only in its serialised form.
 pub(super) fn parts(sender: &ExternalSender) -> Option<(Vec<u8>, Credential)> {
     let bytes = sender.tls_serialize_detached().ok()?;

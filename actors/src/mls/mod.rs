@@ -8,6 +8,7 @@
 mod commit;
 mod companions;
 mod creation;
+mod culprit;
 mod expiry;
 mod external_senders;
 mod group;
@@ -28,7 +29,7 @@ pub(crate) use self::{
     companions::{group_info_signer, welcome_references},
     group::{GroupSnapshot, Member, TrackedGroup},
     key_package::{CredentialCheck, KeyPackageChecks},
-    proposal::{PendingProposal, StagedProposal},
+    proposal::{PendingProposal, ProposalNeeds, StagedProposal},
     refusal::Refusal,
     storage::{ValueError, decode, encode, encode_long},
     tree::SerialisedTree,

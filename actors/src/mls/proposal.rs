@@ -7,11 +7,11 @@ use openmls::prelude::{
     Sender, VerifiableCiphersuite,
 };
 use serde::{Deserialize, Serialize};
-use snapshots::{KeyPackageRef, Timestamp};
+use snapshots::{DomainName, KeyPackageRef, Timestamp};
 
 use super::{
     Refusal, RequestMember, Rule, Rules, TrackedGroup, UnknownKind,
-    external_senders::check_external_senders,
+    external_senders::{check_external_senders, external_senders_end},
     group::{identify, identity_of},
     storage::encode,
     syntax::{is_known_extension, is_known_proposal},
@@ -31,6 +31,38 @@ pub(crate) struct PendingProposal {
     /// The MLS library's queued proposal, MessagePack with named fields.
     #[serde(with = "serde_bytes")]
     pub(crate) queued: Vec<u8>,
+    /// What it needs that can end while it waits. Proposals that were accepted before it was kept need nothing.
+    #[serde(default)]
+    pub(crate) needs: ProposalNeeds,
+}
+
+/// What must still hold when a proposal is committed and can end while it waits. All else that it was judged by stays as it
+/// is for the epoch: the tree, the members and the GroupContext.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProposalNeeds {
+    /// The key package of an Add, which another commit may use.
+    pub(crate) package: Option<KeyPackageRef>,
+    /// The domain of the client that an Add brings in, with whose gateway the application may federate no longer.
+    pub(crate) domain: Option<DomainName>,
+    /// The last moment of an Add's key package (RFC 9420 §7.2).
+    pub(crate) lifetime_ends: Option<Timestamp>,
+    /// The last moment of the credentials that it brings in: of an Add's or Update's leaf, of the external senders in
+    /// GroupContext extensions.
+    pub(crate) credentials_end: Option<Timestamp>,
+}
+
+impl ProposalNeeds {
+    /// The rule that a commit of the proposal would break at a moment, as far as time alone tells.
+    pub(crate) fn expired(&self, at: Timestamp) -> Option<(Rule, String)> {
+        let is_over = |end: Option<Timestamp>| end.is_some_and(|end| end < at);
+        if is_over(self.lifetime_ends) {
+            Some((Rule::Lifetime, "the key package that the proposal adds has expired".into()))
+        } else if is_over(self.credentials_end) {
+            Some((Rule::Identity, "a credential that the proposal brings in has expired".into()))
+        } else {
+            None
+        }
+    }
 }
 
 /// A proposal that passed every check.
@@ -73,12 +105,12 @@ impl TrackedGroup {
                 return Err(Refusal::unreadable(RequestMember::Packet, packet));
             }
         };
-        let adds = self.check_proposal(rules, queued.proposal(), queued.sender(), public, now)?;
+        let (adds, needs) = self.check_proposal(rules, queued.proposal(), queued.sender(), public, now)?;
         let queued_bytes =
             encode(&queued).map_err(|error| Refusal::broken(Rule::Proposal, error.to_string()))?;
         let reference = queued.proposal_reference_ref().as_slice().to_vec();
         Ok(StagedProposal {
-            pending: PendingProposal { packet: packet.to_vec(), reference, queued: queued_bytes },
+            pending: PendingProposal { packet: packet.to_vec(), reference, queued: queued_bytes, needs },
             adds,
         })
     }
@@ -90,7 +122,8 @@ impl TrackedGroup {
         sender: &Sender,
         public: PublicPart<'_>,
         now: Timestamp,
-    ) -> Result<Option<(KeyPackageRef, bool)>, Refusal> {
+    ) -> Result<(Option<(KeyPackageRef, bool)>, ProposalNeeds), Refusal> {
+        let mut needs = ProposalNeeds::default();
         let identify = |identity: Identity<'_>, extensions| {
             identify(rules.provider(), identity, extensions, now).map_err(Refusal::of_identity)
         };
@@ -109,7 +142,13 @@ impl TrackedGroup {
                     .ok()
                     .and_then(|reference| KeyPackageRef::new(reference.as_slice()).ok())
                     .ok_or_else(|| Refusal::broken(Rule::Proposal, "the key package has no reference"))?;
-                return Ok(Some((reference, package.last_resort())));
+                // The library counts a lifetime in seconds, and the last one as over.
+                let lifetime_ends = package.life_time().not_after().saturating_mul(1000).saturating_sub(1);
+                needs.package = Some(reference.clone());
+                needs.domain = who.domain;
+                needs.lifetime_ends = Some(Timestamp(lifetime_ends));
+                needs.credentials_end = who.valid_until;
+                return Ok((Some((reference, package.last_resort())), needs));
             }
             Proposal::Update(update) => {
                 let Sender::Member(leaf) = sender else {
@@ -121,7 +160,7 @@ impl TrackedGroup {
                 self.check_leaf_fits(update.leaf_node())?;
                 self.check_encryption_key_is_new(update.leaf_node())?;
                 let after = identity_of(update.leaf_node());
-                identify(after, extensions)?;
+                needs.credentials_end = identify(after, extensions)?.valid_until;
                 if !rules.provider().valid_successor(identity_of(before), after) {
                     return Err(Refusal::broken(
                         Rule::Successor,
@@ -181,11 +220,12 @@ impl TrackedGroup {
                 }
                 check_external_senders(rules.provider(), change.extensions(), now, false)
                     .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
+                needs.credentials_end = external_senders_end(rules.provider(), change.extensions());
             }
             // All members know its type: that was checked before anything else.
             Proposal::Custom(_) => {}
         }
-        Ok(None)
+        Ok((None, needs))
     }
 
     /// Proposals of types that the gateway does not know are taken if every member knows them (RFC 9420 §12.1, §13.1).

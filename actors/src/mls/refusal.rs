@@ -79,6 +79,8 @@ pub(crate) enum Refusal {
     Broken {
         rule: Rule,
         detail: String,
+        /// The reference of the one proposal that is the cause, if one is.
+        proposal: Option<Vec<u8>>,
     },
     /// A GroupInfo that cannot open a group.
     OpenedWith(String),
@@ -153,7 +155,15 @@ impl Refusal {
     }
 
     pub(crate) fn broken(rule: Rule, detail: impl Into<String>) -> Self {
-        Self::Broken { rule, detail: detail.into() }
+        Self::Broken { rule, detail: detail.into(), proposal: None }
+    }
+
+    /// Names the proposal that is the cause, unless one is named already.
+    pub(super) fn caused_by(mut self, cause: Option<&[u8]>) -> Self {
+        if let Self::Broken { proposal: proposal @ None, .. } = &mut self {
+            *proposal = cause.map(<[u8]>::to_vec);
+        }
+        self
     }
 
     pub(super) fn of_library(error: PublicProcessMessageError) -> Self {

@@ -1,5 +1,6 @@
 //! Tracking groups of other MLS implementations: the working group's vectors, and groups that evolve at random.
 
+mod culprit;
 mod expiry;
 mod syntax;
 

@@ -48,7 +48,7 @@ pub(super) async fn transfer(
         timestamp: view.stamp,
         group_info: group_info.to_vec(),
         ratchet_tree: view.ratchet_tree().to_vec(),
-        proposals: view.proposals.iter().map(|packet| packet.to_vec()).collect(),
+        proposals: view.proposals.iter().map(|waiting| waiting.packet.to_vec()).collect(),
         welcome: current_welcome(core, app, group, view.sequence),
         used: missed.iter().filter_map(welcome_of).flat_map(welcome_references).collect(),
     })
