@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actors::{AppId, ClientHandle, ClientId, DeliveryId, GroupId, KeyQueueId};
+use actors::{AppId, ClientHandle, ClientId, DeliveryId, DomainName, GroupId, KeyQueueId};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -20,7 +20,9 @@ use crate::{
             CreatedGroupBody, EpochRange, GetGroup, Group, Groups, ListControlMessages, ListGroups,
             ListProposals, NewGroupBody, ProposalBody, Proposals, UploadCommit, UploadProposal,
         },
-        joining::{AcknowledgeWelcome, GetGroupInfo, GroupInfos, JoinInfos, ListWelcomes, WelcomeQuery},
+        joining::{
+            AcknowledgeWelcome, GetGroupInfo, GroupInfos, HandleQuery, JoinInfos, ListWelcomes, WelcomeQuery,
+        },
         key_packages::{
             CreateKeyQueue, CreatedKeyQueue, DeleteKeyQueue, KeyPackageQuery, KeyPackageUploadBody,
             KeyQueues, ListKeyQueues, NewKeyQueueBody, PoolSize, RetrieveKeyPackage, RetrievedKeyPackage,
@@ -415,17 +417,18 @@ impl GatewayClient {
             .body)
     }
 
-    /// Acknowledges a welcome (*Joining*).
+    /// Acknowledges a welcome of a client, by its handle and its domain (*Joining*).
     ///
     /// # Errors
     /// [`ClientError`] as [`GatewayClient::send`].
     pub async fn acknowledge_welcome(
         &self,
         handle: &ClientHandle,
+        domain: Option<DomainName>,
         id: DeliveryId,
     ) -> Result<(), ClientError> {
         let path = JoinInfoPath { app: self.app, handle: handle.clone(), id };
-        self.send::<AcknowledgeWelcome>(&path, &Nothing {}, &Nothing {}).await.map(drop)
+        self.send::<AcknowledgeWelcome>(&path, &HandleQuery { domain }, &Nothing {}).await.map(drop)
     }
 }
 

@@ -109,8 +109,10 @@ impl JoinInfo {
 }
 
 /// Which join infos to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinInfoQuery {
+    /// The client's domain, one of this gateway; its only one if there is none.
+    pub domain: Option<DomainName>,
     /// Only those after this one, in the order of delivery.
     pub after: Option<DeliveryId>,
     /// Whether the ratchet trees come with them.
@@ -291,13 +293,14 @@ impl Gateway {
     /// has nothing. A page ends at `limit` join infos or before `answer_bytes_max`, but never before its first join info.
     ///
     /// # Errors
-    /// That the store cannot be read.
+    /// [`ClientError::Domain`], or that the store cannot be read.
     pub async fn welcomes(
         &self,
         app: AppId,
         handle: &ClientHandle,
         query: JoinInfoQuery,
     ) -> Result<JoinInfoPage, ClientError> {
+        self.client_application(app)?.client_domain(query.domain)?;
         let (view, handle) = (self.core.store.view(), handle.clone());
         let bytes_max = self.core.limits.answer_bytes_max;
         self.read(move || {
@@ -330,14 +333,15 @@ impl Gateway {
     /// Acknowledges a welcome: it is never delivered again. One that is gone is acknowledged already.
     ///
     /// # Errors
-    /// That the gateway cannot write.
+    /// [`ClientError::Domain`], or that the gateway cannot write.
     pub async fn acknowledge_welcome(
         &self,
         app: AppId,
         handle: &ClientHandle,
+        domain: Option<DomainName>,
         id: DeliveryId,
     ) -> Result<(), ClientError> {
-        self.client_application(app)?;
+        self.client_application(app)?.client_domain(domain)?;
         self.core.store.acknowledge(app, handle, id).await.map_err(|error| refused(&error))
     }
 

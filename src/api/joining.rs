@@ -1,6 +1,6 @@
 //! *Joining*: by a welcome, or by a group info.
 
-use actors::{DeliveryId, Epoch};
+use actors::{DeliveryId, DomainName, Epoch};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::{
     IntoParams, ToSchema,
@@ -48,7 +48,7 @@ impl Endpoint for AcknowledgeWelcome {
     const SUCCESS: &'static [Success] = &[Success::NoContent];
     const PROBLEMS: &'static [ProblemKind] = &[];
     type Path = JoinInfoPath;
-    type Query = Nothing;
+    type Query = HandleQuery;
     type Body = Nothing;
     type Response = Nothing;
 }
@@ -71,11 +71,28 @@ impl Endpoint for GetGroupInfo {
     type Response = GroupInfos;
 }
 
+/// Of which domain a client handle is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct HandleQuery {
+    /// The client's domain, where the application uses domains. The gateway's only one when left out; required when the
+    /// gateway has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>, min_length = 1, max_length = 253)]
+    pub domain: Option<DomainName>,
+}
+
 /// Which welcomes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct WelcomeQuery {
+    /// The client's domain, where the application uses domains. The gateway's only one when left out; required when the
+    /// gateway has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>, min_length = 1, max_length = 253)]
+    pub domain: Option<DomainName>,
     /// Only those after this `id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<JoinInfoId>,
@@ -100,7 +117,13 @@ fn with_ratchet_tree() -> bool {
 /// The first page of all that wait, with their ratchet trees.
 impl Default for WelcomeQuery {
     fn default() -> Self {
-        Self { after: None, ratchet_tree: with_ratchet_tree(), limit: Limit::default(), cursor: None }
+        Self {
+            domain: None,
+            after: None,
+            ratchet_tree: with_ratchet_tree(),
+            limit: Limit::default(),
+            cursor: None,
+        }
     }
 }
 

@@ -154,7 +154,10 @@ impl Member {
                 .into_group(&self.provider)
                 .during_mls("joining by a welcome")?;
         self.group = Some(group);
-        self.api.acknowledge_welcome(&self.handle, join_info.id.0).await.during("acknowledging a welcome")?;
+        self.api
+            .acknowledge_welcome(&self.handle, None, join_info.id.0)
+            .await
+            .during("acknowledging a welcome")?;
         let left = self.api.welcomes(&self.handle, &query).await.during("asking for welcomes")?.join_infos;
         ensure(left.is_empty(), || format!("{}'s welcome came again after it was acknowledged", self.name))?;
         Ok(join_info.epoch_id)

@@ -16,12 +16,18 @@ use crate::api::{
 impl Handle for ListWelcomes {
     async fn handle(call: Call<Self>) -> Result<Answer<JoinInfos>, Problem> {
         let (edge, app, handle, query) = (call.edge, call.path.app, call.path.handle, call.query);
-        let list = [b"welcomes".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes()];
+        let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
+        let list = [b"welcomes".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes(), domain.as_bytes()];
         let after = match &query.cursor {
             None => query.after.map(|JoinInfoId(id)| id),
             Some(cursor) => Some(delivery_id(&edge.cursors.take(&list, cursor)?)?),
         };
-        let wanted = JoinInfoQuery { after, with_ratchet_tree: query.ratchet_tree, limit: query.limit.get() };
+        let wanted = JoinInfoQuery {
+            domain: query.domain.clone(),
+            after,
+            with_ratchet_tree: query.ratchet_tree,
+            limit: query.limit.get(),
+        };
         let page = edge.gateway.welcomes(app, &handle, wanted).await?;
         let last = page.join_infos.last().filter(|_| page.has_more);
         let next_cursor = last.map(|join_info| edge.cursors.give(&list, &join_info.id.0.to_be_bytes()));
@@ -31,7 +37,8 @@ impl Handle for ListWelcomes {
 
 impl Handle for AcknowledgeWelcome {
     async fn handle(call: Call<Self>) -> Result<Answer<Nothing>, Problem> {
-        call.edge.gateway.acknowledge_welcome(call.path.app, &call.path.handle, call.path.id).await?;
+        let (path, domain) = (call.path, call.query.domain);
+        call.edge.gateway.acknowledge_welcome(path.app, &path.handle, domain, path.id).await?;
         Ok(Answer::NoContent)
     }
 }

@@ -160,7 +160,7 @@ async fn join(gate: &Gate, mut member: MlsMember) -> Result<MlsMember, LoadTestE
         Ok(member)
     })
     .await?;
-    let acknowledged = gate.through(gate.api.acknowledge_welcome(&member.handle, id)).await;
+    let acknowledged = gate.through(gate.api.acknowledge_welcome(&member.handle, None, id)).await;
     acknowledged.during("acknowledging a welcome")?;
     Ok(member)
 }

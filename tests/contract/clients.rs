@@ -331,7 +331,7 @@ async fn a_domain_is_another_gateways_without_domains_here() {
     let gateway = TestGateway::start().await;
     let body = json!({ "clientHandle": "alice", "domain": "a.example" });
     gateway.post("/clients", body).await.problem(400, "malformed-request", "a.example");
-    for path in ["/clients?tag=t&", "/clients?", "/clients/alice/groups?"] {
+    for path in ["/clients?tag=t&", "/clients?", "/clients/alice/groups?", "/clients/alice/welcome-msgs?"] {
         let reply = gateway.get(&format!("{path}domain=a.example")).await;
         reply.problem(400, "malformed-request", "a.example");
     }

@@ -75,7 +75,7 @@ async fn tell_a_story(client: &GatewayClient) {
             []
         );
         assert_eq!(client.welcomes(&handle(text), &WelcomeQuery::default()).await.unwrap().join_infos, []);
-        client.acknowledge_welcome(&handle(text), actors::DeliveryId(7)).await.unwrap();
+        client.acknowledge_welcome(&handle(text), None, actors::DeliveryId(7)).await.unwrap();
     }
     let group = actors::GroupId::new([0, 1, 0xff]).unwrap();
     refused(client.group(&group).await, ProblemKind::UnknownGroup);

@@ -9,7 +9,7 @@ use mimi_gateway::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Request, Setup};
+use crate::support::{Reply, Request, Setup, TestGateway};
 
 fn roots() -> String {
     Authority::root("Root", 2).unwrap().pem()
@@ -43,22 +43,34 @@ async fn clients_are_of_a_domain_of_the_gateway() {
 #[actix_web::test]
 async fn a_handle_is_of_a_domain() {
     let gateway = Setup::x509(&roots(), &["a.example"], &["c.example"]).start().await;
-    let empty = json!({ "groups": [] });
+    let ask = async |gateway: &TestGateway, query: &str| {
+        let welcomes = format!("/clients/alice/welcome-msgs{query}");
+        let one = format!("/clients/alice/welcome-msgs/00000000000000ff{query}");
+        let groups = format!("/clients/alice/groups{query}");
+        [gateway.get(&groups).await, gateway.get(&welcomes).await, gateway.delete(&one).await]
+    };
+    let accepted = |[groups, welcomes, acknowledged]: [Reply; 3]| {
+        assert_eq!(groups.success(200), json!({ "groups": [] }));
+        assert_eq!(welcomes.success(200), json!({ "joinInfos": [] }));
+        acknowledged.success(204);
+    };
     // The only domain need not be named; another gateway's is refused.
     for query in ["", "?domain=a.example", "?domain=A.EXAMPLE"] {
-        assert_eq!(gateway.get(&format!("/clients/alice/groups{query}")).await.success(200), empty);
+        accepted(ask(&gateway, query).await);
     }
     for domain in ["c.example", "d.example"] {
-        let reply = gateway.get(&format!("/clients/alice/groups?domain={domain}")).await;
-        reply.problem(400, "malformed-request", "not assigned to this gateway");
+        for reply in ask(&gateway, &format!("?domain={domain}")).await {
+            reply.problem(400, "malformed-request", "not assigned to this gateway");
+        }
     }
     gateway.stop().await;
 
     let gateway = Setup::x509(&roots(), &["a.example", "b.example"], &[]).start().await;
-    gateway.get("/clients/alice/groups").await.problem(400, "malformed-request", "name one with `domain`");
+    for reply in ask(&gateway, "").await {
+        reply.problem(400, "malformed-request", "name one with `domain`");
+    }
     for domain in ["a.example", "b.example"] {
-        let reply = gateway.get(&format!("/clients/alice/groups?domain={domain}")).await;
-        assert_eq!(reply.success(200), empty);
+        accepted(ask(&gateway, &format!("?domain={domain}")).await);
     }
     gateway.stop().await;
 }

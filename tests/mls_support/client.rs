@@ -227,7 +227,7 @@ impl MlsClient {
 
     /// What waits for this client, oldest first, with ratchet trees.
     pub(crate) async fn welcomes(&self) -> Vec<JoinInfoBody> {
-        let query = WelcomeQuery::default();
+        let query = WelcomeQuery { domain: self.domain.clone(), ..WelcomeQuery::default() };
         let welcomes = self.api.welcomes(&self.handle, &query).await.unwrap();
         assert_eq!(welcomes.next_cursor, None);
         welcomes.join_infos
@@ -252,7 +252,7 @@ impl MlsClient {
     }
 
     pub(crate) async fn acknowledge(&self, id: DeliveryId) {
-        self.api.acknowledge_welcome(&self.handle, id).await.unwrap();
+        self.api.acknowledge_welcome(&self.handle, self.domain.clone(), id).await.unwrap();
     }
 
     /// Joins by an external commit on the group info that the gateway gives out, in place of the leaf `replaced` if

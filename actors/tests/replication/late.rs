@@ -225,7 +225,8 @@ fn a_transfer_brings_the_welcome_and_advances_the_queue() {
         tokio::time::sleep(Duration::from_millis(3500)).await;
         net.start(&b).await;
         net.settle(&a, &group_id).await;
-        let query = JoinInfoQuery { after: None, with_ratchet_tree: true, limit: 10 };
+        let query =
+            JoinInfoQuery { domain: Some(b.clone()), after: None, with_ratchet_tree: true, limit: 10 };
         let waiting = net.at(&b).welcomes(net.app, &handle, query).await.unwrap().join_infos;
         assert_eq!(waiting.len(), 1);
         let tree = waiting[0].ratchet_tree.as_ref().unwrap();
