@@ -132,11 +132,21 @@ async fn a_new_group_has_one_node() {
         group.tree = Some(vector(&[&tree[2..], &[0, 0]].concat()));
     };
     refused(&gateway, blank_after, "exactly one leaf").await;
-    for tree in [vec![], vector(&[]), vector(&[0]), vector(&[1]), vector(&[1, 2, 0, 0, 0])] {
+    for tree in [vector(&[]), vector(&[0]), vector(&[1, 2, 0, 0, 0])] {
         refused(&gateway, |group| group.tree = Some(tree), "exactly one leaf").await;
     }
-    let bytes_follow = |group: &mut NewGroup| group.tree = Some([group.tree(), vec![0]].concat());
+    let leaf_and_blank = |group: &NewGroup| vector(&[&group.tree()[2..], &[0]].concat());
+    let bytes_follow = |group: &mut NewGroup| group.tree = Some([leaf_and_blank(group), vec![0]].concat());
     refused(&gateway, bytes_follow, "exactly one leaf").await;
+    // One that cannot be read is malformed.
+    let leaf = NewGroup::new("a new group").tree();
+    let malformed = [vec![], vector(&[1]), vector(&[1, 7]), vector(&leaf[2..leaf.len() - 1])];
+    for tree in malformed.into_iter().chain([[&leaf[..], &[0]].concat()]) {
+        let mut group = NewGroup::new("a new group");
+        group.tree = Some(tree);
+        let reply = gateway.put("/groups", group.body()).await;
+        reply.problem(400, "malformed-mls-message", "ratchet");
+    }
     gateway.stop().await;
 }
 

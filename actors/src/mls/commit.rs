@@ -1,4 +1,5 @@
-//! Staging a commit: every check an outsider can make (*Commits*; RFC 9420 §12.4.2), and what it will change.
+//! Staging a commit: the checks of an outsider (*Commits*; RFC 9420 §12.4.2), and what it will change. The README lists those
+//! that are missing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -29,9 +29,15 @@ impl TrackedGroup {
                 "the confirmed_transcript_hash of a new group is empty (RFC 9420 §11)".into(),
             ));
         }
-        let trees = [ratchet_tree, outline.ratchet_tree];
-        if trees.into_iter().flatten().any(|tree| !wire::is_one_leaf(tree)) {
-            return Err(Refusal::OpenedWith("the ratchet tree of a new group is exactly one leaf".into()));
+        for tree in [ratchet_tree, outline.ratchet_tree].into_iter().flatten() {
+            match wire::is_one_leaf(tree) {
+                Ok(false) => {
+                    let detail = "the ratchet tree of a new group is exactly one leaf";
+                    return Err(Refusal::OpenedWith(detail.into()));
+                }
+                // Where a tree is malformed is said when it is opened, which ends at that place.
+                Ok(true) | Err(_) => {}
+            }
         }
         let group = Self::open(rules, group_info, ratchet_tree, now)?;
         let extensions = group.public.group_context().extensions();

@@ -1,8 +1,8 @@
 //! What somebody outside a group can know of it.
 //!
 //! Tracking stands on openmls's `PublicGroup`, behind a boundary of our own: a packet is *staged* against `&self`,
-//! which makes every check an outsider can make and changes nothing, and what was staged is *applied* to
-//! `&mut self`, which checks nothing and cannot be refused. Nothing here knows of actors or
+//! which makes the checks of an outsider and changes nothing, and what was staged is *applied* to
+//! `&mut self`, which checks nothing; it fails only when what is applied was read back damaged. Nothing here knows of actors or
 //! disks, and time is handed in; only the library asks the wall clock when it judges a lifetime.
 
 mod commit;

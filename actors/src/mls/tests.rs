@@ -457,7 +457,7 @@ fn rule(refusal: Refusal) -> Rule {
 }
 
 #[test]
-fn what_the_library_does_not_check_is_checked_here() {
+fn distinct_clients_successors_and_epochs_are_checked() {
     let mut story = Story::begin();
     story.step(&Step::Add { who: 0, count: 3 });
 

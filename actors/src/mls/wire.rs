@@ -473,14 +473,19 @@ pub(crate) fn group_info_outline(body: Reader<'_>) -> Read<GroupInfoOutline<'_>>
 
 /// Whether a serialised `ratchet_tree` (RFC 9420 §12.4.3.3) is one leaf and nothing else. Nothing after the first node is
 /// read.
-pub(crate) fn is_one_leaf(tree: &[u8]) -> bool {
-    let one_leaf = || {
-        let mut reader = Reader::new(tree);
-        let mut node = Reader::new(reader.vector("ratchet tree")?);
-        let is_leaf = node.u8("ratchet tree")? == 1 && node.u8("ratchet tree")? == 1;
-        Read::Ok(reader.is_empty() && is_leaf && skip_leaf_node(&mut node).is_ok() && node.is_empty())
-    };
-    one_leaf().unwrap_or(false)
+pub(crate) fn is_one_leaf(tree: &[u8]) -> Read<bool> {
+    const PART: &str = "ratchet tree";
+    let mut reader = Reader::new(tree);
+    let mut nodes = Reader::new(reader.vector(PART)?);
+    if nodes.is_empty() || nodes.u8(PART)? != 1 || nodes.u8(PART)? != 1 {
+        return Ok(false);
+    }
+    skip_leaf_node(&mut nodes)?;
+    match (nodes.is_empty(), reader.is_empty()) {
+        (false, _) => Ok(false),
+        (true, true) => Ok(true),
+        (true, false) => Err(WireError(PART)),
+    }
 }
 
 /// One node of a serialised `ratchet_tree` (RFC 9420 §12.4.3.3).
