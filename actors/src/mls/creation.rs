@@ -30,13 +30,10 @@ impl TrackedGroup {
             ));
         }
         for tree in [ratchet_tree, outline.ratchet_tree].into_iter().flatten() {
-            match wire::is_one_leaf(tree) {
-                Ok(false) => {
-                    let detail = "the ratchet tree of a new group is exactly one leaf";
-                    return Err(Refusal::OpenedWith(detail.into()));
-                }
-                // Where a tree is malformed is said when it is opened, which ends at that place.
-                Ok(true) | Err(_) => {}
+            // Where a tree is malformed is said when it is opened, which ends at that place.
+            if let Ok(false) = wire::is_one_leaf(tree) {
+                let detail = "the ratchet tree of a new group is exactly one leaf";
+                return Err(Refusal::OpenedWith(detail.into()));
             }
         }
         let group = Self::open(rules, group_info, ratchet_tree, now)?;

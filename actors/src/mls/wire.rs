@@ -477,10 +477,19 @@ pub(crate) fn is_one_leaf(tree: &[u8]) -> Read<bool> {
     const PART: &str = "ratchet tree";
     let mut reader = Reader::new(tree);
     let mut nodes = Reader::new(reader.vector(PART)?);
-    if nodes.is_empty() || nodes.u8(PART)? != 1 || nodes.u8(PART)? != 1 {
+    if nodes.is_empty() {
         return Ok(false);
     }
-    skip_leaf_node(&mut nodes)?;
+    match nodes.u8(PART)? {
+        0 => return Ok(false),
+        1 => {}
+        _ => return Err(WireError(PART)),
+    }
+    match nodes.u8(PART)? {
+        1 => skip_leaf_node(&mut nodes)?,
+        2 => return Ok(false),
+        _ => return Err(WireError(PART)),
+    }
     match (nodes.is_empty(), reader.is_empty()) {
         (false, _) => Ok(false),
         (true, true) => Ok(true),
