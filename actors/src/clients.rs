@@ -300,14 +300,15 @@ impl Gateway {
         handle: &ClientHandle,
         query: JoinInfoQuery,
     ) -> Result<JoinInfoPage, ClientError> {
-        self.client_application(app)?.client_domain(query.domain)?;
+        let domain = self.client_application(app)?.client_domain(query.domain)?;
         let (view, handle) = (self.core.store.view(), handle.clone());
         let bytes_max = self.core.limits.answer_bytes_max;
         self.read(move || {
             let mut join_infos: Vec<JoinInfo> = Vec::new();
             let mut bytes = 0_usize;
             // One more than the limit tells whether there is more.
-            for (id, info) in view.join_infos(app, &handle, query.after, query.limit.saturating_add(1))? {
+            let wanted = query.limit.saturating_add(1);
+            for (id, info) in view.join_infos_in(app, &handle, domain.as_ref(), query.after, wanted)? {
                 if join_infos.len() >= query.limit {
                     return Ok(JoinInfoPage { join_infos, has_more: true });
                 }
@@ -341,8 +342,9 @@ impl Gateway {
         domain: Option<DomainName>,
         id: DeliveryId,
     ) -> Result<(), ClientError> {
-        self.client_application(app)?.client_domain(domain)?;
-        self.core.store.acknowledge(app, handle, id).await.map_err(|error| refused(&error))
+        let domain = self.client_application(app)?.client_domain(domain)?;
+        let outcome = self.core.store.acknowledge_in(app, handle, domain.as_ref(), id).await;
+        outcome.map_err(|error| refused(&error))
     }
 
     /// Reads what may take a while, away from the threads that answer requests.

@@ -51,6 +51,13 @@ pub struct JoinInfoRow {
     pub counted_by: CountedBy,
 }
 
+impl JoinInfoRow {
+    /// Whether it is for the client of this domain. A row of the first format does not say whose it is, and is for each.
+    pub fn is_for(&self, domain: Option<&DomainName>) -> bool {
+        self.domain.is_none() || self.domain.as_ref() == domain
+    }
+}
+
 /// The shares of a client's join infos that one of them counts in; see [`WelcomeLimits`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CountedBy {
@@ -152,6 +159,29 @@ impl Batch {
 }
 
 impl Store {
+    /// As [`Store::acknowledge`], unless the join info is for a client of another domain with the same handle.
+    ///
+    /// # Errors
+    /// [`AppendError`], but never a precondition.
+    pub async fn acknowledge_in(
+        &self,
+        app: AppId,
+        handle: &ClientHandle,
+        domain: Option<&DomainName>,
+        id: DeliveryId,
+    ) -> Result<(), AppendError> {
+        let (handle, domain) = (handle.clone(), domain.cloned());
+        let mut batch = Batch::new();
+        batch.step(move |draft| {
+            let info = draft.row::<JoinInfoRow>(Table::JoinInfos, &join_info_key(app, &handle, id))?;
+            if info.is_some_and(|info| info.is_for(domain.as_ref())) {
+                delete_join_info(draft, app, &handle, id)?;
+            }
+            Ok(())
+        });
+        self.append(batch).await.map(|_| ())
+    }
+
     /// Deletes a join info, so that it is never delivered again, and the welcome when it was the last that pointed at
     /// it. One that is not there is acknowledged already.
     ///
@@ -228,13 +258,39 @@ impl View {
         after: Option<DeliveryId>,
         limit: usize,
     ) -> Result<Vec<(DeliveryId, JoinInfoRow)>, ReadError> {
+        self.join_infos_from(app, handle, after).take(limit).collect()
+    }
+
+    /// As [`View::join_infos`], of the client of one domain.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged.
+    pub fn join_infos_in(
+        &self,
+        app: AppId,
+        handle: &ClientHandle,
+        domain: Option<&DomainName>,
+        after: Option<DeliveryId>,
+        limit: usize,
+    ) -> Result<Vec<(DeliveryId, JoinInfoRow)>, ReadError> {
+        let is_for = |row: &Result<(DeliveryId, JoinInfoRow), ReadError>| {
+            row.as_ref().map_or(true, |(_, info)| info.is_for(domain))
+        };
+        self.join_infos_from(app, handle, after).filter(is_for).take(limit).collect()
+    }
+
+    fn join_infos_from(
+        &self,
+        app: AppId,
+        handle: &ClientHandle,
+        after: Option<DeliveryId>,
+    ) -> impl Iterator<Item = Result<(DeliveryId, JoinInfoRow), ReadError>> {
         let prefix = join_infos_of(app, handle);
         let range = match after {
             Some(id) => prefix.prefix_after(join_info_key(app, handle, id)),
             None => prefix.prefix(),
         };
-        let found = self.scan_join_infos(range).take(limit);
-        found.map(|row| row.map(|((_, _, id), row)| (id, row))).collect()
+        self.scan_join_infos(range).map(|row| row.map(|((_, _, id), row)| (id, row)))
     }
 
     /// The welcome of the commit that created an epoch, while a join info points at it.

@@ -231,6 +231,15 @@ async fn one_handle_in_two_domains_is_two_members() {
 
     // Each has its own place in the group: when one goes, the other is still listed.
     assert_eq!(other.groups().await.len(), 1);
+    // And its own welcome, which the other can neither see nor acknowledge.
+    let [of_alice, of_other] = [alice.welcomes().await, other.welcomes().await];
+    assert_eq!((of_alice.len(), of_other.len()), (1, 1));
+    assert_ne!(of_alice[0].id, of_other[0].id);
+    alice.acknowledge(of_other[0].id.0).await;
+    assert_eq!(other.welcomes().await, of_other);
+    alice.acknowledge(of_alice[0].id.0).await;
+    assert_eq!(alice.welcomes().await, []);
+    assert_agree(&[&at_bob, &other.join().await]);
     for left in [1, 0] {
         let leaf = at_bob.leaf_of(&here.handle);
         let commit = at_bob.make_commit(|builder| builder.remove_member(leaf).unwrap());
