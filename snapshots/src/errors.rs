@@ -126,6 +126,9 @@ pub enum Unmet {
         /// The limit.
         max: u64,
     },
+    /// Which entries a replica misses is no longer what the batch was built from.
+    #[error("the entries that the replica misses were changed meanwhile")]
+    MissedEntriesChanged,
     /// There already is a setting of this name.
     #[error("the setting exists")]
     SettingExists,

@@ -20,6 +20,7 @@
 //! | `key_queues.rs`, `key_packages.rs` | key queues, which key packages they hold, which were used |
 //! | `welcomes.rs`, `welcome_shares.rs` | welcomes, the join infos that point at them, and whose share each is |
 //! | `outbox.rs` | what peers still need: entries as they are sent, positions, marks |
+//! | `missed.rs` | what replicas were never shown of their groups' logs |
 //! | `meta.rs` | the format, settings |
 //! | `retention.rs` | what is dropped when it is old |
 
@@ -38,6 +39,7 @@ mod key_packages;
 mod key_queues;
 mod keys;
 mod meta;
+mod missed;
 mod outbox;
 mod records;
 mod retention;
@@ -60,6 +62,7 @@ pub use ids::{
 };
 pub use key_packages::{KeyPackageRow, UsedRow};
 pub use key_queues::QueueRow;
+pub use missed::MissedEntries;
 pub use records::{LoadedLog, LogId};
 pub use retention::{Retention, SweepError, Swept};
 pub use store::{Durability, Location, Store, StoreOptions};

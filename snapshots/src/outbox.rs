@@ -118,6 +118,28 @@ impl View {
         Ok(entries)
     }
 
+    /// The first entry of a group's log, from number `from` to `last`, that is kept.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a key is damaged.
+    pub fn first_log_entry(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        from: u64,
+        last: u64,
+    ) -> Result<Option<u64>, ReadError> {
+        if from > last {
+            return Ok(None);
+        }
+        let skipped = entries_of(app, group).as_bytes().len();
+        let range = entry_key(app, group, from).through(entry_key(app, group, last));
+        let number = |key: Result<Slice, ReadError>| {
+            KeyReader::new(key?.get(skipped..).unwrap_or(&[]), "log_entries").u64()
+        };
+        self.scan_keys(Table::LogEntries, range).next().map(number).transpose()
+    }
+
     /// How far a peer is in a group's log: the number of the entry that it needs next, as far as is known.
     ///
     /// # Errors
@@ -231,6 +253,9 @@ mod tests {
         check(2, 10, 1, &[2]);
         check(5, 10, 1000, &[]);
         check(8, 10, 1000, &[]);
+        let first = |from: u64, last: u64| store.view().first_log_entry(APP, &group(1), from, last);
+        assert_eq!([first(0, 9), first(3, 9), first(5, 9)], [Ok(Some(2)), Ok(Some(3)), Ok(Some(7))]);
+        assert_eq!([first(0, 1), first(5, 6), first(8, u64::MAX), first(4, 3)], [const { Ok(None) }; 4]);
     }
 
     #[test]

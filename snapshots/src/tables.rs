@@ -55,10 +55,12 @@ pub(crate) enum Table {
     Outbox,
     /// `welcome_shares.rs`: how many join infos each inviter has for each client.
     WelcomeShares,
+    /// `missed.rs`: the entries that replicas were never shown.
+    MissedEntries,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::Meta,
         Self::LogHeads,
         Self::Records,
@@ -84,6 +86,7 @@ impl Table {
         Self::PeerPositions,
         Self::Outbox,
         Self::WelcomeShares,
+        Self::MissedEntries,
     ];
 
     /// Its name on disk.
@@ -114,6 +117,7 @@ impl Table {
             Self::PeerPositions => "peer_positions",
             Self::Outbox => "outbox",
             Self::WelcomeShares => "welcome_shares",
+            Self::MissedEntries => "missed_entries",
         }
     }
 
@@ -122,7 +126,7 @@ impl Table {
         matches!(self, Self::ActorSnapshots | Self::Epochs | Self::Welcomes | Self::LogEntries)
     }
 
-    /// How much is kept in memory before it is sealed to be written out, in bytes: all tables together 160 MiB.
+    /// How much is kept in memory before it is sealed to be written out, in bytes: all tables together 164 MiB.
     fn memory_bytes_max(self) -> u64 {
         if self.has_large_values() || self == Self::Records { 16 << 20 } else { 4 << 20 }
     }
