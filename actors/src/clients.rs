@@ -318,7 +318,9 @@ impl Gateway {
                     group: info.group,
                     epoch: info.epoch,
                     welcome: row.welcome,
-                    ratchet_tree: query.with_ratchet_tree.then_some(row.ratchet_tree),
+                    // None where the hub handed the group over later and had not kept the epoch's tree.
+                    ratchet_tree: Some(row.ratchet_tree)
+                        .filter(|tree| query.with_ratchet_tree && !tree.is_empty()),
                 };
                 bytes = bytes.saturating_add(join_info.message_bytes());
                 if bytes > bytes_max && !join_infos.is_empty() {

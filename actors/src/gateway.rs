@@ -203,6 +203,9 @@ impl Gateway {
             Err(AppendError::Precondition(Unmet::LogExists)) => {
                 if self.group_row(app, &group)?.creation_digest == digest {
                     Ok(CreatedGroup { group, outcome: Outcome::Repeated })
+                } else if self.create_instead(self.group_application(app)?, &origin, &state, &new).await? {
+                    self.core.wake_peers(&origin);
+                    Ok(CreatedGroup { group, outcome: Outcome::New })
                 } else {
                     Err(GroupError::GroupExists)
                 }

@@ -50,7 +50,7 @@ pub use self::{
     mls::{MalformedMessage, PROTOCOL_VERSION, RequestMember, Rule, UnknownKind, supported_cipher_suites},
     peer::{
         Delivering, Delivery, DeliveryContent, DeliveryError, EntryContent, GroupTransfer, Held, LogEntry,
-        Transport,
+        REVISION, SEQUENCE_MAX, Transport,
     },
     storage::StorageError,
 };

@@ -1,11 +1,11 @@
 //! Following the logs of other gateways' groups (*Group Evolution*): a replica takes what the group's hub delivers, checks
 //! every entry by the same rules and answers reads. What else a gateway needs of its peers' clients is here as well.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use snapshots::{
     AppId, AppendError, Batch, Bytes, ClientHandle, DomainName, Epoch, GroupId, GroupRow, Invitation,
-    InvitedClient, LogId, Timestamp, Unmet, UsedRow, WelcomeRow,
+    InvitedClient, LogId, MissedEntries, Timestamp, Unmet, UsedRow, WelcomeRow,
 };
 use tokio::sync::watch;
 
@@ -13,11 +13,12 @@ use crate::{
     application::{Application, Source},
     gateway::{Gateway, shown_view},
     group::{
-        ApplyEntry, GroupError, GroupOrigin, GroupState, GroupView, MemberView, NewGroup, Published,
-        UsedPackages, creation, transfer,
+        ApplyEntry, GroupError, GroupOrigin, GroupState, GroupView, Handed, MemberView, NewGroup, Published,
+        Reached, Unseen, UsedPackages, creation, creation_instead, filled, handed_over_row, is_handed_over,
+        missed_after, transfer,
     },
     mls::{KeyPackageChecks, Rule, Rules, welcome_references},
-    peer::{Delivery, DeliveryContent, EntryContent, GroupTransfer, Held, LogEntry},
+    peer::{Delivery, DeliveryContent, EntryContent, GroupTransfer, Held, LogEntry, REVISION, SEQUENCE_MAX},
     router::Rest,
     storage::StorageError,
 };
@@ -26,8 +27,8 @@ use crate::{
 const ENTRIES_MAX: usize = 1024;
 /// Key packages of which one transfer may say that they were used.
 const USED_MAX: usize = 4096;
-/// Epochs of a replica's history that one batch deletes when the replica is replaced.
-const DELETED_AT_ONCE: usize = 256;
+/// Epochs of a replica's history that one batch deletes when a creation takes the replica's place.
+const DELETED_MAX: u64 = 20_000;
 
 impl Gateway {
     /// Takes a delivery of the gateway of these domains into the replica of its group. What is held already is passed
@@ -43,9 +44,7 @@ impl Gateway {
             return Err(GroupError::NotFromHub(format!("{hub} is not a domain of the peer")));
         }
         let row = self.core.store.view().group(app, &group).map_err(StorageError::from)?;
-        if row.as_ref().is_some_and(|row| row.hub.as_ref() != Some(&hub)) {
-            return Err(GroupError::NotFromHub("another gateway orders this group".into()));
-        }
+        let order = order(row, &hub);
         match content {
             DeliveryContent::Entries(entries) => {
                 if entries.len() > ENTRIES_MAX {
@@ -53,11 +52,19 @@ impl Gateway {
                         "a delivery has at most {ENTRIES_MAX} entries"
                     )));
                 }
-                self.receive_entries(application, &group, (peer, &hub), row.is_some(), (preceding, entries))
-                    .await
+                if entries.iter().any(|entry| entry.sequence > SEQUENCE_MAX) {
+                    return Err(beyond_last_sequence());
+                }
+                self.receive_entries(application, &group, (peer, &hub), order, (preceding, entries)).await
             }
             DeliveryContent::Transfer(handed) => {
-                self.receive_transfer(application, &group, hub, *handed).await
+                if matches!(order, Order::Others { .. }) {
+                    return Err(others_group());
+                }
+                if handed.sequence > SEQUENCE_MAX {
+                    return Err(beyond_last_sequence());
+                }
+                self.receive_transfer(application, &group, (peer, hub), *handed).await
             }
         }
     }
@@ -67,72 +74,170 @@ impl Gateway {
         application: &Application,
         group: &GroupId,
         (peer, hub): (&BTreeSet<DomainName>, &DomainName),
-        mut exists: bool,
-        (mut preceding, entries): (Option<Timestamp>, Vec<LogEntry>),
+        mut order: Order,
+        (preceding, entries): (Option<Timestamp>, Vec<LogEntry>),
     ) -> Result<Held, GroupError> {
-        let mut next = None;
+        if order == Order::Hubs {
+            self.fill_history(application, group, &entries).await?;
+        }
+        let held = self.held_next(application.id, group)?;
+        let mut preceding = preceding;
+        let mut number_before = None;
         for entry in entries {
-            self.check_skew(entry.timestamp)?;
             let (number, accepted) = (entry.sequence, entry.timestamp);
+            // The entry before this one, if it was delivered with it, says more than what was said of the first.
+            let follows =
+                number_before.replace(number).is_none_or(|before| number.checked_sub(1) == Some(before));
+            let before = preceding.replace(accepted).filter(|_| follows);
+            if order == Order::Hubs && number < held {
+                continue;
+            }
+            self.check_skew(accepted)?;
             let taken = match entry.content {
                 EntryContent::Creation { group_info, ratchet_tree } if number == 0 => {
-                    if !exists {
-                        let new = NewGroup { group_info, ratchet_tree };
-                        match self.create_replica(application, group, (peer, hub), new, accepted).await {
-                            Ok(()) => exists = true,
-                            // Its creator's leaf may have been within its lifetime then; as the group stands, it may be
-                            // without that leaf.
-                            Err(GroupError::InvalidGroupInfo(detail)) => {
-                                tracing::warn!(hub = %hub, ?group, detail, "a creation is refused; asking for the group");
-                                return Ok(self.held_at(0, true));
-                            }
-                            Err(error) => return Err(error),
+                    let new = NewGroup { group_info, ratchet_tree };
+                    let created = match &order {
+                        Order::Hubs => continue,
+                        Order::Others { row } if !is_handed_over(row) => return Err(others_group()),
+                        Order::Others { .. } | Order::Nobodys => {
+                            self.create_replica(application, group, (peer, hub), new, (accepted, &order))
+                                .await
                         }
-                    }
-                    continue;
+                    };
+                    created.map(|()| {
+                        order = Order::Hubs;
+                        1
+                    })
                 }
                 EntryContent::Creation { .. } => {
                     Err(GroupError::NotFromHub("a creation is entry 0 and no other".into()))
                 }
-                // The group's creation is missing.
-                EntryContent::Proposal { .. } | EntryContent::Commit { .. } if !exists => {
-                    return Ok(self.held_at(0, false));
-                }
-                EntryContent::Proposal { .. } | EntryContent::Commit { .. } => {
-                    let preceding = preceding.take();
-                    self.ask_group(application, group, |permit| ApplyEntry {
-                        entry: entry.clone(),
-                        preceding,
-                        permit,
-                    })
-                    .await
-                }
+                EntryContent::Proposal { .. } | EntryContent::Commit { .. } => match order {
+                    Order::Others { .. } => return Err(others_group()),
+                    // The group's creation is missing.
+                    Order::Nobodys => return self.held(application.id, group),
+                    Order::Hubs => {
+                        self.ask_group(application, group, |permit| ApplyEntry {
+                            entry: entry.clone(),
+                            preceding: before,
+                            permit,
+                        })
+                        .await
+                    }
+                },
             };
-            match taken {
-                Ok(after) => next = Some(after),
-                // It was within its lifetime when the hub accepted it.
-                Err(error) if is_lifetime(&error) => return Ok(self.held_at(number, true)),
-                Err(error) => {
-                    tracing::warn!(hub = %hub, ?group, number, %error, "an entry of the hub is refused");
-                    return Err(error);
-                }
+            if let Err(error) = taken {
+                return self.not_taken(application, group, (hub, number), error).await;
             }
         }
-        match next {
-            Some(next) => Ok(self.held_at(next, false)),
-            None => self.held(application.id, group),
+        self.held(application.id, group)
+    }
+
+    /// What the hub is answered when an entry cannot be taken.
+    async fn not_taken(
+        &self,
+        application: &Application,
+        group: &GroupId,
+        (hub, number): (&DomainName, u64),
+        error: GroupError,
+    ) -> Result<Held, GroupError> {
+        let is_unknown = matches!(error, GroupError::InvalidCommit { rule: Rule::KnownProposals, .. });
+        let lacks_proposal = is_unknown && shown_view(&self.core, application, group).await?.lacks_proposals;
+        if lacks_proposal || is_expired(&error) {
+            tracing::info!(hub = %hub, ?group, number, %error, "an entry cannot be judged any more; asking for the group");
+            return Ok(Held { needs_transfer: true, ..self.held(application.id, group)? });
         }
+        if let Some(retry_after) = self.lifetime_begins_in(&error) {
+            tracing::info!(hub = %hub, ?group, number, %error, ?retry_after, "an entry is early for the clock here");
+            return Ok(Held { retry_after: Some(retry_after), ..self.held(application.id, group)? });
+        }
+        if !matches!(error, GroupError::Storage(_) | GroupError::Busy | GroupError::Stopping) {
+            tracing::warn!(hub = %hub, ?group, number, %error, "an entry of the hub is refused");
+        }
+        Err(error)
+    }
+
+    /// How long it takes until a lifetime begins that has not begun by this clock; `None` for anything else, and when it is
+    /// longer than two clocks may be apart.
+    fn lifetime_begins_in(&self, error: &GroupError) -> Option<Duration> {
+        let (GroupError::InvalidCommit { rule, .. }
+        | GroupError::InvalidProposal { rule, .. }
+        | GroupError::GroupInfoLifetime { rule, .. }) = error
+        else {
+            return None;
+        };
+        let Rule::LifetimeNotBegun { not_before_s } = *rule else { return None };
+        let wait_ms = not_before_s.saturating_mul(1000).saturating_sub(self.core.clock.now().0);
+        let wait = Duration::from_millis(wait_ms);
+        (wait <= Duration::from_secs(self.core.limits.clock_skew_s_max)).then_some(wait)
+    }
+
+    /// Takes what a replica was never shown of its history from entries of its hub.
+    async fn fill_history(
+        &self,
+        application: &Application,
+        group: &GroupId,
+        entries: &[LogEntry],
+    ) -> Result<(), GroupError> {
+        let app = application.id;
+        let Some(before) = self.missed(app, group)?.filter(MissedEntries::is_open) else { return Ok(()) };
+        let wanted = before.next..=before.through;
+        let missed: Vec<LogEntry> =
+            entries.iter().filter(|entry| wanted.contains(&entry.sequence)).cloned().collect();
+        if missed.is_empty() {
+            return Ok(());
+        }
+        let shown = shown_view(&self.core, application, group).await?;
+        let origin = GroupOrigin::new(application, group.clone(), self.group_row(app, group)?);
+        let (core, application, cipher_suite) =
+            (Arc::clone(&self.core), application.clone(), shown.cipher_suite);
+        let reading = tokio::task::spawn_blocking(move || {
+            let (crypto, limits) = (&core.crypto, &core.limits);
+            let unseen = Unseen { crypto, limits, group: &origin.group, cipher_suite };
+            let found = unseen.fill(&before, &missed)?;
+            if found.missed == before {
+                return Ok(None);
+            }
+            let view = core.store.view();
+            filled(&origin, (&application, crypto, cipher_suite), &view, (&before, &found))
+                .map(Some)
+                .map_err(GroupError::from)
+        });
+        let read =
+            reading.await.map_err(|_| GroupError::NotFromHub("the history cannot be read".into()))??;
+        let Some((batch, used)) = read else { return Ok(()) };
+        match self.core.store.append(batch).await {
+            Ok(_) => {
+                self.core.wake_key_queues(app, used);
+                Ok(())
+            }
+            // The same delivery came twice at once.
+            Err(AppendError::Precondition(Unmet::MissedEntriesChanged)) => Ok(()),
+            Err(error) => Err(unwritten(&error, "the history")),
+        }
+    }
+
+    fn missed(&self, app: AppId, group: &GroupId) -> Result<Option<MissedEntries>, StorageError> {
+        Ok(self.core.store.view().missed_entries(app, group)?)
+    }
+
+    /// The number of the entry that a replica needs next.
+    fn held_next(&self, app: AppId, group: &GroupId) -> Result<u64, StorageError> {
+        let log = LogId::Group(app, group.clone());
+        Ok(self.core.store.view().log_head(&log)?.map_or(0, |head| head.saturating_add(1)))
     }
 
     /// Where a replica stands.
     fn held(&self, app: AppId, group: &GroupId) -> Result<Held, GroupError> {
-        let log = LogId::Group(app, group.clone());
-        let head = self.core.store.view().log_head(&log).map_err(StorageError::from)?;
-        Ok(self.held_at(head.map_or(0, |head| head.saturating_add(1)), false))
-    }
-
-    fn held_at(&self, next: u64, needs_transfer: bool) -> Held {
-        Held { next, needs_transfer, store: self.core.store_id }
+        let missed = self.missed(app, group)?.filter(MissedEntries::is_open);
+        Ok(Held {
+            next: self.held_next(app, group)?,
+            needs_transfer: false,
+            retry_after: None,
+            missing: missed.map(|missed| missed.next..=missed.through),
+            revision: REVISION,
+            store: self.core.store_id,
+        })
     }
 
     async fn create_replica(
@@ -141,7 +246,7 @@ impl Gateway {
         group: &GroupId,
         (peer, hub): (&BTreeSet<DomainName>, &DomainName),
         new: NewGroup,
-        accepted: Timestamp,
+        (accepted, order): (Timestamp, &Order),
     ) -> Result<(), GroupError> {
         let digest = new.digest();
         let (core, application_there) = (Arc::clone(&self.core), application.clone());
@@ -168,6 +273,13 @@ impl Gateway {
             hub: Some(hub.clone()),
         };
         let origin = GroupOrigin::new(application, group.clone(), row);
+        if let Order::Others { .. } = order {
+            return if self.create_instead(application, &origin, &state, &new).await? {
+                Ok(())
+            } else {
+                Err(others_group())
+            };
+        }
         match self.core.store.append(creation(&origin, &state, &new)?).await {
             Ok(_) => Ok(()),
             // The same delivery came twice at once, or another gateway was quicker with the same group id.
@@ -179,11 +291,53 @@ impl Gateway {
         }
     }
 
+    /// Puts a creation in the place of a replica that another gateway handed over without one. A creation outranks such a
+    /// replica when the client that made it is at the replica's leaf 0, where MLS puts a group's creator: then it is the
+    /// creation of this group, and whoever handed the group over was not its hub. Answers whether it was that one.
+    pub(crate) async fn create_instead(
+        &self,
+        application: &Application,
+        origin: &GroupOrigin,
+        state: &GroupState,
+        new: &NewGroup,
+    ) -> Result<bool, GroupError> {
+        let (app, group) = (origin.app, &origin.group);
+        let row = self.group_row(app, group)?;
+        let is_replica = !application.is_hub(row.hub.as_ref());
+        if !is_replica || !is_handed_over(&row) || row.hub == origin.row.hub {
+            return Ok(false);
+        }
+        let replica = shown_view(&self.core, application, group).await?;
+        let (creator, first) = (first_leaf(state.roster()), first_leaf(&replica.members));
+        if creator.is_none() || creator.map(named) != first.map(named) {
+            return Ok(false);
+        }
+        let view = self.core.store.view();
+        let missed = view.missed_entries(app, group).map_err(StorageError::from)?;
+        let history = match view.first_epoch(app, group).map_err(StorageError::from)? {
+            Some(first) => first.0..=replica.epoch.0.min(first.0.saturating_add(DELETED_MAX)),
+            None => RangeInclusive::new(1, 0),
+        };
+        drop(view);
+        tracing::warn!(
+            ?group, before = ?row.hub, hub = ?origin.row.hub,
+            "the creation of a group that another gateway handed over is here; its replica is replaced"
+        );
+        let batch = creation_instead(origin, state, new, (&replica, missed.as_ref(), history))?;
+        self.put_to_sleep(app, group).await;
+        let written = self.core.store.append(batch).await;
+        self.put_to_sleep(app, group).await;
+        match written {
+            Ok(_) => Ok(true),
+            Err(error) => Err(unwritten(&error, "the group")),
+        }
+    }
+
     async fn receive_transfer(
         &self,
         application: &Application,
         group: &GroupId,
-        hub: DomainName,
+        (peer, hub): (&BTreeSet<DomainName>, DomainName),
         handed: GroupTransfer,
     ) -> Result<Held, GroupError> {
         self.check_skew(handed.timestamp)?;
@@ -194,7 +348,7 @@ impl Gateway {
         }
         let before = match held.next {
             0 => None,
-            next => Some((next.saturating_sub(1), shown_view(&self.core, application, group).await?)),
+            _ => Some((self.group_row(app, group)?, shown_view(&self.core, application, group).await?)),
         };
         let (core, hub_there, application_there) = (Arc::clone(&self.core), hub.clone(), application.clone());
         let (sequence, accepted) = (handed.sequence, handed.timestamp);
@@ -203,35 +357,64 @@ impl Gateway {
             let rules = Rules { crypto, limits, application: &application_there, source: &Source::Hub };
             GroupState::from_transfer(rules, &handed, hub_there).map(|state| (state, handed))
         });
-        let (state, handed) = judged
+        let judged = judged
             .await
-            .map_err(|_| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
+            .map_err(|_| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))?;
+        let (state, handed) = match judged {
+            Ok(judged) => judged,
+            Err(error) => {
+                return match self.lifetime_begins_in(&error) {
+                    Some(retry_after) => Ok(Held { retry_after: Some(retry_after), ..held }),
+                    None => Err(error),
+                };
+            }
+        };
         check_group(&state, group)?;
-        if let Some((_, view)) = &before {
-            check_succession(view, &state, accepted)?;
+        match &before {
+            Some((_, view)) => check_succession(view, &state, accepted)?,
+            None => check_claim(application, peer, &hub, state.roster())?,
         }
-        let row =
-            GroupRow { epoch: state.epoch(), created_at: accepted, creation_digest: [0; 32], hub: Some(hub) };
+        let row = match &before {
+            Some((row, _)) => GroupRow { epoch: state.epoch(), ..row.clone() },
+            None => handed_over_row(state.epoch(), accepted, hub),
+        };
         let origin = GroupOrigin::new(application, group.clone(), row);
-        let roster = before.as_ref().map(|(head, view)| (*head, &*view.members as &[MemberView]));
-        let mut batch = transfer(&origin, &state, sequence, roster)?;
+        let replaced = before.as_ref().map(|(_, view)| (view.sequence, &*view.members as &[MemberView]));
+        let mut batch = transfer(&origin, &state, sequence, replaced)?;
         let used = self.tell_used(&mut batch, &origin, &state, &handed)?;
-        if let Some((_, view)) = &before {
-            // The history before the gap would be read as if it went on.
-            self.delete_history(app, group, view).await?;
-            self.put_to_sleep(app, group).await;
-        }
+        // The history before the gap is shown again once the gap is filled.
+        let missed_before = self.missed(app, group)?;
+        let reached = before.as_ref().map(|(_, view)| Reached {
+            next: view.sequence.saturating_add(1),
+            epoch: view.epoch,
+            stamp: view.stamp,
+            proposals: &view.proposals,
+            interim_transcript_hash: &view.interim_transcript_hash,
+            has_all_proposals: !view.lacks_proposals,
+        });
+        let missed = missed_after(
+            reached,
+            missed_before.as_ref(),
+            Handed {
+                through: sequence,
+                until: state.epoch(),
+                confirmed_transcript_hash: state.confirmed_transcript_hash().to_vec(),
+                has_last_welcome: handed.welcome.is_some(),
+            },
+        );
+        batch.replace_missed_entries(app, group, missed_before.as_ref(), Some(&missed));
+        self.put_to_sleep(app, group).await;
         let written = self.core.store.append(batch).await;
         // Whoever woke up meanwhile has read what was there before.
         self.put_to_sleep(app, group).await;
         match written {
             Ok(_) => {
                 self.core.wake_key_queues(app, used);
-                Ok(self.held_at(sequence.saturating_add(1), false))
-            }
-            Err(AppendError::Precondition(Unmet::LogMoved { .. } | Unmet::LogExists)) => {
                 self.held(app, group)
             }
+            Err(AppendError::Precondition(
+                Unmet::LogMoved { .. } | Unmet::LogExists | Unmet::MissedEntriesChanged,
+            )) => self.held(app, group),
             Err(error) => Err(unwritten(&error, "the group")),
         }
     }
@@ -282,23 +465,6 @@ impl Gateway {
             batch.put_welcome(app, group, epoch, &row, &clients, Invitation::AcceptedElsewhere);
         }
         Ok(used)
-    }
-
-    async fn delete_history(&self, app: AppId, group: &GroupId, view: &GroupView) -> Result<(), GroupError> {
-        loop {
-            let store = self.core.store.view();
-            let epochs = store
-                .epochs(app, group, Epoch(0), view.epoch, DELETED_AT_ONCE)
-                .map_err(StorageError::from)?;
-            if epochs.is_empty() {
-                return Ok(());
-            }
-            let mut batch = Batch::new();
-            for (epoch, _) in epochs {
-                batch.delete_epoch(app, group, epoch);
-            }
-            self.core.store.append(batch).await.map_err(|error| unwritten(&error, "the group"))?;
-        }
     }
 
     async fn put_to_sleep(&self, app: AppId, group: &GroupId) {
@@ -403,12 +569,78 @@ async fn changed(mut published: watch::Receiver<Published>, is_reached: impl Fn(
     published.wait_for(shows).await.is_ok()
 }
 
-fn is_lifetime(error: &GroupError) -> bool {
+/// Who orders a group for which something is delivered.
+#[derive(Debug, PartialEq, Eq)]
+enum Order {
+    /// The gateway that delivers it.
+    Hubs,
+    /// Another gateway, or this one.
+    Others { row: GroupRow },
+    /// The group is not here.
+    Nobodys,
+}
+
+fn order(row: Option<GroupRow>, hub: &DomainName) -> Order {
+    match row {
+        Some(row) if row.hub.as_ref() == Some(hub) => Order::Hubs,
+        Some(row) => Order::Others { row },
+        None => Order::Nobodys,
+    }
+}
+
+fn others_group() -> GroupError {
+    GroupError::NotFromHub("another gateway orders this group".into())
+}
+
+fn beyond_last_sequence() -> GroupError {
+    GroupError::NotFromHub(format!("no entry has a number above {SEQUENCE_MAX}"))
+}
+
+fn first_leaf(members: &[MemberView]) -> Option<&MemberView> {
+    members.iter().find(|member| member.leaf_index == 0)
+}
+
+fn named(member: &MemberView) -> (&ClientHandle, Option<&DomainName>) {
+    (&member.handle, member.domain.as_ref())
+}
+
+/// Whether a lifetime was over by the clock here that was not when the hub accepted the entry.
+fn is_expired(error: &GroupError) -> bool {
     matches!(
         error,
         GroupError::InvalidCommit { rule: Rule::Lifetime, .. }
             | GroupError::InvalidProposal { rule: Rule::Lifetime, .. }
+            | GroupError::GroupInfoLifetime { rule: Rule::Lifetime, .. }
     )
+}
+
+/// A group that is handed over where its creation never was may be ordered by the gateway that hands it over: the client at
+/// leaf 0, where MLS puts a group's creator, is of that gateway's domains. Once the creator has left, and nobody took that
+/// leaf for whom another gateway of the application speaks, any member of the hub's domain will do.
+fn check_claim(
+    application: &Application,
+    peer: &BTreeSet<DomainName>,
+    hub: &DomainName,
+    roster: &[MemberView],
+) -> Result<(), GroupError> {
+    let refuse = |detail: String| Err(GroupError::NotFromHub(detail));
+    let first = first_leaf(roster).and_then(|member| member.domain.as_ref());
+    match first {
+        Some(domain) if peer.contains(domain) => return Ok(()),
+        Some(domain) if application.federates_with.contains(domain) => {
+            return refuse(format!(
+                "the client at the group's first leaf is of {domain}, whose gateway then orders the group, not that of {hub}"
+            ));
+        }
+        Some(_) | None => {}
+    }
+    if roster.iter().any(|member| member.domain.as_ref() == Some(hub)) {
+        Ok(())
+    } else {
+        refuse(format!(
+            "the group that is handed over has no member of {hub}, whose gateway says that it orders it"
+        ))
+    }
 }
 
 /// A group that is handed over follows on what the replica has checked itself: it is not older, and its group info is

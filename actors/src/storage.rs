@@ -8,6 +8,9 @@ pub enum StorageError {
     /// Writing failed for good, or the store is closed: nothing more will be accepted.
     #[error("the store does not accept writes")]
     Unavailable,
+    /// What the request was judged by was changed before it was written. Nothing was written; another try may succeed.
+    #[error("what is stored was changed while the request was under way; try again")]
+    Changed,
     /// Stored bytes could not be read or understood.
     #[error("stored data could not be read")]
     Unreadable,
@@ -23,7 +26,15 @@ impl From<ReadError> for StorageError {
 impl StorageError {
     /// An append failed for another reason than a precondition that its caller expects.
     pub(crate) fn from_append(error: &AppendError) -> Self {
-        tracing::error!(%error, "appending to the store failed");
-        Self::Unavailable
+        match error {
+            AppendError::Precondition(unmet) => {
+                tracing::info!(%unmet, "a batch was not written: its precondition does not hold any more");
+                Self::Changed
+            }
+            AppendError::TooLarge { .. } | AppendError::Closed | AppendError::Storage(_) => {
+                tracing::error!(%error, "appending to the store failed");
+                Self::Unavailable
+            }
+        }
     }
 }

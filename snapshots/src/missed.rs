@@ -101,7 +101,7 @@ mod tests {
     use crate::errors::AppendError;
     use crate::store::{Store, StoreOptions};
 
-    const APP: AppId = AppId::new(uuid::Uuid::from_u128(1));
+    const APP: AppId = AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001));
 
     #[test]
     fn two_who_fill_the_same_gap_do_so_once() {

@@ -184,10 +184,14 @@ pub struct GroupTransferBody {
     /// KeyPackageRefs (RFC 9420 §5.2) of packages that were used in entries that the follower has not seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub used_key_packages: Vec<Base64>,
+    /// Whether the group was re-initialised, so that nothing can follow (RFC 9420 §11.2). Sent only to a follower that has
+    /// answered with a `revision` of 1 or more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reinitialised: bool,
 }
 
 /// Where a follower stands after a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Held)]
 pub struct HeldBody {
@@ -196,8 +200,29 @@ pub struct HeldBody {
     /// Whether it cannot take that entry itself any more and needs the whole group.
     #[serde(default)]
     pub needs_transfer: bool,
+    /// After how many milliseconds it can take that entry: a lifetime in it has not begun by the follower's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// Entries before `next` that it was never shown, since it was handed the group as a whole, and takes for its history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<MissingEntriesBody>,
+    /// What it understands beyond the first version of the protocol: from 1 on, entries that it names in `missing`, and
+    /// `reinitialised`.
+    #[serde(default)]
+    pub revision: u32,
     /// Names the store that it keeps its replicas in. When it changes, the follower has lost what it had.
     pub store: Uuid,
+}
+
+/// Entries of a group's log that a follower was never shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = MissingEntries)]
+pub struct MissingEntriesBody {
+    /// The number of the first one.
+    pub from: u64,
+    /// The number of the last one.
+    pub through: u64,
 }
 
 /// Where a gateway federates: `https://host` or `https://host:port`, and nothing after it.
@@ -301,6 +326,34 @@ mod tests {
         ] {
             check(refused, None);
         }
+    }
+
+    /// A gateway of the version before knows no member beyond these, and refuses a transfer that has one.
+    #[test]
+    fn gateways_of_the_first_revision_understand_what_is_sent_to_them() {
+        let text = r#"{"next":3,"needsTransfer":true,"store":"00000000-0000-0000-0000-000000000001"}"#;
+        let held: HeldBody = serde_json::from_str(text).unwrap();
+        let expected = HeldBody {
+            next: 3,
+            needs_transfer: true,
+            retry_after_ms: None,
+            missing: None,
+            revision: 0,
+            store: Uuid::from_u128(1),
+        };
+        assert_eq!(held, expected);
+        let transfer = GroupTransferBody {
+            sequence: 1,
+            timestamp: Timestamp(2),
+            group_info: Base64(Vec::new()),
+            ratchet_tree: Base64(Vec::new()),
+            proposals: Vec::new(),
+            welcome: None,
+            used_key_packages: Vec::new(),
+            reinitialised: false,
+        };
+        let text = r#"{"sequence":1,"timestamp":2,"groupInfo":"","ratchetTree":""}"#;
+        assert_eq!(serde_json::to_string(&transfer).unwrap(), text);
     }
 
     #[test]

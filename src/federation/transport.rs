@@ -1,6 +1,6 @@
 //! Delivering the entries of a group's log to a gateway that follows it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actors::{
     Delivering, Delivery, DeliveryContent, DeliveryError, DomainName, EntryContent, GroupTransfer, Held,
@@ -27,13 +27,20 @@ impl Transport for HttpsTransport {
             let path = GroupPath { app, group: delivery.group.clone() };
             let body = delivery_body(delivery);
             let request = Outgoing::new::<ReplicateLog>(&path, &Nothing {}, &body)
-                .map_err(DeliveryError::Failed)?
+                .map_err(DeliveryError::Incomplete)?
                 .within(federation.delivery_timeout);
             drop(body);
             let answer = federation.exchange(&peer, app, request).await.map_err(not_delivered)?;
             let held: HeldBody = serde_json::from_slice(&answer.body)
                 .map_err(|error| DeliveryError::Failed(format!("the answer cannot be read: {error}")))?;
-            Ok(Held { next: held.next, needs_transfer: held.needs_transfer, store: held.store })
+            Ok(Held {
+                next: held.next,
+                needs_transfer: held.needs_transfer,
+                retry_after: held.retry_after_ms.map(Duration::from_millis),
+                missing: held.missing.map(|missing| missing.from..=missing.through),
+                revision: held.revision,
+                store: held.store,
+            })
         })
     }
 }
@@ -48,11 +55,10 @@ fn not_delivered(error: PeerError) -> DeliveryError {
             slug: crate::api::problem::ProblemKind::ApplicationConfigurationMismatch.about().slug.to_owned(),
             detail: error.to_string(),
         },
-        // The peer is there: it may be only this group that it cannot do now. When nothing gets through in time, its
-        // circuit opens, and then it is unreachable.
-        PeerError::Refused(_) | PeerError::Timeout { .. } | PeerError::Busy { .. } => {
-            DeliveryError::Failed(error.to_string())
-        }
+        // The peer is there: it may be only this group that it cannot do now.
+        PeerError::Refused(_) => DeliveryError::Failed(error.to_string()),
+        // When nothing gets through in time, its circuit opens, and then it is unreachable.
+        PeerError::Timeout { .. } | PeerError::Busy { .. } => DeliveryError::Incomplete(error.to_string()),
         PeerError::Unreachable { .. } => DeliveryError::Unreachable(error.to_string()),
     }
 }
@@ -97,5 +103,6 @@ fn transfer(group: GroupTransfer) -> GroupTransferBody {
         proposals: group.proposals.into_iter().map(Base64).collect(),
         welcome: group.welcome.map(Base64),
         used_key_packages: group.used.iter().map(|used| Base64(used.as_bytes().to_vec())).collect(),
+        reinitialised: group.reinitialised,
     }
 }

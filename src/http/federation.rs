@@ -2,7 +2,7 @@
 
 use actors::{
     AppId, Caller, Delivery, DeliveryContent, DomainError, DomainName, EntryContent, GroupError,
-    GroupTransfer, KeyPackageRef, LogEntry, Source,
+    GroupTransfer, KeyPackageRef, LogEntry, SEQUENCE_MAX, Source,
 };
 
 use super::{
@@ -19,7 +19,7 @@ use crate::{
         clients::{FindClients, Identities},
         federation::{
             CompareConfiguration, ConfigurationBody, DeliveryBody, Discover, EntryContentBody,
-            GatewayDescription, GroupTransferBody, HeldBody, LogEntryBody, ReplicateLog,
+            GatewayDescription, GroupTransferBody, HeldBody, LogEntryBody, MissingEntriesBody, ReplicateLog,
         },
         groups::{AcceptedCommitBody, AcceptedProposalBody, UploadCommit, UploadProposal},
         key_packages::{RetrieveKeyPackage, RetrievedKeyPackage},
@@ -109,6 +109,13 @@ impl Handle<Peers> for ReplicateLog {
             Ok(held) => Ok(Answer::Ok(HeldBody {
                 next: held.next,
                 needs_transfer: held.needs_transfer,
+                retry_after_ms: held
+                    .retry_after
+                    .map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
+                missing: held
+                    .missing
+                    .map(|missing| MissingEntriesBody { from: *missing.start(), through: *missing.end() }),
+                revision: held.revision,
                 store: held.store,
             })),
             Err(error) => {
@@ -134,6 +141,11 @@ fn check_own_domain<A: Authority>(
 }
 
 fn content(body: DeliveryBody) -> Result<DeliveryContent, Problem> {
+    let transferred = body.transfer.iter().map(|transfer| transfer.sequence);
+    if body.entries.iter().map(|entry| entry.sequence).chain(transferred).any(|number| number > SEQUENCE_MAX)
+    {
+        return Err(Problem::malformed(format!("`sequence` is at most {SEQUENCE_MAX}")));
+    }
     match (body.entries.is_empty(), body.transfer) {
         (false, None) => Ok(DeliveryContent::Entries(body.entries.into_iter().map(entry).collect())),
         (true, Some(group)) => Ok(DeliveryContent::Transfer(Box::new(transfer(*group)?))),
@@ -170,5 +182,6 @@ fn transfer(group: GroupTransferBody) -> Result<GroupTransfer, Problem> {
         proposals: group.proposals.into_iter().map(|Base64(packet)| packet).collect(),
         welcome: group.welcome.map(|Base64(packet)| packet),
         used: used.map_err(|error| Problem::malformed(format!("`usedKeyPackages`: {error}")))?,
+        reinitialised: group.reinitialised,
     })
 }

@@ -184,6 +184,7 @@ impl From<StorageError> for Problem {
                 ProblemKind::StorageUnavailable,
                 "the gateway cannot write to its disk and stops; try again when it is back",
             ),
+            StorageError::Changed => Self::new(ProblemKind::StorageUnavailable, error.to_string()),
             StorageError::Unreadable => Self::internal(),
         }
     }
@@ -253,7 +254,9 @@ impl From<GroupError> for Problem {
                 Self::new(ProblemKind::UnknownKind, detail).member("kind", kind.name()).member("value", value)
             }
             GroupError::TooLarge { .. } => Self::new(ProblemKind::TooLarge, detail),
-            GroupError::InvalidGroupInfo(_) => Self::new(ProblemKind::InvalidGroupInfo, detail),
+            GroupError::InvalidGroupInfo(_) | GroupError::GroupInfoLifetime { .. } => {
+                Self::new(ProblemKind::InvalidGroupInfo, detail)
+            }
             GroupError::StaleEpoch { current, .. } => {
                 Self::new(ProblemKind::StaleEpoch, detail).member("currentEpochId", current.0)
             }

@@ -117,3 +117,22 @@ async fn a_gateway_says_where_it_federates() {
     a.stop().await;
     b.stop().await;
 }
+
+#[actix_web::test]
+async fn numbers_that_no_log_reaches_are_refused_before_they_are_looked_at() {
+    let two = Two::new().await;
+    let (a, b) = two.start().await;
+    let peer = Caller::new(&two.pki, Some(&two.pki.issue(&[B])), A, a.federation_address());
+    let path = format!("/apps/{}/groups/AAEC/log", a.app);
+    for number in [u64::MAX, u64::MAX - 1, 1 << 53] {
+        let content = json!({ "proposal": { "packet": "AAAA" } });
+        let entry = json!({ "sequence": number, "timestamp": 1, "content": content });
+        let transfer = json!({ "sequence": number, "timestamp": 1, "groupInfo": "", "ratchetTree": "" });
+        for body in [json!({ "hub": B, "entries": [entry] }), json!({ "hub": B, "transfer": transfer })] {
+            let (status, document) = peer.send("PUT", &path, Some(&digest(a.app)), Some(body)).await.unwrap();
+            assert_eq!((status, &*slug(&document)), (400, "malformed-request"), "{document}");
+        }
+    }
+    a.stop().await;
+    b.stop().await;
+}

@@ -32,6 +32,14 @@ pub enum GroupError {
     /// The group info, or the tree that came with it, cannot start a group.
     #[error("{0}")]
     InvalidGroupInfo(String),
+    /// A leaf in the tree of a group info is outside its lifetime.
+    #[error("{detail}")]
+    GroupInfoLifetime {
+        /// [`Rule::Lifetime`] or [`Rule::LifetimeNotBegun`].
+        rule: Rule,
+        /// Which lifetime it is.
+        detail: String,
+    },
     /// The packet was made for an epoch that is over; `current` is the group's epoch now.
     #[error("the packet is for epoch {}, the group is at epoch {}", packet.0, current.0)]
     StaleEpoch {

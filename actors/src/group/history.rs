@@ -50,9 +50,15 @@ pub(crate) fn control_messages(
     let current = row.epoch;
     let first = from.max(Epoch(1));
     let last = to.map_or(current, |to| to.min(current));
+    // Of a replica that was handed the group as it stands: what came before is shown once it is whole.
+    let missed = view.missed_entries(app, group).map_err(StorageError::from)?;
+    let hidden_before = missed.map_or(Epoch(0), |missed| missed.shown_from());
     let mut answer = ControlMessages { epochs: Vec::new(), current, next: None };
     if first > last {
         return Ok(answer);
+    }
+    if first < hidden_before {
+        return Err(GroupError::EpochsPruned { floor: hidden_before });
     }
     let mut bytes = 0;
     let mut next = first;

@@ -5,6 +5,7 @@ mod actor;
 mod error;
 mod history;
 mod inviters;
+mod missed;
 mod recent;
 mod state;
 mod view;
@@ -16,9 +17,13 @@ pub(crate) use self::{
     actor::{ApplyEntry, GroupActor, Published, UploadCommit, UploadProposal},
     history::{accepted_before, control_messages, winner_again},
     inviters::signer,
+    missed::{Handed, Reached, Unseen, missed_after},
     recent::{RecentEpochs, RecentLimits},
     state::{GroupState, refused},
-    writes::{GroupOrigin, UsedPackages, creation, transfer},
+    writes::{
+        GroupOrigin, UsedPackages, creation, creation_instead, filled, handed_over_row, is_handed_over,
+        transfer,
+    },
 };
 pub use self::{
     error::GroupError,

@@ -16,8 +16,8 @@ use crate::{
     external_sender::ExternalSenderKey,
     limits::Limits,
     mls::{
-        CommitInput, EpochChange, GroupSnapshot, Member, PROTOCOL_VERSION, PendingProposal, Refusal, Rules,
-        StagedEpoch, StagedProposal, TrackedGroup, ValueError, group_info_signer,
+        CommitInput, EpochChange, GroupSnapshot, Member, PROTOCOL_VERSION, PendingProposal, Refusal, Rule,
+        Rules, StagedEpoch, StagedProposal, TrackedGroup, ValueError, group_info_signer,
     },
     peer::GroupTransfer,
     storage::StorageError,
@@ -122,6 +122,8 @@ struct StateSnapshot {
     #[serde(with = "serde_bytes")]
     group_info: Option<Vec<u8>>,
     hub: Option<DomainName>,
+    #[serde(default)]
+    lacks_proposals: bool,
 }
 
 /// A group (*Group State*).
@@ -132,6 +134,8 @@ pub(crate) struct GroupState {
     stamp: Timestamp,
     group_info: Option<Arc<[u8]>>,
     hub: Option<DomainName>,
+    /// A proposal that waits at the hub in this epoch was left out of the group that was handed over.
+    lacks_proposals: bool,
     roster: Arc<[MemberView]>,
 }
 
@@ -171,11 +175,15 @@ impl GroupState {
             stamp: now,
             group_info: Some(new.group_info.as_slice().into()),
             hub,
+            lacks_proposals: false,
         })
     }
 
-    /// Judges a group that its hub hands over as a whole, and answers its state. Proposals that wait are judged as they
-    /// were when they came.
+    /// Judges a group that its hub hands over as a whole, and answers its state.
+    ///
+    /// A proposal that waits and whose key package or certificate has expired since it was accepted is left out: it
+    /// cannot be judged any more. Should the hub accept a commit that references it all the same, the replica needs the
+    /// group as a whole again.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -190,17 +198,37 @@ impl GroupState {
         within("ratchetTree", transfer.ratchet_tree.len(), tree_max)?;
         let now = transfer.timestamp;
         let tree = Some(transfer.ratchet_tree.as_slice());
-        let tracked = TrackedGroup::open(rules, &transfer.group_info, tree, now).map_err(refused_commit)?;
+        let mut tracked =
+            TrackedGroup::open(rules, &transfer.group_info, tree, now).map_err(refused_commit)?;
+        let max = rules.limits.group_members_max;
+        if tracked.members().len() > max {
+            return Err(GroupError::InvalidGroupInfo(format!(
+                "the group has {} members; at most {max}",
+                tracked.members().len()
+            )));
+        }
+        if transfer.reinitialised {
+            tracked.mark_reinitialised();
+        }
         let mut state = Self {
             roster: roster(&tracked),
             tracked,
             stamp: now,
             group_info: Some(transfer.group_info.as_slice().into()),
             hub: Some(hub),
+            lacks_proposals: false,
         };
         for packet in &transfer.proposals {
-            let staged = state.stage_proposal(rules, packet, now)?;
-            state.apply_proposal(staged).map_err(|error| unencodable(&error))?;
+            match state.stage_proposal(rules, packet, now) {
+                Ok(staged) => state.apply_proposal(staged).map_err(|error| unencodable(&error))?,
+                Err(GroupError::InvalidProposal {
+                    rule: Rule::Lifetime | Rule::Identity, detail, ..
+                }) => {
+                    tracing::info!(detail, "a proposal that was handed over cannot be judged any more");
+                    state.lacks_proposals = true;
+                }
+                Err(refused) => return Err(refused),
+            }
         }
         Ok(state)
     }
@@ -227,6 +255,11 @@ impl GroupState {
     pub(crate) fn group_info_signer(&self) -> Option<&Member> {
         let leaf = group_info_signer(self.group_info.as_deref()?)?;
         self.tracked.members().get(&leaf)
+    }
+
+    /// The confirmed transcript hash of the current epoch (RFC 9420 §8.2).
+    pub(crate) fn confirmed_transcript_hash(&self) -> &[u8] {
+        self.tracked.confirmed_transcript_hash()
     }
 
     /// The newest entry's stamp.
@@ -355,6 +388,7 @@ impl GroupState {
                 .all(|(leaf, who)| self.tracked.members().get(leaf) == Some(who));
         self.tracked.apply_epoch(upload.staged)?;
         self.stamp = upload.stamp;
+        self.lacks_proposals = false;
         self.group_info = upload.group_info;
         if !same_roster {
             self.roster = roster(&self.tracked);
@@ -369,6 +403,7 @@ impl GroupState {
             stamp: self.stamp,
             group_info: self.group_info.as_deref().map(<[u8]>::to_vec),
             hub: self.hub.clone(),
+            lacks_proposals: self.lacks_proposals,
         })
     }
 
@@ -380,10 +415,16 @@ impl GroupState {
         snapshot: &[u8],
         records: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self, ValueError> {
-        let StateSnapshot { group, stamp, group_info, hub } = kept(snapshot)?;
+        let StateSnapshot { group, stamp, group_info, hub, lacks_proposals } = kept(snapshot)?;
         let tracked = TrackedGroup::restore(group)?;
-        let mut state =
-            Self { roster: Arc::default(), tracked, stamp, group_info: group_info.map(Arc::from), hub };
+        let mut state = Self {
+            roster: Arc::default(),
+            tracked,
+            stamp,
+            group_info: group_info.map(Arc::from),
+            hub,
+            lacks_proposals,
+        };
         for record in records {
             match kept(record)? {
                 GroupRecord::Proposal { pending, stamp } => {
@@ -393,6 +434,7 @@ impl GroupState {
                 GroupRecord::Epoch { change, stamp, group_info } => {
                     state.stamp = stamp;
                     state.group_info = group_info.map(Arc::from);
+                    state.lacks_proposals = false;
                     state.tracked.replay_epoch(change)?;
                 }
             }
@@ -424,6 +466,9 @@ impl GroupState {
             sequence,
             stamp: self.stamp,
             recent,
+            lacks_proposals: self.lacks_proposals,
+            is_reinitialised: self.tracked.is_reinitialised(),
+            interim_transcript_hash: self.tracked.interim_transcript_hash().into(),
             tree: self.tracked.tree().clone(),
             tree_bytes: OnceLock::new(),
         }
@@ -459,7 +504,7 @@ fn refused_commit(refusal: Refusal) -> GroupError {
 
 pub(crate) fn refused(
     refusal: Refusal,
-    broken: impl FnOnce(crate::mls::Rule, String, Option<Vec<u8>>) -> GroupError,
+    broken: impl FnOnce(Rule, String, Option<Vec<u8>>) -> GroupError,
 ) -> GroupError {
     match refusal {
         Refusal::Malformed(malformed) => GroupError::MalformedMessage(malformed),
@@ -468,6 +513,7 @@ pub(crate) fn refused(
         Refusal::Future { packet, current } => GroupError::FutureEpoch { packet, current },
         Refusal::Broken { rule, detail, proposal } => broken(rule, detail, proposal),
         Refusal::OpenedWith(detail) => GroupError::InvalidGroupInfo(detail),
+        Refusal::OpenedOutsideLifetime { rule, detail } => GroupError::GroupInfoLifetime { rule, detail },
         Refusal::GroupInfo(detail) => GroupError::GroupInfoMismatch(detail),
         Refusal::WelcomeMissing { added } => GroupError::WelcomeMissing { added },
         Refusal::Welcome(detail) => GroupError::WelcomeMismatch(detail),

@@ -56,6 +56,12 @@ pub struct GroupView {
     pub(crate) stamp: Timestamp,
     /// The newest epochs, as far as they are kept in memory.
     pub(crate) recent: Arc<[Arc<EpochEntry>]>,
+    /// Whether a proposal that waits at the hub is not among `proposals`: it could not be judged any more.
+    pub(crate) lacks_proposals: bool,
+    /// Whether the group was re-initialised.
+    pub(crate) is_reinitialised: bool,
+    /// The interim transcript hash of the epoch (RFC 9420 §8.2).
+    pub(crate) interim_transcript_hash: Arc<[u8]>,
     pub(crate) tree: SerialisedTree,
     pub(crate) tree_bytes: OnceLock<Arc<[u8]>>,
 }

@@ -1,20 +1,26 @@
 //! The batches that make a group's changes durable: everything one accepted request changes, in one piece.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
+use openmls::prelude::Extensions;
 use sha2::{Digest as _, Sha256};
 use snapshots::{
-    AppId, Batch, Bytes, DomainName, EpochRow, GroupId, GroupRow, Invitation, InvitedClient, KeyPackageRef,
-    KeyQueueId, LogId, Timestamp, UsedRow, View, WelcomeRow,
+    AppId, Batch, Bytes, DomainName, Epoch, EpochRow, GroupId, GroupRow, Invitation, InvitedClient,
+    KeyPackageRef, KeyQueueId, LogId, MissedEntries, Timestamp, UsedRow, View, WelcomeRow,
 };
 
 use super::{
-    GroupError, GroupState, MemberView, NewGroup,
+    GroupError, GroupState, GroupView, MemberView, NewGroup,
+    missed::{Filled, FilledEpoch},
     state::{StagedCommitUpload, StagedProposalUpload},
 };
 use crate::{
     application::Application,
-    mls::{AddedMember, ValueError},
+    identity::{ApplicationContext, Identity},
+    mls::{
+        AddedMember, Crypto, UnseenKeyPackage, ValueError, cipher_suite, key_package_reference,
+        welcome_references,
+    },
     peer::{EntryContent, LogEntry, entry_to_bytes},
     storage::StorageError,
 };
@@ -72,15 +78,60 @@ impl GroupOrigin {
     }
 }
 
+/// Stands for the digest of a creation where the creation was never here.
+const NO_CREATION: [u8; 32] = [0; 32];
+
+/// Whether a group was handed over by the gateway that the row names, which never showed its creation: that gateway says
+/// that it is the hub, and nothing here proves it.
+pub(crate) fn is_handed_over(row: &GroupRow) -> bool {
+    row.creation_digest == NO_CREATION
+}
+
+/// The row of a group that was handed over and whose creation was never here.
+pub(crate) fn handed_over_row(epoch: Epoch, accepted: Timestamp, hub: DomainName) -> GroupRow {
+    GroupRow { epoch, created_at: accepted, creation_digest: NO_CREATION, hub: Some(hub) }
+}
+
 /// Creates the group's log, its first snapshot, its row and its creator's membership; refused if the log exists.
 pub(crate) fn creation(
     origin: &GroupOrigin,
     state: &GroupState,
     new: &NewGroup,
 ) -> Result<Batch, GroupError> {
-    let log = origin.log();
     let mut batch = Batch::new();
-    batch.create_log(&log);
+    batch.create_log(&origin.log());
+    put_creation(&mut batch, origin, state, new)?;
+    Ok(batch)
+}
+
+/// As [`creation`], in the place of a replica that another gateway handed over without the creation. `history` are the
+/// epochs that the replica has rows of.
+pub(crate) fn creation_instead(
+    origin: &GroupOrigin,
+    state: &GroupState,
+    new: &NewGroup,
+    (before, missed, history): (&GroupView, Option<&MissedEntries>, RangeInclusive<u64>),
+) -> Result<Batch, GroupError> {
+    let mut batch = Batch::new();
+    batch.start_log_at(&origin.log(), Some(before.sequence), 0);
+    batch.replace_missed_entries(origin.app, &origin.group, missed, None);
+    for epoch in history {
+        batch.delete_epoch(origin.app, &origin.group, Epoch(epoch));
+    }
+    for member in before.members.iter() {
+        batch.delete_membership(origin.app, &member.handle, member.domain.as_ref(), &origin.group);
+    }
+    put_creation(&mut batch, origin, state, new)?;
+    Ok(batch)
+}
+
+fn put_creation(
+    batch: &mut Batch,
+    origin: &GroupOrigin,
+    state: &GroupState,
+    new: &NewGroup,
+) -> Result<(), GroupError> {
+    let log = origin.log();
     batch.put_snapshot(&log, 0, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(origin.app, &origin.group, &origin.row);
     for member in state.roster() {
@@ -90,8 +141,8 @@ pub(crate) fn creation(
         group_info: new.group_info.clone(),
         ratchet_tree: new.ratchet_tree.clone(),
     };
-    origin.put_entry(&mut batch, 0, state.stamp(), content).map_err(|_| StorageError::Unreadable)?;
-    Ok(batch)
+    origin.put_entry(batch, 0, state.stamp(), content).map_err(|_| StorageError::Unreadable)?;
+    Ok(())
 }
 
 /// Puts a group that its hub handed over as a whole in the place of the replica that is there, if one is.
@@ -113,6 +164,83 @@ pub(crate) fn transfer(
         batch.put_membership(origin.app, &member.handle, member.domain.as_ref(), &origin.group);
     }
     Ok(batch)
+}
+
+/// Keeps what a replica was shown of its history after the group had been handed over: the epochs, the answers to
+/// their proposals, the welcomes for clients here, and which key packages were used.
+pub(crate) fn filled(
+    origin: &GroupOrigin,
+    (application, crypto, suite): (&Application, &Crypto, u16),
+    view: &View,
+    (before, filled): (&MissedEntries, &Filled),
+) -> Result<(Batch, UsedPackages), StorageError> {
+    let (app, group) = (origin.app, &origin.group);
+    let (mut batch, mut used) = (Batch::new(), UsedPackages::new());
+    let after = Some(&filled.missed).filter(|missed| missed.is_open() || missed.floor > Epoch(0));
+    batch.replace_missed_entries(app, group, Some(before), after);
+    for (epoch, digest, reference) in &filled.proposals {
+        batch.put_accepted_proposal(app, group, *epoch, digest, reference);
+    }
+    for filled in &filled.epochs {
+        // An epoch that the replica went through itself, between two groups that it was handed.
+        let is_known = view
+            .epoch(app, group, filled.epoch)?
+            .is_some_and(|row| (row.sequence, row.digest) == (filled.row.sequence, filled.row.digest));
+        if is_known {
+            continue;
+        }
+        batch.put_epoch(app, group, filled.epoch, &filled.row);
+        let clients = note_added(&mut batch, &mut used, origin, (application, crypto, suite), view, filled)?;
+        if let Some(welcome) = &filled.welcome {
+            let row = WelcomeRow {
+                welcome: Bytes::copy_from_slice(welcome),
+                ratchet_tree: filled.ratchet_tree.clone().unwrap_or_default().into(),
+                timestamp: filled.row.timestamp,
+            };
+            batch.put_welcome(app, group, filled.epoch, &row, &clients, Invitation::AcceptedElsewhere);
+        }
+    }
+    Ok((batch, used))
+}
+
+/// Notes that the key packages which a commit added were used; answers which clients here the welcome is for.
+fn note_added(
+    batch: &mut Batch,
+    used: &mut UsedPackages,
+    origin: &GroupOrigin,
+    (application, crypto, suite): (&Application, &Crypto, u16),
+    view: &View,
+    filled: &FilledEpoch,
+) -> Result<Vec<InvitedClient>, StorageError> {
+    let welcomed: BTreeSet<KeyPackageRef> =
+        filled.welcome.as_deref().map(welcome_references).unwrap_or_default().into_iter().collect();
+    let Ok(suite) = cipher_suite(suite) else { return Ok(Vec::new()) };
+    let mut clients = Vec::new();
+    for bytes in &filled.added {
+        let read = UnseenKeyPackage::read(bytes)
+            .and_then(|package| Ok((key_package_reference(crypto, suite, bytes)?, package)));
+        let Ok((reference, package)) = read else { continue };
+        let (once, queues) = used_once(view, origin.app, &reference, package.last_resort)?;
+        if once {
+            let row =
+                UsedRow { group: origin.group.clone(), epoch: filled.epoch, not_after: package.not_after };
+            batch.note_key_package_used(origin.app, &reference, &row);
+            for queue in queues {
+                batch.delete_key_package(origin.app, queue, &reference);
+                used.push((queue, reference.clone()));
+            }
+        }
+        let identity = Identity { signature_key: package.signature_key, credential: &package.credential };
+        let context = ApplicationContext { msg_timestamp: filled.row.timestamp };
+        let identified = application.identity.identify(identity, &Extensions::empty(), context);
+        match identified {
+            Ok(client) if welcomed.contains(&reference) && origin.hosts(client.domain.as_ref()) => {
+                clients.push(InvitedClient { handle: client.handle, domain: client.domain });
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(clients)
 }
 
 /// Records an accepted proposal, and that its bytes were accepted, for a later retry.

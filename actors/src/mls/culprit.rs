@@ -58,7 +58,7 @@ impl TrackedGroup {
             }
             Rule::DistinctProposals => first_repeated(referenced),
             Rule::DistinctKeys => self.first_with_known_key(referenced),
-            Rule::LeafNode | Rule::Capabilities | Rule::Lifetime => {
+            Rule::LeafNode | Rule::Capabilities | Rule::Lifetime | Rule::LifetimeNotBegun { .. } => {
                 let is_all_there_is =
                     outline.proposals == referenced.len() && outline.path_ciphertexts.is_none();
                 let mut bringing = referenced.iter().filter(|queued| fresh_leaf(queued.proposal()).is_some());

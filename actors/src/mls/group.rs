@@ -107,7 +107,7 @@ impl TrackedGroup {
         let values = Values::default();
         let (public, _) =
             PublicGroup::from_external(&rules.crypto.0, &values, tree_in, verifiable, ProposalStore::new())
-                .map_err(|error| Refusal::OpenedWith(error.to_string()))?;
+                .map_err(|error| Refusal::of_opening(&error))?;
         let is_past = public.group_context().epoch().as_u64() > 0;
         check_external_senders(rules.provider(), public.group_context().extensions(), now, is_past)
             .map_err(Refusal::OpenedWith)?;
@@ -170,6 +170,26 @@ impl TrackedGroup {
     /// The current tree; see [`SerialisedTree::to_bytes`] for its form.
     pub(crate) fn tree(&self) -> &SerialisedTree {
         &self.tree
+    }
+
+    /// The confirmed transcript hash of the current epoch (RFC 9420 §8.2).
+    pub(crate) fn confirmed_transcript_hash(&self) -> &[u8] {
+        self.public.group_context().confirmed_transcript_hash()
+    }
+
+    /// The interim transcript hash of the current epoch (RFC 9420 §8.2).
+    pub(crate) fn interim_transcript_hash(&self) -> &[u8] {
+        &self.interim_transcript_hash
+    }
+
+    /// Takes in that the group was re-initialised, which its GroupInfo does not say (RFC 9420 §11.2).
+    pub(crate) fn mark_reinitialised(&mut self) {
+        self.reinitialised = true;
+    }
+
+    /// Whether the group was re-initialised.
+    pub(crate) fn is_reinitialised(&self) -> bool {
+        self.reinitialised
     }
 
     /// The serialised GroupContext (RFC 9420 §8.1).

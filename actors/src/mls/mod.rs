@@ -22,6 +22,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod unseen;
 mod wire;
 
 pub(crate) use self::{
@@ -33,6 +34,10 @@ pub(crate) use self::{
     refusal::Refusal,
     storage::{ValueError, decode, encode, encode_long},
     tree::SerialisedTree,
+    unseen::{
+        Unreadable, UnseenCommit, UnseenKeyPackage, UnseenProposal, carried_tree, cipher_suite,
+        first_interim_hash, key_package_reference,
+    },
     wire::{Reader, write_vector_length},
 };
 pub use self::{

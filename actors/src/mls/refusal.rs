@@ -5,8 +5,8 @@ use openmls::{
         ExternalCommitValidationError, GroupContextExtensionsProposalValidationError,
         ProposalValidationError, PublicProcessMessageError, StageCommitError, ValidationError,
     },
-    prelude::KeyPackageVerifyError,
-    treesync::errors::LeafNodeValidationError,
+    prelude::{CreationFromExternalError, KeyPackageVerifyError},
+    treesync::errors::{LeafNodeValidationError, LifetimeError},
 };
 use snapshots::Epoch;
 
@@ -84,6 +84,12 @@ pub(crate) enum Refusal {
     },
     /// A GroupInfo that cannot open a group.
     OpenedWith(String),
+    /// A GroupInfo with a leaf that is outside its lifetime, which [`Rule::Lifetime`] or [`Rule::LifetimeNotBegun`]
+    /// tells.
+    OpenedOutsideLifetime {
+        rule: Rule,
+        detail: String,
+    },
     /// A GroupInfo that does not belong to the commit it came with.
     GroupInfo(String),
     WelcomeMissing {
@@ -166,6 +172,18 @@ impl Refusal {
         self
     }
 
+    /// The MLS library does not open a group from a GroupInfo and its tree.
+    pub(super) fn of_opening<E: std::fmt::Display>(error: &CreationFromExternalError<E>) -> Self {
+        let detail = error.to_string();
+        if let CreationFromExternalError::LeafNodeValidation(LeafNodeValidationError::Lifetime(lifetime)) =
+            error
+        {
+            Self::OpenedOutsideLifetime { rule: of_lifetime(lifetime), detail }
+        } else {
+            Self::OpenedWith(detail)
+        }
+    }
+
     pub(super) fn of_library(error: PublicProcessMessageError) -> Self {
         let rule = match &error {
             PublicProcessMessageError::IncompatibleWireFormat => Rule::PublicMessage,
@@ -187,7 +205,9 @@ impl Refusal {
 fn of_validation(error: &ValidationError) -> Rule {
     match error {
         ValidationError::WrongGroupId => Rule::Group,
-        ValidationError::KeyPackageVerifyError(KeyPackageVerifyError::LifetimeError(_)) => Rule::Lifetime,
+        ValidationError::KeyPackageVerifyError(KeyPackageVerifyError::LifetimeError(lifetime)) => {
+            of_lifetime(lifetime)
+        }
         ValidationError::InvalidSignature => Rule::Signature,
         ValidationError::UnknownMember
         | ValidationError::UnauthorizedExternalSender
@@ -273,9 +293,16 @@ fn of_leaf_node(error: &LeafNodeValidationError) -> Rule {
         | LeafNodeValidationError::CiphersuiteNotInCapabilities
         | LeafNodeValidationError::LeafNodeCredentialNotSupportedByMember
         | LeafNodeValidationError::MemberCredentialNotSupportedByLeafNode => Rule::Capabilities,
-        LeafNodeValidationError::Lifetime(_) => Rule::Lifetime,
+        LeafNodeValidationError::Lifetime(lifetime) => of_lifetime(lifetime),
         LeafNodeValidationError::SignatureKeyAlreadyInUse
         | LeafNodeValidationError::EncryptionKeyAlreadyInUse => Rule::DistinctKeys,
         _ => Rule::LeafNode,
+    }
+}
+
+fn of_lifetime(error: &LifetimeError) -> Rule {
+    match error {
+        LifetimeError::NotValidYet { not_before, .. } => Rule::LifetimeNotBegun { not_before_s: *not_before },
+        LifetimeError::Expired { .. } | LifetimeError::SystemTimeBeforeUnixEpoch => Rule::Lifetime,
     }
 }

@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes between an earlier position of this reader and now.
-    fn since(&self, earlier: Reader<'a>) -> &'a [u8] {
+    pub(super) fn since(&self, earlier: Reader<'a>) -> &'a [u8] {
         let length = earlier.rest.len().saturating_sub(self.rest.len());
         earlier.rest.get(..length).unwrap_or_default()
     }
@@ -322,7 +322,7 @@ pub(crate) fn commit_outline(
     Ok(Some(CommitOutline { proposals, references, unknown_types, path_ciphertexts, confirmation_tag }))
 }
 
-fn path_ciphertexts(reader: &mut Reader<'_>) -> Read<Vec<usize>> {
+pub(super) fn path_ciphertexts(reader: &mut Reader<'_>) -> Read<Vec<usize>> {
     skip_leaf_node(reader)?;
     let mut nodes = Reader::new(reader.vector("update path")?);
     let mut counts = Vec::new();
@@ -341,7 +341,7 @@ fn path_ciphertexts(reader: &mut Reader<'_>) -> Read<Vec<usize>> {
 }
 
 /// Answers the proposal's type.
-fn skip_proposal(reader: &mut Reader<'_>) -> Read<u16> {
+pub(super) fn skip_proposal(reader: &mut Reader<'_>) -> Read<u16> {
     const PART: &str = "proposal";
     let kind = reader.u16(PART)?;
     match kind {
@@ -390,7 +390,7 @@ fn skip_proposal(reader: &mut Reader<'_>) -> Read<u16> {
     Ok(kind)
 }
 
-fn skip_leaf_node(reader: &mut Reader<'_>) -> Read<()> {
+pub(super) fn skip_leaf_node(reader: &mut Reader<'_>) -> Read<()> {
     const PART: &str = "leaf node";
     reader.vector(PART)?;
     reader.vector(PART)?;

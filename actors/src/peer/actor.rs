@@ -41,6 +41,8 @@ const ENTRIES_MAX: usize = 64;
 const MISSED_MAX: usize = 256;
 /// The pause before a delivery that failed is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// The shortest pause after which a delivery is tried again that came too early for the peer's clock.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// How often it is written where the peer is.
 const WRITE_PERIOD: Duration = Duration::from_millis(100);
 /// How often what the peer refused is tried again, and the marks are looked at in any case.
@@ -82,8 +84,12 @@ pub(crate) struct PeerActor {
     marks_after: Option<Place>,
     /// Where the peer is, as far as it is not written yet.
     positions: HashMap<Place, u64>,
-    /// Groups that the peer needs as a whole.
+    /// Groups that the peer is sent as a whole with its next delivery.
     transfers: HashSet<Place>,
+    /// Groups that the peer was sent as a whole in this [`TRY_AGAIN_PERIOD`], and answered for: at most once each.
+    transferred: HashSet<Place>,
+    /// What the peer understands beyond the first version of the protocol, once it has said so.
+    revision: Option<u32>,
     /// Groups of which the marks are to go, since they are not for the peer.
     forgotten: Vec<Place>,
     /// Which store the peer keeps its replicas in, once it has said so.
@@ -112,6 +118,24 @@ enum Prepared {
     },
 }
 
+/// What a delivery held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Nothing,
+    Entries,
+    Transfer,
+}
+
+impl Prepared {
+    fn kind(&self) -> Sent {
+        match self {
+            Self::Nothing | Self::NotForPeer => Sent::Nothing,
+            Self::Entries { .. } => Sent::Entries,
+            Self::Transfer { .. } => Sent::Transfer,
+        }
+    }
+}
+
 impl PeerActor {
     pub(crate) fn new(
         core: Arc<Core>,
@@ -128,6 +152,8 @@ impl PeerActor {
             marks_after: None,
             positions: HashMap::new(),
             transfers: HashSet::new(),
+            transferred: HashSet::new(),
+            revision: None,
             forgotten: Vec::new(),
             store: None,
             is_writing: false,
@@ -176,8 +202,18 @@ impl PeerActor {
         if matches!(prepared, Prepared::NotForPeer) {
             self.forgotten.push(place.clone());
         }
+        let sent = prepared.kind();
+        if sent == Sent::Transfer {
+            // Whatever comes of it, the log is next: it may do by then.
+            self.transfers.remove(&place);
+            if self.transferred.contains(&place) {
+                self.schedule.end(place, Ending::SetAside);
+                return;
+            }
+        }
         let (core, transport, peer) =
             (Arc::clone(&self.core), Arc::clone(&self.transport), self.peer.clone());
+        let knows_reinitialised = self.revision.is_none_or(|revision| revision >= 1);
         let (app, group) = place.clone();
         let content = async move {
             match prepared {
@@ -186,7 +222,7 @@ impl PeerActor {
                     Ok(Some((hub, preceding, DeliveryContent::Entries(entries))))
                 }
                 Prepared::Transfer { hub, missed } => {
-                    let transfer = transfer(&core, app, &group, &missed).await?;
+                    let transfer = transfer(&core, app, &group, &missed, knows_reinitialised).await?;
                     Ok(Some((hub, None, DeliveryContent::Transfer(Box::new(transfer)))))
                 }
             }
@@ -198,7 +234,7 @@ impl PeerActor {
             transport.deliver(&peer, delivery).await.map(Some)
         };
         ctx.spawn(sending.into_actor(self).map(move |result, actor, ctx| {
-            actor.delivered(place, next, result, ctx);
+            actor.delivered(place, (next, sent), result, ctx);
             actor.deliver(ctx);
         }));
     }
@@ -249,10 +285,14 @@ impl PeerActor {
     fn delivered(
         &mut self,
         place: Place,
-        from: u64,
+        (from, sent): (u64, Sent),
         result: Result<Option<Held>, DeliveryError>,
         ctx: &mut Context<Self>,
     ) {
+        let is_answered = matches!(result, Ok(Some(_)) | Err(DeliveryError::Refused { .. }));
+        if sent == Sent::Transfer && is_answered {
+            self.transferred.insert(place.clone());
+        }
         match result {
             Ok(None) => {
                 // The mark is of something that the peer has: writing where it is takes the mark away.
@@ -263,21 +303,29 @@ impl PeerActor {
             }
             Ok(Some(held)) => {
                 self.reached();
-                let ending = if self.is_other_store(held.store, ctx) {
-                    Ending::More
+                self.revision = Some(held.revision);
+                if self.is_other_store(held.store, ctx) {
+                    self.schedule.end(place, Ending::More);
+                } else if let Some(pause) = held.retry_after {
+                    tracing::debug!(peer = %self.peer, group = ?place.1, ?pause, "a peer's clock is behind; it waits");
+                    self.set_aside_for(place, pause.clamp(RETRY_PAUSE_MIN, TRY_AGAIN_PERIOD), ctx);
                 } else {
-                    self.progress(&place, from, held)
-                };
-                self.schedule.end(place, ending);
+                    let ending = self.progress(&place, (from, sent), &held);
+                    self.schedule.end(place, ending);
+                }
             }
             Err(DeliveryError::Failed(reason)) => {
                 self.reached();
                 tracing::debug!(peer = %self.peer, group = ?place.1, reason, "a delivery failed");
-                self.schedule.end(place.clone(), Ending::SetAside);
-                ctx.run_later(self.jittered(FAILED_PAUSE), move |actor, ctx| {
-                    actor.schedule.release(place);
-                    actor.deliver(ctx);
-                });
+                self.set_aside_for(place, self.jittered(FAILED_PAUSE), ctx);
+            }
+            Err(DeliveryError::Incomplete(reason)) => {
+                tracing::debug!(peer = %self.peer, group = ?place.1, reason, "a delivery did not end");
+                self.set_aside_for(place, self.jittered(FAILED_PAUSE), ctx);
+            }
+            Err(DeliveryError::NothingToSend(reason)) => {
+                tracing::warn!(peer = %self.peer, group = ?place.1, from, reason, "a peer cannot be brought up to date");
+                self.schedule.end(place, Ending::SetAside);
             }
             Err(DeliveryError::Refused { slug, detail }) => {
                 self.reached();
@@ -296,9 +344,10 @@ impl PeerActor {
     }
 
     /// What the peer's answer means for what to send next.
-    fn progress(&mut self, place: &Place, from: u64, held: Held) -> Ending {
+    fn progress(&mut self, place: &Place, (from, sent): (u64, Sent), held: &Held) -> Ending {
         let (app, group) = place;
-        let head = self.core.store.view().log_head(&LogId::Group(*app, group.clone()));
+        let view = self.core.store.view();
+        let head = view.log_head(&LogId::Group(*app, group.clone()));
         let Ok(Some(head)) = head else { return Ending::SetAside };
         if held.next > head.saturating_add(1) {
             tracing::error!(
@@ -307,20 +356,41 @@ impl PeerActor {
             );
             return Ending::SetAside;
         }
-        self.positions.insert(place.clone(), held.next);
         if held.needs_transfer {
-            // Once it was sent as a whole, it is not needed as a whole again until the peer says so.
-            return if self.transfers.insert(place.clone()) { Ending::More } else { Ending::SetAside };
+            self.positions.insert(place.clone(), held.next);
+            if sent == Sent::Transfer || self.transferred.contains(place) {
+                return Ending::SetAside;
+            }
+            self.transfers.insert(place.clone());
+            return Ending::More;
         }
-        self.transfers.remove(place);
-        if held.next <= from {
-            tracing::warn!(
-                peer = %self.peer, ?group, from, next = held.next,
-                "a peer went back in a log, or did not go on"
-            );
+        // What it was never shown and is still kept here comes first.
+        let missing = held.missing.as_ref().filter(|missing| missing.end() < &held.next);
+        let first_missing =
+            missing.map(|missing| view.first_log_entry(*app, group, *missing.start(), *missing.end()));
+        let next = match first_missing {
+            Some(Ok(Some(kept))) => kept,
+            Some(Ok(None)) | None => held.next,
+            Some(Err(error)) => {
+                tracing::error!(peer = %self.peer, %error, "what a peer needs could not be read");
+                return Ending::SetAside;
+            }
+        };
+        self.positions.insert(place.clone(), next);
+        if next <= from && !(sent == Sent::Transfer && held.next > from) {
+            tracing::warn!(peer = %self.peer, ?group, from, next, "a peer went back in a log, or did not go on");
             return Ending::SetAside;
         }
-        if held.next > head { Ending::Done } else { Ending::More }
+        if next > head { Ending::Done } else { Ending::More }
+    }
+
+    /// Leaves a group alone for a time.
+    fn set_aside_for(&mut self, place: Place, pause: Duration, ctx: &mut Context<Self>) {
+        self.schedule.end(place.clone(), Ending::SetAside);
+        ctx.run_later(pause, move |actor, ctx| {
+            actor.schedule.release(place);
+            actor.deliver(ctx);
+        });
     }
 
     fn reached(&mut self) {
@@ -440,6 +510,7 @@ impl Actor for PeerActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(WRITE_PERIOD, Self::write_positions);
         ctx.run_interval(TRY_AGAIN_PERIOD, |actor, ctx| {
+            actor.transferred.clear();
             actor.schedule.try_again();
             actor.deliver(ctx);
         });

@@ -11,7 +11,7 @@ mod entries;
 mod outgoing;
 mod schedule;
 
-use std::pin::Pin;
+use std::{ops::RangeInclusive, pin::Pin, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use snapshots::{AppId, DomainName, GroupId, KeyPackageRef, Timestamp};
@@ -82,6 +82,8 @@ pub struct GroupTransfer {
     pub welcome: Option<Vec<u8>>,
     /// Key packages that the follower has not seen used and that were, as far as is still known.
     pub used: Vec<KeyPackageRef>,
+    /// Whether the group was re-initialised, so that nothing can follow (RFC 9420 §11.2).
+    pub reinitialised: bool,
 }
 
 /// What a hub delivers for one group in one request.
@@ -109,14 +111,27 @@ pub enum DeliveryContent {
     Transfer(Box<GroupTransfer>),
 }
 
+/// What this gateway understands beyond the first version of the protocol between gateways. From revision 1 on a follower
+/// takes entries of its history after a transfer, and [`GroupTransfer::reinitialised`].
+pub const REVISION: u32 = 1;
+
+/// The highest number that an entry of a log may have, 2⁵³ − 1: what JSON carries exactly, and more than any log reaches.
+pub const SEQUENCE_MAX: u64 = (1 << 53) - 1;
+
 /// Where a follower stands after a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The number of the entry that it needs next: 0 when it has nothing of the group.
     pub next: u64,
-    /// It cannot take that entry itself any more and needs the whole group: the entry's key packages have expired since,
+    /// It cannot take that entry itself any more and needs the whole group: a lifetime in the entry has expired since,
     /// and the MLS library judges lifetimes by the present time.
     pub needs_transfer: bool,
+    /// It can take that entry once so much time has passed: a lifetime in it has not begun by the follower's clock.
+    pub retry_after: Option<Duration>,
+    /// Entries before `next` that it was never shown, since it was handed the group as a whole, and takes for its history.
+    pub missing: Option<RangeInclusive<u64>>,
+    /// What it understands beyond the first version of this protocol; see [`REVISION`].
+    pub revision: u32,
     /// Which store it keeps its replicas in: another one than before has nothing of what was sent before.
     pub store: uuid::Uuid,
 }
@@ -127,10 +142,17 @@ pub enum DeliveryError {
     /// The peer could not be reached, did not answer in time, or did not answer as a gateway does. It is tried again.
     #[error("{0}")]
     Unreachable(String),
-    /// The peer was reached and could not take this delivery at present, or did not end with it in time. It is tried again;
-    /// others of its groups are not affected.
+    /// The peer was reached and could not take this delivery at present. It is tried again; others of its groups are not
+    /// affected.
     #[error("{0}")]
     Failed(String),
+    /// The delivery was not made, or did not end in time, which does not show whether the peer can be reached. It is tried
+    /// again; others of its groups are not affected.
+    #[error("{0}")]
+    Incomplete(String),
+    /// There is nothing here that the peer could take. It is tried again after a while.
+    #[error("{0}")]
+    NothingToSend(String),
     /// The peer refused it; `slug` is the problem's type. Others of its groups are not affected.
     #[error("refused as {slug}: {detail}")]
     Refused {

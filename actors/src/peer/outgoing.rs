@@ -32,15 +32,15 @@ pub(super) async fn transfer(
     app: AppId,
     group: &GroupId,
     missed: &[LogEntry],
+    knows_reinitialised: bool,
 ) -> Result<GroupTransfer, DeliveryError> {
-    let refused = |detail: String| DeliveryError::Refused { slug: "no-transfer".to_owned(), detail };
     let application =
-        core.applications.get(&app).ok_or_else(|| refused("there is no such application".to_owned()))?;
-    let view = shown_view(core, application, group).await.map_err(|error| refused(error.to_string()))?;
+        core.applications.get(&app).ok_or_else(|| nothing_to_send("there is no such application"))?;
+    let view =
+        shown_view(core, application, group).await.map_err(|error| nothing_to_send(&error.to_string()))?;
     let Some(group_info) = &view.group_info else {
-        return Err(refused(
-            "the entries that the peer needs are no longer kept, and the last committer gave no group info"
-                .into(),
+        return Err(nothing_to_send(
+            "the entries that the peer needs are no longer kept, and the last committer gave no group info",
         ));
     };
     Ok(GroupTransfer {
@@ -51,7 +51,12 @@ pub(super) async fn transfer(
         proposals: view.proposals.iter().map(|waiting| waiting.packet.to_vec()).collect(),
         welcome: current_welcome(core, app, group, view.sequence),
         used: missed.iter().filter_map(welcome_of).flat_map(welcome_references).collect(),
+        reinitialised: view.is_reinitialised && knows_reinitialised,
     })
+}
+
+fn nothing_to_send(reason: &str) -> DeliveryError {
+    DeliveryError::NothingToSend(reason.to_owned())
 }
 
 /// The welcome of the newest commit, if it is kept and had one.

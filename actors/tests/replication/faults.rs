@@ -1,7 +1,7 @@
 //! A network between gateways that loses, delays, repeats, shortens and swaps what is sent, as a seed says.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -36,6 +36,15 @@ impl Dice {
     }
 }
 
+/// One delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Made {
+    pub(crate) to: DomainName,
+    pub(crate) group: GroupId,
+    /// The numbers of its entries; none of a transfer.
+    pub(crate) entries: Vec<u64>,
+}
+
 /// The wires between all gateways.
 pub(crate) struct Wires {
     pub(crate) gateways: Mutex<BTreeMap<DomainName, Gateway>>,
@@ -48,6 +57,10 @@ pub(crate) struct Wires {
     kept: Mutex<Vec<(DomainName, DomainName, Delivery)>>,
     /// Groups of which no delivery gets through.
     pub(crate) failing: Mutex<BTreeSet<GroupId>>,
+    /// What followers answer, one delivery after the other, in place of what they would; nothing then arrives.
+    pub(crate) answers: Mutex<VecDeque<Result<Held, DeliveryError>>>,
+    /// Every delivery that was made.
+    pub(crate) made: Mutex<Vec<Made>>,
     pub(crate) delivered: AtomicU64,
     pub(crate) spoiled: AtomicU64,
 }
@@ -61,6 +74,8 @@ impl Wires {
             cut_off: Mutex::default(),
             kept: Mutex::default(),
             failing: Mutex::default(),
+            answers: Mutex::default(),
+            made: Mutex::default(),
             delivered: AtomicU64::new(0),
             spoiled: AtomicU64::new(0),
         })
@@ -72,6 +87,14 @@ impl Wires {
         to: &DomainName,
         delivery: Delivery,
     ) -> Result<Held, DeliveryError> {
+        let entries = match &delivery.content {
+            DeliveryContent::Entries(entries) => entries.iter().map(|entry| entry.sequence).collect(),
+            DeliveryContent::Transfer(_) => Vec::new(),
+        };
+        self.made.lock().unwrap().push(Made { to: to.clone(), group: delivery.group.clone(), entries });
+        if let Some(answer) = self.answers.lock().unwrap().pop_front() {
+            return answer;
+        }
         if self.failing.lock().unwrap().contains(&delivery.group) {
             return Err(DeliveryError::Failed("it takes too long".into()));
         }

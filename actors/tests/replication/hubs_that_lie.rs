@@ -128,6 +128,7 @@ fn a_group_info_that_is_older_does_not_replace_a_replica() {
             proposals: Vec::new(),
             welcome: None,
             used: Vec::new(),
+            reinitialised: false,
         };
         let hand = |handed: actors::GroupTransfer| Delivery {
             app: net.app,
@@ -171,6 +172,7 @@ fn a_group_that_nobody_known_has_signed_does_not_replace_a_replica() {
                 proposals: Vec::new(),
                 welcome: None,
                 used: Vec::new(),
+                reinitialised: false,
             };
             let delivery = Delivery {
                 app: net.app,

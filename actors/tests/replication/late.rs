@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 use actors::{Epoch, GroupError, JoinInfoQuery, Retention, Source};
 
 use crate::{
+    handed_over::until_history,
     members::{client, client_with, new_group, package, upload_of},
     net::{Net, domain},
 };
@@ -143,24 +144,34 @@ fn a_replica_that_was_handed_its_group_knows_what_it_does_not_know() {
         let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
         net.settle(&a, &id).await;
         net.stop(&b).await;
-        let mut winner = None;
+        let mut winners = Vec::new();
         for _ in 0..6 {
             let upload = upload_of(&group.commit(Vec::new()).unwrap());
             net.upload_commit(&a, &id, upload.clone()).await.unwrap();
             group.apply_pending_commit().unwrap();
-            winner = Some(upload);
+            winners.push(upload);
         }
         net.at(&a).store().sweep(&net.retention, actors::Clock::system().now()).await.unwrap();
         net.start(&b).await;
         net.settle(&a, &id).await;
-        // The commit that made the present epoch is not here, and nothing says that it is.
-        let missing = net.at(&b).control_messages(net.app, &id, Epoch(6), None, 10).await;
-        assert_eq!(missing, Err(GroupError::EpochsPruned { floor: Epoch(7) }));
+        // What the hub still had of the history is here; what it had not is not, and nothing says that it is.
+        until_history(&net, &b, &id, Epoch(5)).await;
+        let kept = net.at(&b).control_messages(net.app, &id, Epoch(5), None, 10).await.unwrap();
+        assert_eq!(kept, net.at(&a).control_messages(net.app, &id, Epoch(5), None, 10).await.unwrap());
+        let missing = net.at(&b).control_messages(net.app, &id, Epoch(4), None, 10).await;
+        assert_eq!(missing, Err(GroupError::EpochsPruned { floor: Epoch(5) }));
         let later = net.at(&b).control_messages(net.app, &id, Epoch(7), None, 10).await.unwrap();
         assert_eq!((later.epochs.len(), later.current), (0, Epoch(6)));
         // Whether a commit won, the hub knows.
-        let again = net.upload_commit(&b, &id, winner.unwrap()).await.unwrap();
-        assert_eq!((again.epoch, again.outcome), (Epoch(6), actors::Outcome::Repeated));
+        for (epoch, winner) in (1..).zip(winners) {
+            let again = net.upload_commit(&b, &id, winner).await.map(|again| (again.epoch, again.outcome));
+            let expected = if epoch < 5 {
+                Err(GroupError::StaleEpoch { packet: Epoch(epoch - 1), current: Epoch(6) })
+            } else {
+                Ok((Epoch(epoch), actors::Outcome::Repeated))
+            };
+            assert_eq!(again, expected);
+        }
         net.stop_all().await;
     });
 }

@@ -12,6 +12,7 @@
 )]
 
 mod faults;
+mod handed_over;
 mod histories;
 mod hubs_that_lie;
 mod late;

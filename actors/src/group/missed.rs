@@ -1,0 +1,289 @@
+//! The history before a group that a replica was handed as it stood: what the hub still has of it is read, chained by its
+//! transcript hashes where those are known, and kept for members who catch up.
+
+use sha2::{Digest as _, Sha256};
+use snapshots::{Bytes, Epoch, EpochRow, GroupId, MissedEntries, Timestamp};
+
+use super::{CommitUpload, GroupError, view::WaitingProposal};
+use crate::{
+    limits::Limits,
+    mls::{Crypto, Unreadable, UnseenCommit, UnseenProposal, carried_tree, cipher_suite, first_interim_hash},
+    peer::{EntryContent, LogEntry},
+};
+
+/// The group whose history is read, and by what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unseen<'a> {
+    pub(crate) crypto: &'a Crypto,
+    pub(crate) limits: &'a Limits,
+    pub(crate) group: &'a GroupId,
+    pub(crate) cipher_suite: u16,
+}
+
+/// What a delivery adds to a replica's history.
+#[derive(Debug)]
+pub(crate) struct Filled {
+    pub(crate) epochs: Vec<FilledEpoch>,
+    /// Each with the epoch in which it was accepted, the SHA-256 of its packet and its ProposalRef.
+    pub(crate) proposals: Vec<(Epoch, [u8; 32], Vec<u8>)>,
+    /// What is missing afterwards; its `next` has moved on when anything was taken.
+    pub(crate) missed: MissedEntries,
+}
+
+/// An epoch that the replica did not see.
+#[derive(Debug)]
+pub(crate) struct FilledEpoch {
+    pub(crate) epoch: Epoch,
+    pub(crate) row: EpochRow,
+    /// The welcome of its commit, unless the replica has it already.
+    pub(crate) welcome: Option<Vec<u8>>,
+    /// Its ratchet tree, where the group info that came with the commit carries it.
+    pub(crate) ratchet_tree: Option<Vec<u8>>,
+    /// The key packages that its commit added.
+    pub(crate) added: Vec<Vec<u8>>,
+}
+
+impl Unseen<'_> {
+    /// Reads those of some entries that are missing, in order. A first one behind the first that is missing shows that
+    /// the hub does not have those between any more.
+    ///
+    /// # Errors
+    /// [`GroupError::NotFromHub`] when they are not entries of this group, do not follow each other, or do not lead to
+    /// the group that the replica was handed.
+    pub(crate) fn fill(self, missed: &MissedEntries, entries: &[LogEntry]) -> Result<Filled, GroupError> {
+        let mut filled = Filled { epochs: Vec::new(), proposals: Vec::new(), missed: missed.clone() };
+        for entry in entries {
+            let missed = &mut filled.missed;
+            if !missed.is_open() || entry.sequence > missed.through {
+                break;
+            }
+            if entry.sequence < missed.next {
+                continue;
+            }
+            if entry.sequence > missed.next {
+                if !(filled.epochs.is_empty() && filled.proposals.is_empty()) {
+                    break;
+                }
+                missed.epoch = None;
+                missed.proposals.clear();
+                missed.interim_transcript_hash = None;
+                missed.floor = beyond(missed.until);
+            }
+            self.take(&mut filled, entry).map_err(|error| {
+                GroupError::NotFromHub(format!("entry {} of the group's history: {error}", entry.sequence))
+            })?;
+        }
+        Ok(filled)
+    }
+
+    fn take(self, filled: &mut Filled, entry: &LogEntry) -> Result<(), Unusable> {
+        let missed = &mut filled.missed;
+        if entry.timestamp < missed.stamp {
+            return Err(Unusable::Order("it was accepted before the entry that precedes it"));
+        }
+        match &entry.content {
+            EntryContent::Creation { group_info, .. } => {
+                if entry.sequence != 0 {
+                    return Err(Unusable::Order("a creation is entry 0 and no other"));
+                }
+                let suite = cipher_suite(self.cipher_suite)?;
+                let interim = first_interim_hash(self.crypto, suite, self.group, group_info)?;
+                missed.epoch = Some(Epoch(0));
+                missed.interim_transcript_hash = Some(interim.into());
+            }
+            EntryContent::Proposal { packet } => self.take_proposal(filled, packet)?,
+            EntryContent::Commit { commit, group_info, welcome } => {
+                let upload = CommitUpload {
+                    commit: commit.clone(),
+                    group_info: group_info.clone(),
+                    welcome: welcome.clone(),
+                };
+                self.take_commit(filled, entry, &upload)?;
+            }
+        }
+        let missed = &mut filled.missed;
+        missed.next = entry.sequence.saturating_add(1);
+        missed.stamp = entry.timestamp;
+        let leads_elsewhere = !missed.is_open() && missed.epoch != Some(missed.until);
+        if leads_elsewhere {
+            return Err(Unusable::Order("it does not lead to the group that was handed over"));
+        }
+        Ok(())
+    }
+
+    fn take_proposal(self, filled: &mut Filled, packet: &[u8]) -> Result<(), Unusable> {
+        let proposal = UnseenProposal::read(self.group, packet)?;
+        let missed = &mut filled.missed;
+        enter(missed, proposal.epoch)?;
+        let bytes: usize = missed.proposals.iter().map(Bytes::len).sum();
+        if missed.proposals.len() >= self.limits.proposals_per_epoch_max
+            || bytes.saturating_add(packet.len()) > self.limits.proposal_bytes_per_epoch_max
+        {
+            return Err(Unusable::Order("its epoch has more proposals than an epoch may have"));
+        }
+        let reference = proposal.reference(self.crypto, cipher_suite(self.cipher_suite)?)?;
+        missed.proposals.push(Bytes::copy_from_slice(packet));
+        filled.proposals.push((proposal.epoch, Sha256::digest(packet).into(), reference));
+        Ok(())
+    }
+
+    fn take_commit(
+        self,
+        filled: &mut Filled,
+        entry: &LogEntry,
+        upload: &CommitUpload,
+    ) -> Result<(), Unusable> {
+        let commit = UnseenCommit::read(self.group, &upload.commit)?;
+        let missed = &mut filled.missed;
+        enter(missed, commit.epoch)?;
+        let created =
+            commit.epoch.next().ok_or(Unusable::Order("it is of the last epoch that there can be"))?;
+        if created > missed.until {
+            return Err(Unusable::Order("it goes past the group that was handed over"));
+        }
+        let suite = cipher_suite(self.cipher_suite)?;
+        if let Some(interim) = missed.interim_transcript_hash.take() {
+            let transcript = commit.transcript(self.crypto, suite, &interim)?;
+            if created == missed.until && missed.confirmed_transcript_hash != transcript.confirmed {
+                return Err(Unusable::Order("its transcript is not that of the group that was handed over"));
+            }
+            missed.interim_transcript_hash = Some(transcript.interim.into());
+        }
+        let waiting = std::mem::take(&mut missed.proposals);
+        let referenced = self.referenced(suite, &commit, &waiting)?;
+        missed.epoch = Some(created);
+        let Some(referenced) = referenced else {
+            // The epoch may have begun with proposals that are not kept any more: it cannot be shown.
+            let is_after_hole = missed.floor == beyond(missed.until);
+            return if is_after_hole {
+                Ok(())
+            } else {
+                Err(Unusable::Order("it references a proposal that was not delivered"))
+            };
+        };
+        if missed.floor == beyond(missed.until) {
+            missed.floor = created;
+        }
+        let mut added: Vec<Vec<u8>> = commit.added.iter().map(|package| package.to_vec()).collect();
+        for packet in &referenced {
+            added.extend(UnseenProposal::read(self.group, packet)?.added.map(<[u8]>::to_vec));
+        }
+        let is_known = created == missed.until && missed.has_last_welcome;
+        filled.epochs.push(FilledEpoch {
+            epoch: created,
+            row: EpochRow {
+                timestamp: entry.timestamp,
+                commit: Bytes::copy_from_slice(&upload.commit),
+                proposals: referenced,
+                digest: upload.digest(),
+                sequence: entry.sequence,
+            },
+            welcome: upload.welcome.clone().filter(|_| !is_known),
+            ratchet_tree: upload.group_info.as_deref().and_then(carried_tree).map(<[u8]>::to_vec),
+            added,
+        });
+        Ok(())
+    }
+
+    /// The packets that a commit references, in its order; `None` when one of them is not among those that wait.
+    fn referenced(
+        self,
+        suite: openmls::prelude::Ciphersuite,
+        commit: &UnseenCommit<'_>,
+        waiting: &[Bytes],
+    ) -> Result<Option<Vec<Bytes>>, Unusable> {
+        if commit.references.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let mut known = std::collections::HashMap::new();
+        for packet in waiting {
+            let reference = UnseenProposal::read(self.group, packet)?.reference(self.crypto, suite)?;
+            known.insert(reference, packet);
+        }
+        Ok(commit.references.iter().map(|reference| known.get(*reference).copied().cloned()).collect())
+    }
+}
+
+/// One that no epoch of the handed group's past is at or after.
+fn beyond(until: Epoch) -> Epoch {
+    until.next().unwrap_or(until)
+}
+
+/// An entry belongs to the epoch that is read, or begins to tell which one that is.
+fn enter(missed: &mut MissedEntries, epoch: Epoch) -> Result<(), Unusable> {
+    if *missed.epoch.get_or_insert(epoch) == epoch {
+        Ok(())
+    } else {
+        Err(Unusable::Order("it is of another epoch than the entry before it leads to"))
+    }
+}
+
+/// Why an entry is not taken into the history.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    #[error("{0}")]
+    Order(&'static str),
+}
+
+/// What a replica misses once it was handed a group: what it missed before, and everything up to the hand-over.
+pub(crate) fn missed_after(
+    before: Option<Reached<'_>>,
+    missed_before: Option<&MissedEntries>,
+    handed: Handed,
+) -> MissedEntries {
+    let Handed { through, until, confirmed_transcript_hash, has_last_welcome } = handed;
+    let mut missed = MissedEntries {
+        next: 0,
+        through,
+        epoch: Some(Epoch(0)),
+        stamp: Timestamp(0),
+        proposals: Vec::new(),
+        interim_transcript_hash: None,
+        until,
+        confirmed_transcript_hash: confirmed_transcript_hash.into(),
+        has_last_welcome,
+        floor: missed_before.map_or(Epoch(0), |missed| missed.floor),
+    };
+    if let Some(open) = missed_before.filter(|missed| missed.is_open()) {
+        let MissedEntries { next, epoch, stamp, proposals, interim_transcript_hash, floor, .. } =
+            open.clone();
+        // A hole that no epoch was found behind yet is behind no epoch of the new hand-over either.
+        let floor = if floor == beyond(open.until) { beyond(until) } else { floor };
+        return MissedEntries { next, epoch, stamp, proposals, interim_transcript_hash, floor, ..missed };
+    }
+    if let Some(reached) = before {
+        missed.next = reached.next;
+        if !reached.has_all_proposals {
+            missed.floor = beyond(until);
+        }
+        missed.epoch = Some(reached.epoch);
+        missed.stamp = reached.stamp;
+        missed.proposals =
+            reached.proposals.iter().map(|waiting| Bytes::copy_from_slice(&waiting.packet)).collect();
+        missed.interim_transcript_hash = Some(Bytes::copy_from_slice(reached.interim_transcript_hash));
+    }
+    missed
+}
+
+/// Where a replica stood before it was handed the group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reached<'a> {
+    pub(crate) next: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) stamp: Timestamp,
+    pub(crate) proposals: &'a [WaitingProposal],
+    pub(crate) interim_transcript_hash: &'a [u8],
+    /// Whether `proposals` are all that were accepted in `epoch`.
+    pub(crate) has_all_proposals: bool,
+}
+
+/// What a replica was handed.
+#[derive(Clone, Debug)]
+pub(crate) struct Handed {
+    pub(crate) through: u64,
+    pub(crate) until: Epoch,
+    pub(crate) confirmed_transcript_hash: Vec<u8>,
+    pub(crate) has_last_welcome: bool,
+}

@@ -1,0 +1,520 @@
+//! When a follower is handed a group as a whole, by whom, and what it has of the group's past afterwards.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use actors::{
+    ClientHandle, Delivery, DeliveryContent, DeliveryError, EntryContent, Epoch, GroupError, GroupId,
+    GroupTransfer, Held, LogEntry, NewGroup, Outcome, REVISION, Retention, Rule, SEQUENCE_MAX, Source,
+    Timestamp,
+};
+use mls_rs::{ExtensionList, Group, client_builder::MlsConfig, time::MlsTime};
+use snapshots::DomainName;
+
+use crate::{
+    members::{client, client_with, new_group, package, upload_of},
+    net::{Net, domain},
+};
+
+/// A time at which what is made begins to be valid so much later than now.
+fn valid_in(later: Duration) -> Option<MlsTime> {
+    let now = Duration::from_millis(actors::Clock::system().now().0);
+    Some(MlsTime::from(now + later))
+}
+
+fn now() -> Timestamp {
+    actors::Clock::system().now()
+}
+
+async fn receive(
+    net: &Net,
+    (at, from): (&DomainName, &DomainName),
+    group: &GroupId,
+    preceding: Option<Timestamp>,
+    content: DeliveryContent,
+) -> Result<Held, GroupError> {
+    let delivery = Delivery { app: net.app, group: group.clone(), hub: from.clone(), preceding, content };
+    net.at(at).receive(&BTreeSet::from([from.clone()]), delivery).await
+}
+
+fn entries<const N: usize>(entries: [(u64, Timestamp, &EntryContent); N]) -> DeliveryContent {
+    let entry = |(sequence, timestamp, content): (u64, Timestamp, &EntryContent)| LogEntry {
+        sequence,
+        timestamp,
+        content: content.clone(),
+    };
+    DeliveryContent::Entries(entries.map(entry).to_vec())
+}
+
+fn creation(new: &NewGroup) -> EntryContent {
+    EntryContent::Creation { group_info: new.group_info.clone(), ratchet_tree: new.ratchet_tree.clone() }
+}
+
+/// A group as it stands.
+fn handed<C: MlsConfig>(group: &Group<C>, sequence: u64) -> GroupTransfer {
+    GroupTransfer {
+        sequence,
+        timestamp: now(),
+        group_info: group.group_info_message_allowing_ext_commit(false).unwrap().to_bytes().unwrap(),
+        ratchet_tree: group.export_tree().to_bytes().unwrap(),
+        proposals: Vec::new(),
+        welcome: None,
+        used: Vec::new(),
+        reinitialised: false,
+    }
+}
+
+fn transfer(transfer: GroupTransfer) -> DeliveryContent {
+    DeliveryContent::Transfer(Box::new(transfer))
+}
+
+fn check_refused(outcome: Result<Held, GroupError>, part: &str) {
+    match outcome {
+        Err(GroupError::NotFromHub(detail)) => assert!(detail.contains(part), "{detail}"),
+        other => panic!("{part}: {other:?}"),
+    }
+}
+
+/// What a gateway calls its store.
+fn store_id(net: &Net, at: &DomainName) -> uuid::Uuid {
+    let kept = net.at(at).store().view().setting("store_id").unwrap().unwrap();
+    uuid::Uuid::from_slice(&kept).unwrap()
+}
+
+/// A commit by whoever is at the hub, accepted there.
+async fn commit<C: MlsConfig>(net: &Net, hub: &DomainName, id: &GroupId, group: &mut Group<C>) {
+    let upload = upload_of(&group.commit(Vec::new()).unwrap());
+    net.upload_commit(hub, id, upload).await.unwrap();
+    group.apply_pending_commit().unwrap();
+}
+
+/// Waits until a gateway shows its history from an epoch on.
+pub(crate) async fn until_history(net: &Net, at: &DomainName, id: &GroupId, from: Epoch) {
+    let since = Instant::now();
+    loop {
+        let shown = net.at(at).control_messages(net.app, id, from, None, 1000).await;
+        match shown {
+            Ok(_) => return,
+            Err(error) => assert!(since.elapsed() < Duration::from_secs(20), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn a_follower_whose_clock_is_behind_takes_the_entries_later() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let begin = Instant::now();
+        let later = valid_in(Duration::from_secs(3));
+        let group =
+            client("alice", &a).create_group(ExtensionList::new(), ExtensionList::new(), later).unwrap();
+        let id = GroupId::new(group.group_id()).unwrap();
+        let handed = handed(&group, 0);
+        let new = NewGroup { group_info: handed.group_info, ratchet_tree: Some(handed.ratchet_tree) };
+        let created = || entries([(0, now(), &creation(&new))]);
+
+        let early = receive(&net, (&b, &a), &id, None, created()).await.unwrap();
+        let pause = early.retry_after.unwrap_or_else(|| panic!("{early:?}"));
+        assert_eq!((early.next, early.needs_transfer), (0, false));
+        assert!(pause <= Duration::from_secs(3), "{pause:?}");
+        tokio::time::sleep(pause).await;
+        let held = receive(&net, (&b, &a), &id, None, created()).await.unwrap();
+        assert_eq!((held.next, held.retry_after), (1, None), "after {:?}", begin.elapsed());
+
+        // A client that only the hub's clock lets in yet.
+        let (mut group, new) = new_group(&client("anna", &a));
+        let id = GroupId::new(group.group_id()).unwrap();
+        receive(&net, (&b, &a), &id, None, entries([(0, now(), &creation(&new))])).await.unwrap();
+        let package = |later: Duration| {
+            let made = client("bob", &b).generate_key_package_message(
+                ExtensionList::new(),
+                ExtensionList::new(),
+                valid_in(later),
+            );
+            made.unwrap()
+        };
+        let mut add = |later: Duration| {
+            let packet = group.propose_add(package(later), Vec::new()).unwrap().to_bytes().unwrap();
+            EntryContent::Proposal { packet }
+        };
+        let proposal = add(Duration::from_secs(2));
+        let added = || entries([(1, now(), &proposal)]);
+        let early = receive(&net, (&b, &a), &id, None, added()).await.unwrap();
+        assert_eq!((early.next, early.needs_transfer), (1, false));
+        tokio::time::sleep(early.retry_after.unwrap()).await;
+        assert_eq!(receive(&net, (&b, &a), &id, None, added()).await.unwrap().next, 2);
+
+        // No clock may be that far behind.
+        let proposal = add(Duration::from_secs(4000));
+        let refused = receive(&net, (&b, &a), &id, None, entries([(2, now(), &proposal)])).await;
+        assert!(matches!(refused, Err(GroupError::InvalidProposal { .. })), "{refused:?}");
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_hub_waits_for_a_follower_whose_clock_is_behind() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let pause = Duration::from_millis(300);
+        net.wires.answers.lock().unwrap().push_back(Ok(Held {
+            next: 0,
+            needs_transfer: false,
+            retry_after: Some(pause),
+            missing: None,
+            revision: REVISION,
+            store: store_id(&net, &b),
+        }));
+        let (_, new) = new_group(&client("alice", &a));
+        let since = Instant::now();
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        net.settle(&a, &id).await;
+        assert!(since.elapsed() >= pause);
+        let made = net.wires.made.lock().unwrap().clone();
+        assert_eq!(
+            made.iter().map(|made| (&made.to, made.entries.clone())).collect::<Vec<_>>(),
+            [(&b, vec![0]), (&b, vec![0])]
+        );
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn after_a_transfer_that_failed_the_log_is_tried_again() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let (_, new) = new_group(&client("alice", &a));
+        let held = Held {
+            next: 0,
+            needs_transfer: true,
+            retry_after: None,
+            missing: None,
+            revision: 0,
+            store: store_id(&net, &b),
+        };
+        net.wires.answers.lock().unwrap().extend([Ok(held), Err(DeliveryError::Failed("not now".into()))]);
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        net.settle(&a, &id).await;
+        let made = net.wires.made.lock().unwrap().clone();
+        let entries: Vec<_> = made.into_iter().map(|made| made.entries).collect();
+        assert_eq!(entries, [vec![0], Vec::new(), vec![0]], "the cause is gone: the log does");
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn what_is_refused_here_is_not_taken_for_an_answer_of_the_peer() {
+    actix::System::new().block_on(async {
+        let mut net = Net::new(&["a.example", "b.example"], 1);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.retention = Retention { history_epochs_max: 1, ..Retention::default() };
+        net.start(&a).await;
+        let (mut group, new) = new_group(&client("alice", &a));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        for _ in 0..3 {
+            // Without a group info there is nothing to hand over.
+            let upload =
+                actors::CommitUpload { group_info: None, ..upload_of(&group.commit(Vec::new()).unwrap()) };
+            net.upload_commit(&a, &id, upload).await.unwrap();
+            group.apply_pending_commit().unwrap();
+        }
+        net.at(&a).store().sweep(&net.retention, now()).await.unwrap();
+        net.stop(&a).await;
+        net.wires.cut_off.lock().unwrap().insert(b.clone());
+        net.start_all().await;
+        let (_, new) = new_group(&client("amy", &a));
+        net.at(&a).create_group(net.app, new, Source::Application).await.unwrap();
+        let since = Instant::now();
+        while net.at(&a).peers()[0].is_reachable {
+            assert!(since.elapsed() < Duration::from_secs(20), "nobody notices that the peer is away");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let before = net.wires.spoiled.load(Ordering::Relaxed);
+        while net.wires.spoiled.load(Ordering::Relaxed) < before + 3 {
+            assert!(!net.at(&a).peers()[0].is_reachable, "it was never reached");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        net.wires.cut_off.lock().unwrap().clear();
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_follower_that_is_handed_a_group_gets_the_epochs_and_welcomes_that_the_hub_still_has() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 8);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.start(&a).await;
+        let (mut group, new) = new_group(&client_with("alice", &a, Duration::from_secs(2)));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        // Her leaf is renewed; only the creation cannot be judged any more.
+        commit(&net, &a, &id, &mut group).await;
+        let proposal = group.propose_group_context_extensions(Default::default(), Vec::new()).unwrap();
+        net.upload_proposal(&a, &id, proposal.to_bytes().unwrap()).await.unwrap();
+        commit(&net, &a, &id, &mut group).await;
+        let carol = client("carol", &b);
+        let output = group.commit_builder().add_member(package(&carol)).unwrap().build().unwrap();
+        net.upload_commit(&a, &id, upload_of(&output)).await.unwrap();
+        group.apply_pending_commit().unwrap();
+        let tree = group.export_tree().into_owned();
+        for _ in 0..100 {
+            commit(&net, &a, &id, &mut group).await;
+        }
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        net.start(&b).await;
+        net.settle(&a, &id).await;
+        until_history(&net, &b, &id, Epoch(1)).await;
+        assert_eq!(net.assert_same(&a, &id, Epoch(1)).await, Epoch(103));
+        net.assert_nothing_waits().await;
+
+        let handle = ClientHandle::new("carol").unwrap();
+        let query = actors::JoinInfoQuery {
+            domain: Some(b.clone()),
+            after: None,
+            with_ratchet_tree: true,
+            limit: 10,
+        };
+        let waiting = net.at(&b).welcomes(net.app, &handle, query).await.unwrap().join_infos;
+        assert_eq!(waiting.len(), 1);
+        let welcome = mls_rs::MlsMessage::from_bytes(&waiting[0].welcome).unwrap();
+        let (joined, _) = carol.join_group(Some(tree), &welcome, None).unwrap();
+        let mut carol = crate::members::Member { domain: b.clone(), group: joined };
+        carol.catch_up(&net, &b, &id).await;
+        assert_eq!(carol.epoch(), Epoch(103));
+        // A proposal or commit of then, sent again at the follower, gets its answer of then.
+        let at_b = net.at(&b);
+        let again = at_b.upload_proposal(net.app, &id, proposal.to_bytes().unwrap(), Source::Application);
+        let again = again.await.unwrap();
+        assert_eq!((again.epoch, again.outcome), (Epoch(1), Outcome::Repeated));
+        let again = at_b.upload_commit(net.app, &id, upload_of(&output), Source::Application).await.unwrap();
+        assert_eq!((again.epoch, again.outcome), (Epoch(3), Outcome::Repeated));
+        drop(at_b);
+        // The group goes on, also after a restart.
+        commit(&net, &a, &id, &mut group).await;
+        net.settle(&a, &id).await;
+        net.stop_all().await;
+        net.start_all().await;
+        net.assert_same(&a, &id, Epoch(1)).await;
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn history_that_does_not_lead_to_the_handed_group_is_refused() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 8);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let (mut group, new) = new_group(&client("alice", &a));
+        let id = GroupId::new(group.group_id()).unwrap();
+        let commits: Vec<EntryContent> = (0..3)
+            .map(|number| {
+                if number == 2 {
+                    group.clear_pending_commit();
+                }
+                let upload = upload_of(&group.commit(Vec::new()).unwrap());
+                if number != 1 {
+                    group.apply_pending_commit().unwrap();
+                }
+                EntryContent::Commit { commit: upload.commit, group_info: None, welcome: None }
+            })
+            .collect();
+        // Epoch 2 was created by the third of them, not by the second.
+        let at = now();
+        let held = receive(&net, (&b, &a), &id, None, transfer(handed(&group, 2))).await.unwrap();
+        assert_eq!((held.next, held.missing), (3, Some(0..=2)));
+        let created = entries([(0, at, &creation(&new)), (1, at, &commits[0])]);
+        let held = receive(&net, (&b, &a), &id, None, created).await.unwrap();
+        assert_eq!((held.next, held.missing), (3, Some(2..=2)));
+        let shown = net.at(&b).control_messages(net.app, &id, Epoch(1), None, 10).await;
+        assert_eq!(shown, Err(GroupError::EpochsPruned { floor: Epoch(3) }), "not before it is whole");
+        let other = receive(&net, (&b, &a), &id, None, entries([(2, at, &commits[1])])).await;
+        check_refused(other, "transcript");
+        let early = receive(&net, (&b, &a), &id, None, entries([(2, Timestamp(1), &commits[2])])).await;
+        check_refused(early, "before the entry that precedes it");
+        let right = || entries([(2, at, &commits[2])]);
+        let held = receive(&net, (&b, &a), &id, None, right()).await.unwrap();
+        assert_eq!((held.next, held.missing), (3, None));
+        let again = receive(&net, (&b, &a), &id, None, right()).await.unwrap();
+        assert_eq!((again.next, again.missing), (3, None), "twice is once");
+        let shown = net.at(&b).control_messages(net.app, &id, Epoch(1), None, 10).await.unwrap();
+        let kept: Vec<_> = shown.epochs.iter().map(|entry| entry.commit.clone()).collect();
+        let expected: Vec<_> = [&commits[0], &commits[2]]
+            .map(|content| match content {
+                EntryContent::Commit { commit, .. } => commit.clone(),
+                other => panic!("{other:?}"),
+            })
+            .to_vec();
+        assert_eq!(kept, expected);
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_proposal_that_expired_does_not_keep_a_group_from_being_handed_over() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 8);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.start(&a).await;
+        let short = Duration::from_secs(2);
+        let (mut group, new) = new_group(&client_with("alice", &a, short));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        commit(&net, &a, &id, &mut group).await;
+        let proposal = group.propose_add(package(&client_with("bob", &a, short)), Vec::new()).unwrap();
+        net.upload_proposal(&a, &id, proposal.to_bytes().unwrap()).await.unwrap();
+        let kept = group.propose_group_context_extensions(Default::default(), Vec::new()).unwrap();
+        net.upload_proposal(&a, &id, kept.to_bytes().unwrap()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        net.start(&b).await;
+        let since = Instant::now();
+        while net.head(&b, &id) != net.head(&a, &id) {
+            assert!(since.elapsed() < Duration::from_secs(20), "the group is not handed over");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let view = net.at(&b).group(net.app, &id).await.unwrap();
+        assert_eq!(
+            view.proposals.iter().map(|waiting| waiting.packet.to_vec()).collect::<Vec<_>>(),
+            [kept.to_bytes().unwrap()]
+        );
+        group.clear_proposal_cache();
+        commit(&net, &a, &id, &mut group).await;
+        net.settle(&a, &id).await;
+        until_history(&net, &b, &id, Epoch(1)).await;
+        net.assert_same(&a, &id, Epoch(1)).await;
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_gateway_that_does_not_order_a_group_cannot_hand_it_over() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example", "c.example"], 1);
+        net.start_all().await;
+        let (a, b, c) = (domain("a.example"), domain("b.example"), domain("c.example"));
+        // Nobody of c is in it; then somebody is.
+        let (mut group, _) = new_group(&client("alice", &a));
+        let id = GroupId::new(group.group_id()).unwrap();
+        check_refused(receive(&net, (&b, &c), &id, None, transfer(handed(&group, 5))).await, "of a.example");
+        group.commit_builder().add_member(package(&client("carl", &c))).unwrap().build().unwrap();
+        group.apply_pending_commit().unwrap();
+        check_refused(receive(&net, (&b, &c), &id, None, transfer(handed(&group, 5))).await, "of a.example");
+        assert_eq!(net.head(&b, &id), None, "nothing of it was kept");
+        // Its hub may.
+        let held = receive(&net, (&b, &a), &id, None, transfer(handed(&group, 5))).await.unwrap();
+        assert_eq!(held.next, 6);
+        check_refused(
+            receive(&net, (&b, &c), &id, None, transfer(handed(&group, 9))).await,
+            "another gateway",
+        );
+        let forged = client("carl", &c)
+            .create_group_with_id(id.as_bytes().to_vec(), Default::default(), Default::default(), None)
+            .unwrap();
+        let forged = handed(&forged, 0);
+        let forged = NewGroup { group_info: forged.group_info, ratchet_tree: Some(forged.ratchet_tree) };
+        let outcome = receive(&net, (&b, &c), &id, None, entries([(0, now(), &creation(&forged))])).await;
+        check_refused(outcome, "another gateway");
+        assert_eq!(net.at(&b).group(net.app, &id).await.unwrap().hub, Some(a.clone()));
+
+        // A group of this gateway's own client that another hands over first.
+        let (mut group, new_here) = new_group(&client("bea", &b));
+        let id = GroupId::new(group.group_id()).unwrap();
+        check_refused(receive(&net, (&b, &c), &id, None, transfer(handed(&group, 5))).await, "no member");
+        group.commit_builder().add_member(package(&client("carl", &c))).unwrap().build().unwrap();
+        group.apply_pending_commit().unwrap();
+        receive(&net, (&b, &c), &id, None, transfer(handed(&group, 5))).await.unwrap();
+        assert_eq!(net.at(&b).group(net.app, &id).await.unwrap().hub, Some(c.clone()));
+        // Her own creation says who orders it.
+        let created = net.at(&b).create_group(net.app, new_here.clone(), Source::Application).await.unwrap();
+        assert_eq!((created.group.clone(), created.outcome), (id.clone(), Outcome::New));
+        let view = net.at(&b).group(net.app, &id).await.unwrap();
+        assert_eq!((view.hub.clone(), view.epoch, view.members.len()), (Some(b.clone()), Epoch(0), 1));
+        check_refused(
+            receive(&net, (&b, &c), &id, None, transfer(handed(&group, 9))).await,
+            "another gateway",
+        );
+        let again = net.at(&b).create_group(net.app, new_here, Source::Application).await.unwrap();
+        assert_eq!(again.outcome, Outcome::Repeated);
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn nothing_follows_a_reinitialisation_that_was_handed_over() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let (mut group, _) = new_group(&client("alice", &a));
+        let id = GroupId::new(group.group_id()).unwrap();
+        let whole = GroupTransfer { reinitialised: true, ..handed(&group, 0) };
+        receive(&net, (&b, &a), &id, None, transfer(whole)).await.unwrap();
+        let upload = upload_of(&group.commit(Vec::new()).unwrap());
+        let next = EntryContent::Commit { commit: upload.commit, group_info: None, welcome: None };
+        let refused = receive(&net, (&b, &a), &id, None, entries([(1, now(), &next)])).await;
+        assert!(
+            matches!(refused, Err(GroupError::InvalidCommit { rule: Rule::NothingAfterReInit, .. })),
+            "{refused:?}"
+        );
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn numbers_that_no_log_reaches_are_refused() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let (mut group, _) = new_group(&client("alice", &a));
+        let id = GroupId::new(group.group_id()).unwrap();
+        for number in [u64::MAX, u64::MAX - 1, SEQUENCE_MAX + 1] {
+            check_refused(
+                receive(&net, (&b, &a), &id, None, transfer(handed(&group, number))).await,
+                "no entry",
+            );
+        }
+        receive(&net, (&b, &a), &id, None, transfer(handed(&group, SEQUENCE_MAX))).await.unwrap();
+        let packet = group.propose_update(Vec::new()).unwrap().to_bytes().unwrap();
+        let next = entries([(SEQUENCE_MAX + 1, now(), &EntryContent::Proposal { packet })]);
+        check_refused(receive(&net, (&b, &a), &id, None, next).await, "no entry");
+        net.stop_all().await;
+    });
+}
+
+/// The first entry that the replica has not must follow the one that it has.
+#[test]
+fn entries_that_are_held_already_do_not_use_up_what_precedes_the_first_new_one() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let (mut group, new) = new_group(&client("alice", &a));
+        let id = GroupId::new(group.group_id()).unwrap();
+        let mut proposal = || EntryContent::Proposal {
+            packet: group.propose_update(Vec::new()).unwrap().to_bytes().unwrap(),
+        };
+        let (first, second) = (proposal(), proposal());
+        let at = |later: u64| Timestamp(now().0 / 1000 * 1000 + later);
+        let begin = at(0);
+        let later = |ms: u64| Timestamp(begin.0 + ms);
+        let created = creation(&new);
+        let both = entries([(0, begin, &created), (1, later(1), &first)]);
+        assert_eq!(receive(&net, (&b, &a), &id, None, both).await.unwrap().next, 2);
+        // The hub has another entry 1.
+        let forked = entries([(1, later(2), &first), (2, later(3), &second)]);
+        check_refused(receive(&net, (&b, &a), &id, Some(begin), forked).await, "histories");
+        let right = entries([(0, begin, &created), (1, later(1), &first), (2, later(3), &second)]);
+        assert_eq!(receive(&net, (&b, &a), &id, None, right).await.unwrap().next, 3);
+        net.stop_all().await;
+    });
+}
