@@ -155,7 +155,7 @@ fn serve(options: &Options) -> ExitCode {
         let code = tokio::select! {
             _ = terminate.recv() => ExitCode::SUCCESS,
             _ = interrupt.recv() => ExitCode::SUCCESS,
-            () = running.failed() => fail("the store failed and nothing more can be acknowledged; see the log"),
+            reason = running.failed() => fail(reason),
         };
         tracing::info!("stopping");
         running.stop().await;

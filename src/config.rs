@@ -54,7 +54,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Internal {
-    /// Where it listens; port 0 picks a free one. HTTP/1.1 and h2c; with a certificate, HTTP/1.1 and HTTP/2 over TLS.
+    /// Where it listens; port 0 picks a free one. HTTP/1.1, over TLS when there is a certificate.
     #[serde(deserialize_with = "socket_address")]
     pub listen: SocketAddr,
     /// A PEM file with a certificate and the chain to it. Without one there is no TLS.
@@ -65,22 +65,30 @@ pub struct Internal {
     pub private_key: Option<PathBuf>,
     /// Threads that serve connections.
     pub workers: usize,
-    /// Connections at once on all threads; more wait to be accepted.
+    /// Connections at once on all threads. When one more comes, one that is idle is closed; a few beyond the limit are
+    /// answered probes.
     pub connections_max: usize,
     /// Requests at once; more are answered 429.
     pub requests_in_flight_max: usize,
+    /// The largest part that one token may hold of the connections, of the requests, and of the bytes of requests and
+    /// answers, in percent.
+    pub share_percent: u8,
     /// Largest body of one request, in bytes.
     pub request_bytes_max: usize,
     /// Bodies of all requests at once, in bytes; more are answered 429.
     pub requests_in_flight_bytes_max: usize,
+    /// Answers that are not yet read, in bytes; beyond it requests are answered 429.
+    pub answers_unread_bytes_max: usize,
     /// Largest request line and header fields together, in bytes.
     pub header_bytes_max: usize,
     /// How long an idle connection is kept, in seconds.
     pub keep_alive_s: u64,
-    /// How long a client may take for the header of a request, in seconds.
+    /// How long a client may take for the header of a request, its first byte included, in seconds.
     pub request_header_timeout_s: u64,
     /// How long a client may take for the body of a request, in seconds.
     pub request_body_timeout_s: u64,
+    /// How long a client may pause in reading an answer, in seconds.
+    pub answer_read_timeout_s: u64,
     /// How long requests in flight may take to finish when the gateway stops, in seconds.
     pub shutdown_timeout_s: u64,
 }
@@ -91,12 +99,15 @@ pub(crate) struct ListenerLimits {
     pub(crate) workers: usize,
     pub(crate) connections_max: usize,
     pub(crate) requests_in_flight_max: usize,
+    pub(crate) share_percent: u8,
     pub(crate) request_bytes_max: usize,
     pub(crate) requests_in_flight_bytes_max: usize,
+    pub(crate) answers_unread_bytes_max: usize,
     pub(crate) header_bytes_max: usize,
     pub(crate) keep_alive_s: u64,
     pub(crate) request_header_timeout_s: u64,
     pub(crate) request_body_timeout_s: u64,
+    pub(crate) answer_read_timeout_s: u64,
     pub(crate) shutdown_timeout_s: u64,
 }
 
@@ -397,12 +408,15 @@ impl Default for Internal {
             workers: cores(),
             connections_max: 10_000,
             requests_in_flight_max: 4096,
+            share_percent: 75,
             request_bytes_max: 24 << 20,
             requests_in_flight_bytes_max: 512 << 20,
+            answers_unread_bytes_max: 256 << 20,
             header_bytes_max: 32 << 10,
             keep_alive_s: 75,
             request_header_timeout_s: 10,
             request_body_timeout_s: 60,
+            answer_read_timeout_s: 30,
             shutdown_timeout_s: 15,
         }
     }
@@ -439,12 +453,15 @@ impl Internal {
             workers: self.workers,
             connections_max: self.connections_max,
             requests_in_flight_max: self.requests_in_flight_max,
+            share_percent: self.share_percent,
             request_bytes_max: self.request_bytes_max,
             requests_in_flight_bytes_max: self.requests_in_flight_bytes_max,
+            answers_unread_bytes_max: self.answers_unread_bytes_max,
             header_bytes_max: self.header_bytes_max,
             keep_alive_s: self.keep_alive_s,
             request_header_timeout_s: self.request_header_timeout_s,
             request_body_timeout_s: self.request_body_timeout_s,
+            answer_read_timeout_s: self.answer_read_timeout_s,
             shutdown_timeout_s: self.shutdown_timeout_s,
         }
     }

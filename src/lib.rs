@@ -18,6 +18,7 @@ mod listener;
 pub mod loadtest;
 mod mls_messages;
 pub mod serve;
+mod shares;
 mod tls;
 pub mod token;
 

@@ -19,11 +19,15 @@ use crate::{
     federation::{self, HttpsTransport, SharedApplication},
     http::{
         auth::Tokens,
+        callers::ListenerShares,
         cursor::Cursors,
         edge::{Edge, Served},
         peer_auth::{Peers, note_certificate},
     },
-    listener::{Bound, Listener, Protocol},
+    listener::{
+        Bound, Listener, Protocol,
+        files::{self, FewFiles},
+    },
     tls,
 };
 
@@ -50,6 +54,9 @@ pub enum StartError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The operating system lets it have too few connections.
+    #[error(transparent)]
+    Files(#[from] FewFiles),
     /// The store cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -94,9 +101,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 ///
 /// # Errors
 /// [`StartError`] says what is in the way and what to do about it.
-pub async fn start_with_clock(config: Config, clock: Clock) -> Result<Running, StartError> {
+pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Running, StartError> {
     tls::install_provider();
     config.check()?;
+    fit_connections(&mut config)?;
     let mut built = config.build_applications()?;
     // First, so that a busy address changes nothing on disk.
     let internal = Bound::to(config.internal.listen)?;
@@ -134,11 +142,12 @@ pub async fn start_with_clock(config: Config, clock: Clock) -> Result<Running, S
         federation: federation.clone(),
     };
     let limits = config.internal.listener_limits();
-    let edge = Edge::new(served.clone(), tokens(&applications), &limits);
+    let shares = ListenerShares::new(&limits);
+    let edge = Edge::new(served.clone(), tokens(&applications, &shares), shares, &limits);
     let protocol = internal_protocol(&config)?;
-    let internal = Listener::start(internal, edge, &limits, protocol)?;
+    let internal = Listener::start(internal, edge, &limits, protocol).await?;
     let federation = match (outside, federation) {
-        (Some(outside), Some(federation)) => Some(outside.serve(served, federation, &config)?),
+        (Some(outside), Some(federation)) => Some(outside.serve(served, federation, &config).await?),
         (_, _) => None,
     };
     Ok(Running { default_application, gateway, store, internal, federation })
@@ -166,9 +175,20 @@ impl Running {
         self.default_application.as_ref()
     }
 
-    /// Answers when the store failed: the gateway can acknowledge nothing any more and must be stopped.
-    pub async fn failed(&self) {
-        self.store.failed().await;
+    /// Answers when the gateway must be stopped, with the reason: the store failed, so that it can acknowledge nothing
+    /// any more, or a listener ended, so that it cannot be reached.
+    pub async fn failed(&self) -> &'static str {
+        let outside = async {
+            match &self.federation {
+                Some(listener) => listener.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.store.failed() => "the store failed and nothing more can be acknowledged; see the log",
+            () = self.internal.ended() => "the internal listener ended and nobody is served any more; see the log",
+            () = outside => "the federation listener ended and no peer is served any more; see the log",
+        }
     }
 
     /// Finishes the requests in flight, for as long as the configuration says, writes what is not yet written, and
@@ -193,6 +213,26 @@ impl Running {
         }
         self.store.shutdown().await;
     }
+}
+
+/// Lowers the limits on connections to what the operating system allows.
+fn fit_connections(config: &mut Config) -> Result<(), FewFiles> {
+    let mut listeners = vec![("internal", &mut config.internal.connections_max)];
+    listeners
+        .extend(config.federation.as_mut().map(|federation| ("federation", &mut federation.connections_max)));
+    let wanted: Vec<usize> = listeners.iter().map(|(_, max)| **max).collect();
+    let allowed = files::allowed();
+    for ((section, max), fitting) in listeners.into_iter().zip(files::fitting(allowed, &wanted)?) {
+        if fitting < *max {
+            tracing::warn!(
+                open_files = allowed,
+                "{section}.connections_max is {max}, but the limit on open files leaves room for {fitting}: raise it \
+                 (`ulimit -n`)"
+            );
+            *max = fitting;
+        }
+    }
+    Ok(())
 }
 
 fn internal_protocol(config: &Config) -> Result<Protocol, StartError> {
@@ -253,7 +293,7 @@ impl<'a> Outside<'a> {
             .map_err(|error| StartError::Federation(error.to_string()))
     }
 
-    fn serve(
+    async fn serve(
         self,
         served: Served,
         federation: Arc<federation::Federation>,
@@ -265,7 +305,9 @@ impl<'a> Outside<'a> {
             handshake_timeout: Duration::from_secs(self.settings.handshake_timeout_s),
             on_connect: Some(note_certificate),
         };
-        Listener::start(self.bound, Edge::new(served, Peers(federation), &limits), &limits, protocol)
+        let shares = ListenerShares::new(&limits);
+        let edge = Edge::new(served, Peers::new(federation, shares.clone()), shares, &limits);
+        Listener::start(self.bound, edge, &limits, protocol).await
     }
 }
 
@@ -322,11 +364,11 @@ fn application_configuration(settings: &ApplicationSettings) -> ApplicationConfi
     }
 }
 
-fn tokens(applications: &[ApplicationSettings]) -> Tokens {
+fn tokens(applications: &[ApplicationSettings], shares: &ListenerShares) -> Tokens {
     let mut tokens = Tokens::default();
     for application in applications {
         for token in &application.tokens {
-            tokens.add(token.sha256, application.id, token.access);
+            tokens.add(token.sha256, application.id, token.access, shares.caller());
         }
     }
     tokens

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Access, Body, Endpoint, Limit, Method, Nothing, Success,
+    Access, Body, Endpoint, Limit, Method, Nothing, Success, list,
     paths::{AppPath, ClientPath, HandlePath},
     problem::ProblemKind,
     text::{GroupIdText, HandleText},
@@ -134,7 +134,7 @@ pub struct NewClientBody {
     /// What the identity provider's `client_handle` gives for this client; unique.
     pub client_handle: HandleText,
     /// What the client is found by.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::at_most::<{ list::TAGS_MAX }, _, _>")]
     pub tags: Vec<String>,
     /// The client's domain; the gateway's only one when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,10 +179,10 @@ pub struct ClientChangeBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_handle: Option<HandleText>,
     /// Tags that it gets.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::at_most::<{ list::TAGS_MAX }, _, _>")]
     pub tags_to_add: Vec<String>,
     /// Tags that it loses.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::at_most::<{ list::TAGS_MAX }, _, _>")]
     pub tags_to_remove: Vec<String>,
 }
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     Access, Body, Endpoint, Method, Nothing, Success,
     groups::{CommitBody, NewGroupBody, ProposalBody},
+    list,
     paths::{AppPath, GroupPath, NoMembers},
     problem::ProblemKind,
     text::Base64,
@@ -110,7 +111,9 @@ pub struct GatewayDescription {
 #[schema(as = ComparedConfiguration, value_type = Object)]
 pub struct ConfigurationBody(pub Map<String, Value>);
 
-impl Body for ConfigurationBody {}
+impl Body for ConfigurationBody {
+    const BYTES_MAX: usize = 256 << 10;
+}
 
 /// What a hub delivers for one group: consecutive entries, or the whole group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -125,7 +128,11 @@ pub struct DeliveryBody {
     #[schema(value_type = Option<u64>)]
     pub preceding: Option<Timestamp>,
     /// Consecutive entries of the log. Left out when there is a transfer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "list::at_most::<{ list::ENTRIES_MAX }, _, _>"
+    )]
     pub entries: Vec<LogEntryBody>,
     /// The whole group. Left out when there are entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,13 +183,21 @@ pub struct GroupTransferBody {
     /// `optional<Node> ratchet_tree<V>` of the current epoch (RFC 9420 §12.4.3.3), length prefix included.
     pub ratchet_tree: Base64,
     /// The proposals that wait in the current epoch, PublicMessages, in the order in which they were accepted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "list::at_most::<{ list::PROPOSALS_MAX }, _, _>"
+    )]
     pub proposals: Vec<Base64>,
     /// An MLSMessage that holds the Welcome of the current epoch, if its commit added clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub welcome: Option<Base64>,
     /// KeyPackageRefs (RFC 9420 §5.2) of packages that were used in entries that the follower has not seen.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "list::at_most::<{ list::USED_KEY_PACKAGES_MAX }, _, _>"
+    )]
     pub used_key_packages: Vec<Base64>,
     /// Whether the group was re-initialised, so that nothing can follow (RFC 9420 §11.2). Sent only to a follower that has
     /// answered with a `revision` of 1 or more.

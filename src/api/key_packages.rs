@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Access, Body, Endpoint, Method, Nothing, Success,
+    Access, Body, Endpoint, Method, Nothing, Success, list,
     paths::{ClientPath, KeyQueuePath},
     problem::ProblemKind,
     text::Base64,
@@ -186,7 +186,7 @@ pub struct KeyQueue {
 #[schema(as = KeyPackageUpload)]
 pub struct KeyPackageUploadBody {
     /// MLSMessages that hold key packages.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::at_most::<{ list::KEY_PACKAGES_MAX }, _, _>")]
     pub key_packages: Vec<Base64>,
     /// Whether the queue is emptied first.
     #[serde(default)]

@@ -9,6 +9,7 @@ pub mod federation;
 pub mod groups;
 pub mod joining;
 pub mod key_packages;
+pub(crate) mod list;
 pub mod paths;
 pub mod percent;
 pub mod problem;
@@ -121,9 +122,11 @@ impl Success {
 }
 
 /// The body of a request.
-pub trait Body: Serialize + DeserializeOwned + ToSchema {
+pub trait Body: Serialize + DeserializeOwned + ToSchema + Send + 'static {
     /// Whether the request has a body at all.
     const IS_SENT: bool = true;
+    /// The largest that it can be, in bytes, where that is less than the gateway takes of any request.
+    const BYTES_MAX: usize = usize::MAX;
 }
 
 /// No query, no body, no answer.

@@ -121,6 +121,9 @@ problem_types! {
     UnsupportedMediaType: 415 "unsupported-media-type", "Unsupported media type",
         "The body is not marked as JSON, or is compressed.",
         "Send `Content-Type: application/json` and no Content-Encoding.";
+    ExpectationFailed: 417 "expectation-failed", "Expectation failed",
+        "The Expect header asks for something that this gateway does not do.",
+        "Leave the Expect header out, or send `Expect: 100-continue`.";
     NotHub: 421 "not-hub", "Not the hub",
         "Another gateway orders this group, and this one was asked as if it did.",
         "Send the request to the group's hub; `GET …/groups/{groupId}` names its domain.";

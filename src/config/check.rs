@@ -9,7 +9,7 @@ use super::{
     applications::{Place, lacks_x509, offsets},
     federation,
 };
-use crate::api::applications::IdentityProviderType;
+use crate::api::{applications::IdentityProviderType, list};
 
 /// More threads than this are a typing error.
 const THREADS_MAX: usize = 1024;
@@ -60,17 +60,20 @@ impl ListenerLimits {
         within(&member("workers"), self.workers, 1..=THREADS_MAX)?;
         within(&member("connections_max"), self.connections_max, self.workers..=1 << 24)?;
         within(&member("requests_in_flight_max"), self.requests_in_flight_max, 1..=1 << 24)?;
+        within(&member("share_percent"), self.share_percent, 1..=100)?;
         within(&member("request_bytes_max"), self.request_bytes_max, 1024..=1 << 30)?;
         within(
             &member("requests_in_flight_bytes_max"),
             self.requests_in_flight_bytes_max,
             self.request_bytes_max..=BYTES_MAX,
         )?;
+        within(&member("answers_unread_bytes_max"), self.answers_unread_bytes_max, 64 << 20..=BYTES_MAX)?;
         // The HTTP/1.1 parser itself stops at 128 KiB.
         within(&member("header_bytes_max"), self.header_bytes_max, 4096..=128 << 10)?;
         seconds(&member("keep_alive_s"), self.keep_alive_s)?;
         seconds(&member("request_header_timeout_s"), self.request_header_timeout_s)?;
         seconds(&member("request_body_timeout_s"), self.request_body_timeout_s)?;
+        seconds(&member("answer_read_timeout_s"), self.answer_read_timeout_s)?;
         seconds(&member("shutdown_timeout_s"), self.shutdown_timeout_s)
     }
 }
@@ -95,17 +98,21 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
     )?;
     seconds("limits.welcomes_elsewhere_window_s", limits.welcomes_elsewhere_window_s)?;
     within("limits.certificates_per_chain_max", limits.certificates_per_chain_max, 1..=MAX_CERTIFICATES)?;
+    within("limits.proposals_per_epoch_max", limits.proposals_per_epoch_max, 1..=list::PROPOSALS_MAX)?;
+    within(
+        "limits.key_packages_per_request_max",
+        limits.key_packages_per_request_max,
+        1..=list::KEY_PACKAGES_MAX,
+    )?;
+    within("limits.tags_per_client_max", limits.tags_per_client_max, 1..=list::TAGS_MAX)?;
     let counts = [
         ("limits.group_members_max", limits.group_members_max),
-        ("limits.proposals_per_epoch_max", limits.proposals_per_epoch_max),
         ("limits.proposals_per_commit_max", limits.proposals_per_commit_max),
         ("limits.waiting_requests_per_actor_max", limits.waiting_requests_per_actor_max),
         ("limits.key_queues_per_client_max", limits.key_queues_per_client_max),
         ("limits.key_packages_per_queue_max", limits.key_packages_per_queue_max),
         ("limits.key_packages_per_peer_max", limits.key_packages_per_peer_max),
-        ("limits.key_packages_per_request_max", limits.key_packages_per_request_max),
         ("limits.certificate_chain_bytes_max", limits.certificate_chain_bytes_max),
-        ("limits.tags_per_client_max", limits.tags_per_client_max),
         ("limits.tag_bytes_max", limits.tag_bytes_max),
         ("limits.label_bytes_max", limits.label_bytes_max),
         ("limits.awake_actors_max", limits.awake_actors_max),

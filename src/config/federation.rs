@@ -25,8 +25,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Federation {
-    /// Where it listens for other gateways; port 0 picks a free one. TLS 1.3 with client certificates, HTTP/1.1 and
-    /// HTTP/2.
+    /// Where it listens for other gateways; port 0 picks a free one. TLS 1.3 with client certificates, and
+    /// HTTP/1.1.
     #[serde(deserialize_with = "socket_address")]
     pub listen: SocketAddr,
     /// Where other gateways reach it, when that is not `listen`: `https://host:port`.
@@ -41,24 +41,31 @@ pub struct Federation {
 
     /// Threads that serve connections.
     pub workers: usize,
-    /// Connections at once on all threads; more wait to be accepted.
+    /// Connections at once on all threads. When one more comes, one that is idle is closed.
     pub connections_max: usize,
     /// Requests of peers at once; more are answered 429.
     pub requests_in_flight_max: usize,
+    /// The largest part that one peer may hold of the connections, of the requests, and of the bytes of requests and
+    /// answers, in percent.
+    pub share_percent: u8,
     /// Largest body of one request, in bytes.
     pub request_bytes_max: usize,
     /// Bodies of all requests at once, in bytes; more are answered 429.
     pub requests_in_flight_bytes_max: usize,
+    /// Answers that are not yet read, in bytes; beyond it requests are answered 429.
+    pub answers_unread_bytes_max: usize,
     /// Largest request line and header fields together, in bytes.
     pub header_bytes_max: usize,
     /// How long an idle connection is kept, in seconds.
     pub keep_alive_s: u64,
     /// How long a peer may take for the TLS handshake, in seconds.
     pub handshake_timeout_s: u64,
-    /// How long a peer may take for the header of a request, in seconds.
+    /// How long a peer may take for the header of a request, its first byte included, in seconds.
     pub request_header_timeout_s: u64,
     /// How long a peer may take for the body of a request, in seconds.
     pub request_body_timeout_s: u64,
+    /// How long a peer may pause in reading an answer, in seconds.
+    pub answer_read_timeout_s: u64,
 
     /// How long a connection to a peer may take, TLS included, in milliseconds.
     pub connect_timeout_ms: u64,
@@ -117,13 +124,16 @@ impl Default for Federation {
             workers: cores(),
             connections_max: 1000,
             requests_in_flight_max: 1024,
+            share_percent: 50,
             request_bytes_max: 48 << 20,
             requests_in_flight_bytes_max: 512 << 20,
+            answers_unread_bytes_max: 256 << 20,
             header_bytes_max: 32 << 10,
             keep_alive_s: 75,
             handshake_timeout_s: 5,
             request_header_timeout_s: 10,
             request_body_timeout_s: 60,
+            answer_read_timeout_s: 30,
             connect_timeout_ms: 3000,
             request_timeout_ms: 10_000,
             delivery_timeout_ms: 30_000,
@@ -148,12 +158,15 @@ impl Federation {
             workers: self.workers,
             connections_max: self.connections_max,
             requests_in_flight_max: self.requests_in_flight_max,
+            share_percent: self.share_percent,
             request_bytes_max: self.request_bytes_max,
             requests_in_flight_bytes_max: self.requests_in_flight_bytes_max,
+            answers_unread_bytes_max: self.answers_unread_bytes_max,
             header_bytes_max: self.header_bytes_max,
             keep_alive_s: self.keep_alive_s,
             request_header_timeout_s: self.request_header_timeout_s,
             request_body_timeout_s: self.request_body_timeout_s,
+            answer_read_timeout_s: self.answer_read_timeout_s,
             shutdown_timeout_s,
         }
     }

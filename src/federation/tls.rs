@@ -14,8 +14,10 @@ use rustls::{ClientConfig, ServerConfig, server::WebPkiClientVerifier, version::
 
 use crate::{api::federation::GatewayUrl, config::FederationTls, tls::provider};
 
-/// How often a quiet HTTP/2 connection with a request on it is tried, so that one whose other end has vanished is found.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Idle connections to one peer that are kept for the next requests.
+const IDLE_CONNECTIONS: usize = 32;
+/// How often a connection is tried on which nothing comes, so that one whose other end has vanished is found.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// TLS for the listener: nobody gets in without a certificate of a CA that may certify peers.
 pub(crate) fn server_config(tls: &FederationTls) -> Result<ServerConfig, rustls::Error> {
@@ -34,8 +36,8 @@ pub(super) fn client_config(tls: &FederationTls) -> Result<ClientConfig, rustls:
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(tls.roots.clone())
         .with_client_auth_cert(tls.credentials.chain.clone(), tls.credentials.key.clone_key())?;
-    // An HTTP client that is given its TLS does not add them.
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // An HTTP client that is given its TLS does not add it.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
@@ -53,8 +55,10 @@ pub(super) fn http_client(
         .no_proxy()
         .redirect(redirect::Policy::none())
         .connect_timeout(connect_timeout)
-        .http2_keep_alive_interval(PING_INTERVAL)
-        .http2_keep_alive_timeout(connect_timeout);
+        .http1_only()
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .tcp_keepalive(PROBE_INTERVAL)
+        .tcp_keepalive_interval(PROBE_INTERVAL);
     if let Some(url) = at {
         builder = builder.dns_resolver(Arc::new(Elsewhere { host: url.host().into() }));
     }

@@ -1,12 +1,13 @@
 //! Who asks: on the internal listener by bearer tokens (RFC 6750), each of one application.
 
-use actix_web::{
-    HttpRequest,
-    http::header::{AUTHORIZATION, HeaderMap},
-};
+use std::sync::Arc;
+
+use actix_http::{HttpMessage as _, Request};
+use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actors::AppId;
 
 use super::{
+    callers::CallerShares,
     problem::Problem,
     route::{ROUTES, Route},
 };
@@ -24,17 +25,21 @@ pub(crate) trait Authority: Sized + 'static {
     /// What may be asked there.
     fn routes() -> &'static [Route<Self>];
 
-    /// Who makes a request to a route, whose members are still percent-encoded.
+    /// Who makes a request to a route, whose members are still percent-encoded, and what that caller may hold; nothing
+    /// of its own when the caller does not say who it is.
     ///
     /// # Errors
     /// The problem that it is answered with when it may not be made.
     fn admit(
         &self,
-        request: &HttpRequest,
+        request: &Request,
         route: &Route<Self>,
         members: &[&str],
-    ) -> Result<Self::Caller, Problem>;
+    ) -> Result<Admitted<Self::Caller>, Problem>;
 }
+
+/// Who makes a request, and what that caller may hold.
+pub(crate) type Admitted<C> = (C, Option<Arc<CallerShares>>);
 
 impl Authority for Tokens {
     /// Whoever gets through is the application in the path.
@@ -44,13 +49,19 @@ impl Authority for Tokens {
         ROUTES
     }
 
-    fn admit(&self, request: &HttpRequest, route: &Route<Self>, members: &[&str]) -> Result<(), Problem> {
+    fn admit(
+        &self,
+        request: &Request,
+        route: &Route<Self>,
+        members: &[&str],
+    ) -> Result<Admitted<()>, Problem> {
         match route.access {
-            Access::Public => Ok(()),
+            Access::Public => Ok(((), None)),
             access @ (Access::Read | Access::ReadWrite) => {
-                let caller = self.authenticate(request.headers())?;
+                let known = self.authenticate(request.headers())?;
                 // Every path that needs a token begins with its application.
-                caller.permit(members.first().copied(), access)
+                known.caller.permit(members.first().copied(), access)?;
+                Ok(((), Some(Arc::clone(&known.shares))))
             }
         }
     }
@@ -60,10 +71,11 @@ impl Authority for Tokens {
 #[derive(Debug, Default)]
 pub(crate) struct Tokens(Vec<KnownToken>);
 
-#[derive(Clone, Copy, Debug)]
-struct KnownToken {
+#[derive(Debug)]
+pub(crate) struct KnownToken {
     hash: TokenHash,
     caller: Caller,
+    shares: Arc<CallerShares>,
 }
 
 /// An application that has shown one of its tokens.
@@ -74,13 +86,14 @@ pub(crate) struct Caller {
 }
 
 impl Tokens {
-    pub(crate) fn add(&mut self, hash: TokenHash, app: AppId, access: TokenAccess) {
-        self.0.push(KnownToken { hash, caller: Caller { app, access } });
+    /// Adds a token, with what it may hold.
+    pub(crate) fn add(&mut self, hash: TokenHash, app: AppId, access: TokenAccess, shares: CallerShares) {
+        self.0.push(KnownToken { hash, caller: Caller { app, access }, shares: Arc::new(shares) });
     }
 
     /// Who sends these headers. It takes the same time for every token of the same length: the token is compared with
     /// all that are known, by their hashes.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<&KnownToken, Problem> {
         let mut values = headers.get_all(AUTHORIZATION);
         let value = match (values.next(), values.next()) {
             (Some(value), None) => value,
@@ -95,13 +108,13 @@ impl Tokens {
             .and_then(bearer)
             .ok_or_else(|| refuse("the Authorization header is not `Bearer` and one token"))?;
         let hash = Token::new(token).hash();
-        let mut caller = None;
+        let mut found = None;
         for known in &self.0 {
             if bool::from(known.hash.matches(&hash)) {
-                caller = Some(known.caller);
+                found = Some(known);
             }
         }
-        caller.ok_or_else(|| refuse("this gateway does not know the token"))
+        found.ok_or_else(|| refuse("this gateway does not know the token"))
     }
 }
 
@@ -144,18 +157,20 @@ mod tests {
     use actix_web::http::header::HeaderValue;
 
     use super::*;
+    use crate::{config::Internal, http::callers::ListenerShares};
 
     const APP: &str = "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11";
     const OTHER: &str = "00000000-0000-4000-8000-000000000001";
 
     fn tokens() -> Tokens {
         let mut tokens = Tokens::default();
+        let shares = ListenerShares::new(&Internal::default().listener_limits());
         for (token, app, access) in [
             ("writer", APP, TokenAccess::ReadWrite),
             ("reader", APP, TokenAccess::Read),
             ("other", OTHER, TokenAccess::ReadWrite),
         ] {
-            tokens.add(Token::new(token).hash(), app.parse().unwrap(), access);
+            tokens.add(Token::new(token).hash(), app.parse().unwrap(), access, shares.caller());
         }
         tokens
     }
@@ -165,7 +180,7 @@ mod tests {
         for value in authorization {
             headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
-        let outcome = tokens().authenticate(&headers).and_then(|caller| caller.permit(app, access));
+        let outcome = tokens().authenticate(&headers).and_then(|known| known.caller.permit(app, access));
         assert_eq!(
             outcome.map_err(|problem| problem.kind()),
             expected,

@@ -1,18 +1,20 @@
 //! Receiving the body of a request, within the limits for one and for all at once.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
+use actix_http::{Payload, error::PayloadError};
 use actix_web::{
-    HttpRequest,
     http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap},
-    web::{Bytes, Payload},
+    web::Bytes,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
-use crate::api::problem::ProblemKind;
+use crate::{
+    api::problem::ProblemKind,
+    shares::{Account, Full, Held},
+};
 
-/// Room for bodies is counted in units of this many bytes.
+/// Room for bodies is taken in units of this many bytes.
 const ROOM_UNIT_BYTES: usize = 1024;
 
 /// What bodies may use.
@@ -22,37 +24,44 @@ pub(crate) struct BodyLimits {
     request_bytes_max: usize,
     /// How long a body may take to arrive.
     timeout: Duration,
-    /// Room for the bodies of all requests, in units.
-    room: Arc<Semaphore>,
 }
 
 /// A body that has arrived. Its room is free again when it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct ReceivedBody {
     pub(crate) bytes: Vec<u8>,
-    room: Option<OwnedSemaphorePermit>,
+    pub(super) room: Option<Held>,
 }
 
 impl BodyLimits {
-    pub(crate) fn new(request_bytes_max: usize, all_bytes_max: usize, timeout: Duration) -> Self {
-        let units = (all_bytes_max / ROOM_UNIT_BYTES).min(Semaphore::MAX_PERMITS);
-        Self { request_bytes_max, timeout, room: Arc::new(Semaphore::new(units)) }
+    pub(crate) fn new(request_bytes_max: usize, timeout: Duration) -> Self {
+        Self { request_bytes_max, timeout }
     }
 
-    /// Receives the body of a request, or refuses it: by its headers where they tell, before anything is read.
+    /// Refuses a body by its headers, where they tell.
+    pub(crate) fn check_headers(&self, headers: &HeaderMap, route_max: usize) -> Result<(), Problem> {
+        is_plain_json(headers)?;
+        // A length that is no number never gets here: the HTTP parser refuses it.
+        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let max = self.request_bytes_max.min(route_max);
+        if announced.is_some_and(|length: u64| length > max as u64) {
+            return Err(too_large(max));
+        }
+        Ok(())
+    }
+
+    /// Receives the body of a request, whose route takes `route_max` bytes at most, into the room of its caller, or refuses it: by its headers where they tell,
+    /// before anything is read.
     pub(crate) async fn receive(
         &self,
-        request: &HttpRequest,
+        headers: &HeaderMap,
         payload: Payload,
+        route_max: usize,
+        room: &Account,
     ) -> Result<ReceivedBody, Problem> {
-        is_plain_json(request.headers())?;
-        // A length that is no number never gets here: the HTTP parser refuses it.
-        let announced =
-            request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if announced.is_some_and(|length: u64| length > self.request_bytes_max as u64) {
-            return Err(self.too_large());
-        }
-        tokio::time::timeout(self.timeout, self.read(payload.into_inner())).await.unwrap_or_else(|_| {
+        self.check_headers(headers, route_max)?;
+        let max = self.request_bytes_max.min(route_max);
+        tokio::time::timeout(self.timeout, read(payload, max, room)).await.unwrap_or_else(|_| {
             let seconds = self.timeout.as_secs();
             Err(Problem::new(
                 ProblemKind::RequestTimeout,
@@ -60,51 +69,50 @@ impl BodyLimits {
             ))
         })
     }
+}
 
-    async fn read(&self, mut payload: actix_web::dev::Payload) -> Result<ReceivedBody, Problem> {
-        let mut body = ReceivedBody::default();
-        while let Some(chunk) = next(&mut payload).await {
-            let chunk =
-                chunk.map_err(|_| Problem::malformed("the body of the request did not arrive whole"))?;
-            if body.bytes.len() + chunk.len() > self.request_bytes_max {
-                return Err(self.too_large());
+/// Receives a body of at most so many bytes.
+async fn read(mut payload: Payload, max: usize, room: &Account) -> Result<ReceivedBody, Problem> {
+    let mut body = ReceivedBody::default();
+    while let Some(chunk) = next(&mut payload).await {
+        let chunk = chunk.map_err(|_| Problem::malformed("the body of the request did not arrive whole"))?;
+        let length = body.bytes.len() + chunk.len();
+        if length > max {
+            return Err(too_large(max));
+        }
+        body.make_room(length, room)?;
+        body.bytes.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn too_large(max: usize) -> Problem {
+    Problem::new(
+        ProblemKind::TooLarge,
+        format!("the body of a request has at most {max} bytes; send less at once"),
+    )
+}
+
+impl ReceivedBody {
+    /// Takes room for so many bytes in all, in whole units.
+    fn make_room(&mut self, bytes: usize, room: &Account) -> Result<(), Problem> {
+        let bytes = bytes.div_ceil(ROOM_UNIT_BYTES) * ROOM_UNIT_BYTES;
+        let taken = match &mut self.room {
+            Some(held) => held.grow_to(bytes),
+            None => room.take(bytes).map(|held| self.room = Some(held)),
+        };
+        taken.map_err(|full| match full {
+            Full::Share { max } => Problem::too_many_requests(format!(
+                "the caller sends {max} bytes of requests at once, as many as one caller may; wait for answers"
+            )),
+            Full::Pool { .. } => {
+                Problem::too_many_requests("the gateway holds as many bytes of requests as it takes at once")
             }
-            self.reserve(&mut body, chunk.len())?;
-            body.bytes.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    }
-
-    /// Takes room for `more` bytes, in whole units.
-    fn reserve(&self, body: &mut ReceivedBody, more: usize) -> Result<(), Problem> {
-        let needed = (body.bytes.len() + more).div_ceil(ROOM_UNIT_BYTES);
-        let held = body.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = u32::try_from(needed.saturating_sub(held)).unwrap_or(u32::MAX);
-        if missing == 0 {
-            return Ok(());
-        }
-        let permit = Arc::clone(&self.room).try_acquire_many_owned(missing).map_err(|_| {
-            Problem::too_many_requests("the gateway holds as many bytes of requests as it takes at once")
-        })?;
-        match &mut body.room {
-            Some(room) => room.merge(permit),
-            None => body.room = Some(permit),
-        }
-        Ok(())
-    }
-
-    fn too_large(&self) -> Problem {
-        let max = self.request_bytes_max;
-        Problem::new(
-            ProblemKind::TooLarge,
-            format!("the body of a request has at most {max} bytes; send less at once"),
-        )
+        })
     }
 }
 
-async fn next(
-    payload: &mut actix_web::dev::Payload,
-) -> Option<Result<Bytes, actix_web::error::PayloadError>> {
+async fn next(payload: &mut Payload) -> Option<Result<Bytes, PayloadError>> {
     std::future::poll_fn(|cx| futures_core::Stream::poll_next(std::pin::Pin::new(&mut *payload), cx)).await
 }
 

@@ -7,7 +7,7 @@ use super::{
     cursor,
     edge::Edge,
     problem::Problem,
-    route::{Answer, Call, Handle},
+    route::{Answer, Call, Handle, encoded},
 };
 use crate::api::{
     Nothing,
@@ -17,6 +17,9 @@ use crate::api::{
     },
     text::{GroupIdText, HandleText},
 };
+
+/// The most clients that are encoded on the thread of their connection.
+pub(super) const IDENTITIES_AT_ONCE: usize = 100;
 
 impl Handle for RegisterClient {
     async fn handle(call: Call<Self>) -> Result<Answer<RegisteredClient>, Problem> {
@@ -60,7 +63,10 @@ impl Handle for FindClients {
             let found = federation.ask::<Self>(domain, app, &call.path, &call.query, &call.body).await?;
             return Ok(Answer::Ok(found.body));
         }
-        Ok(Answer::Ok(find_here(&call.edge, app, &call.query).await?))
+        let _turn = call.shares.turn().await;
+        let found = find_here(&call.edge, app, &call.query).await?;
+        let is_large = found.identities.len() > IDENTITIES_AT_ONCE;
+        encoded(found, is_large).await
     }
 }
 

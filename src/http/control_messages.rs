@@ -10,6 +10,12 @@ use crate::api::text::push_base64;
 /// Room for an epoch beside its packets: names and numbers.
 const EPOCH_BYTES: usize = 100;
 
+/// How large the packets in an answer are, in bytes.
+pub(super) fn packet_bytes(found: &ControlMessages) -> usize {
+    let packets = found.epochs.iter().flat_map(|entry| entry.proposals.iter().chain([&entry.commit]));
+    packets.map(|packet| packet.len()).sum()
+}
+
 /// The JSON of a [`ControlMessagesBody`](crate::api::groups::ControlMessagesBody).
 pub(super) fn encode(found: &ControlMessages) -> Vec<u8> {
     let packets = || found.epochs.iter().flat_map(|entry| entry.proposals.iter().chain([&entry.commit]));

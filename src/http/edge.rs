@@ -1,23 +1,21 @@
-//! What all requests share, and how one goes: route, caller, permission, body, answer.
+//! What all requests of a listener share, and how one goes: route, caller, permission, body, answer.
 
 use std::{
     any::Any,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::Poll,
     time::{Duration, Instant},
 };
 
+use actix_http::{HttpMessage as _, Request, Response, body::BoxBody};
 use actix_web::{
-    HttpRequest, HttpResponse,
-    body::{BodySize, BoxBody, MessageBody},
-    http::header,
-    web::{Bytes, Payload},
+    HttpResponse,
+    http::{Version, header},
 };
 use actors::Gateway;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,15 +23,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     auth::{Authority, Tokens},
     body::{BodyLimits, ReceivedBody},
+    callers::{CallerShares, ListenerShares},
     cursor::Cursors,
     problem::Problem,
     route::{self, Arrived, Route, Running},
+    unread::{self, Visit},
 };
 use crate::{
     api::{applications::ApplicationConfiguration, federation::GatewayDescription, problem::ProblemKind},
     config::ListenerLimits,
     federation::Federation,
+    shares::{Full, Held},
 };
+
+/// Large bodies that are decoded at once, each on a thread of its own.
+const DECODED_AT_ONCE: usize = 2;
+/// How often it is looked whether every request is answered, while the gateway stops.
+const FINISH_PERIOD: Duration = Duration::from_millis(5);
 
 /// What handlers work with, on every listener.
 #[derive(Clone)]
@@ -58,14 +64,17 @@ pub(crate) struct Edge<A: Authority = Tokens> {
     authority: A,
     bodies: BodyLimits,
     header_bytes_max: usize,
-    requests: Arc<Semaphore>,
-    requests_max: usize,
+    shares: ListenerShares,
+    /// Of all who have not said who they are.
+    anonymous: Arc<CallerShares>,
     is_stopping: AtomicBool,
+    /// Large bodies that are decoded at once.
+    decoding: Arc<Semaphore>,
 }
 
 impl<A: Authority> Edge<A> {
-    pub(crate) fn new(served: Served, authority: A, limits: &ListenerLimits) -> Self {
-        let requests_max = limits.requests_in_flight_max.min(Semaphore::MAX_PERMITS);
+    /// An edge whose callers have their shares of `shares`.
+    pub(crate) fn new(served: Served, authority: A, shares: ListenerShares, limits: &ListenerLimits) -> Self {
         Self {
             gateway: served.gateway,
             cursors: served.cursors,
@@ -75,13 +84,13 @@ impl<A: Authority> Edge<A> {
             authority,
             bodies: BodyLimits::new(
                 limits.request_bytes_max,
-                limits.requests_in_flight_bytes_max,
                 Duration::from_secs(limits.request_body_timeout_s),
             ),
             header_bytes_max: limits.header_bytes_max,
-            requests: Arc::new(Semaphore::new(requests_max)),
-            requests_max,
+            anonymous: Arc::new(shares.anonymous()),
+            shares,
             is_stopping: AtomicBool::new(false),
+            decoding: Arc::new(Semaphore::new(DECODED_AT_ONCE)),
         }
     }
 
@@ -90,16 +99,22 @@ impl<A: Authority> Edge<A> {
         &self.authority
     }
 
+    /// Waits for a turn to decode a large body.
+    pub(super) async fn decoding(&self) -> Option<OwnedSemaphorePermit> {
+        // It fails only when the semaphore is closed, and nobody closes it.
+        Arc::clone(&self.decoding).acquire_owned().await.ok()
+    }
+
     /// Takes no new requests from now on.
     pub(crate) fn refuse_new_requests(&self) {
         self.is_stopping.store(true, Ordering::Release);
     }
 
-    /// Waits until every request in flight is answered.
+    /// Waits until every request in flight is answered and every answer is read.
     pub(crate) async fn finish_requests(&self) {
-        let all = u32::try_from(self.requests_max).unwrap_or(u32::MAX);
-        // It fails only when the semaphore is closed, and nobody closes it.
-        let _ = self.requests.acquire_many(all).await;
+        while self.shares.is_any_held() {
+            tokio::time::sleep(FINISH_PERIOD).await;
+        }
     }
 
     /// Whether requests are answered: not when the gateway stops or its disk has failed.
@@ -108,19 +123,23 @@ impl<A: Authority> Edge<A> {
     }
 
     /// Answers one request. Every error is a problem document.
-    pub(crate) async fn answer(self: Arc<Self>, request: HttpRequest, payload: Payload) -> HttpResponse {
+    pub(crate) async fn answer(self: Arc<Self>, mut request: Request) -> Response<BoxBody> {
         let started = Instant::now();
+        let visit = Visit::of(&request);
+        visit.begin();
+        let payload = request.take_payload();
         let path = request.uri().path();
         let found = self
             .check_headers(&request)
             .and_then(|()| route::find(A::routes(), request.method().as_str(), path));
         let (template, outcome) = match found {
             Ok((route, members)) => {
-                (route.template, self.answer_on(route, &members, &request, payload).await)
+                let answered = Arc::clone(&self).answer_on(route, &members, &request, payload, &visit).await;
+                (route.template, answered)
             }
             Err(problem) => ("-", Err(problem)),
         };
-        let mut response = outcome.unwrap_or_else(|problem| {
+        let (mut response, held) = outcome.unwrap_or_else(|problem| {
             if problem.kind().about().status >= 500 {
                 tracing::warn!(
                     route = template,
@@ -129,16 +148,9 @@ impl<A: Authority> Edge<A> {
                     problem.detail()
                 );
             }
-            problem.into_response(path)
+            (problem.into_response(path), None)
         });
-        response
-            .headers_mut()
-            .insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
-        if !response.headers().contains_key(header::CACHE_CONTROL) {
-            response
-                .headers_mut()
-                .insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-        }
+        finish_headers(&mut response);
         tracing::debug!(
             method = %request.method(),
             route = template,
@@ -146,20 +158,55 @@ impl<A: Authority> Edge<A> {
             micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
             "answered"
         );
-        response
+        visit.answer(response, held)
+    }
+
+    /// Whether a client that waits for `100 Continue` shall send the body of its request (RFC 9110 §10.1.1). Where the
+    /// headers tell that the request will be refused, it is answered without its body.
+    pub(crate) fn may_continue(&self, request: Request) -> Result<Request, Response<BoxBody>> {
+        let path = request.uri().path();
+        let outcome = self.check_headers(&request).and_then(|()| {
+            let (route, members) = route::find(A::routes(), request.method().as_str(), path)?;
+            self.authority.admit(&request, route, &members)?;
+            if route.has_body {
+                self.bodies.check_headers(request.headers(), route.body_bytes_max)
+            } else {
+                Ok(())
+            }
+        });
+        match outcome {
+            Ok(()) => Ok(request),
+            Err(problem) => {
+                let visit = Visit::of(&request);
+                visit.begin();
+                let mut response = problem.into_response(path);
+                finish_headers(&mut response);
+                Err(visit.answer(response, None))
+            }
+        }
     }
 
     async fn answer_on(
         self: Arc<Self>,
         route: &Route<A>,
         members: &[&str],
-        request: &HttpRequest,
-        payload: Payload,
-    ) -> Result<HttpResponse, Problem> {
-        let permit = if route.is_probe { None } else { Some(self.admit()?) };
-        let caller = self.authority.admit(request, route, members)?;
+        request: &Request,
+        payload: actix_http::Payload,
+        visit: &Visit,
+    ) -> Result<(HttpResponse, Option<Held>), Problem> {
+        check_expectation(request)?;
+        check_upgrade(request, route.has_body)?;
+        let (caller, shares) = self.authority.admit(request, route, members)?;
+        let shares = shares.unwrap_or_else(|| Arc::clone(&self.anonymous));
+        let permit = if route.is_probe { None } else { Some(self.admit(&shares, visit)?) };
         let body = if route.has_body {
-            self.bodies.receive(request, payload).await?
+            visit.receive();
+            let body = self
+                .bodies
+                .receive(request.headers(), payload, route.body_bytes_max, &shares.received)
+                .await?;
+            visit.serve();
+            body
         } else {
             ReceivedBody::default()
         };
@@ -170,13 +217,23 @@ impl<A: Authority> Edge<A> {
             body,
             accept: accept.unwrap_or_default().to_owned(),
             caller,
+            shares: Arc::clone(&shares),
             edge: self,
         };
         let response = caught((route.run)(arrived)).await?;
-        Ok(response.map_body(|_, body| BoxBody::new(InFlight { body, _permit: permit })))
+        // The answer is computed. What it holds from now on is counted in bytes, until the client has read them.
+        let held = match permit {
+            Some(permit) => {
+                let held = shares.unread.take(unread::bytes_held(&response)).map_err(too_much_unread)?;
+                drop(permit);
+                Some(held)
+            }
+            None => None,
+        };
+        Ok((response, held))
     }
 
-    fn check_headers(&self, request: &HttpRequest) -> Result<(), Problem> {
+    fn check_headers(&self, request: &Request) -> Result<(), Problem> {
         let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
         let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
         if target + fields.sum::<usize>() <= self.header_bytes_max {
@@ -189,32 +246,90 @@ impl<A: Authority> Edge<A> {
         ))
     }
 
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+    /// Lets a request in, as far as the shares of its caller go.
+    fn admit(&self, shares: &CallerShares, visit: &Visit) -> Result<Held, Problem> {
         if self.is_stopping.load(Ordering::Acquire) {
             return Err(Problem::shutting_down());
         }
-        Arc::clone(&self.requests)
-            .try_acquire_owned()
-            .map_err(|_| Problem::too_many_requests("the gateway has as many requests at once as it takes"))
+        if visit.is_reserve() {
+            return Err(Problem::too_many_requests("the gateway has as many connections as it takes"));
+        }
+        if !visit.is_held_by(shares.holder) {
+            return Err(Problem::too_many_requests(
+                "the caller has as many connections at once as one caller may, and all of them are at work; use \
+                 fewer, and keep them open",
+            ));
+        }
+        shares.requests.take(1).map_err(|full| match full {
+            Full::Share { max } => Problem::too_many_requests(format!(
+                "the caller has {max} requests at once, as many as one caller may; wait for answers"
+            )),
+            Full::Pool { .. } => {
+                Problem::too_many_requests("the gateway has as many requests at once as it takes")
+            }
+        })
     }
 }
 
-/// The body of an answer, in flight until it is handed to the connection.
-struct InFlight {
-    body: BoxBody,
-    _permit: Option<OwnedSemaphorePermit>,
+/// The headers that every answer has.
+fn finish_headers(response: &mut HttpResponse) {
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    if !response.headers().contains_key(header::CACHE_CONTROL) {
+        response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    }
 }
 
-impl MessageBody for InFlight {
-    type Error = Box<dyn std::error::Error>;
-
-    fn size(&self) -> BodySize {
-        self.body.size()
+/// The only expectation that there is, is `100-continue` (RFC 9110 §10.1.1); HTTP/1.0 knows none.
+fn check_expectation(request: &Request) -> Result<(), Problem> {
+    let is_met = |value: &header::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if request.version() == Version::HTTP_10 || request.headers().get_all(header::EXPECT).all(is_met) {
+        return Ok(());
     }
+    Err(Problem::new(
+        ProblemKind::ExpectationFailed,
+        "the only expectation that the gateway meets is `Expect: 100-continue`",
+    ))
+}
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_next(cx)
+/// The gateway upgrades no connection. It ignores `Upgrade` (RFC 9110 §7.8), except where the HTTP/1.1 parser no
+/// longer knows where the body ends.
+fn check_upgrade(request: &Request, has_body: bool) -> Result<(), Problem> {
+    let headers = request.headers();
+    let has_length =
+        headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
+    let asks = headers.get_all(header::UPGRADE).next().is_some();
+    if asks && (has_body || has_length) {
+        return Err(Problem::malformed(
+            "a request with a body cannot ask to upgrade the connection; send it without the Upgrade header",
+        ));
     }
+    Ok(())
+}
+
+fn too_much_unread(full: Full) -> Problem {
+    match full {
+        Full::Share { max } => Problem::too_many_requests(format!(
+            "the caller has answers of {max} bytes or more that it has not read; read them first"
+        )),
+        Full::Pool { .. } => Problem::too_many_requests(
+            "the gateway has as many answers that nobody has read as it holds at once",
+        ),
+    }
+}
+
+/// The answer to a request that the HTTP/1.1 parser refused: a problem document, like every other error.
+pub(crate) fn refusal_of_parser(status: u16) -> Vec<u8> {
+    let problem = if status == ProblemKind::HeadersTooLarge.about().status {
+        Problem::new(
+            ProblemKind::HeadersTooLarge,
+            "the request line and the header fields are more, or larger, than the gateway accepts",
+        )
+    } else {
+        Problem::malformed("this is not a request in HTTP/1.1 (RFC 9112); the connection is closed")
+    };
+    problem.into_http()
 }
 
 /// Runs a handler; a panic in it is an answer too, and no reason to drop the connection.

@@ -12,7 +12,7 @@ use super::{
     groups, key_packages,
     peer_auth::Peers,
     problem::Problem,
-    route::{Answer, Call, Handle, Route},
+    route::{Answer, Call, Handle, Route, encoded},
 };
 use crate::{
     api::{
@@ -52,7 +52,7 @@ impl Handle<Peers> for CompareConfiguration {
         let (application, domain) = peers.shared_with(Some(app), &call.caller)?;
         let ConfigurationBody(theirs) = call.body;
         let differing = differences(&application.configuration, &theirs);
-        peers.0.note_comparison(&domain, app, &differing);
+        peers.federation.note_comparison(&domain, app, &differing);
         if differing.is_empty() {
             return Ok(Answer::Ok(ConfigurationBody(application.configuration.clone())));
         }
@@ -65,7 +65,10 @@ impl Handle<Peers> for CompareConfiguration {
 impl Handle<Peers> for FindClients {
     async fn handle(call: Call<Self, Peers>) -> Result<Answer<Identities>, Problem> {
         check_own_domain(&call.edge, call.path.app, call.query.domain.as_ref())?;
-        Ok(Answer::Ok(clients::find_here(&call.edge, call.path.app, &call.query).await?))
+        let _turn = call.shares.turn().await;
+        let found = clients::find_here(&call.edge, call.path.app, &call.query).await?;
+        let is_large = found.identities.len() > clients::IDENTITIES_AT_ONCE;
+        encoded(found, is_large).await
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     control_messages, cursor,
     edge::Edge,
     problem::Problem,
-    route::{Answer, Call, Handle},
+    route::{AT_ONCE_BYTES, Answer, Call, Handle, apart},
 };
 use crate::api::{
     Limit,
@@ -85,6 +85,7 @@ pub(super) async fn upload_proposal_here<A: Authority>(
 
 impl Handle for ListProposals {
     async fn handle(call: Call<Self>) -> Result<Answer<Proposals>, Problem> {
+        let _turn = call.shares.turn().await;
         let (epoch_id, current) =
             call.edge.gateway.current_proposals(call.path.app, &call.path.group).await?;
         let messages = current.iter().map(|packet| Base64(packet.to_vec())).collect();
@@ -127,9 +128,16 @@ impl Handle for ListControlMessages {
             return Err(Problem::malformed("`endEpochId`: must not be before `startEpochId`"));
         }
         let limit = call.query.limit.map_or(usize::MAX, Limit::get);
+        let _turn = call.shares.turn().await;
         let found =
             call.edge.gateway.control_messages(call.path.app, &call.path.group, start, end, limit).await?;
-        Ok(Answer::Encoded(control_messages::encode(&found)))
+        let is_large = control_messages::packet_bytes(&found) > AT_ONCE_BYTES;
+        let json = if is_large {
+            apart(move || control_messages::encode(&found)).await?
+        } else {
+            control_messages::encode(&found)
+        };
+        Ok(Answer::Encoded(json))
     }
 }
 

@@ -5,7 +5,7 @@ use actors::{DeliveryId, JoinInfo, JoinInfoQuery};
 use super::{
     cursor,
     problem::Problem,
-    route::{Answer, Call, Handle},
+    route::{AT_ONCE_BYTES, Answer, Call, Handle, apart},
 };
 use crate::api::{
     Nothing,
@@ -15,6 +15,7 @@ use crate::api::{
 
 impl Handle for ListWelcomes {
     async fn handle(call: Call<Self>) -> Result<Answer<JoinInfos>, Problem> {
+        let _turn = call.shares.turn().await;
         let (edge, app, handle, query) = (call.edge, call.path.app, call.path.handle, call.query);
         let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
         let list = [b"welcomes".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes(), domain.as_bytes()];
@@ -31,7 +32,9 @@ impl Handle for ListWelcomes {
         let page = edge.gateway.welcomes(app, &handle, wanted).await?;
         let last = page.join_infos.last().filter(|_| page.has_more);
         let next_cursor = last.map(|join_info| edge.cursors.give(&list, &join_info.id.0.to_be_bytes()));
-        Ok(Answer::Encoded(encode_join_infos(&page.join_infos, next_cursor)))
+        let bytes = page.join_infos.iter().map(join_info_bytes).sum::<usize>();
+        let encode = move || encode_join_infos(&page.join_infos, next_cursor);
+        Ok(Answer::Encoded(if bytes > AT_ONCE_BYTES { apart(encode).await? } else { encode() }))
     }
 }
 
@@ -45,10 +48,18 @@ impl Handle for AcknowledgeWelcome {
 
 impl Handle for GetGroupInfo {
     async fn handle(call: Call<Self>) -> Result<Answer<GroupInfos>, Problem> {
+        let _turn = call.shares.turn().await;
         let view = call.edge.gateway.group(call.path.app, &call.path.group).await?;
         let tree = view.group_info.is_some().then(|| view.ratchet_tree());
-        Ok(Answer::Encoded(encode_group_info(view.group_info.as_deref().zip(tree.as_deref()))))
+        let is_large = tree.as_ref().is_some_and(|tree| tree.len() > AT_ONCE_BYTES);
+        let encode = move || encode_group_info(view.group_info.as_deref().zip(tree.as_deref()));
+        Ok(Answer::Encoded(if is_large { apart(encode).await? } else { encode() }))
     }
+}
+
+/// How large the messages of a join info are, in bytes.
+fn join_info_bytes(join_info: &JoinInfo) -> usize {
+    join_info.welcome.len() + join_info.ratchet_tree.as_ref().map_or(0, |tree| tree.len())
 }
 
 /// Room for a join info beside its messages: names, ids and numbers.

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use crate::api::{list::TOO_LONG, problem::ProblemKind};
 
 /// Reads a body.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
@@ -14,6 +15,12 @@ pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let reason = without_values(&error.inner().to_string());
+        if reason.starts_with(TOO_LONG) {
+            return Problem::new(
+                ProblemKind::TooLarge,
+                format!("in the body, `{}`: {reason}; send less at once", shortened(&path)),
+            );
+        }
         // The name of an unknown member is in the reason.
         if path == "." || reason.starts_with("unknown field") || reason.starts_with("duplicate field") {
             Problem::malformed(format!("in the body, {reason}"))
@@ -56,6 +63,7 @@ mod tests {
         clients::{ClientChangeBody, NewClientBody},
         groups::NewGroupBody,
         key_packages::{KeyPackageUploadBody, NewKeyQueueBody},
+        list::TAGS_MAX,
     };
 
     fn check<T: DeserializeOwned + Debug>(body: &str, refusal: Option<&str>) {
@@ -110,6 +118,13 @@ mod tests {
             r#"{"keyPackages":["AA==","!"]}"#,
             Some("`keyPackages[1]`: not Base64"),
         );
+        let tags =
+            |count: usize| format!(r#"{{"clientHandle":"a","tags":[{}"b"]}}"#, r#""a","#.repeat(count));
+        check::<NewClientBody>(&tags(TAGS_MAX - 1), None);
+        check::<NewClientBody>(&tags(TAGS_MAX), Some("`tags`: a list with more than 10000 members"));
+        // It stops there: what follows is not even read.
+        let endless = tags(TAGS_MAX).replace("]}", "");
+        check::<NewClientBody>(&endless, Some("`tags`: a list with more than 10000 members"));
         check::<NewGroupBody>(r#"{"groupInfo":"AAA"}"#, None);
         check::<NewGroupBody>(r#"{"groupInfo":"AAB"}"#, Some("`groupInfo`: not Base64"));
     }

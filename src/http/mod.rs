@@ -5,6 +5,7 @@
 //! | `route.rs` | the one table of routes |
 //! | `edge.rs` | how every request goes: route, caller, permission, body, answer |
 //! | `auth.rs`, `body.rs`, `json.rs`, `query.rs`, `cursor.rs` | one step of it each |
+//! | `callers.rs`, `unread.rs` | what each caller may hold, and an answer until it is read |
 //! | `problem.rs` | every error as a problem document |
 //! | `applications.rs`, `clients.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
 //! | `peer_auth.rs`, `federation.rs`, `foreign.rs` | who asks on the federation listener, what it answers, and what is passed to the gateways of other domains |
@@ -14,6 +15,7 @@
 mod applications;
 pub(crate) mod auth;
 mod body;
+pub(crate) mod callers;
 mod clients;
 mod control_messages;
 pub(crate) mod cursor;
@@ -31,3 +33,4 @@ pub(crate) mod peer_auth;
 mod problem;
 mod query;
 mod route;
+mod unread;

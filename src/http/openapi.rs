@@ -146,7 +146,7 @@ fn common_problems<E: Endpoint>() -> impl Iterator<Item = ProblemKind> {
         Kind::ShuttingDown,
     ];
     let private = [Kind::NotAuthenticated, Kind::NotPermitted, Kind::TooLarge, Kind::StorageUnavailable];
-    let with_body = [Kind::RequestTimeout, Kind::UnsupportedMediaType];
+    let with_body = [Kind::RequestTimeout, Kind::UnsupportedMediaType, Kind::ExpectationFailed];
     any.into_iter()
         .chain(private.into_iter().filter(move |_| is_private))
         .chain(with_body.into_iter().filter(|_| E::Body::IS_SENT))

@@ -1,9 +1,10 @@
 //! Pages for people and probes: health, the OpenAPI document and its reader, and what each problem means.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     future::ready,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use actix_web::{HttpResponse, http::header, web::Bytes};
@@ -14,6 +15,7 @@ use super::{
     openapi::{self, Description},
     problem::Problem,
     route::{Arrived, Route, Running},
+    unread::SharedBody,
 };
 use crate::api::{
     Access, Method, percent,
@@ -111,6 +113,7 @@ const fn page(template: &'static str, run: fn(Arrived) -> Running, description: 
         template,
         access: Access::Public,
         has_body: false,
+        body_bytes_max: 0,
         is_probe: false,
         run,
         description,
@@ -138,21 +141,44 @@ fn openapi_json() -> Result<HttpResponse, Problem> {
     static DOCUMENT: LazyLock<Option<Bytes>> =
         LazyLock::new(|| serde_json::to_vec(&openapi::document()).map(Bytes::from).ok());
     let document = DOCUMENT.clone().ok_or_else(Problem::internal)?;
-    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, JSON)).body(document))
+    let mut response = HttpResponse::Ok().insert_header((header::CONTENT_TYPE, JSON)).body(document);
+    response.extensions_mut().insert(SharedBody);
+    Ok(response)
 }
 
 /// A file of the vendored Swagger UI, told where our document is.
 fn docs_file(file: &str) -> Result<HttpResponse, Problem> {
+    let (media_type, bytes) = shared_docs_file(file)?
+        .ok_or_else(|| Problem::new(ProblemKind::UnknownRoute, "there is no such file; the page is /docs"))?;
+    let mut response = HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, media_type))
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .insert_header((
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'",
+        ))
+        .body(bytes);
+    response.extensions_mut().insert(SharedBody);
+    Ok(response)
+}
+
+/// The media type of a file of the page, and its bytes, which all who ask share.
+fn shared_docs_file(file: &str) -> Result<Option<(String, Bytes)>, Problem> {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         // Its validator would fetch from elsewhere.
         Arc::new(Config::from("/openapi.json").use_base_layout().deep_linking(true).validator_url("none"))
     });
+    // Only names of files that are there get in, so it does not grow with what is asked.
+    static FILES: LazyLock<Mutex<BTreeMap<String, (String, Bytes)>>> = LazyLock::new(Mutex::default);
+    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shared) = files.get(file) {
+        return Ok(Some(shared.clone()));
+    }
     let found = utoipa_swagger_ui::serve(file, Arc::clone(&CONFIG)).map_err(|error| {
         tracing::error!(%error, "a file of /docs cannot be served");
         Problem::internal()
     })?;
-    let found = found
-        .ok_or_else(|| Problem::new(ProblemKind::UnknownRoute, "there is no such file; the page is /docs"))?;
+    let Some(found) = found else { return Ok(None) };
     let mut bytes = found.bytes.into_owned();
     if file.is_empty()
         && let Ok(html) = std::str::from_utf8(&bytes)
@@ -162,14 +188,9 @@ fn docs_file(file: &str) -> Result<HttpResponse, Problem> {
         bytes =
             html.replacen("<title>Swagger UI</title>", "<title>MIMI gateway: API</title>", 1).into_bytes();
     }
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, found.content_type))
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
-        .insert_header((
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'",
-        ))
-        .body(bytes))
+    let shared = (found.content_type, Bytes::from(bytes));
+    files.insert(file.to_owned(), shared.clone());
+    Ok(Some(shared))
 }
 
 fn problem(arrived: &Arrived) -> Result<HttpResponse, Problem> {

@@ -1,13 +1,15 @@
 //! Who asks on the federation listener: the gateway of the domains that its client certificate names.
 
-use std::{any::Any, collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
-use actix_tls::accept::rustls_0_23::TlsStream;
-use actix_web::{HttpRequest, dev::Extensions, rt::net::TcpStream};
+use actix_http::{HttpMessage as _, Request};
+use actix_web::dev::Extensions;
 use actors::{AppId, DomainName};
+use rustls::ServerConnection;
 
 use super::{
-    auth::{Authority, app_id},
+    auth::{Admitted, Authority, app_id},
+    callers::{CallerShares, ListenerShares},
     federation::PEER_ROUTES,
     problem::Problem,
     route::Route,
@@ -19,11 +21,17 @@ use crate::{
         problem::ProblemKind,
     },
     federation::{Federation, SharedApplication},
+    shares::Accounts,
     tls::{Holder, now_s},
 };
 
 /// The gateways of other domains may ask, each about the applications that federate with it.
-pub(crate) struct Peers(pub(crate) Arc<Federation>);
+pub(crate) struct Peers {
+    /// How this gateway works with them.
+    pub(crate) federation: Arc<Federation>,
+    /// What each of them may hold, by the first domain that its certificate names.
+    shares: Accounts<DomainName, CallerShares>,
+}
 
 /// A gateway that asks.
 #[derive(Clone, Debug)]
@@ -34,9 +42,7 @@ pub(crate) struct Peer {
 }
 
 /// Notes whose certificate a new connection was opened with; TLS has verified it. To be called for each connection.
-pub(crate) fn note_certificate(connection: &dyn Any, data: &mut Extensions) {
-    let Some(stream) = connection.downcast_ref::<TlsStream<TcpStream>>() else { return };
-    let (_, tls) = stream.get_ref();
+pub(crate) fn note_certificate(tls: &ServerConnection, data: &mut Extensions) {
     let leaf = tls.peer_certificates().and_then(<[_]>::first);
     if let Some(holder) = leaf.and_then(Holder::of) {
         data.insert(holder);
@@ -50,10 +56,16 @@ impl Authority for Peers {
         PEER_ROUTES
     }
 
-    fn admit(&self, request: &HttpRequest, route: &Route<Self>, members: &[&str]) -> Result<Peer, Problem> {
+    fn admit(
+        &self,
+        request: &Request,
+        route: &Route<Self>,
+        members: &[&str],
+    ) -> Result<Admitted<Peer>, Problem> {
         let peer = Peer::of(request)?;
+        let shares = peer.domains.first().map(|domain| self.shares.of(domain));
         match route.access {
-            Access::Public => Ok(peer),
+            Access::Public => Ok((peer, shares)),
             Access::Read | Access::ReadWrite => {
                 // Every path that is not public begins with its application.
                 let app = members.first().and_then(|segment| app_id(segment));
@@ -61,13 +73,18 @@ impl Authority for Peers {
                 if route.template != CompareConfiguration::PATH {
                     check_configuration(request, application, &domain)?;
                 }
-                Ok(Peer { domains: &application.federates_with & &peer.domains })
+                Ok((Peer { domains: &application.federates_with & &peer.domains }, shares))
             }
         }
     }
 }
 
 impl Peers {
+    /// The peers of a gateway, each with its part of these shares.
+    pub(crate) fn new(federation: Arc<Federation>, shares: ListenerShares) -> Self {
+        Self { federation, shares: Accounts::new(move || shares.caller()) }
+    }
+
     /// An application that federates with the peer, and the domain by which it does.
     ///
     /// # Errors
@@ -77,7 +94,7 @@ impl Peers {
         app: Option<AppId>,
         peer: &Peer,
     ) -> Result<(&SharedApplication, DomainName), Problem> {
-        app.and_then(|app| self.0.application(app))
+        app.and_then(|app| self.federation.application(app))
             .and_then(|application| {
                 let domain = application.federates_with.intersection(&peer.domains).next()?;
                 Some((application, domain.clone()))
@@ -93,7 +110,7 @@ impl Peers {
 }
 
 impl Peer {
-    fn of(request: &HttpRequest) -> Result<Self, Problem> {
+    fn of(request: &Request) -> Result<Self, Problem> {
         let refuse = |detail| Problem::new(ProblemKind::NotAuthenticated, detail);
         let holder = request
             .conn_data::<Holder>()
@@ -110,7 +127,7 @@ impl Peer {
 }
 
 fn check_configuration(
-    request: &HttpRequest,
+    request: &Request,
     application: &SharedApplication,
     domain: &DomainName,
 ) -> Result<(), Problem> {

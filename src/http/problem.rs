@@ -123,6 +123,30 @@ impl Problem {
 
     /// The answer to the request for `instance`, a path.
     pub(crate) fn into_response(self, instance: &str) -> HttpResponse {
+        let (status, headers, document) = self.into_document(Some(instance.to_owned()));
+        let mut response = HttpResponse::build(status);
+        for (name, value) in headers {
+            response.insert_header((name, value));
+        }
+        response.insert_header((header::CONTENT_TYPE, PROBLEM_JSON)).json(document)
+    }
+
+    /// The answer as it is written, to what is no request; the connection is closed after it.
+    pub(crate) fn into_http(self) -> Vec<u8> {
+        let (status, _, document) = self.into_document(None);
+        let json = serde_json::to_vec(&document).unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {PROBLEM_JSON}\r\nContent-Length: {}\r\nConnection: close\r\n\
+             X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n",
+            json.len()
+        );
+        [head.into_bytes(), json].concat()
+    }
+
+    fn into_document(
+        self,
+        instance: Option<String>,
+    ) -> (StatusCode, Vec<(header::HeaderName, String)>, ProblemDocument) {
         let about = self.kind.about();
         let (type_uri, title, status) = match self.foreign {
             Some(foreign) => (foreign.type_uri, foreign.title, foreign.status),
@@ -132,18 +156,15 @@ impl Problem {
                 StatusCode::from_u16(about.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             ),
         };
-        let mut response = HttpResponse::build(status);
-        for (name, value) in self.headers {
-            response.insert_header((name, value));
-        }
-        response.insert_header((header::CONTENT_TYPE, PROBLEM_JSON)).json(ProblemDocument {
+        let document = ProblemDocument {
             r#type: type_uri,
             title,
             status: status.as_u16(),
             detail: self.detail,
-            instance: Some(instance.to_owned()),
+            instance,
             members: self.members,
-        })
+        };
+        (status, self.headers, document)
     }
 }
 

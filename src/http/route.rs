@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{
     auth::{Authority, Tokens},
     body::ReceivedBody,
+    callers::CallerShares,
     edge::Edge,
     json,
     openapi::{self, Description},
@@ -67,11 +68,16 @@ pub(crate) struct Route<A: Authority = Tokens> {
     pub(super) access: Access,
     /// Whether a body is received.
     pub(super) has_body: bool,
+    /// The largest body that it can have, in bytes, where that is less than the listener takes.
+    pub(super) body_bytes_max: usize,
     /// Whether it is answered also when there are too many requests, and while the gateway stops.
     pub(super) is_probe: bool,
     pub(super) run: fn(Arrived<A>) -> Running,
     pub(super) description: Description,
 }
+
+/// The largest body or answer that is decoded or encoded on the thread of its connection, in bytes.
+pub(super) const AT_ONCE_BYTES: usize = 128 << 10;
 
 /// An answer in the making.
 pub(super) type Running = Pin<Box<dyn Future<Output = Result<HttpResponse, Problem>>>>;
@@ -81,6 +87,8 @@ pub(super) struct Arrived<A: Authority = Tokens> {
     pub(super) edge: Arc<Edge<A>>,
     /// Who asks.
     pub(super) caller: A::Caller,
+    /// What the caller may hold.
+    pub(super) shares: Arc<CallerShares>,
     /// The raw segments in the places of the template's members.
     pub(super) members: Vec<String>,
     /// The raw query string.
@@ -136,6 +144,8 @@ pub(super) struct Call<E: Endpoint, A: Authority = Tokens> {
     pub(super) edge: Arc<Edge<A>>,
     /// Who asks.
     pub(super) caller: A::Caller,
+    /// What the caller may hold.
+    pub(super) shares: Arc<CallerShares>,
     pub(super) path: E::Path,
     pub(super) query: E::Query,
     pub(super) body: E::Body,
@@ -165,6 +175,7 @@ impl<A: Authority> Route<A> {
             template: E::PATH,
             access: E::ACCESS,
             has_body: E::Body::IS_SENT,
+            body_bytes_max: E::Body::BYTES_MAX,
             is_probe: false,
             run: |arrived| Box::pin(run::<E, A>(arrived)),
             description: Description::Endpoint(openapi::describe::<E>),
@@ -173,16 +184,59 @@ impl<A: Authority> Route<A> {
 }
 
 async fn run<E: Handle<A>, A: Authority>(arrived: Arrived<A>) -> Result<HttpResponse, Problem> {
-    let Arrived { edge, caller, members, query, body, .. } = arrived;
+    let Arrived { edge, caller, shares, members, query, body, .. } = arrived;
     let segments: Vec<&str> = members.iter().map(String::as_str).collect();
     let path = E::Path::read(&segments)?;
     let query = query::read(&query)?;
-    // A body that is not sent is `Nothing`, the empty object.
-    let decoded = json::read(if E::Body::IS_SENT { &body.bytes } else { b"{}" })?;
-    let answer = E::handle(Call { edge, caller, path, query, body: decoded }).await?;
+    let ReceivedBody { bytes, room } = body;
+    let decoded = decode::<E, A>(&edge, bytes).await?;
+    let answer = E::handle(Call { edge, caller, shares, path, query, body: decoded }).await?;
     // The body keeps its room until now: what was decoded from it is about as large.
-    drop(body);
+    drop(room);
     encode(answer)
+}
+
+/// Reads the body; a large one on a thread where it holds up nobody else's connection.
+async fn decode<E: Endpoint, A: Authority>(edge: &Edge<A>, bytes: Vec<u8>) -> Result<E::Body, Problem> {
+    if !E::Body::IS_SENT {
+        // It is `Nothing`, the empty object.
+        return json::read(b"{}");
+    }
+    if bytes.len() <= AT_ONCE_BYTES {
+        return json::read(&bytes);
+    }
+    let turn = edge.decoding().await;
+    apart(move || {
+        let decoded = json::read(&bytes);
+        drop(turn);
+        decoded
+    })
+    .await?
+}
+
+/// Works on what is large on a thread where that holds up nobody else's connection.
+pub(super) async fn apart<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, Problem> {
+    actix_web::rt::task::spawn_blocking(work).await.map_err(|panic| {
+        tracing::error!(%panic, "the work on a request panicked");
+        Problem::internal()
+    })
+}
+
+/// Encodes an answer, one that is large [`apart`].
+pub(super) async fn encoded<T: Serialize + Send + 'static>(
+    value: T,
+    is_large: bool,
+) -> Result<Answer<T>, Problem> {
+    if !is_large {
+        return Ok(Answer::Ok(value));
+    }
+    let json = apart(move || serde_json::to_vec(&value)).await?;
+    json.map(Answer::Encoded).map_err(|error| {
+        tracing::error!(%error, "an answer cannot be encoded");
+        Problem::internal()
+    })
 }
 
 fn encode<T: Serialize>(answer: Answer<T>) -> Result<HttpResponse, Problem> {

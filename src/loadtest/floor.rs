@@ -108,7 +108,7 @@ impl ConstantServer {
             .workers(workers)
             .tcp_nodelay(true)
             .shutdown_timeout(1)
-            .listen_auto_h2c(listener)
+            .listen(listener)
             .map_err(failed)?
             .run();
         let handle = server.handle();

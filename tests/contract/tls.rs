@@ -22,7 +22,7 @@ async fn the_internal_listener_speaks_tls_with_a_certificate() {
         .build()
         .unwrap();
     let answer = http.get(format!("https://localhost:{port}/healthz")).send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_11));
     let client = GatewayClient::new(format!("http://localhost:{port}"), gateway.app, gateway.writer.clone());
     let new = NewClientBody { client_handle: "alice".parse().unwrap(), tags: Vec::new(), domain: None };
     client.unwrap().over(http.clone()).register_client(&new).await.unwrap_err();

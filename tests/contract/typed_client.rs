@@ -1,4 +1,4 @@
-//! The typed client against the gateway, over HTTP/1.1 and over HTTP/2 without TLS.
+//! The typed client against the gateway, over HTTP/1.1.
 
 use actors::ClientHandle;
 use mimi_gateway::{
@@ -95,21 +95,6 @@ async fn over_http_1_1() {
     let stranger = GatewayClient::new(gateway.base_url(), gateway.app, Token::new("x")).unwrap();
     refused(stranger.client(actors::ClientId::random()).await, ProblemKind::NotAuthenticated);
     assert!(!format!("{client:?}").contains(gateway.writer.reveal()), "a token is not printed");
-    gateway.stop().await;
-}
-
-#[actix_web::test]
-async fn over_http_2() {
-    let gateway = TestGateway::start().await;
-    let http = mimi_gateway::client::plain_http().http2_prior_knowledge().build().unwrap();
-    let client = GatewayClient::new(gateway.base_url(), gateway.app, gateway.writer.clone())
-        .unwrap()
-        .over(http.clone());
-    tell_a_story(&client).await;
-    // Problems, routing errors included, are the same in both.
-    let reply = http.get(format!("{}/nothing", gateway.base_url())).send().await.unwrap();
-    assert_eq!((reply.status().as_u16(), reply.version()), (404, reqwest::Version::HTTP_2));
-    assert_eq!(reply.headers()["content-type"], "application/problem+json");
     gateway.stop().await;
 }
 

@@ -122,7 +122,7 @@ impl GatewayPki {
             Some(issued) => builder.with_client_auth_cert(issued.chain(), issued.key()).unwrap(),
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config
     }
 }

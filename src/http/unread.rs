@@ -1,0 +1,145 @@
+//! Answers on their way to a client that may not read them: handed to the connection in pieces, and counted until they
+//! are read.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use actix_http::{
+    ConnectionType, Request, Response,
+    body::{BodySize, BoxBody, MessageBody},
+};
+use actix_web::{HttpResponse, web::Bytes};
+
+use crate::{
+    listener::{
+        Link,
+        connections::{HolderId, Phase},
+    },
+    shares::Held,
+};
+
+/// The largest piece of an answer that a connection copies into its buffer.
+const PIECE_BYTES: usize = 32 << 10;
+/// What an answer takes besides its body: the header, and its place in the tables.
+const ANSWER_BYTES: usize = 1024;
+/// What one of many answers that share their bytes takes: what the connection copies.
+const SHARED_BYTES: usize = 2 * PIECE_BYTES;
+
+/// Marks an answer, among its extensions, whose bytes are shared by all who ask.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SharedBody;
+
+/// A request's stay on its connection.
+#[derive(Debug)]
+pub(super) struct Visit(Option<Link>);
+
+/// What is held for an answer until it is read, in bytes.
+pub(super) fn bytes_held(response: &HttpResponse) -> usize {
+    let body = match response.body().size() {
+        BodySize::Sized(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+        BodySize::None => 0,
+        BodySize::Stream => SHARED_BYTES,
+    };
+    let is_shared = response.extensions().get::<SharedBody>().is_some();
+    ANSWER_BYTES.saturating_add(if is_shared { body.min(SHARED_BYTES) } else { body })
+}
+
+impl Visit {
+    /// Of a request, on the connection that it came on.
+    pub(super) fn of(request: &Request) -> Self {
+        Self(request.conn_data::<Link>().cloned())
+    }
+
+    /// The gateway works on the request from now on.
+    pub(super) fn begin(&self) {
+        self.enter(Phase::Serving);
+    }
+
+    /// The gateway waits for the body from now on.
+    pub(super) fn receive(&self) {
+        self.enter(Phase::Receiving);
+    }
+
+    /// The body has arrived.
+    pub(super) fn serve(&self) {
+        self.enter(Phase::Serving);
+    }
+
+    /// Whether the connection is one of the reserve, for probes.
+    pub(super) fn is_reserve(&self) -> bool {
+        self.0.as_ref().is_some_and(|link| link.connection.is_reserve())
+    }
+
+    /// Notes whose connection it is; false when that caller has too many.
+    pub(super) fn is_held_by(&self, holder: HolderId) -> bool {
+        self.0.as_ref().is_none_or(|link| link.connections.is_held_by(&link.connection, holder))
+    }
+
+    /// Hands the answer to the connection, and what is held for it.
+    pub(super) fn answer(self, response: HttpResponse, held: Option<Held>) -> Response<BoxBody> {
+        self.enter(Phase::Answering);
+        let mut response: Response<BoxBody> = response.into();
+        if self.is_reserve() {
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        response.map_body(|_, body| {
+            let size = body.size();
+            let content = match body.try_into_bytes() {
+                Ok(bytes) => Content::Whole(bytes),
+                Err(stream) => Content::Stream(stream),
+            };
+            BoxBody::new(Unread { content, size, visit: self, held })
+        })
+    }
+
+    fn enter(&self, phase: Phase) {
+        if let Some(link) = &self.0 {
+            link.connection.enter_phase(phase);
+        }
+    }
+}
+
+/// The body of an answer, until it is handed to the connection.
+struct Unread {
+    content: Content,
+    size: BodySize,
+    visit: Visit,
+    held: Option<Held>,
+}
+
+enum Content {
+    Whole(Bytes),
+    Stream(BoxBody),
+}
+
+impl MessageBody for Unread {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.size
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        match &mut self.get_mut().content {
+            Content::Whole(rest) if rest.is_empty() => Poll::Ready(None),
+            Content::Whole(rest) => {
+                let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+                Poll::Ready(Some(Ok(piece)))
+            }
+            Content::Stream(stream) => Pin::new(stream).poll_next(cx),
+        }
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        if let Some(link) = &self.visit.0 {
+            if let Some(held) = self.held.take() {
+                link.connection.keep_until_read(held);
+            }
+            link.connection.enter_phase(Phase::HandedOver);
+        }
+    }
+}

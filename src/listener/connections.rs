@@ -1,0 +1,468 @@
+//! The open connections of a listener: how many there are, what each is doing, and which is closed when one more comes.
+//!
+//! A connection that waits for its client — for a request, for the rest of one, or to be read from — is closed when its
+//! time is over ([`super::watched`]), or earlier when the listener is full and somebody else wants to get in. One whose
+//! request is being worked on is never closed for another.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use crate::shares::{Held, Percent};
+
+/// Connections beyond the limit that are taken when nobody can be sent away. They are answered probes only.
+const RESERVE: usize = 32;
+/// One in so many is closed when the listener is full, so that not every new connection has to look for one.
+const EVICTED_AT_ONCE: usize = 100;
+/// How long a client that owes bytes, or does not read, may keep a connection that somebody else wants.
+const STALLED: Duration = Duration::from_secs(5);
+
+/// The open connections of one listener.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    max: usize,
+    share: usize,
+    since: Instant,
+    /// Connections that were ever accepted.
+    accepted: AtomicUsize,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next_id: u64,
+    by_id: HashMap<u64, Arc<Connection>>,
+    /// How many each holder has, those that are being closed aside.
+    by_holder: HashMap<HolderId, usize>,
+    /// Told to close, and not yet gone.
+    closing: usize,
+}
+
+/// Whose connections are counted together: a token's, a peer's, or those of nobody known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct HolderId(u64);
+
+impl HolderId {
+    /// Of those who have not said who they are.
+    pub(crate) const NOBODY: Self = Self(0);
+
+    /// One that nobody else has.
+    pub(crate) fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// For its first request.
+    Silent,
+    /// For the gateway, which works on a request.
+    Serving,
+    /// For the rest of a body.
+    Receiving,
+    /// For the client to read an answer.
+    Answering,
+    /// For the client to read the end of an answer, which is all in the connection's buffer.
+    HandedOver,
+    /// For the next request.
+    Idle,
+}
+
+impl Phase {
+    const ALL: [Self; 6] =
+        [Self::Silent, Self::Serving, Self::Receiving, Self::Answering, Self::HandedOver, Self::Idle];
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    id: u64,
+    /// Whether it is one of the reserve, for probes only.
+    is_reserve: bool,
+    phase: AtomicU8,
+    /// When the client last did something, in milliseconds since the listener started.
+    active_ms: AtomicU64,
+    holder: AtomicU64,
+    is_closing: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+    /// What the answers hold that are not yet read.
+    unread: Mutex<Vec<Held>>,
+    since: Instant,
+}
+
+/// A connection's place among those of its listener. Dropping it frees the place.
+#[derive(Debug)]
+pub(crate) struct Place {
+    connection: Arc<Connection>,
+    connections: Arc<Connections>,
+}
+
+impl Connections {
+    /// None yet. At most `max` are open at once, and at most a share of them by one holder.
+    pub(crate) fn new(max: usize, share: Percent) -> Arc<Self> {
+        Arc::new(Self {
+            max,
+            share: share.of(max),
+            since: Instant::now(),
+            accepted: AtomicUsize::new(0),
+            open: Mutex::default(),
+        })
+    }
+
+    /// What the operating system may be asked to accept at once, those included that are turned away.
+    pub(crate) fn accepted_max(max: usize) -> usize {
+        max.saturating_add(2 * RESERVE).saturating_add(max / EVICTED_AT_ONCE)
+    }
+
+    /// Connections that were ever accepted.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Acquire)
+    }
+
+    /// Takes in one more connection; others may be closed for it. `None` when there is no room at all.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
+        self.accepted.fetch_add(1, Ordering::AcqRel);
+        let mut open = self.lock();
+        if open.staying() >= self.max {
+            let largest = open.by_holder.iter().max_by_key(|(_, count)| **count).map(|(holder, _)| *holder);
+            let evicted = largest.map_or(0, |holder| open.evict(holder, self.max, self.now_ms()));
+            if evicted == 0 {
+                open.evict_of_anybody(self.max, self.now_ms());
+            }
+        }
+        let is_reserve = open.staying() >= self.max;
+        if open.staying() >= self.max.saturating_add(RESERVE)
+            || open.by_id.len() >= Self::accepted_max(self.max)
+        {
+            return None;
+        }
+        let id = open.next_id;
+        open.next_id += 1;
+        let connection = Arc::new(Connection {
+            id,
+            is_reserve,
+            phase: AtomicU8::new(Phase::Silent as u8),
+            active_ms: AtomicU64::new(self.now_ms()),
+            holder: AtomicU64::new(HolderId::NOBODY.0),
+            is_closing: AtomicBool::new(false),
+            waker: Mutex::default(),
+            unread: Mutex::default(),
+            since: self.since,
+        });
+        open.by_id.insert(id, Arc::clone(&connection));
+        *open.by_holder.entry(HolderId::NOBODY).or_default() += 1;
+        Some(Place { connection, connections: Arc::clone(self) })
+    }
+
+    /// Notes whose connection it is. Who has more than a share loses one that is idle, and where there is none, this
+    /// one is refused: then the answer is false.
+    pub(crate) fn is_held_by(&self, connection: &Connection, holder: HolderId) -> bool {
+        if connection.holder() == holder {
+            return true;
+        }
+        let mut open = self.lock();
+        if connection.is_closing() {
+            return true;
+        }
+        open.uncount(connection.holder());
+        connection.holder.store(holder.0, Ordering::Release);
+        let count = open.by_holder.entry(holder).or_default();
+        *count += 1;
+        *count <= self.share || open.evict(holder, 1, self.now_ms()) > 0
+    }
+
+    /// Closes every connection on which nothing is in flight.
+    pub(crate) fn close_idle(&self) {
+        let mut open = self.lock();
+        let idle = open.by_id.values().filter(|connection| {
+            !connection.is_closing() && matches!(connection.phase(), Phase::Silent | Phase::Idle)
+        });
+        for connection in idle.cloned().collect::<Vec<_>>() {
+            open.close(&connection);
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        millis(self.since.elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn staying(&self) -> usize {
+        self.by_id.len().saturating_sub(self.closing)
+    }
+
+    fn uncount(&mut self, holder: HolderId) {
+        if let Some(count) = self.by_holder.get_mut(&holder) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.by_holder.remove(&holder);
+            }
+        }
+    }
+
+    /// Closes some connections of a holder that wait for their client, those that have waited longest; says how many.
+    fn evict(&mut self, holder: HolderId, max: usize, now_ms: u64) -> usize {
+        let of_holder = |connection: &Connection| connection.holder() == holder;
+        self.evict_where(of_holder, max, now_ms)
+    }
+
+    fn evict_of_anybody(&mut self, max: usize, now_ms: u64) -> usize {
+        self.evict_where(|_| true, max, now_ms)
+    }
+
+    fn evict_where(&mut self, is_meant: impl Fn(&Connection) -> bool, max: usize, now_ms: u64) -> usize {
+        let waiting = self.by_id.values().filter(|connection| {
+            !connection.is_closing() && is_meant(connection) && connection.may_be_closed(now_ms)
+        });
+        let mut waiting: Vec<(bool, u64, Arc<Connection>)> = waiting
+            .map(|connection| {
+                let is_idle = matches!(connection.phase(), Phase::Silent | Phase::Idle);
+                (!is_idle, connection.active_ms.load(Ordering::Acquire), Arc::clone(connection))
+            })
+            .collect();
+        let count = (max / EVICTED_AT_ONCE).max(1);
+        if waiting.len() > count {
+            waiting.select_nth_unstable_by_key(count, |(is_busy, active_ms, _)| (*is_busy, *active_ms));
+            waiting.truncate(count);
+        }
+        for (_, _, connection) in &waiting {
+            self.close(connection);
+        }
+        waiting.len()
+    }
+
+    fn close(&mut self, connection: &Connection) {
+        if connection.is_closing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.closing += 1;
+        self.uncount(connection.holder());
+        connection.wake();
+    }
+}
+
+impl Connection {
+    /// Whether it is one of the reserve: it is answered probes, and closed after one answer.
+    pub(crate) fn is_reserve(&self) -> bool {
+        self.is_reserve
+    }
+
+    /// Whether it is to be closed for another.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+
+    /// What it waits for.
+    pub(crate) fn phase(&self) -> Phase {
+        let phase = usize::from(self.phase.load(Ordering::Acquire));
+        Phase::ALL.get(phase).copied().unwrap_or(Phase::Silent)
+    }
+
+    /// Notes what it waits for from now on.
+    pub(crate) fn enter_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+        self.note_activity();
+    }
+
+    /// Notes that the client did something.
+    pub(crate) fn note_activity(&self) {
+        self.active_ms.store(millis(self.since.elapsed()), Ordering::Release);
+    }
+
+    /// Keeps what an answer holds until the client has read it.
+    pub(crate) fn keep_until_read(&self, held: Held) {
+        lock(&self.unread).push(held);
+    }
+
+    /// Notes that all that was answered is with the operating system.
+    pub(crate) fn note_read(&self) {
+        let mut unread = lock(&self.unread);
+        // One answer at a time is the rule, and its room is kept for the next.
+        unread.clear();
+    }
+
+    /// Notes whom to wake when it is to be closed.
+    pub(crate) fn wake_on_close(&self, cx: &Context<'_>) {
+        let mut waker = lock(&self.waker);
+        if waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    fn holder(&self) -> HolderId {
+        HolderId(self.holder.load(Ordering::Acquire))
+    }
+
+    fn may_be_closed(&self, now_ms: u64) -> bool {
+        match self.phase() {
+            Phase::Silent | Phase::Idle => true,
+            Phase::Serving => false,
+            Phase::Receiving | Phase::Answering | Phase::HandedOver => {
+                now_ms.saturating_sub(self.active_ms.load(Ordering::Acquire)) > millis(STALLED)
+            }
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = lock(&self.waker).as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Place {
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    pub(crate) fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.connections.lock();
+        if open.by_id.remove(&self.connection.id).is_some() {
+            if self.connection.is_closing() {
+                open.closing = open.closing.saturating_sub(1);
+            } else {
+                open.uncount(self.connection.holder());
+            }
+        }
+        drop(open);
+        self.connection.note_read();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(max: usize, share: u8) -> Arc<Connections> {
+        Connections::new(max, Percent::new(share))
+    }
+
+    fn enter(connections: &Arc<Connections>, count: usize) -> Vec<Place> {
+        (0..count).map(|_| connections.enter().unwrap()).collect()
+    }
+
+    fn closing(places: &[Place]) -> Vec<usize> {
+        let closing = places.iter().enumerate().filter(|(_, place)| place.connection().is_closing());
+        closing.map(|(index, _)| index).collect()
+    }
+
+    fn all_in(places: &[Place], phase: Phase) {
+        places.iter().for_each(|place| place.connection().enter_phase(phase));
+    }
+
+    #[test]
+    fn the_longest_idle_makes_room() {
+        let connections = connections(4, 100);
+        let places = enter(&connections, 4);
+        for (index, active_ms) in [30, 10, 40, 20].into_iter().enumerate() {
+            places[index].connection().active_ms.store(active_ms, Ordering::Release);
+        }
+        places[1].connection().phase.store(Phase::Serving as u8, Ordering::Release);
+        let next = connections.enter().unwrap();
+        assert!(!next.connection().is_reserve());
+        assert_eq!(closing(&places), [3], "the one that is served stays");
+    }
+
+    #[test]
+    fn who_has_most_makes_room() {
+        let connections = connections(6, 100);
+        let places = enter(&connections, 6);
+        let (many, one) = (HolderId::unique(), HolderId::unique());
+        for (place, holder) in places.iter().zip([one, many, many, many, many, many]) {
+            assert!(connections.is_held_by(place.connection(), holder));
+        }
+        let _next = connections.enter().unwrap();
+        assert_eq!(closing(&places).len(), 1);
+        assert!(!places[0].connection().is_closing(), "the only one of its holder");
+    }
+
+    #[test]
+    fn a_reserve_is_there_when_nobody_can_be_sent_away() {
+        let connections = connections(3, 100);
+        let places = enter(&connections, 3);
+        all_in(&places, Phase::Serving);
+        let mut reserve = Vec::new();
+        for _ in 0..RESERVE {
+            reserve.extend(enter(&connections, 1));
+            all_in(&reserve, Phase::Serving);
+        }
+        assert!(reserve.iter().all(|place| place.connection().is_reserve()));
+        assert!(connections.enter().is_none());
+        assert_eq!(closing(&places), [0; 0]);
+        drop(places);
+        assert!(connections.enter().is_some());
+    }
+
+    #[test]
+    fn who_does_not_read_makes_room_after_a_while() {
+        let connections = connections(2, 100);
+        let places = enter(&connections, 2);
+        all_in(&places, Phase::Answering);
+        assert!(connections.enter().unwrap().connection().is_reserve());
+        assert!(!places[0].connection().may_be_closed(millis(STALLED)));
+        assert!(places[0].connection().may_be_closed(2 * millis(STALLED)));
+    }
+
+    #[test]
+    fn nobody_has_more_than_a_share() {
+        let connections = connections(8, 50);
+        let (greedy, other) = (HolderId::unique(), HolderId::unique());
+        let places = enter(&connections, 5);
+        for place in &places[..4] {
+            assert!(connections.is_held_by(place.connection(), greedy));
+            place.connection().enter_phase(Phase::Serving);
+        }
+        places[4].connection().enter_phase(Phase::Serving);
+        assert!(!connections.is_held_by(places[4].connection(), greedy), "all of its others are at work");
+        let sixth = connections.enter().unwrap();
+        assert!(connections.is_held_by(sixth.connection(), other));
+        places[0].connection().enter_phase(Phase::Idle);
+        let seventh = connections.enter().unwrap();
+        seventh.connection().enter_phase(Phase::Serving);
+        assert!(connections.is_held_by(seventh.connection(), greedy), "an idle one of its own goes");
+        assert_eq!(closing(&places), [0]);
+    }
+
+    #[test]
+    fn counts_come_back_to_nothing() {
+        let connections = connections(10, 50);
+        for _ in 0..20 {
+            let places = enter(&connections, 30);
+            let holder = HolderId::unique();
+            for place in &places {
+                connections.is_held_by(place.connection(), holder);
+            }
+            connections.close_idle();
+            drop(places);
+            let open = connections.lock();
+            assert_eq!((open.by_id.len(), open.by_holder.len(), open.closing), (0, 0, 0));
+        }
+    }
+}

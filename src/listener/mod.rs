@@ -1,0 +1,371 @@
+//! One listener: bound, served, and stopped so that what is in flight is answered.
+//!
+//! It speaks HTTP/1.1 and nothing else (`docs/decisions/0009-http-1-1-only.md`). `connections.rs` counts the
+//! connections and closes those that wait when somebody else wants to get in; `watched.rs` is one connection with its
+//! deadlines.
+
+pub(crate) mod connections;
+pub(crate) mod files;
+mod watched;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use actix_http::{
+    HttpService, KeepAlive, Protocol as HttpVersion, Request, Response, body::BoxBody, error::DispatchError,
+};
+use actix_server::{Server, ServerHandle};
+use actix_service::{ServiceFactory, ServiceFactoryExt as _, fn_service};
+use actix_web::dev::Extensions;
+use rustls::{ServerConfig, ServerConnection};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpSocket, TcpStream},
+    sync::Notify,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use self::{
+    connections::{Connection, Connections},
+    watched::{ClientTimeouts, Watched},
+};
+use crate::{
+    config::ListenerLimits,
+    http::{
+        auth::Authority,
+        edge::{Edge, refusal_of_parser},
+    },
+    serve::StartError,
+    shares::Percent,
+};
+
+/// Connections that the operating system holds until they are accepted.
+const BACKLOG: u32 = 1024;
+/// How long connections may stay open once every request is answered, in seconds.
+const IDLE_CONNECTIONS_S: u64 = 1;
+/// How long the threads of a listener may take to let go of what they share.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client that is refused early may go on sending before the connection is closed.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a listener may take to accept its first connection, its own.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An address that nobody else can listen on any more.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    listener: TcpListener,
+    /// With the port that was chosen.
+    pub(crate) address: SocketAddr,
+}
+
+/// What is spoken on a listener.
+pub(crate) enum Protocol {
+    /// HTTP/1.1.
+    Plain,
+    /// HTTP/1.1 over TLS.
+    Tls {
+        /// TLS without protocol names: they are added.
+        config: Box<ServerConfig>,
+        /// How long a handshake may take.
+        handshake_timeout: Duration,
+        /// What is noted of a connection for the requests on it.
+        on_connect: Option<fn(&ServerConnection, &mut Extensions)>,
+    },
+}
+
+/// A listener that serves.
+pub(crate) struct Listener<A: Authority> {
+    pub(crate) address: SocketAddr,
+    pub(crate) has_tls: bool,
+    edge: Arc<Edge<A>>,
+    connections: Arc<Connections>,
+    server: ServerHandle,
+    ended: Arc<Ended>,
+    shutdown_timeout: Duration,
+}
+
+/// The connection that a request came on, and those beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) connections: Arc<Connections>,
+}
+
+/// Whether the threads of a listener have ended.
+#[derive(Debug, Default)]
+struct Ended {
+    is_ended: AtomicBool,
+    notify: Notify,
+}
+
+impl Ended {
+    fn set(&self) {
+        self.is_ended.store(true, Ordering::Release);
+        self.notify.notify_waiters();
+    }
+
+    async fn wait(&self) {
+        let mut notified = pin!(self.notify.notified());
+        notified.as_mut().enable();
+        if !self.is_ended.load(Ordering::Acquire) {
+            notified.await;
+        }
+    }
+}
+
+impl Bound {
+    /// Binds an address; port 0 picks a free one.
+    pub(crate) fn to(address: SocketAddr) -> Result<Self, StartError> {
+        let bound = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let listener = socket.listen(BACKLOG)?.into_std()?;
+            let address = listener.local_addr()?;
+            Ok(Self { listener, address })
+        };
+        bound().map_err(|source: io::Error| {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                StartError::AddressInUse { address }
+            } else {
+                StartError::Listen { address, source }
+            }
+        })
+    }
+}
+
+impl<A: Authority + Send + Sync> Listener<A> {
+    /// Serves. When it answers, a connection has been accepted, so that requests are answered.
+    pub(crate) async fn start(
+        bound: Bound,
+        edge: Edge<A>,
+        limits: &ListenerLimits,
+        protocol: Protocol,
+    ) -> Result<Self, StartError> {
+        let (address, edge) = (bound.address, Arc::new(edge));
+        let has_tls = matches!(protocol, Protocol::Tls { .. });
+        let connections = Connections::new(limits.connections_max, Percent::new(limits.share_percent));
+        let server = server(&edge, &connections, limits, bound, protocol)
+            .map_err(|source| StartError::Listen { address, source })?;
+        let ended = Arc::new(Ended::default());
+        let handle = server.handle();
+        actix_web::rt::spawn({
+            let ended = Arc::clone(&ended);
+            async move {
+                if let Err(error) = server.await {
+                    tracing::error!(%address, %error, "the listener has failed");
+                }
+                ended.set();
+            }
+        });
+        let listener = Self {
+            address,
+            has_tls,
+            edge,
+            connections,
+            server: handle,
+            ended,
+            shutdown_timeout: Duration::from_secs(limits.shutdown_timeout_s),
+        };
+        match listener.prove().await {
+            Ok(()) => Ok(listener),
+            Err(source) => {
+                listener.server.stop(false).await;
+                Err(StartError::Listen { address, source })
+            }
+        }
+    }
+
+    /// Connects to the listener, and waits until that has been accepted.
+    async fn prove(&self) -> io::Result<()> {
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() {
+                Ipv4Addr::LOCALHOST.into()
+            } else {
+                Ipv6Addr::LOCALHOST.into()
+            });
+        }
+        let accepted = async {
+            let _connection = TcpStream::connect(address).await?;
+            while self.connections.accepted() == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            accepted = tokio::time::timeout(PROOF_TIMEOUT, accepted) => accepted.unwrap_or_else(|_| {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "the gateway's own connection to it is not accepted"))
+            }),
+            () = self.ended() => Err(io::Error::other("its threads have ended; see the log")),
+        }
+    }
+
+    /// Answers when its threads have ended though nobody stopped them: then nobody is served any more.
+    pub(crate) async fn ended(&self) {
+        self.ended.wait().await;
+    }
+
+    /// Takes no new requests, and finishes those in flight, for as long as the configuration says.
+    pub(crate) async fn finish(&self) {
+        self.edge.refuse_new_requests();
+        self.server.pause().await;
+        if tokio::time::timeout(self.shutdown_timeout, self.edge.finish_requests()).await.is_err() {
+            tracing::warn!(address = %self.address, "requests were still in flight when the gateway stopped");
+        }
+    }
+
+    /// Closes the connections and ends the threads.
+    pub(crate) async fn stop(self) -> Released<A> {
+        self.connections.close_idle();
+        self.server.stop(true).await;
+        self.ended.wait().await;
+        Released(self.edge)
+    }
+}
+
+/// A listener that has stopped, while its threads may still hold what they shared.
+pub(crate) struct Released<A: Authority>(Arc<Edge<A>>);
+
+impl<A: Authority> Released<A> {
+    /// Waits until the threads have let go: they do so a moment after they have stopped.
+    pub(crate) async fn wait(self) {
+        let since = Instant::now();
+        while Arc::strong_count(&self.0) > 1 && since.elapsed() < RELEASE_TIMEOUT {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+fn server<A: Authority + Send + Sync>(
+    edge: &Arc<Edge<A>>,
+    connections: &Arc<Connections>,
+    limits: &ListenerLimits,
+    bound: Bound,
+    protocol: Protocol,
+) -> io::Result<Server> {
+    let (edge, connections) = (Arc::clone(edge), Arc::clone(connections));
+    let timeouts = ClientTimeouts {
+        header: Duration::from_secs(limits.request_header_timeout_s),
+        keep_alive: Duration::from_secs(limits.keep_alive_s),
+        reading: Duration::from_secs(limits.answer_read_timeout_s),
+    };
+    let server = Server::build()
+        .disable_signals()
+        .workers(limits.workers)
+        // It counts by worker and lets those beyond it wait; `connections` counts all, and makes room.
+        .max_concurrent_connections(Connections::accepted_max(limits.connections_max))
+        .shutdown_timeout(IDLE_CONNECTIONS_S);
+    let name = format!("listener {}", bound.address);
+    let server = match protocol {
+        Protocol::Plain => server.listen(name, bound.listener, move || {
+            let connections = Arc::clone(&connections);
+            fn_service(move |stream: TcpStream| {
+                let place = connections.enter();
+                async move {
+                    let place = place.ok_or_else(no_room)?;
+                    let address = prepare(&stream);
+                    let watched = Watched::new(stream, place, timeouts, refusal_of_parser);
+                    Ok::<_, DispatchError>((watched, HttpVersion::Http1, address))
+                }
+            })
+            .and_then(http(Arc::clone(&edge), |_, _| {}))
+        })?,
+        Protocol::Tls { mut config, handshake_timeout, on_connect } => {
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            let acceptor = TlsAcceptor::from(Arc::new(*config));
+            server.listen(name, bound.listener, move || {
+                let (connections, acceptor) = (Arc::clone(&connections), acceptor.clone());
+                fn_service(move |stream: TcpStream| {
+                    let (place, acceptor) = (connections.enter(), acceptor.clone());
+                    async move {
+                        let place = place.ok_or_else(no_room)?;
+                        let address = prepare(&stream);
+                        let shaken = unless_closed(place.connection(), acceptor.accept(stream));
+                        let stream = tokio::time::timeout(handshake_timeout, shaken)
+                            .await
+                            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                        let watched = Watched::new(stream, place, timeouts, refusal_of_parser);
+                        Ok::<_, DispatchError>((watched, HttpVersion::Http1, address))
+                    }
+                })
+                .and_then(http(
+                    Arc::clone(&edge),
+                    move |stream: &TlsStream<TcpStream>, data| {
+                        if let Some(note) = on_connect {
+                            note(stream.get_ref().1, data);
+                        }
+                    },
+                ))
+            })?
+        }
+    };
+    Ok(server.run())
+}
+
+/// HTTP/1.1 over a connection. The deadlines are [`Watched`]'s.
+fn http<A: Authority + Send + Sync, T: AsyncRead + AsyncWrite + Unpin + 'static>(
+    edge: Arc<Edge<A>>,
+    on_connect: impl Fn(&T, &mut Extensions) + 'static,
+) -> impl ServiceFactory<
+    (Watched<T>, HttpVersion, Option<SocketAddr>),
+    Config = (),
+    Response = (),
+    Error = DispatchError,
+    InitError = (),
+> {
+    let expecting = Arc::clone(&edge);
+    HttpService::build()
+        .keep_alive(KeepAlive::Os)
+        .client_request_timeout(Duration::ZERO)
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+        .on_connect_ext(move |watched: &Watched<T>, data| {
+            data.insert(Link {
+                connection: Arc::clone(watched.place().connection()),
+                connections: Arc::clone(watched.place().connections()),
+            });
+            on_connect(watched.io(), data);
+        })
+        .expect(fn_service(move |request: Request| std::future::ready(expecting.may_continue(request))))
+        .finish(fn_service(move |request: Request| {
+            let edge = Arc::clone(&edge);
+            async move { Ok::<Response<BoxBody>, Infallible>(edge.answer(request).await) }
+        }))
+}
+
+/// Waits for something that happens on a connection, until that is to be closed.
+async fn unless_closed<T>(
+    connection: &Connection,
+    happening: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let mut happening = pin!(happening);
+    std::future::poll_fn(|cx| {
+        connection.wake_on_close(cx);
+        if connection.is_closing() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        happening.as_mut().poll(cx)
+    })
+    .await
+}
+
+fn prepare(stream: &TcpStream) -> Option<SocketAddr> {
+    // It fails only when the connection is gone already.
+    let _ = stream.set_nodelay(true);
+    stream.peer_addr().ok()
+}
+
+fn no_room() -> DispatchError {
+    DispatchError::Io(io::Error::other("the listener has as many connections as it takes"))
+}

@@ -1,0 +1,301 @@
+//! A connection with deadlines: for the first byte and the header of each request, for the next request, and for a
+//! client that does not read its answer. The HTTP/1.1 dispatcher sees an error of the connection when a time is over.
+//!
+//! It also keeps the dispatcher from reading far ahead of the request that it works on, and turns the bare answers of
+//! the HTTP/1.1 parser into problem documents.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::connections::{Connection, Phase, Place};
+
+/// Bytes that are read in one turn of the dispatcher, and while it works on a request without waiting for its body.
+const AHEAD_BYTES: usize = 8 << 10;
+/// The slowest that an answer may be read, beyond the time that a client may pause.
+const READ_BYTES_PER_S: u64 = 16 << 10;
+/// How long the client of a connection of the reserve may take for the header of its request.
+const RESERVE_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientTimeouts {
+    /// For the first byte and the header of a request.
+    pub(crate) header: Duration,
+    /// For the next request.
+    pub(crate) keep_alive: Duration,
+    /// Between reading one part of an answer and the next.
+    pub(crate) reading: Duration,
+}
+
+/// The answer to what the HTTP/1.1 parser refused, from the status that it chose.
+pub(crate) type Refusal = fn(status: u16) -> Vec<u8>;
+
+/// A connection with deadlines.
+pub(crate) struct Watched<T> {
+    io: T,
+    place: Place,
+    timeouts: ClientTimeouts,
+    refusal: Refusal,
+    opened: Instant,
+    /// When the first byte of the next request came.
+    header_since: Option<Instant>,
+    idle_since: Option<Instant>,
+    /// Until when the client must have read more, while it does not read.
+    read_until: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes read in this turn of the dispatcher.
+    read_in_turn: usize,
+    /// Bytes read while a request was worked on.
+    read_ahead: usize,
+    /// Whether the dispatcher wanted to read and was not let.
+    is_reading_held: bool,
+    /// What is written in place of a bare answer of the parser, and how much of it is.
+    instead: Option<(Vec<u8>, usize)>,
+}
+
+impl<T> Watched<T> {
+    pub(crate) fn new(io: T, place: Place, timeouts: ClientTimeouts, refusal: Refusal) -> Self {
+        Self {
+            io,
+            place,
+            timeouts,
+            refusal,
+            opened: Instant::now(),
+            header_since: None,
+            idle_since: None,
+            read_until: None,
+            timer: None,
+            read_in_turn: 0,
+            read_ahead: 0,
+            is_reading_held: false,
+            instead: None,
+        }
+    }
+
+    /// The connection itself.
+    pub(crate) fn io(&self) -> &T {
+        &self.io
+    }
+
+    /// Its place among the others.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn connection(&self) -> &Arc<Connection> {
+        self.place.connection()
+    }
+
+    /// Until when the client must have sent more, while nothing of it is worked on.
+    fn send_until(&self) -> Option<Instant> {
+        let header = if self.connection().is_reserve() {
+            self.timeouts.header.min(RESERVE_HEADER_TIMEOUT)
+        } else {
+            self.timeouts.header
+        };
+        match (self.connection().phase(), self.header_since, self.idle_since) {
+            (Phase::Silent, _, _) => Some(self.opened + header),
+            (Phase::Idle, Some(since), _) => Some(since + header),
+            (Phase::Idle, None, Some(since)) => Some(since + self.timeouts.keep_alive),
+            (Phase::Idle, None, None) => Some(self.opened + self.timeouts.keep_alive),
+            (Phase::Serving | Phase::Receiving | Phase::Answering | Phase::HandedOver, _, _) => None,
+        }
+    }
+
+    /// Fails when the connection is to be closed, or when a deadline is over.
+    fn check_deadlines(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.connection().wake_on_close(cx);
+        if self.connection().is_closing() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let Some(until) = [self.send_until(), self.read_until].into_iter().flatten().min() else {
+            return Ok(());
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if until < timer.deadline() || timer.is_elapsed() {
+            timer.as_mut().reset(until);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            timer.as_mut().reset(until);
+        }
+        Ok(())
+    }
+
+    /// Notes that the client has read so much of its answer.
+    fn note_written(&mut self, bytes: usize) {
+        if let Some(until) = &mut self.read_until {
+            let earned = Duration::from_millis(bytes as u64 * 1000 / READ_BYTES_PER_S);
+            *until = (*until + earned).min(Instant::now() + self.timeouts.reading);
+        }
+        self.connection().note_activity();
+    }
+
+    /// Notes that the client does not read.
+    fn note_blocked(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.read_until.is_none() {
+            self.read_until = Some(Instant::now() + self.timeouts.reading);
+        }
+        self.check_deadlines(cx)
+    }
+
+    /// Whether the dispatcher has read as much as it needs for now.
+    fn is_far_ahead(&self, cx: &Context<'_>) -> bool {
+        match self.connection().phase() {
+            Phase::Receiving => false,
+            Phase::Serving | Phase::Answering | Phase::HandedOver => self.read_ahead >= AHEAD_BYTES,
+            Phase::Silent | Phase::Idle => {
+                let is_far = self.read_in_turn >= AHEAD_BYTES;
+                if is_far {
+                    // It parses what it has, and reads on in its next turn.
+                    cx.waker().wake_by_ref();
+                }
+                is_far
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.connection().is_closing() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if this.is_far_ahead(cx) {
+            this.is_reading_held = true;
+            this.check_deadlines(cx)?;
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.io).poll_read(cx, buf);
+        if read.is_pending() {
+            this.check_deadlines(cx)?;
+            return Poll::Pending;
+        }
+        let bytes = buf.filled().len() - before;
+        if bytes > 0 {
+            match this.connection().phase() {
+                Phase::Silent | Phase::Idle => {
+                    this.header_since.get_or_insert_with(Instant::now);
+                    this.read_in_turn += bytes;
+                }
+                Phase::Receiving => this.connection().note_activity(),
+                Phase::Serving | Phase::Answering | Phase::HandedOver => this.read_ahead += bytes,
+            }
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Watched<T> {
+    fn poll_write_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some((document, written)) = &mut self.instead {
+            let rest = document.get(*written..).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+            match Pin::new(&mut self.io).poll_write(cx, rest)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(bytes) => {
+                    *written += bytes;
+                    self.note_written(bytes);
+                }
+                Poll::Pending => {
+                    self.note_blocked(cx)?;
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.connection().is_closing() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        // No request got as far as the gateway, and none is open: this is the parser's own answer.
+        if this.instead.is_none()
+            && matches!(this.connection().phase(), Phase::Silent | Phase::Idle)
+            && let Some(status) = bare_status(bytes)
+        {
+            this.instead = Some(((this.refusal)(status), 0));
+        }
+        if this.instead.is_some() {
+            ready!(this.poll_write_instead(cx))?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        match Pin::new(&mut this.io).poll_write(cx, bytes)? {
+            Poll::Ready(written) => {
+                this.note_written(written);
+                Poll::Ready(Ok(written))
+            }
+            Poll::Pending => {
+                this.note_blocked(cx)?;
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if Pin::new(&mut this.io).poll_flush(cx)?.is_pending() {
+            this.note_blocked(cx)?;
+            return Poll::Pending;
+        }
+        // The dispatcher flushes once in each turn, when its buffer is empty.
+        this.read_until = None;
+        this.read_in_turn = 0;
+        match this.connection().phase() {
+            Phase::HandedOver => {
+                this.connection().note_read();
+                this.connection().enter_phase(Phase::Idle);
+                this.header_since = None;
+                this.idle_since = Some(Instant::now());
+                this.read_ahead = 0;
+            }
+            Phase::Silent | Phase::Serving | Phase::Receiving | Phase::Answering | Phase::Idle => {}
+        }
+        if this.is_reading_held && !matches!(this.connection().phase(), Phase::Serving) {
+            this.is_reading_held = false;
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let closed = Pin::new(&mut this.io).poll_shutdown(cx);
+        if closed.is_pending() {
+            this.note_blocked(cx)?;
+        }
+        closed
+    }
+}
+
+/// The status of an answer without a body, 4xx.
+fn bare_status(answer: &[u8]) -> Option<u16> {
+    let rest = answer.strip_prefix(b"HTTP/1.1 ")?;
+    let is_bare = answer.ends_with(b"\r\n\r\n");
+    let status = std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok()?;
+    (is_bare && (400..500).contains(&status)).then_some(status)
+}
