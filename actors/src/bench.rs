@@ -133,6 +133,7 @@ impl BenchQueue {
             let reference = KeyPackageRef::new(reference).map_err(|error| error.to_string())?;
             Ok(NewPackage {
                 reference,
+                not_before: Timestamp(0),
                 not_after: Timestamp(u64::MAX),
                 message: message.to_vec(),
                 signer: None,
@@ -147,7 +148,7 @@ impl BenchQueue {
     /// Assigns the next package to a receiver; how long its message is.
     pub fn assign(&mut self, receiver: &str) -> usize {
         let receiver = Receiver { caller: Caller::Application, id: receiver.to_owned() };
-        match self.0.choose(&receiver, usize::MAX, |_| true) {
+        match self.0.choose(&receiver, Timestamp(0), usize::MAX, |_| true) {
             Choice::Assignable(package) => {
                 let reference = package.reference.clone();
                 self.0.apply(QueueRecord::Assigned { reference, receiver });

@@ -1,7 +1,7 @@
 //! The directory of key packages, as callers see it (*Managing Key Packages*): it finds the queue, checks what needs no
 //! owner, and asks the queue's actor for the rest.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use actix::{Handler, MailboxError, Message};
 use snapshots::{
@@ -14,10 +14,11 @@ use crate::{
     gateway::{Gateway, WAKE_ATTEMPTS},
     group::signer,
     key_queue::{
-        Assign, AssignedKeyPackage, Close, Count, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload,
-        KeyQueueActor, KeyQueueError, KeyQueueStatus, NewKeyQueue, NewPackage, PoolCounts, Upload,
+        Assign, AssignedKeyPackage, Attempt, Close, Count, InvalidKeyPackage, KeyPackageRequest,
+        KeyPackageUpload, KeyQueueActor, KeyQueueError, KeyQueueStatus, NewKeyQueue, NewPackage, PoolCounts,
+        Upload,
     },
-    mls::{KeyPackageChecks, PROTOCOL_VERSION, supported_cipher_suites},
+    mls::{KeyPackageChecks, KeyPackageJudge, LeafChecks, PROTOCOL_VERSION, supported_cipher_suites},
     storage::StorageError,
 };
 
@@ -123,31 +124,33 @@ impl Gateway {
         if let Some(label) = &upload.app_label {
             self.check_label("appLabel", label)?;
         }
-        let row = self.queue_row(app, client, queue)?;
-        let client = self.queue_client(app, client)?;
-        let generation = client.handle_generation;
-        let (gateway, checked_application, checked_row) = (self.clone(), application.clone(), row.clone());
-        let KeyPackageUpload { key_packages, is_reset, app_label, final_key } = upload;
-        let checked = tokio::task::spawn_blocking(move || {
-            gateway.check_packages(
-                &checked_application,
-                &checked_row,
-                &client,
-                &key_packages,
-                final_key.as_deref(),
-            )
-        });
-        let (packages, final_key) = checked.await.map_err(|_| StorageError::Unreadable)??;
-        self.ask_queue(application, &row, |permit| Upload {
-            row: row.clone(),
-            is_reset,
-            packages: packages.clone(),
-            final_key: final_key.clone(),
-            app_label: app_label.clone(),
-            generation,
-            permit,
-        })
-        .await
+        let upload = Arc::new(upload);
+        for _ in 0..ATTEMPTS {
+            let row = self.queue_row(app, client, queue)?;
+            let client = self.queue_client(app, client)?;
+            let generation = client.handle_generation;
+            let (gateway, checked, checked_row) = (self.clone(), application.clone(), row.clone());
+            let to_check = Arc::clone(&upload);
+            let checked = tokio::task::spawn_blocking(move || {
+                gateway.check_packages(&checked, &checked_row, &client, &to_check)
+            });
+            let (packages, final_key) = checked.await.map_err(|_| StorageError::Unreadable)??;
+            let ask = |permit| Upload {
+                row: row.clone(),
+                is_reset: upload.is_reset,
+                packages: packages.clone(),
+                final_key: final_key.clone(),
+                app_label: upload.app_label.clone(),
+                generation,
+                permit,
+            };
+            match self.ask_queue(application, &row, ask).await? {
+                Attempt::Done(counts) => return Ok(counts),
+                // A package was used or stored meanwhile, or the queue was changed: the checks say what is true now.
+                Attempt::Overtaken => {}
+            }
+        }
+        Err(KeyQueueError::Busy)
     }
 
     /// Deletes a queue with its packages and assignments (*Key Pool Deletion*).
@@ -211,10 +214,18 @@ impl Gateway {
             .queue_matching(app, client, request.protocol_version, request.cipher_suite, &request.app_label)
             .map_err(StorageError::from)?
             .ok_or(KeyQueueError::NoKeyPackage)?;
-        let ask = |permit| Assign { receiver: request.receiver.clone(), permit };
-        let answer = self.ask_queue(application, &row, ask).await;
-        // A queue that was deleted since it was found is one that does not match.
-        if answer == Err(KeyQueueError::UnknownKeyQueue) { Err(KeyQueueError::NoKeyPackage) } else { answer }
+        for _ in 0..ATTEMPTS {
+            let ask = |permit| Assign { receiver: request.receiver.clone(), permit };
+            match self.ask_queue(application, &row, ask).await {
+                Ok(Attempt::Done(assigned)) => return Ok(assigned),
+                // The chosen package was used meanwhile.
+                Ok(Attempt::Overtaken) => {}
+                // A queue that was deleted since it was found is one that does not match.
+                Err(KeyQueueError::UnknownKeyQueue) => return Err(KeyQueueError::NoKeyPackage),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(KeyQueueError::Busy)
     }
 
     /// Checks every package of an upload and says of each that is not acceptable why.
@@ -223,8 +234,7 @@ impl Gateway {
         application: &Application,
         row: &QueueRow,
         client: &ClientRow,
-        messages: &[Vec<u8>],
-        final_key: Option<&[u8]>,
+        upload: &KeyPackageUpload,
     ) -> Result<(Vec<NewPackage>, Option<NewPackage>), KeyQueueError> {
         if let Some(domain) = client.domain.clone()
             && !application.hosts(Some(&domain))
@@ -233,31 +243,32 @@ impl Gateway {
         }
         let view = self.core.store.view();
         let checks = KeyPackageChecks {
-            cipher_suite: row.cipher_suite,
+            leaf: LeafChecks {
+                cipher_suite: row.cipher_suite,
+                lifetime_s_max: self.core.limits.key_package_lifetime_s_max,
+            },
             handle: Some(&client.handle),
             domain: client.domain.as_ref(),
             now: self.core.clock.now(),
-            lifetime_s_max: self.core.limits.key_package_lifetime_s_max,
+            clock_skew_s_max: self.core.limits.clock_skew_s_max,
         };
-        let check = |message: &[u8], is_final: bool| -> Result<NewPackage, String> {
+        let mut judge = KeyPackageJudge::new(checks, &self.core.crypto, &*application.identity);
+        let mut check = |message, is_final| -> Result<NewPackage, String> {
+            let message: &Vec<u8> = message;
             if message.len() > self.core.limits.packet_bytes_max {
                 return Err(format!("it has more than {} bytes", self.core.limits.packet_bytes_max));
             }
-            let checked = checks.check(&self.core.crypto, &*application.identity, message)?;
-            if used_or_of_other_kind(&view, application.id, &checked.reference, is_final)? {
-                return Err(if is_final {
-                    "it is in a pool, or was used, as a package that is used once".into()
-                } else {
-                    "it was already used".into()
-                });
-            }
+            let checked = judge.check(message)?;
+            check_not_taken(&view, application.id, row.queue_id, &checked.reference, is_final)?;
             Ok(NewPackage {
                 reference: checked.reference,
+                not_before: checked.not_before,
                 not_after: checked.not_after,
-                message: message.to_vec(),
+                message: message.clone(),
                 signer: Some(signer(&checked.signature_key)),
             })
         };
+        let KeyPackageUpload { key_packages: messages, final_key, .. } = upload;
         let mut invalid = Vec::new();
         let mut packages = Vec::with_capacity(messages.len());
         let mut seen = HashSet::new();
@@ -271,7 +282,7 @@ impl Gateway {
                 Err(detail) => invalid.push(InvalidKeyPackage { index, detail }),
             }
         }
-        let final_key = match final_key.map(|message| check(message, true)) {
+        let final_key = match final_key.as_ref().map(|message| check(message, true)) {
             None => None,
             Some(Ok(package)) if seen.contains(&package.reference) => {
                 let detail = "finalKey: it is among keyPackages as well".into();
@@ -348,19 +359,28 @@ impl Gateway {
     }
 }
 
-/// Whether a package was used, or is held somewhere as the other kind: once or final.
-fn used_or_of_other_kind(
+/// How often a write that somebody else's overtakes is tried.
+const ATTEMPTS: usize = 16;
+
+/// Checks that a package was not used and can be held by a queue.
+fn check_not_taken(
     view: &View,
     app: AppId,
+    queue: KeyQueueId,
     reference: &KeyPackageRef,
     is_final: bool,
-) -> Result<bool, String> {
+) -> Result<(), String> {
     let unreadable = |_| "the store cannot tell whether it was used".to_owned();
     if view.used(app, reference).map_err(unreadable)?.is_some() {
-        return Ok(true);
+        return Err("it was already used".into());
     }
     let holders = view.queues_holding(app, reference).map_err(unreadable)?;
-    Ok(holders.iter().any(|(_, _, row)| row.is_final != is_final))
+    match holders.iter().find(|(holder, _, row)| row.excludes(*holder == queue, is_final)) {
+        None => Ok(()),
+        Some((_, _, row)) if row.is_final => Err("it is the final key of a queue".into()),
+        Some(_) if is_final => Err("it is in a pool, as a package that is used once".into()),
+        Some(_) => Err("it is in another key queue of its client".into()),
+    }
 }
 
 fn refused(error: &AppendError) -> KeyQueueError {

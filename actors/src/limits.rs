@@ -30,7 +30,10 @@ pub struct Limits {
     pub key_packages_per_peer_max: usize,
     /// Key packages in one upload.
     pub key_packages_per_request_max: usize,
-    /// Longest remaining lifetime of an uploaded key package, in seconds; 0 means no bound.
+    /// Longest total lifetime (`not_after − not_before`) of a key package or of a leaf that has one, in seconds; 0, the
+    /// default, accepts every interval, because clients in the field make key packages that are valid for ever. RFC 9420
+    /// §7.2 wants a bound: 7,862,400 (91 days) is recommended where all clients are known to keep to it. It is asked of
+    /// what comes in: uploads, Adds, and the creator's leaf of a new group.
     pub key_package_lifetime_s_max: u64,
     /// Certificates in one X.509 credential (at most 8).
     pub certificates_per_chain_max: usize,

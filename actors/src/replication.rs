@@ -17,7 +17,7 @@ use crate::{
         Reached, Unseen, UsedPackages, creation, creation_instead, filled, handed_over_row, is_handed_over,
         missed_after, transfer,
     },
-    mls::{KeyPackageChecks, Rule, Rules, welcome_references},
+    mls::{KeyPackageChecks, KeyPackageJudge, LeafChecks, Rule, Rules, welcome_references},
     peer::{Delivery, DeliveryContent, EntryContent, GroupTransfer, Held, LogEntry, REVISION, SEQUENCE_MAX},
     router::Rest,
     storage::StorageError,
@@ -551,13 +551,14 @@ impl Gateway {
         let (domain, key_package) = (domain.clone(), key_package.to_vec());
         let checked = tokio::task::spawn_blocking(move || {
             let checks = KeyPackageChecks {
-                cipher_suite,
+                leaf: LeafChecks { cipher_suite, lifetime_s_max: core.limits.key_package_lifetime_s_max },
                 handle: None,
                 domain: Some(&domain),
                 now: core.clock.now(),
-                lifetime_s_max: 0,
+                // The peer hands out what is valid already; its clock may be ahead.
+                clock_skew_s_max: core.limits.clock_skew_s_max,
             };
-            checks.check(&core.crypto, &*provider, &key_package).map(drop)
+            KeyPackageJudge::new(checks, &core.crypto, &*provider).check(&key_package).map(drop)
         });
         checked.await.map_err(|_| "it cannot be judged".to_owned())?
     }

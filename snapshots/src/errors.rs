@@ -114,6 +114,12 @@ pub enum Unmet {
         /// Which one.
         reference: KeyPackageRef,
     },
+    /// A queue holds the key package already: another queue, or this one as the other kind.
+    #[error("the key package {reference:?} is held already")]
+    KeyPackageHeld {
+        /// Which one.
+        reference: KeyPackageRef,
+    },
     /// A client would have more join infos than it may (*Joining*).
     #[error("{max} welcomes wait for {handle:?}, the most that may")]
     TooManyWelcomes {

@@ -34,6 +34,14 @@ pub struct KeyPackageRow {
     pub signer: Option<[u8; 32]>,
 }
 
+impl KeyPackageRow {
+    /// Whether a package that is held like this cannot be held in another way as well: what is used once is in one
+    /// queue, and nothing is both used once and final.
+    pub fn excludes(&self, is_same_queue: bool, is_final: bool) -> bool {
+        self.is_final != is_final || !(is_final || is_same_queue)
+    }
+}
+
 /// Where a key package was used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsedRow {
@@ -138,6 +146,28 @@ impl Batch {
         })
     }
 
+    /// Precondition: no queue holds the key package in a way that excludes this one, see [`KeyPackageRow::excludes`],
+    /// else [`Unmet::KeyPackageHeld`].
+    pub fn require_holdable(
+        &mut self,
+        app: AppId,
+        queue: KeyQueueId,
+        reference: &KeyPackageRef,
+        is_final: bool,
+    ) -> &mut Self {
+        let (holders, reference) = (holders_of(app, reference), reference.clone());
+        let skipped = holders.as_bytes().len();
+        self.step(move |draft| {
+            for (key, value) in draft.scan(Table::KeyPackages, holders.prefix())? {
+                let held: KeyPackageRow = rows::decode(Table::KeyPackages, &value)?;
+                if held.excludes(read_holder(&key, skipped)? == queue, is_final) {
+                    return Err(Unmet::KeyPackageHeld { reference }.into());
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Precondition: the key package was not used, else [`Unmet::KeyPackageUsed`].
     pub fn require_unused(&mut self, app: AppId, reference: &KeyPackageRef) -> &mut Self {
         let (key, reference) = (used_key(app, reference), reference.clone());
@@ -190,6 +220,13 @@ fn read_reference(bytes: &[u8]) -> Result<KeyPackageRef, ReadError> {
     KeyPackageRef::new(bytes).map_err(|error| ReadError::damaged(error.to_string()))
 }
 
+fn read_holder(key: &[u8], skipped: usize) -> Result<KeyQueueId, ReadError> {
+    let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), "key_packages");
+    let queue = KeyQueueId::new(reader.uuid()?);
+    reader.end()?;
+    Ok(queue)
+}
+
 fn read_expiry(value: &[u8]) -> Result<Timestamp, ReadError> {
     rows::number(Table::QueueKeyPackages, value).map(Timestamp)
 }
@@ -208,9 +245,7 @@ impl View {
         let skipped = prefix.as_bytes().len();
         let found = |row: Result<(Slice, Slice), ReadError>| {
             let (key, value) = row?;
-            let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), "key_packages");
-            let queue = KeyQueueId::new(reader.uuid()?);
-            reader.end()?;
+            let queue = read_holder(&key, skipped)?;
             let client = self.owner(app, queue)?;
             let client =
                 client.ok_or_else(|| ReadError::damaged(format!("a key package is in no queue: {queue}")))?;

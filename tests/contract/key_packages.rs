@@ -1,8 +1,8 @@
 //! *Managing Key Packages*, with key packages made by an MLS client.
 
 use openmls::prelude::{
-    BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, Lifetime, MlsMessageOut,
-    tls_codec::Serialize as _,
+    BasicCredential, Capabilities, Ciphersuite, CredentialType, CredentialWithKey, KeyPackage, Lifetime,
+    MlsMessageOut, tls_codec::Serialize as _,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
@@ -10,13 +10,18 @@ use serde_json::{Value, json};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use crate::support::{Request, TestGateway};
+use crate::support::{Reply, Request, Setup, TestGateway};
 
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 const OTHER_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
 
 /// A fresh key package in an MLSMessage, as Base64.
 fn key_package(handle: &str, suite: Ciphersuite, lifetime_s: u64) -> String {
+    package_of(handle, suite, Lifetime::new(lifetime_s), Capabilities::default())
+}
+
+/// A fresh key package with this lifetime and these capabilities.
+fn package_of(handle: &str, suite: Ciphersuite, lifetime: Lifetime, capabilities: Capabilities) -> String {
     let provider = OpenMlsRustCrypto::default();
     let signer = SignatureKeyPair::new(suite.signature_algorithm()).unwrap();
     let credential = CredentialWithKey {
@@ -24,7 +29,8 @@ fn key_package(handle: &str, suite: Ciphersuite, lifetime_s: u64) -> String {
         signature_key: signer.public().into(),
     };
     let bundle = KeyPackage::builder()
-        .key_package_lifetime(Lifetime::new(lifetime_s))
+        .key_package_lifetime(lifetime)
+        .leaf_node_capabilities(capabilities)
         .build(suite, &provider, &signer, credential)
         .unwrap();
     let message = MlsMessageOut::from(bundle.key_package().clone());
@@ -301,7 +307,7 @@ async fn deleting_a_client_deletes_its_queues() {
 
 #[actix_web::test]
 async fn a_client_has_a_number_of_queues_and_a_queue_of_packages() {
-    let mut setup = crate::support::Setup::new();
+    let mut setup = Setup::new();
     setup.config.limits.key_queues_per_client_max = 2;
     setup.config.limits.key_packages_per_queue_max = 2;
     setup.config.limits.key_packages_per_request_max = 3;
@@ -333,6 +339,112 @@ async fn queue_bodies_name_what_is_wrong() {
     ] {
         let request = Request::new("PATCH", &gateway.path(&queue)).token(&gateway.writer).json(body);
         gateway.send(request).await.problem(400, "malformed-request", part);
+    }
+    gateway.stop().await;
+}
+
+fn now_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// The indexes that a refused upload names.
+fn refused_at(reply: &Reply) -> Vec<u64> {
+    let problem = reply.problem(422, "invalid-key-package", "");
+    problem["errors"].as_array().unwrap().iter().map(|error| error["index"].as_u64().unwrap()).collect()
+}
+
+#[actix_web::test]
+async fn every_package_that_no_group_could_take_in_is_named() {
+    let gateway = TestGateway::start().await;
+    let alice = register(&gateway, "alice").await;
+    let queue = create_queue(&gateway, &alice, "").await;
+    let incapable = || {
+        let capabilities = Capabilities::builder().credentials(vec![CredentialType::X509]).build();
+        package_of("alice", SUITE, Lifetime::new(3600), capabilities)
+    };
+    // Forty bad ones, and a good one after each.
+    let packages: Vec<String> = (0..40).flat_map(|_| [incapable(), good("alice")]).collect();
+    let reply = gateway.patch(&queue, json!({ "keyPackages": packages, "finalKey": incapable() })).await;
+    let expected: Vec<u64> = (0..40).map(|number| 2 * number).chain([80]).collect();
+    assert_eq!(refused_at(&reply), expected);
+    assert_eq!(gateway.patch(&queue, json!({})).await.success(200), counts(0, 0), "nothing was stored");
+    gateway.get(&wanted(&alice, "bob")).await.problem(404, "no-key-package", "");
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn a_package_is_handed_out_once_its_lifetime_has_begun() {
+    let setup = Setup::new();
+    let gateway = setup.start().await;
+    let alice = register(&gateway, "alice").await;
+    let queue = create_queue(&gateway, &alice, "").await;
+    let from_in = |seconds: u64| {
+        let lifetime = Lifetime::init(now_s() + seconds, now_s() + 7200);
+        package_of("alice", SUITE, lifetime, Capabilities::default())
+    };
+    let too_late = from_in(600);
+    assert_eq!(refused_at(&gateway.patch(&queue, json!({ "keyPackages": [too_late] })).await), [0]);
+    let reversed =
+        package_of("alice", SUITE, Lifetime::init(now_s() + 60, now_s() + 30), Capabilities::default());
+    assert_eq!(refused_at(&gateway.patch(&queue, json!({ "keyPackages": [reversed] })).await), [0]);
+
+    let soon = from_in(200);
+    let upload = json!({ "keyPackages": [soon], "finalKey": from_in(250) });
+    assert_eq!(gateway.patch(&queue, upload).await.success(200), counts(1, 1));
+    gateway.get(&wanted(&alice, "bob")).await.problem(404, "no-key-package", "");
+    setup.pass(std::time::Duration::from_secs(210));
+    assert_eq!(
+        gateway.get(&wanted(&alice, "bob")).await.success(200),
+        json!({ "keyPackage": soon, "isFinalKey": false })
+    );
+    gateway.get(&wanted(&alice, "carol")).await.problem(404, "no-key-package", "");
+    setup.pass(std::time::Duration::from_secs(50));
+    assert_eq!(gateway.get(&wanted(&alice, "carol")).await.success(200)["isFinalKey"], true);
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn the_total_lifetime_of_a_package_is_bounded_if_that_is_set() {
+    let for_ever = || package_of("alice", SUITE, Lifetime::init(0, u64::MAX), Capabilities::default());
+    for (lifetime_s_max, is_accepted) in [(0, true), (7_862_400, false)] {
+        let mut setup = Setup::new();
+        setup.config.limits.key_package_lifetime_s_max = lifetime_s_max;
+        let gateway = setup.start().await;
+        let alice = register(&gateway, "alice").await;
+        let queue = create_queue(&gateway, &alice, "").await;
+        let reply = gateway.patch(&queue, json!({ "keyPackages": [good("alice"), for_ever()] })).await;
+        if is_accepted {
+            assert_eq!(reply.success(200), counts(2, 2));
+        } else {
+            assert_eq!(refused_at(&reply), [1]);
+        }
+        gateway.stop().await;
+    }
+}
+
+/// A package that is uploaded at once as the final key of one queue and to the pools of two others ends up in one place.
+#[actix_web::test]
+async fn a_package_is_held_in_one_way_however_uploads_race() {
+    let gateway = TestGateway::start().await;
+    let alice = register(&gateway, "alice").await;
+    let mut queues = Vec::new();
+    for label in ["a", "b", "c"] {
+        queues.push(create_queue(&gateway, &alice, label).await);
+    }
+    for _ in 0..15 {
+        let package = good("alice");
+        let pool = json!({ "keyPackages": [package] });
+        let (first, second, third) = tokio::join!(
+            gateway.patch(&queues[0], pool.clone()),
+            gateway.patch(&queues[1], pool),
+            gateway.patch(&queues[2], json!({ "finalKey": package })),
+        );
+        let accepted: Vec<_> =
+            [&first, &second, &third].into_iter().filter(|reply| reply.status == 200).collect();
+        assert_eq!(accepted.len(), 1, "{} {} {}", first.text(), second.text(), third.text());
+        for refused in [&first, &second, &third].into_iter().filter(|reply| reply.status != 200) {
+            assert_eq!(refused_at(refused), [0]);
+        }
     }
     gateway.stop().await;
 }

@@ -18,10 +18,18 @@ use super::{
 };
 use crate::{
     core::Core,
-    mls::CredentialCheck,
+    mls::{CredentialCheck, LeafChecks, RefusedCredentials, is_fit},
     router::{Activity, Rest, Rested},
     storage::StorageError,
 };
+
+/// What came of one attempt to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt<T> {
+    Done(T),
+    /// Somebody else's write came first: what is true now must be looked at again.
+    Overtaken,
+}
 
 /// Puts checked packages into the queue.
 pub(crate) struct Upload {
@@ -36,7 +44,7 @@ pub(crate) struct Upload {
 }
 
 impl Message for Upload {
-    type Result = Result<PoolCounts, KeyQueueError>;
+    type Result = Result<Attempt<PoolCounts>, KeyQueueError>;
 }
 
 /// Assigns a package to a receiver.
@@ -46,7 +54,7 @@ pub(crate) struct Assign {
 }
 
 impl Message for Assign {
-    type Result = Result<AssignedKeyPackage, KeyQueueError>;
+    type Result = Result<Attempt<AssignedKeyPackage>, KeyQueueError>;
 }
 
 /// Asks how much the queue holds.
@@ -78,11 +86,16 @@ pub(crate) struct KeyQueueActor {
     queue: KeyQueueId,
     activity: Arc<Activity>,
     state: Option<KeyQueueState>,
+    refused: RefusedCredentials,
     sequence: u64,
     snapshot_sequence: u64,
 }
 
 type Reply<T> = AtomicResponse<KeyQueueActor, Result<T, KeyQueueError>>;
+
+fn assigned(key_package: Vec<u8>, is_final_key: bool) -> Attempt<AssignedKeyPackage> {
+    Attempt::Done(AssignedKeyPackage { key_package, is_final_key })
+}
 
 fn answer<T: 'static>(result: Result<T, KeyQueueError>) -> Reply<T> {
     AtomicResponse::new(Box::pin(fut::ready(result)))
@@ -96,7 +109,8 @@ impl KeyQueueActor {
         queue: KeyQueueId,
         activity: Arc<Activity>,
     ) -> Self {
-        Self { core, app, client, queue, activity, state: None, sequence: 0, snapshot_sequence: 0 }
+        let refused = RefusedCredentials::default();
+        Self { core, app, client, queue, activity, state: None, refused, sequence: 0, snapshot_sequence: 0 }
     }
 
     fn log(&self) -> LogId {
@@ -148,6 +162,7 @@ impl KeyQueueActor {
         for (package, is_final) in packages.chain(upload.final_key.iter().map(|package| (package, true))) {
             batch.require_unused(self.app, &package.reference);
             let row = KeyPackageRow { is_final, not_after: package.not_after, signer: package.signer };
+            batch.require_holdable(self.app, self.queue, &package.reference, is_final);
             batch.put_key_package(self.app, self.queue, &package.reference, &row);
         }
         Ok((batch, record))
@@ -158,7 +173,7 @@ impl KeyQueueActor {
         result: Result<snapshots::Appended, AppendError>,
         record: QueueRecord,
         ctx: &mut Context<Self>,
-    ) -> Result<(), KeyQueueError> {
+    ) -> Result<Attempt<()>, KeyQueueError> {
         match result {
             Ok(_) => {
                 self.sequence += 1;
@@ -169,18 +184,19 @@ impl KeyQueueActor {
                 if self.sequence - self.snapshot_sequence >= RECORDS_PER_SNAPSHOT {
                     self.snapshot_aside(ctx);
                 }
-                Ok(())
+                Ok(Attempt::Done(()))
             }
             Err(AppendError::Precondition(Unmet::QueueExists { queue })) => {
                 Err(KeyQueueError::QueueExists { queue })
             }
-            // Somebody else was quicker; asking again comes to what is true then.
-            Err(AppendError::Precondition(Unmet::QueueChanged)) => Err(KeyQueueError::Busy),
+            Err(AppendError::Precondition(Unmet::QueueChanged | Unmet::KeyPackageHeld { .. })) => {
+                Ok(Attempt::Overtaken)
+            }
             Err(AppendError::Precondition(Unmet::KeyPackageUsed { reference })) => {
                 if let Some(state) = self.state.as_mut() {
                     state.advance(&reference);
                 }
-                Err(KeyQueueError::Busy)
+                Ok(Attempt::Overtaken)
             }
             Err(AppendError::Precondition(
                 Unmet::QueueMissing | Unmet::ClientMissing | Unmet::LogMoved { at: None },
@@ -205,11 +221,12 @@ impl KeyQueueActor {
         let core = Arc::clone(&self.core);
         let (view, app, now) = (core.store.view(), self.app, core.clock.now());
         let application = core.applications.get(&app).ok_or(KeyQueueError::UnknownClient)?;
-        let mut credentials = CredentialCheck::new(&*application.identity, now);
-        let (state, _) = self.current()?;
+        self.current()?;
+        let state = self.state.as_mut().ok_or(StorageError::Unreadable)?;
+        let mut credentials = CredentialCheck::new(&*application.identity, now, &mut self.refused);
         let (mut used, mut unreadable) = (Vec::new(), None);
         let per_peer_max = core.limits.key_packages_per_peer_max;
-        let choice = state.choose(receiver, per_peer_max, |Candidate { package, is_final }| {
+        let choice = state.choose(receiver, now, per_peer_max, |Candidate { package, is_final }| {
             if unreadable.is_some() {
                 return false;
             }
@@ -280,7 +297,7 @@ impl KeyQueueActor {
 /// Records since the last snapshot after which the actor takes one by itself.
 const RECORDS_PER_SNAPSHOT: u64 = 512;
 
-/// Reads a queue from disk and leaves out what was used.
+/// Reads a queue from disk and leaves out what was used and what no group could take in.
 fn load(core: &Core, app: AppId, queue: KeyQueueId) -> Result<(KeyQueueState, u64, u64), StorageError> {
     let view = core.store.view();
     let log = view.load_log(&LogId::KeyQueue(app, queue))?.ok_or(StorageError::Unreadable)?;
@@ -290,6 +307,11 @@ fn load(core: &Core, app: AppId, queue: KeyQueueId) -> Result<(KeyQueueState, u6
         tracing::error!(%error, "a key queue could not be restored");
         StorageError::Unreadable
     })?;
+    if let Some(row) = view.queue_by_id(app, queue)? {
+        // The longest lifetime is policy, which may change: it is asked of what comes in.
+        let checks = LeafChecks { cipher_suite: row.cipher_suite, lifetime_s_max: 0 };
+        state.retain_fit(|message| is_fit(checks, message));
+    }
     let references: Vec<KeyPackageRef> = state.references().cloned().collect();
     for reference in references {
         if view.used(app, &reference)?.is_some() {
@@ -318,7 +340,7 @@ impl Actor for KeyQueueActor {
 }
 
 impl Handler<Upload> for KeyQueueActor {
-    type Result = Reply<PoolCounts>;
+    type Result = Reply<Attempt<PoolCounts>>;
 
     fn handle(&mut self, upload: Upload, _: &mut Context<Self>) -> Self::Result {
         let (batch, record) = match self.upload_batch(&upload) {
@@ -329,22 +351,24 @@ impl Handler<Upload> for KeyQueueActor {
         let append = async move { (store.append(batch).await, upload.permit) };
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
             drop(permit);
-            actor.appended(result, record, ctx)?;
-            Ok(actor.current()?.0.counts())
+            Ok(match actor.appended(result, record, ctx)? {
+                Attempt::Done(()) => Attempt::Done(actor.current()?.0.counts()),
+                Attempt::Overtaken => Attempt::Overtaken,
+            })
         })))
     }
 }
 
 impl Handler<Assign> for KeyQueueActor {
-    type Result = Reply<AssignedKeyPackage>;
+    type Result = Reply<Attempt<AssignedKeyPackage>>;
 
     fn handle(&mut self, Assign { receiver, permit }: Assign, _: &mut Context<Self>) -> Self::Result {
         let package = match self.choose(&receiver) {
             Ok(Choice::Assigned(package)) => {
-                return answer(Ok(AssignedKeyPackage { key_package: package.message, is_final_key: false }));
+                return answer(Ok(assigned(package.message, false)));
             }
             Ok(Choice::Final(package)) => {
-                return answer(Ok(AssignedKeyPackage { key_package: package.message, is_final_key: true }));
+                return answer(Ok(assigned(package.message, true)));
             }
             Ok(Choice::Nothing) => return answer(Err(KeyQueueError::NoKeyPackage)),
             Ok(Choice::Assignable(package)) => package,
@@ -362,8 +386,10 @@ impl Handler<Assign> for KeyQueueActor {
         let append = async move { (store.append(batch).await, permit) };
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
             drop(permit);
-            actor.appended(result, record, ctx)?;
-            Ok(AssignedKeyPackage { key_package: package.message, is_final_key: false })
+            Ok(match actor.appended(result, record, ctx)? {
+                Attempt::Done(()) => assigned(package.message, false),
+                Attempt::Overtaken => Attempt::Overtaken,
+            })
         })))
     }
 }

@@ -9,7 +9,7 @@ use snapshots::{DomainName, KeyQueueId};
 #[cfg(feature = "bench")]
 pub(crate) use self::state::{Choice, KeyQueueState, QueueRecord};
 pub(crate) use self::{
-    actor::{Advance, Assign, Close, Count, KeyQueueActor, Upload},
+    actor::{Advance, Assign, Attempt, Close, Count, KeyQueueActor, Upload},
     state::NewPackage,
 };
 pub use self::{

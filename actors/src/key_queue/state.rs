@@ -32,6 +32,9 @@ pub struct Receiver {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NewPackage {
     pub(crate) reference: KeyPackageRef,
+    /// It is handed out from then on.
+    #[serde(default)]
+    pub(crate) not_before: Timestamp,
     pub(crate) not_after: Timestamp,
     #[serde(with = "serde_bytes")]
     pub(crate) message: Vec<u8>,
@@ -161,10 +164,11 @@ impl KeyQueueState {
     /// The package for a receiver, among those that may be handed out now; [`Self::retire`] comes first. A package that may not be is
     /// passed over and stays where it is: it may be good again in a moment. When the receiver is assigned another
     /// one for it, the record of that takes it out. The receivers of one peer have at most `per_peer_max` of the packages
-    /// that are not final, so that no peer takes all.
+    /// that are not final, so that no peer takes all. What becomes valid after `now` waits.
     pub(crate) fn choose(
         &self,
         receiver: &Receiver,
+        now: Timestamp,
         per_peer_max: usize,
         mut is_usable: impl FnMut(&Candidate<'_>) -> bool,
     ) -> Choice {
@@ -173,13 +177,15 @@ impl KeyQueueState {
         if let Some(held) = of_receiver.filter(|held| usable(&held.package, false)) {
             return Choice::Assigned(held.package.clone());
         }
-        let mut free = self.held.values().filter(|held| held.receiver.is_none());
+        let is_valid = |package: &NewPackage| package.not_before <= now;
+        let mut free = self.held.values().filter(|held| held.receiver.is_none() && is_valid(&held.package));
         if self.has_share(&receiver.caller, per_peer_max)
             && let Some(held) = free.find(|held| usable(&held.package, false))
         {
             return Choice::Assignable(held.package.clone());
         }
-        match self.final_key.as_ref().filter(|key| usable(&key.package, true)) {
+        let valid_final_key = self.final_key.as_ref().filter(|key| is_valid(&key.package));
+        match valid_final_key.filter(|key| usable(&key.package, true)) {
             Some(key) => Choice::Final(key.package.clone()),
             None => Choice::Nothing,
         }
@@ -203,6 +209,21 @@ impl KeyQueueState {
         }
         self.held.len()
             + packages.iter().filter(|package| !self.places.contains_key(&package.reference)).count()
+    }
+
+    /// Drops the packages that are not fit, which were stored before that was asked for, and the final key likewise.
+    pub(crate) fn retain_fit(&mut self, is_fit: impl Fn(&[u8]) -> bool) {
+        let packages = self.held.values().map(|held| &held.package);
+        let unfit: Vec<KeyPackageRef> = packages
+            .filter(|package| !is_fit(&package.message))
+            .map(|package| package.reference.clone())
+            .collect();
+        for reference in unfit {
+            self.advance(&reference);
+        }
+        if self.final_key.as_ref().is_some_and(|key| !is_fit(&key.package.message)) {
+            self.final_key = None;
+        }
     }
 
     pub(crate) fn references(&self) -> impl Iterator<Item = &KeyPackageRef> {
@@ -328,9 +349,12 @@ mod tests {
 
     use super::*;
 
+    const NOW: Timestamp = Timestamp(50);
+
     fn package(name: u8, not_after: u64) -> NewPackage {
         NewPackage {
             reference: KeyPackageRef::new(vec![name; 32]).unwrap(),
+            not_before: Timestamp(0),
             not_after: Timestamp(not_after),
             message: vec![name],
             signer: Some([name; 32]),
@@ -347,7 +371,7 @@ mod tests {
 
     /// Chooses for a receiver and records what was chosen; answers the package's name.
     fn assign(state: &mut KeyQueueState, id: &str) -> Option<u8> {
-        match state.choose(&receiver(id), 3, |_| true) {
+        match state.choose(&receiver(id), NOW, 3, |_| true) {
             Choice::Assigned(package) | Choice::Final(package) => package.message.first().copied(),
             Choice::Assignable(package) => {
                 let reference = package.reference.clone();
@@ -367,7 +391,11 @@ mod tests {
         }
         assert_eq!(state.counts(), PoolCounts { in_pool: 3, available: 0, has_final_key: false });
         let other = Receiver { caller: Caller::Peer(DomainName::new("b.example").unwrap()), id: "a".into() };
-        assert_eq!(state.choose(&other, 3, |_| true), Choice::Nothing, "a receiver id is the caller's own");
+        assert_eq!(
+            state.choose(&other, NOW, 3, |_| true),
+            Choice::Nothing,
+            "a receiver id is the caller's own"
+        );
         state.advance(&package(2, 100).reference);
         assert_eq!(assign(&mut state, "a"), None, "advanced");
     }
@@ -380,16 +408,16 @@ mod tests {
             caller: Caller::Peer(DomainName::new(peer).unwrap()),
             id: id.into(),
         };
-        let take = |state: &mut KeyQueueState, receiver: Receiver| match state.choose(&receiver, 2, |_| true)
-        {
-            Choice::Assigned(package) | Choice::Final(package) => package.message.first().copied(),
-            Choice::Assignable(package) => {
-                let reference = package.reference.clone();
-                state.apply(QueueRecord::Assigned { reference, receiver });
-                package.message.first().copied()
-            }
-            Choice::Nothing => None,
-        };
+        let take =
+            |state: &mut KeyQueueState, receiver: Receiver| match state.choose(&receiver, NOW, 2, |_| true) {
+                Choice::Assigned(package) | Choice::Final(package) => package.message.first().copied(),
+                Choice::Assignable(package) => {
+                    let reference = package.reference.clone();
+                    state.apply(QueueRecord::Assigned { reference, receiver });
+                    package.message.first().copied()
+                }
+                Choice::Nothing => None,
+            };
         assert_eq!(take(&mut state, of("b.example", "1")), Some(1));
         assert_eq!(take(&mut state, of("b.example", "2")), Some(2));
         assert_eq!(take(&mut state, of("b.example", "3")), None);
@@ -412,7 +440,7 @@ mod tests {
         let before = state.clone();
         let choose = |id, unusable: &[u8]| {
             let usable = |candidate: &Candidate<'_>| !unusable.contains(&candidate.package.message[0]);
-            match state.choose(&receiver(id), 3, usable) {
+            match state.choose(&receiver(id), NOW, 3, usable) {
                 Choice::Assigned(package) | Choice::Assignable(package) | Choice::Final(package) => {
                     Some(package.message[0])
                 }

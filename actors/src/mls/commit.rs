@@ -22,6 +22,7 @@ use super::{
     external_senders::check_external_senders,
     group::{Member, identify, identity_of},
     handshake_header,
+    leaf::is_last_resort,
     proposal::{PendingProposal, check_extensions_supported},
     shape::TreeShape,
     storage::encode_long,
@@ -46,7 +47,7 @@ pub(crate) struct CommitInput<'a> {
 pub(crate) struct AddedMember {
     pub(crate) member: Member,
     pub(crate) reference: KeyPackageRef,
-    /// The key package carries the last-resort extension: it may be used more than once.
+    /// The key package is marked as one of last resort: it may be used more than once.
     pub(crate) last_resort: bool,
     pub(crate) not_after: Timestamp,
     /// The reference of the Add, if the commit takes it by reference.
@@ -143,6 +144,7 @@ impl TrackedGroup {
         }
         check_proposal_list(&proposals, sender)?;
         let (shape, committer, added_leaves) = self.shape_after(&proposals, &staged, sender, &outline)?;
+        rules.leaf_checks(self.cipher_suite()).check_path_keys(&outline.path_keys)?;
         let roster = self.roster_after(rules, &staged, &proposals, sender, committer, &added_leaves, now)?;
         if roster.count > rules.limits.group_members_max {
             return Err(Refusal::broken(
@@ -382,6 +384,7 @@ impl TrackedGroup {
         added_leaves: &[u32],
         now: Timestamp,
     ) -> Result<Roster, Refusal> {
+        let leaf_checks = rules.leaf_checks(self.cipher_suite());
         let extensions = staged.group_context().extensions();
         let enter = |identity: Identity<'_>| {
             identify(rules.provider(), identity, extensions, now).map_err(Refusal::of_identity)
@@ -407,6 +410,9 @@ impl TrackedGroup {
         for queued in proposals {
             match queued.proposal() {
                 Proposal::Add(add) => {
+                    leaf_checks
+                        .check_verified_package(add.key_package())
+                        .map_err(|unfit| Refusal::from(unfit).caused_by(reference_of(queued)))?;
                     let node = add.key_package().leaf_node();
                     if let Some(leaf) = free.next() {
                         let who = enter(identity_of(node))
@@ -422,7 +428,10 @@ impl TrackedGroup {
                 Proposal::Update(update) => {
                     if let Sender::Member(leaf) = queued.sender() {
                         let node = update.leaf_node();
-                        let who = succeed(self.leaf(leaf.u32()), node)
+                        let who = leaf_checks
+                            .check_verified_leaf(node)
+                            .map_err(Refusal::from)
+                            .and_then(|()| succeed(self.leaf(leaf.u32()), node))
                             .and_then(|()| enter(identity_of(node)))
                             .map_err(|refusal| refusal.caused_by(reference_of(queued)))?;
                         joined.insert(leaf.u32(), who);
@@ -445,6 +454,7 @@ impl TrackedGroup {
             }
         }
         if let Some(node) = staged.update_path_leaf_node() {
+            leaf_checks.check_verified_leaf(node)?;
             if matches!(sender, SenderKind::Member(_)) {
                 succeed(self.leaf(committer), node)?;
             }
@@ -621,7 +631,7 @@ fn added_members(
             added.push(AddedMember {
                 member: member.clone(),
                 reference,
-                last_resort: package.last_resort(),
+                last_resort: is_last_resort(package),
                 not_after: Timestamp(package.life_time().not_after().saturating_mul(1000)),
                 proposal: proposal.map(<[u8]>::to_vec),
             });

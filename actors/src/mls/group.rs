@@ -111,8 +111,12 @@ impl TrackedGroup {
         let is_past = public.group_context().epoch().as_u64() > 0;
         check_external_senders(rules.provider(), public.group_context().extensions(), now, is_past)
             .map_err(Refusal::OpenedWith)?;
+        let leaf_checks = rules.leaf_checks(suite_number(public.ciphersuite()));
         let mut members = BTreeMap::new();
         for member in public.members() {
+            if let Some(leaf) = public.leaf(member.index) {
+                leaf_checks.check_verified_leaf(leaf).map_err(|unfit| Refusal::OpenedWith(unfit.detail))?;
+            }
             let identity = Identity { signature_key: &member.signature_key, credential: &member.credential };
             let extensions = public.group_context().extensions();
             // A group that has a history may have members whose credentials have expired since they came in.

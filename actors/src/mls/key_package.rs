@@ -1,135 +1,249 @@
 //! Checking one key package (*Key Package Validation*; RFC 9420 §10.1).
 
-use openmls::prelude::{
-    CredentialWithKey, Extensions, GroupContext, MlsMessageBodyIn, MlsMessageIn, ProtocolVersion,
-    tls_codec::DeserializeBytes as _,
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::Duration,
 };
+
+use openmls::prelude::{
+    Ciphersuite, Extensions, GroupContext, KeyPackageVerifyError, MlsMessageBodyIn, MlsMessageIn,
+    ProtocolVersion, tls_codec::DeserializeBytes as _,
+};
+use openmls_traits::crypto::OpenMlsCrypto as _;
+use sha2::{Digest as _, Sha256};
 use snapshots::{ClientHandle, DomainName, KeyPackageRef, Timestamp};
 
-use super::{Crypto, group::identify, group::identity_of, suite_number, syntax::misfit_in_message, wire};
+use super::{
+    Crypto,
+    group::{Member, identify},
+    leaf::{KeyPackageOutline, LeafChecks},
+    syntax::misfit_in_message,
+    wire::{self, WireFormat, write_vector_length},
+};
 use crate::identity::{Identity, IdentityProvider};
 
 /// What a key package must be to enter a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyPackageChecks<'a> {
-    pub(crate) cipher_suite: u16,
+    pub(crate) leaf: LeafChecks,
     /// Whose it must be; `None` leaves that to its signature.
     pub(crate) handle: Option<&'a ClientHandle>,
     pub(crate) domain: Option<&'a DomainName>,
     pub(crate) now: Timestamp,
-    /// Longest remaining lifetime, in seconds; 0 means no bound.
-    pub(crate) lifetime_s_max: u64,
+    /// How far in the future its lifetime may begin.
+    pub(crate) clock_skew_s_max: u64,
 }
 
 /// A key package that is what it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckedKeyPackage {
     pub(crate) reference: KeyPackageRef,
+    /// The begin of its lifetime.
+    pub(crate) not_before: Timestamp,
     /// The end of its lifetime, or of its credential if that comes first.
     pub(crate) not_after: Timestamp,
     /// The signature key of its leaf.
     pub(crate) signature_key: Vec<u8>,
 }
 
-/// The most credentials that are refused to answer one request for a key package; beyond it every other one is.
-const REFUSALS_MAX: usize = 16;
+/// The KeyPackage in an MLSMessage.
+fn outline_of(message: &[u8]) -> Result<KeyPackageOutline<'_>, String> {
+    let malformed = || misfit_in_message(message).to_string();
+    let (format, body) = wire::message_body(message).map_err(|_| malformed())?;
+    if format != WireFormat::KeyPackage {
+        return Err(format!("expected an MLSMessage with a KeyPackage, found a {}", format.name()));
+    }
+    KeyPackageOutline::read(body).map_err(|error| match error {
+        KeyPackageOutline::OTHER_SOURCE => error.to_string(),
+        _ => malformed(),
+    })
+}
 
-/// Judges the credentials of packages that were checked before, for one request: certificates expire and are revoked. Packages
-/// of one client share few credentials, so each is judged once, and a queue full of refused ones costs little.
+/// Whether a package that was stored before it had to be fit is: no group could ever take in one that is not.
+pub(crate) fn is_fit(checks: LeafChecks, message: &[u8]) -> bool {
+    let fit = outline_of(message)
+        .and_then(|package| checks.check_key_package(&package).map_err(|unfit| unfit.detail));
+    match fit {
+        Ok(()) => true,
+        Err(reason) => {
+            tracing::info!(reason, "a stored key package is dropped: no group could take it in");
+            false
+        }
+    }
+}
+
+/// The digest of a credential and its signature key.
+type CredentialDigest = [u8; 32];
+
+/// Credentials that were not acceptable, each until it is to be judged again: what is wrong may be this gateway's roots, a
+/// revocation list that is late, or its clock.
+#[derive(Debug, Default)]
+pub(crate) struct RefusedCredentials(HashMap<CredentialDigest, Timestamp>);
+
+impl RefusedCredentials {
+    /// For how long a refusal stands.
+    const STANDS_FOR: Duration = Duration::from_secs(10);
+
+    fn stands(&mut self, credential: &CredentialDigest, now: Timestamp) -> bool {
+        let Some(refused_at) = self.0.get(credential).copied() else { return false };
+        let stands = refused_at <= now && now.saturating_sub(Self::STANDS_FOR) < refused_at;
+        if !stands {
+            self.0.remove(credential);
+        }
+        stands
+    }
+
+    /// Forgets refusals of credentials that nobody has asked for since they ended.
+    fn forget_old(&mut self, now: Timestamp) {
+        let oldest = now.saturating_sub(Self::STANDS_FOR);
+        self.0.retain(|_, refused_at| *refused_at <= now && oldest < *refused_at);
+    }
+}
+
+/// Judges the credentials of packages that were checked before: certificates expire and are revoked. A queue full of
+/// refused ones costs one judgement per credential, and for the next requests nothing until the refusals end.
 pub(crate) struct CredentialCheck<'a> {
     provider: &'a dyn IdentityProvider,
     now: Timestamp,
-    refused: Vec<CredentialWithKey>,
+    refused: &'a mut RefusedCredentials,
 }
 
 impl<'a> CredentialCheck<'a> {
-    pub(crate) fn new(provider: &'a dyn IdentityProvider, now: Timestamp) -> Self {
-        Self { provider, now, refused: Vec::new() }
+    pub(crate) fn new(
+        provider: &'a dyn IdentityProvider,
+        now: Timestamp,
+        refused: &'a mut RefusedCredentials,
+    ) -> Self {
+        refused.forget_old(now);
+        Self { provider, now, refused }
     }
 
     /// Whether the credential of a package, an MLSMessage, is acceptable now.
     pub(crate) fn accepts(&mut self, message: &[u8]) -> bool {
-        let Ok(MlsMessageBodyIn::KeyPackage(package)) =
-            MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract)
-        else {
-            return false;
-        };
-        let credential = package.unverified_credential();
-        if self.refused.len() >= REFUSALS_MAX || self.refused.contains(&credential) {
+        let Ok(outline) = outline_of(message) else { return false };
+        let digest = Sha256::new()
+            .chain_update(outline.leaf.signature_key.len().to_be_bytes())
+            .chain_update(outline.leaf.signature_key)
+            .chain_update(outline.leaf.credential_type.to_be_bytes())
+            .chain_update(outline.leaf.credential)
+            .finalize()
+            .into();
+        if self.refused.stands(&digest, self.now) {
             return false;
         }
-        let identity = Identity {
-            signature_key: credential.signature_key.as_slice(),
-            credential: &credential.credential,
-        };
-        if let Err(reason) = identify(self.provider, identity, &Extensions::empty(), self.now) {
-            tracing::debug!(%reason, "a key package is passed over: its credential is not acceptable now");
-            self.refused.push(credential);
+        if let Err(reason) = identify_member(self.provider, &outline, self.now) {
+            tracing::debug!(reason, "a key package is passed over: its credential is not acceptable now");
+            self.refused.0.insert(digest, self.now);
             return false;
         }
         true
     }
 }
 
-impl KeyPackageChecks<'_> {
-    /// Checks an MLSMessage that must hold a key package.
+fn identify_member(
+    provider: &dyn IdentityProvider,
+    package: &KeyPackageOutline<'_>,
+    now: Timestamp,
+) -> Result<Member, String> {
+    let leaf = &package.leaf;
+    let credential = openmls::prelude::Credential::new(leaf.credential_type.into(), leaf.credential.to_vec());
+    let identity = Identity { signature_key: leaf.signature_key, credential: &credential };
+    identify(provider, identity, &Extensions::<GroupContext>::empty(), now)
+        .map_err(|reason| reason.to_string())
+}
+
+/// A credential type, a credential and its signature key.
+type Client<'m> = (u16, &'m [u8], &'m [u8]);
+
+/// Checks the key packages of one request. Packages of one client share few credentials, so each is judged once.
+pub(crate) struct KeyPackageJudge<'a, 'm> {
+    checks: KeyPackageChecks<'a>,
+    crypto: &'a Crypto,
+    provider: &'a dyn IdentityProvider,
+    members: HashMap<Client<'m>, Result<Member, String>>,
+}
+
+impl<'a, 'm> KeyPackageJudge<'a, 'm> {
+    pub(crate) fn new(
+        checks: KeyPackageChecks<'a>,
+        crypto: &'a Crypto,
+        provider: &'a dyn IdentityProvider,
+    ) -> Self {
+        Self { checks, crypto, provider, members: HashMap::new() }
+    }
+
+    /// Checks an MLSMessage that must hold a key package: first all that needs no cryptography.
     ///
     /// # Errors
     /// Says what is wrong with it.
-    pub(crate) fn check(
-        &self,
-        crypto: &Crypto,
-        provider: &dyn IdentityProvider,
-        message: &[u8],
-    ) -> Result<CheckedKeyPackage, String> {
-        let malformed = || misfit_in_message(message).to_string();
-        let (format, _) = wire::message_body(message).map_err(|_| malformed())?;
-        let package = match MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract) {
-            Ok(MlsMessageBodyIn::KeyPackage(package)) => package,
-            Ok(_) => {
-                return Err(format!("expected an MLSMessage with a KeyPackage, found a {}", format.name()));
-            }
-            Err(_) => return Err(malformed()),
-        };
-        let package = package
-            .validate(&crypto.0, ProtocolVersion::Mls10)
-            .map_err(|error| format!("not valid by RFC 9420 section 10.1: {error}"))?;
-        let suite = suite_number(package.ciphersuite());
-        if suite != self.cipher_suite {
-            return Err(format!("its cipher suite is {suite}, the queue's is {}", self.cipher_suite));
+    pub(crate) fn check(&mut self, message: &'m [u8]) -> Result<CheckedKeyPackage, String> {
+        let checks = self.checks;
+        let outline = outline_of(message)?;
+        let suite = checks.leaf.cipher_suite;
+        if outline.cipher_suite != suite {
+            return Err(format!("its cipher suite is {}, the queue's is {suite}", outline.cipher_suite));
         }
-        let not_before = package.life_time().not_before().saturating_mul(1000);
-        let not_after = package.life_time().not_after().saturating_mul(1000);
-        if not_before > self.now.0 {
-            return Err("it is not valid yet".into());
-        }
-        if not_after <= self.now.0 {
+        checks.leaf.check_key_package(&outline).map_err(|unfit| unfit.detail)?;
+        let not_before = Timestamp(outline.lifetime.not_before_s.saturating_mul(1000));
+        let lifetime_ends = Timestamp(outline.lifetime.not_after_s.saturating_mul(1000));
+        if lifetime_ends <= checks.now {
             return Err("it has expired".into());
         }
-        let longest = self.lifetime_s_max.saturating_mul(1000);
-        if longest > 0 && not_after - self.now.0 > longest {
-            return Err(format!("it is valid for more than {} seconds from now", self.lifetime_s_max));
+        let skew = checks.clock_skew_s_max;
+        if not_before.0 > checks.now.0.saturating_add(skew.saturating_mul(1000)) {
+            return Err(format!("it is not valid yet, and will not be within {skew} seconds"));
         }
-        let no_extensions = Extensions::<GroupContext>::empty();
-        let member = identify(provider, identity_of(package.leaf_node()), &no_extensions, self.now)
-            .map_err(|reason| reason.to_string())?;
-        if let Some(expected) = self.handle.filter(|expected| member.handle != **expected) {
+        self.verify(message)?;
+        let member = self.member(&outline)?;
+        if let Some(expected) = checks.handle.filter(|expected| member.handle != **expected) {
             return Err(format!(
                 "its credential names {:?}, the queue belongs to {expected:?}",
                 member.handle
             ));
         }
-        if member.domain.as_ref() != self.domain {
+        if member.domain.as_ref() != checks.domain {
             return Err("its credential names another domain than the client's".into());
         }
-        let reference = package
-            .hash_ref(&crypto.0)
-            .ok()
-            .and_then(|reference| KeyPackageRef::new(reference.as_slice()).ok())
-            .ok_or("it has no reference")?;
-        let lifetime_ends = Timestamp(not_after);
         let not_after = member.valid_until.map_or(lifetime_ends, |until| until.min(lifetime_ends));
-        let signature_key = package.leaf_node().signature_key().as_slice().to_vec();
-        Ok(CheckedKeyPackage { reference, not_after, signature_key })
+        let reference = reference_of(self.crypto, suite, message).ok_or("it has no reference")?;
+        let signature_key = outline.leaf.signature_key.to_vec();
+        Ok(CheckedKeyPackage { reference, not_before, not_after, signature_key })
     }
+
+    /// The MLS library's checks, of the signatures above all. It judges the lifetime last and by the wall clock, which
+    /// has been done here by the gateway's clock and with the clock skew.
+    fn verify(&self, message: &[u8]) -> Result<(), String> {
+        let package = match MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract) {
+            Ok(MlsMessageBodyIn::KeyPackage(package)) => package,
+            Ok(_) | Err(_) => return Err(misfit_in_message(message).to_string()),
+        };
+        match package.validate(&self.crypto.0, ProtocolVersion::Mls10) {
+            Ok(_) | Err(KeyPackageVerifyError::LifetimeError(_)) => Ok(()),
+            Err(error) => Err(format!("not valid by RFC 9420 section 10.1: {error}")),
+        }
+    }
+
+    fn member(&mut self, outline: &KeyPackageOutline<'m>) -> Result<Member, String> {
+        let leaf = &outline.leaf;
+        match self.members.entry((leaf.credential_type, leaf.credential, leaf.signature_key)) {
+            Entry::Occupied(judged) => judged.get().clone(),
+            Entry::Vacant(place) => {
+                place.insert(identify_member(self.provider, outline, self.checks.now)).clone()
+            }
+        }
+    }
+}
+
+/// The KeyPackageRef of the key package in an MLSMessage (RFC 9420 §5.2).
+fn reference_of(crypto: &Crypto, cipher_suite: u16, message: &[u8]) -> Option<KeyPackageRef> {
+    const LABEL: &[u8] = b"MLS 1.0 KeyPackage Reference";
+    let (_, body) = wire::message_body(message).ok()?;
+    let value = body.rest();
+    let mut input = Vec::with_capacity(LABEL.len() + value.len() + 8);
+    for part in [LABEL, value] {
+        write_vector_length(&mut input, part.len());
+        input.extend_from_slice(part);
+    }
+    let hash = Ciphersuite::try_from(cipher_suite).ok()?.hash_algorithm();
+    KeyPackageRef::new(crypto.0.hash(hash, &input).ok()?).ok()
 }

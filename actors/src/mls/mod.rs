@@ -12,7 +12,9 @@ mod culprit;
 mod expiry;
 mod external_senders;
 mod group;
+mod hpke_key;
 mod key_package;
+mod leaf;
 mod proposal;
 mod refusal;
 mod rule;
@@ -29,7 +31,8 @@ pub(crate) use self::{
     commit::{AddedMember, CommitInput, Committer, EpochChange, StagedEpoch},
     companions::{group_info_signer, welcome_references},
     group::{GroupSnapshot, Member, TrackedGroup},
-    key_package::{CredentialCheck, KeyPackageChecks},
+    key_package::{CredentialCheck, KeyPackageChecks, KeyPackageJudge, RefusedCredentials, is_fit},
+    leaf::LeafChecks,
     proposal::{PendingProposal, ProposalNeeds, StagedProposal},
     refusal::Refusal,
     storage::{ValueError, decode, encode, encode_long},
@@ -80,6 +83,13 @@ impl<'a> Rules<'a> {
     /// accepted, its replicas take.
     fn holds_members_to_expiry(self) -> bool {
         *self.source != Source::Hub && self.application.expired_members != ExpiredMembers::Ignore
+    }
+
+    /// The judge of leaf nodes. The longest lifetime is policy, and so not asked of what a hub accepted.
+    fn leaf_checks(self, cipher_suite: u16) -> LeafChecks {
+        let is_policy_held = *self.source != Source::Hub;
+        let lifetime_s_max = if is_policy_held { self.limits.key_package_lifetime_s_max } else { 0 };
+        LeafChecks { cipher_suite, lifetime_s_max }
     }
 
     /// A client that the sender itself brings in is of a domain that the sender speaks for.

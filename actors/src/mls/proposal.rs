@@ -13,6 +13,7 @@ use super::{
     Refusal, RequestMember, Rule, Rules, TrackedGroup, UnknownKind,
     external_senders::{check_external_senders, external_senders_end},
     group::{identify, identity_of},
+    leaf::is_last_resort,
     storage::encode,
     syntax::{is_known_extension, is_known_proposal},
     wire::{ContentKind, PublicPart},
@@ -69,7 +70,7 @@ impl ProposalNeeds {
 #[derive(Clone, Debug)]
 pub(crate) struct StagedProposal {
     pub(crate) pending: PendingProposal,
-    /// The key package of an Add, and whether it carries the last-resort extension.
+    /// The key package of an Add, and whether it is marked as one of last resort.
     pub(crate) adds: Option<(KeyPackageRef, bool)>,
 }
 
@@ -134,6 +135,7 @@ impl TrackedGroup {
         match proposal {
             Proposal::Add(add) => {
                 let package = add.key_package();
+                rules.leaf_checks(self.cipher_suite()).check_verified_package(package)?;
                 self.check_leaf_fits(package.leaf_node())?;
                 let who = identify(identity_of(package.leaf_node()), extensions)?;
                 rules.check_own_domain(&who).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
@@ -148,7 +150,7 @@ impl TrackedGroup {
                 needs.domain = who.domain;
                 needs.lifetime_ends = Some(Timestamp(lifetime_ends));
                 needs.credentials_end = who.valid_until;
-                return Ok((Some((reference, package.last_resort())), needs));
+                return Ok((Some((reference, is_last_resort(package))), needs));
             }
             Proposal::Update(update) => {
                 let Sender::Member(leaf) = sender else {
@@ -157,6 +159,7 @@ impl TrackedGroup {
                 let before = self
                     .leaf(leaf.u32())
                     .ok_or_else(|| Refusal::broken(Rule::Sender, "the sender's leaf is blank"))?;
+                rules.leaf_checks(self.cipher_suite()).check_verified_leaf(update.leaf_node())?;
                 self.check_leaf_fits(update.leaf_node())?;
                 self.check_encryption_key_is_new(update.leaf_node())?;
                 let after = identity_of(update.leaf_node());

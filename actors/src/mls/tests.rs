@@ -2,6 +2,8 @@
 
 mod culprit;
 mod expiry;
+mod fitness;
+mod forged;
 mod syntax;
 
 use std::{convert::Infallible, io::Write as _, path::PathBuf};

@@ -103,7 +103,7 @@ impl<'a> UnseenCommit<'a> {
         }
         match reader.u8("update path")? {
             0 => {}
-            1 => drop(wire::path_ciphertexts(&mut reader)?),
+            1 => drop(wire::path_ciphertexts(&mut reader, &mut Vec::new())?),
             _ => return Err(Unreadable("the update path is malformed".into())),
         }
         reader.vector("signature")?;

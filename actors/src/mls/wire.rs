@@ -13,6 +13,12 @@ use super::syntax::is_known_proposal;
 #[error("the message ends early or is malformed in its {0}")]
 pub(crate) struct WireError(&'static str);
 
+impl WireError {
+    pub(crate) const fn in_part(part: &'static str) -> Self {
+        Self(part)
+    }
+}
+
 type Read<T> = Result<T, WireError>;
 
 /// A cursor over TLS presentation language (RFC 9420 §2.1).
@@ -276,6 +282,8 @@ pub(crate) struct CommitOutline<'a> {
     pub(crate) unknown_types: BTreeSet<u16>,
     /// For each node of the update path, how many ciphertexts it carries; `None` without a path.
     pub(crate) path_ciphertexts: Option<Vec<usize>>,
+    /// The public key of each node of the update path.
+    pub(crate) path_keys: Vec<&'a [u8]>,
     pub(crate) confirmation_tag: &'a [u8],
 }
 
@@ -306,9 +314,10 @@ pub(crate) fn commit_outline(
             _ => return Err(WireError("list of proposals")),
         }
     }
+    let mut path_keys = Vec::new();
     let path_ciphertexts = match reader.u8("update path")? {
         0 => None,
-        1 => Some(path_ciphertexts(&mut reader)?),
+        1 => Some(path_ciphertexts(&mut reader, &mut path_keys)?),
         _ => return Err(WireError("update path")),
     };
     reader.vector("signature")?;
@@ -319,15 +328,22 @@ pub(crate) fn commit_outline(
     if !reader.is_empty() {
         return Err(WireError("end: bytes follow the message"));
     }
-    Ok(Some(CommitOutline { proposals, references, unknown_types, path_ciphertexts, confirmation_tag }))
+    Ok(Some(CommitOutline {
+        proposals,
+        references,
+        unknown_types,
+        path_ciphertexts,
+        path_keys,
+        confirmation_tag,
+    }))
 }
 
-pub(super) fn path_ciphertexts(reader: &mut Reader<'_>) -> Read<Vec<usize>> {
+pub(super) fn path_ciphertexts<'a>(reader: &mut Reader<'a>, keys: &mut Vec<&'a [u8]>) -> Read<Vec<usize>> {
     skip_leaf_node(reader)?;
     let mut nodes = Reader::new(reader.vector("update path")?);
     let mut counts = Vec::new();
     while !nodes.is_empty() {
-        nodes.vector("update path")?;
+        keys.push(nodes.vector("update path")?);
         let mut ciphertexts = Reader::new(nodes.vector("update path")?);
         let mut count = 0;
         while !ciphertexts.is_empty() {

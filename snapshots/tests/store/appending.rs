@@ -1,6 +1,6 @@
 //! Batches and their preconditions, many at once.
 
-use snapshots::{AppendError, Batch, Bytes, LoadedLog, StoreOptions, Unmet};
+use snapshots::{AppendError, Batch, Bytes, KeyPackageRow, LoadedLog, StoreOptions, Unmet};
 
 use crate::fixtures::*;
 
@@ -291,4 +291,35 @@ fn a_log_is_started_in_the_middle() {
     let loaded = store.view().load_log(&log).unwrap().unwrap();
     assert_eq!((loaded.head, loaded.records.len()), (20, 0));
     assert_eq!(rows(&store), [("log_heads", 1), ("actor_snapshots", 1)]);
+}
+
+#[test]
+fn a_key_package_is_held_in_ways_that_agree() {
+    let store = temporary();
+    append(&store, |batch| {
+        batch.create_client(APP, &client_row(1, "alice"));
+        for number in 1..=3 {
+            batch.create_queue(APP, &queue_row(number, 1, &format!("label {number}")));
+        }
+    })
+    .unwrap();
+    let once = key_package_row(10);
+    let last = KeyPackageRow { is_final: true, ..once.clone() };
+    let put = |of, row: &KeyPackageRow| {
+        let row = row.clone();
+        move |batch: &mut Batch| {
+            batch.require_holdable(APP, queue(of), &reference(1), row.is_final);
+            batch.put_key_package(APP, queue(of), &reference(1), &row);
+        }
+    };
+    let held = || Unmet::KeyPackageHeld { reference: reference(1) };
+    append(&store, put(1, &once)).unwrap();
+    append(&store, put(1, &once)).unwrap();
+    check_refused(&store, held(), put(2, &once));
+    check_refused(&store, held(), put(1, &last));
+    check_refused(&store, held(), put(2, &last));
+    append(&store, |batch| _ = batch.delete_key_package(APP, queue(1), &reference(1))).unwrap();
+    append(&store, put(2, &last)).unwrap();
+    append(&store, put(3, &last)).unwrap();
+    check_refused(&store, held(), put(1, &once));
 }

@@ -14,6 +14,7 @@ fn check(story: &Story, rule: Rule, sender: SenderKind, references: &[Vec<u8>], 
         proposals: references.len(),
         references: references.iter().map(Vec::as_slice).collect(),
         path_ciphertexts: None,
+        path_keys: Vec::new(),
         confirmation_tag: &[],
         unknown_types: Default::default(),
     };

@@ -18,7 +18,7 @@ use crate::{
     application::ExpiredMembers,
     external_sender::ExternalSenderKey,
     identity::{ApplicationContext, BasicIdentityProvider, Identity, IdentityError, IdentityProvider},
-    mls::CredentialCheck,
+    mls::{CredentialCheck, RefusedCredentials},
 };
 
 /// The Basic identity provider, but for clients whose names end in a moment, in Unix milliseconds, at which they expire.
@@ -107,25 +107,60 @@ fn only_a_hub_holds_members_to_their_expiry() {
     }
 }
 
-/// A queue of packages that are not acceptable now costs no more than a few validations.
+/// Counts the judgements of [`Ending`].
+#[derive(Default)]
+struct Counting(std::sync::atomic::AtomicUsize);
+
+impl Counting {
+    fn judged(&self) -> usize {
+        self.0.swap(0, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl IdentityProvider for Counting {
+    fn supported_credentials(&self) -> &[CredentialType] {
+        Ending.supported_credentials()
+    }
+
+    fn validate(
+        &self,
+        identity: Identity<'_>,
+        extensions: &Extensions<GroupContext>,
+        context: ApplicationContext,
+    ) -> Result<(), IdentityError> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ending.validate(identity, extensions, context)
+    }
+
+    fn client_handle(&self, identity: Identity<'_>) -> Result<ClientHandle, IdentityError> {
+        Ending.client_handle(identity)
+    }
+
+    fn client_domain(&self, _: Identity<'_>) -> Result<Option<DomainName>, IdentityError> {
+        Ok(None)
+    }
+}
+
+/// However many packages are refused, a good one is found, and a refused credential is judged once in a while.
 #[test]
-fn the_refusals_of_one_request_are_bounded() {
+fn refused_credentials_are_judged_once_and_hide_no_good_one() {
     let package = |name: &str| {
         let message = client(name).generate_key_package_message(Default::default(), Default::default(), None);
         message.unwrap().to_bytes().unwrap()
     };
-    let (good, bad) = (package("alice"), package("bob until 999"));
-    let mut credentials = CredentialCheck::new(&Ending, Timestamp(1000));
-    for _ in 0..100 {
-        assert!(!credentials.accepts(&bad));
-    }
-    assert!(!credentials.accepts(b"nonsense"));
-    assert!(credentials.accepts(&good) && credentials.accepts(&package("carol until 1000")));
-    for number in 1..16 {
+    let good = package("alice");
+    let bad: Vec<_> = (0..40).map(|number| package(&format!("{number} until 999"))).collect();
+    let (counting, mut refused) = (Counting::default(), RefusedCredentials::default());
+    for (now, expected) in [(1000, 40), (1000, 0), (5000, 0), (60_000, 40), (59_000, 40)] {
+        let mut credentials = CredentialCheck::new(&counting, Timestamp(now), &mut refused);
+        for package in bad.iter().chain(&bad) {
+            assert!(!credentials.accepts(package));
+        }
+        assert!(!credentials.accepts(b"nonsense"));
+        assert_eq!(counting.judged(), expected, "at {now}");
         assert!(credentials.accepts(&good));
-        assert!(!credentials.accepts(&package(&format!("{number} until 0"))));
+        counting.judged();
     }
-    assert!(!credentials.accepts(&good), "what is left is not looked at");
 }
 
 /// A client of the library, whose members can remove themselves.
