@@ -18,12 +18,13 @@ use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef, Timestamp};
 
 use super::{
     Crypto, Refusal, RequestMember, Rule, Rules, TrackedGroup,
-    companions::{check_group_info, check_welcome},
+    companions::{check_group_info, check_group_info_head, check_welcome, read_welcome},
     external_senders::check_external_senders,
     group::{Member, identify, identity_of},
     handshake_header,
     leaf::is_last_resort,
     proposal::{PendingProposal, check_extensions_supported},
+    public_part,
     shape::TreeShape,
     storage::encode_long,
     tree::{SerialisedTree, TreeChanges},
@@ -104,7 +105,13 @@ impl TrackedGroup {
         input: CommitInput<'_>,
         now: Timestamp,
     ) -> Result<StagedEpoch, Refusal> {
-        let (epoch, committer, outline) = self.stage_alone(rules, input.commit, now)?;
+        let head = self.commit_head(rules, input.commit, now)?;
+        let (outline, member) = (&head.outline, head.member());
+        let welcome = read_welcome(input.welcome, head.adds, self.public.ciphersuite())?;
+        if let Some(group_info) = input.group_info {
+            check_group_info_head(group_info, outline, member)?;
+        }
+        let (epoch, committer, outline) = self.stage_read(rules, input.commit, head, now)?;
         if let Some(group_info) = input.group_info {
             let signer = epoch.staged.update_path_leaf_node().or_else(|| self.leaf(committer));
             check_group_info(
@@ -116,25 +123,29 @@ impl TrackedGroup {
                 (committer, signer),
             )?;
         }
-        check_welcome(input.welcome, &epoch.added, self.public.ciphersuite())?;
+        check_welcome(welcome, &epoch.added)?;
         Ok(epoch)
     }
 
     /// Stages a commit as an observer sees it, without its companions; answers the committer's leaf as well.
+    #[cfg(test)]
     pub(super) fn stage_alone<'a>(
         &self,
         rules: Rules<'_>,
         commit: &'a [u8],
         now: Timestamp,
     ) -> Result<(StagedEpoch, u32, CommitOutline<'a>), Refusal> {
-        let (sender, outline) = self.commit_head(commit, rules.limits)?;
-        if self.reinitialised {
-            return Err(Refusal::broken(
-                Rule::NothingAfterReInit,
-                "the group was re-initialised; use its successor",
-            ));
-        }
-        self.check_references(rules, &outline, now)?;
+        self.stage_read(rules, commit, self.commit_head(rules, commit, now)?, now)
+    }
+
+    /// What is left to do when everything was checked that needs no cryptography.
+    fn stage_read<'a>(
+        &self,
+        rules: Rules<'_>,
+        commit: &'a [u8],
+        CommitHead { sender, outline, referenced, .. }: CommitHead<'a>,
+        now: Timestamp,
+    ) -> Result<(StagedEpoch, u32, CommitOutline<'a>), Refusal> {
         let staged = self
             .verify_commit(rules.crypto, commit)
             .map_err(|refusal| self.with_culprit(refusal, sender, &outline))?;
@@ -146,17 +157,10 @@ impl TrackedGroup {
         let (shape, committer, added_leaves) = self.shape_after(&proposals, &staged, sender, &outline)?;
         rules.leaf_checks(self.cipher_suite()).check_path_keys(&outline.path_keys)?;
         let roster = self.roster_after(rules, &staged, &proposals, sender, committer, &added_leaves, now)?;
-        if roster.count > rules.limits.group_members_max {
-            return Err(Refusal::broken(
-                Rule::MemberCount,
-                format!(
-                    "the group would have {} members; at most {}",
-                    roster.count, rules.limits.group_members_max
-                ),
-            ));
-        }
+        check_member_count(roster.count, rules.limits)?;
         let mut expired = self.expired(now);
-        expired.retain(|leaf| !roster.left.contains(leaf) && !roster.joined.contains_key(leaf));
+        let left: BTreeSet<u32> = roster.left.iter().copied().collect();
+        expired.retain(|leaf| !left.contains(leaf) && !roster.joined.contains_key(leaf));
         let added = added_members(rules.crypto, &proposals, &added_leaves, &roster.joined)?;
 
         let bytes = encode_long(&staged, STAGED_PER_PACKET * commit.len())
@@ -174,7 +178,7 @@ impl TrackedGroup {
                     .iter()
                     .any(|queued| matches!(queued.proposal(), Proposal::ReInit(_))),
             },
-            referenced: self.referenced(&outline),
+            referenced,
             added,
             committer: self.committer(sender),
             departed: roster.departed,
@@ -193,16 +197,17 @@ impl TrackedGroup {
         Ok((epoch, committer, outline))
     }
 
-    /// Every referenced proposal waits in this epoch and has not expired since.
+    /// The referenced proposals, in order: each waits in this epoch and has not expired since.
     fn check_references(
         &self,
         rules: Rules<'_>,
         outline: &CommitOutline<'_>,
         now: Timestamp,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Vec<&PendingProposal>, Refusal> {
         if outline.references.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
+        let mut referenced = Vec::with_capacity(outline.references.len());
         let waiting: BTreeMap<&[u8], &PendingProposal> =
             self.pending.iter().map(|pending| (pending.reference.as_slice(), pending)).collect();
         for reference in &outline.references {
@@ -219,8 +224,9 @@ impl TrackedGroup {
             {
                 return refuse(rule, detail);
             }
+            referenced.push(*pending);
         }
-        Ok(())
+        Ok(referenced)
     }
 
     fn committer(&self, sender: SenderKind) -> Option<Committer> {
@@ -232,10 +238,12 @@ impl TrackedGroup {
     /// Reads and routes the packet: everything that needs no cryptography, the epoch first of all.
     fn commit_head<'a>(
         &self,
+        rules: Rules<'_>,
         packet: &'a [u8],
-        limits: &Limits,
-    ) -> Result<(SenderKind, CommitOutline<'a>), Refusal> {
+        now: Timestamp,
+    ) -> Result<CommitHead<'a>, Refusal> {
         let public = self.handshake_head(packet, ContentKind::Commit)?;
+        let limits = rules.limits;
         let max = limits.proposals_per_commit_max;
         let unreadable = |_| Refusal::unreadable(RequestMember::CommitPacket, packet);
         let outline = wire::commit_outline(public, max).map_err(unreadable)?.ok_or_else(|| {
@@ -245,8 +253,25 @@ impl TrackedGroup {
         if distinct.len() != outline.references.len() {
             return Err(Refusal::broken(Rule::DistinctProposals, "a proposal is referenced more than once"));
         }
+        if self.reinitialised {
+            return Err(Refusal::broken(
+                Rule::NothingAfterReInit,
+                "the group was re-initialised; use its successor",
+            ));
+        }
         self.check_types_known(&outline.unknown_types)?;
-        Ok((public.sender, outline))
+        let (mut referenced, mut adds, mut listed) = (Vec::new(), outline.adds, outline.listed);
+        for pending in self.check_references(rules, &outline, now)? {
+            if let Some(public) = public_part(&pending.packet) {
+                adds += usize::from(public.proposal_type() == Some(wire::ADD));
+                listed.add(public.listed_by_proposal());
+            }
+            referenced.push(Arc::from(pending.packet.as_slice()));
+        }
+        self.check_comparable(listed)?;
+        let least = (self.members.len() + adds).saturating_sub(outline.proposals - adds);
+        check_member_count(least, limits)?;
+        Ok(CommitHead { sender: public.sender, outline, adds, referenced })
     }
 
     /// What commits and proposals share: the format, the group, the epoch and the kind of content.
@@ -312,14 +337,6 @@ impl TrackedGroup {
         Ok(processed.into_content())
     }
 
-    fn referenced(&self, outline: &CommitOutline<'_>) -> Vec<Arc<[u8]>> {
-        let packet = |reference: &&[u8]| {
-            let pending = self.pending.iter().find(|pending| pending.reference == *reference)?;
-            Some(Arc::from(pending.packet.as_slice()))
-        };
-        outline.references.iter().filter_map(packet).collect()
-    }
-
     /// Replays the commit on the tree's shape and compares the update path's ciphertexts with it.
     fn shape_after(
         &self,
@@ -338,7 +355,7 @@ impl TrackedGroup {
             shape.remove(leaf);
         }
         let adds = proposals.iter().filter(|queued| matches!(queued.proposal(), Proposal::Add(_)));
-        let added: Vec<u32> = adds.map(|_| shape.add()).collect();
+        let added = shape.add_all(adds.count());
         shape.trim();
         let committer = match sender {
             SenderKind::Member(leaf) => leaf,
@@ -361,12 +378,18 @@ impl TrackedGroup {
         if let Some(counts) = &outline.path_ciphertexts {
             let expected = shape.commit_path(committer, &added);
             if *counts != expected {
-                return Err(Refusal::broken(
-                    Rule::PathCiphertexts,
+                let detail = if counts.len() == expected.len() {
                     format!(
                         "the update path carries {counts:?} ciphertexts per node, its resolutions need {expected:?}"
-                    ),
-                ));
+                    )
+                } else {
+                    format!(
+                        "the update path has {} nodes, the filtered direct path has {}",
+                        counts.len(),
+                        expected.len()
+                    )
+                };
+                return Err(Refusal::broken(Rule::PathCiphertexts, detail));
             }
         }
         Ok((shape, committer, added))
@@ -469,7 +492,8 @@ impl TrackedGroup {
         let extending =
             proposals.iter().find(|queued| matches!(queued.proposal(), Proposal::GroupContextExtensions(_)));
         if let Some(extending) = extending {
-            let stays = |(leaf, _): &(&u32, &Member)| !left.contains(leaf) && !joined.contains_key(leaf);
+            let gone: BTreeSet<u32> = left.iter().copied().collect();
+            let stays = |(leaf, _): &(&u32, &Member)| !gone.contains(leaf) && !joined.contains_key(leaf);
             let staying: Vec<(&Member, &LeafNode)> = self
                 .members
                 .iter()
@@ -499,7 +523,8 @@ impl TrackedGroup {
         joined: &BTreeMap<u32, Member>,
         fresh: &[(u32, &[u8])],
     ) -> Result<(), Refusal> {
-        let stays = |leaf: u32| !left.contains(&leaf) && !joined.contains_key(&leaf);
+        let gone: BTreeSet<u32> = left.iter().copied().collect();
+        let stays = |leaf: u32| !gone.contains(&leaf) && !joined.contains_key(&leaf);
         let distinct: BTreeSet<&[u8]> = fresh.iter().map(|(_, key)| *key).collect();
         let unchanged = |leaf: &u32, key: &[u8]| {
             self.leaf(*leaf).is_some_and(|node| node.signature_key().as_slice() == key)
@@ -519,12 +544,13 @@ impl TrackedGroup {
     /// Checks that no client is in the new epoch twice and tells who came and who went.
     fn settle_roster(&self, left: &mut Vec<u32>, joined: BTreeMap<u32, Member>) -> Result<Roster, Refusal> {
         left.retain(|leaf| !joined.contains_key(leaf));
+        let left_set: BTreeSet<u32> = left.iter().copied().collect();
         let mut clients: BTreeSet<(&Option<DomainName>, &ClientHandle)> = BTreeSet::new();
         for member in joined.values() {
             let elsewhere = self
                 .leaves
                 .get(&(member.domain.clone(), member.handle.clone()))
-                .is_some_and(|leaf| !left.contains(leaf) && !joined.contains_key(leaf));
+                .is_some_and(|leaf| !left_set.contains(leaf) && !joined.contains_key(leaf));
             if elsewhere || !clients.insert((&member.domain, &member.handle)) {
                 return Err(Refusal::broken(
                     Rule::DistinctClients,
@@ -542,6 +568,34 @@ impl TrackedGroup {
         let count = (self.members.len() + fresh).saturating_sub(left.len());
         Ok(Roster { left: std::mem::take(left), joined, departed, arrived, count })
     }
+}
+
+/// A commit as far as it is read without cryptography.
+struct CommitHead<'a> {
+    sender: SenderKind,
+    outline: CommitOutline<'a>,
+    /// How many clients it adds, by value and by reference.
+    adds: usize,
+    /// Packets of the proposals that it references, in its order.
+    referenced: Vec<Arc<[u8]>>,
+}
+
+impl CommitHead<'_> {
+    /// The committer's leaf, if it is a member's commit.
+    fn member(&self) -> Option<u32> {
+        match self.sender {
+            SenderKind::Member(leaf) => Some(leaf),
+            SenderKind::External(_) | SenderKind::NewMemberProposal | SenderKind::NewMemberCommit => None,
+        }
+    }
+}
+
+fn check_member_count(count: usize, limits: &Limits) -> Result<(), Refusal> {
+    let max = limits.group_members_max;
+    if count <= max {
+        return Ok(());
+    }
+    Err(Refusal::broken(Rule::MemberCount, format!("the group would have {count} members; at most {max}")))
 }
 
 struct Roster {

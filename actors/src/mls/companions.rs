@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use openmls::{
     group::StagedCommit,
-    messages::group_info::GroupInfo,
+    messages::{Welcome, group_info::GroupInfo},
     prelude::{
         Ciphersuite, LeafNode, MlsMessageBodyIn, MlsMessageIn, OpenMlsSignaturePublicKey, Verifiable,
         tls_codec::{DeserializeBytes as _, Serialize as _},
@@ -19,6 +19,23 @@ use super::{
     tree::SerialisedTree,
     wire::{self, CommitOutline, WireFormat},
 };
+
+/// Checks of a GroupInfo what needs no cryptography: that it carries the commit's confirmation tag and is the committer's,
+/// if that is a member already.
+pub(super) fn check_group_info_head(
+    group_info: &[u8],
+    commit: &CommitOutline<'_>,
+    committer: Option<u32>,
+) -> Result<(), Refusal> {
+    let outline = read_group_info(group_info).map_err(of_companion)?;
+    if outline.confirmation_tag != commit.confirmation_tag {
+        return Err(Refusal::GroupInfo("groupInfo has another confirmation tag than the commit".into()));
+    }
+    if committer.is_some_and(|committer| outline.signer != committer) {
+        return Err(Refusal::GroupInfo("groupInfo is not signed by the committer".into()));
+    }
+    Ok(())
+}
 
 /// Checks that a GroupInfo is of the epoch that the commit creates: the context and tree that were computed here, the
 /// commit's confirmation tag, the committer's signature (RFC 9420 §12.4.3).
@@ -91,15 +108,15 @@ pub(crate) fn welcome_references(message: &[u8]) -> Vec<KeyPackageRef> {
     }
 }
 
-/// Checks that the welcome is for exactly the clients that the commit adds by key package, and that there is one if
-/// and only if there are such clients (RFC 9420 §12.4.3.1).
-pub(super) fn check_welcome(
+/// Reads the welcome of a commit that adds so many clients. There is one if and only if there are such clients, and it
+/// names as many (RFC 9420 §12.4.3.1).
+pub(super) fn read_welcome(
     welcome: Option<&[u8]>,
-    added: &[AddedMember],
+    adds: usize,
     suite: Ciphersuite,
-) -> Result<(), Refusal> {
+) -> Result<Option<Welcome>, Refusal> {
     let Some(bytes) = welcome else {
-        return if added.is_empty() { Ok(()) } else { Err(Refusal::WelcomeMissing { added: added.len() }) };
+        return if adds == 0 { Ok(None) } else { Err(Refusal::WelcomeMissing { added: adds }) };
     };
     let unreadable = || Refusal::unreadable(RequestMember::WelcomePacket, bytes);
     let (format, _) = wire::message_body(bytes).map_err(|_| unreadable())?;
@@ -111,13 +128,25 @@ pub(super) fn check_welcome(
         Ok(MlsMessageBodyIn::Welcome(welcome)) => welcome,
         Ok(_) | Err(_) => return Err(unreadable()),
     };
-    if added.is_empty() {
+    if adds == 0 {
         return Err(Refusal::Welcome("welcomePacket is there, but the commit adds nobody".into()));
     }
     if welcome.ciphersuite() != suite {
         return Err(Refusal::Welcome("welcomePacket has another cipher suite than the group".into()));
     }
-    let named: Vec<_> = welcome.secrets().iter().map(|secrets| secrets.new_member()).collect();
+    let secrets = welcome.secrets().len();
+    if secrets != adds {
+        return Err(Refusal::Welcome(format!(
+            "welcomePacket has {secrets} secrets, but the commit adds {adds} clients"
+        )));
+    }
+    Ok(Some(welcome))
+}
+
+/// Checks that the welcome is for exactly the clients that the commit adds by key package (RFC 9420 §12.4.3.1).
+pub(super) fn check_welcome(welcome: Option<Welcome>, added: &[AddedMember]) -> Result<(), Refusal> {
+    let secrets = welcome.as_ref().map_or([].as_slice(), Welcome::secrets);
+    let named: Vec<_> = secrets.iter().map(|secrets| secrets.new_member()).collect();
     let named_once: BTreeSet<&[u8]> = named.iter().map(|reference| reference.as_slice()).collect();
     let expected: BTreeSet<&[u8]> = added.iter().map(|member| member.reference.as_bytes()).collect();
     if named_once != expected || named.len() != expected.len() {

@@ -23,6 +23,7 @@ use super::{
     syntax::is_known_credential,
     tree::SerialisedTree,
     wire::{self, GroupInfoOutline, WireFormat},
+    work::{check_tree_size, nodes_max},
 };
 use crate::identity::{ApplicationContext, IdentifiedClient, Identity, IdentityProvider};
 
@@ -97,6 +98,12 @@ impl TrackedGroup {
             Some(tree) => Refusal::unreadable_tree(tree),
             None => Refusal::unreadable(RequestMember::GroupInfo, group_info),
         };
+        let nodes_max = nodes_max(rules.limits.group_members_max);
+        let size =
+            wire::ratchet_tree_size(tree_bytes, nodes_max).map_err(|_| unreadable())?.ok_or_else(|| {
+                Refusal::OpenedWith(format!("the ratchet tree has more than {nodes_max} nodes"))
+            })?;
+        check_tree_size(size, rules.limits.group_members_max)?;
         let (tree, shape) = SerialisedTree::parse(tree_bytes).ok_or_else(unreadable)?;
         let tree_in = RatchetTreeIn::tls_deserialize_exact_bytes(tree_bytes).map_err(|_| unreadable())?;
         let verifiable =

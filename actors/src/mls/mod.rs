@@ -26,6 +26,7 @@ mod tests;
 mod tree;
 mod unseen;
 mod wire;
+mod work;
 
 pub(crate) use self::{
     commit::{AddedMember, CommitInput, Committer, EpochChange, StagedEpoch},
@@ -155,6 +156,12 @@ fn handshake_header(member: RequestMember, packet: &[u8]) -> Result<wire::Header
         return Err(Refusal::unexpected(member, WIRE_FORMAT, format.name(), "PublicMessage"));
     }
     wire::header(format, body).map_err(unreadable)
+}
+
+/// The part of a PublicMessage that is behind its header.
+fn public_part(packet: &[u8]) -> Option<wire::PublicPart<'_>> {
+    let (format, body) = wire::message_body(packet).ok()?;
+    wire::header(format, body).ok()?.public
 }
 
 /// Where an MLSMessage says what it holds (RFC 9420 §6): behind its version.

@@ -96,6 +96,7 @@ impl TrackedGroup {
         }
         let unknown = public.proposal_type().filter(|kind| !is_known_proposal(*kind));
         self.check_types_known(&unknown.into_iter().collect())?;
+        self.check_comparable(public.listed_by_proposal())?;
         let queued = match self.verify(rules.crypto, RequestMember::Packet, packet)? {
             ProcessedMessageContent::ProposalMessage(queued)
             | ProcessedMessageContent::ExternalJoinProposalMessage(queued) => queued,
@@ -245,7 +246,7 @@ impl TrackedGroup {
         Ok(())
     }
 
-    fn leaves(&self) -> impl Iterator<Item = &LeafNode> {
+    pub(super) fn leaves(&self) -> impl Iterator<Item = &LeafNode> {
         self.members.keys().filter_map(|leaf| self.leaf(*leaf))
     }
 

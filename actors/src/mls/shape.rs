@@ -2,6 +2,8 @@
 //! many ciphertexts each node of an update path must carry (RFC 9420 §7.6), which nobody outside the group
 //! can read but anybody can count.
 
+use std::collections::BTreeSet;
+
 use super::wire::NodeOutline;
 
 /// One node, without its keys.
@@ -91,15 +93,22 @@ impl TreeShape {
         self.set(leaf_node(leaf), NodeShape::Blank);
     }
 
-    /// The leftmost blank leaf, or the first one of a tree twice as wide.
-    pub(crate) fn free_leaf(&self) -> u32 {
-        let free = self.nodes.iter().step_by(2).position(|node| *node == NodeShape::Blank);
-        u32::try_from(free.unwrap_or(self.leaves())).unwrap_or(u32::MAX)
+    /// The leftmost blank leaf, or the first one of a tree twice as wide. None is blank before `from`.
+    fn free_leaf(&self, from: u32) -> u32 {
+        let start = usize::try_from(from).unwrap_or(usize::MAX);
+        let leaves = self.nodes.iter().step_by(2).skip(start);
+        let free = leaves.into_iter().position(|node| *node == NodeShape::Blank);
+        let free = free.map_or(self.leaves(), |free| free.saturating_add(start));
+        u32::try_from(free).unwrap_or(u32::MAX)
     }
 
     /// Puts a leaf into the leftmost free place, widening the tree if there is none; answers where.
     pub(crate) fn occupy(&mut self) -> u32 {
-        let leaf = self.free_leaf();
+        self.occupy_from(0)
+    }
+
+    fn occupy_from(&mut self, from: u32) -> u32 {
+        let leaf = self.free_leaf(from);
         if leaf_node(leaf) >= self.nodes.len() {
             let wider = 2 * self.nodes.len() + 1;
             self.nodes.resize(wider, NodeShape::Blank);
@@ -108,9 +117,26 @@ impl TreeShape {
         leaf
     }
 
+    /// So many Adds one after the other; answers their leaves. Each looks for a free leaf where the one before it found
+    /// one.
+    pub(crate) fn add_all(&mut self, count: usize) -> Vec<u32> {
+        let mut from = 0;
+        let mut added = Vec::new();
+        for _ in 0..count {
+            from = self.add_from(from);
+            added.push(from);
+        }
+        added
+    }
+
+    #[cfg(test)]
+    fn add(&mut self) -> u32 {
+        self.add_from(0)
+    }
+
     /// An Add occupies a leaf that every parent above it does not yet know (RFC 9420 §12.1.1).
-    pub(crate) fn add(&mut self) -> u32 {
-        let leaf = self.occupy();
+    fn add_from(&mut self, from: u32) -> u32 {
+        let leaf = self.occupy_from(from);
         for (parent, _) in self.direct_path(leaf_node(leaf)) {
             if let Some(NodeShape::Parent(unmerged)) = self.nodes.get_mut(parent)
                 && let Err(place) = unmerged.binary_search(&leaf)
@@ -136,12 +162,13 @@ impl TreeShape {
     /// of its nodes must carry, from the leaf up: the filtered direct path of RFC 9420 §7.5, with the leaves
     /// that this commit adds left out of each resolution (§7.6).
     pub(crate) fn commit_path(&mut self, committer: u32, added: &[u32]) -> Vec<usize> {
+        let added: BTreeSet<u32> = added.iter().copied().collect();
         let mut ciphertexts = Vec::new();
         for (parent, sibling) in self.direct_path(leaf_node(committer)) {
-            if self.resolution(sibling, &[]) == 0 {
+            if self.resolution(sibling, &BTreeSet::new()) == 0 {
                 self.set(parent, NodeShape::Blank);
             } else {
-                ciphertexts.push(self.resolution(sibling, added));
+                ciphertexts.push(self.resolution(sibling, &added));
                 self.set(parent, NodeShape::Parent(Vec::new()));
             }
         }
@@ -149,9 +176,12 @@ impl TreeShape {
     }
 
     /// How many nodes the resolution of `node` has (RFC 9420 §4.1.1), not counting leaves in `without`.
-    fn resolution(&self, node: usize, without: &[u32]) -> usize {
+    fn resolution(&self, node: usize, without: &BTreeSet<u32>) -> usize {
         match self.node(node) {
-            NodeShape::Leaf => usize::from(!without.iter().any(|leaf| leaf_node(*leaf) == node)),
+            NodeShape::Leaf => {
+                let leaf = u32::try_from(node / 2).unwrap_or(u32::MAX);
+                usize::from(!without.contains(&leaf))
+            }
             NodeShape::Parent(unmerged) => 1 + unmerged.iter().filter(|leaf| !without.contains(leaf)).count(),
             NodeShape::Blank => match children(node) {
                 Some((left, right)) => self.resolution(left, without) + self.resolution(right, without),
@@ -261,7 +291,7 @@ mod tests {
         shape.remove(4);
         shape.trim();
         assert_eq!(shape.nodes.len(), 7);
-        assert_eq!(shape.free_leaf(), 4);
+        assert_eq!(shape.free_leaf(0), 4);
         assert_eq!(shape.add(), 4);
         assert_eq!(shape.nodes.len(), 15);
     }

@@ -5,6 +5,7 @@ mod expiry;
 mod fitness;
 mod forged;
 mod syntax;
+mod work;
 
 use std::{convert::Infallible, io::Write as _, path::PathBuf};
 
@@ -528,9 +529,11 @@ fn a_type_that_members_need_not_know_either_is_named() {
     let refusal = story.observer.proposal(&proposal).unwrap_err();
     assert_eq!(unknown(refusal), (UnknownKind::Credential, PRIVATE_CREDENTIAL));
     story.members[0].clear_proposal_cache();
-    let commit =
-        story.members[0].commit_builder().add_member(package).unwrap().build().unwrap().commit_message;
-    let refusal = refused(&mut story, &commit.to_bytes().unwrap());
+    let output = story.members[0].commit_builder().add_member(package).unwrap().build().unwrap();
+    let commit = output.commit_message.to_bytes().unwrap();
+    let welcome = output.welcome_messages.first().unwrap().to_bytes().unwrap();
+    let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
+    let refusal = story.observer.commit(input).unwrap_err();
     assert_eq!(unknown(refusal), (UnknownKind::Credential, PRIVATE_CREDENTIAL));
 }
 

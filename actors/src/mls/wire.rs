@@ -202,6 +202,12 @@ impl PublicPart<'_> {
         reader.u16("proposal").ok()
     }
 
+    /// What a proposal lists; nothing if it is malformed.
+    pub(crate) fn listed_by_proposal(&self) -> Listed {
+        let mut reader = self.content;
+        skip_proposal(&mut reader).map(|(_, listed)| listed).unwrap_or_default()
+    }
+
     /// The nonce's length in a PreSharedKey proposal whose key may be proposed: external, or resumption of
     /// application use (RFC 9420 §12.1.4). `None` for anything else.
     pub(crate) fn psk_nonce_length(&self) -> Option<usize> {
@@ -272,14 +278,21 @@ pub(crate) fn header(format: WireFormat, mut body: Reader<'_>) -> Read<Header<'_
     }
 }
 
+/// The ProposalType of an Add (RFC 9420 §17.4).
+pub(crate) const ADD: u16 = 1;
+
 /// What an outsider can count in a commit (RFC 9420 §12.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommitOutline<'a> {
     pub(crate) proposals: usize,
     /// The references among the proposals, in order.
     pub(crate) references: Vec<&'a [u8]>,
+    /// How many of the other proposals are Adds.
+    pub(crate) adds: usize,
     /// The types of the other proposals, as far as the gateway does not know them.
     pub(crate) unknown_types: BTreeSet<u16>,
+    /// What the other proposals and the path list.
+    pub(crate) listed: Listed,
     /// For each node of the update path, how many ciphertexts it carries; `None` without a path.
     pub(crate) path_ciphertexts: Option<Vec<usize>>,
     /// The public key of each node of the update path.
@@ -297,7 +310,8 @@ pub(crate) fn commit_outline(
     let mut reader = public.content;
     let mut list = Reader::new(reader.vector("list of proposals")?);
     let mut proposals = 0;
-    let (mut references, mut unknown_types) = (Vec::new(), BTreeSet::new());
+    let (mut references, mut unknown_types, mut listed) = (Vec::new(), BTreeSet::new(), Listed::default());
+    let mut adds = 0;
     while !list.is_empty() {
         proposals += 1;
         if proposals > proposals_max {
@@ -305,7 +319,9 @@ pub(crate) fn commit_outline(
         }
         match list.u8("list of proposals")? {
             1 => {
-                let kind = skip_proposal(&mut list)?;
+                let (kind, of_proposal) = skip_proposal(&mut list)?;
+                listed.add(of_proposal);
+                adds += usize::from(kind == ADD);
                 if !is_known_proposal(kind) {
                     unknown_types.insert(kind);
                 }
@@ -317,7 +333,11 @@ pub(crate) fn commit_outline(
     let mut path_keys = Vec::new();
     let path_ciphertexts = match reader.u8("update path")? {
         0 => None,
-        1 => Some(path_ciphertexts(&mut reader, &mut path_keys)?),
+        1 => {
+            let (of_leaf, counts) = path_ciphertexts(&mut reader, &mut path_keys)?;
+            listed.add(of_leaf);
+            Some(counts)
+        }
         _ => return Err(WireError("update path")),
     };
     reader.vector("signature")?;
@@ -331,15 +351,21 @@ pub(crate) fn commit_outline(
     Ok(Some(CommitOutline {
         proposals,
         references,
+        adds,
         unknown_types,
+        listed,
         path_ciphertexts,
         path_keys,
         confirmation_tag,
     }))
 }
 
-pub(super) fn path_ciphertexts<'a>(reader: &mut Reader<'a>, keys: &mut Vec<&'a [u8]>) -> Read<Vec<usize>> {
-    skip_leaf_node(reader)?;
+/// Reads an update path (RFC 9420 §7.6); answers what its leaf lists and how many ciphertexts each node carries.
+pub(super) fn path_ciphertexts<'a>(
+    reader: &mut Reader<'a>,
+    keys: &mut Vec<&'a [u8]>,
+) -> Read<(Listed, Vec<usize>)> {
+    let listed = skip_leaf_node(reader)?;
     let mut nodes = Reader::new(reader.vector("update path")?);
     let mut counts = Vec::new();
     while !nodes.is_empty() {
@@ -353,23 +379,24 @@ pub(super) fn path_ciphertexts<'a>(reader: &mut Reader<'a>, keys: &mut Vec<&'a [
         }
         counts.push(count);
     }
-    Ok(counts)
+    Ok((listed, counts))
 }
 
-/// Answers the proposal's type.
-pub(super) fn skip_proposal(reader: &mut Reader<'_>) -> Read<u16> {
+/// Answers the proposal's type and what it lists.
+pub(super) fn skip_proposal(reader: &mut Reader<'_>) -> Read<(u16, Listed)> {
     const PART: &str = "proposal";
     let kind = reader.u16(PART)?;
+    let mut listed = Listed::default();
     match kind {
         1 => {
             reader.u16(PART)?;
             reader.u16(PART)?;
             reader.vector(PART)?;
-            skip_leaf_node(reader)?;
+            listed = skip_leaf_node(reader)?;
             reader.vector(PART)?;
             reader.vector(PART)?;
         }
-        2 => skip_leaf_node(reader)?,
+        2 => listed = skip_leaf_node(reader)?,
         3 => {
             reader.u32(PART)?;
         }
@@ -393,9 +420,10 @@ pub(super) fn skip_proposal(reader: &mut Reader<'_>) -> Read<u16> {
             reader.u16(PART)?;
             reader.vector(PART)?;
         }
-        6 | 7 => {
+        6 => {
             reader.vector(PART)?;
         }
+        7 => listed = context_extensions(reader.vector(PART)?)?,
         // SelfRemove (MLS extensions draft) is an empty structure.
         0x000a => {}
         // A custom proposal is carried as one opaque vector.
@@ -403,19 +431,61 @@ pub(super) fn skip_proposal(reader: &mut Reader<'_>) -> Read<u16> {
             reader.vector(PART)?;
         }
     }
-    Ok(kind)
+    Ok((kind, listed))
 }
 
-pub(super) fn skip_leaf_node(reader: &mut Reader<'_>) -> Read<()> {
+/// How much leaf nodes and lists of extensions enumerate: what has to be compared with the members of a group, and with
+/// each other, grows with the product.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// Leaf nodes.
+    pub(crate) leaves: usize,
+    /// Extension types among the capabilities of the leaves.
+    pub(crate) extension_types: usize,
+    /// Credential types among the capabilities of the leaves.
+    pub(crate) credential_types: usize,
+    /// Extensions for a group context.
+    pub(crate) context_extensions: usize,
+    /// Extension types that a group context would require.
+    pub(crate) required_types: usize,
+}
+
+impl Listed {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.leaves += other.leaves;
+        self.extension_types += other.extension_types;
+        self.credential_types += other.credential_types;
+        self.context_extensions += other.context_extensions;
+        self.required_types += other.required_types;
+    }
+}
+
+/// What a list of extensions for a group context enumerates.
+fn context_extensions(list: &[u8]) -> Read<Listed> {
+    const PART: &str = "group context extensions";
+    const REQUIRED_CAPABILITIES: u16 = 3;
+    let (mut reader, mut listed) = (Reader::new(list), Listed::default());
+    while !reader.is_empty() {
+        listed.context_extensions += 1;
+        let (kind, data) = (reader.u16(PART)?, reader.vector(PART)?);
+        if kind == REQUIRED_CAPABILITIES {
+            listed.required_types += Reader::new(data).vector(PART)?.len() / 2;
+        }
+    }
+    Ok(listed)
+}
+
+/// Answers what the leaf lists.
+pub(super) fn skip_leaf_node(reader: &mut Reader<'_>) -> Read<Listed> {
     const PART: &str = "leaf node";
     reader.vector(PART)?;
     reader.vector(PART)?;
     // Every credential type is a type and one vector (RFC 9420 §5.3).
     reader.u16(PART)?;
     reader.vector(PART)?;
-    for _ in 0..5 {
-        reader.vector("capabilities")?;
-    }
+    let mut capabilities = || reader.vector("capabilities").map(|list| list.len() / 2);
+    let (_versions, _suites) = (capabilities()?, capabilities()?);
+    let (extension_types, _proposals, credential_types) = (capabilities()?, capabilities()?, capabilities()?);
     match reader.u8("leaf node source")? {
         1 => {
             reader.u64(PART)?;
@@ -429,7 +499,7 @@ pub(super) fn skip_leaf_node(reader: &mut Reader<'_>) -> Read<()> {
     }
     reader.vector(PART)?;
     reader.vector(PART)?;
-    Ok(())
+    Ok(Listed { leaves: 1, extension_types, credential_types, ..Listed::default() })
 }
 
 /// The parts of a GroupInfo (RFC 9420 §12.4.3).
@@ -523,36 +593,69 @@ pub(crate) enum NodeOutline<'a> {
 
 /// Splits a serialised `optional<Node> ratchet_tree<V>` into its nodes.
 pub(crate) fn ratchet_tree_nodes(tree: &[u8]) -> Read<Vec<NodeOutline<'_>>> {
-    const PART: &str = "ratchet tree";
+    let mut nodes = ratchet_tree_content(tree)?;
+    let mut split = Vec::new();
+    while !nodes.is_empty() {
+        split.push(next_node(&mut nodes)?.0);
+    }
+    Ok(split)
+}
+
+const RATCHET_TREE: &str = "ratchet tree";
+
+fn ratchet_tree_content(tree: &[u8]) -> Read<Reader<'_>> {
     let mut outer = Reader::new(tree);
-    let mut reader = Reader::new(outer.vector(PART)?);
-    if !outer.is_empty() {
-        return Err(WireError("ratchet tree: bytes follow it"));
+    let nodes = Reader::new(outer.vector(RATCHET_TREE)?);
+    if outer.is_empty() { Ok(nodes) } else { Err(WireError("ratchet tree: bytes follow it")) }
+}
+
+/// Reads one `optional<Node>`, and what its leaf lists.
+fn next_node<'a>(reader: &mut Reader<'a>) -> Read<(NodeOutline<'a>, Listed)> {
+    const PART: &str = RATCHET_TREE;
+    match reader.u8(PART)? {
+        0 => return Ok((NodeOutline::Blank, Listed::default())),
+        1 => {}
+        _ => return Err(WireError(PART)),
     }
-    let mut nodes = Vec::new();
-    while !reader.is_empty() {
-        match reader.u8(PART)? {
-            0 => nodes.push(NodeOutline::Blank),
-            1 => {
-                let start = reader;
-                match reader.u8(PART)? {
-                    1 => {
-                        skip_leaf_node(&mut reader)?;
-                        nodes.push(NodeOutline::Leaf { bytes: reader.since(start) });
-                    }
-                    2 => {
-                        reader.vector(PART)?;
-                        reader.vector(PART)?;
-                        let unmerged_leaves = reader.vector(PART)?;
-                        nodes.push(NodeOutline::Parent { bytes: reader.since(start), unmerged_leaves });
-                    }
-                    _ => return Err(WireError(PART)),
-                }
-            }
-            _ => return Err(WireError(PART)),
+    let start = *reader;
+    match reader.u8(PART)? {
+        1 => {
+            let listed = skip_leaf_node(reader)?;
+            Ok((NodeOutline::Leaf { bytes: reader.since(start) }, listed))
         }
+        2 => {
+            reader.vector(PART)?;
+            reader.vector(PART)?;
+            let unmerged_leaves = reader.vector(PART)?;
+            let bytes = reader.since(start);
+            Ok((NodeOutline::Parent { bytes, unmerged_leaves }, Listed::default()))
+        }
+        _ => Err(WireError(PART)),
     }
-    Ok(nodes)
+}
+
+/// How much there is in a serialised ratchet tree (RFC 9420 §12.4.3.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TreeSize {
+    /// Nodes, blank ones included.
+    pub(crate) nodes: usize,
+    /// What its leaves list together; their number is that of its members.
+    pub(crate) listed: Listed,
+}
+
+/// Counts without keeping anything; `None` if there are more nodes than `nodes_max`, of which the rest is not read.
+pub(crate) fn ratchet_tree_size(tree: &[u8], nodes_max: usize) -> Read<Option<TreeSize>> {
+    let mut rest = ratchet_tree_content(tree)?;
+    let mut size = TreeSize::default();
+    while !rest.is_empty() {
+        if size.nodes >= nodes_max {
+            return Ok(None);
+        }
+        let (_, listed) = next_node(&mut rest)?;
+        size.nodes += 1;
+        size.listed.add(listed);
+    }
+    Ok(Some(size))
 }
 
 #[cfg(test)]
@@ -588,7 +691,9 @@ mod tests {
                     let _ = commit_outline(public, 100);
                 }
             }
-            let _ = ratchet_tree_nodes(&bytes);
+            let nodes = ratchet_tree_nodes(&bytes).map(|nodes| nodes.len());
+            let size = ratchet_tree_size(&bytes, usize::MAX).map(|size| size.unwrap().nodes);
+            prop_assert_eq!(size, nodes);
         }
     }
 }

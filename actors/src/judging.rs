@@ -1,0 +1,124 @@
+//! Judgements that may take long, away from the threads of the actors: a bounded number at once, of which no application
+//! has all.
+
+use std::{collections::HashMap, sync::Arc};
+
+use snapshots::AppId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Where judgements of every application run.
+#[derive(Debug)]
+pub(crate) struct Judging {
+    threads: Arc<Semaphore>,
+    shares: HashMap<AppId, Share>,
+}
+
+/// What one application may have of it.
+#[derive(Debug)]
+struct Share {
+    threads: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+}
+
+/// A place in the queue of an application.
+#[derive(Debug)]
+pub(crate) struct Place {
+    place: OwnedSemaphorePermit,
+    of_application: Arc<Semaphore>,
+    of_all: Arc<Semaphore>,
+}
+
+impl Judging {
+    /// Every application may use so many threads at once, and there is one more, so that no application is in front of
+    /// all others. So many judgements of one application may wait or run.
+    pub(crate) fn new(
+        applications: impl IntoIterator<Item = AppId>,
+        threads_per_application: usize,
+        places_per_application: usize,
+    ) -> Self {
+        let threads = threads_per_application.max(1);
+        let share = |app| {
+            let share = Share {
+                threads: Arc::new(Semaphore::new(threads)),
+                places: Arc::new(Semaphore::new(places_per_application)),
+            };
+            (app, share)
+        };
+        Self {
+            threads: Arc::new(Semaphore::new(threads + 1)),
+            shares: applications.into_iter().map(share).collect(),
+        }
+    }
+
+    /// A place for a judgement of an application; `None` if its queue is full.
+    pub(crate) fn place(&self, app: AppId) -> Option<Place> {
+        let share = self.shares.get(&app)?;
+        Some(Place {
+            place: Arc::clone(&share.places).try_acquire_owned().ok()?,
+            of_application: Arc::clone(&share.threads),
+            of_all: Arc::clone(&self.threads),
+        })
+    }
+}
+
+impl Place {
+    /// Runs a judgement when its turn comes; `None` if it panicked. It runs to its end, whether or not it is waited for.
+    pub(crate) async fn run<T: Send + 'static>(
+        self,
+        judgement: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        // Whoever waits for a thread of all has one of its application: an application has few in that queue.
+        let own = self.of_application.acquire_owned().await.ok()?;
+        let any = self.of_all.acquire_owned().await.ok()?;
+        let place = self.place;
+        let running = tokio::task::spawn_blocking(move || {
+            let judged = judgement();
+            drop((own, any, place));
+            judged
+        });
+        running.await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use super::*;
+
+    fn app(number: u128) -> AppId {
+        AppId::new(uuid::Uuid::from_u128(number))
+    }
+
+    const WAIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn no_application_has_every_thread() {
+        let judging = Judging::new([app(1), app(2)], 1, 2);
+        let (let_go, held) = mpsc::channel::<()>();
+        let place = judging.place(app(1)).unwrap();
+        let stuck = tokio::spawn(place.run(move || held.recv().is_ok()));
+        // The second of the same application waits, and there is no place for a third.
+        let waiting = tokio::spawn(judging.place(app(1)).unwrap().run(|| 2));
+        assert!(judging.place(app(1)).is_none());
+        // Another application is served meanwhile, again and again.
+        for turn in 0..3 {
+            let served = judging.place(app(2)).unwrap().run(move || turn);
+            assert_eq!(tokio::time::timeout(WAIT, served).await.unwrap(), Some(turn));
+        }
+        assert!(!stuck.is_finished() && !waiting.is_finished());
+        let_go.send(()).unwrap();
+        assert_eq!(stuck.await.unwrap(), Some(true));
+        assert_eq!(waiting.await.unwrap(), Some(2));
+        assert!(judging.place(app(1)).is_some());
+        assert!(judging.place(app(3)).is_none(), "an application that there is not");
+    }
+
+    #[tokio::test]
+    async fn a_judgement_that_panics_gives_its_place_back() {
+        let judging = Judging::new([app(1)], 1, 1);
+        let panics = judging.place(app(1)).unwrap().run(|| panic!("on purpose"));
+        assert_eq!(panics.await, None::<()>);
+        assert_eq!(judging.place(app(1)).unwrap().run(|| 1).await, Some(1));
+    }
+}
