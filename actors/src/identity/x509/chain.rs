@@ -21,7 +21,10 @@ use x509_parser::{
     prelude::FromDer,
 };
 
-use super::trust::{Crl, TrustRoot, TrustStore};
+use super::{
+    signed::{PublicKey, Signed, remembering},
+    trust::{Crl, TrustRoot, TrustStore},
+};
 
 /// The most certificates in a chain: the leaf, six that issue, and the root, which may be left out.
 pub const MAX_CERTIFICATES: usize = MAX_PATH + 1;
@@ -216,6 +219,7 @@ impl TrustStore {
             }
         }
         let roots = self.roots_for(&path, root, at)?;
+        let roots = check_signatures(&path, roots)?;
         let crls = self.crls_by_issuers_of(&path, &roots);
         check_revocability(&path, &crls)?;
         verify_path(&path, &roots, &crls, at)
@@ -282,9 +286,33 @@ impl TrustStore {
         let below = path.iter().skip(1);
         let below =
             below.map(|issuer| (issuer.subject(), &*issuer.fields.public_key().subject_public_key.data));
-        let above = roots.iter().map(|root| (&*root.subject, &*root.public_key));
+        let above = roots.iter().map(|root| (&*root.subject, &*root.public_key.bits));
         self.crls_of(&below.chain(above).collect::<Vec<_>>())
     }
+}
+
+/// Each certificate is signed with the key of the one after it, and the last with that of a root: nothing else is done
+/// for a chain that anybody can make. Answers the roots that have signed the last.
+fn check_signatures<'a>(
+    path: &[Certificate<'_>],
+    roots: Vec<&'a TrustRoot>,
+) -> Result<Vec<&'a TrustRoot>, ChainError> {
+    for (index, (certificate, issuer)) in path.iter().zip(path.iter().skip(1)).enumerate() {
+        let key = PublicKey::of_info(issuer.fields.public_key().raw)
+            .ok_or_else(|| broken(index + 1, CertificateRule::Malformed("its public key".into())))?;
+        certificate.signed.verify(&key).map_err(|rule| broken(index, rule))?;
+    }
+    let Some(last) = path.last() else { return Err(ChainError::Empty) };
+    let (mut signers, mut refusal) = (Vec::new(), CertificateRule::UnknownIssuer);
+    for root in roots {
+        match last.signed.verify(&root.public_key) {
+            Ok(()) => signers.push(root),
+            // Of several roots of one name, the one whose key could have signed says more.
+            Err(rule) if refusal != CertificateRule::Signature => refusal = rule,
+            Err(_) => {}
+        }
+    }
+    if signers.is_empty() { Err(broken(path.len() - 1, refusal)) } else { Ok(signers) }
 }
 
 /// What the library does not check of revocation: that a certificate without a distribution point is not judged by
@@ -344,8 +372,11 @@ fn verify(
     at: UnixTime,
 ) -> Result<(), webpki::Error> {
     let Some((leaf, issuers)) = path.split_first() else { return Err(webpki::Error::UnknownIssuer) };
-    let crls: Vec<_> = crls.iter().map(|crl| &crl.list).collect();
-    let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
+    let ways = remembering(crls);
+    let ways: Vec<&dyn SignatureVerificationAlgorithm> =
+        ways.iter().map(|way| way as &dyn SignatureVerificationAlgorithm).collect();
+    let lists: Vec<_> = crls.iter().map(|crl| &crl.list).collect();
+    let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
         options
             .with_depth(RevocationCheckDepth::Chain)
             .with_status_policy(UnknownStatusPolicy::Deny)
@@ -359,7 +390,7 @@ fn verify(
         if used.eq(issuers.iter().cloned()) { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
     };
     EndEntityCert::try_from(leaf)?
-        .verify_for_usage(ALGORITHMS, anchors, issuers, at, AnyUsage, revocation, Some(&whole))
+        .verify_for_usage(&ways, anchors, issuers, at, AnyUsage, revocation, Some(&whole))
         .map(drop)
 }
 
@@ -376,6 +407,7 @@ impl ExtendedKeyUsageValidator for AnyUsage {
 struct Certificate<'a> {
     der: CertificateDer<'a>,
     fields: X509Certificate<'a>,
+    signed: Signed<'a>,
 }
 
 impl<'a> Certificate<'a> {
@@ -385,7 +417,8 @@ impl<'a> Certificate<'a> {
         if !rest.is_empty() {
             return Err(malformed(&"there are bytes after its end"));
         }
-        let certificate = Self { der: CertificateDer::from(der), fields };
+        let signed = Signed::of_certificate(der).ok_or_else(|| malformed(&"its signature is malformed"))?;
+        let certificate = Self { der: CertificateDer::from(der), fields, signed };
         if let Some((_, name)) = POLICY_EXTENSIONS.iter().find(|(oid, _)| certificate.has_extension(oid)) {
             return Err(CertificateRule::PolicyExtension(name));
         }

@@ -8,6 +8,7 @@ mod credential;
 mod judged;
 mod names;
 mod parameters;
+mod signed;
 mod trust;
 
 use std::sync::Arc;

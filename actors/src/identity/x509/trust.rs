@@ -1,6 +1,9 @@
 //! Whom an application trusts: its roots, and the revocation lists it was given.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+};
 
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject};
 use snapshots::Timestamp;
@@ -11,7 +14,7 @@ use x509_parser::{
     revocation_list::CertificateRevocationList,
 };
 
-use super::chain::ALGORITHMS;
+use super::signed::{ListSigner, PublicKey};
 
 /// The most trust roots that one application can have.
 const MAX_ROOTS: usize = 256;
@@ -127,10 +130,10 @@ impl TrustStore {
             (crl.shares_name && keys.peek().is_some()).then(|| keys.any(|key| crl.is_signed_with(key)))
         };
         let crls: Vec<(&Crl, Option<bool>)> = self.crls.iter().map(|crl| (crl, signed(crl))).collect();
-        let own: Vec<&[u8]> =
+        let own: HashSet<&[u8]> =
             crls.iter().filter(|(_, own)| *own == Some(true)).map(|(crl, _)| &*crl.issuer).collect();
         let is_kept =
-            |(crl, is_own): &(&Crl, Option<bool>)| *is_own != Some(false) || !own.contains(&&*crl.issuer);
+            |(crl, is_own): &(&Crl, Option<bool>)| *is_own != Some(false) || !own.contains(&*crl.issuer);
         crls.into_iter().filter(is_kept).map(|(crl, _)| crl).collect()
     }
 
@@ -146,7 +149,7 @@ impl TrustStore {
 impl TrustStore {
     /// Whether it has the names and keys of another store, and its lists. What else a root says is not signed by anybody else.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let of_root = |root: &TrustRoot| (root.subject.clone(), root.public_key.clone());
+        let of_root = |root: &TrustRoot| (root.subject.clone(), root.public_key.bits.clone());
         let roots = |store: &Self| store.roots.iter().map(of_root).collect::<Vec<_>>();
         let crls = |store: &Self| store.crls.iter().map(|crl| crl.signed.clone()).collect::<Vec<_>>();
         roots(self) == roots(other) && crls(self) == crls(other)
@@ -159,7 +162,7 @@ pub(super) struct TrustRoot {
     pub(super) der: CertificateDer<'static>,
     /// The subject's DER.
     pub(super) subject: Vec<u8>,
-    pub(super) public_key: Vec<u8>,
+    pub(super) public_key: PublicKey,
     /// In Unix seconds.
     pub(super) not_before: i64,
     /// In Unix seconds.
@@ -185,7 +188,7 @@ impl TrustRoot {
         }
         let (subject, public_key, not_before, not_after, path_len, signs_crls) = (
             certificate.subject().as_raw().to_vec(),
-            certificate.public_key().subject_public_key.data.to_vec(),
+            PublicKey::of_info(certificate.public_key().raw).ok_or("its public key is malformed")?,
             certificate.validity().not_before.timestamp(),
             certificate.validity().not_after.timestamp(),
             constraints.value.path_len_constraint,
@@ -210,7 +213,8 @@ pub(super) struct Crl {
     /// Whether another list has an issuer of the same name.
     shares_name: bool,
     /// What is signed, and the signature.
-    signed: (Vec<u8>, Vec<u8>),
+    pub(super) signed: (Vec<u8>, Vec<u8>),
+    pub(super) signer: ListSigner,
 }
 
 impl Crl {
@@ -242,6 +246,7 @@ impl Crl {
             sharded,
             shares_name: false,
             signed: (fields.tbs_cert_list.as_ref().to_vec(), fields.signature_value.data.to_vec()),
+            signer: ListSigner::default(),
         })
     }
 
@@ -249,7 +254,7 @@ impl Crl {
     /// of one name; the library verifies it as it has to be.
     fn is_signed_with(&self, public_key: &[u8]) -> bool {
         let (message, signature) = &self.signed;
-        ALGORITHMS.iter().any(|way| way.verify_signature(public_key, message, signature).is_ok())
+        self.signer.is(public_key, (message, signature))
     }
 }
 

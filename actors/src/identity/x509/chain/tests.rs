@@ -570,3 +570,58 @@ fn accounts_of_one_name_below_two_domains_have_lists_of_their_own() {
     let expected = [broken(0, CertificateRule::CrlSignature), broken(0, CertificateRule::CrlSignature)];
     assert_eq!(judge([forged(), forged()]), [expected.clone(), expected]);
 }
+
+/// How often the signature of any list was verified.
+fn verified(store: &TrustStore) -> usize {
+    store.crls.iter().map(|crl| crl.signer.verified.load(std::sync::atomic::Ordering::Relaxed)).sum()
+}
+
+#[test]
+fn a_chain_that_nobody_signed_costs_no_look_at_the_lists() {
+    let root = Entity::root(ca("root"));
+    let mut lists = vec![root.crl(2026, &[], None)];
+    lists.extend((0..50).map(|_| Entity::root(ca("alice")).crl(2026, &[], None)));
+    let store = TrustStore::new(root.pem.as_bytes(), &lists).unwrap();
+    // All issuers have the name of the lists', and each certificate is signed by the key of the next but the last one.
+    let mut chain = vec![Entity::root(ca("alice"))];
+    for _ in 0..4 {
+        chain.push(chain.last().unwrap().issue(ca("alice")));
+    }
+    let device = chain.last().unwrap().issue(leaf("phone"));
+    let mut top = Entity::root(ca("root"));
+    top.params = ca("root");
+    let alone = top.issue_with(ca("alice"), chain[0].key_again());
+    let mut ders = vec![device.der.as_slice()];
+    ders.extend(chain[1..].iter().rev().map(|entity| entity.der.as_slice()));
+    ders.push(&alone.der);
+    assert_eq!(store.validate(&ders, NOW), broken(5, CertificateRule::Signature));
+    assert_eq!(verified(&store), 0);
+    // A signature that is wrong further down ends it there.
+    let strangers = Entity::root(ca("alice")).issue(leaf("phone"));
+    ders[0] = &strangers.der;
+    assert_eq!(store.validate(&ders, NOW), broken(0, CertificateRule::Signature));
+    assert_eq!(verified(&store), 0);
+}
+
+#[test]
+fn the_signature_of_a_list_is_verified_once() {
+    let pki = Pki::new();
+    let lists = [pki.root.crl(2026, &[], None), pki.organisation.crl(2026, &[], None)];
+    let store = pki.store_with(&lists);
+    for _ in 0..3 {
+        assert_eq!(pki.validate_by(&store, NOW), Ok(()));
+        assert_eq!(verified(&store), 2);
+    }
+    // What is remembered is the signature, not the verdict.
+    let lists = [pki.root.crl(2026, &[], None), pki.organisation.crl(2026, &[DEVICE], None)];
+    let store = pki.store_with(&lists);
+    for _ in 0..2 {
+        assert_eq!(pki.validate_by(&store, NOW), broken(0, CertificateRule::Revoked));
+    }
+    // Nor is somebody else's list remembered as the issuer's.
+    let forged = Entity::root(ca("organisation")).crl(2026, &[], None);
+    let store = pki.store_with(&[pki.root.crl(2026, &[], None), forged]);
+    for _ in 0..2 {
+        assert_eq!(pki.validate_by(&store, NOW), broken(0, CertificateRule::CrlSignature));
+    }
+}
