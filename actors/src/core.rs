@@ -19,6 +19,7 @@ use crate::{
     application::Application,
     clock::Clock,
     group::{GroupActor, GroupOrigin, Published, RecentLimits, UsedPackages},
+    judging::Judging,
     key_queue::{Advance, KeyQueueActor},
     limits::Limits,
     mls::Crypto,
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) recent: RecentLimits,
     pub(crate) clock: Clock,
     pub(crate) crypto: Crypto,
+    /// Where what may take long is judged.
+    pub(crate) judging: Judging,
     pub(crate) groups: DashMap<(AppId, GroupId), AwakeGroup>,
     pub(crate) queues: DashMap<(AppId, KeyQueueId), Awake<KeyQueueActor>>,
     /// Whose turn it is to write the row of a client.

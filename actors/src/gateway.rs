@@ -28,6 +28,7 @@ use crate::{
         GroupError, GroupOrigin, GroupState, GroupView, NewGroup, Outcome, Published, RecentLimits,
         UploadCommit, UploadProposal, accepted_before, control_messages, creation, refused, winner_again,
     },
+    judging::Judging,
     limits::Limits,
     mls::{Crypto, RequestMember, Rule, Rules, packet_head},
     peer::{PeerActor, PeerHealth, Transport},
@@ -93,6 +94,11 @@ impl Gateway {
         let core = Arc::new(Core {
             store_id: store_id(&store),
             store,
+            judging: Judging::new(
+                options.applications.iter().map(|application| application.id),
+                arbiters.len(),
+                options.limits.judgements_per_application_max,
+            ),
             applications: options.applications.into_iter().map(|app| (app.id, app)).collect(),
             recent: RecentLimits::new(options.limits.recent_bytes_per_group_max, &options.retention),
             client_turns: Turns::new(options.limits.waiting_requests_per_actor_max),
@@ -183,14 +189,14 @@ impl Gateway {
         let digest = new.digest();
         let core = Arc::clone(&self.core);
         let now = core.clock.now();
-        let judged = tokio::task::spawn_blocking(move || {
+        let judged = self.core.judging.place(app).ok_or(GroupError::Busy)?.run(move || {
             let (crypto, limits) = (&core.crypto, &core.limits);
             let rules = Rules { crypto, limits, application: &application, source: &source };
             GroupState::create(rules, &new, now).map(|state| (state, new))
         });
         let (state, new) = judged
             .await
-            .map_err(|_| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
+            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
         let group = state.id().clone();
         let row =
             GroupRow { epoch: Epoch(0), created_at: now, creation_digest: digest, hub: state.hub().cloned() };

@@ -16,6 +16,7 @@ mod external_sender;
 mod gateway;
 mod group;
 pub mod identity;
+mod judging;
 mod key_queue;
 mod key_queues;
 mod limits;

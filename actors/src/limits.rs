@@ -22,6 +22,9 @@ pub struct Limits {
     pub proposals_per_commit_max: usize,
     /// Requests that may wait in front of one group or one key queue, or to change one client.
     pub waiting_requests_per_actor_max: usize,
+    /// Messages of one application that may wait to be judged, or be judged, away from the threads of groups: those that are
+    /// long, or belong to large groups.
+    pub judgements_per_application_max: usize,
     /// Key queues of one client.
     pub key_queues_per_client_max: usize,
     /// Key packages held by one queue, the final one aside.
@@ -76,6 +79,7 @@ impl Default for Limits {
             proposal_bytes_per_epoch_max: 4 << 20,
             proposals_per_commit_max: 1024,
             waiting_requests_per_actor_max: 1024,
+            judgements_per_application_max: 4096,
             key_queues_per_client_max: 64,
             key_packages_per_queue_max: 1000,
             key_packages_per_peer_max: 100,

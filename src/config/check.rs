@@ -109,6 +109,7 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
         ("limits.group_members_max", limits.group_members_max),
         ("limits.proposals_per_commit_max", limits.proposals_per_commit_max),
         ("limits.waiting_requests_per_actor_max", limits.waiting_requests_per_actor_max),
+        ("limits.judgements_per_application_max", limits.judgements_per_application_max),
         ("limits.key_queues_per_client_max", limits.key_queues_per_client_max),
         ("limits.key_packages_per_queue_max", limits.key_packages_per_queue_max),
         ("limits.key_packages_per_peer_max", limits.key_packages_per_peer_max),

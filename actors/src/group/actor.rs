@@ -129,29 +129,73 @@ impl GroupActor {
         Rules { crypto: &self.core.crypto, limits: &self.core.limits, application: &self.application, source }
     }
 
-    /// Runs a judgement of a hostile packet; a panic in it changes nothing and is the packet's fault.
     fn judge<T>(
         &self,
         judgement: impl FnOnce(&GroupState) -> Result<T, GroupError>,
     ) -> Result<T, GroupError> {
-        let state = self.state.as_ref().ok_or(StorageError::Unreadable)?;
-        catch_unwind(AssertUnwindSafe(|| judgement(state))).unwrap_or_else(|_| {
-            tracing::error!("staging a packet panicked; the packet is refused");
-            Err(GroupError::InvalidCommit {
-                rule: Rule::Proposal,
-                detail: "the packet cannot be judged".into(),
-                proposal: None,
-            })
-        })
+        guarded(judgement, self.state.as_ref().ok_or(StorageError::Unreadable)?)
     }
 
-    fn stage_commit(
-        &self,
-        upload: &CommitUpload,
+    /// Judges messages of so many bytes: at once, or away from this thread if it may take long. The state goes along
+    /// meanwhile; nothing else is done with the group before it is back.
+    fn judged<T: Send + 'static>(
+        &mut self,
+        bytes: usize,
+        source: &Source,
+        judgement: impl FnOnce(&GroupState, Rules<'_>) -> Result<T, GroupError> + Send + 'static,
+    ) -> Judged<T> {
+        let ready = |result| -> Judged<T> { Box::pin(fut::ready(result)) };
+        if !self.state.as_ref().is_some_and(|state| state.takes_long(bytes)) {
+            return ready(self.judge(|state| judgement(state, self.rules(source))));
+        }
+        let Some(place) = self.core.judging.place(self.origin.app) else {
+            return ready(Err(GroupError::Busy));
+        };
+        let Some(state) = self.state.take() else {
+            return ready(Err(StorageError::Unreadable.into()));
+        };
+        let (core, application) = (Arc::clone(&self.core), self.application.clone());
+        let source = source.clone();
+        let judging = place.run(move || {
+            let (crypto, limits) = (&core.crypto, &core.limits);
+            let rules = Rules { crypto, limits, application: &application, source: &source };
+            (guarded(|state| judgement(state, rules), &state), state)
+        });
+        Box::pin(judging.into_actor(self).map(|judged, actor, ctx| match judged {
+            Some((verdict, state)) => {
+                actor.state = Some(state);
+                verdict
+            }
+            None => {
+                actor.step_down(ctx);
+                Err(StorageError::Unreadable.into())
+            }
+        }))
+    }
+
+    fn judged_commit(
+        &mut self,
+        upload: &Arc<CommitUpload>,
         source: &Source,
         now: Timestamp,
-    ) -> Result<JudgedCommit, GroupError> {
-        let staged = self.judge(|state| state.stage_commit(self.rules(source), upload, now))?;
+    ) -> Judged<StagedCommitUpload> {
+        let upload = Arc::clone(upload);
+        let bytes = upload.judged_bytes();
+        self.judged(bytes, source, move |state, rules| state.stage_commit(rules, &upload, now))
+    }
+
+    fn judged_proposal(
+        &mut self,
+        packet: Vec<u8>,
+        source: &Source,
+        now: Timestamp,
+    ) -> Judged<StagedProposalUpload> {
+        let bytes = packet.len();
+        self.judged(bytes, source, move |state, rules| state.stage_proposal(rules, &packet, now))
+    }
+
+    /// Refuses a commit that adds a package that was used, and tells how each package is held.
+    fn check_packages(&self, staged: StagedCommitUpload) -> Result<JudgedCommit, GroupError> {
         let added = staged.staged.added.as_slice();
         if added.is_empty() {
             return Ok(JudgedCommit {
@@ -442,6 +486,24 @@ impl Actor for GroupActor {
     }
 }
 
+/// What comes of a judgement.
+type Judged<T> = Pin<Box<dyn ActorFuture<GroupActor, Output = Result<T, GroupError>>>>;
+
+/// Runs a judgement of a hostile packet; a panic in it changes nothing and is the packet's fault.
+fn guarded<T>(
+    judgement: impl FnOnce(&GroupState) -> Result<T, GroupError>,
+    state: &GroupState,
+) -> Result<T, GroupError> {
+    catch_unwind(AssertUnwindSafe(|| judgement(state))).unwrap_or_else(|_| {
+        tracing::error!("staging a packet panicked; the packet is refused");
+        Err(GroupError::InvalidCommit {
+            rule: Rule::Proposal,
+            detail: "the packet cannot be judged".into(),
+            proposal: None,
+        })
+    })
+}
+
 /// An answer that is known at once.
 fn answer<T: 'static>(result: T) -> AtomicResponse<GroupActor, T> {
     AtomicResponse::new(Box::pin(fut::ready(result)))
@@ -457,33 +519,12 @@ impl Handler<UploadCommit> for GroupActor {
     ) -> Self::Result {
         let now = self.core.clock.now();
         self.activity.touch(now);
-        let judged = match self.stage_commit(&upload, &source, now) {
-            Ok(judged) => judged,
-            Err(GroupError::StaleEpoch { packet, current }) => {
-                return answer(self.stale(&upload, packet, current));
-            }
-            Err(refused @ GroupError::ExpiredMembers { .. }) => {
-                let removals = self.propose_removals(&source);
-                return AtomicResponse::new(Box::pin(removals.map(move |(), _, _| {
-                    drop(permit);
-                    Err(refused)
-                })));
-            }
-            Err(refused) => return answer(Err(refused)),
-        };
-        let (staged, batch, used) = match self.write_commit(&upload, judged) {
-            Ok(written) => written,
-            Err(refused) => return answer(Err(refused)),
-        };
-        let store = self.core.store.clone();
-        let append = async move { store.append(batch).await };
-        AtomicResponse::new(Box::pin(append.into_actor(self).then(move |result, actor, ctx| {
-            let accepted = actor.commit_appended(result, &upload, staged, used, ctx);
-            let removals =
-                if accepted.is_ok() { actor.propose_removals(&source) } else { Box::pin(fut::ready(())) };
-            removals.map(move |(), _, _| {
+        let judged = self.judged_commit(&upload, &source, now);
+        AtomicResponse::new(Box::pin(judged.then(move |judged, actor, _| {
+            let answered = actor.answer_commit(judged, upload, source);
+            answered.map(move |answer, _, _| {
                 drop(permit);
-                accepted
+                answer
             })
         })))
     }
@@ -505,33 +546,13 @@ impl Handler<UploadProposal> for GroupActor {
             return answer(Ok(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated }));
         }
         let now = self.core.clock.now();
-        let judged = self.judge(|state| state.stage_proposal(self.rules(&source), &packet, now));
-        let (staged, used_once) = match judged.and_then(|staged| self.check_package(staged)) {
-            Ok(staged) => staged,
-            Err(GroupError::StaleEpoch { packet: epoch, current }) => {
-                let view = self.core.store.view();
-                let before = accepted_before(&view, self.origin.app, &self.origin.group, epoch, &packet);
-                let stale = GroupError::StaleEpoch { packet: epoch, current };
-                return answer(before.and_then(|accepted| accepted.ok_or(stale)));
-            }
-            Err(refused) => return answer(Err(refused)),
-        };
-        let pending = &staged.staged.pending;
-        let known = self.state.as_ref().is_some_and(|state| state.has_pending(&pending.reference));
-        if known {
-            return self.accept_other_bytes(pending.reference.clone(), &packet, permit);
-        }
-        let mut batch = Batch::new();
-        if let Err(error) =
-            writes::proposal(&mut batch, &self.origin, self.sequence, &staged, used_once.as_ref())
-        {
-            return answer(Err(unencodable(&error)));
-        }
-        let store = self.core.store.clone();
-        let append = async move { (store.append(batch).await, permit) };
-        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
-            drop(permit);
-            actor.proposal_appended(result, staged, ctx)
+        let judged = self.judged_proposal(packet.clone(), &source, now);
+        AtomicResponse::new(Box::pin(judged.then(move |judged, actor, _| {
+            let answered = actor.answer_proposal(judged, &packet);
+            answered.map(move |answer, _, _| {
+                drop(permit);
+                answer
+            })
         })))
     }
 }
@@ -539,22 +560,85 @@ impl Handler<UploadProposal> for GroupActor {
 impl GroupActor {
     /// Answers a proposal that waits already and came with other bytes: only its membership tag can differ, which is not
     /// part of its reference. The answer is kept for these bytes too, as far as [`OTHER_BYTES_MAX`] allows.
-    fn accept_other_bytes(
-        &self,
-        reference: Vec<u8>,
-        packet: &[u8],
-        permit: OwnedSemaphorePermit,
-    ) -> AtomicResponse<Self, Result<AcceptedProposal, GroupError>> {
+    fn accept_other_bytes(&self, reference: Vec<u8>, packet: &[u8]) -> Judged<AcceptedProposal> {
         let epoch = self.origin.row.epoch;
         let mut batch = Batch::new();
         writes::other_bytes(&mut batch, &self.origin, packet, &reference, OTHER_BYTES_MAX);
         let store = self.core.store.clone();
-        let append = async move { (store.append(batch).await, permit) };
-        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
-            drop(permit);
+        let append = async move { store.append(batch).await };
+        Box::pin(append.into_actor(self).map(move |result, actor, ctx| {
             actor.check_appended(result, "the proposal", ctx)?;
             Ok(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated })
-        })))
+        }))
+    }
+
+    /// Records a commit that was judged to be good, and answers.
+    fn answer_commit(
+        &mut self,
+        judged: Result<StagedCommitUpload, GroupError>,
+        upload: Arc<CommitUpload>,
+        source: Source,
+    ) -> Judged<AcceptedCommit> {
+        let ready = |answer| -> Judged<AcceptedCommit> { Box::pin(fut::ready(answer)) };
+        let judged = match judged.and_then(|staged| self.check_packages(staged)) {
+            Ok(judged) => judged,
+            Err(GroupError::StaleEpoch { packet, current }) => {
+                return ready(self.stale(&upload, packet, current));
+            }
+            Err(refused @ GroupError::ExpiredMembers { .. }) => {
+                return Box::pin(self.propose_removals(&source).map(move |(), _, _| Err(refused)));
+            }
+            Err(refused) => return ready(Err(refused)),
+        };
+        let (staged, batch, used) = match self.write_commit(&upload, judged) {
+            Ok(written) => written,
+            Err(refused) => return ready(Err(refused)),
+        };
+        let store = self.core.store.clone();
+        let append = async move { store.append(batch).await };
+        Box::pin(append.into_actor(self).then(move |result, actor, ctx| {
+            let accepted = actor.commit_appended(result, &upload, staged, used, ctx);
+            let removals =
+                if accepted.is_ok() { actor.propose_removals(&source) } else { Box::pin(fut::ready(())) };
+            removals.map(move |(), _, _| accepted)
+        }))
+    }
+
+    /// Records a proposal that was judged to be good, and answers.
+    fn answer_proposal(
+        &mut self,
+        judged: Result<StagedProposalUpload, GroupError>,
+        packet: &[u8],
+    ) -> Judged<AcceptedProposal> {
+        let ready = |answer| -> Judged<AcceptedProposal> { Box::pin(fut::ready(answer)) };
+        let (staged, used_once) = match judged.and_then(|staged| self.check_package(staged)) {
+            Ok(staged) => staged,
+            Err(GroupError::StaleEpoch { packet: epoch, current }) => {
+                let view = self.core.store.view();
+                let before = accepted_before(&view, self.origin.app, &self.origin.group, epoch, packet);
+                let stale = GroupError::StaleEpoch { packet: epoch, current };
+                return ready(before.and_then(|accepted| accepted.ok_or(stale)));
+            }
+            Err(refused) => return ready(Err(refused)),
+        };
+        let pending = &staged.staged.pending;
+        let known = self.state.as_ref().is_some_and(|state| state.has_pending(&pending.reference));
+        if known {
+            return self.accept_other_bytes(pending.reference.clone(), packet);
+        }
+        let mut batch = Batch::new();
+        if let Err(error) =
+            writes::proposal(&mut batch, &self.origin, self.sequence, &staged, used_once.as_ref())
+        {
+            return ready(Err(unencodable(&error)));
+        }
+        let store = self.core.store.clone();
+        let append = async move { store.append(batch).await };
+        Box::pin(
+            append
+                .into_actor(self)
+                .map(move |result, actor, ctx| actor.proposal_appended(result, staged, ctx)),
+        )
     }
 
     /// Refuses an Add of a package that was used, and tells which package must still be unused when this is written.
@@ -597,26 +681,36 @@ impl GroupActor {
 
     fn apply_proposal_entry(
         &mut self,
-        packet: &[u8],
+        packet: Vec<u8>,
         now: Timestamp,
         permit: OwnedSemaphorePermit,
     ) -> AtomicResponse<Self, Result<u64, GroupError>> {
-        let judged = self.judge(|state| state.stage_proposal(self.rules(&Source::Hub), packet, now));
+        let judged = self.judged_proposal(packet, &Source::Hub, now);
+        AtomicResponse::new(Box::pin(judged.then(move |judged, actor, _| {
+            let taken = actor.take_proposal(judged);
+            taken.map(move |next, _, _| {
+                drop(permit);
+                next
+            })
+        })))
+    }
+
+    fn take_proposal(&mut self, judged: Result<StagedProposalUpload, GroupError>) -> Judged<u64> {
+        let ready = |answer| -> Judged<u64> { Box::pin(fut::ready(answer)) };
         let staged = match judged.and_then(|staged| self.check_package(staged)) {
             Ok((staged, _)) => staged,
-            Err(refused) => return answer(Err(refused)),
+            Err(refused) => return ready(Err(refused)),
         };
         let mut batch = Batch::new();
         if let Err(error) = writes::proposal(&mut batch, &self.origin, self.sequence, &staged, None) {
-            return answer(Err(unencodable(&error)));
+            return ready(Err(unencodable(&error)));
         }
         let store = self.core.store.clone();
-        let append = async move { (store.append(batch).await, permit) };
-        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
-            drop(permit);
+        let append = async move { store.append(batch).await };
+        Box::pin(append.into_actor(self).map(move |result, actor, ctx| {
             actor.proposal_appended(result, staged, ctx)?;
             Ok(actor.next_entry())
-        })))
+        }))
     }
 
     fn apply_commit_entry(
@@ -625,19 +719,34 @@ impl GroupActor {
         now: Timestamp,
         permit: OwnedSemaphorePermit,
     ) -> AtomicResponse<Self, Result<u64, GroupError>> {
-        let judged = self.stage_commit(&upload, &Source::Hub, now);
+        let upload = Arc::new(upload);
+        let judged = self.judged_commit(&upload, &Source::Hub, now);
+        AtomicResponse::new(Box::pin(judged.then(move |judged, actor, _| {
+            let taken = actor.take_commit(judged, upload);
+            taken.map(move |next, _, _| {
+                drop(permit);
+                next
+            })
+        })))
+    }
+
+    fn take_commit(
+        &mut self,
+        judged: Result<StagedCommitUpload, GroupError>,
+        upload: Arc<CommitUpload>,
+    ) -> Judged<u64> {
+        let judged = judged.and_then(|staged| self.check_packages(staged));
         let written = judged.and_then(|judged| self.write_commit(&upload, judged));
         let (staged, batch, used) = match written {
             Ok(written) => written,
-            Err(refused) => return answer(Err(refused)),
+            Err(refused) => return Box::pin(fut::ready(Err(refused))),
         };
         let store = self.core.store.clone();
-        let append = async move { (store.append(batch).await, permit) };
-        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
-            drop(permit);
+        let append = async move { store.append(batch).await };
+        Box::pin(append.into_actor(self).map(move |result, actor, ctx| {
             actor.commit_appended(result, &upload, staged, used, ctx)?;
             Ok(actor.next_entry())
-        })))
+        }))
     }
 
     fn next_entry(&self) -> u64 {
@@ -672,7 +781,7 @@ impl Handler<ApplyEntry> for GroupActor {
             EntryContent::Creation { .. } => {
                 answer(Err(GroupError::NotFromHub("a creation is entry 0 and no other".into())))
             }
-            EntryContent::Proposal { packet } => self.apply_proposal_entry(&packet, entry.timestamp, permit),
+            EntryContent::Proposal { packet } => self.apply_proposal_entry(packet, entry.timestamp, permit),
             EntryContent::Commit { commit, group_info, welcome } => {
                 let upload = CommitUpload { commit, group_info, welcome };
                 self.apply_commit_entry(upload, entry.timestamp, permit)

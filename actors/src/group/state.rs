@@ -35,6 +35,13 @@ pub struct CommitUpload {
 }
 
 impl CommitUpload {
+    /// Bytes by which it is decided where the upload is judged. Of a group info, which may carry a whole tree, little is
+    /// more than compared.
+    pub(crate) fn judged_bytes(&self) -> usize {
+        let of = |message: &Option<Vec<u8>>| message.as_ref().map_or(0, Vec::len);
+        self.commit.len() + of(&self.welcome) + of(&self.group_info) / 8
+    }
+
     /// Tells this upload from every other, so that a retry of an epoch's winner is recognised.
     pub(crate) fn digest(&self) -> [u8; 32] {
         digest(&[Some(&self.commit), self.group_info.as_deref(), self.welcome.as_deref()])
@@ -91,6 +98,15 @@ enum NewRecord<'a> {
 
 /// Room for a record beside its staged commit and group info: members that came or were replaced.
 const RECORD_BYTES: usize = 512;
+
+/// Bytes of messages that are judged at once: about 50 proposals by value, or a handful of certificate chains.
+const LONG_BYTES: usize = 16 << 10;
+
+/// Members of a group whose messages are judged at once: the MLS library hashes the whole tree.
+const MANY_MEMBERS: usize = 256;
+
+/// Waiting proposals with which messages are judged at once: a commit may refer to all of them.
+const MANY_PROPOSALS: usize = 32;
 
 /// The format of records and snapshots of groups; it stands before each.
 const FORMAT: u8 = 1;
@@ -274,6 +290,13 @@ impl GroupState {
     /// The members' views, for the indexes of a new group.
     pub(crate) fn roster(&self) -> &[MemberView] {
         &self.roster
+    }
+
+    /// Whether judging messages of so many bytes may take longer than a thread that others wait for should be held.
+    pub(crate) fn takes_long(&self, bytes: usize) -> bool {
+        bytes > LONG_BYTES
+            || self.tracked.members().len() > MANY_MEMBERS
+            || self.tracked.pending().len() > MANY_PROPOSALS
     }
 
     /// The accepted proposal with this packet, if it waits in this epoch.
