@@ -9,8 +9,8 @@ use std::{
 use openmls::{
     group::{QueuedProposal, StagedCommit},
     prelude::{
-        LeafNode, MlsMessageIn, ProcessedMessageContent, Proposal, ProposalOrRefType, Sender,
-        tls_codec::DeserializeBytes as _,
+        LeafNode, MlsMessageIn, ProcessedMessageContent, Proposal, ProposalOrRefType, ProtocolMessage,
+        Sender, tls_codec::DeserializeBytes as _,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -106,10 +106,9 @@ impl TrackedGroup {
         now: Timestamp,
     ) -> Result<StagedEpoch, Refusal> {
         let head = self.commit_head(rules, input.commit, now)?;
-        let (outline, member) = (&head.outline, head.member());
         let welcome = read_welcome(input.welcome, head.adds, self.public.ciphersuite())?;
         if let Some(group_info) = input.group_info {
-            check_group_info_head(group_info, outline, member)?;
+            check_group_info_head(group_info, &head.outline)?;
         }
         let (epoch, committer, outline) = self.stage_read(rules, input.commit, head, now)?;
         if let Some(group_info) = input.group_info {
@@ -143,11 +142,11 @@ impl TrackedGroup {
         &self,
         rules: Rules<'_>,
         commit: &'a [u8],
-        CommitHead { sender, outline, referenced, .. }: CommitHead<'a>,
+        CommitHead { sender, outline, referenced, message, .. }: CommitHead<'a>,
         now: Timestamp,
     ) -> Result<(StagedEpoch, u32, CommitOutline<'a>), Refusal> {
         let staged = self
-            .verify_commit(rules.crypto, commit)
+            .verify_commit(rules.crypto, commit, message)
             .map_err(|refusal| self.with_culprit(refusal, sender, &outline))?;
         let proposals: Vec<&QueuedProposal> = staged.queued_proposals().collect();
         if proposals.len() != outline.proposals {
@@ -271,7 +270,8 @@ impl TrackedGroup {
         self.check_comparable(listed)?;
         let least = (self.members.len() + adds).saturating_sub(outline.proposals - adds);
         check_member_count(least, limits)?;
-        Ok(CommitHead { sender: public.sender, outline, adds, referenced })
+        let message = protocol_message(RequestMember::CommitPacket, packet)?;
+        Ok(CommitHead { sender: public.sender, outline, adds, referenced, message })
     }
 
     /// What commits and proposals share: the format, the group, the epoch and the kind of content.
@@ -309,8 +309,13 @@ impl TrackedGroup {
         Ok(public)
     }
 
-    fn verify_commit(&self, crypto: &Crypto, packet: &[u8]) -> Result<StagedCommit, Refusal> {
-        match self.verify(crypto, RequestMember::CommitPacket, packet)? {
+    fn verify_commit(
+        &self,
+        crypto: &Crypto,
+        packet: &[u8],
+        message: ProtocolMessage,
+    ) -> Result<StagedCommit, Refusal> {
+        match self.verify(crypto, message)? {
             ProcessedMessageContent::StagedCommitMessage(staged) => Ok(*staged),
             ProcessedMessageContent::ApplicationMessage(_)
             | ProcessedMessageContent::ProposalMessage(_)
@@ -326,13 +331,8 @@ impl TrackedGroup {
     pub(super) fn verify(
         &self,
         crypto: &Crypto,
-        member: RequestMember,
-        packet: &[u8],
+        message: ProtocolMessage,
     ) -> Result<ProcessedMessageContent, Refusal> {
-        let message = MlsMessageIn::tls_deserialize_exact_bytes(packet)
-            .ok()
-            .and_then(|message| message.try_into_protocol_message().ok())
-            .ok_or_else(|| Refusal::unreadable(member, packet))?;
         let processed = self.public.process_message(&crypto.0, message).map_err(Refusal::of_library)?;
         Ok(processed.into_content())
     }
@@ -578,16 +578,15 @@ struct CommitHead<'a> {
     adds: usize,
     /// Packets of the proposals that it references, in its order.
     referenced: Vec<Arc<[u8]>>,
+    message: ProtocolMessage,
 }
 
-impl CommitHead<'_> {
-    /// The committer's leaf, if it is a member's commit.
-    fn member(&self) -> Option<u32> {
-        match self.sender {
-            SenderKind::Member(leaf) => Some(leaf),
-            SenderKind::External(_) | SenderKind::NewMemberProposal | SenderKind::NewMemberCommit => None,
-        }
-    }
+/// A handshake message as the MLS library reads it. Nothing is verified.
+pub(super) fn protocol_message(member: RequestMember, packet: &[u8]) -> Result<ProtocolMessage, Refusal> {
+    MlsMessageIn::tls_deserialize_exact_bytes(packet)
+        .ok()
+        .and_then(|message| message.try_into_protocol_message().ok())
+        .ok_or_else(|| Refusal::unreadable(member, packet))
 }
 
 fn check_member_count(count: usize, limits: &Limits) -> Result<(), Refusal> {

@@ -20,19 +20,11 @@ use super::{
     wire::{self, CommitOutline, WireFormat},
 };
 
-/// Checks of a GroupInfo what needs no cryptography: that it carries the commit's confirmation tag and is the committer's,
-/// if that is a member already.
-pub(super) fn check_group_info_head(
-    group_info: &[u8],
-    commit: &CommitOutline<'_>,
-    committer: Option<u32>,
-) -> Result<(), Refusal> {
+/// Checks of a GroupInfo what needs no cryptography: that it can be read and carries the commit's confirmation tag.
+pub(super) fn check_group_info_head(group_info: &[u8], commit: &CommitOutline<'_>) -> Result<(), Refusal> {
     let outline = read_group_info(group_info).map_err(of_companion)?;
     if outline.confirmation_tag != commit.confirmation_tag {
         return Err(Refusal::GroupInfo("groupInfo has another confirmation tag than the commit".into()));
-    }
-    if committer.is_some_and(|committer| outline.signer != committer) {
-        return Err(Refusal::GroupInfo("groupInfo is not signed by the committer".into()));
     }
     Ok(())
 }
@@ -108,8 +100,8 @@ pub(crate) fn welcome_references(message: &[u8]) -> Vec<KeyPackageRef> {
     }
 }
 
-/// Reads the welcome of a commit that adds so many clients. There is one if and only if there are such clients, and it
-/// names as many (RFC 9420 §12.4.3.1).
+/// Reads the welcome of a commit that adds so many clients by key package: there is one if there are such clients
+/// (RFC 9420 §12.4.3.1). Whom it is for is checked when the commit itself was found good.
 pub(super) fn read_welcome(
     welcome: Option<&[u8]>,
     adds: usize,
@@ -128,23 +120,18 @@ pub(super) fn read_welcome(
         Ok(MlsMessageBodyIn::Welcome(welcome)) => welcome,
         Ok(_) | Err(_) => return Err(unreadable()),
     };
-    if adds == 0 {
-        return Err(Refusal::Welcome("welcomePacket is there, but the commit adds nobody".into()));
-    }
     if welcome.ciphersuite() != suite {
         return Err(Refusal::Welcome("welcomePacket has another cipher suite than the group".into()));
-    }
-    let secrets = welcome.secrets().len();
-    if secrets != adds {
-        return Err(Refusal::Welcome(format!(
-            "welcomePacket has {secrets} secrets, but the commit adds {adds} clients"
-        )));
     }
     Ok(Some(welcome))
 }
 
-/// Checks that the welcome is for exactly the clients that the commit adds by key package (RFC 9420 §12.4.3.1).
+/// Checks that the welcome is for exactly the clients that the commit adds by key package, and that there is none if there
+/// are no such clients (RFC 9420 §12.4.3.1).
 pub(super) fn check_welcome(welcome: Option<Welcome>, added: &[AddedMember]) -> Result<(), Refusal> {
+    if welcome.is_some() && added.is_empty() {
+        return Err(Refusal::Welcome("welcomePacket is there, but the commit adds nobody".into()));
+    }
     let secrets = welcome.as_ref().map_or([].as_slice(), Welcome::secrets);
     let named: Vec<_> = secrets.iter().map(|secrets| secrets.new_member()).collect();
     let named_once: BTreeSet<&[u8]> = named.iter().map(|reference| reference.as_slice()).collect();

@@ -11,6 +11,7 @@ use snapshots::{DomainName, KeyPackageRef, Timestamp};
 
 use super::{
     Refusal, RequestMember, Rule, Rules, TrackedGroup, UnknownKind,
+    commit::protocol_message,
     external_senders::{check_external_senders, external_senders_end},
     group::{identify, identity_of},
     leaf::is_last_resort,
@@ -97,7 +98,8 @@ impl TrackedGroup {
         let unknown = public.proposal_type().filter(|kind| !is_known_proposal(*kind));
         self.check_types_known(&unknown.into_iter().collect())?;
         self.check_comparable(public.listed_by_proposal())?;
-        let queued = match self.verify(rules.crypto, RequestMember::Packet, packet)? {
+        let message = protocol_message(RequestMember::Packet, packet)?;
+        let queued = match self.verify(rules.crypto, message)? {
             ProcessedMessageContent::ProposalMessage(queued)
             | ProcessedMessageContent::ExternalJoinProposalMessage(queued) => queued,
             ProcessedMessageContent::ApplicationMessage(_)

@@ -572,7 +572,7 @@ pub(crate) fn is_one_leaf(tree: &[u8]) -> Read<bool> {
         _ => return Err(WireError(PART)),
     }
     match nodes.u8(PART)? {
-        1 => skip_leaf_node(&mut nodes)?,
+        1 => drop(skip_leaf_node(&mut nodes)?),
         2 => return Ok(false),
         _ => return Err(WireError(PART)),
     }

@@ -413,17 +413,20 @@ struct Certificate<'a> {
 impl<'a> Certificate<'a> {
     fn new(der: &'a [u8]) -> Result<Self, CertificateRule> {
         let malformed = |error: &dyn std::fmt::Display| CertificateRule::Malformed(error.to_string());
+        let signed = Signed::of_certificate(der);
         let (rest, fields) = X509Certificate::from_der(der).map_err(|error| malformed(&error))?;
         if !rest.is_empty() {
             return Err(malformed(&"there are bytes after its end"));
         }
-        let signed = Signed::of_certificate(der).ok_or_else(|| malformed(&"its signature is malformed"))?;
-        let certificate = Self { der: CertificateDer::from(der), fields, signed };
-        if let Some((_, name)) = POLICY_EXTENSIONS.iter().find(|(oid, _)| certificate.has_extension(oid)) {
+        let restricts =
+            |(oid, _): &&(Oid<'_>, _)| fields.iter_extensions().any(|extension| extension.oid == *oid);
+        if let Some((_, name)) = POLICY_EXTENSIONS.iter().find(restricts) {
             return Err(CertificateRule::PolicyExtension(name));
         }
-        EndEntityCert::try_from(&certificate.der).map(drop)?;
-        Ok(certificate)
+        let der = CertificateDer::from(der);
+        EndEntityCert::try_from(&der).map(drop)?;
+        let signed = signed.ok_or_else(|| malformed(&"its signature cannot be read"))?;
+        Ok(Self { der, fields, signed })
     }
 
     fn subject(&self) -> &[u8] {
