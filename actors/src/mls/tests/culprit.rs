@@ -16,6 +16,8 @@ fn check(story: &Story, rule: Rule, sender: SenderKind, references: &[Vec<u8>], 
         path_ciphertexts: None,
         path_keys: Vec::new(),
         confirmation_tag: &[],
+        adds: 0,
+        listed: crate::mls::wire::Listed::default(),
         unknown_types: Default::default(),
     };
     let refusal = story.observer.live.with_culprit(Refusal::broken(rule, "of the library"), sender, &outline);
