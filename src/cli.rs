@@ -5,6 +5,8 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
+    sync::mpsc,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -16,7 +18,7 @@ use crate::{
     default_application::DefaultApplication,
     demo::{self, Credentials},
     loadtest::{self, LoadTestError, Verdict, options::LoadTestOptions},
-    serve::{self, Running},
+    serve::{self, Running, StopStep},
     token::Token,
 };
 
@@ -87,6 +89,8 @@ pub struct Options {
 
 /// The exit code of a bad configuration or command line; 1 is any other failure.
 const BAD_CONFIGURATION: u8 = 2;
+/// The exit code of a gateway that could not stop in time.
+const STUCK: i32 = 3;
 
 /// Does what the command line says, and returns how it went.
 pub fn run(cli: Cli) -> ExitCode {
@@ -158,10 +162,42 @@ fn serve(options: &Options) -> ExitCode {
             reason = running.failed() => fail(reason),
         };
         tracing::info!("stopping");
+        let watchdog = Watchdog::start(running.stop_step(), running.stop_timeout());
         running.stop().await;
+        drop(watchdog);
         tracing::info!("stopped");
         code
     })
+}
+
+/// Ends the process when it has not stopped in time, whatever hangs. It is a thread of its own, since what hangs may hold up
+/// every other one.
+struct Watchdog {
+    /// It is dropped when the process has stopped.
+    _stopped: Option<mpsc::Sender<()>>,
+}
+
+impl Watchdog {
+    fn start(step: StopStep, at_most: Duration) -> Self {
+        let (stopped, waiting) = mpsc::channel::<()>();
+        let watch = move || {
+            if waiting.recv_timeout(at_most) == Err(mpsc::RecvTimeoutError::Timeout) {
+                fail(&format!(
+                    "it did not stop within {} s: {} did not end. What was acknowledged is on disk",
+                    at_most.as_secs(),
+                    step.get()
+                ));
+                std::process::exit(STUCK);
+            }
+        };
+        match std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch) {
+            Ok(_) => Self { _stopped: Some(stopped) },
+            Err(error) => {
+                tracing::warn!(%error, "nothing watches over the end of this process");
+                Self { _stopped: None }
+            }
+        }
+    }
 }
 
 /// Says on standard output how to use the gateway, and last that it listens.

@@ -1,6 +1,11 @@
 //! Starting a gateway in this process, and stopping it so that nothing acknowledged is lost.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use actors::{
     Application, Clock, Durability, Gateway, GatewayOptions, Location, Retention, Store, StoreOptions,
@@ -87,7 +92,31 @@ pub struct Running {
     store: Store,
     internal: Listener<Tokens>,
     federation: Option<Listener<Peers>>,
+    stop_step: StopStep,
+    shutdown_timeout: Duration,
 }
+
+/// What a gateway that stops is waiting for. Clones show the same.
+#[derive(Clone, Debug)]
+pub struct StopStep(Arc<Mutex<&'static str>>);
+
+impl StopStep {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new("the gateway")))
+    }
+
+    fn set(&self, step: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = step;
+    }
+
+    /// What must end next, in words.
+    pub fn get(&self) -> &'static str {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much longer than the requests in flight a gateway may take to stop, at least: idle connections have this long.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Starts a gateway, inside a running actix system. When it answers, requests are answered.
 ///
@@ -150,7 +179,15 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
         (Some(outside), Some(federation)) => Some(outside.serve(served, federation, &config).await?),
         (_, _) => None,
     };
-    Ok(Running { default_application, gateway, store, internal, federation })
+    Ok(Running {
+        default_application,
+        gateway,
+        store,
+        internal,
+        federation,
+        stop_step: StopStep::new(),
+        shutdown_timeout: Duration::from_secs(config.internal.shutdown_timeout_s),
+    })
 }
 
 impl Running {
@@ -191,26 +228,42 @@ impl Running {
         }
     }
 
+    /// What [`Running::stop`] will be waiting for.
+    pub fn stop_step(&self) -> StopStep {
+        self.stop_step.clone()
+    }
+
+    /// How long [`Running::stop`] takes at most unless something hangs: requests have the time that the configuration says,
+    /// and what is written after them has as much again.
+    pub fn stop_timeout(&self) -> Duration {
+        self.shutdown_timeout.saturating_mul(2).saturating_add(STOP_GRACE)
+    }
+
     /// Finishes the requests in flight, for as long as the configuration says, writes what is not yet written, and
-    /// closes the store.
+    /// closes the store. It does not end when something hangs, a disk for instance.
     pub async fn stop(self) {
+        let step = self.stop_step;
+        step.set("requests in flight");
         let outside = async {
             if let Some(listener) = &self.federation {
                 listener.finish().await;
             }
         };
         tokio::join!(self.internal.finish(), outside);
+        step.set("a listener");
         let internal = self.internal.stop().await;
         let federation = match self.federation {
             Some(listener) => Some(listener.stop().await),
             None => None,
         };
+        step.set("the actors of groups and key queues");
         self.gateway.stop().await;
         drop(self.gateway);
         internal.wait().await;
         if let Some(federation) = federation {
             federation.wait().await;
         }
+        step.set("the store");
         self.store.shutdown().await;
     }
 }
