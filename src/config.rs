@@ -192,6 +192,9 @@ pub struct DurabilitySettings {
     pub queue_bytes_max: usize,
     /// Largest single write, in bytes.
     pub batch_bytes_max: usize,
+    /// How long the disk may take to write, in seconds. After that writes are answered 503 and the gateway is not ready, until
+    /// the disk answers.
+    pub write_timeout_s: u64,
 }
 
 /// When a write is acknowledged.
@@ -489,6 +492,7 @@ impl Default for DurabilitySettings {
             queue_length_max: store.queue_length_max,
             queue_bytes_max: store.queue_bytes_max,
             batch_bytes_max: store.batch_bytes_max,
+            write_timeout_s: store.stalled_after.as_secs(),
         }
     }
 }

@@ -387,6 +387,7 @@ fn store_options(config: &Config) -> StoreOptions {
         queue_length_max: config.durability.queue_length_max,
         queue_bytes_max: config.durability.queue_bytes_max,
         batch_bytes_max: config.durability.batch_bytes_max,
+        stalled_after: Duration::from_secs(config.durability.write_timeout_s),
     }
 }
 

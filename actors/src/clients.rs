@@ -402,6 +402,8 @@ fn refused(error: &AppendError) -> ClientError {
         AppendError::TooLarge { limit, .. } => {
             ClientError::TooLarge { what: "bytes that the request writes", max: *limit }
         }
-        AppendError::Closed | AppendError::Storage(_) => StorageError::from_append(error).into(),
+        AppendError::Closed | AppendError::Stalled { .. } | AppendError::Storage(_) => {
+            StorageError::from_append(error).into()
+        }
     }
 }

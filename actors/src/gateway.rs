@@ -146,9 +146,9 @@ impl Gateway {
         &self.core.store
     }
 
-    /// Whether it takes requests: it is not stopping and its store is well.
+    /// Whether it takes requests: it is not stopping, and its store is well and answers.
     pub fn is_ready(&self) -> bool {
-        !self.core.is_stopping() && !self.core.store.is_failed()
+        !self.core.is_stopping() && !self.core.store.is_failed() && !self.core.store.is_stalled()
     }
 
     /// How many groups and key queues are awake; the others rest on disk until they are asked for.
@@ -219,9 +219,12 @@ impl Gateway {
             Err(AppendError::TooLarge { limit, .. }) => {
                 Err(GroupError::TooLarge { what: "the group", max: limit })
             }
-            Err(error @ (AppendError::Precondition(_) | AppendError::Closed | AppendError::Storage(_))) => {
-                Err(StorageError::from_append(&error).into())
-            }
+            Err(
+                error @ (AppendError::Precondition(_)
+                | AppendError::Closed
+                | AppendError::Stalled { .. }
+                | AppendError::Storage(_)),
+            ) => Err(StorageError::from_append(&error).into()),
         }
     }
 

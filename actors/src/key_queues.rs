@@ -395,6 +395,8 @@ fn refused(error: &AppendError) -> KeyQueueError {
         AppendError::TooLarge { limit, .. } => {
             KeyQueueError::Unusable(format!("the request writes more than {limit} bytes"))
         }
-        AppendError::Closed | AppendError::Storage(_) => StorageError::from_append(error).into(),
+        AppendError::Closed | AppendError::Stalled { .. } | AppendError::Storage(_) => {
+            StorageError::from_append(error).into()
+        }
     }
 }

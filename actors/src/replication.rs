@@ -679,8 +679,9 @@ fn check_group(state: &GroupState, group: &GroupId) -> Result<(), GroupError> {
 fn unwritten(error: &AppendError, what: &'static str) -> GroupError {
     match error {
         AppendError::TooLarge { limit, .. } => GroupError::TooLarge { what, max: *limit },
-        AppendError::Precondition(_) | AppendError::Closed | AppendError::Storage(_) => {
-            StorageError::from_append(error).into()
-        }
+        AppendError::Precondition(_)
+        | AppendError::Closed
+        | AppendError::Stalled { .. }
+        | AppendError::Storage(_) => StorageError::from_append(error).into(),
     }
 }

@@ -11,6 +11,13 @@ pub enum StorageError {
     /// What the request was judged by was changed before it was written. Nothing was written; another try may succeed.
     #[error("what is stored was changed while the request was under way; try again")]
     Changed,
+    /// The disk has not answered for as long as it may. With `is_queued` it is not known whether the write will be done;
+    /// otherwise nothing was done.
+    #[error("the disk does not answer")]
+    Stalled {
+        /// Whether the write waits for the disk all the same.
+        is_queued: bool,
+    },
     /// Stored bytes could not be read or understood.
     #[error("stored data could not be read")]
     Unreadable,
@@ -31,6 +38,8 @@ impl StorageError {
                 tracing::info!(%unmet, "a batch was not written: its precondition does not hold any more");
                 Self::Changed
             }
+            // That the disk hangs is logged once, by the store.
+            AppendError::Stalled { is_queued } => Self::Stalled { is_queued: *is_queued },
             AppendError::TooLarge { .. } | AppendError::Closed | AppendError::Storage(_) => {
                 tracing::error!(%error, "appending to the store failed");
                 Self::Unavailable

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -46,6 +46,10 @@ pub(crate) struct AppendQueue {
     /// The life moved on.
     moved: Condvar,
     life: watch::Sender<Life>,
+    /// When the disk batch began that is being written.
+    writing_since: Mutex<Option<Instant>>,
+    /// Whether it takes longer than it may.
+    stalled: watch::Sender<bool>,
     length_free: Semaphore,
     bytes_free: Semaphore,
     bytes_permits: usize,
@@ -65,6 +69,8 @@ impl AppendQueue {
             arrived: Condvar::new(),
             moved: Condvar::new(),
             life: watch::Sender::new(Life::Open),
+            writing_since: Mutex::new(None),
+            stalled: watch::Sender::new(false),
             length_free: Semaphore::new(length),
             bytes_free: Semaphore::new(bytes_permits),
             bytes_permits,
@@ -124,6 +130,41 @@ impl AppendQueue {
         self.length_free.add_permits(taken.len());
         self.bytes_free.add_permits(permits);
         Some(taken)
+    }
+
+    /// Says that the committer begins to write.
+    pub(crate) fn begin_write(&self) {
+        *self.writing_since() = Some(Instant::now());
+    }
+
+    /// Says that the committer has written.
+    pub(crate) fn end_write(&self) {
+        *self.writing_since() = None;
+        if self.stalled.send_replace(false) {
+            tracing::warn!("the disk answers again");
+        }
+    }
+
+    /// Finds out whether the committer has been writing for longer than this.
+    pub(crate) fn look_for_stall(&self, stalled_after: Duration) {
+        let writing_since = self.writing_since();
+        let is_stalled = writing_since.is_some_and(|since| since.elapsed() > stalled_after);
+        if is_stalled && !self.stalled.send_replace(true) {
+            tracing::error!(
+                after_s = stalled_after.as_secs_f32(),
+                "the disk does not answer: writes are refused until it does"
+            );
+        }
+    }
+
+    /// Whether the disk does not answer.
+    pub(crate) fn stalled(&self) -> watch::Receiver<bool> {
+        self.stalled.subscribe()
+    }
+
+    /// Nothing can panic under this lock.
+    fn writing_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.writing_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes no more batches; those that wait are still written.

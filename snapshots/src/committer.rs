@@ -4,16 +4,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fjall::PersistMode;
+use fjall::{PersistMode, Slice};
 
 use crate::append_queue::{AppendQueue, Life, Waiting};
 use crate::batch::Appended;
 use crate::disk::Disk;
 use crate::draft::Draft;
 use crate::errors::AppendError;
-use crate::ids::DeliveryId;
+use crate::ids::{DeliveryId, Timestamp};
+use crate::meta;
+use crate::tables::Table;
+use crate::witness::BatchStamp;
 
 /// How often the engine is asked whether a write in its background failed.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
@@ -25,6 +28,8 @@ pub(crate) struct Committer {
     /// How each disk batch is persisted before it is answered; `None` leaves it in memory.
     pub(crate) persist: Option<PersistMode>,
     pub(crate) next_delivery: DeliveryId,
+    /// The newest disk batch.
+    pub(crate) stamp: BatchStamp,
 }
 
 impl Committer {
@@ -42,21 +47,24 @@ impl Committer {
 
     fn run(&mut self) -> Result<(), String> {
         while let Some(waiting) = self.queue.take() {
-            self.write(waiting)?;
+            self.queue.begin_write();
+            let written = self.write(waiting);
+            self.queue.end_write();
+            written?;
         }
         if self.persist.is_some() {
-            self.disk.database.persist(PersistMode::SyncAll).map_err(|error| self.report(&error))?;
+            self.disk.database.persist(PersistMode::SyncAll).map_err(|error| report(&error))?;
         }
         Ok(())
     }
 
     fn write(&mut self, waiting: Vec<Waiting>) -> Result<(), String> {
-        let mut draft = Draft::new(&self.disk, self.next_delivery);
+        let disk = Arc::clone(&self.disk);
+        let mut draft = Draft::new(&disk, self.next_delivery);
         let run = |Waiting { steps, reply, .. }| (reply, draft.run(steps));
         let outcomes: Vec<_> = waiting.into_iter().map(run).collect();
         let next_delivery = draft.next_delivery();
-        let written = if draft.is_empty() { Ok(()) } else { draft.write(self.persist) };
-        let failed = written.map_err(|error| self.report(&error)).err();
+        let failed = if draft.is_empty() { None } else { self.write_draft(draft).err() };
         if let Some(reason) = &failed {
             // Before the answers: whoever gets one finds the store failed.
             self.queue.fail(reason);
@@ -73,14 +81,41 @@ impl Committer {
         failed.map_or(Ok(()), Err)
     }
 
-    fn report(&self, error: &fjall::Error) -> String {
-        tracing::error!(%error, "a write failed; the store takes no more");
-        error.to_string()
+    /// Writes the draft and makes sure that it is where it will be looked for.
+    fn write_draft(&mut self, mut draft: Draft<'_>) -> Result<(), String> {
+        let stamp = self.stamp.next(now());
+        draft.put(Table::Meta, &meta::batch_stamp_key(), Slice::from(stamp.to_bytes()));
+        draft.write(self.persist).map_err(|error| report(&error))?;
+        self.disk.check_presence().inspect_err(|reason| report_absence(reason))?;
+        self.stamp = stamp;
+        if let Some(watched) = &self.disk.watched
+            && let Err(error) = watched.witness.note(stamp)
+        {
+            // What is acknowledged is in the store; a later loss would not be noticed, and no more.
+            tracing::warn!(%error, "the witness of the data directory cannot be written");
+        }
+        Ok(())
     }
 }
 
-/// Starts a thread that fails the store when the engine's own background writes fail. The committer alone would notice
-/// only at the next batch, and not at all while the engine holds it back to wait for such a write.
+/// The machine's time.
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn report_absence(reason: &str) {
+    tracing::error!(reason, "the data directory is gone; the store takes no more");
+}
+
+fn report(error: &fjall::Error) -> String {
+    tracing::error!(%error, "a write failed; the store takes no more");
+    error.to_string()
+}
+
+/// Starts a thread that fails the store when the engine's own background writes fail, or when its directory is gone. The
+/// committer alone would notice only at the next batch, and not at all while the engine holds it back to wait for such
+/// a write.
 pub(crate) fn watch(disk: Arc<Disk>, queue: Arc<AppendQueue>) -> std::io::Result<JoinHandle<()>> {
     Builder::new().name("store-watch".to_owned()).spawn(move || {
         while matches!(queue.wait_for_end(WATCH_PERIOD), Life::Open | Life::Closing) {
@@ -89,6 +124,23 @@ pub(crate) fn watch(disk: Arc<Disk>, queue: Arc<AppendQueue>) -> std::io::Result
                 tracing::error!(%error, "a background write failed; the store takes no more");
                 queue.fail(&error.to_string());
             }
+            if let Err(reason) = disk.check_presence() {
+                report_absence(&reason);
+                queue.fail(&reason);
+            }
+        }
+    })
+}
+
+/// Starts a thread that says when a write hangs. It has nothing to do with the disk, so it cannot hang itself.
+pub(crate) fn watch_stalls(
+    queue: Arc<AppendQueue>,
+    stalled_after: Duration,
+) -> std::io::Result<JoinHandle<()>> {
+    let period = (stalled_after / 4).clamp(Duration::from_millis(10), WATCH_PERIOD);
+    Builder::new().name("store-stalls".to_owned()).spawn(move || {
+        while matches!(queue.wait_for_end(period), Life::Open | Life::Closing) {
+            queue.look_for_stall(stalled_after);
         }
     })
 }
@@ -230,6 +282,39 @@ mod tests {
         // It waits behind the one that was given up.
         store.append(setting("next")).await.unwrap();
         assert!(store.view().setting("slow").unwrap().is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_waits_for_a_disk_that_hangs_is_told() {
+        let stalled_after = Duration::from_millis(50);
+        let store = Store::open(&StoreOptions { stalled_after, ..StoreOptions::default() }).unwrap();
+        let append = |batch: Batch| {
+            let store = store.clone();
+            tokio::spawn(async move { store.append(batch).await })
+        };
+        let (batch, begun, let_go) = held("hanging");
+        let hanging = append(batch);
+        while begun.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        let behind = append(setting("behind"));
+        // It is not known of either whether it will be written.
+        for waiting in [hanging, behind] {
+            assert_eq!(waiting.await.unwrap(), Err(AppendError::Stalled { is_queued: true }));
+        }
+        assert!(store.is_stalled() && !store.is_failed());
+        // What comes now is not even queued.
+        let refused = store.append(setting("refused")).await;
+        assert_eq!(refused, Err(AppendError::Stalled { is_queued: false }));
+        let_go.send(()).unwrap();
+        while store.is_stalled() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        store.append(setting("after")).await.unwrap();
+        let view = store.view();
+        for (name, is_there) in [("hanging", true), ("behind", true), ("refused", false), ("after", true)] {
+            assert_eq!(view.setting(name).unwrap().is_some(), is_there, "{name}");
+        }
     }
 
     #[test]

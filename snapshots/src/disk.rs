@@ -1,6 +1,7 @@
 //! The engine on disk: its directory, its lock, its format.
 //!
-//! A data directory holds `lock`, held by the process that has it open, and `store`, the engine's files. A new store is
+//! A data directory holds `lock`, held by the process that has it open, `store`, the engine's files, and `witness`, which says
+//! how far the store was acknowledged. A new store is
 //! made beside its place, as `store.new`, and moved there when it is whole: a crash at the first start leaves nothing
 //! that a second start cannot use.
 
@@ -16,9 +17,11 @@ use crate::errors::{OpenError, ReadError};
 use crate::ids::DeliveryId;
 use crate::keys::Key;
 use crate::meta;
+use crate::presence::Presence;
 use crate::rows;
 use crate::store::Location;
 use crate::tables::{Table, Tables};
+use crate::witness::{BatchStamp, Loss, Witness};
 use crate::{welcome_shares, welcomes};
 
 /// Journals that are longer than this make the engine write out the tables that hold them up, in bytes. It bounds what
@@ -29,8 +32,18 @@ const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 pub(crate) struct Disk {
     pub(crate) tables: Tables,
     pub(crate) database: Database,
+    /// What an open data directory is watched by; a temporary one is not.
+    pub(crate) watched: Option<Watched>,
     _temporary: Option<TempDir>,
     _lock: Option<File>,
+}
+
+/// How a data directory is watched while it is open.
+pub(crate) struct Watched {
+    pub(crate) presence: Presence,
+    pub(crate) witness: Witness,
+    /// Acknowledged batches that were not found again when it was opened.
+    pub(crate) loss: Option<Loss>,
 }
 
 impl Disk {
@@ -57,10 +70,29 @@ impl Disk {
             File::open(directory).and_then(|opened| opened.sync_all()).map_err(io_error)?;
         }
         let (database, tables) = open_engine(&place, cache_bytes)?;
-        let disk = Self { tables, database, _temporary: None, _lock: Some(lock) };
+        let mut disk = Self { tables, database, watched: None, _temporary: None, _lock: Some(lock) };
         if disk.check_format(&place)? < meta::FORMAT {
             disk.convert(&place)?;
         }
+        let presence = Presence::of([directory.join("lock"), place.clone()]).map_err(io_error)?;
+        let (witness, acknowledged) = Witness::open(directory).map_err(io_error)?;
+        let kept = disk.batch_stamp();
+        let kept = kept.map_err(|error| OpenError::Damaged { path: place, what: error.to_string() })?;
+        let loss = Loss::between(kept, acknowledged);
+        if let Some(Loss { kept, acknowledged }) = loss {
+            tracing::warn!(
+                kept_batch = kept.number,
+                kept_written = %kept.written,
+                missing_batches_min = acknowledged.number.saturating_sub(kept.number),
+                last_acknowledged_batch = acknowledged.number,
+                last_acknowledged_written = %acknowledged.written,
+                "the store has lost its newest writes although they were acknowledged: its journal ends early, \
+                 or an older store was put in its place",
+            );
+        }
+        // Said once: from here on the batches are numbered anew.
+        witness.note(kept).map_err(io_error)?;
+        disk.watched = Some(Watched { presence, witness, loss });
         Ok(disk)
     }
 
@@ -70,13 +102,27 @@ impl Disk {
             .tempdir()
             .map_err(|source| OpenError::Io { path: std::env::temp_dir(), source })?;
         let (database, tables) = open_engine(&temporary.path().join("store"), cache_bytes)?;
-        Ok(Self { tables, database, _temporary: Some(temporary), _lock: None })
+        Ok(Self { tables, database, watched: None, _temporary: Some(temporary), _lock: None })
     }
 
     /// The id that the next join info gets.
     pub(crate) fn next_delivery(&self) -> Result<DeliveryId, ReadError> {
         // The first is 1, so that 0 can be "after none".
         Ok(DeliveryId(self.number(&meta::next_delivery_key())?.unwrap_or(1)))
+    }
+
+    /// The newest disk batch that is there.
+    pub(crate) fn batch_stamp(&self) -> Result<BatchStamp, ReadError> {
+        match self.tables.of(Table::Meta).get(meta::batch_stamp_key().as_bytes())? {
+            Some(value) => BatchStamp::from_bytes(&value)
+                .ok_or_else(|| ReadError::damaged("the number of the newest batch cannot be read")),
+            None => Ok(BatchStamp::default()),
+        }
+    }
+
+    /// Says why what is written can no longer be found again, if it cannot.
+    pub(crate) fn check_presence(&self) -> Result<(), String> {
+        self.watched.as_ref().map_or(Ok(()), |watched| watched.presence.check())
     }
 
     /// The format on disk, which is not newer than this program's.
@@ -243,7 +289,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let location = Location::Directory(directory.path().to_owned());
         let options = StoreOptions { location: location.clone(), ..StoreOptions::default() };
-        let app = crate::AppId::new(uuid::Uuid::from_u128(1));
+        let app = crate::AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001));
         let alice = crate::ClientHandle::new("alice").unwrap();
         let group = crate::GroupId::new([7; 4]).unwrap();
         let disk = Disk::open(&location, CACHE_BYTES).unwrap();

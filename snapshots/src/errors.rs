@@ -49,6 +49,13 @@ pub enum AppendError {
     /// The store was closed before the batch was taken. Nothing of it was written.
     #[error("the store is closed")]
     Closed,
+    /// The disk has not answered for as long as it may. With `is_queued` it is not known whether the batch will be written;
+    /// otherwise nothing of it was or will be.
+    #[error("the disk does not answer")]
+    Stalled {
+        /// Whether the batch waits for the disk all the same.
+        is_queued: bool,
+    },
     /// The disk failed. When the store [is failed](crate::Store::is_failed) it is not known whether the batch will be
     /// there after a restart; otherwise nothing of it was written.
     #[error("the store cannot write: {0}")]

@@ -41,6 +41,7 @@ mod keys;
 mod meta;
 mod missed;
 mod outbox;
+mod presence;
 mod records;
 mod retention;
 mod rows;
@@ -49,6 +50,7 @@ mod tables;
 mod view;
 mod welcome_shares;
 mod welcomes;
+mod witness;
 
 pub use batch::{Appended, Batch};
 pub use bytes::Bytes;

@@ -5,6 +5,7 @@
 //! | `meta` | 0 | the format, a number |
 //! | `meta` | 1 | the next delivery id, a number |
 //! | `meta` | 2, name | a setting's bytes |
+//! | `meta` | 3 | the number of the newest disk batch and when it was written; see `witness.rs` |
 
 use bytes::Bytes;
 
@@ -22,6 +23,7 @@ pub(crate) const FORMAT: u64 = 2;
 const FORMAT_KEY: u8 = 0;
 const NEXT_DELIVERY_KEY: u8 = 1;
 const SETTING_KEY: u8 = 2;
+const BATCH_STAMP_KEY: u8 = 3;
 
 pub(crate) fn format_key() -> Key {
     Key::new().byte(FORMAT_KEY)
@@ -29,6 +31,10 @@ pub(crate) fn format_key() -> Key {
 
 pub(crate) fn next_delivery_key() -> Key {
     Key::new().byte(NEXT_DELIVERY_KEY)
+}
+
+pub(crate) fn batch_stamp_key() -> Key {
+    Key::new().byte(BATCH_STAMP_KEY)
 }
 
 fn setting_key(name: &str) -> Key {

@@ -7,6 +7,7 @@ use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use fjall::PersistMode;
+use tokio::sync::watch;
 
 use crate::append_queue::{AppendQueue, Life};
 use crate::batch::{Appended, Batch};
@@ -48,10 +49,14 @@ pub struct StoreOptions {
     pub queue_bytes_max: usize,
     /// How large one batch may be, in bytes; a larger one gets [`AppendError::TooLarge`].
     pub batch_bytes_max: usize,
+    /// How long the disk may take for one disk batch before it counts as hanging: writes are then refused until it
+    /// answers.
+    pub stalled_after: Duration,
 }
 
 impl Default for StoreOptions {
-    /// A temporary store with a 32 MiB cache, 1024 batches or 64 MiB waiting, batches of up to 32 MiB.
+    /// A temporary store with a 32 MiB cache, 1024 batches or 64 MiB waiting, batches of up to 32 MiB, ten seconds for
+    /// the disk to answer.
     fn default() -> Self {
         Self {
             location: Location::Temporary,
@@ -60,6 +65,7 @@ impl Default for StoreOptions {
             queue_length_max: 1024,
             queue_bytes_max: 64 << 20,
             batch_bytes_max: 32 << 20,
+            stalled_after: Duration::from_secs(10),
         }
     }
 }
@@ -92,6 +98,7 @@ impl Store {
         };
         let damaged = |what: String| OpenError::Damaged { path: path.clone(), what };
         let next_delivery = disk.next_delivery().map_err(|error| damaged(error.to_string()))?;
+        let stamp = disk.batch_stamp().map_err(|error| damaged(error.to_string()))?;
         let queue = Arc::new(AppendQueue::new(options.queue_length_max, options.queue_bytes_max));
         let persist = match (&options.location, options.durability) {
             (Location::Temporary, _) => None,
@@ -106,10 +113,12 @@ impl Store {
             threads: Mutex::new(Vec::new()),
         }));
         let committer =
-            Committer { disk: Arc::clone(&disk), queue: Arc::clone(&queue), persist, next_delivery };
+            Committer { disk: Arc::clone(&disk), queue: Arc::clone(&queue), persist, next_delivery, stamp };
         let started = committer.start().and_then(|thread| {
             store.0.keep(thread);
-            committer::watch(disk, Arc::clone(&queue))
+            let thread = committer::watch(disk, Arc::clone(&queue))?;
+            store.0.keep(thread);
+            committer::watch_stalls(Arc::clone(&queue), options.stalled_after)
         });
         match started {
             Ok(thread) => store.0.keep(thread),
@@ -129,16 +138,29 @@ impl Store {
     ///
     /// # Errors
     /// [`AppendError::Precondition`] says which precondition did not hold, [`AppendError::TooLarge`] that it is over a
-    /// limit, [`AppendError::Closed`] that the store was closed, [`AppendError::Storage`] that the disk failed.
+    /// limit, [`AppendError::Closed`] that the store was closed, [`AppendError::Stalled`] that the disk does not answer,
+    /// [`AppendError::Storage`] that it failed.
     pub async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
         let bytes = batch.bytes();
         let steps = batch.into_steps(self.0.batch_bytes_max)?;
-        let answer = self.0.queue.push(steps, bytes).await?;
-        answer.await.unwrap_or_else(|_| {
-            // The committer is unwinding: say so before it can itself.
-            self.0.queue.fail("the committer panicked");
-            Err(AppendError::Storage("the committer panicked".to_owned()))
-        })
+        if self.is_stalled() {
+            return Err(AppendError::Stalled { is_queued: false });
+        }
+        let mut stalled = self.0.queue.stalled();
+        let answer = tokio::select! {
+            biased;
+            answer = self.0.queue.push(steps, bytes) => answer?,
+            () = until_stalled(&mut stalled) => return Err(AppendError::Stalled { is_queued: false }),
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer.unwrap_or_else(|_| {
+                // The committer is unwinding: say so before it can itself.
+                self.0.queue.fail("the committer panicked");
+                Err(AppendError::Storage("the committer panicked".to_owned()))
+            }),
+            () = until_stalled(&mut stalled) => Err(AppendError::Stalled { is_queued: true }),
+        }
     }
 
     /// As [`Store::append`], blocking the thread: for start-up and tests.
@@ -152,6 +174,17 @@ impl Store {
     /// One moment of all tables: everything that was answered before, and maybe more, each batch whole.
     pub fn view(&self) -> View {
         View::new(Arc::clone(&self.0.disk))
+    }
+
+    /// Whether the disk has not answered for longer than [`StoreOptions::stalled_after`]. It may answer again.
+    pub fn is_stalled(&self) -> bool {
+        *self.0.queue.stalled().borrow()
+    }
+
+    /// How many disk batches, at least, were acknowledged once and were not found again when the store was opened.
+    pub fn lost_batches(&self) -> u64 {
+        let loss = self.0.disk.watched.as_ref().and_then(|watched| watched.loss);
+        loss.map_or(0, |loss| loss.acknowledged.number.saturating_sub(loss.kept.number))
     }
 
     /// Whether a write failed for good. The process must end: what was written is found again by the next one.
@@ -228,6 +261,13 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// Waits until the disk does not answer, which may be never.
+async fn until_stalled(stalled: &mut watch::Receiver<bool>) {
+    if stalled.wait_for(|stalled| *stalled).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

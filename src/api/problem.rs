@@ -188,7 +188,7 @@ problem_types! {
         "The gateway of another domain could not be reached, or did not answer as a gateway does.",
         "Try again later.";
     StorageUnavailable: 503 "storage-unavailable", "Storage unavailable",
-        "The gateway cannot write to its disk and stops. What it acknowledged is kept.",
+        "The gateway cannot write to its disk: the disk failed, and the gateway stops, or the disk has not answered for `write_timeout_s`. What it acknowledged is kept.",
         "Try again when the gateway is back; writes are safe to repeat.";
     ShuttingDown: 503 "shutting-down", "Shutting down",
         "The gateway is stopping and takes no new requests.",

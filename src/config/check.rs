@@ -41,6 +41,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     within("retention.history_epochs_max", config.retention.history_epochs_max, 1..=u64::MAX >> 1)?;
     within("durability.cache_bytes", config.durability.cache_bytes, 1 << 20..=1 << 40)?;
     within("durability.queue_length_max", config.durability.queue_length_max, 1..=1 << 20)?;
+    seconds("durability.write_timeout_s", config.durability.write_timeout_s)?;
     within("durability.batch_bytes_max", config.durability.batch_bytes_max, 1 << 20..=1 << 30)?;
     within(
         "durability.queue_bytes_max",

@@ -134,6 +134,9 @@ fn readyz(arrived: &Arrived) -> Result<HttpResponse, Problem> {
             "the gateway cannot write to its disk and stops",
         ));
     }
+    if arrived.edge.gateway.store().is_stalled() {
+        return Err(Problem::new(ProblemKind::StorageUnavailable, "the gateway's disk does not answer"));
+    }
     Err(Problem::shutting_down())
 }
 

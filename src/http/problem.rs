@@ -168,6 +168,8 @@ impl Problem {
     }
 }
 
+/// When to try again while the disk does not answer.
+const STALLED_RETRY_AFTER_S: &str = "10";
 /// When to try again what waits for a client to come online.
 const WELCOMES_RETRY_AFTER_S: &str = "60";
 /// When to try again what was refused because there was too much of it.
@@ -206,6 +208,17 @@ impl From<StorageError> for Problem {
                 "the gateway cannot write to its disk and stops; try again when it is back",
             ),
             StorageError::Changed => Self::new(ProblemKind::StorageUnavailable, error.to_string()),
+            StorageError::Stalled { is_queued: true } => Self::new(
+                ProblemKind::StorageUnavailable,
+                "the gateway's disk does not answer, so it is not known whether this was done: send the same request \
+                 again, which is safe",
+            )
+            .header(header::RETRY_AFTER, STALLED_RETRY_AFTER_S),
+            StorageError::Stalled { is_queued: false } => Self::new(
+                ProblemKind::StorageUnavailable,
+                "the gateway's disk does not answer; nothing was done: try again later",
+            )
+            .header(header::RETRY_AFTER, STALLED_RETRY_AFTER_S),
             StorageError::Unreadable => Self::internal(),
         }
     }

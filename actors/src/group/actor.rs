@@ -348,7 +348,12 @@ impl GroupActor {
             }
             Err(AppendError::TooLarge { limit, .. }) => Err(GroupError::TooLarge { what, max: limit }),
             // Memory and disk no longer agree, or the disk is gone: the next request starts from disk.
-            Err(error @ (AppendError::Precondition(_) | AppendError::Closed | AppendError::Storage(_))) => {
+            Err(
+                error @ (AppendError::Precondition(_)
+                | AppendError::Closed
+                | AppendError::Stalled { .. }
+                | AppendError::Storage(_)),
+            ) => {
                 self.step_down(ctx);
                 Err(StorageError::from_append(&error).into())
             }

@@ -207,7 +207,12 @@ impl KeyQueueActor {
             Err(AppendError::TooLarge { limit, .. }) => {
                 Err(KeyQueueError::Unusable(format!("the upload is larger than {limit} bytes")))
             }
-            Err(error @ (AppendError::Precondition(_) | AppendError::Closed | AppendError::Storage(_))) => {
+            Err(
+                error @ (AppendError::Precondition(_)
+                | AppendError::Closed
+                | AppendError::Stalled { .. }
+                | AppendError::Storage(_)),
+            ) => {
                 self.step_down(ctx);
                 Err(StorageError::from_append(&error).into())
             }

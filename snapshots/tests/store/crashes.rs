@@ -40,6 +40,8 @@ fn journal(directory: &Path) -> PathBuf {
 #[track_caller]
 fn check(directory: &Path, head: u64) {
     let store = open(directory);
+    // The witness knows of the last batch.
+    assert_eq!(store.lost_batches(), RECORDS + 1 - head);
     let log = store.view().load_log(&group_log(1)).unwrap().unwrap();
     assert_eq!(log.head, head);
     let expected: Vec<_> = (1..=head).map(|sequence| (sequence, record(sequence).into())).collect();
@@ -48,7 +50,9 @@ fn check(directory: &Path, head: u64) {
     assert_eq!(store.view().setting("last").unwrap().is_some(), head > RECORDS);
     append(&store, |batch| _ = batch.append_record(&group_log(1), head, record(head + 1))).unwrap();
     drop(store);
-    let log = open(directory).view().load_log(&group_log(1)).unwrap().unwrap();
+    let store = open(directory);
+    assert_eq!(store.lost_batches(), 0, "a loss is said once");
+    let log = store.view().load_log(&group_log(1)).unwrap().unwrap();
     assert_eq!(log.records.last(), Some(&(head + 1, record(head + 1).into())));
 }
 
@@ -91,4 +95,27 @@ fn a_torn_journal_tail_takes_only_the_batch_that_was_being_written() {
             check(&crashed, RECORDS);
         }
     }
+}
+
+#[test]
+fn a_store_that_is_put_back_says_what_it_lacks() {
+    let directory = tempfile::tempdir().unwrap();
+    let (running, backup) = (directory.path().join("running"), directory.path().join("backup"));
+    let store = open(&running);
+    append(&store, |batch| _ = batch.put_setting("one", "1")).unwrap();
+    store.close();
+    drop(store);
+    copy(&running, &backup);
+    let store = open(&running);
+    assert_eq!(store.lost_batches(), 0);
+    for number in 0..7_u8 {
+        append(&store, |batch| _ = batch.put_setting("two", [number])).unwrap();
+    }
+    store.close();
+    drop(store);
+    // The engine's files alone are put back, and then all of the directory.
+    fs::remove_dir_all(running.join("store")).unwrap();
+    copy(&backup.join("store"), &running.join("store"));
+    assert_eq!(open(&running).lost_batches(), 7);
+    assert_eq!(open(&backup).lost_batches(), 0);
 }

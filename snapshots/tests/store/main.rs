@@ -5,6 +5,7 @@
 mod appending;
 mod crashes;
 mod deleting;
+mod disks;
 mod fixtures;
 mod model;
 mod reading;

@@ -1,0 +1,46 @@
+//! Whether the files that a store was opened with are still the ones that its paths lead to. A process goes on writing into
+//! files that were deleted or moved away, and nobody finds again what it wrote.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// The paths of an open store, each with what it led to when the store was opened.
+pub(crate) struct Presence(Vec<(PathBuf, FileId)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+impl Presence {
+    /// Remembers what these paths lead to.
+    pub(crate) fn of(paths: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
+        let with_id = |path: PathBuf| Ok((path.clone(), FileId::of(&std::fs::metadata(&path)?)));
+        paths.into_iter().map(with_id).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Says which path leads elsewhere than it did, or nowhere. It costs about a microsecond for each path.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.0.iter().try_for_each(|(path, id)| check(path, *id))
+    }
+}
+
+fn check(path: &Path, id: FileId) -> Result<(), String> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if FileId::of(&metadata) == id => Ok(()),
+        Ok(_) => Err(format!("{} was replaced while the gateway was running", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(format!("{} was deleted or moved while the gateway was running", path.display()))
+        }
+        Err(error) => Err(format!("{} cannot be reached any more: {error}", path.display())),
+    }
+}
