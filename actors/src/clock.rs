@@ -3,14 +3,17 @@
 use std::{
     fmt,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use snapshots::Timestamp;
 
-/// Where the gateway's actors get the time from.
+/// Where the gateway's actors get the time from: a wall clock, which somebody can set, and a monotonic clock, which nobody can.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+pub struct Clock {
+    wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
+}
 
 impl Clock {
     /// The machine's wall clock.
@@ -21,14 +24,27 @@ impl Clock {
         })
     }
 
-    /// A clock that answers what `read` answers, for tests.
+    /// A wall clock that answers what `read` answers, beside the machine's monotonic clock, for tests.
     pub fn new(read: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
+        let begun = Instant::now();
+        Self { wall: Arc::new(read), monotonic: Arc::new(move || begun.elapsed()) }
+    }
+
+    /// The same wall clock beside a monotonic clock that answers what `read` answers, for tests.
+    #[must_use]
+    pub fn with_monotonic(self, read: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self { monotonic: Arc::new(read), ..self }
     }
 
     /// The time now, in Unix milliseconds.
     pub fn now(&self) -> Timestamp {
-        (self.0)()
+        (self.wall)()
+    }
+
+    /// How much time has passed since some moment, however the wall clock was set meanwhile. It may stand still while the
+    /// machine sleeps.
+    pub(crate) fn monotonic(&self) -> Duration {
+        (self.monotonic)()
     }
 }
 

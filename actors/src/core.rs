@@ -11,7 +11,7 @@ use std::{
 
 use actix::{Actor as _, Addr, ArbiterHandle};
 use dashmap::{DashMap, mapref::entry::Entry};
-use snapshots::{AppId, ClientId, DomainName, GroupId, GroupRow, KeyQueueId, QueueRow, Store};
+use snapshots::{AppId, ClientId, DomainName, GroupId, GroupRow, KeyQueueId, QueueRow, Store, Timestamp};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -25,6 +25,7 @@ use crate::{
     mls::Crypto,
     peer::{PeerActor, Wake},
     router::{Activity, Awake},
+    trusted_time::TrustedTime,
     turns::Turns,
 };
 
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     /// How much of their past groups keep in memory.
     pub(crate) recent: RecentLimits,
     pub(crate) clock: Clock,
+    /// Up to when things may be deleted for their age.
+    pub(crate) trusted_time: TrustedTime,
     pub(crate) crypto: Crypto,
     /// Where what may take long is judged.
     pub(crate) judging: Judging,
@@ -61,6 +64,11 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The time by which things may be deleted for their age: the clock's, unless the clock has jumped.
+    pub(crate) fn delete_until(&self) -> Timestamp {
+        self.trusted_time.look(&self.clock).delete_until
     }
 
     /// How many actors are awake.

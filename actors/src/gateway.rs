@@ -34,6 +34,7 @@ use crate::{
     peer::{PeerActor, PeerHealth, Transport},
     storage::StorageError,
     supervisor::{Stop, Supervisor},
+    trusted_time::{RememberedTime, TrustRules, TrustedTime},
     turns::Turns,
 };
 
@@ -87,10 +88,18 @@ impl std::fmt::Debug for Gateway {
 /// How often a request is sent again when its actor has just gone to sleep.
 pub(crate) const WAKE_ATTEMPTS: usize = 4;
 
+/// The setting that names a store.
+const STORE_ID: &str = "store_id";
+/// The setting that holds a [`RememberedTime`].
+pub(crate) const KNOWN_TIME: &str = "known_time";
+
 impl Gateway {
     /// Starts the actors over an open store. Must be called inside a running actix system.
     pub fn start(options: GatewayOptions, store: Store) -> Self {
         let arbiters: Vec<Arbiter> = (0..options.arbiters.max(1)).map(|_| Arbiter::new()).collect();
+        let rules = TrustRules::of(&options.limits);
+        // Before the store is given a name: a store without one is new.
+        let trusted_time = trusted_time(rules, &options.clock, &store);
         let core = Arc::new(Core {
             store_id: store_id(&store),
             store,
@@ -99,6 +108,7 @@ impl Gateway {
                 arbiters.len(),
                 options.limits.judgements_per_application_max,
             ),
+            trusted_time,
             applications: options.applications.into_iter().map(|app| (app.id, app)).collect(),
             recent: RecentLimits::new(options.limits.recent_bytes_per_group_max, &options.retention),
             client_turns: Turns::new(options.limits.waiting_requests_per_actor_max),
@@ -452,18 +462,26 @@ fn unless_unknown(
 
 /// What names this store: made with it, and gone with it.
 fn store_id(store: &Store) -> Uuid {
-    const SETTING: &str = "store_id";
-    let read = || store.view().setting(SETTING).ok()?.and_then(|kept| Uuid::from_slice(&kept).ok());
+    let read = || store.view().setting(STORE_ID).ok()?.and_then(|kept| Uuid::from_slice(&kept).ok());
     if let Some(id) = read() {
         return id;
     }
     let id = Uuid::new_v4();
     let mut batch = Batch::new();
-    batch.put_setting(SETTING, id.as_bytes());
+    batch.put_setting(STORE_ID, id.as_bytes());
     if let Err(error) = store.append_blocking(batch) {
         tracing::error!(%error, "the store could not be given a name");
     }
     id
+}
+
+/// What an earlier run knew of the time.
+fn trusted_time(rules: TrustRules, clock: &Clock, store: &Store) -> TrustedTime {
+    let view = store.view();
+    let is_new = matches!(view.setting(STORE_ID), Ok(None));
+    let before = view.setting(KNOWN_TIME).ok().flatten();
+    let before = before.and_then(|bytes| RememberedTime::from_bytes(&bytes)).unwrap_or_default();
+    TrustedTime::new(rules, clock, before, is_new)
 }
 
 /// Starts one actor for each gateway that an application federates with.

@@ -26,6 +26,7 @@ mod replication;
 mod router;
 mod storage;
 mod supervisor;
+mod trusted_time;
 mod turns;
 
 pub use snapshots::{

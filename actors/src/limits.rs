@@ -65,6 +65,11 @@ pub struct Limits {
     pub answer_bytes_max: usize,
     /// How far the clock of another gateway may be ahead of this one, in seconds.
     pub clock_skew_s_max: u64,
+    /// How far the clock may be from where it is expected, by the monotonic clock and by the newest time that the store
+    /// knows, for things to be deleted by it, in seconds.
+    pub clock_jump_s_max: u64,
+    /// For how long a clock that is farther away must have run steadily to be believed, in seconds; 0 believes it at once.
+    pub clock_settle_s: u64,
     /// Groups and key queues kept awake in memory; beyond it the longest idle go to sleep.
     pub awake_actors_max: usize,
 }
@@ -98,6 +103,8 @@ impl Default for Limits {
             recent_bytes_per_group_max: 16 << 10,
             answer_bytes_max: 16 << 20,
             clock_skew_s_max: 300,
+            clock_jump_s_max: 24 * 3600,
+            clock_settle_s: 24 * 3600,
             awake_actors_max: 100_000,
         }
     }

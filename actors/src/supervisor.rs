@@ -7,11 +7,13 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Addr, Arbiter, AsyncContext as _, Context, Handler,
     Message, ResponseActFuture, WrapFuture as _,
 };
-use snapshots::{Retention, Timestamp};
+use snapshots::{Batch, Retention, SweepError, Timestamp};
 
 use crate::{
     core::Core,
+    gateway::KNOWN_TIME,
     router::{Activity, Awake, Rest, Rested},
+    trusted_time::KnownTime,
 };
 
 /// Stops every actor; answered when all have written their snapshots.
@@ -110,9 +112,12 @@ impl Supervisor {
     }
 
     fn tidy(&mut self, ctx: &mut Context<Self>) {
-        if self.is_tidying || self.core.is_stopping() {
+        // A disk that does not answer would make every actor fail to write, and say so.
+        if self.is_tidying || self.core.is_stopping() || self.core.store.is_stalled() {
             return;
         }
+        // A clock that jumps is noticed between sweeps as well.
+        self.core.delete_until();
         self.is_tidying = true;
         let sleep_before = self.sleep_before();
         let mut asks = Vec::new();
@@ -130,12 +135,17 @@ impl Supervisor {
     }
 
     fn sweep(&mut self, ctx: &mut Context<Self>) {
-        if self.is_sweeping || self.core.is_stopping() {
+        if self.is_sweeping || self.core.is_stopping() || self.core.store.is_stalled() {
             return;
         }
         self.is_sweeping = true;
         let (core, retention) = (Arc::clone(&self.core), self.retention.clone());
-        let sweep = async move { core.store.sweep(&retention, core.clock.now()).await };
+        let sweep = async move {
+            let known = core.trusted_time.look(&core.clock);
+            let swept = core.store.sweep(&retention, known.delete_until).await?;
+            remember_time(&core, known).await?;
+            Ok::<_, SweepError>(swept)
+        };
         ctx.spawn(sweep.into_actor(self).map(|result, supervisor, _| {
             supervisor.is_sweeping = false;
             match result {
@@ -144,6 +154,14 @@ impl Supervisor {
             }
         }));
     }
+}
+
+/// Keeps what is known of the time for the next start.
+async fn remember_time(core: &Core, known: KnownTime) -> Result<(), SweepError> {
+    let mut batch = Batch::new();
+    batch.put_setting(KNOWN_TIME, known.remembered.to_bytes());
+    core.store.append(batch).await?;
+    Ok(())
 }
 
 impl Actor for Supervisor {
@@ -164,7 +182,14 @@ impl Handler<Stop> for Supervisor {
         let peers =
             self.core.peers.get().into_iter().flatten().map(|(_, address)| ask_address(address, Rest::Sleep));
         let asks: Vec<Ask> = groups.chain(queues).chain(peers).collect();
-        let stopped = all(asks).into_actor(self).then(|(), supervisor, _| {
+        let core = Arc::clone(&self.core);
+        let asked = async move {
+            all(asks).await;
+            if let Err(error) = remember_time(&core, core.trusted_time.look(&core.clock)).await {
+                tracing::warn!(%error, "the time of the stop was not written");
+            }
+        };
+        let stopped = asked.into_actor(self).then(|(), supervisor, _| {
             // An actor lets go of the store a moment after it has answered; the end of its thread is certain.
             let arbiters = std::mem::take(&mut supervisor.arbiters);
             tokio::task::spawn_blocking(move || end(arbiters)).into_actor(supervisor)

@@ -117,15 +117,21 @@ impl KeyQueueActor {
         LogId::KeyQueue(self.app, self.queue)
     }
 
-    /// The state as it counts now: without what expired and what belongs to an older handle of its client.
+    /// The state as it counts now: without what has certainly expired and what belongs to an older handle of its client. What
+    /// has expired only by a clock that is not believed is still there, and neither counted nor handed out.
     fn current(&mut self) -> Result<(&mut KeyQueueState, ClientRow), KeyQueueError> {
         let now = self.core.clock.now();
         self.activity.touch(now);
         let client = self.core.store.view().client(self.app, self.client).map_err(StorageError::from)?;
         let client = client.ok_or(KeyQueueError::UnknownClient)?;
         let state = self.state.as_mut().ok_or(StorageError::Unreadable)?;
-        state.retire(now, client.handle_generation);
+        state.retire(self.core.delete_until(), client.handle_generation);
         Ok((state, client))
+    }
+
+    fn counts(&mut self) -> Result<PoolCounts, KeyQueueError> {
+        let now = self.core.clock.now();
+        Ok(self.current()?.0.counts(now))
     }
 
     fn upload_batch(&mut self, upload: &Upload) -> Result<(Batch, QueueRecord), KeyQueueError> {
@@ -232,7 +238,7 @@ impl KeyQueueActor {
         let (mut used, mut unreadable) = (Vec::new(), None);
         let per_peer_max = core.limits.key_packages_per_peer_max;
         let choice = state.choose(receiver, now, per_peer_max, |Candidate { package, is_final }| {
-            if unreadable.is_some() {
+            if unreadable.is_some() || package.not_after <= now {
                 return false;
             }
             if !is_final {
@@ -357,7 +363,7 @@ impl Handler<Upload> for KeyQueueActor {
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
             drop(permit);
             Ok(match actor.appended(result, record, ctx)? {
-                Attempt::Done(()) => Attempt::Done(actor.current()?.0.counts()),
+                Attempt::Done(()) => Attempt::Done(actor.counts()?),
                 Attempt::Overtaken => Attempt::Overtaken,
             })
         })))
@@ -404,7 +410,7 @@ impl Handler<Count> for KeyQueueActor {
 
     fn handle(&mut self, Count { permit }: Count, _: &mut Context<Self>) -> Self::Result {
         drop(permit);
-        Ok(self.current()?.0.counts())
+        self.counts()
     }
 }
 

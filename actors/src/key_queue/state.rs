@@ -234,11 +234,14 @@ impl KeyQueueState {
         self.final_key.as_ref().map(|key| &key.package.reference)
     }
 
-    pub(crate) fn counts(&self) -> PoolCounts {
+    /// What of the queue has not expired at `now`.
+    pub(crate) fn counts(&self, now: Timestamp) -> PoolCounts {
+        let is_current = |package: &NewPackage| now < package.not_after;
+        let current = || self.held.values().filter(|held| is_current(&held.package));
         PoolCounts {
-            in_pool: self.held.len(),
-            available: self.held.values().filter(|held| held.receiver.is_none()).count(),
-            has_final_key: self.final_key.is_some(),
+            in_pool: current().count(),
+            available: current().filter(|held| held.receiver.is_none()).count(),
+            has_final_key: self.final_key.as_ref().is_some_and(|key| is_current(&key.package)),
         }
     }
 
@@ -389,7 +392,7 @@ mod tests {
         for (id, expected) in [("a", Some(2)), ("b", Some(3)), ("a", Some(2)), ("c", Some(1)), ("d", None)] {
             assert_eq!(assign(&mut state, id), expected, "{id}");
         }
-        assert_eq!(state.counts(), PoolCounts { in_pool: 3, available: 0, has_final_key: false });
+        assert_eq!(state.counts(Timestamp(0)), PoolCounts { in_pool: 3, available: 0, has_final_key: false });
         let other = Receiver { caller: Caller::Peer(DomainName::new("b.example").unwrap()), id: "a".into() };
         assert_eq!(
             state.choose(&other, NOW, 3, |_| true),
@@ -461,7 +464,7 @@ mod tests {
         state.retire(Timestamp(100), 0);
         assert_eq!(assign(&mut state, "a"), Some(2), "an assigned package that expired is replaced");
         state.retire(Timestamp(100), 1);
-        assert_eq!(state.counts().in_pool, 0);
+        assert_eq!(state.counts(Timestamp(0)).in_pool, 0);
     }
 
     #[test]
@@ -483,7 +486,7 @@ mod tests {
         state.apply(assigned(2, "r"));
         state.advance(&package(1, 100).reference);
         assert_eq!(assign(&mut state, "r"), Some(2));
-        assert_eq!(state.counts(), PoolCounts { in_pool: 2, available: 1, has_final_key: false });
+        assert_eq!(state.counts(Timestamp(0)), PoolCounts { in_pool: 2, available: 1, has_final_key: false });
         // A package that comes back after a rename belongs to the present handle, and to nobody.
         for is_reset in [false, true] {
             let mut state = KeyQueueState::default();
@@ -492,7 +495,10 @@ mod tests {
             state.apply(of_generation(is_reset, 2, vec![package(1, 100)]));
             state.apply(assigned(1, "s"));
             state.retire(Timestamp(0), 2);
-            assert_eq!(state.counts(), PoolCounts { in_pool: 1, available: 0, has_final_key: false });
+            assert_eq!(
+                state.counts(Timestamp(0)),
+                PoolCounts { in_pool: 1, available: 0, has_final_key: false }
+            );
             assert_eq!((assign(&mut state, "s"), assign(&mut state, "r")), (Some(1), None));
         }
     }

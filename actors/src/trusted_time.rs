@@ -1,0 +1,368 @@
+//! The time up to which things may be deleted because they are old. A clock that is wrong for a moment must not delete what
+//! nobody can bring back, so it is compared with the monotonic clock and with the newest time that is known from before.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use snapshots::Timestamp;
+
+use crate::{clock::Clock, limits::Limits};
+
+/// By what a clock is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TrustRules {
+    /// How far the clock may be from what is known.
+    pub(crate) jump_max: Duration,
+    /// For how long it must have run steadily to be believed when it is farther away.
+    pub(crate) settle: Duration,
+}
+
+impl TrustRules {
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self {
+            jump_max: Duration::from_secs(limits.clock_jump_s_max),
+            settle: Duration::from_secs(limits.clock_settle_s),
+        }
+    }
+}
+
+/// One look at both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    wall: Timestamp,
+    /// Time that has passed by the monotonic clock since some moment.
+    monotonic: Duration,
+}
+
+impl Look {
+    fn at(clock: &Clock) -> Self {
+        Self { wall: clock.now(), monotonic: clock.monotonic() }
+    }
+
+    /// The wall clock where this one stands, for a moment by the monotonic clock.
+    fn wall_at(self, monotonic: Duration) -> i128 {
+        i128::from(self.wall.0) + millis(monotonic) - millis(self.monotonic)
+    }
+}
+
+fn millis(time: Duration) -> i128 {
+    i128::try_from(time.as_millis()).unwrap_or(i128::MAX)
+}
+
+fn timestamp(millis: i128) -> Timestamp {
+    Timestamp(u64::try_from(millis.max(0)).unwrap_or(u64::MAX))
+}
+
+/// The newest time that is believed.
+#[derive(Debug)]
+pub(crate) struct TrustedTime {
+    rules: TrustRules,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// A look that is believed; `None` when nothing is known from before.
+    believed: Option<Look>,
+    /// A clock that is too far from what is believed.
+    doubted: Option<Doubted>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Doubted {
+    first: Look,
+    /// For how long it had run steadily before the first look, by earlier runs.
+    ran_before: Duration,
+}
+
+/// What is kept of the time over a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RememberedTime {
+    /// The newest time that is believed.
+    pub(crate) newest: Option<Timestamp>,
+    /// What a clock that is not believed showed last, and for how long it has run steadily: a gateway that is started anew
+    /// every day comes to believe it as well.
+    pub(crate) doubted: Option<(Timestamp, Duration)>,
+}
+
+impl RememberedTime {
+    /// Three numbers in milliseconds; no time is 0.
+    pub(crate) fn to_bytes(self) -> [u8; 24] {
+        let (wall, ran) = self.doubted.unwrap_or_default();
+        let ran_ms = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX);
+        let numbers = [self.newest.unwrap_or_default().0, wall.0, ran_ms];
+        let mut bytes = [0; 24];
+        for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_be_bytes());
+        }
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (numbers, rest) = bytes.as_chunks::<8>();
+        let [newest, wall, ran_ms] = numbers else { return None };
+        let number = |bytes: &[u8; 8]| Some(u64::from_be_bytes(*bytes)).filter(|number| *number > 0);
+        rest.is_empty().then(|| Self {
+            newest: number(newest).map(Timestamp),
+            doubted: number(wall)
+                .map(|wall| (Timestamp(wall), Duration::from_millis(number(ran_ms).unwrap_or(0)))),
+        })
+    }
+}
+
+/// What is known of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KnownTime {
+    /// What is older than something may be at this time can be deleted.
+    pub(crate) delete_until: Timestamp,
+    /// What to remember over a restart.
+    pub(crate) remembered: RememberedTime,
+}
+
+impl TrustedTime {
+    /// Begins with what an earlier run knew. A new store knows nothing and has nothing to lose: `is_new` believes the clock.
+    pub(crate) fn new(rules: TrustRules, clock: &Clock, before: RememberedTime, is_new: bool) -> Self {
+        let look = Look::at(clock);
+        let doubted = before
+            .doubted
+            .filter(|(wall, _)| is_near(rules, i128::from(wall.0), look.wall))
+            .map(|(_, ran_before)| Doubted { first: look, ran_before });
+        let believed = match before.newest {
+            Some(wall) if is_near(rules, i128::from(wall.0), look.wall) => Some(look),
+            // For how long the gateway was away is not known: what was last known is the least that it can be.
+            Some(wall) => Some(Look { wall, ..look }),
+            None => is_new.then_some(look),
+        };
+        Self { rules, state: Mutex::new(State { believed, doubted }) }
+    }
+
+    /// Looks at the clocks. It is to be called now and then, so that a clock that jumps for a moment is seen to.
+    pub(crate) fn look(&self, clock: &Clock) -> KnownTime {
+        let look = Look::at(clock);
+        let mut state = self.state();
+        let expected = state.believed.map(|believed| believed.wall_at(look.monotonic));
+        if let Some(expected) = expected
+            && is_near(self.rules, expected, look.wall)
+        {
+            if state.doubted.take().is_some() {
+                tracing::info!("the clock is again where it was expected; deleting goes on by it");
+            }
+            let newest = Some(timestamp(expected).max(look.wall));
+            let remembered = RememberedTime { newest, doubted: None };
+            return KnownTime { delete_until: look.wall, remembered };
+        }
+        let rules = self.rules;
+        let steady =
+            state.doubted.filter(|doubted| is_near(rules, doubted.first.wall_at(look.monotonic), look.wall));
+        let doubted = steady.unwrap_or_else(|| {
+            self.say(expected, look);
+            Doubted { first: look, ran_before: Duration::ZERO }
+        });
+        let ran = doubted.ran_before + look.monotonic.saturating_sub(doubted.first.monotonic);
+        if ran >= rules.settle {
+            tracing::warn!(now = %look.wall, "the clock has run steadily for long enough and is believed");
+            *state = State { believed: Some(look), doubted: None };
+            let remembered = RememberedTime { newest: Some(look.wall), doubted: None };
+            return KnownTime { delete_until: look.wall, remembered };
+        }
+        state.doubted = Some(doubted);
+        let newest = expected.map(timestamp);
+        KnownTime {
+            delete_until: newest.map_or(Timestamp(0), |newest| newest.min(look.wall)),
+            remembered: RememberedTime { newest, doubted: Some((look.wall, ran)) },
+        }
+    }
+
+    fn say(&self, expected: Option<i128>, look: Look) {
+        let settle_s = self.rules.settle.as_secs();
+        match expected {
+            Some(expected) => tracing::warn!(
+                now = %look.wall,
+                expected = %timestamp(expected),
+                settle_s,
+                "the clock is far from where it was expected: until it has run steadily for settle_s, nothing is deleted \
+                 by it (limits.clock_jump_s_max, limits.clock_settle_s)"
+            ),
+            None => tracing::info!(
+                now = %look.wall,
+                settle_s,
+                "the store does not say when it was used last: nothing is deleted for its age until the clock has run \
+                 steadily for settle_s"
+            ),
+        }
+    }
+
+    /// Nothing can panic under this lock.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_near(rules: TrustRules, expected: i128, wall: Timestamp) -> bool {
+    (i128::from(wall.0) - expected).abs() <= millis(rules.jump_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+    const DAY: u64 = 24 * HOUR;
+    const START: u64 = 20_000 * DAY;
+
+    /// A machine whose clocks are set by hand, with the rules of a day each.
+    struct Machine {
+        wall: Arc<AtomicU64>,
+        monotonic: Arc<AtomicU64>,
+        clock: Clock,
+        time: TrustedTime,
+    }
+
+    impl Machine {
+        fn start(wall: u64, before: Option<u64>, is_new: bool) -> Self {
+            let (wall, monotonic) = (Arc::new(AtomicU64::new(wall)), Arc::new(AtomicU64::new(77)));
+            let (read_wall, read_monotonic) = (Arc::clone(&wall), Arc::clone(&monotonic));
+            let clock = Clock::new(move || Timestamp(read_wall.load(Ordering::Relaxed)))
+                .with_monotonic(move || Duration::from_millis(read_monotonic.load(Ordering::Relaxed)));
+            let rules =
+                TrustRules { jump_max: Duration::from_millis(DAY), settle: Duration::from_millis(DAY) };
+            let before = RememberedTime { newest: before.map(Timestamp), doubted: None };
+            let time = TrustedTime::new(rules, &clock, before, is_new);
+            Self { wall, monotonic, clock, time }
+        }
+
+        /// Starts the gateway again after some time.
+        fn restart(&mut self, after: u64) {
+            let kept = self.time.look(&self.clock).remembered;
+            self.wall.fetch_add(after, Ordering::Relaxed);
+            // A monotonic clock begins anywhere.
+            self.monotonic.store(5, Ordering::Relaxed);
+            let kept = RememberedTime::from_bytes(&kept.to_bytes()).unwrap();
+            self.time = TrustedTime::new(self.time.rules, &self.clock, kept, false);
+        }
+
+        /// Lets time pass by both clocks, with a look every ten minutes as the supervisor has it.
+        fn pass(&self, time: u64) {
+            for _ in 0..time / (HOUR / 6) {
+                self.wall.fetch_add(HOUR / 6, Ordering::Relaxed);
+                self.monotonic.fetch_add(HOUR / 6, Ordering::Relaxed);
+                self.time.look(&self.clock);
+            }
+        }
+
+        fn jump(&self, by: i64) {
+            self.wall.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
+        }
+
+        #[track_caller]
+        fn check(&self, delete_until: u64) {
+            assert_eq!(self.time.look(&self.clock).delete_until, Timestamp(delete_until));
+        }
+    }
+
+    #[test]
+    fn a_jump_deletes_nothing_and_is_forgotten_when_it_is_over() {
+        let machine = Machine::start(START, None, true);
+        machine.pass(3 * DAY);
+        machine.check(START + 3 * DAY);
+        machine.jump(400 * DAY.cast_signed());
+        machine.check(START + 3 * DAY);
+        machine.pass(23 * HOUR);
+        machine.check(START + 3 * DAY + 23 * HOUR);
+        machine.jump(-400 * DAY.cast_signed());
+        machine.check(START + 3 * DAY + 23 * HOUR);
+        // The next jump has to settle anew.
+        machine.jump(400 * DAY.cast_signed());
+        machine.pass(23 * HOUR);
+        machine.check(START + 4 * DAY + 22 * HOUR);
+    }
+
+    #[test]
+    fn a_clock_that_has_settled_is_believed() {
+        let machine = Machine::start(START, Some(START), false);
+        machine.jump(400 * DAY.cast_signed());
+        machine.pass(DAY);
+        machine.check(START + DAY);
+        machine.pass(HOUR / 6);
+        machine.check(START + 401 * DAY + HOUR / 6);
+        // A clock that jumps again and again never settles.
+        for _ in 0..10 {
+            machine.jump(400 * DAY.cast_signed());
+            machine.pass(20 * HOUR);
+        }
+        machine.check(START + 401 * DAY + HOUR / 6 + 200 * HOUR);
+    }
+
+    #[test]
+    fn small_steps_are_believed_at_once_and_do_not_add_up() {
+        let machine = Machine::start(START, None, true);
+        machine.jump(DAY.cast_signed());
+        machine.check(START + DAY);
+        machine.jump(1);
+        machine.check(START);
+        machine.jump(-2 * DAY.cast_signed());
+        machine.check(START - DAY + 1);
+    }
+
+    #[test]
+    fn a_restart_goes_on_from_what_was_known() {
+        // It was away for an hour; for a year; or it was never asked before.
+        Machine::start(START + HOUR, Some(START), false).check(START + HOUR);
+        Machine::start(START + 365 * DAY, Some(START), false).check(START);
+        Machine::start(START, None, false).check(0);
+        Machine::start(START, None, true).check(START);
+        // The clock was ahead when it was used last.
+        Machine::start(START, Some(START + 400 * DAY), false).check(START);
+        let slept = Machine::start(START + 365 * DAY, Some(START), false);
+        slept.pass(DAY + HOUR / 6);
+        slept.check(START + 366 * DAY + HOUR / 6);
+        let unknown = Machine::start(START, None, false);
+        unknown.pass(DAY + HOUR);
+        unknown.check(START + DAY + HOUR);
+    }
+
+    #[test]
+    fn a_gateway_that_is_started_anew_all_the_time_believes_its_clock_in_the_end() {
+        for (before, known) in [(None, 0), (Some(START - 300 * DAY), START - 300 * DAY)] {
+            let mut machine = Machine::start(START, before, false);
+            for ran in [0, 7 * HOUR, 14 * HOUR] {
+                // How long it was away does not count.
+                machine.check(if before.is_some() { known + ran } else { 0 });
+                machine.pass(7 * HOUR);
+                machine.restart(HOUR);
+            }
+            machine.pass(4 * HOUR);
+            machine.check(START + 28 * HOUR);
+            machine.restart(HOUR);
+            machine.check(START + 29 * HOUR);
+            // A clock that was another one meanwhile begins anew.
+            let mut machine = Machine::start(START, before, false);
+            machine.pass(20 * HOUR);
+            machine.restart(30 * DAY);
+            machine.pass(23 * HOUR);
+            assert!(machine.time.look(&machine.clock).delete_until < Timestamp(START));
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_read_again() {
+        let (seven, nine) = (Some(Timestamp(7)), Timestamp(9));
+        for remembered in [
+            RememberedTime::default(),
+            RememberedTime { newest: seven, doubted: None },
+            RememberedTime { newest: None, doubted: Some((nine, Duration::ZERO)) },
+            RememberedTime { newest: seven, doubted: Some((nine, Duration::from_millis(3))) },
+        ] {
+            assert_eq!(RememberedTime::from_bytes(&remembered.to_bytes()), Some(remembered));
+        }
+        assert_eq!(RememberedTime::from_bytes(&[0; 23]), None);
+        assert_eq!(RememberedTime::from_bytes(&[0; 32]), None);
+    }
+}

@@ -1,0 +1,327 @@
+//! A machine in trouble: a clock that jumps, a disk that hangs, a data directory that goes away, a journal without its end.
+//! The binary runs in a process of its own.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that meets what it does not expect has failed"
+)]
+
+use std::{
+    io::{BufRead, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use actors::AppId;
+use mimi_gateway::{
+    api::{
+        clients::NewClientBody,
+        key_packages::{KeyPackageUploadBody, NewKeyQueueBody},
+        problem::ProblemKind,
+        text::{Base64, HandleText},
+    },
+    client::{ClientError, GatewayClient, plain_http},
+    token::Token,
+};
+use mls_rs::{
+    CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _,
+    identity::{
+        SigningIdentity,
+        basic::{BasicCredential, BasicIdentityProvider},
+    },
+};
+use mls_rs_crypto_rustcrypto::RustCryptoProvider;
+
+/// How long anything may take before a test has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A configuration and a data directory.
+struct Place {
+    directory: tempfile::TempDir,
+    app: AppId,
+    token: Token,
+}
+
+impl Place {
+    fn new(settings: &str) -> Self {
+        let (directory, token) = (tempfile::tempdir().unwrap(), Token::generate().unwrap());
+        let app = AppId::new(uuid::Uuid::new_v4());
+        let data_dir = directory.path().join("data");
+        let config = format!(
+            "data_dir = {data_dir:?}\nlog = \"info\"\n[internal]\nlisten = \"127.0.0.1:0\"\nworkers = 2\n\
+             shutdown_timeout_s = 1\n{settings}\n[[applications]]\nid = \"{app}\"\n\
+             tokens = [{{ sha256 = \"{}\", access = \"read-write\" }}]\n",
+            token.hash()
+        );
+        std::fs::write(directory.path().join("gateway.toml"), config).unwrap();
+        Self { directory, app, token }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn start(&self, environment: &[(&str, &Path)]) -> Running {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"))
+            .arg("--config")
+            .arg(self.path("gateway.toml"))
+            .env_remove("RUST_LOG")
+            .env("NO_COLOR", "1")
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "it ended before it listened: {}", self.log());
+        let url = line.strip_prefix("listening internal=").expect(&line).trim_end().to_owned();
+        let api = GatewayClient::new(url.as_str(), self.app, self.token.clone()).unwrap();
+        Running { child, url, api }
+    }
+
+    /// What the gateways of this place have logged.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap()
+    }
+}
+
+struct Running {
+    child: Child,
+    url: String,
+    api: GatewayClient,
+}
+
+impl Running {
+    async fn register(&self, name: &str) -> Result<actors::ClientId, ClientError> {
+        let handle = actors::ClientHandle::new(name.as_bytes()).unwrap();
+        let new = NewClientBody { client_handle: HandleText(handle), tags: vec![], domain: None };
+        self.api.register_client(&new).await.map(|answer| answer.client_id)
+    }
+
+    /// The status of a probe.
+    async fn probe(&self, path: &str) -> u16 {
+        let client = plain_http().build().unwrap();
+        client.get(format!("{}{path}", self.url)).send().await.unwrap().status().as_u16()
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// The exit code, when it ends in time.
+    fn ended(&mut self) -> Option<i32> {
+        let since = Instant::now();
+        while since.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it does not end");
+    }
+
+    fn stop(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.ended(), Some(0));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already unless the test has failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says so where it is seen: a line that a test merely prints is shown only when the test fails.
+fn skipped(what: &str) {
+    std::io::stderr().write_all(format!("SKIPPED: {what}\n").as_bytes()).unwrap();
+}
+
+/// Asks again until the answer is as it must become.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so().await {
+        assert!(since.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[actix_web::test]
+async fn a_data_directory_that_is_deleted_ends_the_gateway() {
+    let place = Place::new("");
+    let mut gateway = place.start(&[]);
+    gateway.register("before").await.unwrap();
+    std::fs::remove_dir_all(place.path("data")).unwrap();
+    // No write is acknowledged that nobody would find again.
+    gateway.register("after").await.unwrap_err();
+    assert_eq!(gateway.ended(), Some(1));
+    assert!(place.log().contains("was deleted or moved while the gateway was running"), "{}", place.log());
+
+    // One that is moved while nothing is written is noticed all the same.
+    let mut gateway = place.start(&[]);
+    std::fs::rename(place.path("data"), place.path("moved")).unwrap();
+    let mut second = place.start(&[]);
+    assert_eq!(gateway.ended(), Some(1));
+    second.register("second").await.unwrap();
+    second.stop();
+}
+
+#[actix_web::test]
+async fn a_journal_that_has_lost_its_end_is_told_of() {
+    let place = Place::new("");
+    let mut gateway = place.start(&[]);
+    for number in 0..20 {
+        gateway.register(&format!("client {number}")).await.unwrap();
+    }
+    gateway.child.kill().unwrap();
+    gateway.child.wait().unwrap();
+    let files = std::fs::read_dir(place.path("data/store")).unwrap().map(|entry| entry.unwrap().path());
+    let journal = files.filter(|path| path.extension().is_some_and(|end| end == "jnl")).max().unwrap();
+    let whole = std::fs::read(&journal).unwrap();
+    let written = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    std::fs::write(&journal, &whole[..written - 1000]).unwrap();
+    let mut gateway = place.start(&[]);
+    let log = place.log();
+    let warning = log.lines().find(|line| line.contains("has lost its newest writes")).expect(&log);
+    assert!(warning.contains("WARN") && warning.contains("missing_batches_min"), "{warning}");
+    // Said once.
+    gateway.stop();
+    place.start(&[]).stop();
+    assert_eq!(place.log().matches("has lost its newest writes").count(), 1);
+}
+
+/// A library that makes syncs hang while the file named by HANG is there. `None` without a C compiler.
+fn hanging_disk(directory: &Path) -> Option<PathBuf> {
+    const SOURCE: &str = r#"
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <stdlib.h>
+        #include <unistd.h>
+        static void hang(void) { while (access(getenv("HANG"), F_OK) == 0) usleep(20000); }
+        int fdatasync(int fd) { hang(); return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd); }
+        int fsync(int fd) { hang(); return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd); }
+    "#;
+    let (source, library) = (directory.join("hang.c"), directory.join("hang.so"));
+    std::fs::write(&source, SOURCE).unwrap();
+    let built =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
+    built.is_ok_and(|status| status.success()).then_some(library)
+}
+
+#[actix_web::test]
+async fn a_disk_that_hangs_is_told_of_and_keeps_nobody_from_stopping() {
+    let place = Place::new("[durability]\nwrite_timeout_s = 1\n");
+    let Some(library) = hanging_disk(place.directory.path()) else {
+        return skipped("a disk that hangs is not tried: there is no C compiler");
+    };
+    let hang = place.path("hang");
+    let mut gateway = place.start(&[("LD_PRELOAD", &library), ("HANG", &hang)]);
+    gateway.register("before").await.unwrap();
+    std::fs::write(&hang, "").unwrap();
+    let hanging = gateway.register("hanging").await.unwrap_err();
+    assert_eq!(hanging.kind(), Some(ProblemKind::StorageUnavailable), "{hanging}");
+    assert!(hanging.to_string().contains("not known"), "{hanging}");
+    assert_eq!((gateway.probe("/readyz").await, gateway.probe("/healthz").await), (503, 200));
+    let refused = gateway.register("refused").await.unwrap_err();
+    assert!(refused.to_string().contains("nothing was done"), "{refused}");
+
+    // It answers again, and what was unknown is known.
+    std::fs::remove_file(&hang).unwrap();
+    until("it is ready", async || gateway.probe("/readyz").await == 200).await;
+    let taken = gateway.register("hanging").await.unwrap_err();
+    assert_eq!(taken.kind(), Some(ProblemKind::ClientHandleTaken), "{taken}");
+    gateway.register("refused").await.unwrap();
+
+    // It hangs for good: the process ends all the same, and says what held it up.
+    std::fs::write(&hang, "").unwrap();
+    gateway.register("lost").await.unwrap_err();
+    gateway.signal("TERM");
+    assert_eq!(gateway.ended(), Some(3));
+    assert!(place.log().contains("did not stop within"), "{}", place.log());
+    assert!(place.log().contains("the store did not end"), "{}", place.log());
+    std::fs::remove_file(&hang).unwrap();
+    let mut gateway = place.start(&[]);
+    gateway.register("before").await.unwrap_err();
+    gateway.stop();
+}
+
+/// Where Debian's libfaketime is.
+const FAKETIME: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/faketime/libfaketimeMT.so.1",
+];
+
+fn key_packages(name: &str, count: usize) -> Vec<Base64> {
+    const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
+    let crypto = RustCryptoProvider::default();
+    let (secret, public) = crypto.cipher_suite_provider(SUITE).unwrap().signature_key_generate().unwrap();
+    let identity = SigningIdentity::new(BasicCredential::new(name.into()).into_credential(), public);
+    let client = Client::builder()
+        .crypto_provider(crypto)
+        .identity_provider(BasicIdentityProvider::new())
+        .signing_identity(identity, secret, SUITE)
+        .build();
+    let package = || client.generate_key_package_message(Default::default(), Default::default(), None);
+    (0..count).map(|_| Base64(package().unwrap().to_bytes().unwrap())).collect()
+}
+
+#[actix_web::test]
+async fn a_clock_that_jumps_deletes_nothing() {
+    let Some(library) = FAKETIME.iter().map(Path::new).find(|path| path.exists()) else {
+        return skipped(
+            "a clock that jumps is not tried: libfaketime (Debian package libfaketime) is not installed",
+        );
+    };
+    let place =
+        Place::new("[retention]\nperiod_s = 1\n[passivation]\nafter_s = 600\nsnapshot_period_s = 1\n");
+    let offset = place.path("offset");
+    std::fs::write(&offset, "+0\n").unwrap();
+    let one = Path::new("1");
+    let environment = [
+        ("LD_PRELOAD", library),
+        ("FAKETIME_TIMESTAMP_FILE", &offset),
+        ("FAKETIME_NO_CACHE", one),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", one),
+        ("DONT_FAKE_MONOTONIC", one),
+    ];
+    let mut gateway = place.start(&environment);
+    let alice = gateway.register("alice").await.unwrap();
+    let attributes = NewKeyQueueBody { protocol_version: 1, cipher_suite: 1, app_label: String::new() };
+    let queue = gateway.api.create_key_queue(alice, &attributes).await.unwrap().key_queue_id;
+    let upload =
+        KeyPackageUploadBody { key_packages: key_packages("alice", 5), ..KeyPackageUploadBody::default() };
+    gateway.api.upload_key_packages(alice, queue, &upload).await.unwrap();
+    let held = async |gateway: &Running| {
+        let queues = gateway.api.key_queues(alice).await.unwrap().queues;
+        queues[0].key_packages_in_pool
+    };
+    assert_eq!(held(&gateway).await, 5);
+
+    std::fs::write(&offset, "+400d\n").unwrap();
+    until("the jump is noticed", async || place.log().contains("far from where it was expected")).await;
+    assert_eq!(held(&gateway).await, 0, "by that clock they have expired");
+    // Sweeps and snapshots come every second.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    std::fs::write(&offset, "+0\n").unwrap();
+    until("the clock is right", async || held(&gateway).await == 5).await;
+    gateway.stop();
+
+    // The same over a restart: how long the gateway was away is not known.
+    std::fs::write(&offset, "+400d\n").unwrap();
+    let mut gateway = place.start(&environment);
+    assert_eq!(held(&gateway).await, 0);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    gateway.stop();
+    std::fs::write(&offset, "+0\n").unwrap();
+    let mut gateway = place.start(&environment);
+    assert_eq!(held(&gateway).await, 5);
+    gateway.stop();
+}
