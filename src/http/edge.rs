@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_http::{HttpMessage as _, Request, Response, body::BoxBody};
+use actix_http::{HttpMessage as _, Payload, Request, Response, body::BoxBody};
 use actix_web::{
     HttpResponse,
     http::{Version, header},
@@ -126,8 +126,8 @@ impl<A: Authority> Edge<A> {
     pub(crate) async fn answer(self: Arc<Self>, mut request: Request) -> Response<BoxBody> {
         let started = Instant::now();
         let visit = Visit::of(&request);
-        visit.begin();
         let payload = request.take_payload();
+        visit.begin(!matches!(payload, Payload::None));
         let path = request.uri().path();
         let found = self
             .check_headers(&request)
@@ -178,7 +178,7 @@ impl<A: Authority> Edge<A> {
             Ok(()) => Ok(request),
             Err(problem) => {
                 let visit = Visit::of(&request);
-                visit.begin();
+                visit.begin(true);
                 let mut response = problem.into_response(path);
                 finish_headers(&mut response);
                 Err(visit.answer(response, None))
@@ -191,7 +191,7 @@ impl<A: Authority> Edge<A> {
         route: &Route<A>,
         members: &[&str],
         request: &Request,
-        payload: actix_http::Payload,
+        payload: Payload,
         visit: &Visit,
     ) -> Result<(HttpResponse, Option<Held>), Problem> {
         check_expectation(request)?;

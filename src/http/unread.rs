@@ -52,8 +52,9 @@ impl Visit {
         Self(request.conn_data::<Link>().cloned())
     }
 
-    /// The gateway works on the request from now on.
-    pub(super) fn begin(&self) {
+    /// The gateway works on the request from now on; `has_body` says whether one comes with it.
+    pub(super) fn begin(&self, has_body: bool) {
+        self.owe_body(has_body);
         self.enter(Phase::Serving);
     }
 
@@ -64,6 +65,7 @@ impl Visit {
 
     /// The body has arrived.
     pub(super) fn serve(&self) {
+        self.owe_body(false);
         self.enter(Phase::Serving);
     }
 
@@ -92,6 +94,12 @@ impl Visit {
             };
             BoxBody::new(Unread { content, size, visit: self, held })
         })
+    }
+
+    fn owe_body(&self, is_owed: bool) {
+        if let Some(link) = &self.0 {
+            link.connection.owe_body(is_owed);
+        }
     }
 
     fn enter(&self, phase: Phase) {

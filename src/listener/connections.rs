@@ -92,6 +92,7 @@ pub(crate) struct Connection {
     active_ms: AtomicU64,
     holder: AtomicU64,
     is_closing: AtomicBool,
+    is_draining: AtomicBool,
     waker: Mutex<Option<Waker>>,
     /// What the answers hold that are not yet read.
     unread: Mutex<Vec<Held>>,
@@ -153,6 +154,7 @@ impl Connections {
             active_ms: AtomicU64::new(self.now_ms()),
             holder: AtomicU64::new(HolderId::NOBODY.0),
             is_closing: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
             waker: Mutex::default(),
             unread: Mutex::default(),
             since: self.since,
@@ -263,6 +265,16 @@ impl Connection {
     /// Whether it is to be closed for another.
     pub(crate) fn is_closing(&self) -> bool {
         self.is_closing.load(Ordering::Acquire)
+    }
+
+    /// Whether what comes may be the rest of a body that nobody wants any more.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// Notes whether a body has been announced that has not come whole.
+    pub(crate) fn owe_body(&self, is_owed: bool) {
+        self.is_draining.store(is_owed, Ordering::Release);
     }
 
     /// What it waits for.

@@ -38,7 +38,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use self::{
     connections::{Connection, Connections},
-    watched::{ClientTimeouts, Watched},
+    watched::{ClientLimits, Watched},
 };
 use crate::{
     config::ListenerLimits,
@@ -256,7 +256,8 @@ fn server<A: Authority + Send + Sync>(
     protocol: Protocol,
 ) -> io::Result<Server> {
     let (edge, connections) = (Arc::clone(edge), Arc::clone(connections));
-    let timeouts = ClientTimeouts {
+    let client = ClientLimits {
+        header_bytes: limits.header_bytes_max,
         header: Duration::from_secs(limits.request_header_timeout_s),
         keep_alive: Duration::from_secs(limits.keep_alive_s),
         reading: Duration::from_secs(limits.answer_read_timeout_s),
@@ -276,7 +277,7 @@ fn server<A: Authority + Send + Sync>(
                 async move {
                     let place = place.ok_or_else(no_room)?;
                     let address = prepare(&stream);
-                    let watched = Watched::new(stream, place, timeouts, refusal_of_parser);
+                    let watched = Watched::new(stream, place, client, refusal_of_parser);
                     Ok::<_, DispatchError>((watched, HttpVersion::Http1, address))
                 }
             })
@@ -296,7 +297,7 @@ fn server<A: Authority + Send + Sync>(
                         let stream = tokio::time::timeout(handshake_timeout, shaken)
                             .await
                             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                        let watched = Watched::new(stream, place, timeouts, refusal_of_parser);
+                        let watched = Watched::new(stream, place, client, refusal_of_parser);
                         Ok::<_, DispatchError>((watched, HttpVersion::Http1, address))
                     }
                 })

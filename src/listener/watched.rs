@@ -21,14 +21,20 @@ use super::connections::{Connection, Phase, Place};
 
 /// Bytes that are read in one turn of the dispatcher, and while it works on a request without waiting for its body.
 const AHEAD_BYTES: usize = 8 << 10;
+/// Bytes of a header that nobody counts: its separators.
+const SEPARATOR_BYTES: usize = 1 << 10;
 /// The slowest that an answer may be read, beyond the time that a client may pause.
 const READ_BYTES_PER_S: u64 = 16 << 10;
+/// The status of what is too long to be a header.
+const HEADERS_TOO_LARGE: u16 = 431;
 /// How long the client of a connection of the reserve may take for the header of its request.
 const RESERVE_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a client may take.
+/// How long a client may take, and how much it may send before that is a request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientTimeouts {
+pub(crate) struct ClientLimits {
+    /// The request line and the header fields, as they are counted when they are read, in bytes.
+    pub(crate) header_bytes: usize,
     /// For the first byte and the header of a request.
     pub(crate) header: Duration,
     /// For the next request.
@@ -44,7 +50,7 @@ pub(crate) type Refusal = fn(status: u16) -> Vec<u8>;
 pub(crate) struct Watched<T> {
     io: T,
     place: Place,
-    timeouts: ClientTimeouts,
+    limits: ClientLimits,
     refusal: Refusal,
     opened: Instant,
     /// When the first byte of the next request came.
@@ -53,6 +59,8 @@ pub(crate) struct Watched<T> {
     /// Until when the client must have read more, while it does not read.
     read_until: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes read that are no whole request yet.
+    header_bytes: usize,
     /// Bytes read in this turn of the dispatcher.
     read_in_turn: usize,
     /// Bytes read while a request was worked on.
@@ -64,17 +72,18 @@ pub(crate) struct Watched<T> {
 }
 
 impl<T> Watched<T> {
-    pub(crate) fn new(io: T, place: Place, timeouts: ClientTimeouts, refusal: Refusal) -> Self {
+    pub(crate) fn new(io: T, place: Place, limits: ClientLimits, refusal: Refusal) -> Self {
         Self {
             io,
             place,
-            timeouts,
+            limits,
             refusal,
             opened: Instant::now(),
             header_since: None,
             idle_since: None,
             read_until: None,
             timer: None,
+            header_bytes: 0,
             read_in_turn: 0,
             read_ahead: 0,
             is_reading_held: false,
@@ -99,15 +108,15 @@ impl<T> Watched<T> {
     /// Until when the client must have sent more, while nothing of it is worked on.
     fn send_until(&self) -> Option<Instant> {
         let header = if self.connection().is_reserve() {
-            self.timeouts.header.min(RESERVE_HEADER_TIMEOUT)
+            self.limits.header.min(RESERVE_HEADER_TIMEOUT)
         } else {
-            self.timeouts.header
+            self.limits.header
         };
         match (self.connection().phase(), self.header_since, self.idle_since) {
             (Phase::Silent, _, _) => Some(self.opened + header),
             (Phase::Idle, Some(since), _) => Some(since + header),
-            (Phase::Idle, None, Some(since)) => Some(since + self.timeouts.keep_alive),
-            (Phase::Idle, None, None) => Some(self.opened + self.timeouts.keep_alive),
+            (Phase::Idle, None, Some(since)) => Some(since + self.limits.keep_alive),
+            (Phase::Idle, None, None) => Some(self.opened + self.limits.keep_alive),
             (Phase::Serving | Phase::Receiving | Phase::Answering | Phase::HandedOver, _, _) => None,
         }
     }
@@ -138,7 +147,7 @@ impl<T> Watched<T> {
     fn note_written(&mut self, bytes: usize) {
         if let Some(until) = &mut self.read_until {
             let earned = Duration::from_millis(bytes as u64 * 1000 / READ_BYTES_PER_S);
-            *until = (*until + earned).min(Instant::now() + self.timeouts.reading);
+            *until = (*until + earned).min(Instant::now() + self.limits.reading);
         }
         self.connection().note_activity();
     }
@@ -146,7 +155,7 @@ impl<T> Watched<T> {
     /// Notes that the client does not read.
     fn note_blocked(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.read_until.is_none() {
-            self.read_until = Some(Instant::now() + self.timeouts.reading);
+            self.read_until = Some(Instant::now() + self.limits.reading);
         }
         self.check_deadlines(cx)
     }
@@ -168,7 +177,7 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -177,6 +186,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         let this = &mut *self;
         if this.connection().is_closing() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if this.header_bytes > this.limits.header_bytes + AHEAD_BYTES + SEPARATOR_BYTES {
+            // The parser would take four times as much before it refuses.
+            this.instead.get_or_insert_with(|| ((this.refusal)(HEADERS_TOO_LARGE), 0));
+            ready!(this.poll_write_instead(cx))?;
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         if this.is_far_ahead(cx) {
             this.is_reading_held = true;
@@ -195,6 +210,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
                 Phase::Silent | Phase::Idle => {
                     this.header_since.get_or_insert_with(Instant::now);
                     this.read_in_turn += bytes;
+                    if !this.connection().is_draining() {
+                        this.header_bytes += bytes;
+                    }
                 }
                 Phase::Receiving => this.connection().note_activity(),
                 Phase::Serving | Phase::Answering | Phase::HandedOver => this.read_ahead += bytes,
@@ -270,6 +288,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
                 this.connection().note_read();
                 this.connection().enter_phase(Phase::Idle);
                 this.header_since = None;
+                this.header_bytes = 0;
                 this.idle_since = Some(Instant::now());
                 this.read_ahead = 0;
             }
