@@ -27,8 +27,11 @@ pub struct Limits {
     pub judgements_per_application_max: usize,
     /// Key queues of one client.
     pub key_queues_per_client_max: usize,
-    /// Key packages held by one queue, the final one aside.
+    /// Key packages held by one queue that are not assigned, the final one aside.
     pub key_packages_per_queue_max: usize,
+    /// Key packages held by one queue, in bytes together, the final one and assigned ones as well; at most three quarters of
+    /// `durability.batch_bytes_max`, so that a snapshot of the queue can be written.
+    pub key_queue_bytes_max: usize,
     /// Key packages of one queue that are assigned to the receivers of one peer at once.
     pub key_packages_per_peer_max: usize,
     /// Key packages in one upload.
@@ -87,6 +90,7 @@ impl Default for Limits {
             judgements_per_application_max: 4096,
             key_queues_per_client_max: 64,
             key_packages_per_queue_max: 1000,
+            key_queue_bytes_max: 24 << 20,
             key_packages_per_peer_max: 100,
             key_packages_per_request_max: 500,
             key_package_lifetime_s_max: 0,

@@ -84,6 +84,11 @@ struct Shared {
 }
 
 impl Store {
+    /// The largest batch, in bytes: no value can be larger.
+    pub fn batch_bytes_max(&self) -> usize {
+        self.0.batch_bytes_max
+    }
+
     /// Opens a store, creating it when there is none. It blocks while what was not yet written out is read again:
     /// up to some hundred MiB after a crash under load.
     ///

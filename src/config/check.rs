@@ -83,6 +83,7 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
     let limits = &config.limits;
     within("limits.packet_bytes_max", limits.packet_bytes_max, 1024..=1 << 30)?;
     within("limits.ratchet_tree_bytes_max", limits.ratchet_tree_bytes_max, 1024..=1 << 30)?;
+    within("limits.key_queue_bytes_max", limits.key_queue_bytes_max, 1024..=1 << 30)?;
     within("limits.client_handle_bytes_max", limits.client_handle_bytes_max, 1..=ClientHandle::BYTES_MAX)?;
     within("limits.recent_bytes_per_group_max", limits.recent_bytes_per_group_max, 0..=1 << 24)?;
     seconds("limits.clock_skew_s_max", limits.clock_skew_s_max)?;

@@ -252,9 +252,9 @@ impl From<KeyQueueError> for Problem {
                 Self::new(ProblemKind::KeyQueueExists, detail).member("keyQueueId", queue.to_string())
             }
             KeyQueueError::Unusable(_) => Self::malformed(detail),
-            KeyQueueError::TooManyQueues { .. } | KeyQueueError::TooManyKeyPackages { .. } => {
-                Self::new(ProblemKind::LimitReached, detail)
-            }
+            KeyQueueError::TooManyQueues { .. }
+            | KeyQueueError::TooManyKeyPackages { .. }
+            | KeyQueueError::TooManyBytes { .. } => Self::new(ProblemKind::LimitReached, detail),
             KeyQueueError::InvalidKeyPackages(refused) => {
                 let errors: Vec<RefusedKeyPackage> = refused
                     .into_iter()

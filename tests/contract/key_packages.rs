@@ -448,3 +448,46 @@ async fn a_package_is_held_in_one_way_however_uploads_race() {
     }
     gateway.stop().await;
 }
+
+#[actix_web::test]
+async fn a_queue_holds_a_number_of_bytes_and_assigned_packages_take_no_place_from_others() {
+    let mut setup = Setup::new();
+    setup.config.limits.key_queue_bytes_max = 4096;
+    setup.config.limits.key_packages_per_queue_max = 2;
+    let gateway = setup.start().await;
+    let alice = register(&gateway, "alice").await;
+    let queue = create_queue(&gateway, &alice, "").await;
+    let packages = |count: usize| (0..count).map(|_| good("alice")).collect::<Vec<_>>();
+    gateway.patch(&queue, json!({ "keyPackages": packages(2) })).await.success(200);
+    gateway.patch(&queue, json!({ "keyPackages": packages(1) })).await.problem(422, "limit-reached", "2");
+    for receiver in ["bob", "carol"] {
+        gateway.get(&wanted(&alice, receiver)).await.success(200);
+    }
+    assert_eq!(
+        gateway.patch(&queue, json!({ "keyPackages": packages(1) })).await.success(200),
+        counts(3, 1),
+        "the assigned ones are apart"
+    );
+    let reply = gateway.patch(&queue, json!({ "finalKey": good("alice"), "keyPackages": packages(1) })).await;
+    reply.problem(422, "limit-reached", "4096 bytes");
+    let reset = json!({ "isReset": true, "keyPackages": packages(2) });
+    assert_eq!(gateway.patch(&queue, reset).await.success(200), counts(2, 2));
+    gateway.stop().await;
+}
+
+/// An assigned package that a reset removed is not given to somebody else when it comes back.
+#[actix_web::test]
+async fn a_package_goes_to_one_receiver_over_resets() {
+    let gateway = TestGateway::start().await;
+    let alice = register(&gateway, "alice").await;
+    let queue = create_queue(&gateway, &alice, "").await;
+    let (first, second) = (good("alice"), good("alice"));
+    let reset = |package: &str| json!({ "isReset": true, "keyPackages": [package] });
+    gateway.patch(&queue, reset(&first)).await.success(200);
+    assert_eq!(gateway.get(&wanted(&alice, "bob")).await.success(200)["keyPackage"], first);
+    gateway.patch(&queue, reset(&second)).await.success(200);
+    assert_eq!(gateway.patch(&queue, reset(&first)).await.success(200), counts(1, 0));
+    gateway.get(&wanted(&alice, "carol")).await.problem(404, "no-key-package", "");
+    assert_eq!(gateway.get(&wanted(&alice, "bob")).await.success(200)["keyPackage"], first);
+    gateway.stop().await;
+}

@@ -1,6 +1,9 @@
 //! The actor that owns one key queue: it serialises uploads and assignments without a lock.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler,
@@ -8,7 +11,7 @@ use actix::{
 };
 use snapshots::{
     AppId, AppendError, Batch, ClientId, ClientRow, KeyPackageRef, KeyPackageRow, KeyQueueId, LogId,
-    QueueRow, Unmet,
+    QueueRow, Timestamp, Unmet,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -89,6 +92,9 @@ pub(crate) struct KeyQueueActor {
     refused: RefusedCredentials,
     sequence: u64,
     snapshot_sequence: u64,
+    /// Snapshots that failed since the last one that did not, and when the next is tried.
+    failed_snapshots: u32,
+    next_snapshot: Timestamp,
 }
 
 type Reply<T> = AtomicResponse<KeyQueueActor, Result<T, KeyQueueError>>;
@@ -110,7 +116,19 @@ impl KeyQueueActor {
         activity: Arc<Activity>,
     ) -> Self {
         let refused = RefusedCredentials::default();
-        Self { core, app, client, queue, activity, state: None, refused, sequence: 0, snapshot_sequence: 0 }
+        Self {
+            core,
+            app,
+            client,
+            queue,
+            activity,
+            state: None,
+            refused,
+            sequence: 0,
+            snapshot_sequence: 0,
+            failed_snapshots: 0,
+            next_snapshot: Timestamp(0),
+        }
     }
 
     fn log(&self) -> LogId {
@@ -136,9 +154,14 @@ impl KeyQueueActor {
 
     fn upload_batch(&mut self, upload: &Upload) -> Result<(Batch, QueueRecord), KeyQueueError> {
         let max = self.core.limits.key_packages_per_queue_max;
+        // A snapshot is one batch, and the removed packages that it remembers have the rest.
+        let bytes_max = self.core.limits.key_queue_bytes_max.min(self.core.store.batch_bytes_max() / 4 * 3);
         let (state, _) = self.current()?;
-        if state.size_after(upload.is_reset, &upload.packages) > max {
+        if state.free_after(upload.is_reset, &upload.packages) > max {
             return Err(KeyQueueError::TooManyKeyPackages { what: "the queue", max });
+        }
+        if state.bytes_after(upload.is_reset, &upload.packages, upload.final_key.as_ref()) > bytes_max {
+            return Err(KeyQueueError::TooManyBytes { max: bytes_max });
         }
         let record = QueueRecord::Uploaded {
             is_reset: upload.is_reset,
@@ -293,16 +316,31 @@ impl KeyQueueActor {
 
     fn snapshot_aside(&mut self, ctx: &mut Context<Self>) {
         let before = self.snapshot_sequence;
+        if self.core.clock.now() < self.next_snapshot {
+            return;
+        }
         let Some(batch) = self.snapshot() else { return };
         let store = self.core.store.clone();
         ctx.spawn(async move { store.append(batch).await }.into_actor(self).map(move |result, actor, _| {
-            if let Err(error) = result {
-                tracing::warn!(%error, "a key queue's snapshot was not written; its records stay");
-                actor.snapshot_sequence = before;
-                actor.activity.dirty.store(true, Ordering::Relaxed);
-            }
+            let Err(error) = result else {
+                actor.failed_snapshots = 0;
+                return;
+            };
+            let pause = SNAPSHOT_RETRY_AFTER * 2_u32.pow(actor.failed_snapshots.min(6));
+            tracing::warn!(%error, ?pause, "a key queue's snapshot was not written; its records stay");
+            actor.failed_snapshots = actor.failed_snapshots.saturating_add(1);
+            actor.next_snapshot = later(actor.core.clock.now(), pause);
+            actor.snapshot_sequence = before;
+            actor.activity.dirty.store(true, Ordering::Relaxed);
         }));
     }
+}
+
+/// How long a queue waits after a snapshot that was not written; twice as long after each further one, up to an hour or so.
+const SNAPSHOT_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+fn later(now: Timestamp, pause: Duration) -> Timestamp {
+    Timestamp(now.0.saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)))
 }
 
 /// Records since the last snapshot after which the actor takes one by itself.

@@ -39,6 +39,12 @@ pub enum KeyQueueError {
         /// The limit.
         max: usize,
     },
+    /// The queue would hold more bytes than it may.
+    #[error("the queue would hold more than {max} bytes of key packages")]
+    TooManyBytes {
+        /// The limit.
+        max: usize,
+    },
     /// At least one key package is not acceptable; none was stored.
     #[error("{} of the key packages cannot be accepted; none was stored", .0.len())]
     InvalidKeyPackages(Vec<InvalidKeyPackage>),

@@ -84,7 +84,22 @@ pub(crate) struct KeyQueueState {
     assigned: HashMap<Receiver, Place>,
     final_key: Option<FinalKey>,
     arrivals: u64,
+    /// Packages that a reset removed after they were assigned: if one comes back, it is its receiver's.
+    removed: BTreeMap<KeyPackageRef, Removed>,
 }
+
+/// An assigned package that a reset removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Removed {
+    receiver: Receiver,
+    not_after: Timestamp,
+}
+
+/// How many removed packages are remembered; beyond it those that expire first are forgotten.
+const REMOVED_MAX: usize = 4096;
+
+/// What a package takes of a snapshot beside its message, at most, with a receiver id of the default limit.
+const PACKAGE_OVERHEAD_BYTES: usize = 640;
 
 const FORMAT: u8 = 1;
 
@@ -100,6 +115,8 @@ struct Snapshot {
     held: Vec<(Place, Held)>,
     final_key: Option<FinalKey>,
     arrivals: u64,
+    #[serde(default)]
+    removed: BTreeMap<KeyPackageRef, Removed>,
 }
 
 /// A package that may answer a request.
@@ -144,6 +161,7 @@ impl KeyQueueState {
         for reference in gone {
             self.advance(&reference);
         }
+        self.removed.retain(|_, removed| now < removed.not_after);
         let stale = |key: &FinalKey| key.package.not_after <= now || key.generation != generation;
         if self.final_key.as_ref().is_some_and(stale) {
             self.final_key = None;
@@ -157,8 +175,18 @@ impl KeyQueueState {
             && let Some(receiver) = held.receiver
             && self.assigned.get(&receiver) == Some(&place)
         {
-            self.assigned.remove(&receiver);
+            // The receiver may have another one, which came back after a reset.
+            let other = self.held.iter().find(|(_, other)| other.receiver.as_ref() == Some(&receiver));
+            match other.map(|(place, _)| *place) {
+                Some(other) => self.assigned.insert(receiver, other),
+                None => self.assigned.remove(&receiver),
+            };
         }
+    }
+
+    /// Makes a place its receiver's, unless it has one that comes first.
+    fn point(&mut self, receiver: Receiver, place: Place) {
+        self.assigned.entry(receiver).and_modify(|first| *first = place.min(*first)).or_insert(place);
     }
 
     /// The package for a receiver, among those that may be handed out now; [`Self::retire`] comes first. A package that may not be is
@@ -202,13 +230,28 @@ impl KeyQueueState {
         }
     }
 
-    /// How many packages of an upload the pool would hold.
-    pub(crate) fn size_after(&self, is_reset: bool, packages: &[NewPackage]) -> usize {
+    /// How many packages the pool would have to assign after an upload; assigned ones take no place from others.
+    pub(crate) fn free_after(&self, is_reset: bool, packages: &[NewPackage]) -> usize {
         if is_reset {
             return packages.len();
         }
-        self.held.len()
+        self.held.values().filter(|held| held.receiver.is_none()).count()
             + packages.iter().filter(|package| !self.places.contains_key(&package.reference)).count()
+    }
+
+    /// How many bytes the queue would have at rest after an upload, at most.
+    pub(crate) fn bytes_after(
+        &self,
+        is_reset: bool,
+        packages: &[NewPackage],
+        final_key: Option<&NewPackage>,
+    ) -> usize {
+        let bytes = |package: &NewPackage| package.message.len().saturating_add(PACKAGE_OVERHEAD_BYTES);
+        let held = self.held.values().map(|held| bytes(&held.package)).sum::<usize>();
+        let new = packages.iter().filter(|package| is_reset || !self.places.contains_key(&package.reference));
+        let final_key = final_key.or(self.final_key.as_ref().map(|key| &key.package));
+        let before = if is_reset { 0 } else { held };
+        before.saturating_add(new.map(bytes).sum()).saturating_add(final_key.map_or(0, bytes))
     }
 
     /// Drops the packages that are not fit, which were stored before that was asked for, and the final key likewise.
@@ -257,14 +300,20 @@ impl KeyQueueState {
                     BTreeMap::new()
                 };
                 // A package that comes back with a reset stays its receiver's: nobody else may get it.
-                let mut receivers: HashMap<KeyPackageRef, Receiver> = before
-                    .into_values()
-                    .filter(|held| held.generation == generation)
-                    .filter_map(|held| Some((held.package.reference, held.receiver?)))
-                    .collect();
+                for held in before.into_values().filter(|held| held.generation == generation) {
+                    if let Some(receiver) = held.receiver {
+                        let removed = Removed { receiver, not_after: held.package.not_after };
+                        self.removed.insert(held.package.reference, removed);
+                    }
+                }
                 for package in packages {
-                    let receiver = receivers.remove(&package.reference);
-                    self.insert(package, generation, receiver);
+                    let removed = self.removed.remove(&package.reference);
+                    self.insert(package, generation, removed.map(|removed| removed.receiver));
+                }
+                while self.removed.len() > REMOVED_MAX {
+                    let first = self.removed.iter().min_by_key(|(_, removed)| removed.not_after);
+                    let Some(first) = first.map(|(reference, _)| reference.clone()) else { break };
+                    self.removed.remove(&first);
                 }
                 if let Some(package) = final_key {
                     self.final_key = Some(FinalKey { package, generation });
@@ -282,7 +331,8 @@ impl KeyQueueState {
                     && let Some(held) = self.held.get_mut(place)
                 {
                     held.receiver = Some(receiver.clone());
-                    self.assigned.insert(receiver, *place);
+                    let place = *place;
+                    self.point(receiver, place);
                 }
             }
         }
@@ -300,7 +350,7 @@ impl KeyQueueState {
         let place = (package.not_after, self.arrivals);
         self.places.insert(package.reference.clone(), place);
         if let Some(receiver) = &receiver {
-            self.assigned.insert(receiver.clone(), place);
+            self.point(receiver.clone(), place);
         }
         self.held.insert(place, Held { package, generation, receiver });
     }
@@ -312,6 +362,7 @@ impl KeyQueueState {
             held: self.held.iter().map(|(place, held)| (*place, held.clone())).collect(),
             final_key: self.final_key.clone(),
             arrivals: self.arrivals,
+            removed: self.removed.clone(),
         })
     }
 
@@ -332,12 +383,13 @@ impl KeyQueueState {
             for (place, held) in kept.held {
                 state.places.insert(held.package.reference.clone(), place);
                 if let Some(receiver) = &held.receiver {
-                    state.assigned.insert(receiver.clone(), place);
+                    state.point(receiver.clone(), place);
                 }
                 state.held.insert(place, held);
             }
             state.final_key = kept.final_key;
             state.arrivals = kept.arrivals;
+            state.removed = kept.removed;
         }
         for record in records {
             state.apply(QueueRecord::from_bytes(record)?);
@@ -527,6 +579,72 @@ mod tests {
         );
         assert_eq!(assign(&mut state, "a"), Some(1));
         assert_eq!(assign(&mut state, "c"), Some(9));
+    }
+
+    #[test]
+    fn an_assigned_package_that_a_reset_removed_is_its_receivers_when_it_comes_back() {
+        let reset =
+            |packages| QueueRecord::Uploaded { is_reset: true, packages, final_key: None, generation: 0 };
+        for is_reset in [false, true] {
+            let mut state = KeyQueueState::default();
+            state.apply(uploaded(vec![package(1, 100)]));
+            assert_eq!(assign(&mut state, "a"), Some(1));
+            state.apply(reset(vec![package(2, 200)]));
+            assert_eq!(assign(&mut state, "a"), Some(2));
+            let snapshot = state.to_snapshot().unwrap();
+            let mut state = KeyQueueState::restore(Some(&snapshot), []).unwrap();
+            let record = QueueRecord::Uploaded {
+                is_reset,
+                packages: vec![package(1, 100), package(3, 300)],
+                final_key: None,
+                generation: 0,
+            };
+            state.apply(record);
+            assert_eq!(assign(&mut state, "b"), Some(3), "the first is not for another");
+            assert_eq!(assign(&mut state, "b"), Some(3));
+            assert_eq!(assign(&mut state, "c"), None);
+            assert_eq!(assign(&mut state, "a"), Some(1));
+            state.advance(&package(1, 100).reference);
+            assert_eq!(assign(&mut state, "a"), if is_reset { None } else { Some(2) });
+        }
+        let mut state = KeyQueueState::default();
+        state.apply(uploaded(vec![package(1, 100)]));
+        assert_eq!(assign(&mut state, "a"), Some(1));
+        state.apply(reset(vec![]));
+        state.retire(Timestamp(100), 0);
+        assert_eq!(
+            state,
+            KeyQueueState { arrivals: 1, ..KeyQueueState::default() },
+            "forgotten when it expires"
+        );
+    }
+
+    #[test]
+    fn no_snapshot_is_larger_than_the_bytes_that_are_counted() {
+        let mut state = KeyQueueState::default();
+        let mut packages: Vec<NewPackage> = (1..=60).map(|name| package(name, 100)).collect();
+        packages.iter_mut().for_each(|package| package.message = vec![7; 1000]);
+        let last = packages.pop().unwrap();
+        let counted = state.bytes_after(false, &packages, Some(&last));
+        state.apply(QueueRecord::Uploaded {
+            is_reset: false,
+            packages,
+            final_key: Some(last),
+            generation: u64::MAX,
+        });
+        for name in 1..60_u8 {
+            let id = format!("{name:0>256}");
+            let caller = Caller::Peer(DomainName::new(format!("{}.example", "b".repeat(60))).unwrap());
+            let (reference, receiver) = (package(name, 0).reference, Receiver { caller, id });
+            state.apply(QueueRecord::Assigned { reference, receiver });
+        }
+        assert!(state.to_snapshot().unwrap().len() <= counted);
+        assert_eq!(state.bytes_after(false, &[], None), counted);
+        assert_eq!(
+            state.free_after(false, &[package(1, 100), package(99, 100)]),
+            1,
+            "assigned ones are apart"
+        );
     }
 
     fn any_record() -> impl Strategy<Value = QueueRecord> {
