@@ -24,6 +24,7 @@ use crate::{
     limits::Limits,
     mls::Crypto,
     peer::{PeerActor, Wake},
+    replica_count::ReplicaCount,
     router::{Activity, Awake},
     trusted_time::TrustedTime,
     turns::Turns,
@@ -54,6 +55,7 @@ pub(crate) struct Core {
     pub(crate) client_turns: Turns<(AppId, ClientId)>,
     pub(crate) arbiters: Vec<ArbiterHandle>,
     pub(crate) stopping: AtomicBool,
+    pub(crate) replicas: ReplicaCount,
     pub(crate) hasher: RandomState,
     /// Names this store for as long as it exists.
     pub(crate) store_id: Uuid,

@@ -32,6 +32,7 @@ use crate::{
     limits::Limits,
     mls::{Crypto, RequestMember, Rule, Rules, packet_head},
     peer::{PeerActor, PeerHealth, Transport},
+    replica_count::ReplicaCount,
     storage::StorageError,
     supervisor::{Stop, Supervisor},
     trusted_time::{RememberedTime, TrustRules, TrustedTime},
@@ -119,6 +120,7 @@ impl Gateway {
             queues: DashMap::new(),
             arbiters: arbiters.iter().map(Arbiter::handle).collect(),
             stopping: AtomicBool::new(false),
+            replicas: ReplicaCount::default(),
             hasher: RandomState::new(),
             peers: OnceLock::new(),
         });

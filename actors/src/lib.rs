@@ -22,6 +22,7 @@ mod key_queues;
 mod limits;
 mod mls;
 mod peer;
+mod replica_count;
 mod replication;
 mod router;
 mod storage;

@@ -34,6 +34,8 @@ pub struct Limits {
     pub key_queue_bytes_max: usize,
     /// Key packages of one queue that are assigned to the receivers of one peer at once.
     pub key_packages_per_peer_max: usize,
+    /// Groups of one other gateway's domain that are kept here as replicas, in one application.
+    pub groups_per_peer_max: usize,
     /// Key packages in one upload.
     pub key_packages_per_request_max: usize,
     /// Longest total lifetime (`not_after − not_before`) of a key package or of a leaf that has one, in seconds; 0, the
@@ -92,6 +94,7 @@ impl Default for Limits {
             key_packages_per_queue_max: 1000,
             key_queue_bytes_max: 24 << 20,
             key_packages_per_peer_max: 100,
+            groups_per_peer_max: 1_000_000,
             key_packages_per_request_max: 500,
             key_package_lifetime_s_max: 0,
             certificates_per_chain_max: MAX_CERTIFICATES,

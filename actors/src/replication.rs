@@ -248,6 +248,7 @@ impl Gateway {
         new: NewGroup,
         (accepted, order): (Timestamp, &Order),
     ) -> Result<(), GroupError> {
+        let room = self.core.replicas.take(&self.core, application.id, hub).await?;
         let digest = new.digest();
         let (core, application_there) = (Arc::clone(&self.core), application.clone());
         // A group begins with a member of its hub's domains.
@@ -275,13 +276,17 @@ impl Gateway {
         let origin = GroupOrigin::new(application, group.clone(), row);
         if let Order::Others { .. } = order {
             return if self.create_instead(application, &origin, &state, &new).await? {
+                room.keep();
                 Ok(())
             } else {
                 Err(others_group())
             };
         }
         match self.core.store.append(creation(&origin, &state, &new)?).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                room.keep();
+                Ok(())
+            }
             // The same delivery came twice at once, or another gateway was quicker with the same group id.
             Err(AppendError::Precondition(Unmet::LogExists)) => {
                 let row = self.group_row(application.id, group)?;
@@ -328,7 +333,12 @@ impl Gateway {
         let written = self.core.store.append(batch).await;
         self.put_to_sleep(app, group).await;
         match written {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                if let Some(before) = &row.hub {
+                    self.core.replicas.give_back(app, before);
+                }
+                Ok(true)
+            }
             Err(error) => Err(unwritten(&error, "the group")),
         }
     }
@@ -349,6 +359,10 @@ impl Gateway {
         let before = match held.next {
             0 => None,
             _ => Some((self.group_row(app, group)?, shown_view(&self.core, application, group).await?)),
+        };
+        let room = match &before {
+            Some(_) => None,
+            None => Some(self.core.replicas.take(&self.core, app, &hub).await?),
         };
         let (core, hub_there, application_there) = (Arc::clone(&self.core), hub.clone(), application.clone());
         let (sequence, accepted) = (handed.sequence, handed.timestamp);
@@ -409,6 +423,9 @@ impl Gateway {
         self.put_to_sleep(app, group).await;
         match written {
             Ok(_) => {
+                if let Some(room) = room {
+                    room.keep();
+                }
                 self.core.wake_key_queues(app, used);
                 self.held(app, group)
             }

@@ -85,6 +85,7 @@ impl Endpoint for ReplicateLog {
         ProblemKind::InvalidProposal,
         ProblemKind::InvalidCommit,
         ProblemKind::UnknownKind,
+        ProblemKind::LimitReached,
     ];
     type Path = GroupPath;
     type Query = Nothing;

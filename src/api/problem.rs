@@ -166,7 +166,7 @@ problem_types! {
         "Fetch a fresh key package of that client and make the packet again; leave a proposal out that `proposalRef` names.",
         ["proposalRef": "the reference of the Add that carries the key package, in Base64, where the commit refers to one"];
     LimitReached: 422 "limit-reached", "Limit reached",
-        "The client or key queue holds as much as it may.",
+        "The client or key queue holds as much as it may, or the peer has as many groups here as one may.",
         "Delete what is no longer needed. The limits are settings of the gateway.";
     TooManyProposals: 429 "too-many-proposals", "Too many proposals",
         "The group's current epoch holds as many proposals as it may.",

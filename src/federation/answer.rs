@@ -47,6 +47,20 @@ pub(super) fn in_words(error: &reqwest::Error) -> String {
     if text.is_empty() { "the connection failed".to_owned() } else { text }
 }
 
+/// The largest problem document that is taken from a peer, in bytes.
+const PROBLEM_BYTES_MAX: usize = 1 << 20;
+/// The longest text of a peer that is kept, logged or passed on, in bytes.
+const TEXT_BYTES_MAX: usize = 2000;
+
+/// A text of a peer, cut where it is longer than anybody needs.
+pub(super) fn shortened(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
 /// Receives a success, or the problem that the peer answers with instead.
 pub(super) async fn receive(
     mut response: Response,
@@ -60,6 +74,7 @@ pub(super) async fn receive(
     if !is_success && !is_problem {
         return Err(not_a_gateway(status));
     }
+    let bytes_max = if is_success { bytes_max } else { bytes_max.min(PROBLEM_BYTES_MAX) };
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| Failure::of(&error))? {
         if body.len() + chunk.len() > bytes_max {
@@ -72,7 +87,7 @@ pub(super) async fn receive(
     }
     match serde_json::from_slice::<ProblemDocument>(&body) {
         Ok(problem) if problem.status == status.as_u16() && status.as_u16() >= 400 => {
-            Ok(Err(Box::new(problem)))
+            Ok(Err(Box::new(ProblemDocument { detail: shortened(problem.detail), ..problem })))
         }
         Ok(_) | Err(_) => Err(not_a_gateway(status)),
     }

@@ -43,7 +43,18 @@ fn digest(configuration: &Map<String, Value>) -> Result<String, serde_json::Erro
     Ok(digits)
 }
 
-/// The members that differ, by their dotted names, sorted. A member that only one of the two has differs.
+/// How many members are named that differ.
+pub(super) const DIFFERENCES_MAX: usize = 32;
+/// The longest name of a member that is told, in bytes: those that this gateway knows are much shorter.
+const NAME_BYTES_MAX: usize = 128;
+
+/// The name of a member, cut where a peer made it long.
+pub(super) fn shortened_name(name: &str) -> &str {
+    name.get(..name.floor_char_boundary(NAME_BYTES_MAX)).unwrap_or_default()
+}
+
+/// The members that differ, by their dotted names, sorted; the first of them when they are many. A member that only one of
+/// the two has differs.
 pub(crate) fn differences(ours: &Map<String, Value>, theirs: &Map<String, Value>) -> Vec<String> {
     let mut found = Vec::new();
     collect("", ours, theirs, &mut found);
@@ -53,13 +64,16 @@ pub(crate) fn differences(ours: &Map<String, Value>, theirs: &Map<String, Value>
 fn collect(prefix: &str, ours: &Map<String, Value>, theirs: &Map<String, Value>, found: &mut Vec<String>) {
     let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
     for name in names {
-        let path = format!("{prefix}{name}");
+        if found.len() >= DIFFERENCES_MAX {
+            return;
+        }
+        let path = format!("{prefix}{}", shortened_name(name));
         match (ours.get(name), theirs.get(name)) {
             (Some(Value::Object(ours)), Some(Value::Object(theirs))) => {
                 collect(&format!("{path}."), ours, theirs, found);
             }
             (ours, theirs) if ours == theirs => {}
-            _ => found.push(path),
+            _ => found.push(shortened_name(&path).to_owned()),
         }
     }
 }
@@ -93,5 +107,16 @@ mod tests {
             &["identity_configuration.parameters.a", "identity_configuration.parameters.c"],
         );
         check(json!({ "id": "2" }), &["id", "identity_configuration"]);
+    }
+
+    #[test]
+    fn a_peer_cannot_make_the_list_long() {
+        let mut theirs = Map::new();
+        for number in 0..10_000 {
+            theirs.insert(format!("{number:05}{}", "ä".repeat(10_000 / (number + 1))), json!(1));
+        }
+        let found = differences(&Map::new(), &theirs);
+        assert_eq!(found.len(), DIFFERENCES_MAX);
+        assert!(found.iter().all(|name| name.len() <= NAME_BYTES_MAX), "{found:?}");
     }
 }

@@ -22,7 +22,7 @@ use super::{
     PeerError, SharedApplication,
     answer::{self, Answer, Failure},
     circuit::Circuit,
-    configuration::differences,
+    configuration::{DIFFERENCES_MAX, differences, shortened_name},
     discovery::Locator,
 };
 use crate::{
@@ -34,6 +34,9 @@ use crate::{
     },
     config::Federation as Settings,
 };
+
+/// The pause until it is logged again that an application's configuration differs.
+const DIFFERENCE_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is known about a peer, and how it is asked.
 pub(super) struct Peer {
@@ -47,6 +50,8 @@ pub(super) struct Peer {
     circuit: Mutex<Circuit>,
     /// Whether the two gateways have the same configuration of an application, where that is known.
     agreed: Mutex<BTreeMap<AppId, bool>>,
+    /// When it was logged last that the configuration of an application differs.
+    differing_logged: Mutex<BTreeMap<AppId, Instant>>,
     /// Held while configurations are compared, so that they are compared once.
     comparing: tokio::sync::Mutex<()>,
     is_unreachable: AtomicBool,
@@ -110,6 +115,7 @@ impl Peer {
                 Duration::from_millis(settings.circuit_open_ms),
             )),
             agreed: Mutex::default(),
+            differing_logged: Mutex::default(),
             comparing: tokio::sync::Mutex::default(),
             is_unreachable: AtomicBool::new(false),
         }
@@ -145,7 +151,7 @@ impl Peer {
     pub(super) fn note_comparison(&self, app: AppId, differing: &[String]) {
         let is_same = differing.is_empty();
         let before = locked(&self.agreed).insert(app, is_same);
-        if !is_same && before != Some(false) {
+        if !is_same && before != Some(false) && self.may_log_difference(app) {
             tracing::error!(
                 peer = %self.domain,
                 %app,
@@ -153,6 +159,18 @@ impl Peer {
                 "the application is not federated: its configuration differs"
             );
         }
+    }
+
+    /// Whether it is to be logged that the configuration of an application differs: once in a while, however often the
+    /// peer changes its mind.
+    fn may_log_difference(&self, app: AppId) -> bool {
+        let now = Instant::now();
+        let mut logged = locked(&self.differing_logged);
+        let is_due = logged.get(&app).is_none_or(|last| now.duration_since(*last) >= DIFFERENCE_PAUSE);
+        if is_due {
+            logged.insert(app, now);
+        }
+        is_due
     }
 
     async fn agree(
@@ -282,7 +300,7 @@ impl Peer {
     }
 
     fn unreachable(&self, reason: String) -> PeerError {
-        PeerError::Unreachable { domain: self.domain.clone(), reason }
+        PeerError::Unreachable { domain: self.domain.clone(), reason: answer::shortened(reason) }
     }
 
     fn timed_out(&self, after: Duration) -> PeerError {
@@ -300,8 +318,13 @@ struct Deadline {
 /// The members that a peer says differ; at least one, since it says that they do.
 fn differing_members(problem: &ProblemDocument) -> Vec<String> {
     let named = problem.members.get(DIFFERS).and_then(Value::as_array);
-    let members: Vec<String> =
-        named.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let members: Vec<String> = named
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .take(DIFFERENCES_MAX)
+        .map(|name| shortened_name(name).to_owned())
+        .collect();
     if members.is_empty() { vec!["identity_configuration".to_owned()] } else { members }
 }
 

@@ -7,7 +7,7 @@ use actors::{
     LogEntry, Transport,
 };
 
-use super::{Federation, Outgoing, PeerError};
+use super::{Federation, Outgoing, PeerError, answer::shortened};
 use crate::api::{
     Nothing,
     federation::{DeliveryBody, EntryContentBody, GroupTransferBody, HeldBody, LogEntryBody, ReplicateLog},
@@ -15,6 +15,9 @@ use crate::api::{
     paths::GroupPath,
     text::Base64,
 };
+
+/// The largest answer to a delivery, in bytes.
+const HELD_BYTES_MAX: usize = 4 << 10;
 
 /// Delivers over HTTPS.
 pub(crate) struct HttpsTransport(pub(crate) Arc<Federation>);
@@ -25,14 +28,24 @@ impl Transport for HttpsTransport {
         Box::pin(async move {
             let app = delivery.app;
             let path = GroupPath { app, group: delivery.group.clone() };
-            let body = delivery_body(delivery);
-            let request = Outgoing::new::<ReplicateLog>(&path, &Nothing {}, &body)
+            // It may be large, and this is a thread of the actors.
+            let encoding = tokio::task::spawn_blocking(move || {
+                Outgoing::new::<ReplicateLog>(&path, &Nothing {}, &delivery_body(delivery))
+            });
+            let request = encoding
+                .await
+                .unwrap_or_else(|_| Err("the delivery cannot be encoded".to_owned()))
                 .map_err(DeliveryError::Incomplete)?
                 .within(federation.delivery_timeout);
-            drop(body);
             let answer = federation.exchange(&peer, app, request).await.map_err(not_delivered)?;
-            let held: HeldBody = serde_json::from_slice(&answer.body)
-                .map_err(|error| DeliveryError::Failed(format!("the answer cannot be read: {error}")))?;
+            if answer.body.len() > HELD_BYTES_MAX {
+                return Err(DeliveryError::Failed(format!(
+                    "its answer has more than {HELD_BYTES_MAX} bytes"
+                )));
+            }
+            let held: HeldBody = serde_json::from_slice(&answer.body).map_err(|error| {
+                DeliveryError::Failed(shortened(format!("the answer cannot be read: {error}")))
+            })?;
             Ok(Held {
                 next: held.next,
                 needs_transfer: held.needs_transfer,

@@ -320,6 +320,7 @@ impl From<GroupError> for Problem {
                 Self::new(ProblemKind::EpochsPruned, detail).member("floorEpochId", floor.0)
             }
             GroupError::NotHub { .. } => Self::new(ProblemKind::NotHub, detail),
+            GroupError::TooManyGroups { .. } => Self::new(ProblemKind::LimitReached, detail),
             GroupError::NotFromHub(_) => Self::new(ProblemKind::NotPermitted, detail),
             GroupError::Busy => Self::too_many_requests(detail),
             GroupError::Stopping => Self::shutting_down(),

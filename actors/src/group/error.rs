@@ -148,6 +148,14 @@ pub enum GroupError {
     /// A delivery that the group's hub did not make, or that is not what a hub delivers.
     #[error("{0}")]
     NotFromHub(String),
+    /// A peer has as many groups here as it may.
+    #[error("the gateway of {hub} has {max} groups of this application here, the most that one may have")]
+    TooManyGroups {
+        /// The peer's domain.
+        hub: DomainName,
+        /// The limit.
+        max: usize,
+    },
     /// Too many requests wait for this group.
     #[error("too many requests wait for this group; try again in a moment")]
     Busy,

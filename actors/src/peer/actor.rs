@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::{
@@ -21,6 +21,7 @@ use super::{
     Delivery, DeliveryContent, DeliveryError, Held, LogEntry, Transport,
     compare::{Trust, compare_all},
     outgoing::{read_entries, transfer},
+    pace::Pace,
     schedule::{Ending, Place, Schedule},
 };
 use crate::{
@@ -43,6 +44,16 @@ const MISSED_MAX: usize = 256;
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest pause after which a delivery is tried again that came too early for the peer's clock.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The pause after a peer's store was another one than before, until it may change again; it doubles with each change.
+const STORE_PAUSE_MIN: Duration = Duration::from_secs(5);
+/// The longest such pause.
+const STORE_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// After so long with one store, the pauses begin anew.
+const STORE_QUIET: Duration = Duration::from_secs(3600);
+/// Refusals of a peer that are logged in one [`TRY_AGAIN_PERIOD`]; the others are counted.
+const REFUSALS_LOGGED_MAX: u32 = 20;
+/// Bytes of what a peer says that are logged.
+const LOGGED_BYTES_MAX: usize = 500;
 /// How often it is written where the peer is.
 const WRITE_PERIOD: Duration = Duration::from_millis(100);
 /// How often what the peer refused is tried again, and the marks are looked at in any case.
@@ -94,6 +105,12 @@ pub(crate) struct PeerActor {
     forgotten: Vec<Place>,
     /// Which store the peer keeps its replicas in, once it has said so.
     store: Option<uuid::Uuid>,
+    /// When that may change again.
+    store_changes: Pace,
+    /// Nothing is delivered: what the peer lost with its store is being found out, or it changed too soon again.
+    is_store_unsettled: bool,
+    /// How often the peer has refused something in this [`TRY_AGAIN_PERIOD`].
+    refusals: u32,
     is_writing: bool,
     /// Failures since the last success.
     failures: u32,
@@ -156,6 +173,9 @@ impl PeerActor {
             revision: None,
             forgotten: Vec::new(),
             store: None,
+            store_changes: Pace::new(STORE_PAUSE_MIN, STORE_PAUSE_MAX, STORE_QUIET),
+            is_store_unsettled: false,
+            refusals: 0,
             is_writing: false,
             failures: 0,
             is_paused: false,
@@ -165,7 +185,7 @@ impl PeerActor {
     /// Starts as many deliveries as may be under way; after a failure one at a time, until one succeeds.
     fn deliver(&mut self, ctx: &mut Context<Self>) {
         let at_once = if self.failures > 0 { 1 } else { UNDER_WAY_MAX };
-        while !self.is_paused && !self.core.is_stopping() {
+        while !self.is_paused && !self.is_store_unsettled && !self.core.is_stopping() {
             if self.schedule.needs_marks()
                 && let Err(error) = self.look_for_marks()
             {
@@ -191,14 +211,28 @@ impl PeerActor {
         Ok(())
     }
 
+    /// Reads what there is to send, away from the threads of the actors, and sends it.
     fn begin(&mut self, place: Place, ctx: &mut Context<Self>) {
-        let view = self.core.store.view();
-        let prepared =
-            self.next(&view, &place).and_then(|next| Ok((next, self.prepare(&view, &place, next)?)));
-        let (next, prepared) = match prepared {
-            Ok(prepared) => prepared,
+        let next = match self.next(&self.core.store.view(), &place) {
+            Ok(next) => next,
             Err(error) => return self.unreadable(place, &error),
         };
+        let is_whole = self.transfers.contains(&place);
+        let (core, peer, of) = (Arc::clone(&self.core), self.peer.clone(), place.clone());
+        let preparing = async move {
+            let prepared = tokio::task::spawn_blocking(move || prepare(&core, &peer, &of, next, is_whole));
+            prepared.await.unwrap_or(Err(StorageError::Unreadable))
+        };
+        ctx.spawn(preparing.into_actor(self).map(move |prepared, actor, ctx| {
+            match prepared {
+                Ok(prepared) => actor.send(place, next, prepared, ctx),
+                Err(error) => actor.unreadable(place, &error),
+            }
+            actor.deliver(ctx);
+        }));
+    }
+
+    fn send(&mut self, place: Place, next: u64, prepared: Prepared, ctx: &mut Context<Self>) {
         if matches!(prepared, Prepared::NotForPeer) {
             self.forgotten.push(place.clone());
         }
@@ -246,35 +280,6 @@ impl PeerActor {
         }
         let (app, group) = place;
         Ok(view.peer_position(&self.peer, *app, group)?.unwrap_or(0))
-    }
-
-    fn prepare(&self, view: &View, place: &Place, next: u64) -> Result<Prepared, StorageError> {
-        let (app, group) = place;
-        let application = self.core.applications.get(app);
-        let federating = application.filter(|application| application.federates_with.contains(&self.peer));
-        let (Some(application), Some(row)) = (federating, view.group(*app, group)?) else {
-            return Ok(Prepared::NotForPeer);
-        };
-        let Some(hub) = row.hub.filter(|hub| application.is_hub(Some(hub))) else {
-            return Ok(Prepared::NotForPeer);
-        };
-        let head = view.log_head(&LogId::Group(*app, group.clone()))?;
-        if head.is_none_or(|head| next > head) {
-            return Ok(Prepared::Nothing);
-        }
-        if self.transfers.contains(place) {
-            let missed = read_entries(view, place, next, MISSED_MAX)?;
-            return Ok(Prepared::Transfer { hub, missed });
-        }
-        let entries = read_entries(view, place, next, ENTRIES_MAX)?;
-        if entries.is_empty() {
-            return Ok(Prepared::Transfer { hub, missed: Vec::new() });
-        }
-        let preceding = match next.checked_sub(1) {
-            Some(before) => read_entries(view, place, before, 1)?.first().map(|entry| entry.timestamp),
-            None => None,
-        };
-        Ok(Prepared::Entries { hub, preceding, entries })
     }
 
     fn unreadable(&mut self, place: Place, error: &StorageError) {
@@ -329,7 +334,11 @@ impl PeerActor {
             }
             Err(DeliveryError::Refused { slug, detail }) => {
                 self.reached();
-                tracing::warn!(peer = %self.peer, group = ?place.1, from, slug, detail, "a peer refused a delivery");
+                self.refusals = self.refusals.saturating_add(1);
+                if self.refusals <= REFUSALS_LOGGED_MAX {
+                    let (slug, detail) = (shortened(&slug), shortened(&detail));
+                    tracing::warn!(peer = %self.peer, group = ?place.1, from, slug, detail, "a peer refused a delivery");
+                }
                 self.schedule.end(place, Ending::SetAside);
             }
             Err(DeliveryError::Unreachable(reason)) => {
@@ -427,9 +436,13 @@ impl PeerActor {
         longest / 2 + longest.mul_f64(f64::from(u16::try_from(jitter).unwrap_or(0)) / 1024.0)
     }
 
-    /// Notes which store the peer keeps its replicas in. In another one than before it has nothing of what it had: all
-    /// positions begin anew.
+    /// Notes which store the peer keeps its replicas in; answers whether what the peer said of it is to be left aside. In
+    /// another store than before the peer has nothing of what it had: all positions begin anew. That costs a look at every
+    /// group, so it is done once at a time and after a pause that grows, and nothing is delivered meanwhile.
     fn is_other_store(&mut self, store: uuid::Uuid, ctx: &mut Context<Self>) -> bool {
+        if self.is_store_unsettled {
+            return true;
+        }
         if self.store == Some(store) {
             return false;
         }
@@ -437,10 +450,16 @@ impl PeerActor {
         let before = self.core.store.view().setting(&setting);
         let is_other = matches!(&before, Ok(Some(before)) if before.as_ref() != store.as_bytes());
         if is_other {
+            if let Err(pause) = self.store_changes.admit(Instant::now()) {
+                self.unsettled_for(pause, ctx);
+                return true;
+            }
             tracing::warn!(peer = %self.peer, "a peer has another store than before; it is sent everything again");
             self.positions.clear();
+            self.is_store_unsettled = true;
+        } else {
+            self.store = Some(store);
         }
-        self.store = Some(store);
         let mut batch = Batch::new();
         batch.put_setting(&setting, store.as_bytes());
         let (core, peer) = (Arc::clone(&self.core), self.peer.clone());
@@ -451,16 +470,31 @@ impl PeerActor {
             core.store.append(batch).await.map(drop).map_err(|error| StorageError::from_append(&error))
         };
         ctx.spawn(noting.into_actor(self).map(move |result, actor, ctx| {
-            if let Err(error) = result {
-                tracing::error!(peer = %actor.peer, %error, "the store of a peer could not be noted");
-                actor.store = None;
+            match result {
+                Ok(()) => actor.store = Some(store),
+                Err(error) => {
+                    tracing::error!(peer = %actor.peer, %error, "the store of a peer could not be noted");
+                    actor.store = None;
+                }
             }
             if is_other {
+                actor.is_store_unsettled = false;
                 actor.schedule.try_again();
                 actor.deliver(ctx);
             }
         }));
         is_other
+    }
+
+    /// Delivers nothing for a time, since the peer's store changes too often.
+    fn unsettled_for(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        tracing::warn!(peer = %self.peer, ?pause, "a peer's store changes too often; nothing is sent to it for a while");
+        self.is_store_unsettled = true;
+        ctx.run_later(pause, |actor, ctx| {
+            actor.is_store_unsettled = false;
+            actor.schedule.try_again();
+            actor.deliver(ctx);
+        });
     }
 
     /// The batch that writes where the peer is, and what is in it.
@@ -504,6 +538,47 @@ impl PeerActor {
     }
 }
 
+/// What there is to send to a peer of a group from an entry on, the group as a whole if that is asked for.
+fn prepare(
+    core: &Core,
+    peer: &DomainName,
+    place: &Place,
+    next: u64,
+    is_whole: bool,
+) -> Result<Prepared, StorageError> {
+    let (app, group) = place;
+    let view = core.store.view();
+    let application = core.applications.get(app);
+    let federating = application.filter(|application| application.federates_with.contains(peer));
+    let (Some(application), Some(row)) = (federating, view.group(*app, group)?) else {
+        return Ok(Prepared::NotForPeer);
+    };
+    let Some(hub) = row.hub.filter(|hub| application.is_hub(Some(hub))) else {
+        return Ok(Prepared::NotForPeer);
+    };
+    let head = view.log_head(&LogId::Group(*app, group.clone()))?;
+    if head.is_none_or(|head| next > head) {
+        return Ok(Prepared::Nothing);
+    }
+    if is_whole {
+        return Ok(Prepared::Transfer { hub, missed: read_entries(&view, place, next, MISSED_MAX)? });
+    }
+    let entries = read_entries(&view, place, next, ENTRIES_MAX)?;
+    if entries.is_empty() {
+        return Ok(Prepared::Transfer { hub, missed: Vec::new() });
+    }
+    let preceding = match next.checked_sub(1) {
+        Some(before) => read_entries(&view, place, before, 1)?.first().map(|entry| entry.timestamp),
+        None => None,
+    };
+    Ok(Prepared::Entries { hub, preceding, entries })
+}
+
+/// The beginning of a text of a peer, short enough for the log.
+fn shortened(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(LOGGED_BYTES_MAX)).unwrap_or_default()
+}
+
 impl Actor for PeerActor {
     type Context = Context<Self>;
 
@@ -511,6 +586,10 @@ impl Actor for PeerActor {
         ctx.run_interval(WRITE_PERIOD, Self::write_positions);
         ctx.run_interval(TRY_AGAIN_PERIOD, |actor, ctx| {
             actor.transferred.clear();
+            let unlogged = std::mem::take(&mut actor.refusals).saturating_sub(REFUSALS_LOGGED_MAX);
+            if unlogged > 0 {
+                tracing::warn!(peer = %actor.peer, unlogged, "a peer refused more deliveries than are logged");
+            }
             actor.schedule.try_again();
             actor.deliver(ctx);
         });

@@ -9,6 +9,7 @@ mod actor;
 mod compare;
 mod entries;
 mod outgoing;
+mod pace;
 mod schedule;
 
 use std::{ops::RangeInclusive, pin::Pin, time::Duration};

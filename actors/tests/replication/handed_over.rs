@@ -518,3 +518,45 @@ fn entries_that_are_held_already_do_not_use_up_what_precedes_the_first_new_one()
         net.stop_all().await;
     });
 }
+
+/// A peer that names another store each time, or two behind one address.
+#[test]
+fn a_store_that_changes_all_the_time_costs_little() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let mut groups = Vec::new();
+        for number in 0..20 {
+            let (_, new) = new_group(&client(&format!("alice{number}"), &a));
+            groups.push(net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group);
+        }
+        for id in &groups {
+            net.settle(&a, id).await;
+        }
+        let before = net.wires.made.lock().unwrap().len();
+        let changing = (1..=2000).map(|number| {
+            Ok(Held {
+                next: 1,
+                needs_transfer: false,
+                retry_after: None,
+                missing: None,
+                revision: REVISION,
+                store: uuid::Uuid::from_u128(number),
+            })
+        });
+        net.wires.answers.lock().unwrap().extend(changing);
+        let (_, new) = new_group(&client("amy", &a));
+        let last = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        // The first change is believed at once, and everything is sent again; the next has to wait.
+        let made = net.wires.made.lock().unwrap().len() - before;
+        assert!((2..=64).contains(&made), "{made} deliveries");
+        net.wires.answers.lock().unwrap().clear();
+        for id in groups.iter().chain([&last]) {
+            net.settle(&a, id).await;
+        }
+        assert!(net.head(&b, &last).is_some());
+        net.stop_all().await;
+    });
+}

@@ -241,3 +241,47 @@ fn a_hub_with_another_history_is_refused_and_reported() {
         net.stop_all().await;
     });
 }
+
+#[test]
+fn a_peer_has_no_more_groups_here_than_it_may() {
+    actix::System::new().block_on(async {
+        let mut net = Net::new(&["a.example", "b.example", "c.example"], 1);
+        net.limits.groups_per_peer_max = 2;
+        net.start_all().await;
+        let (a, b, c) = (domain("a.example"), domain("b.example"), domain("c.example"));
+        let create = async |net: &Net, from: &DomainName| {
+            let (group, new) = new_group(&client("alice", from));
+            let id = GroupId::new(group.group_id()).unwrap();
+            let content =
+                EntryContent::Creation { group_info: new.group_info, ratchet_tree: new.ratchet_tree };
+            let now = actors::Clock::system().now().0;
+            (deliver(net, from, &id, from, vec![entry(0, now, content.clone())]).await, id, content)
+        };
+        let too_many = |outcome: &Result<u64, GroupError>| {
+            assert!(matches!(outcome, Err(GroupError::TooManyGroups { max: 2, .. })), "{outcome:?}");
+        };
+        for _ in 0..2 {
+            assert_eq!(create(&net, &a).await.0, Ok(1));
+        }
+        let (third, id, _) = create(&net, &a).await;
+        too_many(&third);
+        assert_eq!(net.head(&b, &id), None);
+        assert_eq!(create(&net, &c).await.0, Ok(1), "others have a bound of their own");
+        // One that is refused for another reason takes no room.
+        let now = actors::Clock::system().now().0;
+        let (_, new) = new_group(&client("carl", &c));
+        let content = EntryContent::Creation { group_info: new.group_info, ratchet_tree: new.ratchet_tree };
+        let elsewhere = GroupId::new([7; 16]).unwrap();
+        for _ in 0..3 {
+            let refused = deliver(&net, &c, &elsewhere, &c, vec![entry(0, now, content.clone())]).await;
+            assert!(matches!(refused, Err(GroupError::NotFromHub(_))), "{refused:?}");
+        }
+        assert_eq!(create(&net, &c).await.0, Ok(1));
+        too_many(&create(&net, &c).await.0);
+        // What is on disk counts, and what is here already goes on.
+        net.stop_all().await;
+        net.start_all().await;
+        too_many(&create(&net, &a).await.0);
+        net.stop_all().await;
+    });
+}

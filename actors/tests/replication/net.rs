@@ -64,6 +64,7 @@ pub(crate) struct Net {
     pub(crate) wires: Arc<Wires>,
     pub(crate) domains: Vec<DomainName>,
     pub(crate) retention: Retention,
+    pub(crate) limits: Limits,
     directories: BTreeMap<DomainName, TempDir>,
     /// Whom each gateway federates with, when not with all others.
     pub(crate) friends: BTreeMap<DomainName, BTreeSet<DomainName>>,
@@ -78,6 +79,7 @@ impl Net {
             directories: domains.iter().map(|name| (name.clone(), tempfile::tempdir().unwrap())).collect(),
             domains,
             retention: Retention::default(),
+            limits: Limits::default(),
             friends: BTreeMap::new(),
         }
     }
@@ -99,7 +101,7 @@ impl Net {
         };
         let options = GatewayOptions {
             applications: vec![application],
-            limits: Limits::default(),
+            limits: self.limits.clone(),
             retention: self.retention.clone(),
             snapshot_period: Duration::from_millis(40),
             retention_period: Duration::from_secs(3600),

@@ -1,0 +1,104 @@
+//! How many groups of each other gateway are here as replicas, so that none of them fills the store.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use snapshots::{AppId, DomainName};
+use tokio::sync::OnceCell;
+
+use crate::{core::Core, group::GroupError, storage::StorageError};
+
+/// Groups that are read at once when they are counted.
+const READ_AT_ONCE: usize = 512;
+
+type Counts = DashMap<(AppId, DomainName), usize>;
+
+/// Counts replicas by application and hub. They are counted once, when the first replica is made after the start.
+#[derive(Debug, Default)]
+pub(crate) struct ReplicaCount(OnceCell<Counts>);
+
+/// Room for one more replica; it is given back unless the replica was made.
+#[derive(Debug)]
+pub(crate) struct Room<'a> {
+    counts: &'a Counts,
+    of: (AppId, DomainName),
+    is_used: bool,
+}
+
+impl ReplicaCount {
+    /// Takes room for one more replica of a hub.
+    ///
+    /// # Errors
+    /// [`GroupError::TooManyGroups`], or that the store cannot be read.
+    pub(crate) async fn take(
+        &self,
+        core: &Arc<Core>,
+        app: AppId,
+        hub: &DomainName,
+    ) -> Result<Room<'_>, GroupError> {
+        let max = core.limits.groups_per_peer_max;
+        let of = (app, hub.clone());
+        let counts = self.0.get_or_try_init(|| counted(core)).await?;
+        let mut count = counts.entry(of.clone()).or_default();
+        if *count >= max {
+            return Err(GroupError::TooManyGroups { hub: hub.clone(), max });
+        }
+        *count += 1;
+        drop(count);
+        Ok(Room { counts, of, is_used: false })
+    }
+
+    /// A replica of a hub is gone.
+    pub(crate) fn give_back(&self, app: AppId, hub: &DomainName) {
+        if let Some(counts) = self.0.get() {
+            less(counts, &(app, hub.clone()));
+        }
+    }
+}
+
+impl Room<'_> {
+    /// The replica was made.
+    pub(crate) fn keep(mut self) {
+        self.is_used = true;
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            less(self.counts, &self.of);
+        }
+    }
+}
+
+fn less(counts: &Counts, of: &(AppId, DomainName)) {
+    if let Some(mut count) = counts.get_mut(of) {
+        *count = count.saturating_sub(1);
+    }
+}
+
+async fn counted(core: &Arc<Core>) -> Result<Counts, StorageError> {
+    let core = Arc::clone(core);
+    tokio::task::spawn_blocking(move || count(&core)).await.map_err(|_| StorageError::Unreadable)?
+}
+
+fn count(core: &Core) -> Result<Counts, StorageError> {
+    let counts = Counts::new();
+    for application in core.applications.values().filter(|application| application.supports_domains) {
+        let mut after = None;
+        loop {
+            // A new view for each page: none is held for long.
+            let groups = core.store.view().groups(application.id, after, READ_AT_ONCE)?;
+            for (_, row) in &groups {
+                if let Some(hub) = row.hub.as_ref().filter(|hub| !application.is_hub(Some(hub))) {
+                    *counts.entry((application.id, hub.clone())).or_default() += 1;
+                }
+            }
+            match groups.into_iter().last() {
+                Some((last, _)) => after = Some(last),
+                None => break,
+            }
+        }
+    }
+    Ok(counts)
+}
