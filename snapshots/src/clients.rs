@@ -123,9 +123,9 @@ impl Batch {
         })
     }
 
-    /// Deletes a client with its handle, its tags, its queues and all that they hold, and the join infos of its handle
-    /// unless a client of another domain has the same handle (*Identity Deletion*). What waited behind this batch for
-    /// the client, a queue for instance, finds it missing. Preconditions: it is still `row`, else
+    /// Deletes a client with its handle, its tags, its queues and all that they hold, and its join infos (*Identity
+    /// Deletion*). Join infos that do not say whose they are go with the last client of their handle. What waited behind
+    /// this batch for the client, a queue for instance, finds it missing. Preconditions: it is still `row`, else
     /// [`Unmet::ClientMissing`] or [`Unmet::ClientChanged`].
     pub fn delete_client(&mut self, app: AppId, row: &ClientRow) -> &mut Self {
         let row = row.clone();
@@ -138,10 +138,8 @@ impl Batch {
                 draft.delete(Table::ClientTags, &key);
             }
             key_queues::delete_queues_of(draft, app, row.client_id)?;
-            if !draft.any(Table::ClientHandles, handle_prefix(app, &row.handle).prefix())? {
-                welcomes::delete_join_infos_of(draft, app, &row.handle)?;
-            }
-            Ok(())
+            let is_last = !draft.any(Table::ClientHandles, handle_prefix(app, &row.handle).prefix())?;
+            welcomes::delete_join_infos_of(draft, app, &row.handle, row.domain.as_ref(), is_last)
         })
     }
 

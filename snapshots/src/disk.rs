@@ -306,7 +306,7 @@ mod tests {
         disk.tables.of(Table::Meta).insert(meta::format_key().to_slice(), first).unwrap();
         drop(disk);
 
-        let invite = |store: &Store| {
+        let invite = |store: &Store, domain: Option<&str>| {
             let limits = crate::WelcomeLimits {
                 per_client_max: 2,
                 per_inviter_max: 2,
@@ -314,7 +314,8 @@ mod tests {
                 elsewhere_window: std::time::Duration::ZERO,
             };
             let by = crate::Inviter { share: crate::ShareId::new([1; 16]), reserve: None };
-            let clients = [crate::InvitedClient { handle: alice.clone(), domain: None }];
+            let domain = domain.map(|name| crate::DomainName::new(name).unwrap());
+            let clients = [crate::InvitedClient { handle: alice.clone(), domain }];
             let row = crate::WelcomeRow {
                 welcome: crate::Bytes::new(),
                 ratchet_tree: crate::Bytes::new(),
@@ -328,15 +329,18 @@ mod tests {
         for _ in 0..2 {
             // It is counted once, however often it is opened.
             let store = Store::open(&options).unwrap();
-            assert!(!invite(&store));
+            // They do not say of which domain their client is, and count in each.
+            assert!(!invite(&store, None) && !invite(&store, Some("a.example")));
             assert_eq!(store.view().join_infos(app, &alice, None, 9).unwrap().len(), 2);
         }
         let store = Store::open(&options).unwrap();
         let mut batch = crate::Batch::new();
         batch.acknowledge(app, &alice, DeliveryId(1));
         store.append_blocking(batch).unwrap();
-        assert!(invite(&store));
-        assert!(!invite(&store));
+        assert!(invite(&store, Some("a.example")));
+        assert!(!invite(&store, Some("a.example")));
+        assert!(invite(&store, None));
+        assert!(!invite(&store, None));
     }
 
     #[test]

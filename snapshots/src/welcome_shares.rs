@@ -155,7 +155,13 @@ fn take(
     if count(draft, &own, window)? >= limits.per_inviter_max {
         return refuse(true, limits.per_inviter_max);
     }
-    if count(draft, &total, window)? >= limits.per_client_max {
+    // Those that do not say of which domain their client is are for the clients here of each domain.
+    let of_any_domain = (domain.is_some() && window.is_none()).then(|| total_key(app, handle, None));
+    let held = [Some(&total), of_any_domain.as_ref()].into_iter().flatten();
+    let held = held
+        .map(|key| count(draft, key, window))
+        .try_fold(0_u64, |sum, held| held.map(|held| sum.saturating_add(held)))?;
+    if held >= limits.per_client_max {
         let held = reserve.as_ref().map(|reserve| count(draft, reserve, window)).transpose()?;
         if held.is_none_or(|held| held >= limits.reserved_max) {
             return refuse(false, limits.per_client_max);

@@ -199,14 +199,25 @@ impl Store {
     }
 }
 
+/// Deletes the join infos of a client. Those that do not say of which domain their client is go with the last client
+/// of the handle.
 pub(crate) fn delete_join_infos_of(
     draft: &mut Draft<'_>,
     app: AppId,
     handle: &ClientHandle,
+    domain: Option<&DomainName>,
+    is_last: bool,
 ) -> Result<(), Refusal> {
-    for (key, _) in draft.scan(Table::JoinInfos, join_infos_of(app, handle).prefix())? {
-        let (_, _, id) = read_join_info_key(&key)?;
-        delete_join_info(draft, app, handle, id)?;
+    for (key, value) in draft.scan(Table::JoinInfos, join_infos_of(app, handle).prefix())? {
+        let info: JoinInfoRow = rows::decode(Table::JoinInfos, &value)?;
+        let goes = match &info.domain {
+            Some(of) => Some(of) == domain,
+            None => is_last,
+        };
+        if goes {
+            let (_, _, id) = read_join_info_key(&key)?;
+            delete_join_info(draft, app, handle, id)?;
+        }
     }
     Ok(())
 }

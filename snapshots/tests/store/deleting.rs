@@ -1,6 +1,6 @@
 //! What goes with what is deleted, and what stays.
 
-use snapshots::{Batch, ClientRow, DeliveryId, Epoch, LogId, Store, Unmet};
+use snapshots::{Batch, ClientRow, DeliveryId, Epoch, InvitedClient, LogId, Store, Unmet};
 
 use crate::fixtures::*;
 
@@ -94,7 +94,43 @@ fn what_was_changed_before_leaves_nothing_either() {
 }
 
 #[test]
-fn the_join_infos_of_a_handle_stay_for_its_other_domain() {
+fn a_client_takes_the_join_infos_of_its_domain_with_it_and_no_others() {
+    let store = temporary();
+    let in_domain =
+        |number: u128, name: &str| ClientRow { domain: Some(domain(name)), ..client_row(number, "alice") };
+    let (here, there) = (in_domain(1, "a.example"), in_domain(2, "b.example"));
+    // Nobody registered her third domain: welcomes go by credential.
+    let welcomed = [&here.domain, &there.domain, &Some(domain("c.example"))]
+        .map(|domain| InvitedClient { handle: here.handle.clone(), domain: domain.clone() });
+    let waiting = || -> Vec<usize> {
+        let of = |client: &InvitedClient| {
+            let view = store.view();
+            view.join_infos_in(APP, &client.handle, client.domain.as_ref(), None, 9).unwrap().len()
+        };
+        welcomed.iter().map(of).collect()
+    };
+    append(&store, |batch| {
+        batch.create_client(APP, &here).create_client(APP, &there).put_welcome(
+            APP,
+            &group(1),
+            Epoch(1),
+            &welcome_row(1),
+            &welcomed,
+            invitation(),
+        );
+    })
+    .unwrap();
+    assert_eq!(waiting(), [1, 1, 1]);
+    append(&store, |batch| _ = batch.delete_client(APP, &here)).unwrap();
+    assert_eq!(waiting(), [0, 1, 1]);
+    append(&store, |batch| _ = batch.delete_client(APP, &there)).unwrap();
+    assert_eq!(waiting(), [0, 0, 1]);
+    let counted = |client: &InvitedClient| store.view().join_infos_counted(APP, client).unwrap();
+    assert_eq!(welcomed.iter().map(counted).collect::<Vec<_>>(), [0, 0, 1]);
+}
+
+#[test]
+fn a_join_info_without_a_domain_stays_for_the_other_clients_of_its_handle() {
     let store = temporary();
     let here = client_row(1, "alice");
     let there = ClientRow { domain: Some(domain("example.com")), ..client_row(2, "alice") };
