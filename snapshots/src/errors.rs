@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::ids::{ClientHandle, ClientId, DomainName, KeyPackageRef, KeyQueueId};
+use crate::ids::{ClientHandle, ClientId, DomainName, KeyPackageRef, KeyQueueId, Timestamp};
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +138,9 @@ pub enum Unmet {
         of_inviter: bool,
         /// The limit.
         max: u64,
+        /// When the welcomes that were sent to a client of another gateway end to count; `None` for a client of this
+        /// gateway, for which they count until it acknowledges them.
+        counted_until: Option<Timestamp>,
     },
     /// Which entries a replica misses is no longer what the batch was built from.
     #[error("the entries that the replica misses were changed meanwhile")]

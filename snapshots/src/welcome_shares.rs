@@ -148,23 +148,22 @@ fn take(
     let total = total_key(app, handle, domain);
     let own = share_key(app, handle, domain, inviter.share);
     let reserve = inviter.reserve.map(|reserve| share_key(app, handle, domain, reserve));
-    let refuse = |of_inviter, max| {
-        Err(Unmet::TooManyWelcomes { handle: handle.clone(), domain: client.domain.clone(), of_inviter, max }
-            .into())
+    let refuse = |draft: &Draft<'_>, full: &Key, of_inviter, max| {
+        let (handle, domain) = (handle.clone(), client.domain.clone());
+        let counted_until = counted_until(draft, full, window)?;
+        Err(Unmet::TooManyWelcomes { handle, domain, of_inviter, max, counted_until }.into())
     };
     if count(draft, &own, window)? >= limits.per_inviter_max {
-        return refuse(true, limits.per_inviter_max);
+        return refuse(draft, &own, true, limits.per_inviter_max);
     }
-    // Those that do not say of which domain their client is are for the clients here of each domain.
-    let of_any_domain = (domain.is_some() && window.is_none()).then(|| total_key(app, handle, None));
-    let held = [Some(&total), of_any_domain.as_ref()].into_iter().flatten();
-    let held = held
-        .map(|key| count(draft, key, window))
-        .try_fold(0_u64, |sum, held| held.map(|held| sum.saturating_add(held)))?;
-    if held >= limits.per_client_max {
+    let of_any_domain = match window {
+        None => count_of_any_domain(draft, app, client)?,
+        Some(_) => 0,
+    };
+    if count(draft, &total, window)?.saturating_add(of_any_domain) >= limits.per_client_max {
         let held = reserve.as_ref().map(|reserve| count(draft, reserve, window)).transpose()?;
         if held.is_none_or(|held| held >= limits.reserved_max) {
-            return refuse(false, limits.per_client_max);
+            return refuse(draft, &total, false, limits.per_client_max);
         }
     }
     let reserve = reserve.filter(|reserve| *reserve != own);
@@ -221,6 +220,27 @@ fn count(draft: &Draft<'_>, key: &Key, window: Option<Window>) -> Result<u64, Re
     Ok(row.filter(|row| is_counted(row, window)).map_or(0, |row| row.count))
 }
 
+/// When a row of a client of another gateway begins to count anew.
+fn counted_until(
+    draft: &Draft<'_>,
+    key: &Key,
+    window: Option<Window>,
+) -> Result<Option<Timestamp>, ReadError> {
+    let Some(window) = window else { return Ok(None) };
+    let row = draft.row::<ShareRow>(Table::WelcomeShares, key)?;
+    Ok(row.and_then(|row| row.since).map(|since| end(since, window.length)))
+}
+
+/// How many join infos there are for a client's handle that do not say of which domain their client is: they are for the
+/// client of each.
+fn count_of_any_domain(rows: &impl Rows, app: AppId, client: &InvitedClient) -> Result<u64, ReadError> {
+    if client.domain.is_none() {
+        return Ok(0);
+    }
+    let key = total_key(app, &client.handle, None);
+    Ok(rows.row::<ShareRow>(Table::WelcomeShares, &key)?.map_or(0, |row| row.count))
+}
+
 fn is_counted(row: &ShareRow, window: Option<Window>) -> bool {
     match (row.since, window) {
         (Some(since), Some(window)) => window.now < end(since, window.length),
@@ -273,6 +293,7 @@ impl View {
     /// [`ReadError`] when the disk fails or the row is damaged.
     pub fn join_infos_counted(&self, app: AppId, client: &InvitedClient) -> Result<u64, ReadError> {
         let key = total_key(app, &client.handle, client.domain.as_ref());
-        Ok(self.row::<ShareRow>(Table::WelcomeShares, &key)?.map_or(0, |row| row.count))
+        let counted = self.row::<ShareRow>(Table::WelcomeShares, &key)?.map_or(0, |row| row.count);
+        Ok(counted.saturating_add(count_of_any_domain(self, app, client)?))
     }
 }

@@ -144,7 +144,7 @@ problem_types! {
         ["rule": "the rule that was broken, a stable name",
          "proposalRef": "the reference of the proposal that is the cause, in Base64, where one that the commit refers to is"];
     UnknownKind: 422 "unknown-kind", "Unknown kind",
-        "The packet uses a proposal, extension or credential type that this gateway does not know, and that not every member needs to know either.",
+        "The packet uses a proposal, extension or credential type that this gateway does not know, and MLS does not require every member to know it.",
         "Use the types of RFC 9420; use another one only when every member lists it among its capabilities.",
         ["kind": "what `value` is a type of: `proposal`, `extension` or `credential`",
          "value": "the number of the type, as the registries of RFC 9420 §17 count"];
@@ -172,8 +172,8 @@ problem_types! {
         "The group's current epoch holds as many proposals as it may.",
         "Commit the waiting proposals; then propose in the new epoch.";
     TooManyWelcomes: 429 "too-many-welcomes", "Too many welcomes",
-        "The commit adds a client for which as many welcomes wait as may: of this inviter, or of all inviters together. Nothing was changed.",
-        "The client fetches and acknowledges its welcomes; until it has, leave it out of the commit.",
+        "The commit adds a client for which as many welcomes of this inviter, or of all inviters together, wait as may wait. Nothing was changed.",
+        "The client fetches and acknowledges its welcomes; until it has, leave it out of the commit. Welcomes that were sent to a client of another gateway count for a time instead: the detail says how long.",
         ["clientHandle": "the client that has too many welcomes"];
     TooManyRequests: 429 "too-many-requests", "Too many requests",
         "The gateway, or the group or key queue, has as many requests at once as it takes. Nothing was done.",

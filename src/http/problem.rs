@@ -75,8 +75,9 @@ impl Problem {
             .then(|| Box::new(ForeignType { type_uri: document.r#type, title: document.title, status }));
         let kind = known.unwrap_or(ProblemKind::PeerUnreachable);
         let problem = Self { members: document.members, foreign, ..Self::new(kind, document.detail) };
-        match status {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+        match (status, kind) {
+            (_, ProblemKind::TooManyWelcomes) => problem.header(header::RETRY_AFTER, WELCOMES_RETRY_AFTER_S),
+            (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => {
                 problem.header(header::RETRY_AFTER, RETRY_AFTER_S)
             }
             _ => problem,
@@ -313,9 +314,13 @@ impl From<GroupError> for Problem {
             GroupError::KeyPackageReused { proposal, .. } => {
                 Self::new(ProblemKind::KeyPackageReused, detail).proposal_ref(proposal)
             }
-            GroupError::TooManyWelcomes { handle, .. } => Self::new(ProblemKind::TooManyWelcomes, detail)
-                .member("clientHandle", HandleText(handle).to_string())
-                .header(header::RETRY_AFTER, WELCOMES_RETRY_AFTER_S),
+            GroupError::TooManyWelcomes { handle, counted_for_s, .. } => {
+                let retry_after_s =
+                    counted_for_s.map_or_else(|| WELCOMES_RETRY_AFTER_S.to_owned(), |wait| wait.to_string());
+                Self::new(ProblemKind::TooManyWelcomes, detail)
+                    .member("clientHandle", HandleText(handle).to_string())
+                    .header(header::RETRY_AFTER, retry_after_s)
+            }
             GroupError::EpochsPruned { floor } => {
                 Self::new(ProblemKind::EpochsPruned, detail).member("floorEpochId", floor.0)
             }

@@ -101,6 +101,36 @@ async fn a_refused_invitation_succeeds_once_there_is_room() {
 }
 
 #[actix_web::test]
+async fn commits_at_once_leave_no_more_welcomes_than_may_wait() {
+    let gateway = narrow().await;
+    let victim = MlsClient::register(&gateway, "victim").await;
+    for _ in 0..3 {
+        let mut uploads = Vec::new();
+        for number in 0..12 {
+            let by = MlsClient::made_up(&gateway, &format!("inviter {number}"));
+            let (member, commit) = invitation(&by, &victim).await;
+            let upload = Member::upload_aside(member.api.clone(), member.id(), commit);
+            uploads.push(actix_web::rt::spawn(upload));
+        }
+        let mut accepted = 0;
+        for upload in uploads {
+            match upload.await.unwrap() {
+                Ok(_) => accepted += 1,
+                refused => {
+                    assert_eq!(refusal(refused).kind(), Some(ProblemKind::TooManyWelcomes));
+                }
+            }
+        }
+        let waiting = victim.welcomes().await;
+        assert_eq!((accepted, waiting.len()), (3, 3));
+        for info in waiting {
+            victim.acknowledge(info.id.0).await;
+        }
+    }
+    gateway.stop().await;
+}
+
+#[actix_web::test]
 async fn the_answer_says_when_to_try_again() {
     let gateway = narrow().await;
     let (alice, victim) =

@@ -24,6 +24,7 @@ use mimi_gateway::{
         joining::WelcomeQuery,
         key_packages::KeyPackageUploadBody,
         problem::{ProblemDocument, ProblemKind},
+        text::GroupIdText,
     },
     config::{DataDir, Pem},
 };
@@ -247,6 +248,37 @@ async fn one_handle_in_two_domains_is_two_members() {
         let listed = [alice.groups().await.len(), other.groups().await.len()];
         assert_eq!(listed.iter().sum::<usize>(), left, "{listed:?}");
     }
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn a_client_of_another_gateway_is_invited_so_often_in_a_time() {
+    let pki = Pki::new();
+    let mut setup = Setup::x509(&pki.roots(), &[DOMAIN], &["b.example"]);
+    setup.config.limits.welcomes_per_inviter_max = 2;
+    setup.config.limits.welcomes_reserved_max = 0;
+    setup.config.limits.welcomes_elsewhere_window_s = 3600;
+    let gateway = setup.start().await;
+    let alice = join(&gateway, &pki, &pki.certify(DOMAIN, "alice", "phone")).await;
+    let bob = MlsClient::unregistered(&gateway, &pki.certify("b.example", "bob", "phone"), &pki.roots());
+    for _ in 0..2 {
+        let mut at_alice = alice.create_group().await;
+        let commit = at_alice.make_adding(&[bob.key_package()]);
+        at_alice.commit(&commit).await;
+    }
+    let mut at_alice = alice.create_group().await;
+    let commit = at_alice.make_adding(&[bob.key_package()]);
+    setup.pass(Duration::from_secs(600));
+    let path = format!("/groups/{}/epochs", GroupIdText(at_alice.id()));
+    let reply = gateway.put(&path, serde_json::to_value(&commit).unwrap()).await;
+    // Nothing is known here of its acknowledgements, which would change nothing.
+    let problem = reply.problem(429, "too-many-welcomes", "b.example");
+    assert!(!problem["detail"].as_str().unwrap().contains("acknowledge"), "{problem}");
+    let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert!((2900..=3000).contains(&wait), "{wait}");
+    assert!(problem["detail"].as_str().unwrap().contains(&format!("{wait} seconds")), "{problem}");
+    setup.pass(Duration::from_secs(wait));
+    at_alice.commit(&commit).await;
     gateway.stop().await;
 }
 

@@ -343,8 +343,17 @@ impl GroupActor {
             Err(AppendError::Precondition(Unmet::KeyPackageUsed { reference })) => {
                 Err(GroupError::KeyPackageReused { reference, proposal: None })
             }
-            Err(AppendError::Precondition(Unmet::TooManyWelcomes { handle, domain, of_inviter, max })) => {
-                Err(GroupError::TooManyWelcomes { handle, domain, of_inviter, max })
+            Err(AppendError::Precondition(Unmet::TooManyWelcomes {
+                handle,
+                domain,
+                of_inviter,
+                max,
+                counted_until,
+            })) => {
+                let now = self.core.clock.now();
+                let seconds = |until: Timestamp| until.0.saturating_sub(now.0).div_ceil(1000);
+                let counted_for_s = counted_until.map(seconds);
+                Err(GroupError::TooManyWelcomes { handle, domain, of_inviter, max, counted_for_s })
             }
             Err(AppendError::TooLarge { limit, .. }) => Err(GroupError::TooLarge { what, max: limit }),
             // Memory and disk no longer agree, or the disk is gone: the next request starts from disk.

@@ -109,12 +109,7 @@ pub enum GroupError {
         proposal: Option<Vec<u8>>,
     },
     /// The commit would leave a client more welcomes than may wait for it (*Joining*).
-    #[error(
-        "{max} welcomes {} wait for {}, the most that may: it must fetch and acknowledge them; until then leave it out \
-         of the commit",
-        if *.of_inviter { "of this inviter" } else { "of all inviters together" },
-        String::from_utf8_lossy(.handle.as_bytes())
-    )]
+    #[error("{}", too_many_welcomes(.handle, .domain.as_ref(), *.of_inviter, *.max, *.counted_for_s))]
     TooManyWelcomes {
         /// The client's handle.
         handle: ClientHandle,
@@ -124,6 +119,9 @@ pub enum GroupError {
         of_inviter: bool,
         /// The limit.
         max: u64,
+        /// For how long the welcomes still count that were sent to a client of another gateway, in seconds; `None` for a
+        /// client of this gateway, for which they count until it acknowledges them.
+        counted_for_s: Option<u64>,
     },
     /// The epochs asked for are older than the history that is kept.
     #[error("epochs before {} are no longer kept", floor.0)]
@@ -165,4 +163,26 @@ pub enum GroupError {
     /// The store failed, or held something that could not be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+fn too_many_welcomes(
+    handle: &ClientHandle,
+    domain: Option<&DomainName>,
+    of_inviter: bool,
+    max: u64,
+    counted_for_s: Option<u64>,
+) -> String {
+    let whose = if of_inviter { "of this inviter" } else { "of all inviters together" };
+    let handle = String::from_utf8_lossy(handle.as_bytes());
+    let client = domain.map_or_else(|| handle.to_string(), |domain| format!("{handle} of {domain}"));
+    match counted_for_s {
+        None => format!(
+            "{max} welcomes {whose} wait for {client}, the most that may: it must fetch and acknowledge them; until then \
+             leave it out of the commit"
+        ),
+        Some(seconds) => format!(
+            "{max} welcomes {whose} were sent to {client}, the most that may be within the time for which they count: \
+             leave it out of the commit, and invite it in {seconds} seconds"
+        ),
+    }
 }

@@ -298,7 +298,13 @@ impl Model {
         let shares = self.shares(of);
         let held = |share: Option<ShareId>| shares.iter().filter(|held| **held == share).count() as u64;
         let refused = |of_inviter, max| {
-            Err(Unmet::TooManyWelcomes { handle: of.clone(), domain: None, of_inviter, max })
+            Err(Unmet::TooManyWelcomes {
+                handle: of.clone(),
+                domain: None,
+                of_inviter,
+                max,
+                counted_until: None,
+            })
         };
         let is_reserved = by.reserve.is_some_and(|reserve| held(Some(reserve)) < limits.reserved_max);
         if held(Some(by.share)) >= limits.per_inviter_max {

@@ -139,7 +139,16 @@ async fn clients_elsewhere_are_counted_for_a_time() {
         .is_ok()
     };
     assert!((0..3).all(|_| count(1, 5000)));
-    assert!(!count(1, 5999));
+    let full = Unmet::TooManyWelcomes {
+        handle: handle("alice"),
+        domain: clients[0].domain.clone(),
+        of_inviter: true,
+        max: 3,
+        counted_until: Some(Timestamp(6000)),
+    };
+    check_refused(&store, full, |batch| {
+        batch.count_invitations_elsewhere(APP, &clients, inviter(1), LIMITS, Timestamp(5999));
+    });
     assert!(count(2, 5999) && count(2, 5999));
     assert!(!count(2, 5999), "five in all");
     assert!(count(1, 6000), "the window of the first is over");
