@@ -154,7 +154,9 @@ impl TrackedGroup {
         }
         check_proposal_list(&proposals, sender)?;
         let (shape, committer, added_leaves) = self.shape_after(&proposals, &staged, sender, &outline)?;
-        rules.leaf_checks(self.cipher_suite()).check_path_keys(&outline.path_keys)?;
+        if let Some(checks) = rules.leaf_checks(self.cipher_suite()) {
+            checks.check_path_keys(&outline.path_keys)?;
+        }
         let roster = self.roster_after(rules, &staged, &proposals, sender, committer, &added_leaves, now)?;
         check_member_count(roster.count, rules.limits)?;
         let mut expired = self.expired(now);
@@ -434,7 +436,7 @@ impl TrackedGroup {
             match queued.proposal() {
                 Proposal::Add(add) => {
                     leaf_checks
-                        .check_verified_package(add.key_package())
+                        .map_or(Ok(()), |checks| checks.check_verified_package(add.key_package()))
                         .map_err(|unfit| Refusal::from(unfit).caused_by(reference_of(queued)))?;
                     let node = add.key_package().leaf_node();
                     if let Some(leaf) = free.next() {
@@ -452,7 +454,7 @@ impl TrackedGroup {
                     if let Sender::Member(leaf) = queued.sender() {
                         let node = update.leaf_node();
                         let who = leaf_checks
-                            .check_verified_leaf(node)
+                            .map_or(Ok(()), |checks| checks.check_verified_leaf(node))
                             .map_err(Refusal::from)
                             .and_then(|()| succeed(self.leaf(leaf.u32()), node))
                             .and_then(|()| enter(identity_of(node)))
@@ -477,7 +479,7 @@ impl TrackedGroup {
             }
         }
         if let Some(node) = staged.update_path_leaf_node() {
-            leaf_checks.check_verified_leaf(node)?;
+            leaf_checks.map_or(Ok(()), |checks| checks.check_verified_leaf(node))?;
             if matches!(sender, SenderKind::Member(_)) {
                 succeed(self.leaf(committer), node)?;
             }

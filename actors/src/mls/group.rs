@@ -121,8 +121,8 @@ impl TrackedGroup {
         let leaf_checks = rules.leaf_checks(suite_number(public.ciphersuite()));
         let mut members = BTreeMap::new();
         for member in public.members() {
-            if let Some(leaf) = public.leaf(member.index) {
-                leaf_checks.check_verified_leaf(leaf).map_err(|unfit| Refusal::OpenedWith(unfit.detail))?;
+            if let (Some(checks), Some(leaf)) = (leaf_checks, public.leaf(member.index)) {
+                checks.check_verified_leaf(leaf).map_err(|unfit| Refusal::OpenedWith(unfit.detail))?;
             }
             let identity = Identity { signature_key: &member.signature_key, credential: &member.credential };
             let extensions = public.group_context().extensions();

@@ -217,14 +217,19 @@ impl<'a> KeyPackageOutline<'a> {
     /// Whether the package is marked as one that may be used more than once: by the `last_resort` extension, or by the
     /// component that later versions of the MLS extensions draft have in its place.
     pub(crate) fn is_last_resort(&self) -> bool {
-        let mut is_marked = false;
-        let walked = each_extension(self.extensions, |kind, data| {
-            is_marked |= kind == EXTENSION_LAST_RESORT
-                || (kind == EXTENSION_APP_DATA_DICTIONARY && has_last_resort_component(data));
-            Ok(())
-        });
-        walked.is_ok() && is_marked
+        marks_last_resort(self.extensions)
     }
+}
+
+/// Whether the extensions of a key package say so; see [`KeyPackageOutline::is_last_resort`].
+pub(super) fn marks_last_resort(extensions: &[u8]) -> bool {
+    let mut is_marked = false;
+    let walked = each_extension(extensions, |kind, data| {
+        is_marked |= kind == EXTENSION_LAST_RESORT
+            || (kind == EXTENSION_APP_DATA_DICTIONARY && has_last_resort_component(data));
+        Ok(())
+    });
+    walked.is_ok() && is_marked
 }
 
 fn has_last_resort_component(dictionary: &[u8]) -> bool {

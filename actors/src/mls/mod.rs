@@ -86,11 +86,11 @@ impl<'a> Rules<'a> {
         *self.source != Source::Hub && self.application.expired_members != ExpiredMembers::Ignore
     }
 
-    /// The judge of leaf nodes. The longest lifetime is policy, and so not asked of what a hub accepted.
-    fn leaf_checks(self, cipher_suite: u16) -> LeafChecks {
-        let is_policy_held = *self.source != Source::Hub;
-        let lifetime_s_max = if is_policy_held { self.limits.key_package_lifetime_s_max } else { 0 };
-        LeafChecks { cipher_suite, lifetime_s_max }
+    /// The judge of leaf nodes; `None` for what a hub accepted, perhaps before it asked for these checks. A replica that
+    /// refused such an entry would never get past it, though the group's members can: they remove the leaf.
+    fn leaf_checks(self, cipher_suite: u16) -> Option<LeafChecks> {
+        let lifetime_s_max = self.limits.key_package_lifetime_s_max;
+        (*self.source != Source::Hub).then_some(LeafChecks { cipher_suite, lifetime_s_max })
     }
 
     /// A client that the sender itself brings in is of a domain that the sender speaks for.

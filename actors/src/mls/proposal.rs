@@ -138,7 +138,9 @@ impl TrackedGroup {
         match proposal {
             Proposal::Add(add) => {
                 let package = add.key_package();
-                rules.leaf_checks(self.cipher_suite()).check_verified_package(package)?;
+                if let Some(checks) = rules.leaf_checks(self.cipher_suite()) {
+                    checks.check_verified_package(package)?;
+                }
                 self.check_leaf_fits(package.leaf_node())?;
                 let who = identify(identity_of(package.leaf_node()), extensions)?;
                 rules.check_own_domain(&who).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
@@ -162,7 +164,9 @@ impl TrackedGroup {
                 let before = self
                     .leaf(leaf.u32())
                     .ok_or_else(|| Refusal::broken(Rule::Sender, "the sender's leaf is blank"))?;
-                rules.leaf_checks(self.cipher_suite()).check_verified_leaf(update.leaf_node())?;
+                if let Some(checks) = rules.leaf_checks(self.cipher_suite()) {
+                    checks.check_verified_leaf(update.leaf_node())?;
+                }
                 self.check_leaf_fits(update.leaf_node())?;
                 self.check_encryption_key_is_new(update.leaf_node())?;
                 let after = identity_of(update.leaf_node());

@@ -7,13 +7,12 @@ use snapshots::{Epoch, GroupId, KeyPackageRef, Timestamp};
 
 use super::{
     Crypto, PROTOCOL_VERSION,
+    leaf::marks_last_resort,
     wire::{self, ContentKind, PublicPart, Reader, SenderKind, WireFormat, write_vector_length},
 };
 
 /// Proposals that one commit is read to, by value and by reference together.
 const PROPOSALS_MAX: usize = 4096;
-/// The extension that marks a key package as usable more than once.
-const EXTENSION_LAST_RESORT: u16 = 0x000a;
 const ADD: u16 = 1;
 
 /// A message that cannot be read, or not as the one that it should be.
@@ -149,12 +148,7 @@ impl<'a> UnseenKeyPackage<'a> {
         }
         leaf.u64(PART)?;
         let not_after = Timestamp(leaf.u64(PART)?.saturating_mul(1000));
-        let mut extensions = Reader::new(reader.vector(PART)?);
-        let mut last_resort = false;
-        while !extensions.is_empty() {
-            last_resort |= extensions.u16(PART)? == EXTENSION_LAST_RESORT;
-            extensions.vector(PART)?;
-        }
+        let last_resort = marks_last_resort(reader.vector(PART)?);
         Ok(Self { signature_key, credential, not_after, last_resort })
     }
 }

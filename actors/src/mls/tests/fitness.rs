@@ -168,6 +168,16 @@ fn a_leaf_that_nobody_can_encrypt_to_stays_out_of_a_group() {
         matches!(&refusal, Refusal::Broken { rule: Rule::LeafNode, detail, .. } if detail.contains("low order")),
         "{refusal:?}"
     );
+    // A replica follows a hub that did not ask for that, and is handed the group with it.
+    let source = Source::Hub;
+    let rules = Rules { source: &source, ..judge.rules() };
+    live.stage_commit(rules, input, *now).unwrap();
+    story.members[0].apply_pending_commit().unwrap();
+    let group = &story.members[0];
+    let info = group.group_info_message_allowing_ext_commit(false).unwrap().to_bytes().unwrap();
+    let tree = group.export_tree().to_bytes().unwrap();
+    TrackedGroup::open(rules, &info, Some(&tree), *now).unwrap();
+    assert!(TrackedGroup::open(judge.rules(), &info, Some(&tree), *now).is_err());
 }
 
 #[test]
@@ -288,6 +298,8 @@ fn a_last_resort_package_is_marked_by_the_extension_or_by_the_component() {
         let message = forged.message();
         let outline = leaf::KeyPackageOutline::read(crate::mls::Reader::new(&message[4..])).unwrap();
         assert_eq!(outline.is_last_resort(), expected, "{case}");
+        let unseen = crate::mls::UnseenKeyPackage::read(&message[4..]).unwrap();
+        assert_eq!(unseen.last_resort, expected, "{case}: in an epoch that was not tracked");
 
         let mut story = Story::begin();
         let package = MlsMessage::from_bytes(&message).unwrap();
