@@ -15,7 +15,7 @@ use crate::{
     group::{
         ApplyEntry, GroupError, GroupOrigin, GroupState, GroupView, Handed, MemberView, NewGroup, Published,
         Reached, Unseen, UsedPackages, creation, creation_instead, filled, handed_over_row, is_handed_over,
-        missed_after, transfer,
+        missed_after, shows_creation, transfer,
     },
     mls::{KeyPackageChecks, KeyPackageJudge, LeafChecks, Rule, Rules, welcome_references},
     peer::{Delivery, DeliveryContent, EntryContent, GroupTransfer, Held, LogEntry, REVISION, SEQUENCE_MAX},
@@ -55,7 +55,7 @@ impl Gateway {
                 if entries.iter().any(|entry| entry.sequence > SEQUENCE_MAX) {
                     return Err(beyond_last_sequence());
                 }
-                self.receive_entries(application, &group, (peer, &hub), order, (preceding, entries)).await
+                self.receive_entries(application, &group, &hub, order, (preceding, entries)).await
             }
             DeliveryContent::Transfer(handed) => {
                 if matches!(order, Order::Others { .. }) {
@@ -73,7 +73,7 @@ impl Gateway {
         &self,
         application: &Application,
         group: &GroupId,
-        (peer, hub): (&BTreeSet<DomainName>, &DomainName),
+        hub: &DomainName,
         mut order: Order,
         (preceding, entries): (Option<Timestamp>, Vec<LogEntry>),
     ) -> Result<Held, GroupError> {
@@ -100,8 +100,7 @@ impl Gateway {
                         Order::Hubs => continue,
                         Order::Others { row } if !is_handed_over(row) => return Err(others_group()),
                         Order::Others { .. } | Order::Nobodys => {
-                            self.create_replica(application, group, (peer, hub), new, (accepted, &order))
-                                .await
+                            self.create_replica(application, group, hub, new, (accepted, &order)).await
                         }
                     };
                     created.map(|()| {
@@ -244,18 +243,16 @@ impl Gateway {
         &self,
         application: &Application,
         group: &GroupId,
-        (peer, hub): (&BTreeSet<DomainName>, &DomainName),
+        hub: &DomainName,
         new: NewGroup,
         (accepted, order): (Timestamp, &Order),
     ) -> Result<(), GroupError> {
         let room = self.core.replicas.take(&self.core, application.id, hub).await?;
         let digest = new.digest();
         let (core, application_there) = (Arc::clone(&self.core), application.clone());
-        // A group begins with a member of its hub's domains.
-        let source = Source::Peer(peer.clone());
         let judged = tokio::task::spawn_blocking(move || {
             let (crypto, limits) = (&core.crypto, &core.limits);
-            let rules = Rules { crypto, limits, application: &application_there, source: &source };
+            let rules = Rules { crypto, limits, application: &application_there, source: &Source::Hub };
             GroupState::create(rules, &new, accepted).map(|state| (state, new))
         });
         let (state, new) = judged
@@ -297,8 +294,9 @@ impl Gateway {
     }
 
     /// Puts a creation in the place of a replica that another gateway handed over without one. A creation outranks such a
-    /// replica when the client that made it is at the replica's leaf 0, where MLS puts a group's creator: then it is the
-    /// creation of this group, and whoever handed the group over was not its hub. Answers whether it was that one.
+    /// replica when the client that made it was at leaf 0, where MLS puts a group's creator, and the gateway that handed
+    /// the group over does not speak for that client: then it is the creation of this group, and that gateway was not its
+    /// hub. Answers whether it was that one.
     pub(crate) async fn create_instead(
         &self,
         application: &Application,
@@ -313,8 +311,9 @@ impl Gateway {
             return Ok(false);
         }
         let replica = shown_view(&self.core, application, group).await?;
-        let (creator, first) = (first_leaf(state.roster()), first_leaf(&replica.members));
-        if creator.is_none() || creator.map(named) != first.map(named) {
+        let first = first_leaf(&replica.members).map(named);
+        let is_shown_by = |creator| shows_creation(&row, named(creator), first);
+        if !first_leaf(state.roster()).is_some_and(is_shown_by) {
             return Ok(false);
         }
         let view = self.core.store.view();
@@ -390,7 +389,12 @@ impl Gateway {
         }
         let row = match &before {
             Some((row, _)) => GroupRow { epoch: state.epoch(), ..row.clone() },
-            None => handed_over_row(state.epoch(), accepted, hub),
+            None => {
+                let creator = first_leaf(state.roster()).map(named);
+                // The hub speaks for this one.
+                let others = creator.filter(|(_, domain)| domain.is_none_or(|domain| !peer.contains(domain)));
+                handed_over_row(state.epoch(), accepted, hub, others)
+            }
         };
         let origin = GroupOrigin::new(application, group.clone(), row);
         let replaced = before.as_ref().map(|(_, view)| (view.sequence, &*view.members as &[MemberView]));

@@ -200,8 +200,8 @@ pub struct GroupTransferBody {
         deserialize_with = "list::at_most::<{ list::USED_KEY_PACKAGES_MAX }, _, _>"
     )]
     pub used_key_packages: Vec<Base64>,
-    /// Whether the group was re-initialised, so that nothing can follow (RFC 9420 §11.2). Sent only to a follower that has
-    /// answered with a `revision` of 1 or more.
+    /// Whether the group was re-initialised, so that nothing can follow (RFC 9420 §11.2). Left out once a follower has
+    /// answered with a `revision` of 0, or has refused the group before it answered anything.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reinitialised: bool,
 }

@@ -22,7 +22,7 @@ pub(crate) use self::{
     state::{GroupState, refused},
     writes::{
         GroupOrigin, UsedPackages, creation, creation_instead, filled, handed_over_row, is_handed_over,
-        transfer,
+        shows_creation, transfer,
     },
 };
 pub use self::{

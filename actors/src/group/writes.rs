@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 use openmls::prelude::Extensions;
 use sha2::{Digest as _, Sha256};
 use snapshots::{
-    AppId, Batch, Bytes, DomainName, Epoch, EpochRow, GroupId, GroupRow, Invitation, InvitedClient,
-    KeyPackageRef, KeyQueueId, LogId, MissedEntries, Timestamp, UsedRow, View, WelcomeRow,
+    AppId, Batch, Bytes, ClientHandle, DomainName, Epoch, EpochRow, GroupId, GroupRow, Invitation,
+    InvitedClient, KeyPackageRef, KeyQueueId, LogId, MissedEntries, Timestamp, UsedRow, View, WelcomeRow,
 };
 
 use super::{
@@ -78,18 +78,67 @@ impl GroupOrigin {
     }
 }
 
-/// Stands for the digest of a creation where the creation was never here.
-const NO_CREATION: [u8; 32] = [0; 32];
+/// Begins what stands for the digest of a creation where the creation was never here; [`CREATOR_UNNAMED`],
+/// [`CREATOR_IS_HUBS`] or the digest of a client that may still show the creation follows.
+const NO_CREATION: [u8; 16] = [0; 16];
+/// Nobody noted who was at leaf 0: the row is of a version that did not.
+const CREATOR_UNNAMED: [u8; 16] = [0; 16];
+/// Nobody else can show the creation: the hub speaks for the client at leaf 0, or nobody was there.
+const CREATOR_IS_HUBS: [u8; 16] = [0xff; 16];
+
+/// A client's handle and domain.
+pub(crate) type Named<'a> = (&'a ClientHandle, Option<&'a DomainName>);
+
+fn creator_digest((handle, domain): Named<'_>) -> [u8; 16] {
+    let domain = domain.map_or("", DomainName::as_str);
+    // No domain contains a zero byte.
+    let digest: [u8; 32] = Sha256::new()
+        .chain_update(domain)
+        .chain_update([0])
+        .chain_update(handle.as_bytes())
+        .finalize()
+        .into();
+    let mut begin = CREATOR_UNNAMED;
+    begin.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    begin
+}
+
+/// What stands for the creation of a group that was handed over; `None` if its creation was here.
+fn handed_over_by(row: &GroupRow) -> Option<[u8; 16]> {
+    let (begin, creator) = row.creation_digest.split_first_chunk::<16>()?;
+    (*begin == NO_CREATION).then(|| <[u8; 16]>::try_from(creator).ok()).flatten()
+}
 
 /// Whether a group was handed over by the gateway that the row names, which never showed its creation: that gateway says
 /// that it is the hub, and nothing here proves it.
 pub(crate) fn is_handed_over(row: &GroupRow) -> bool {
-    row.creation_digest == NO_CREATION
+    handed_over_by(row).is_some()
 }
 
-/// The row of a group that was handed over and whose creation was never here.
-pub(crate) fn handed_over_row(epoch: Epoch, accepted: Timestamp, hub: DomainName) -> GroupRow {
-    GroupRow { epoch, created_at: accepted, creation_digest: NO_CREATION, hub: Some(hub) }
+/// Whether a creation by a client is the one of a group that was handed over. Whoever is at leaf 0 when the group is
+/// handed over may have made it; whoever takes that leaf later has not. `first` is at leaf 0 now, for a row that does not
+/// say who was.
+pub(crate) fn shows_creation(row: &GroupRow, creator: Named<'_>, first: Option<Named<'_>>) -> bool {
+    match handed_over_by(row) {
+        None => false,
+        Some(CREATOR_UNNAMED) => first == Some(creator),
+        Some(noted) => noted == creator_digest(creator),
+    }
+}
+
+/// The row of a group that was handed over and whose creation was never here. `creator` is the client at leaf 0, unless
+/// the hub speaks for it.
+pub(crate) fn handed_over_row(
+    epoch: Epoch,
+    accepted: Timestamp,
+    hub: DomainName,
+    creator: Option<Named<'_>>,
+) -> GroupRow {
+    let creator = creator.map_or(CREATOR_IS_HUBS, creator_digest);
+    let mut creation_digest = [0; 32];
+    let bytes = NO_CREATION.into_iter().chain(creator);
+    creation_digest.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+    GroupRow { epoch, created_at: accepted, creation_digest, hub: Some(hub) }
 }
 
 /// Creates the group's log, its first snapshot, its row and its creator's membership; refused if the log exists.
@@ -230,11 +279,14 @@ fn note_added(
                 used.push((queue, reference.clone()));
             }
         }
+        if !welcomed.contains(&reference) {
+            continue;
+        }
         let identity = Identity { signature_key: package.signature_key, credential: &package.credential };
         let context = ApplicationContext { msg_timestamp: filled.row.timestamp };
         let identified = application.identity.identify(identity, &Extensions::empty(), context);
         match identified {
-            Ok(client) if welcomed.contains(&reference) && origin.hosts(client.domain.as_ref()) => {
+            Ok(client) if origin.hosts(client.domain.as_ref()) => {
                 clients.push(InvitedClient { handle: client.handle, domain: client.domain });
             }
             Ok(_) | Err(_) => {}
@@ -423,4 +475,34 @@ fn used_once(
     let once =
         if holders.is_empty() { !last_resort } else { holders.iter().any(|(_, _, row)| !row.is_final) };
     Ok((once, holders.into_iter().map(|(queue, _, _)| queue).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_client_that_was_at_the_first_leaf_shows_the_creation_later() {
+        let handle = |name: &str| ClientHandle::new(name).unwrap();
+        let domain = |name: &str| DomainName::new(name).unwrap();
+        let (alice, bob) = (handle("alice"), handle("bob"));
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let (of_a, of_b): (Named<'_>, Named<'_>) = ((&alice, Some(&a)), (&bob, Some(&b)));
+        let row = |creator| handed_over_row(Epoch(3), Timestamp(1), domain("c.example"), creator);
+        assert!(is_handed_over(&row(None)) && is_handed_over(&row(Some(of_a))));
+        for (row, creator, first, expected) in [
+            (row(Some(of_a)), of_a, Some(of_a), true),
+            (row(Some(of_a)), of_a, Some(of_b), true),
+            (row(Some(of_a)), of_b, Some(of_b), false),
+            (row(Some(of_a)), (&alice, Some(&b)), None, false),
+            (row(Some(of_a)), (&alice, None), None, false),
+            (row(None), of_a, Some(of_a), false),
+            // A row of the version before.
+            (GroupRow { creation_digest: [0; 32], ..row(None) }, of_b, Some(of_b), true),
+            (GroupRow { creation_digest: [0; 32], ..row(None) }, of_a, Some(of_b), false),
+            (GroupRow { creation_digest: [7; 32], ..row(None) }, of_a, Some(of_a), false),
+        ] {
+            assert_eq!(shows_creation(&row, creator, first), expected, "{row:?} {creator:?} {first:?}");
+        }
+    }
 }

@@ -43,7 +43,7 @@ const MISSED_MAX: usize = 256;
 /// The pause before a delivery that failed is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest pause after which a delivery is tried again that came too early for the peer's clock.
-const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The pause after a peer's store was another one than before, until it may change again; it doubles with each change.
 const STORE_PAUSE_MIN: Duration = Duration::from_secs(5);
 /// The longest such pause.
@@ -99,6 +99,8 @@ pub(crate) struct PeerActor {
     transfers: HashSet<Place>,
     /// Groups that the peer was sent as a whole in this [`TRY_AGAIN_PERIOD`], and answered for: at most once each.
     transferred: HashSet<Place>,
+    /// Groups of which the peer refused entries.
+    refused: HashMap<Place, RefusedEntries>,
     /// What the peer understands beyond the first version of the protocol, once it has said so.
     revision: Option<u32>,
     /// Groups of which the marks are to go, since they are not for the peer.
@@ -133,6 +135,15 @@ enum Prepared {
         /// Entries that the peer has not seen, as far as they are kept.
         missed: Vec<LogEntry>,
     },
+}
+
+/// What is known of entries that a peer refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RefusedEntries {
+    /// They began with this one. The newest entry is sent to learn what the peer needs next.
+    From(u64),
+    /// They were of a past that the peer was never shown, and the peer does without it.
+    OfThePast,
 }
 
 /// What a delivery held.
@@ -170,6 +181,7 @@ impl PeerActor {
             positions: HashMap::new(),
             transfers: HashSet::new(),
             transferred: HashSet::new(),
+            refused: HashMap::new(),
             revision: None,
             forgotten: Vec::new(),
             store: None,
@@ -240,6 +252,7 @@ impl PeerActor {
         if sent == Sent::Transfer {
             // Whatever comes of it, the log is next: it may do by then.
             self.transfers.remove(&place);
+            self.refused.remove(&place);
             if self.transferred.contains(&place) {
                 self.schedule.end(place, Ending::SetAside);
                 return;
@@ -295,7 +308,12 @@ impl PeerActor {
         ctx: &mut Context<Self>,
     ) {
         let is_answered = matches!(result, Ok(Some(_)) | Err(DeliveryError::Refused { .. }));
-        if sent == Sent::Transfer && is_answered {
+        let is_refused = matches!(result, Err(DeliveryError::Refused { .. }));
+        if sent == Sent::Transfer && is_refused && self.revision.is_none() {
+            // It may be of the first revision, which refuses a member that it does not know.
+            self.revision = Some(0);
+            self.transfers.insert(place.clone());
+        } else if sent == Sent::Transfer && is_answered {
             self.transferred.insert(place.clone());
         }
         match result {
@@ -339,7 +357,8 @@ impl PeerActor {
                     let (slug, detail) = (shortened(&slug), shortened(&detail));
                     tracing::warn!(peer = %self.peer, group = ?place.1, from, slug, detail, "a peer refused a delivery");
                 }
-                self.schedule.end(place, Ending::SetAside);
+                let ending = self.after_refusal(&place, from, sent);
+                self.schedule.end(place, ending);
             }
             Err(DeliveryError::Unreachable(reason)) => {
                 self.schedule.end(place, Ending::More);
@@ -350,6 +369,27 @@ impl PeerActor {
         if self.positions.len() >= WAITING_MAX {
             self.write_positions(ctx);
         }
+    }
+
+    /// What to send next of a group of which the peer refused something. A past that the peer cannot take must not keep it
+    /// from what is new, so the newest entry is sent: its answer says what the peer needs.
+    fn after_refusal(&mut self, place: &Place, from: u64, sent: Sent) -> Ending {
+        if self.transfers.contains(place) {
+            return Ending::More;
+        }
+        let (app, group) = place;
+        let head = self.core.store.view().log_head(&LogId::Group(*app, group.clone()));
+        let Ok(Some(head)) = head else { return Ending::SetAside };
+        let may_ask = self.refused.len() < WAITING_MAX && !self.refused.contains_key(place);
+        if sent != Sent::Entries || from >= head || !may_ask {
+            if self.refused.get(place).is_some_and(|refused| *refused != RefusedEntries::OfThePast) {
+                self.refused.remove(place);
+            }
+            return Ending::SetAside;
+        }
+        self.refused.insert(place.clone(), RefusedEntries::From(from));
+        self.positions.insert(place.clone(), head);
+        Ending::More
     }
 
     /// What the peer's answer means for what to send next.
@@ -373,8 +413,19 @@ impl PeerActor {
             self.transfers.insert(place.clone());
             return Ending::More;
         }
+        let mut is_asked = false;
+        if let Some(RefusedEntries::From(refused)) = self.refused.get(place).copied() {
+            self.refused.remove(place);
+            if held.missing.is_none() || held.next <= refused {
+                self.positions.insert(place.clone(), held.next);
+                return Ending::SetAside;
+            }
+            is_asked = true;
+            self.refused.insert(place.clone(), RefusedEntries::OfThePast);
+        }
+        let does_without = self.refused.contains_key(place);
         // What it was never shown and is still kept here comes first.
-        let missing = held.missing.as_ref().filter(|missing| missing.end() < &held.next);
+        let missing = held.missing.as_ref().filter(|missing| missing.end() < &held.next && !does_without);
         let first_missing =
             missing.map(|missing| view.first_log_entry(*app, group, *missing.start(), *missing.end()));
         let next = match first_missing {
@@ -386,7 +437,7 @@ impl PeerActor {
             }
         };
         self.positions.insert(place.clone(), next);
-        if next <= from && !(sent == Sent::Transfer && held.next > from) {
+        if next <= from && !is_asked && !(sent == Sent::Transfer && held.next > from) {
             tracing::warn!(peer = %self.peer, ?group, from, next, "a peer went back in a log, or did not go on");
             return Ending::SetAside;
         }
@@ -395,7 +446,9 @@ impl PeerActor {
 
     /// Leaves a group alone for a time.
     fn set_aside_for(&mut self, place: Place, pause: Duration, ctx: &mut Context<Self>) {
-        self.schedule.end(place.clone(), Ending::SetAside);
+        if !self.schedule.set_aside_for(place.clone()) {
+            return;
+        }
         ctx.run_later(pause, move |actor, ctx| {
             actor.schedule.release(place);
             actor.deliver(ctx);
@@ -456,6 +509,7 @@ impl PeerActor {
             }
             tracing::warn!(peer = %self.peer, "a peer has another store than before; it is sent everything again");
             self.positions.clear();
+            self.refused.clear();
             self.is_store_unsettled = true;
         } else {
             self.store = Some(store);

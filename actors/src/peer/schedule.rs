@@ -37,6 +37,8 @@ pub(crate) struct Schedule {
     /// With whether it was heard of again meanwhile.
     under_way: HashMap<Place, bool>,
     set_aside: HashSet<Place>,
+    /// Which of them are to be released at a time that is set already.
+    timed: HashSet<Place>,
     marks: Marks,
 }
 
@@ -49,6 +51,7 @@ impl Schedule {
             queued: HashSet::new(),
             under_way: HashMap::new(),
             set_aside: HashSet::new(),
+            timed: HashSet::new(),
             marks: Marks::Unknown,
         }
     }
@@ -106,14 +109,22 @@ impl Schedule {
         }
     }
 
+    /// Sets a group aside that was under way; answers whether the caller is to set a time at which it is released. When
+    /// it was tried again earlier, the time that was set before still comes, and one is enough.
+    pub(crate) fn set_aside_for(&mut self, place: Place) -> bool {
+        self.end(place.clone(), Ending::SetAside);
+        self.set_aside.contains(&place) && self.timed.insert(place)
+    }
+
     /// What was set aside is tried again, and the marks are looked at again.
     pub(crate) fn try_again(&mut self) {
         self.set_aside.clear();
         self.marks = Marks::Unknown;
     }
 
-    /// One group that was set aside is tried again.
+    /// The time of one group that was set aside has come: it is tried again.
     pub(crate) fn release(&mut self, place: Place) {
+        self.timed.remove(&place);
         if self.set_aside.remove(&place) {
             self.hear(place);
         }
@@ -202,5 +213,24 @@ mod tests {
         assert!(schedule.needs_all_marks(), "its mark may stand before those that were read");
         assert_eq!(schedule.take(8), Some(place(5)));
         assert!(schedule.needs_marks());
+    }
+
+    /// A group that is tried again before its time would otherwise be tried more often each time.
+    #[test]
+    fn a_group_that_is_set_aside_has_one_time_at_which_it_is_released() {
+        let mut schedule = Schedule::new(10);
+        let tried = |schedule: &mut Schedule| {
+            schedule.take_marks(vec![place(1)], true);
+            assert_eq!(schedule.take(8), Some(place(1)));
+            schedule.set_aside_for(place(1))
+        };
+        assert!(tried(&mut schedule));
+        for _ in 0..3 {
+            schedule.try_again();
+            assert!(!tried(&mut schedule), "a time is set already");
+        }
+        schedule.release(place(1));
+        assert_eq!(schedule.take(8), Some(place(1)));
+        assert!(schedule.set_aside_for(place(1)));
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Wires {
     kept: Mutex<Vec<(DomainName, DomainName, Delivery)>>,
     /// Groups of which no delivery gets through.
     pub(crate) failing: Mutex<BTreeSet<GroupId>>,
+    /// Whether followers know no member of a transfer that came with a later revision, and refuse it.
+    pub(crate) are_of_first_revision: AtomicBool,
     /// What followers answer, one delivery after the other, in place of what they would; nothing then arrives.
     pub(crate) answers: Mutex<VecDeque<Result<Held, DeliveryError>>>,
     /// Every delivery that was made.
@@ -74,6 +76,7 @@ impl Wires {
             cut_off: Mutex::default(),
             kept: Mutex::default(),
             failing: Mutex::default(),
+            are_of_first_revision: AtomicBool::new(false),
             answers: Mutex::default(),
             made: Mutex::default(),
             delivered: AtomicU64::new(0),
@@ -97,6 +100,12 @@ impl Wires {
         }
         if self.failing.lock().unwrap().contains(&delivery.group) {
             return Err(DeliveryError::Failed("it takes too long".into()));
+        }
+        let is_of_later_revision =
+            matches!(&delivery.content, DeliveryContent::Transfer(transfer) if transfer.reinitialised);
+        if is_of_later_revision && self.are_of_first_revision.load(Ordering::Relaxed) {
+            let detail = "a member that is not known".into();
+            return Err(DeliveryError::Refused { slug: "malformed-request".into(), detail });
         }
         let unreachable = || DeliveryError::Unreachable("nobody is there".into());
         let is_cut = {

@@ -560,3 +560,172 @@ fn a_store_that_changes_all_the_time_costs_little() {
         net.stop_all().await;
     });
 }
+
+/// MLS gives the first free leaf to whoever is added, so that the creator's may become that of another domain's client.
+#[test]
+fn a_client_that_takes_the_first_leaf_later_does_not_take_the_group_over() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example", "c.example"], 1);
+        net.start_all().await;
+        let (a, b, c) = (domain("a.example"), domain("b.example"), domain("c.example"));
+        let anna = client("anna", &a);
+        let (mut alice, _) = new_group(&client("alice", &a));
+        let id = GroupId::new(alice.group_id()).unwrap();
+        let output = alice.commit_builder().add_member(package(&anna)).unwrap().build().unwrap();
+        alice.apply_pending_commit().unwrap();
+        receive(&net, (&b, &a), &id, None, transfer(handed(&alice, 1))).await.unwrap();
+        let (mut anna, _) = anna
+            .join_group(Some(alice.export_tree().into_owned()), &output.welcome_messages[0], None)
+            .unwrap();
+        let carl = client("carl", &c);
+        for sequence in [2, 3] {
+            let builder = anna.commit_builder();
+            let builder = match sequence {
+                2 => builder.remove_member(0).unwrap(),
+                _ => builder.add_member(package(&carl)).unwrap(),
+            };
+            let upload = upload_of(&builder.build().unwrap());
+            anna.apply_pending_commit().unwrap();
+            let content = EntryContent::Commit {
+                commit: upload.commit,
+                group_info: upload.group_info,
+                welcome: upload.welcome,
+            };
+            receive(&net, (&b, &a), &id, None, entries([(sequence, now(), &content)])).await.unwrap();
+        }
+        let view = net.at(&b).group(net.app, &id).await.unwrap();
+        assert_eq!((view.members[0].leaf_index, view.members[0].domain.as_ref()), (0, Some(&c)));
+        let forged = carl
+            .create_group_with_id(id.as_bytes().to_vec(), Default::default(), Default::default(), None)
+            .unwrap();
+        let forged = handed(&forged, 0);
+        let forged = NewGroup { group_info: forged.group_info, ratchet_tree: Some(forged.ratchet_tree) };
+        let outcome = receive(&net, (&b, &c), &id, None, entries([(0, now(), &creation(&forged))])).await;
+        check_refused(outcome, "another gateway");
+        let view = net.at(&b).group(net.app, &id).await.unwrap();
+        assert_eq!((view.hub.as_ref(), view.epoch), (Some(&a), Epoch(3)));
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_past_that_a_follower_cannot_take_does_not_keep_it_from_what_is_new() {
+    actix::System::new().block_on(async {
+        let mut net = Net::new(&["a.example", "b.example"], 8);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.start(&a).await;
+        let (mut group, new) = new_group(&client_with("alice", &a, Duration::from_secs(2)));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        for number in 0..2 {
+            let proposal = group.propose_group_context_extensions(Default::default(), vec![number]).unwrap();
+            net.upload_proposal(&a, &id, proposal.to_bytes().unwrap()).await.unwrap();
+            group.clear_proposal_cache();
+        }
+        commit(&net, &a, &id, &mut group).await;
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        // The follower takes fewer proposals in an epoch than there were.
+        net.limits.proposals_per_epoch_max = 1;
+        net.start(&b).await;
+        let since = Instant::now();
+        while net.head(&b, &id).is_none() {
+            assert!(since.elapsed() < Duration::from_secs(20), "the group is not handed over");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..3 {
+            commit(&net, &a, &id, &mut group).await;
+            let since = Instant::now();
+            while net.head(&b, &id) != net.head(&a, &id) {
+                assert!(since.elapsed() < Duration::from_secs(20), "what is new does not arrive");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        net.assert_same(&a, &id, Epoch(2)).await;
+        let shown = net.at(&b).control_messages(net.app, &id, Epoch(1), None, 10).await;
+        assert_eq!(shown, Err(GroupError::EpochsPruned { floor: Epoch(2) }));
+        net.assert_nothing_waits().await;
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_reinitialised_group_is_handed_to_a_follower_of_the_first_revision() {
+    actix::System::new().block_on(async {
+        let mut net = Net::new(&["a.example", "b.example"], 8);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.retention = Retention { history_epochs_max: 1, ..Retention::default() };
+        net.start(&a).await;
+        let (mut group, new) = new_group(&client("alice", &a));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        commit(&net, &a, &id, &mut group).await;
+        let builder = group.commit_builder();
+        let output = builder
+            .reinit(
+                None,
+                mls_rs::ProtocolVersion::MLS_10,
+                mls_rs::CipherSuite::CURVE25519_AES128,
+                Default::default(),
+            )
+            .unwrap()
+            .build()
+            .unwrap();
+        net.upload_commit(&a, &id, upload_of(&output)).await.unwrap();
+        assert!(net.at(&a).group(net.app, &id).await.unwrap().group_info.is_some());
+        net.at(&a).store().sweep(&net.retention, now()).await.unwrap();
+        // It has not said yet what it understands.
+        net.wires.are_of_first_revision.store(true, Ordering::Relaxed);
+        net.start(&b).await;
+        let since = Instant::now();
+        while net.head(&b, &id) != net.head(&a, &id) {
+            assert!(since.elapsed() < Duration::from_secs(20), "the group is not handed over");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_follower_that_asks_for_no_pause_is_not_asked_without_one() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        let held = |retry_after| Held {
+            next: 0,
+            needs_transfer: false,
+            retry_after: Some(retry_after),
+            missing: None,
+            revision: REVISION,
+            store: store_id(&net, &b),
+        };
+        net.wires.answers.lock().unwrap().push_back(Ok(held(Duration::ZERO)));
+        let (_, new) = new_group(&client("alice", &a));
+        let since = Instant::now();
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        net.settle(&a, &id).await;
+        assert!(since.elapsed() >= Duration::from_secs(1));
+        net.stop_all().await;
+    });
+}
+
+/// How long a lifetime may be is what each gateway asks of its own clients.
+#[test]
+fn a_follower_takes_a_creation_whose_lifetime_is_longer_than_its_own_clients_may_have() {
+    actix::System::new().block_on(async {
+        let mut net = Net::new(&["a.example", "b.example"], 1);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.start(&a).await;
+        net.limits.key_package_lifetime_s_max = 3600;
+        net.start(&b).await;
+        let (_, new) = new_group(&client("alice", &a));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        let since = Instant::now();
+        while net.head(&b, &id) != Some(0) {
+            assert!(since.elapsed() < Duration::from_secs(20), "the group is not taken");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (_, new) = new_group(&client("bob", &b));
+        let refused = net.at(&b).create_group(net.app, new, Source::Application).await;
+        assert!(matches!(refused, Err(GroupError::InvalidGroupInfo(_))), "{refused:?}");
+        net.stop_all().await;
+    });
+}

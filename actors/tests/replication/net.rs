@@ -64,6 +64,7 @@ pub(crate) struct Net {
     pub(crate) wires: Arc<Wires>,
     pub(crate) domains: Vec<DomainName>,
     pub(crate) retention: Retention,
+    /// Those of the gateways that start next.
     pub(crate) limits: Limits,
     directories: BTreeMap<DomainName, TempDir>,
     /// Whom each gateway federates with, when not with all others.
