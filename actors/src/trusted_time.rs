@@ -72,9 +72,9 @@ struct State {
 
 #[derive(Clone, Copy, Debug)]
 struct Doubted {
-    first: Look,
-    /// For how long it had run steadily before the first look, by earlier runs.
-    ran_before: Duration,
+    last: Look,
+    /// For how long it has run steadily, by the monotonic clock, earlier runs of the gateway included.
+    ran: Duration,
 }
 
 /// What is kept of the time over a restart.
@@ -128,7 +128,7 @@ impl TrustedTime {
         let doubted = before
             .doubted
             .filter(|(wall, _)| is_near(rules, i128::from(wall.0), look.wall))
-            .map(|(_, ran_before)| Doubted { first: look, ran_before });
+            .map(|(_, ran)| Doubted { last: look, ran });
         let believed = match before.newest {
             Some(wall) if is_near(rules, i128::from(wall.0), look.wall) => Some(look),
             // For how long the gateway was away is not known: what was last known is the least that it can be.
@@ -154,20 +154,23 @@ impl TrustedTime {
             return KnownTime { delete_until: look.wall, remembered };
         }
         let rules = self.rules;
+        // Against the look before, not the first: a machine that sleeps every night steps on by hours again and again.
         let steady =
-            state.doubted.filter(|doubted| is_near(rules, doubted.first.wall_at(look.monotonic), look.wall));
-        let doubted = steady.unwrap_or_else(|| {
-            self.say(expected, look);
-            Doubted { first: look, ran_before: Duration::ZERO }
-        });
-        let ran = doubted.ran_before + look.monotonic.saturating_sub(doubted.first.monotonic);
+            state.doubted.filter(|doubted| is_near(rules, doubted.last.wall_at(look.monotonic), look.wall));
+        let ran = match steady {
+            Some(Doubted { last, ran }) => ran + look.monotonic.saturating_sub(last.monotonic),
+            None => {
+                self.say(expected, look);
+                Duration::ZERO
+            }
+        };
         if ran >= rules.settle {
             tracing::warn!(now = %look.wall, "the clock has run steadily for long enough and is believed");
             *state = State { believed: Some(look), doubted: None };
             let remembered = RememberedTime { newest: Some(look.wall), doubted: None };
             return KnownTime { delete_until: look.wall, remembered };
         }
-        state.doubted = Some(doubted);
+        state.doubted = Some(Doubted { last: look, ran });
         let newest = expected.map(timestamp);
         KnownTime {
             delete_until: newest.map_or(Timestamp(0), |newest| newest.min(look.wall)),
@@ -298,6 +301,24 @@ mod tests {
             machine.pass(20 * HOUR);
         }
         machine.check(START + 401 * DAY + HOUR / 6 + 200 * HOUR);
+    }
+
+    #[test]
+    fn a_machine_that_sleeps_every_night_comes_to_be_believed() {
+        // Its monotonic clock stands still while it sleeps.
+        let machine = Machine::start(START, None, true);
+        let mut now = START;
+        let mut deleted_until = Vec::new();
+        for _ in 0..10 {
+            machine.pass(8 * HOUR);
+            machine.jump(16 * HOUR.cast_signed());
+            now += DAY;
+            deleted_until.push(machine.time.look(&machine.clock).delete_until);
+        }
+        assert!(
+            deleted_until.last().is_some_and(|until| *until >= Timestamp(now - 4 * DAY)),
+            "{deleted_until:?}"
+        );
     }
 
     #[test]
