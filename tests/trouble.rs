@@ -252,6 +252,35 @@ async fn a_disk_that_hangs_is_told_of_and_keeps_nobody_from_stopping() {
     gateway.stop();
 }
 
+#[actix_web::test]
+async fn what_is_written_when_a_disk_answers_again_is_shown() {
+    let place = Place::new("[durability]\nwrite_timeout_s = 1\n");
+    let Some(library) = hanging_disk(place.directory.path()) else {
+        return skipped("a disk that hangs is not tried: there is no C compiler");
+    };
+    let hang = place.path("hang");
+    let mut gateway = place.start(&[("LD_PRELOAD", &library), ("HANG", &hang)]);
+    let alice = gateway.register("alice").await.unwrap();
+    let attributes = NewKeyQueueBody { protocol_version: 1, cipher_suite: 1, app_label: String::new() };
+    let queue = gateway.api.create_key_queue(alice, &attributes).await.unwrap().key_queue_id;
+    let upload =
+        KeyPackageUploadBody { key_packages: key_packages("alice", 5), ..KeyPackageUploadBody::default() };
+    let held = async || gateway.api.key_queues(alice).await.unwrap().queues[0].key_packages_in_pool;
+    assert_eq!(held().await, 0);
+
+    std::fs::write(&hang, "").unwrap();
+    let hanging = gateway.api.upload_key_packages(alice, queue, &upload).await.unwrap_err();
+    assert!(hanging.to_string().contains("not known"), "{hanging}");
+    // Who asks meanwhile makes nobody remember what was before the upload.
+    let (counted, ()) = tokio::join!(held(), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        std::fs::remove_file(&hang).unwrap();
+    });
+    until("it is ready", async || gateway.probe("/readyz").await == 200).await;
+    assert_eq!(held().await, 5, "it was {counted} while the disk hung");
+    gateway.stop();
+}
+
 /// Where Debian's libfaketime is.
 const FAKETIME: &[&str] = &[
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",

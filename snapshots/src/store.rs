@@ -168,6 +168,18 @@ impl Store {
         }
     }
 
+    /// Waits until each batch that was given to the store before is written or refused, however long the disk takes: for
+    /// who got [`AppendError::Stalled`] and has to know what is stored.
+    pub async fn settled(&self) {
+        let mut stalled = self.0.queue.stalled();
+        while stalled.wait_for(|stalled| !stalled).await.is_ok() {
+            // It waits behind them all, and writes nothing.
+            if !matches!(self.append(Batch::new()).await, Err(AppendError::Stalled { .. })) {
+                return;
+            }
+        }
+    }
+
     /// As [`Store::append`], blocking the thread: for start-up and tests.
     ///
     /// # Errors

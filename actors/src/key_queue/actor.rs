@@ -239,10 +239,17 @@ impl KeyQueueActor {
             Err(
                 error @ (AppendError::Precondition(_)
                 | AppendError::Closed
-                | AppendError::Stalled { .. }
+                | AppendError::Stalled { is_queued: false }
                 | AppendError::Storage(_)),
             ) => {
                 self.step_down(ctx);
+                Err(StorageError::from_append(&error).into())
+            }
+            // It may still be written: what is on disk is not read before that is known.
+            Err(error @ AppendError::Stalled { is_queued: true }) => {
+                let store = self.core.store.clone();
+                let settled = async move { store.settled().await };
+                ctx.wait(settled.into_actor(self).map(|(), actor, ctx| actor.step_down(ctx)));
                 Err(StorageError::from_append(&error).into())
             }
         }
