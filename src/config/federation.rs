@@ -52,7 +52,8 @@ pub struct Federation {
     pub request_bytes_max: usize,
     /// Bodies of all requests at once, in bytes; more are answered 429.
     pub requests_in_flight_bytes_max: usize,
-    /// Answers that are not yet read, in bytes; beyond it requests are answered 429.
+    /// Answers that are not yet read, in bytes. Beyond it large answers wait until others are read, for half of
+    /// `answer_read_timeout_s`, and are then 429.
     pub answers_unread_bytes_max: usize,
     /// Largest request line and header fields together, in bytes.
     pub header_bytes_max: usize,

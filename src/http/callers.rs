@@ -1,14 +1,18 @@
 //! What the callers of a listener may hold together, and what each of them: requests, bytes of requests that are not
 //! yet judged, and bytes of answers that are not yet read.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, future::Future, sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout_at},
+};
 
+use super::problem::Problem;
 use crate::{
     config::ListenerLimits,
     listener::connections::HolderId,
-    shares::{Account, Percent, Pool},
+    shares::{Account, Full, Held, Percent, Pool},
 };
 
 /// What all who do not say who they are may hold together, beside what is public. It is so little that one caller, with
@@ -20,6 +24,8 @@ const ANONYMOUS: Percent = Percent::new(12);
 const TURNS: usize = 16;
 /// And for one caller.
 const TURNS_PER_CALLER: usize = 4;
+/// How often it is looked whether there is room for an answer.
+const ROOM_PERIOD: Duration = Duration::from_millis(10);
 
 /// What the callers of one listener may hold together.
 #[derive(Clone, Debug)]
@@ -29,6 +35,7 @@ pub(crate) struct ListenerShares {
     unread: Pool,
     turns: Arc<Semaphore>,
     share: Percent,
+    patience: Duration,
 }
 
 /// What one caller may hold: a token, a peer, or all who do not say who they are.
@@ -44,23 +51,60 @@ pub(crate) struct CallerShares {
     pub(crate) holder: HolderId,
     own_turns: Arc<Semaphore>,
     all_turns: Arc<Semaphore>,
+    /// How long a request waits until other answers are read: half as long as a client may pause while it reads one.
+    patience: Duration,
 }
 
-/// The right to compute an answer that may be large. It lasts until this is dropped.
+/// A request's right to compute an answer that may be large. The turn begins when the handler asks for it, and ends when
+/// this is dropped.
 #[derive(Debug)]
-#[must_use = "the turn is over when this is dropped"]
 pub(crate) struct Turn {
-    _own: Option<OwnedSemaphorePermit>,
-    _all: Option<OwnedSemaphorePermit>,
+    shares: Arc<CallerShares>,
+    begun: OnceCell<[Option<OwnedSemaphorePermit>; 2]>,
+}
+
+impl Turn {
+    /// A turn that has not begun.
+    pub(crate) fn new(shares: Arc<CallerShares>) -> Self {
+        Self { shares, begun: OnceCell::new() }
+    }
+
+    /// Waits until it is the request's turn.
+    ///
+    /// # Errors
+    /// 429 when the answers before this one were not read in time.
+    pub(crate) async fn begin(&self) -> Result<(), Problem> {
+        let until = Instant::now() + self.shares.patience;
+        let permits = async {
+            // They fail only when the semaphores are closed, and nobody closes them.
+            let own = Arc::clone(&self.shares.own_turns).acquire_owned().await.ok();
+            let all = Arc::clone(&self.shares.all_turns).acquire_owned().await.ok();
+            [own, all]
+        };
+        let permits = timeout_at(until, permits).await.map_err(|_| {
+            Problem::too_many_requests(
+                "too many large answers are asked for that nobody reads; read them first",
+            )
+        })?;
+        // Only a handler that asks twice has begun already, and keeps what it has.
+        let _ = self.begun.set(permits);
+        Ok(())
+    }
 }
 
 impl CallerShares {
-    /// Waits for a turn to compute an answer that may be large.
-    pub(crate) async fn turn(&self) -> Turn {
-        // They fail only when the semaphores are closed, and nobody closes them.
-        let own = Arc::clone(&self.own_turns).acquire_owned().await.ok();
-        let all = Arc::clone(&self.all_turns).acquire_owned().await.ok();
-        Turn { _own: own, _all: all }
+    /// Takes room for an answer of so many bytes until it is read. Where there is none, it waits until other answers are
+    /// read.
+    pub(crate) fn room_for_answer(&self, bytes: usize) -> impl Future<Output = Result<Held, Full>> + use<> {
+        let (unread, until) = (self.unread.clone(), Instant::now() + self.patience);
+        async move {
+            loop {
+                match unread.take(bytes) {
+                    Err(_) if Instant::now() < until => sleep(ROOM_PERIOD).await,
+                    taken => return taken,
+                }
+            }
+        }
     }
 }
 
@@ -73,6 +117,7 @@ impl ListenerShares {
             unread: Pool::new(limits.answers_unread_bytes_max),
             turns: Arc::new(Semaphore::new(TURNS)),
             share: Percent::new(limits.share_percent),
+            patience: Duration::from_secs(limits.answer_read_timeout_s) / 2,
         }
     }
 
@@ -99,6 +144,51 @@ impl ListenerShares {
             holder: HolderId::NOBODY,
             own_turns: Arc::new(Semaphore::new(TURNS_PER_CALLER)),
             all_turns: Arc::clone(&self.turns),
+            patience: self.patience,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Internal;
+
+    fn limits(unread_bytes: usize) -> ListenerLimits {
+        ListenerLimits {
+            answers_unread_bytes_max: unread_bytes,
+            answer_read_timeout_s: 2,
+            ..Internal::default().listener_limits()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_waits_until_those_before_it_are_read() {
+        let caller = ListenerShares::new(&limits(100)).caller();
+        let first = caller.room_for_answer(60).await.unwrap();
+        let second = tokio::spawn(caller.room_for_answer(60));
+        sleep(2 * ROOM_PERIOD).await;
+        assert!(!second.is_finished());
+        drop(first);
+        let _second = second.await.unwrap().unwrap();
+        // Nobody waits for ever for a client that does not read.
+        let since = Instant::now();
+        assert_eq!(caller.room_for_answer(60).await.unwrap_err(), Full::Share { max: 75 });
+        assert!(since.elapsed() >= caller.patience);
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_not_waited_for_for_ever() {
+        let caller = Arc::new(ListenerShares::new(&limits(100)).caller());
+        let mut turns = Vec::new();
+        for _ in 0..TURNS_PER_CALLER {
+            let turn = Turn::new(Arc::clone(&caller));
+            turn.begin().await.unwrap();
+            turns.push(turn);
+        }
+        let next = Turn::new(Arc::clone(&caller));
+        assert!(next.begin().await.unwrap_err().detail().contains("read them first"));
+        turns.pop();
+        next.begin().await.unwrap();
     }
 }

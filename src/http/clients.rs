@@ -63,7 +63,7 @@ impl Handle for FindClients {
             let found = federation.ask::<Self>(domain, app, &call.path, &call.query, &call.body).await?;
             return Ok(Answer::Ok(found.body));
         }
-        let _turn = call.shares.turn().await;
+        call.turn.begin().await?;
         let found = find_here(&call.edge, app, &call.query).await?;
         let is_large = found.identities.len() > IDENTITIES_AT_ONCE;
         encoded(found, is_large).await

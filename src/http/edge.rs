@@ -4,6 +4,7 @@ use std::{
     any::Any,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     auth::{Authority, Tokens},
     body::{BodyLimits, ReceivedBody},
-    callers::{CallerShares, ListenerShares},
+    callers::{CallerShares, ListenerShares, Turn},
     cursor::Cursors,
     problem::Problem,
     route::{self, Arrived, Route, Running},
@@ -210,6 +211,7 @@ impl<A: Authority> Edge<A> {
         } else {
             ReceivedBody::default()
         };
+        let turn = Rc::new(Turn::new(Arc::clone(&shares)));
         let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
         let arrived = Arrived {
             members: members.iter().map(|segment| (*segment).to_owned()).collect(),
@@ -217,19 +219,22 @@ impl<A: Authority> Edge<A> {
             body,
             accept: accept.unwrap_or_default().to_owned(),
             caller,
-            shares: Arc::clone(&shares),
+            turn: Rc::clone(&turn),
             edge: self,
         };
         let response = caught((route.run)(arrived)).await?;
         // The answer is computed. What it holds from now on is counted in bytes, until the client has read them.
+        let bytes = unread::bytes_held(&response);
         let held = match permit {
-            Some(permit) => {
-                let held = shares.unread.take(unread::bytes_held(&response)).map_err(too_much_unread)?;
-                drop(permit);
-                Some(held)
-            }
+            Some(permit) => match shares.unread.take(bytes) {
+                Ok(held) => Some(held),
+                // What it answers may be done already, so it is not refused: it keeps its place among the requests.
+                Err(_) if bytes <= unread::SMALL_ANSWER_BYTES => Some(permit),
+                Err(_) => Some(shares.room_for_answer(bytes).await.map_err(too_much_unread)?),
+            },
             None => None,
         };
+        drop(turn);
         Ok((response, held))
     }
 

@@ -65,7 +65,7 @@ impl Handle<Peers> for CompareConfiguration {
 impl Handle<Peers> for FindClients {
     async fn handle(call: Call<Self, Peers>) -> Result<Answer<Identities>, Problem> {
         check_own_domain(&call.edge, call.path.app, call.query.domain.as_ref())?;
-        let _turn = call.shares.turn().await;
+        call.turn.begin().await?;
         let found = clients::find_here(&call.edge, call.path.app, &call.query).await?;
         let is_large = found.identities.len() > clients::IDENTITIES_AT_ONCE;
         encoded(found, is_large).await

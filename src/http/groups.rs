@@ -85,7 +85,7 @@ pub(super) async fn upload_proposal_here<A: Authority>(
 
 impl Handle for ListProposals {
     async fn handle(call: Call<Self>) -> Result<Answer<Proposals>, Problem> {
-        let _turn = call.shares.turn().await;
+        call.turn.begin().await?;
         let (epoch_id, current) =
             call.edge.gateway.current_proposals(call.path.app, &call.path.group).await?;
         let messages = current.iter().map(|packet| Base64(packet.to_vec())).collect();
@@ -128,7 +128,7 @@ impl Handle for ListControlMessages {
             return Err(Problem::malformed("`endEpochId`: must not be before `startEpochId`"));
         }
         let limit = call.query.limit.map_or(usize::MAX, Limit::get);
-        let _turn = call.shares.turn().await;
+        call.turn.begin().await?;
         let found =
             call.edge.gateway.control_messages(call.path.app, &call.path.group, start, end, limit).await?;
         let is_large = control_messages::packet_bytes(&found) > AT_ONCE_BYTES;

@@ -15,7 +15,7 @@ use crate::api::{
 
 impl Handle for ListWelcomes {
     async fn handle(call: Call<Self>) -> Result<Answer<JoinInfos>, Problem> {
-        let _turn = call.shares.turn().await;
+        call.turn.begin().await?;
         let (edge, app, handle, query) = (call.edge, call.path.app, call.path.handle, call.query);
         let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
         let list = [b"welcomes".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes(), domain.as_bytes()];
@@ -48,7 +48,7 @@ impl Handle for AcknowledgeWelcome {
 
 impl Handle for GetGroupInfo {
     async fn handle(call: Call<Self>) -> Result<Answer<GroupInfos>, Problem> {
-        let _turn = call.shares.turn().await;
+        call.turn.begin().await?;
         let view = call.edge.gateway.group(call.path.app, &call.path.group).await?;
         let tree = view.group_info.is_some().then(|| view.ratchet_tree());
         let is_large = tree.as_ref().is_some_and(|tree| tree.len() > AT_ONCE_BYTES);

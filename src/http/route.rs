@@ -1,6 +1,6 @@
 //! The one table of routes: what is found, what is not, with which method, and what the OpenAPI document lists.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
 
 use actix_web::{
     HttpResponse,
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     auth::{Authority, Tokens},
     body::ReceivedBody,
-    callers::CallerShares,
+    callers::Turn,
     edge::Edge,
     json,
     openapi::{self, Description},
@@ -87,8 +87,8 @@ pub(super) struct Arrived<A: Authority = Tokens> {
     pub(super) edge: Arc<Edge<A>>,
     /// Who asks.
     pub(super) caller: A::Caller,
-    /// What the caller may hold.
-    pub(super) shares: Arc<CallerShares>,
+    /// To compute an answer that may be large.
+    pub(super) turn: Rc<Turn>,
     /// The raw segments in the places of the template's members.
     pub(super) members: Vec<String>,
     /// The raw query string.
@@ -144,8 +144,8 @@ pub(super) struct Call<E: Endpoint, A: Authority = Tokens> {
     pub(super) edge: Arc<Edge<A>>,
     /// Who asks.
     pub(super) caller: A::Caller,
-    /// What the caller may hold.
-    pub(super) shares: Arc<CallerShares>,
+    /// To compute an answer that may be large.
+    pub(super) turn: Rc<Turn>,
     pub(super) path: E::Path,
     pub(super) query: E::Query,
     pub(super) body: E::Body,
@@ -184,13 +184,13 @@ impl<A: Authority> Route<A> {
 }
 
 async fn run<E: Handle<A>, A: Authority>(arrived: Arrived<A>) -> Result<HttpResponse, Problem> {
-    let Arrived { edge, caller, shares, members, query, body, .. } = arrived;
+    let Arrived { edge, caller, turn, members, query, body, .. } = arrived;
     let segments: Vec<&str> = members.iter().map(String::as_str).collect();
     let path = E::Path::read(&segments)?;
     let query = query::read(&query)?;
     let ReceivedBody { bytes, room } = body;
     let decoded = decode::<E, A>(&edge, bytes).await?;
-    let answer = E::handle(Call { edge, caller, shares, path, query, body: decoded }).await?;
+    let answer = E::handle(Call { edge, caller, turn, path, query, body: decoded }).await?;
     // The body keeps its room until now: what was decoded from it is about as large.
     drop(room);
     encode(answer)

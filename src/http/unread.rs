@@ -24,6 +24,8 @@ use crate::{
 const PIECE_BYTES: usize = 32 << 10;
 /// What an answer takes besides its body: the header, and its place in the tables.
 const ANSWER_BYTES: usize = 1024;
+/// An answer that holds no more than this is small.
+pub(super) const SMALL_ANSWER_BYTES: usize = ANSWER_BYTES + PIECE_BYTES;
 /// What one of many answers that share their bytes takes: what the connection copies.
 const SHARED_BYTES: usize = 2 * PIECE_BYTES;
 

@@ -120,7 +120,7 @@ fn who_does_not_read_holds_little_and_not_for_long() {
 
 #[test]
 fn answers_that_are_not_read_hold_no_more_than_a_share() {
-    let target = Target::start("answers_unread_bytes_max = 67108864", "");
+    let target = Target::start("answers_unread_bytes_max = 67108864\nanswer_read_timeout_s = 20", "");
     let tags: Vec<String> = (0..60).map(|tag| format!("{tag:0250}")).collect();
     for client in 0..200 {
         let body =
@@ -138,7 +138,7 @@ fn answers_that_are_not_read_hold_no_more_than_a_share() {
         let since = Instant::now();
         loop {
             std::thread::sleep(Duration::from_millis(500));
-            // When the token has its share, it is refused, and nobody else is.
+            // When the token has its share, it waits in vain and is refused, and nobody else is.
             let status = target.call(&target.attacked, "GET", &path, None).unwrap().status;
             if status != 200 || since.elapsed() > Duration::from_secs(30) {
                 break status;

@@ -1,10 +1,10 @@
-//! Lists with millions of members: counted while they are read, not after.
+//! Long lists: those that are sent are counted while they are read, not after; those that are asked for wait for each other.
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 use crate::{
     bystander::Damage,
-    target::{Target, scale},
+    target::{Target, read_reply, request, scale},
 };
 
 /// A body of about 20 MB.
@@ -46,4 +46,34 @@ fn lists_stop_at_their_limit() {
     damage.is_at_most(20);
     let more = target.peak_mb().saturating_sub(before);
     assert!(more < 150 + 100 * scale() as u64, "{more} MB more");
+}
+
+/// Answers wait for each other: whoever reads them gets them all.
+#[test]
+fn one_token_reads_large_answers_side_by_side() {
+    // The share of one caller is less than a single answer.
+    let target = Target::start("answers_unread_bytes_max = 67108864\nshare_percent = 1", "");
+    for client in 0..40 {
+        // What cannot stand in JSON as it is makes the answer much longer.
+        let tags: Vec<String> = (0..100).map(|tag| format!(r#""{}{tag}""#, r"\u0001".repeat(250))).collect();
+        let body = format!(r#"{{"clientHandle":"client-{client}","tags":[{}]}}"#, tags.join(","));
+        assert_eq!(target.call(&target.attacked, "POST", "/clients", Some(&body)).unwrap().status, 201);
+    }
+    let mut readers: Vec<_> = (0..8).map(|_| target.connect()).collect();
+    for reader in &mut readers {
+        reader.write_all(&request(&target.attacked, "GET", "/clients?limit=1000", None)).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    // What is small, and may have changed something, is answered meanwhile.
+    let client = r#"{"clientHandle":"meanwhile"}"#;
+    assert_eq!(target.call(&target.attacked, "POST", "/clients", Some(client)).unwrap().status, 201);
+    std::thread::scope(|scope| {
+        for reader in &mut readers {
+            scope.spawn(|| {
+                let reply = read_reply(reader).unwrap();
+                assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+                assert!(reply.body.len() > 4 << 20, "{} bytes", reply.body.len());
+            });
+        }
+    });
 }
