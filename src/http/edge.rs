@@ -326,11 +326,14 @@ fn too_much_unread(full: Full) -> Problem {
 
 /// The answer to a request that the HTTP/1.1 parser refused: a problem document, like every other error.
 pub(crate) fn refusal_of_parser(status: u16) -> Vec<u8> {
-    let problem = if status == ProblemKind::HeadersTooLarge.about().status {
+    let is_of = |kind: ProblemKind| status == kind.about().status;
+    let problem = if is_of(ProblemKind::HeadersTooLarge) {
         Problem::new(
             ProblemKind::HeadersTooLarge,
             "the request line and the header fields are more, or larger, than the gateway accepts",
         )
+    } else if is_of(ProblemKind::TooManyRequests) {
+        Problem::too_many_requests("the gateway receives as many long headers at once as it takes")
     } else {
         Problem::malformed("this is not a request in HTTP/1.1 (RFC 9112); the connection is closed")
     };

@@ -14,12 +14,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::shares::{Held, Percent};
+use crate::shares::{Account, Held, Percent, Pool};
 
 /// Connections beyond the limit that are taken when nobody can be sent away. They are answered probes only.
 const RESERVE: usize = 32;
 /// One in so many is closed when the listener is full, so that not every new connection has to look for one.
 const EVICTED_AT_ONCE: usize = 100;
+/// Bytes of all headers that are longer than most, while they arrive. Those of other headers are bounded by the number of
+/// connections.
+const HEADER_BYTES_MAX: usize = 32 << 20;
 /// How long a client that owes bytes, or does not read, may keep a connection that somebody else wants.
 const STALLED: Duration = Duration::from_secs(5);
 
@@ -32,6 +35,7 @@ pub(crate) struct Connections {
     /// Connections that were ever accepted.
     accepted: AtomicUsize,
     open: Mutex<Open>,
+    header_room: Account,
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +119,13 @@ impl Connections {
             since: Instant::now(),
             accepted: AtomicUsize::new(0),
             open: Mutex::default(),
+            header_room: Pool::new(HEADER_BYTES_MAX).account(Percent::new(100)),
         })
+    }
+
+    /// Room for headers that are longer than most.
+    pub(crate) fn header_room(&self) -> &Account {
+        &self.header_room
     }
 
     /// What the operating system may be asked to accept at once, those included that are turned away.

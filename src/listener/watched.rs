@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::connections::{Connection, Phase, Place};
+use crate::shares::Held;
 
 /// Bytes that are read in one turn of the dispatcher, and while it works on a request without waiting for its body.
 const AHEAD_BYTES: usize = 8 << 10;
@@ -27,6 +28,8 @@ const SEPARATOR_BYTES: usize = 1 << 10;
 const READ_BYTES_PER_S: u64 = 16 << 10;
 /// The status of what is too long to be a header.
 const HEADERS_TOO_LARGE: u16 = 431;
+/// The status of a long header when there are too many of them at once.
+const TOO_MANY_REQUESTS: u16 = 429;
 /// How long the client of a connection of the reserve may take for the header of its request.
 const RESERVE_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -61,6 +64,8 @@ pub(crate) struct Watched<T> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes read that are no whole request yet.
     header_bytes: usize,
+    /// What they hold, once they are more than most headers have.
+    header_room: Option<Held>,
     /// Bytes read in this turn of the dispatcher.
     read_in_turn: usize,
     /// Bytes read while a request was worked on.
@@ -84,6 +89,7 @@ impl<T> Watched<T> {
             read_until: None,
             timer: None,
             header_bytes: 0,
+            header_room: None,
             read_in_turn: 0,
             read_ahead: 0,
             is_reading_held: false,
@@ -143,6 +149,28 @@ impl<T> Watched<T> {
         Ok(())
     }
 
+    /// The status for a header that is too long, or for which there is no room beside those of others. The parser would
+    /// take four times as much before it refuses.
+    fn refused_header(&mut self) -> Option<u16> {
+        // In the other phases it is no header any more that is read.
+        if !matches!(self.connection().phase(), Phase::Silent | Phase::Idle)
+            || self.header_bytes <= AHEAD_BYTES
+        {
+            return None;
+        }
+        if self.header_bytes > self.limits.header_bytes + AHEAD_BYTES + SEPARATOR_BYTES {
+            return Some(HEADERS_TOO_LARGE);
+        }
+        let taken = match &mut self.header_room {
+            Some(held) => held.grow_to(self.header_bytes),
+            None => {
+                let taken = self.place.connections().header_room().take(self.header_bytes);
+                taken.map(|held| self.header_room = Some(held))
+            }
+        };
+        taken.err().map(|_| TOO_MANY_REQUESTS)
+    }
+
     /// Notes that the client has read so much of its answer.
     fn note_written(&mut self, bytes: usize) {
         if let Some(until) = &mut self.read_until {
@@ -187,16 +215,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
         if this.connection().is_closing() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        if this.header_bytes > this.limits.header_bytes + AHEAD_BYTES + SEPARATOR_BYTES {
-            // The parser would take four times as much before it refuses.
-            this.instead.get_or_insert_with(|| ((this.refusal)(HEADERS_TOO_LARGE), 0));
-            ready!(this.poll_write_instead(cx))?;
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
         if this.is_far_ahead(cx) {
             this.is_reading_held = true;
             this.check_deadlines(cx)?;
             return Poll::Pending;
+        }
+        // The parser has seen all that was read in the turns before: it is a header that has not ended.
+        if let Some(status) = this.refused_header() {
+            this.instead.get_or_insert_with(|| ((this.refusal)(status), 0));
+            ready!(this.poll_write_instead(cx))?;
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.io).poll_read(cx, buf);
@@ -289,6 +317,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
                 this.connection().enter_phase(Phase::Idle);
                 this.header_since = None;
                 this.header_bytes = 0;
+                this.header_room = None;
                 this.idle_since = Some(Instant::now());
                 this.read_ahead = 0;
             }

@@ -90,6 +90,48 @@ fn header_lists_are_bounded_before_they_are_decoded() {
 }
 
 #[test]
+fn what_follows_a_long_header_does_not_count_as_header() {
+    let target = Target::start("", "");
+    let tags: Vec<String> = (0..90).map(|tag| format!(r#""{}{tag}""#, "t".repeat(240))).collect();
+    let body = format!(r#"{{"clientHandle":"long","tags":[{}]}}"#, tags.join(","));
+    let plain = String::from_utf8(request(&target.attacked, "POST", "/clients", Some(&body))).unwrap();
+    // Nearly as much as is accepted, with as many separators as possible.
+    let fields: String = (0..80).map(|field| format!("X-{field:02}: {}\r\n", "v".repeat(400))).collect();
+    let long = plain.replacen("\r\n", &format!("\r\n{fields}"), 1);
+    let mut stream = target.connect();
+    for status in [201, 409] {
+        stream.write_all(long.as_bytes()).unwrap();
+        assert_eq!(read_reply(&mut stream).unwrap().status, status);
+    }
+}
+
+#[test]
+fn long_headers_have_a_limit_together() {
+    let target = Target::start("request_header_timeout_s = 60", "");
+    let start = "GET /apps HTTP/1.1\r\nHost: gateway\r\nX-Long: ";
+    let part = format!("{start}{}", "v".repeat(30 << 10));
+    let mut open: Vec<_> = (0..1500).map(|_| target.connect()).collect();
+    let mut refused = 0;
+    for stream in &mut open {
+        stream.write_all(part.as_bytes()).unwrap();
+    }
+    // Short headers are taken all the while.
+    assert_eq!(target.get("/apps").unwrap().status, 200);
+    for stream in &mut open {
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        if let Ok(reply) = read_reply(stream) {
+            assert_eq!((reply.status, reply.slug().as_str()), (429, "too-many-requests"));
+            refused += 1;
+        }
+    }
+    assert!((1..1500).contains(&refused), "{refused}");
+    drop(open);
+    // What they held is given back.
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(target.send(format!("{part}\r\n\r\n").as_bytes()).unwrap().status, 200);
+}
+
+#[test]
 fn requests_that_are_sent_ahead_are_not_read_ahead() {
     let target = Target::start("", "");
     // The first waits for its body; behind it comes as much as the connection takes.
