@@ -11,7 +11,7 @@ use actix::{
 };
 use snapshots::{
     AppId, AppendError, Batch, ClientId, ClientRow, KeyPackageRef, KeyPackageRow, KeyQueueId, LogId,
-    QueueRow, Timestamp, Unmet,
+    QueueRow, Unmet,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -94,7 +94,8 @@ pub(crate) struct KeyQueueActor {
     snapshot_sequence: u64,
     /// Snapshots that failed since the last one that did not, and when the next is tried.
     failed_snapshots: u32,
-    next_snapshot: Timestamp,
+    /// By the monotonic clock.
+    next_snapshot: Duration,
 }
 
 type Reply<T> = AtomicResponse<KeyQueueActor, Result<T, KeyQueueError>>;
@@ -127,7 +128,7 @@ impl KeyQueueActor {
             sequence: 0,
             snapshot_sequence: 0,
             failed_snapshots: 0,
-            next_snapshot: Timestamp(0),
+            next_snapshot: Duration::ZERO,
         }
     }
 
@@ -154,10 +155,11 @@ impl KeyQueueActor {
 
     fn upload_batch(&mut self, upload: &Upload) -> Result<(Batch, QueueRecord), KeyQueueError> {
         let max = self.core.limits.key_packages_per_queue_max;
+        let now = self.core.clock.now();
         // A snapshot is one batch, and the removed packages that it remembers have the rest.
         let bytes_max = self.core.limits.key_queue_bytes_max.min(self.core.store.batch_bytes_max() / 4 * 3);
         let (state, _) = self.current()?;
-        if state.free_after(upload.is_reset, &upload.packages) > max {
+        if state.free_after(upload.is_reset, &upload.packages, now) > max {
             return Err(KeyQueueError::TooManyKeyPackages { what: "the queue", max });
         }
         if state.bytes_after(upload.is_reset, &upload.packages, upload.final_key.as_ref()) > bytes_max {
@@ -323,7 +325,7 @@ impl KeyQueueActor {
 
     fn snapshot_aside(&mut self, ctx: &mut Context<Self>) {
         let before = self.snapshot_sequence;
-        if self.core.clock.now() < self.next_snapshot {
+        if self.core.clock.monotonic() < self.next_snapshot {
             return;
         }
         let Some(batch) = self.snapshot() else { return };
@@ -336,7 +338,7 @@ impl KeyQueueActor {
             let pause = SNAPSHOT_RETRY_AFTER * 2_u32.pow(actor.failed_snapshots.min(6));
             tracing::warn!(%error, ?pause, "a key queue's snapshot was not written; its records stay");
             actor.failed_snapshots = actor.failed_snapshots.saturating_add(1);
-            actor.next_snapshot = later(actor.core.clock.now(), pause);
+            actor.next_snapshot = actor.core.clock.monotonic().saturating_add(pause);
             actor.snapshot_sequence = before;
             actor.activity.dirty.store(true, Ordering::Relaxed);
         }));
@@ -345,10 +347,6 @@ impl KeyQueueActor {
 
 /// How long a queue waits after a snapshot that was not written; twice as long after each further one, up to an hour or so.
 const SNAPSHOT_RETRY_AFTER: Duration = Duration::from_secs(60);
-
-fn later(now: Timestamp, pause: Duration) -> Timestamp {
-    Timestamp(now.0.saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)))
-}
 
 /// Records since the last snapshot after which the actor takes one by itself.
 const RECORDS_PER_SNAPSHOT: u64 = 512;

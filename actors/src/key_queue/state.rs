@@ -230,12 +230,14 @@ impl KeyQueueState {
         }
     }
 
-    /// How many packages the pool would have to assign after an upload; assigned ones take no place from others.
-    pub(crate) fn free_after(&self, is_reset: bool, packages: &[NewPackage]) -> usize {
+    /// How many packages the pool would have to assign after an upload; assigned ones take no place from others, nor do those
+    /// that have expired at `now` and are still there because the clock is not believed.
+    pub(crate) fn free_after(&self, is_reset: bool, packages: &[NewPackage], now: Timestamp) -> usize {
         if is_reset {
             return packages.len();
         }
-        self.held.values().filter(|held| held.receiver.is_none()).count()
+        let is_free = |held: &&Held| held.receiver.is_none() && now < held.package.not_after;
+        self.held.values().filter(is_free).count()
             + packages.iter().filter(|package| !self.places.contains_key(&package.reference)).count()
     }
 
@@ -641,10 +643,13 @@ mod tests {
         assert!(state.to_snapshot().unwrap().len() <= counted);
         assert_eq!(state.bytes_after(false, &[], None), counted);
         assert_eq!(
-            state.free_after(false, &[package(1, 100), package(99, 100)]),
+            state.free_after(false, &[package(1, 100), package(99, 100)], Timestamp(0)),
             1,
             "assigned ones are apart"
         );
+        state.apply(uploaded(vec![package(98, 100)]));
+        let free_at = |now| state.free_after(false, &[package(99, 200)], Timestamp(now));
+        assert_eq!((free_at(99), free_at(100)), (2, 1), "expired ones take no place");
     }
 
     fn any_record() -> impl Strategy<Value = QueueRecord> {
