@@ -311,6 +311,26 @@ async fn a_page_of_welcomes_ends_at_the_size_limit_of_an_answer() {
     let page = bob.api.welcomes(&bob.handle, &query).await.unwrap();
     assert!(page.join_infos.len() > found.len() / pages);
     gateway.stop().await;
+
+    // Trees that are not asked for are read with their welcomes, so they count in what one request may cost.
+    setup.config.limits.answer_bytes_max = 4608;
+    let gateway = setup.start().await;
+    let names = ["alice", "bob", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9", "c10"];
+    let [alice, bob, others @ ..] = clients(&gateway, names).await;
+    for client in others.iter().chain([&bob]) {
+        client.upload_key_packages(9).await;
+    }
+    for _ in 0..9 {
+        let mut at_alice = alice.create_group().await;
+        at_alice.invite(&others.each_ref()).await;
+        at_alice.invite(&[&bob]).await;
+    }
+    let query = WelcomeQuery { ratchet_tree: false, ..WelcomeQuery::default() };
+    let page = bob.api.welcomes(&bob.handle, &query).await.unwrap();
+    let answered: usize = page.join_infos.iter().map(|info| info.welcome.0.len()).sum();
+    assert!(answered * 9 / page.join_infos.len() < 4608, "all welcomes would fit");
+    assert!(page.next_cursor.is_some(), "{} welcomes", page.join_infos.len());
+    gateway.stop().await;
 }
 
 #[actix_web::test]

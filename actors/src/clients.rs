@@ -130,6 +130,9 @@ pub struct JoinInfoPage {
     pub has_more: bool,
 }
 
+/// Bytes read for one page of join infos, as a multiple of the bytes that its answer may hold.
+const READ_PER_ANSWER: usize = 4;
+
 /// How often a change is tried again when the row was changed by one who did not wait for a turn: another process, or
 /// what does not go through this file.
 const ATTEMPTS: usize = 16;
@@ -290,7 +293,8 @@ impl Gateway {
     }
 
     /// What a client needs to join the groups it was invited to, oldest first (*Joining*). A handle nobody has heard of
-    /// has nothing. A page ends at `limit` join infos or before `answer_bytes_max`, but never before its first join info.
+    /// has nothing. A page ends at `limit` join infos, before `answer_bytes_max`, or before four times as many bytes are
+    /// read, but never before its first join info.
     ///
     /// # Errors
     /// [`ClientError::Domain`], or that the store cannot be read.
@@ -305,7 +309,7 @@ impl Gateway {
         let bytes_max = self.core.limits.answer_bytes_max;
         self.read(move || {
             let mut join_infos: Vec<JoinInfo> = Vec::new();
-            let mut bytes = 0_usize;
+            let (mut bytes, mut bytes_read) = (0_usize, 0_usize);
             // One more than the limit tells whether there is more.
             let wanted = query.limit.saturating_add(1);
             for (id, info) in view.join_infos_in(app, &handle, domain.as_ref(), query.after, wanted)? {
@@ -313,6 +317,9 @@ impl Gateway {
                     return Ok(JoinInfoPage { join_infos, has_more: true });
                 }
                 let Some(row) = view.welcome(app, &info.group, info.epoch)? else { continue };
+                // A row is read whole, with the tree that may not be asked for.
+                bytes_read =
+                    bytes_read.saturating_add(row.welcome.len()).saturating_add(row.ratchet_tree.len());
                 let join_info = JoinInfo {
                     id,
                     group: info.group,
@@ -323,7 +330,8 @@ impl Gateway {
                         .filter(|tree| query.with_ratchet_tree && !tree.is_empty()),
                 };
                 bytes = bytes.saturating_add(join_info.message_bytes());
-                if bytes > bytes_max && !join_infos.is_empty() {
+                let is_full = bytes > bytes_max || bytes_read > bytes_max.saturating_mul(READ_PER_ANSWER);
+                if is_full && !join_infos.is_empty() {
                     return Ok(JoinInfoPage { join_infos, has_more: true });
                 }
                 join_infos.push(join_info);
