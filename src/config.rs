@@ -611,9 +611,14 @@ mod tests {
         let config = Config::parse(&text).unwrap();
         let printed = config.to_toml().unwrap();
         assert_eq!(Config::parse(&printed).unwrap(), config, "{printed}");
-        for member in
-            ["request_bytes_max", "packet_bytes_max", "welcome_age_s_max", "snapshot_period_s", "mode"]
-        {
+        for member in [
+            "request_bytes_max",
+            "packet_bytes_max",
+            "awake_bytes_max",
+            "welcome_age_s_max",
+            "snapshot_period_s",
+            "mode",
+        ] {
             assert!(printed.contains(member), "{member} is not printed");
         }
     }
@@ -649,6 +654,7 @@ mod tests {
             "[limits]\nclient_handle_bytes_max = 2000",
             Some(("limits.client_handle_bytes_max", "from 1 to 1024")),
         );
+        check("[limits]\nawake_bytes_max = 1000", Some(("limits.awake_bytes_max", "from 1048576 to")));
         check("[limits]\npackets = 1", Some(("limits.packets", "unknown field")));
         check("[retention]\nperiod_s = 0", Some(("retention.period_s", "from 1 to")));
         check("[limits]\nwelcomes_per_client_max = 0", Some(("limits.welcomes_per_client_max", "from 1 to")));

@@ -77,6 +77,8 @@ pub struct Limits {
     pub clock_settle_s: u64,
     /// Groups and key queues kept awake in memory; beyond it the longest idle go to sleep.
     pub awake_actors_max: usize,
+    /// Estimated memory of all awake groups and key queues together, in bytes; beyond it the longest idle go to sleep.
+    pub awake_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -113,6 +115,7 @@ impl Default for Limits {
             clock_jump_s_max: 24 * 3600,
             clock_settle_s: 24 * 3600,
             awake_actors_max: 100_000,
+            awake_bytes_max: 2 << 30,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use actix::{Actor, Addr, Message};
@@ -15,6 +15,8 @@ pub(crate) struct Activity {
     /// There is something that no snapshot has yet.
     pub(crate) dirty: AtomicBool,
     last_used_ms: AtomicU64,
+    /// The actor's estimated memory, in bytes.
+    weight: AtomicUsize,
     waiting: Arc<Semaphore>,
     waiting_max: usize,
 }
@@ -24,6 +26,7 @@ impl Activity {
         Arc::new(Self {
             dirty: AtomicBool::new(false),
             last_used_ms: AtomicU64::new(now.0),
+            weight: AtomicUsize::new(0),
             waiting: Arc::new(Semaphore::new(waiting_max)),
             waiting_max,
         })
@@ -35,6 +38,16 @@ impl Activity {
 
     pub(crate) fn last_used(&self) -> Timestamp {
         Timestamp(self.last_used_ms.load(Ordering::Relaxed))
+    }
+
+    /// Notes the actor's estimated memory, in bytes.
+    pub(crate) fn weigh(&self, bytes: usize) {
+        self.weight.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The actor's estimated memory, in bytes; 0 before it has its state.
+    pub(crate) fn weight(&self) -> usize {
+        self.weight.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_dirty(&self) -> bool {

@@ -24,6 +24,9 @@ pub(crate) struct Stop;
 /// How many actors are asked at the same time to rest.
 const ASKED_AT_ONCE: usize = 64;
 
+/// How often the awake actors are counted and weighed.
+const RELIEF_PERIOD: Duration = Duration::from_secs(1);
+
 pub(crate) struct Supervisor {
     pub(crate) core: Arc<Core>,
     pub(crate) arbiters: Vec<Arbiter>,
@@ -84,6 +87,32 @@ fn end(arbiters: Vec<Arbiter>) {
     }
 }
 
+/// When an actor was used last, and its weight.
+fn use_and_weight(activity: &Activity) -> (Timestamp, usize) {
+    (activity.last_used(), activity.weight())
+}
+
+/// The time of the last use up to which actors must go to sleep so that the others are within both limits; `None` if all
+/// of them are.
+fn excess_until(mut awake: Vec<(Timestamp, usize)>, count_max: usize, bytes_max: usize) -> Option<Timestamp> {
+    let mut bytes = awake.iter().fold(0_usize, |sum, (_, weight)| sum.saturating_add(*weight));
+    let mut count = awake.len();
+    if count <= count_max && bytes <= bytes_max {
+        return None;
+    }
+    awake.sort_unstable();
+    let mut until = None;
+    for (last_used, weight) in awake {
+        if count <= count_max && bytes <= bytes_max {
+            break;
+        }
+        count -= 1;
+        bytes = bytes.saturating_sub(weight);
+        until = Some(last_used);
+    }
+    until
+}
+
 impl Supervisor {
     /// What an actor should do now: nothing, write a snapshot, or sleep.
     fn rest_of(&self, activity: &Activity, sleep_before: Timestamp) -> Option<Rest> {
@@ -96,41 +125,63 @@ impl Supervisor {
         activity.is_dirty().then_some(Rest::Snapshot)
     }
 
-    /// The time before which an actor must have been used last to be put to sleep: the quiet time, or less when more
-    /// actors are awake than may be.
+    /// The time of the last use up to which actors are put to sleep because more are awake than may be; `None` if no more
+    /// are.
+    fn excess_until(&self) -> Option<Timestamp> {
+        let groups = self.core.groups.iter().map(|awake| use_and_weight(&awake.actor.activity));
+        let queues = self.core.queues.iter().map(|awake| use_and_weight(&awake.activity));
+        let limits = &self.core.limits;
+        excess_until(groups.chain(queues).collect(), limits.awake_actors_max, limits.awake_bytes_max)
+    }
+
+    /// The time of the last use up to which actors are put to sleep: the quiet time ago, or less when more are awake than
+    /// may be.
     fn sleep_before(&self) -> Timestamp {
         let quiet = self.core.clock.now().saturating_sub(self.passivate_after);
-        let excess = self.core.awake().saturating_sub(self.core.limits.awake_actors_max);
-        if excess == 0 {
-            return quiet;
-        }
-        let groups = self.core.groups.iter().map(|awake| awake.actor.activity.last_used());
-        let queues = self.core.queues.iter().map(|awake| awake.activity.last_used());
-        let mut last_used: Vec<Timestamp> = groups.chain(queues).collect();
-        last_used.sort_unstable();
-        last_used.get(excess).copied().unwrap_or(quiet).max(quiet)
+        self.excess_until().map_or(quiet, |last_used| last_used.max(quiet))
+    }
+
+    /// Whether actors cannot be asked to rest now. A disk that does not answer would make every actor fail to write, and
+    /// say so.
+    fn cannot_tidy(&self) -> bool {
+        self.is_tidying || self.core.is_stopping() || self.core.store.is_stalled()
     }
 
     fn tidy(&mut self, ctx: &mut Context<Self>) {
-        // A disk that does not answer would make every actor fail to write, and say so.
-        if self.is_tidying || self.core.is_stopping() || self.core.store.is_stalled() {
+        if self.cannot_tidy() {
             return;
         }
         // A clock that jumps is noticed between sweeps as well.
         self.core.delete_until();
-        self.is_tidying = true;
         let sleep_before = self.sleep_before();
+        self.ask_each(ctx, |supervisor, activity| supervisor.rest_of(activity, sleep_before));
+    }
+
+    /// Puts actors to sleep if more are awake than may be: between two snapshots, readers can wake very many large groups.
+    fn relieve(&mut self, ctx: &mut Context<Self>) {
+        if self.cannot_tidy() {
+            return;
+        }
+        let Some(until) = self.excess_until() else { return };
+        self.ask_each(ctx, |_, activity| {
+            (!activity.is_waited_for() && activity.last_used() <= until).then_some(Rest::Sleep)
+        });
+    }
+
+    /// Asks each awake actor for the rest that is given for it, if any.
+    fn ask_each(&mut self, ctx: &mut Context<Self>, rest_of: impl Fn(&Self, &Activity) -> Option<Rest>) {
         let mut asks = Vec::new();
         for awake in &self.core.groups {
-            if let Some(rest) = self.rest_of(&awake.actor.activity, sleep_before) {
+            if let Some(rest) = rest_of(self, &awake.actor.activity) {
                 asks.push(ask(&awake.actor, rest));
             }
         }
         for awake in &self.core.queues {
-            if let Some(rest) = self.rest_of(&awake.activity, sleep_before) {
+            if let Some(rest) = rest_of(self, &awake.activity) {
                 asks.push(ask(awake.value(), rest));
             }
         }
+        self.is_tidying = true;
         ctx.spawn(all(asks).into_actor(self).map(|(), supervisor, _| supervisor.is_tidying = false));
     }
 
@@ -169,6 +220,7 @@ impl Actor for Supervisor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(self.snapshot_period, Self::tidy);
+        ctx.run_interval(RELIEF_PERIOD, Self::relieve);
         ctx.run_interval(self.retention_period, Self::sweep);
     }
 }
@@ -200,5 +252,29 @@ impl Handler<Stop> for Supervisor {
             }
             ctx.stop();
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_idle_sleep_when_there_are_too_many_or_they_are_too_heavy() {
+        let awake = || vec![(Timestamp(3), 10), (Timestamp(1), 100), (Timestamp(2), 1), (Timestamp(4), 10)];
+        for (count_max, bytes_max, expected) in [
+            (4, 121, None),
+            (3, 121, Some(1)),
+            (4, 120, Some(1)),
+            (2, 121, Some(2)),
+            (4, 20, Some(2)),
+            (4, 10, Some(3)),
+            (4, 9, Some(4)),
+            (0, 121, Some(4)),
+        ] {
+            let until = excess_until(awake(), count_max, bytes_max);
+            assert_eq!(until, expected.map(Timestamp), "{count_max} actors, {bytes_max} bytes");
+        }
+        assert_eq!(excess_until(Vec::new(), 0, 0), None);
     }
 }

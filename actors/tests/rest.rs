@@ -43,9 +43,12 @@ fn drowsy(store: Store, app: AppId) -> Gateway {
 }
 
 fn start(store: Store, app: AppId, passivate_after: Duration) -> Gateway {
-    let application = Application::basic(app);
-    let options = GatewayOptions {
-        applications: vec![application],
+    Gateway::start(options(app, passivate_after), store)
+}
+
+fn options(app: AppId, passivate_after: Duration) -> GatewayOptions {
+    GatewayOptions {
+        applications: vec![Application::basic(app)],
         limits: Limits::default(),
         retention: Retention::default(),
         snapshot_period: Duration::from_millis(3),
@@ -54,8 +57,7 @@ fn start(store: Store, app: AppId, passivate_after: Duration) -> Gateway {
         arbiters: 2,
         clock: Clock::system(),
         transport: None,
-    };
-    Gateway::start(options, store)
+    }
 }
 
 fn store(directory: &std::path::Path) -> Store {
@@ -237,5 +239,81 @@ fn a_queue_that_sleeps_between_requests_assigns_no_package_twice() {
         assert_eq!((assigned.len(), distinct.len()), (12, 12));
         gateway.stop().await;
         gateway.store().shutdown().await;
+    });
+}
+
+/// A group, and the commit that brings it to so many members.
+fn group_of(members: usize) -> (NewGroup, Option<CommitUpload>) {
+    let mut creator = client("creator").create_group(ExtensionList::new(), Default::default(), None).unwrap();
+    let new = NewGroup {
+        group_info: creator.group_info_message(false).unwrap().to_bytes().unwrap(),
+        ratchet_tree: Some(creator.export_tree().to_bytes().unwrap()),
+    };
+    if members == 1 {
+        return (new, None);
+    }
+    let mut commit = creator.commit_builder();
+    for member in 1..members {
+        let member = client(&format!("member {member}"));
+        let package = member.generate_key_package_message(Default::default(), Default::default(), None);
+        commit = commit.add_member(package.unwrap()).unwrap();
+    }
+    let output = commit.build().unwrap();
+    let upload = CommitUpload {
+        commit: output.commit_message.to_bytes().unwrap(),
+        group_info: None,
+        welcome: output.welcome_messages.first().map(|welcome| welcome.to_bytes().unwrap()),
+    };
+    (new, Some(upload))
+}
+
+/// Makes groups and reads each, so that they are awake; answers how many are awake once that does not change any more.
+async fn awake_in_the_end(
+    limits: Limits,
+    groups: &[(NewGroup, Option<CommitUpload>)],
+    expected: usize,
+) -> usize {
+    let app = AppId::random();
+    let never = Duration::from_secs(3600);
+    let options = GatewayOptions { limits, snapshot_period: never, ..options(app, never) };
+    let store =
+        Store::open(&StoreOptions { location: Location::Temporary, ..StoreOptions::default() }).unwrap();
+    let gateway = Gateway::start(options, store);
+    let mut ids = Vec::new();
+    for (new, grown) in groups {
+        let created = gateway.create_group(app, new.clone(), Source::Application).await.unwrap();
+        if let Some(upload) = grown.clone() {
+            gateway.upload_commit(app, &created.group, upload, Source::Application).await.unwrap();
+        }
+        gateway.group(app, &created.group).await.unwrap();
+        ids.push(created.group);
+        // The next one is used later, in milliseconds as well: those that were idle for as long sleep together.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let since = Instant::now();
+    while gateway.awake() != expected && since.elapsed() < Duration::from_secs(20) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Twice as long as it takes until they are weighed again.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let awake = gateway.awake();
+    for id in &ids {
+        gateway.group(app, id).await.unwrap();
+    }
+    gateway.stop().await;
+    gateway.store().shutdown().await;
+    awake
+}
+
+#[test]
+fn large_groups_sleep_when_the_awake_ones_are_too_heavy() {
+    let large = || (0..3).map(|_| group_of(40));
+    let small = || (0..3).map(|_| group_of(1));
+    let groups: Vec<_> = large().chain(small()).collect();
+    actix::System::new().block_on(async {
+        // Room for the small ones and not for one of the large ones, which have been idle for longer.
+        let limits = Limits { awake_bytes_max: 150 << 10, ..Limits::default() };
+        assert_eq!(awake_in_the_end(limits, &groups, 3).await, 3);
+        assert_eq!(awake_in_the_end(Limits::default(), &groups, 6).await, 6);
     });
 }

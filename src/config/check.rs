@@ -86,6 +86,7 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
     within("limits.key_queue_bytes_max", limits.key_queue_bytes_max, 1024..=1 << 30)?;
     within("limits.client_handle_bytes_max", limits.client_handle_bytes_max, 1..=ClientHandle::BYTES_MAX)?;
     within("limits.recent_bytes_per_group_max", limits.recent_bytes_per_group_max, 0..=1 << 24)?;
+    within("limits.awake_bytes_max", limits.awake_bytes_max, 1 << 20..=BYTES_MAX)?;
     seconds("limits.clock_skew_s_max", limits.clock_skew_s_max)?;
     seconds("limits.clock_jump_s_max", limits.clock_jump_s_max)?;
     within("limits.clock_settle_s", limits.clock_settle_s, 0..=SECONDS_MAX)?;

@@ -409,6 +409,7 @@ impl GroupActor {
 
     fn publish(&self) {
         if let Some(state) = &self.state {
+            self.activity.weigh(state.weight().saturating_add(self.recent.weight()));
             let view = state.view(self.sequence, self.recent.shown());
             self.published.send_replace(Published::Ready(Arc::new(view)));
         }

@@ -34,6 +34,11 @@ impl RecentLimits {
 }
 
 impl RecentEpochs {
+    /// How many bytes of packets are kept.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds the epoch that was just made durable.
     pub(crate) fn push(&mut self, entry: EpochEntry, limits: RecentLimits) {
         self.bytes = self.bytes.saturating_add(bytes(&entry));

@@ -99,6 +99,16 @@ enum NewRecord<'a> {
 /// Room for a record beside its staged commit and group info: members that came or were replaced.
 const RECORD_BYTES: usize = 512;
 
+/// Bytes of memory that a group takes beside its members.
+const WEIGHT_OF_GROUP: usize = 8 << 10;
+
+/// Bytes of memory that a member takes beside its leaf.
+const WEIGHT_OF_MEMBER: usize = 6 << 10;
+
+/// How often the tree and the pending proposals are in memory: as they came, as the MLS library has them, and as readers
+/// get them.
+const COPIES: usize = 3;
+
 /// Bytes of messages that are judged at once: about 50 proposals by value, or a handful of certificate chains.
 const LONG_BYTES: usize = 16 << 10;
 
@@ -290,6 +300,17 @@ impl GroupState {
     /// The members' views, for the indexes of a new group.
     pub(crate) fn roster(&self) -> &[MemberView] {
         &self.roster
+    }
+
+    /// About how many bytes of memory the group takes while it is awake, without its recent epochs. The constants come from
+    /// measurements of groups of 10 to 2000 members.
+    pub(crate) fn weight(&self) -> usize {
+        let (tracked, group_info) = (&self.tracked, self.group_info.as_ref().map_or(0, |info| info.len()));
+        let kept = tracked.tree().weight().saturating_add(tracked.pending_bytes());
+        WEIGHT_OF_GROUP
+            .saturating_add(tracked.members().len().saturating_mul(WEIGHT_OF_MEMBER))
+            .saturating_add(kept.saturating_mul(COPIES))
+            .saturating_add(group_info)
     }
 
     /// Whether judging messages of so many bytes may take longer than a thread that others wait for should be held.

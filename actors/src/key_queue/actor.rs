@@ -211,6 +211,7 @@ impl KeyQueueActor {
                 self.activity.dirty.store(true, Ordering::Relaxed);
                 if let Some(state) = self.state.as_mut() {
                     state.apply(record);
+                    self.activity.weigh(state.weight());
                 }
                 if self.sequence - self.snapshot_sequence >= RECORDS_PER_SNAPSHOT {
                     self.snapshot_aside(ctx);
@@ -383,6 +384,7 @@ impl Actor for KeyQueueActor {
         let loading = tokio::task::spawn_blocking(move || load(&core, app, queue));
         ctx.wait(loading.into_actor(self).map(|result, actor, ctx| match result {
             Ok(Ok((state, sequence, snapshot_sequence))) => {
+                actor.activity.weigh(state.weight());
                 actor.state = Some(state);
                 actor.sequence = sequence;
                 actor.snapshot_sequence = snapshot_sequence;

@@ -101,6 +101,12 @@ const REMOVED_MAX: usize = 4096;
 /// What a package takes of a snapshot beside its message, at most, with a receiver id of the default limit.
 const PACKAGE_OVERHEAD_BYTES: usize = 640;
 
+/// Bytes of memory that a queue takes beside its packages.
+const WEIGHT_OF_QUEUE: usize = 4 << 10;
+
+/// Bytes of memory that a package takes that a reset removed.
+const WEIGHT_OF_REMOVED: usize = 512;
+
 const FORMAT: u8 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -254,6 +260,13 @@ impl KeyQueueState {
         let final_key = final_key.or(self.final_key.as_ref().map(|key| &key.package));
         let before = if is_reset { 0 } else { held };
         before.saturating_add(new.map(bytes).sum()).saturating_add(final_key.map_or(0, bytes))
+    }
+
+    /// About how many bytes of memory the queue takes while it is awake.
+    pub(crate) fn weight(&self) -> usize {
+        WEIGHT_OF_QUEUE
+            .saturating_add(self.bytes_after(false, &[], None))
+            .saturating_add(self.removed.len().saturating_mul(WEIGHT_OF_REMOVED))
     }
 
     /// Drops the packages that are not fit, which were stored before that was asked for, and the final key likewise.

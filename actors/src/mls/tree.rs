@@ -15,6 +15,8 @@ type NodeBytes = Option<Arc<[u8]>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SerialisedTree {
     nodes: Arc<Vec<NodeBytes>>,
+    /// Bytes of all nodes with their markers.
+    bytes: usize,
 }
 
 impl SerialisedTree {
@@ -29,7 +31,17 @@ impl SerialisedTree {
                 NodeOutline::Leaf { bytes } | NodeOutline::Parent { bytes, .. } => Some(Arc::from(bytes)),
             })
             .collect();
-        Some((Self { nodes: Arc::new(nodes) }, shape))
+        Some((Self::of_nodes(nodes), shape))
+    }
+
+    fn of_nodes(nodes: Vec<NodeBytes>) -> Self {
+        let bytes = nodes.iter().map(|node| 1 + node.as_ref().map_or(0, |bytes| bytes.len())).sum();
+        Self { nodes: Arc::new(nodes), bytes }
+    }
+
+    /// The bytes of all nodes, about as many as the serialised tree has.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes
     }
 
     /// The vector `optional<Node> ratchet_tree<V>`, length prefix included, without trailing blanks.
@@ -60,7 +72,7 @@ impl SerialisedTree {
                 node.clone_from(bytes);
             }
         }
-        Self { nodes: Arc::new(nodes) }
+        Self::of_nodes(nodes)
     }
 }
 
