@@ -141,33 +141,43 @@ fn serve(options: &Options) -> ExitCode {
         Err(code) => return code,
     };
     start_logging(&config.log);
-    actix_web::rt::System::new().block_on(async {
-        // Before anything is started, so that no signal is missed.
-        let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+    let system = actix_web::rt::System::new();
+    let (code, watchdog) = system.block_on(serve_until_told(config));
+    // The runtime waits for work that is apart from its threads, which may hang as well.
+    drop(system);
+    drop(watchdog);
+    code
+}
+
+/// Serves until a signal or a failure, and stops. The watchdog is to be dropped when nothing can hang any more.
+async fn serve_until_told(config: Config) -> (ExitCode, Option<Watchdog>) {
+    // Before anything is started, so that no signal is missed.
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => return fail(&format!("signals cannot be received: {error}")),
+            (Err(error), _) | (_, Err(error)) => {
+                return (fail(&format!("signals cannot be received: {error}")), None);
+            }
         };
-        let address = config.internal.listen;
-        if !address.ip().is_loopback() && !config.internal.has_tls() {
-            tracing::warn!(%address, "tokens cross the network in the clear: put TLS in front of this address");
-        }
-        let running = match serve::start(config).await {
-            Ok(running) => running,
-            Err(error) => return fail(&error.to_string()),
-        };
-        announce(&running);
-        let code = tokio::select! {
-            _ = terminate.recv() => ExitCode::SUCCESS,
-            _ = interrupt.recv() => ExitCode::SUCCESS,
-            reason = running.failed() => fail(reason),
-        };
-        tracing::info!("stopping");
-        let watchdog = Watchdog::start(running.stop_step(), running.stop_timeout());
-        running.stop().await;
-        drop(watchdog);
-        tracing::info!("stopped");
-        code
-    })
+    let address = config.internal.listen;
+    if !address.ip().is_loopback() && !config.internal.has_tls() {
+        tracing::warn!(%address, "tokens cross the network in the clear: put TLS in front of this address");
+    }
+    let running = match serve::start(config).await {
+        Ok(running) => running,
+        Err(error) => return (fail(&error.to_string()), None),
+    };
+    announce(&running);
+    let code = tokio::select! {
+        _ = terminate.recv() => ExitCode::SUCCESS,
+        _ = interrupt.recv() => ExitCode::SUCCESS,
+        reason = running.failed() => fail(reason),
+    };
+    tracing::info!("stopping");
+    let watchdog = Watchdog::start(running.stop_step(), running.stop_timeout());
+    running.stop().await;
+    tracing::info!("stopped");
+    (code, Some(watchdog))
 }
 
 /// Ends the process when it has not stopped in time, whatever hangs. It is a thread of its own, since what hangs may hold up
