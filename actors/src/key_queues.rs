@@ -131,10 +131,10 @@ impl Gateway {
             let generation = client.handle_generation;
             let (gateway, checked, checked_row) = (self.clone(), application.clone(), row.clone());
             let to_check = Arc::clone(&upload);
-            let checked = tokio::task::spawn_blocking(move || {
-                gateway.check_packages(&checked, &checked_row, &client, &to_check)
-            });
-            let (packages, final_key) = checked.await.map_err(|_| StorageError::Unreadable)??;
+            let place = self.core.judging.place(app).ok_or(KeyQueueError::Busy)?;
+            let checked =
+                place.run(move || gateway.check_packages(&checked, &checked_row, &client, &to_check));
+            let (packages, final_key) = checked.await.ok_or(StorageError::Unreadable)??;
             let ask = |permit| Upload {
                 row: row.clone(),
                 is_reset: upload.is_reset,

@@ -17,6 +17,7 @@ use crate::{
         Reached, Unseen, UsedPackages, creation, creation_instead, filled, handed_over_row, is_handed_over,
         missed_after, shows_creation, transfer,
     },
+    key_queue::KeyQueueError,
     mls::{KeyPackageChecks, KeyPackageJudge, LeafChecks, Rule, Rules, welcome_references},
     peer::{Delivery, DeliveryContent, EntryContent, GroupTransfer, Held, LogEntry, REVISION, SEQUENCE_MAX},
     router::Rest,
@@ -190,7 +191,8 @@ impl Gateway {
         let origin = GroupOrigin::new(application, group.clone(), self.group_row(app, group)?);
         let (core, application, cipher_suite) =
             (Arc::clone(&self.core), application.clone(), shown.cipher_suite);
-        let reading = tokio::task::spawn_blocking(move || {
+        let place = self.core.judging.place(app).ok_or(GroupError::Busy)?;
+        let reading = place.run(move || {
             let (crypto, limits) = (&core.crypto, &core.limits);
             let unseen = Unseen { crypto, limits, group: &origin.group, cipher_suite };
             let found = unseen.fill(&before, &missed)?;
@@ -203,7 +205,7 @@ impl Gateway {
                 .map_err(GroupError::from)
         });
         let read =
-            reading.await.map_err(|_| GroupError::NotFromHub("the history cannot be read".into()))??;
+            reading.await.ok_or_else(|| GroupError::NotFromHub("the history cannot be read".into()))??;
         let Some((batch, used)) = read else { return Ok(()) };
         match self.core.store.append(batch).await {
             Ok(_) => {
@@ -250,14 +252,15 @@ impl Gateway {
         let room = self.core.replicas.take(&self.core, application.id, hub).await?;
         let digest = new.digest();
         let (core, application_there) = (Arc::clone(&self.core), application.clone());
-        let judged = tokio::task::spawn_blocking(move || {
+        let place = self.core.judging.place(application.id).ok_or(GroupError::Busy)?;
+        let judged = place.run(move || {
             let (crypto, limits) = (&core.crypto, &core.limits);
             let rules = Rules { crypto, limits, application: &application_there, source: &Source::Hub };
             GroupState::create(rules, &new, accepted).map(|state| (state, new))
         });
         let (state, new) = judged
             .await
-            .map_err(|_| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
+            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
         check_group(&state, group)?;
         if state.hub() != Some(hub) {
             return Err(GroupError::NotFromHub(
@@ -365,14 +368,15 @@ impl Gateway {
         };
         let (core, hub_there, application_there) = (Arc::clone(&self.core), hub.clone(), application.clone());
         let (sequence, accepted) = (handed.sequence, handed.timestamp);
-        let judged = tokio::task::spawn_blocking(move || {
+        let place = self.core.judging.place(app).ok_or(GroupError::Busy)?;
+        let judged = place.run(move || {
             let (crypto, limits) = (&core.crypto, &core.limits);
             let rules = Rules { crypto, limits, application: &application_there, source: &Source::Hub };
             GroupState::from_transfer(rules, &handed, hub_there).map(|state| (state, handed))
         });
         let judged = judged
             .await
-            .map_err(|_| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))?;
+            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))?;
         let (state, handed) = match judged {
             Ok(judged) => judged,
             Err(error) => {
@@ -469,8 +473,10 @@ impl Gateway {
                 }
             }
         }
+        let members: BTreeSet<_> =
+            state.roster().iter().map(|member| (member.domain.as_ref(), &member.handle)).collect();
         let is_member = |(domain, handle): &(Option<DomainName>, ClientHandle)| {
-            state.roster().iter().any(|member| member.handle == *handle && member.domain == *domain)
+            members.contains(&(domain.as_ref(), handle))
         };
         let clients: Vec<InvitedClient> = waiting
             .into_iter()
@@ -553,24 +559,26 @@ impl Gateway {
         let _ = tokio::time::timeout(at_most, waiting).await;
     }
 
-    /// Checks a key package that the gateway of a domain gave for a client of that domain (*Key Package Validation*).
+    /// Checks a key package that the gateway of a domain gave for a client of that domain (*Key Package Validation*). The
+    /// inner error says what is wrong with it.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// [`KeyQueueError::Busy`] when too many judgements of the application wait already.
     pub async fn check_retrieved_key_package(
         &self,
         app: AppId,
         domain: &DomainName,
         cipher_suite: u16,
         key_package: &[u8],
-    ) -> Result<(), String> {
-        let application = self.application(app).ok_or("there is no such application")?;
+    ) -> Result<Result<(), String>, KeyQueueError> {
+        let application = self.application(app).ok_or(KeyQueueError::UnknownClient)?;
         if key_package.len() > self.core.limits.packet_bytes_max {
-            return Err(format!("it has more than {} bytes", self.core.limits.packet_bytes_max));
+            return Ok(Err(format!("it has more than {} bytes", self.core.limits.packet_bytes_max)));
         }
+        let place = self.core.judging.place(app).ok_or(KeyQueueError::Busy)?;
         let (core, provider) = (Arc::clone(&self.core), Arc::clone(&application.identity));
         let (domain, key_package) = (domain.clone(), key_package.to_vec());
-        let checked = tokio::task::spawn_blocking(move || {
+        let checked = place.run(move || {
             let checks = KeyPackageChecks {
                 leaf: LeafChecks { cipher_suite, lifetime_s_max: core.limits.key_package_lifetime_s_max },
                 handle: None,
@@ -581,7 +589,7 @@ impl Gateway {
             };
             KeyPackageJudge::new(checks, &core.crypto, &*provider).check(&key_package).map(drop)
         });
-        checked.await.map_err(|_| "it cannot be judged".to_owned())?
+        Ok(checked.await.unwrap_or_else(|| Err("it cannot be judged".into())))
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 
 use actors::{
     AppId, Application, Caller, ClientHandle, Clock, CommitUpload, Epoch, Gateway, GatewayOptions,
-    GroupError, KeyPackageRequest, KeyPackageUpload, Limits, Location, NewClient, NewGroup, NewKeyQueue,
-    Outcome, Receiver, Retention, Source, Store, StoreOptions,
+    GroupError, KeyPackageRequest, KeyPackageUpload, KeyQueueError, Limits, Location, NewClient, NewGroup,
+    NewKeyQueue, Outcome, Receiver, Retention, Source, Store, StoreOptions,
 };
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList,
@@ -315,5 +315,39 @@ fn large_groups_sleep_when_the_awake_ones_are_too_heavy() {
         let limits = Limits { awake_bytes_max: 150 << 10, ..Limits::default() };
         assert_eq!(awake_in_the_end(limits, &groups, 3).await, 3);
         assert_eq!(awake_in_the_end(Limits::default(), &groups, 6).await, 6);
+    });
+}
+
+#[test]
+fn key_packages_wait_for_a_place_to_be_judged() {
+    let package = client("bob").generate_key_package_message(Default::default(), Default::default(), None);
+    let packages = vec![package.unwrap().to_bytes().unwrap()];
+    actix::System::new().block_on(async {
+        let app = AppId::random();
+        for (places, is_judged) in [(0, false), (1, true)] {
+            let limits = Limits { judgements_per_application_max: places, ..Limits::default() };
+            let store =
+                Store::open(&StoreOptions { location: Location::Temporary, ..StoreOptions::default() });
+            let options = GatewayOptions { limits, ..options(app, Duration::from_secs(600)) };
+            let gateway = Gateway::start(options, store.unwrap());
+            let handle = ClientHandle::new(b"bob".to_vec()).unwrap();
+            let client =
+                gateway.register_client(app, NewClient { handle, domain: None, tags: vec![] }).await.unwrap();
+            let new = NewKeyQueue { protocol_version: 1, cipher_suite: 1, app_label: String::new() };
+            let queue = gateway.create_key_queue(app, client, new).await.unwrap();
+            let upload = KeyPackageUpload {
+                key_packages: packages.clone(),
+                is_reset: false,
+                app_label: None,
+                final_key: None,
+            };
+            let uploaded = gateway.upload_key_packages(app, client, queue, upload).await;
+            match uploaded {
+                Ok(counts) => assert_eq!((counts.in_pool, is_judged), (1, true)),
+                Err(error) => assert!(matches!(error, KeyQueueError::Busy) && !is_judged, "{error}"),
+            }
+            gateway.stop().await;
+            gateway.store().shutdown().await;
+        }
     });
 }

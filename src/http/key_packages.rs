@@ -78,7 +78,7 @@ impl Handle for RetrieveKeyPackage {
             let Base64(packet) = &given.key_package;
             edge.gateway
                 .check_retrieved_key_package(app, domain, call.query.cipher_suite, packet)
-                .await
+                .await?
                 .map_err(|reason| not_a_key_package(domain, &reason))?;
             return Ok(Answer::Ok(given));
         }

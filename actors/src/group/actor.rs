@@ -295,10 +295,19 @@ impl GroupActor {
     /// propose in it and is to. What cannot be proposed now will be at the next commit.
     fn propose_removals(&mut self, source: &Source) -> Pin<Box<dyn ActorFuture<Self, Output = ()>>> {
         let is_wanted = self.application.expired_members != ExpiredMembers::Ignore && *source != Source::Hub;
-        let removals = if is_wanted { self.stage_removals() } else { Vec::new() };
-        if removals.is_empty() {
+        if !is_wanted {
             return Box::pin(fut::ready(()));
         }
+        Box::pin(self.stage_removals().then(|removals, actor, _| match removals {
+            Ok(removals) if !removals.is_empty() => actor.record_removals(removals),
+            Ok(_) | Err(_) => Box::pin(fut::ready(())),
+        }))
+    }
+
+    fn record_removals(
+        &self,
+        removals: Vec<StagedProposalUpload>,
+    ) -> Pin<Box<dyn ActorFuture<Self, Output = ()>>> {
         let mut batch = Batch::new();
         for (after, staged) in (self.sequence..).zip(&removals) {
             if let Err(error) = writes::proposal(&mut batch, &self.origin, after, staged, None) {
@@ -321,15 +330,19 @@ impl GroupActor {
         }))
     }
 
-    /// Proposals as if they had been uploaded: the group's own rules apply to them.
-    fn stage_removals(&self) -> Vec<StagedProposalUpload> {
+    /// Proposals as if they had been uploaded: the group's own rules apply to them. None if nobody's credential has
+    /// expired.
+    fn stage_removals(&mut self) -> Judged<Vec<StagedProposalUpload>> {
         let now = self.core.clock.now();
-        let staged = self.judge(|state| {
-            let packets = state.removals(&self.application.external_senders, &self.core.limits, now);
-            let rules = self.rules(&Source::Application);
+        let expired = self.state.as_ref().map_or(0, |state| state.expired_members(now));
+        if expired == 0 {
+            return Box::pin(fut::ready(Ok(Vec::new())));
+        }
+        let keys = self.application.external_senders.clone();
+        self.judged(expired.saturating_mul(REMOVAL_BYTES), &Source::Application, move |state, rules| {
+            let packets = state.removals(&keys, rules.limits, now);
             Ok(packets.iter().map_while(|packet| state.stage_proposal(rules, packet, now).ok()).collect())
-        });
-        staged.unwrap_or_default()
+        })
     }
 
     fn check_appended(
@@ -507,6 +520,9 @@ impl Actor for GroupActor {
         }));
     }
 }
+
+/// About how many bytes a proposal to remove a member has.
+const REMOVAL_BYTES: usize = 320;
 
 /// What comes of a judgement.
 type Judged<T> = Pin<Box<dyn ActorFuture<GroupActor, Output = Result<T, GroupError>>>>;

@@ -398,6 +398,11 @@ impl GroupState {
         })
     }
 
+    /// How many members have a credential that has expired.
+    pub(crate) fn expired_members(&self, now: Timestamp) -> usize {
+        self.tracked.expired(now.max(self.stamp)).len()
+    }
+
     /// Proposals, signed with one of the keys, to remove the members whose credentials have expired; see
     /// [`TrackedGroup::removals`].
     pub(crate) fn removals(

@@ -729,3 +729,33 @@ fn a_follower_takes_a_creation_whose_lifetime_is_longer_than_its_own_clients_may
         net.stop_all().await;
     });
 }
+
+#[test]
+fn groups_of_peers_wait_for_a_place_to_be_judged() {
+    actix::System::new().block_on(async {
+        for (places, is_judged) in [(0, false), (1, true)] {
+            let mut net = Net::new(&["a.example", "b.example"], 1);
+            net.limits.judgements_per_application_max = places;
+            net.start_all().await;
+            let (a, b) = (domain("a.example"), domain("b.example"));
+            let (created, new) = new_group(&client("alice", &a));
+            let (mut transferred, _) = new_group(&client("anna", &a));
+            transferred.commit(Vec::new()).unwrap();
+            transferred.apply_pending_commit().unwrap();
+            let deliveries = [
+                (&created, entries([(0, now(), &creation(&new))])),
+                (&transferred, transfer(handed(&transferred, 1))),
+            ];
+            for (group, content) in deliveries {
+                let id = GroupId::new(group.group_id()).unwrap();
+                let received = receive(&net, (&b, &a), &id, None, content).await;
+                match received {
+                    Ok(_) => assert!(is_judged),
+                    Err(error) => assert!(matches!(error, GroupError::Busy) && !is_judged, "{error}"),
+                }
+                assert_eq!(net.at(&b).group(net.app, &id).await.is_ok(), is_judged);
+            }
+            net.stop_all().await;
+        }
+    });
+}
