@@ -137,6 +137,7 @@ impl BenchQueue {
                 not_after: Timestamp(u64::MAX),
                 message: message.to_vec(),
                 signer: None,
+                receiver: None,
             })
         };
         let packages = (0..packages).map(package).collect::<Result<_, String>>()?;

@@ -266,6 +266,7 @@ impl Gateway {
                 not_after: checked.not_after,
                 message: message.clone(),
                 signer: Some(signer(&checked.signature_key)),
+                receiver: None,
             })
         };
         let KeyPackageUpload { key_packages: messages, final_key, .. } = upload;
@@ -373,6 +374,9 @@ fn check_not_taken(
     let unreadable = |_| "the store cannot tell whether it was used".to_owned();
     if view.used(app, reference).map_err(unreadable)?.is_some() {
         return Err("it was already used".into());
+    }
+    if is_final && view.assigned(app, reference).map_err(unreadable)?.is_some() {
+        return Err("it was assigned, as a package that is used once".into());
     }
     let holders = view.queues_holding(app, reference).map_err(unreadable)?;
     match holders.iter().find(|(holder, _, row)| row.excludes(*holder == queue, is_final)) {

@@ -32,10 +32,14 @@ pub struct Limits {
     /// Key packages held by one queue, in bytes together, the final one and assigned ones as well; at most three quarters of
     /// `durability.batch_bytes_max`, so that a snapshot of the queue can be written.
     pub key_queue_bytes_max: usize,
-    /// Key packages of one queue that are assigned to the receivers of one peer at once.
+    /// Key packages of one client that are assigned to the receivers of one peer and not used yet, over all queues that the
+    /// client has or had.
     pub key_packages_per_peer_max: usize,
     /// Groups of one other gateway's domain that are kept here as replicas, in one application.
     pub groups_per_peer_max: usize,
+    /// Key packages of one client whose receivers are remembered until the packages are used or expire, so that none goes to
+    /// a second receiver over a queue that is deleted and made again; beyond it those that expire first are forgotten.
+    pub assigned_key_packages_per_client_max: usize,
     /// Key packages in one upload.
     pub key_packages_per_request_max: usize,
     /// Longest total lifetime (`not_after − not_before`) of a key package or of a leaf that has one, in seconds; 0, the
@@ -97,6 +101,7 @@ impl Default for Limits {
             key_queue_bytes_max: 24 << 20,
             key_packages_per_peer_max: 100,
             groups_per_peer_max: 1_000_000,
+            assigned_key_packages_per_client_max: 4096,
             key_packages_per_request_max: 500,
             key_package_lifetime_s_max: 0,
             certificates_per_chain_max: MAX_CERTIFICATES,

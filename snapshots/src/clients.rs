@@ -22,7 +22,7 @@ use crate::keys::{Key, KeyRange, KeyReader};
 use crate::rows::{self, Rows};
 use crate::tables::Table;
 use crate::view::View;
-use crate::{key_queues, welcomes};
+use crate::{assigned_key_packages, key_queues, welcomes};
 
 const IN_DOMAIN: u8 = 0;
 const TAGGED: u8 = 1;
@@ -123,7 +123,7 @@ impl Batch {
         })
     }
 
-    /// Deletes a client with its handle, its tags, its queues and all that they hold, and its join infos (*Identity
+    /// Deletes a client with its handle, its tags, its queues and all that they hold, the receivers of its key packages, and its join infos (*Identity
     /// Deletion*). Join infos that do not say whose they are go with the last client of their handle. What waited behind
     /// this batch for the client, a queue for instance, finds it missing. Preconditions: it is still `row`, else
     /// [`Unmet::ClientMissing`] or [`Unmet::ClientChanged`].
@@ -138,6 +138,7 @@ impl Batch {
                 draft.delete(Table::ClientTags, &key);
             }
             key_queues::delete_queues_of(draft, app, row.client_id)?;
+            assigned_key_packages::forget_all_of(draft, app, row.client_id)?;
             let is_last = !draft.any(Table::ClientHandles, handle_prefix(app, &row.handle).prefix())?;
             welcomes::delete_join_infos_of(draft, app, &row.handle, row.domain.as_ref(), is_last)
         })

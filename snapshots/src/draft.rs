@@ -140,6 +140,25 @@ impl<'a> Draft<'a> {
         Ok(false)
     }
 
+    /// The first key in a range.
+    pub(crate) fn first_key(&self, table: Table, range: KeyRange) -> Result<Option<Slice>, ReadError> {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let mut put = self.changes_in(table, range.clone()).filter(|(_, change)| change.is_some());
+        let put = put.next().map(|((_, key), _)| key.clone());
+        for guard in self.disk.tables.of(table).range((range.start, range.end)) {
+            let key = guard.key()?;
+            if put.as_ref().is_some_and(|put| *put <= key) {
+                break;
+            }
+            if !self.changes.contains_key(&(table, key.clone())) {
+                return Ok(Some(key));
+            }
+        }
+        Ok(put)
+    }
+
     fn change(&mut self, place: Place, change: Option<Slice>) {
         let before = self.changes.insert(place.clone(), change);
         self.undo.push((place, before));
@@ -328,6 +347,8 @@ mod tests {
             let found: Vec<_> = found.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
             assert_eq!(found, expected);
             assert_eq!(draft.any(table, range.clone()), Ok(!expected.is_empty()));
+            let first = draft.first_key(table, range.clone()).unwrap();
+            assert_eq!(first.as_deref(), expected.first().map(|(key, _)| &key[..]));
             for (bytes, value) in expected {
                 assert_eq!(draft.value(table, &key(&bytes)).unwrap().as_deref(), Some(&value[..]));
             }

@@ -127,6 +127,18 @@ pub enum Unmet {
         /// Which one.
         reference: KeyPackageRef,
     },
+    /// The key package is assigned to another receiver than was expected.
+    #[error("the key package {reference:?} was assigned meanwhile")]
+    KeyPackageAssigned {
+        /// Which one.
+        reference: KeyPackageRef,
+    },
+    /// The receivers of a peer have as many key packages of the client as they may.
+    #[error("the receivers of the peer have {max} key packages of the client, the most that they may")]
+    PeerShareTaken {
+        /// The limit.
+        max: u64,
+    },
     /// A client would have more join infos than it may (*Joining*).
     #[error("{max} welcomes wait for {handle:?}, the most that may")]
     TooManyWelcomes {

@@ -15,12 +15,12 @@ use crate::batch::Batch;
 use crate::draft::Draft;
 use crate::errors::{ReadError, Refusal, Unmet};
 use crate::ids::{AppId, ClientId, Epoch, GroupId, KeyPackageRef, KeyQueueId, Timestamp};
-use crate::key_queues;
 use crate::keys::{Key, KeyReader};
 use crate::retention::Expiring;
 use crate::rows::{self, Rows};
 use crate::tables::Table;
 use crate::view::View;
+use crate::{assigned_key_packages, key_queues};
 
 /// A key package that a queue holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,12 +118,12 @@ impl Batch {
         let expiry = self.key(Expiring::Used { app, reference: reference.clone() }.key(row.not_after));
         let key = self.key(used_key(app, reference));
         let value = self.row(row);
-        let reference = reference.clone();
+        let (used, reference) = (reference.clone(), reference.clone());
         self.step(move |draft| {
             require_unused(draft, &key, reference)?;
             draft.put(Table::UsedKeyPackages, &key, value);
             draft.put(Table::Expiries, &expiry, Slice::from([]));
-            Ok(())
+            assigned_key_packages::forget(draft, app, &used)
         })
     }
 
@@ -137,12 +137,13 @@ impl Batch {
         let expiry = self.key(Expiring::Used { app, reference: reference.clone() }.key(row.not_after));
         let key = self.key(used_key(app, reference));
         let value = self.row(row);
+        let used = reference.clone();
         self.step(move |draft| {
             if !draft.holds(Table::UsedKeyPackages, &key)? {
                 draft.put(Table::UsedKeyPackages, &key, value);
                 draft.put(Table::Expiries, &expiry, Slice::from([]));
             }
-            Ok(())
+            assigned_key_packages::forget(draft, app, &used)
         })
     }
 

@@ -18,6 +18,7 @@
 //! | `groups.rs`, `history.rs` | groups, who is in them, the commits that made their epochs |
 //! | `clients.rs` | clients, their handles and tags |
 //! | `key_queues.rs`, `key_packages.rs` | key queues, which key packages they hold, which were used |
+//! | `assigned_key_packages.rs` | whose the key packages are that were assigned |
 //! | `welcomes.rs`, `welcome_shares.rs` | welcomes, the join infos that point at them, and whose share each is |
 //! | `outbox.rs` | what peers still need: entries as they are sent, positions, marks |
 //! | `missed.rs` | what replicas were never shown of their groups' logs |
@@ -26,6 +27,7 @@
 
 mod actor_snapshots;
 mod append_queue;
+mod assigned_key_packages;
 mod batch;
 mod clients;
 mod committer;
@@ -52,6 +54,7 @@ mod welcome_shares;
 mod welcomes;
 mod witness;
 
+pub use assigned_key_packages::{AssignedLimits, AssignedRow};
 pub use batch::{Appended, Batch};
 pub use bytes::Bytes;
 pub use clients::ClientRow;

@@ -17,7 +17,7 @@ use crate::rows::Rows;
 use crate::store::Store;
 use crate::tables::Table;
 use crate::view::View;
-use crate::{history, key_packages, welcome_shares};
+use crate::{assigned_key_packages, history, key_packages, welcome_shares};
 
 /// How many rows one batch of a sweep drops, about; what waits behind it waits for that long.
 const DROPPED_MAX: usize = 500;
@@ -27,6 +27,7 @@ const READ_MAX: usize = 2_000;
 const HELD: u8 = 1;
 const USED: u8 = 2;
 const SHARE: u8 = 3;
+const ASSIGNED: u8 = 4;
 
 /// How long things are kept. Whatever is over one limit is dropped, also when it is under the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub struct Swept {
     pub key_packages: u64,
     /// Expired key packages that were used.
     pub used_key_packages: u64,
+    /// Expired key packages that were assigned.
+    pub assigned_key_packages: u64,
     /// Counts of invitations that clients of other gateways were sent.
     pub invitation_counts: u64,
 }
@@ -134,6 +137,7 @@ impl Swept {
         self.join_infos += other.join_infos;
         self.key_packages += other.key_packages;
         self.used_key_packages += other.used_key_packages;
+        self.assigned_key_packages += other.assigned_key_packages;
         self.invitation_counts += other.invitation_counts;
     }
 
@@ -144,6 +148,7 @@ impl Swept {
             + self.join_infos
             + self.key_packages
             + self.used_key_packages
+            + self.assigned_key_packages
             + self.invitation_counts
     }
 }
@@ -302,6 +307,7 @@ impl Sweep for ExpirySweep {
             match &expired {
                 Expiring::Held { .. } => found.swept.key_packages += 1,
                 Expiring::Used { .. } => found.swept.used_key_packages += 1,
+                Expiring::Assigned { .. } => found.swept.assigned_key_packages += 1,
                 Expiring::Share { .. } => found.swept.invitation_counts += 1,
             }
             found.batch.step(move |draft| expired.expire(draft, not_after));
@@ -317,6 +323,8 @@ pub(crate) enum Expiring {
     Held { app: AppId, queue: KeyQueueId, reference: KeyPackageRef },
     /// A key package was used: the end of its lifetime.
     Used { app: AppId, reference: KeyPackageRef },
+    /// A key package was assigned: the end of its lifetime.
+    Assigned { app: AppId, reference: KeyPackageRef },
     /// Invitations of a client of another gateway were counted: the end of the window.
     Share { key: Vec<u8> },
 }
@@ -329,6 +337,9 @@ impl Expiring {
                 key.byte(HELD).uuid(app.as_uuid()).uuid(queue.as_uuid()).last(reference.as_bytes())
             }
             Self::Used { app, reference } => key.byte(USED).uuid(app.as_uuid()).last(reference.as_bytes()),
+            Self::Assigned { app, reference } => {
+                key.byte(ASSIGNED).uuid(app.as_uuid()).last(reference.as_bytes())
+            }
             Self::Share { key: counted } => key.byte(SHARE).last(counted),
         }
     }
@@ -343,7 +354,7 @@ impl Expiring {
         let app = reader.app()?;
         let queue = match kind {
             HELD => Some(KeyQueueId::new(reader.uuid()?)),
-            USED => None,
+            USED | ASSIGNED => None,
             _ => return Err(reader.damaged()),
         };
         let reference = KeyPackageRef::new(reader.last()).map_err(|_| reader.damaged())?;
@@ -351,6 +362,7 @@ impl Expiring {
             at,
             match queue {
                 Some(queue) => Self::Held { app, queue, reference },
+                None if kind == ASSIGNED => Self::Assigned { app, reference },
                 None => Self::Used { app, reference },
             },
         ))
@@ -371,6 +383,7 @@ impl Expiring {
                 key_packages::delete_used(draft, *app, reference);
                 Ok(())
             }
+            Self::Assigned { app, reference } => assigned_key_packages::forget(draft, *app, reference),
             Self::Share { key } => welcome_shares::expire(draft, key, at),
         }
     }

@@ -57,10 +57,12 @@ pub(crate) enum Table {
     WelcomeShares,
     /// `missed.rs`: the entries that replicas were never shown.
     MissedEntries,
+    /// `assigned_key_packages.rs`: whose the key packages are that were assigned.
+    AssignedKeyPackages,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::Meta,
         Self::LogHeads,
         Self::Records,
@@ -87,6 +89,7 @@ impl Table {
         Self::Outbox,
         Self::WelcomeShares,
         Self::MissedEntries,
+        Self::AssignedKeyPackages,
     ];
 
     /// Its name on disk.
@@ -118,6 +121,7 @@ impl Table {
             Self::Outbox => "outbox",
             Self::WelcomeShares => "welcome_shares",
             Self::MissedEntries => "missed_entries",
+            Self::AssignedKeyPackages => "assigned_key_packages",
         }
     }
 
@@ -126,7 +130,7 @@ impl Table {
         matches!(self, Self::ActorSnapshots | Self::Epochs | Self::Welcomes | Self::LogEntries)
     }
 
-    /// How much is kept in memory before it is sealed to be written out, in bytes: all tables together 164 MiB.
+    /// How much is kept in memory before it is sealed to be written out, in bytes: all tables together 168 MiB.
     fn memory_bytes_max(self) -> u64 {
         if self.has_large_values() || self == Self::Records { 16 << 20 } else { 4 << 20 }
     }

@@ -119,6 +119,7 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
         ("limits.key_packages_per_queue_max", limits.key_packages_per_queue_max),
         ("limits.key_packages_per_peer_max", limits.key_packages_per_peer_max),
         ("limits.groups_per_peer_max", limits.groups_per_peer_max),
+        ("limits.assigned_key_packages_per_client_max", limits.assigned_key_packages_per_client_max),
         ("limits.certificate_chain_bytes_max", limits.certificate_chain_bytes_max),
         ("limits.tag_bytes_max", limits.tag_bytes_max),
         ("limits.label_bytes_max", limits.label_bytes_max),

@@ -491,3 +491,33 @@ async fn a_package_goes_to_one_receiver_over_resets() {
     assert_eq!(gateway.get(&wanted(&alice, "bob")).await.success(200)["keyPackage"], first);
     gateway.stop().await;
 }
+
+/// A package that was assigned is its receiver's in a queue that is deleted and made again, and in another queue.
+#[actix_web::test]
+async fn a_package_goes_to_one_receiver_over_queues_made_again() {
+    let gateway = TestGateway::start().await;
+    let alice = register(&gateway, "alice").await;
+    let queue = create_queue(&gateway, &alice, "").await;
+    let (first, second) = (good("alice"), good("alice"));
+    gateway.patch(&queue, json!({ "keyPackages": [first] })).await.success(200);
+    assert_eq!(gateway.get(&wanted(&alice, "bob")).await.success(200)["keyPackage"], first);
+    gateway.delete(&queue).await.success(204);
+    let queue = create_queue(&gateway, &alice, "").await;
+    let final_key = json!({ "keyPackages": [], "finalKey": first });
+    let refused = gateway.patch(&queue, final_key).await.problem(422, "invalid-key-package", "");
+    assert!(refused["errors"][0]["detail"].as_str().unwrap().contains("it was assigned"), "{refused}");
+    let both = json!({ "keyPackages": [first, second] });
+    assert_eq!(gateway.patch(&queue, both.clone()).await.success(200), counts(2, 1));
+    assert_eq!(gateway.patch(&queue, both).await.success(200), counts(2, 1), "again");
+    assert_eq!(gateway.get(&wanted(&alice, "carol")).await.success(200)["keyPackage"], second);
+    gateway.get(&wanted(&alice, "dave")).await.problem(404, "no-key-package", "");
+    assert_eq!(gateway.get(&wanted(&alice, "bob")).await.success(200)["keyPackage"], first);
+    gateway.delete(&queue).await.success(204);
+    let other = create_queue(&gateway, &alice, "other").await;
+    let reset = json!({ "isReset": true, "keyPackages": [second] });
+    assert_eq!(gateway.patch(&other, reset).await.success(200), counts(1, 0));
+    let from_other = |receiver| format!("{}&appLabel=other", wanted(&alice, receiver));
+    gateway.get(&from_other("bob")).await.problem(404, "no-key-package", "");
+    assert_eq!(gateway.get(&from_other("carol")).await.success(200)["keyPackage"], second);
+    gateway.stop().await;
+}

@@ -76,6 +76,67 @@ async fn key_packages_are_assigned_to_the_receivers_of_a_peer() {
     b.stop().await;
 }
 
+/// A peer has its share of each client, over the client's queues, resets and queues made again, and no more of it than its
+/// receivers use.
+#[actix_web::test]
+async fn a_peer_takes_no_more_than_its_share_of_each_client() {
+    let mut two = Two::new().await;
+    two.b.config.limits.key_packages_per_peer_max = 2;
+    let (a, b) = two.start().await;
+    let roots = two.clients.roots();
+    let carol = MlsClient::register_certified(&b, &two.clients.certify(B, "carol", "phone"), &roots).await;
+    let dave = MlsClient::register_certified(&b, &two.clients.certify(B, "dave", "phone"), &roots).await;
+    let claim = async |of: &MlsClient, label: &str, receiver: &str| {
+        let query = "protocolVersion=1&cipherSuite=1&domain=b.example";
+        let path =
+            format!("/clients/{}/keyPackage?{query}&appLabel={label}&receiverClientId={receiver}", of.id);
+        a.get(&path).await
+    };
+    let refused = async |label: &str, receiver: &str| {
+        claim(&carol, label, receiver).await.problem(404, "no-key-package", "");
+    };
+    let create = async |label: &str| {
+        let attributes = json!({ "protocolVersion": 1, "cipherSuite": 1, "appLabel": label });
+        let created = b.post(&format!("/clients/{}/queues", carol.id), attributes).await.success(201);
+        format!("/clients/{}/queues/{}", carol.id, created["keyQueueId"].as_str().unwrap())
+    };
+    let packages = || json!([carol.key_package(), carol.key_package(), carol.key_package()]);
+    carol.upload_key_packages(3).await;
+    dave.upload_key_packages(1).await;
+    let first = claim(&carol, "", "1").await.success(200);
+    claim(&carol, "", "2").await.success(200);
+    refused("", "3").await;
+    // Another queue.
+    let other = create("other").await;
+    b.patch(&other, json!({ "keyPackages": packages() })).await.success(200);
+    refused("other", "3").await;
+    // A reset.
+    let queue = format!("/clients/{}/queues/{}", carol.id, carol.queue);
+    b.patch(&queue, json!({ "isReset": true, "keyPackages": packages() })).await.success(200);
+    refused("", "3").await;
+    // A queue that is made again.
+    b.delete(&queue).await.success(204);
+    let queue = create("").await;
+    b.patch(&queue, json!({ "keyPackages": packages() })).await.success(200);
+    refused("", "3").await;
+    // What others may have is still there.
+    claim(&dave, "", "3").await.success(200);
+    carol.assign_to("3").await.unwrap();
+    // What was assigned is its receiver's where it comes back.
+    let back = json!({ "keyPackages": [first["keyPackage"]] });
+    b.patch(&queue, back).await.success(200);
+    assert_eq!(claim(&carol, "", "1").await.success(200), first);
+    // A package that is used makes room.
+    let mut member = dave.create_group().await;
+    let used = serde_json::from_value(first["keyPackage"].clone()).unwrap();
+    let commit = member.make_adding(&[used]);
+    member.commit(&commit).await;
+    claim(&carol, "", "3").await.success(200);
+    refused("", "4").await;
+    a.stop().await;
+    b.stop().await;
+}
+
 #[actix_web::test]
 async fn an_answer_that_is_too_large_is_not_taken() {
     let mut two = Two::new().await;

@@ -10,8 +10,8 @@ use actix::{
     Message, WrapFuture as _, fut,
 };
 use snapshots::{
-    AppId, AppendError, Batch, ClientId, ClientRow, KeyPackageRef, KeyPackageRow, KeyQueueId, LogId,
-    QueueRow, Unmet,
+    AppId, AppendError, AssignedLimits, AssignedRow, Batch, ClientId, ClientRow, KeyPackageRef,
+    KeyPackageRow, KeyQueueId, LogId, QueueRow, Unmet,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -98,6 +98,7 @@ pub(crate) struct KeyQueueActor {
     next_snapshot: Duration,
 }
 
+type Packages = (Vec<NewPackage>, Vec<Option<AssignedRow>>);
 type Reply<T> = AtomicResponse<KeyQueueActor, Result<T, KeyQueueError>>;
 
 fn assigned(key_package: Vec<u8>, is_final_key: bool) -> Attempt<AssignedKeyPackage> {
@@ -158,16 +159,17 @@ impl KeyQueueActor {
         let now = self.core.clock.now();
         // A snapshot is one batch, and the removed packages that it remembers have the rest.
         let bytes_max = self.core.limits.key_queue_bytes_max.min(self.core.store.batch_bytes_max() / 4 * 3);
+        let (packages, rows) = self.with_receivers(&upload.packages)?;
         let (state, _) = self.current()?;
-        if state.free_after(upload.is_reset, &upload.packages, now) > max {
+        if state.free_after(upload.is_reset, &packages, now) > max {
             return Err(KeyQueueError::TooManyKeyPackages { what: "the queue", max });
         }
-        if state.bytes_after(upload.is_reset, &upload.packages, upload.final_key.as_ref()) > bytes_max {
+        if state.bytes_after(upload.is_reset, &packages, upload.final_key.as_ref()) > bytes_max {
             return Err(KeyQueueError::TooManyBytes { max: bytes_max });
         }
         let record = QueueRecord::Uploaded {
             is_reset: upload.is_reset,
-            packages: upload.packages.clone(),
+            packages,
             final_key: upload.final_key.clone(),
             generation: upload.generation,
         };
@@ -189,14 +191,27 @@ impl KeyQueueActor {
         for reference in &removed {
             batch.delete_key_package(self.app, self.queue, reference);
         }
-        let packages = upload.packages.iter().map(|package| (package, false));
-        for (package, is_final) in packages.chain(upload.final_key.iter().map(|package| (package, true))) {
+        let packages = upload.packages.iter().zip(rows).map(|(package, row)| (package, row, false));
+        let final_key = upload.final_key.iter().map(|package| (package, None, true));
+        for (package, assigned, is_final) in packages.chain(final_key) {
+            batch.require_assigned(self.app, &package.reference, assigned.as_ref());
             batch.require_unused(self.app, &package.reference);
             let row = KeyPackageRow { is_final, not_after: package.not_after, signer: package.signer };
             batch.require_holdable(self.app, self.queue, &package.reference, is_final);
             batch.put_key_package(self.app, self.queue, &package.reference, &row);
         }
         Ok((batch, record))
+    }
+
+    /// The packages of an upload with the receivers that they were assigned to before, in this queue or another one, and the
+    /// rows that say so.
+    fn with_receivers(&self, packages: &[NewPackage]) -> Result<Packages, KeyQueueError> {
+        let view = self.core.store.view();
+        let with_receiver = |package: &NewPackage| {
+            let row = view.assigned(self.app, &package.reference).map_err(StorageError::from)?;
+            Ok((NewPackage { receiver: row.clone().map(Receiver::from), ..package.clone() }, row))
+        };
+        packages.iter().map(with_receiver).collect()
     }
 
     fn appended(
@@ -221,9 +236,12 @@ impl KeyQueueActor {
             Err(AppendError::Precondition(Unmet::QueueExists { queue })) => {
                 Err(KeyQueueError::QueueExists { queue })
             }
-            Err(AppendError::Precondition(Unmet::QueueChanged | Unmet::KeyPackageHeld { .. })) => {
-                Ok(Attempt::Overtaken)
-            }
+            Err(AppendError::Precondition(
+                Unmet::QueueChanged
+                | Unmet::KeyPackageHeld { .. }
+                | Unmet::KeyPackageAssigned { .. }
+                | Unmet::PeerShareTaken { .. },
+            )) => Ok(Attempt::Overtaken),
             Err(AppendError::Precondition(Unmet::KeyPackageUsed { reference })) => {
                 if let Some(state) = self.state.as_mut() {
                     state.advance(&reference);
@@ -266,10 +284,17 @@ impl KeyQueueActor {
         let (view, app, now) = (core.store.view(), self.app, core.clock.now());
         let application = core.applications.get(&app).ok_or(KeyQueueError::UnknownClient)?;
         self.current()?;
+        let share = self.assigned_limits().per_peer_max;
         let state = self.state.as_mut().ok_or(StorageError::Unreadable)?;
         let mut credentials = CredentialCheck::new(&*application.identity, now, &mut self.refused);
         let (mut used, mut unreadable) = (Vec::new(), None);
-        let per_peer_max = core.limits.key_packages_per_peer_max;
+        let per_peer_max = match receiver.caller.peer() {
+            Some(peer) => {
+                let taken = view.assigned_to_peer(app, self.client, peer).map_err(StorageError::from)?;
+                if taken < share { core.limits.key_packages_per_peer_max } else { 0 }
+            }
+            None => core.limits.key_packages_per_peer_max,
+        };
         let choice = state.choose(receiver, now, per_peer_max, |Candidate { package, is_final }| {
             if unreadable.is_some() || package.not_after <= now {
                 return false;
@@ -295,6 +320,14 @@ impl KeyQueueActor {
         match unreadable {
             Some(error) => Err(StorageError::from(error).into()),
             None => Ok(choice),
+        }
+    }
+
+    fn assigned_limits(&self) -> AssignedLimits {
+        let limits = &self.core.limits;
+        AssignedLimits {
+            per_client_max: limits.assigned_key_packages_per_client_max as u64,
+            per_peer_max: limits.key_packages_per_peer_max as u64,
         }
     }
 
@@ -430,6 +463,12 @@ impl Handler<Assign> for KeyQueueActor {
             Ok(Choice::Assignable(package)) => package,
             Err(refused) => return answer(Err(refused)),
         };
+        let row = AssignedRow {
+            client_id: self.client,
+            peer: receiver.caller.peer().cloned(),
+            receiver: receiver.id.clone(),
+            not_after: package.not_after,
+        };
         let record = QueueRecord::Assigned { reference: package.reference.clone(), receiver };
         let mut batch = Batch::new();
         let bytes = match record.to_bytes() {
@@ -438,6 +477,7 @@ impl Handler<Assign> for KeyQueueActor {
         };
         batch.append_record(&self.log(), self.sequence, bytes);
         batch.require_unused(self.app, &package.reference);
+        batch.assign_key_package(self.app, &package.reference, &row, self.assigned_limits());
         let store = self.core.store.clone();
         let append = async move { (store.append(batch).await, permit) };
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {

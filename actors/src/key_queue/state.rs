@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
-use snapshots::{DomainName, KeyPackageRef, Timestamp};
+use snapshots::{AssignedRow, DomainName, KeyPackageRef, Timestamp};
 
 use super::PoolCounts;
 use crate::mls::{ValueError, decode, encode};
@@ -19,6 +19,16 @@ pub enum Caller {
     Peer(DomainName),
 }
 
+impl Caller {
+    /// The domain of the peer that asks, if one does.
+    pub(crate) fn peer(&self) -> Option<&DomainName> {
+        match self {
+            Self::Application => None,
+            Self::Peer(domain) => Some(domain),
+        }
+    }
+}
+
 /// For whom a key package is: a receiver id within its caller's own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Receiver {
@@ -26,6 +36,12 @@ pub struct Receiver {
     pub caller: Caller,
     /// The draft's `receiver_client_id`.
     pub id: String,
+}
+
+impl From<AssignedRow> for Receiver {
+    fn from(row: AssignedRow) -> Self {
+        Self { caller: row.peer.map_or(Caller::Application, Caller::Peer), id: row.receiver }
+    }
 }
 
 /// A package that may enter a queue.
@@ -41,6 +57,9 @@ pub(crate) struct NewPackage {
     /// A digest of the signature key of its leaf. Packages that were uploaded before it was kept do not have it.
     #[serde(default, with = "serde_bytes")]
     pub(crate) signer: Option<[u8; 32]>,
+    /// Whose it is, if it was assigned before it came into the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) receiver: Option<Receiver>,
 }
 
 /// A queue's final key.
@@ -239,12 +258,13 @@ impl KeyQueueState {
     /// How many packages the pool would have to assign after an upload; assigned ones take no place from others, nor do those
     /// that have expired at `now` and are still there because the clock is not believed.
     pub(crate) fn free_after(&self, is_reset: bool, packages: &[NewPackage], now: Timestamp) -> usize {
+        let unassigned = packages.iter().filter(|package| package.receiver.is_none());
         if is_reset {
-            return packages.len();
+            return unassigned.count();
         }
         let is_free = |held: &&Held| held.receiver.is_none() && now < held.package.not_after;
         self.held.values().filter(is_free).count()
-            + packages.iter().filter(|package| !self.places.contains_key(&package.reference)).count()
+            + unassigned.filter(|package| !self.places.contains_key(&package.reference)).count()
     }
 
     /// How many bytes the queue would have at rest after an upload, at most.
@@ -321,9 +341,10 @@ impl KeyQueueState {
                         self.removed.insert(held.package.reference, removed);
                     }
                 }
-                for package in packages {
-                    let removed = self.removed.remove(&package.reference);
-                    self.insert(package, generation, removed.map(|removed| removed.receiver));
+                for mut package in packages {
+                    let removed = self.removed.remove(&package.reference).map(|removed| removed.receiver);
+                    let receiver = package.receiver.take().or(removed);
+                    self.insert(package, generation, receiver);
                 }
                 while self.removed.len() > REMOVED_MAX {
                     let first = self.removed.iter().min_by_key(|(_, removed)| removed.not_after);
@@ -428,6 +449,7 @@ mod tests {
             not_after: Timestamp(not_after),
             message: vec![name],
             signer: Some([name; 32]),
+            receiver: None,
         }
     }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at what it does not expect")]
 
 mod appending;
+mod assigned;
 mod crashes;
 mod deleting;
 mod disks;

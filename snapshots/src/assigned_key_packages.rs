@@ -1,0 +1,207 @@
+//! The receivers of key packages that are used once, kept until the package is used or has expired: a package that comes
+//! back in another queue, or in one that was deleted and made again, is still its receiver's (*Key Package Retrieval*).
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `assigned_key_packages` | application, 0, reference | [`AssignedRow`] |
+//! | `assigned_key_packages` | application, 1, client, when it expires, reference | nothing |
+//! | `assigned_key_packages` | application, 2, client | how many packages of the client are assigned, a number |
+//! | `assigned_key_packages` | application, 2, client, domain of a peer | how many of them to that peer, a number |
+
+use fjall::Slice;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::draft::Draft;
+use crate::errors::{ReadError, Refusal, Unmet};
+use crate::ids::{AppId, ClientId, DomainName, KeyPackageRef, Timestamp};
+use crate::keys::{Key, KeyReader};
+use crate::retention::Expiring;
+use crate::rows::{self, Rows};
+use crate::tables::Table;
+use crate::view::View;
+
+const TABLE: Table = Table::AssignedKeyPackages;
+
+const ASSIGNED: u8 = 0;
+const BY_EXPIRY: u8 = 1;
+const COUNT: u8 = 2;
+
+/// How many assignments one further assignment forgets, at most: more than one, so that a limit that was made smaller is
+/// reached in time.
+const FORGOTTEN_MAX: usize = 2;
+
+/// An assigned key package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedRow {
+    /// The client whose package it is.
+    pub client_id: ClientId,
+    /// The gateway that asked; `None` when the application did.
+    pub peer: Option<DomainName>,
+    /// The receiver's id, which is the caller's own.
+    pub receiver: String,
+    /// The end of the package's lifetime.
+    pub not_after: Timestamp,
+}
+
+/// How many assigned packages of one client are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AssignedLimits {
+    /// In all; beyond it those that expire first are forgotten.
+    pub per_client_max: u64,
+    /// To the receivers of one peer; beyond it none is assigned.
+    pub per_peer_max: u64,
+}
+
+fn assigned_key(app: AppId, reference: &KeyPackageRef) -> Key {
+    Key::of_app(app).byte(ASSIGNED).last(reference.as_bytes())
+}
+
+fn expiries_of(app: AppId, client: ClientId) -> Key {
+    Key::of_app(app).byte(BY_EXPIRY).uuid(client.as_uuid())
+}
+
+fn expiry_key(app: AppId, reference: &KeyPackageRef, row: &AssignedRow) -> Key {
+    expiries_of(app, row.client_id).u64(row.not_after.0).last(reference.as_bytes())
+}
+
+fn total_key(app: AppId, client: ClientId) -> Key {
+    Key::of_app(app).byte(COUNT).uuid(client.as_uuid())
+}
+
+fn peer_key(app: AppId, client: ClientId, peer: &DomainName) -> Key {
+    // No domain is empty: no peer's count is the total.
+    total_key(app, client).last(peer.as_str().as_bytes())
+}
+
+fn count_keys(app: AppId, row: &AssignedRow) -> impl Iterator<Item = Key> {
+    let peer = row.peer.as_ref().map(|peer| peer_key(app, row.client_id, peer));
+    [Some(total_key(app, row.client_id)), peer].into_iter().flatten()
+}
+
+impl Batch {
+    /// Remembers whose a key package is. Precondition: the peer that asked, if one did, has fewer than
+    /// [`AssignedLimits::per_peer_max`] packages of the client, else [`Unmet::PeerShareTaken`].
+    pub fn assign_key_package(
+        &mut self,
+        app: AppId,
+        reference: &KeyPackageRef,
+        row: &AssignedRow,
+        limits: AssignedLimits,
+    ) -> &mut Self {
+        let expiring = Expiring::Assigned { app, reference: reference.clone() };
+        let key = self.key(assigned_key(app, reference));
+        let by_expiry = self.key(expiry_key(app, reference, row));
+        let expiry = self.key(expiring.key(row.not_after));
+        let value = self.row(row);
+        let (reference, row) = (reference.clone(), row.clone());
+        self.step(move |draft| {
+            forget(draft, app, &reference)?;
+            if let Some(peer) = &row.peer
+                && count(draft, &peer_key(app, row.client_id, peer))? >= limits.per_peer_max
+            {
+                return Err(Unmet::PeerShareTaken { max: limits.per_peer_max }.into());
+            }
+            draft.put(TABLE, &key, value);
+            draft.put(TABLE, &by_expiry, Slice::from([]));
+            draft.put(Table::Expiries, &expiry, Slice::from([]));
+            for key in count_keys(app, &row) {
+                let more = count(draft, &key)?.saturating_add(1);
+                draft.put(TABLE, &key, Slice::from(more.to_be_bytes()));
+            }
+            forget_first(draft, app, row.client_id, limits.per_client_max)
+        })
+    }
+
+    /// Precondition: the key package is assigned as it is said here, or to nobody, else [`Unmet::KeyPackageAssigned`].
+    pub fn require_assigned(
+        &mut self,
+        app: AppId,
+        reference: &KeyPackageRef,
+        expected: Option<&AssignedRow>,
+    ) -> &mut Self {
+        let (reference, expected) = (reference.clone(), expected.cloned());
+        self.step(move |draft| {
+            if draft.row::<AssignedRow>(TABLE, &assigned_key(app, &reference))? == expected {
+                Ok(())
+            } else {
+                Err(Unmet::KeyPackageAssigned { reference }.into())
+            }
+        })
+    }
+}
+
+fn count(draft: &Draft<'_>, key: &Key) -> Result<u64, ReadError> {
+    draft.value(TABLE, key)?.map_or(Ok(0), |value| rows::number(TABLE, &value))
+}
+
+/// Forgets an assignment, if there is one.
+pub(crate) fn forget(draft: &mut Draft<'_>, app: AppId, reference: &KeyPackageRef) -> Result<(), Refusal> {
+    let key = assigned_key(app, reference);
+    let Some(row) = draft.row::<AssignedRow>(TABLE, &key)? else { return Ok(()) };
+    draft.delete(TABLE, &key);
+    draft.delete(TABLE, &expiry_key(app, reference, &row));
+    let expiring = Expiring::Assigned { app, reference: reference.clone() };
+    draft.delete(Table::Expiries, &expiring.key(row.not_after));
+    for key in count_keys(app, &row) {
+        match count(draft, &key)? {
+            0 | 1 => draft.delete(TABLE, &key),
+            held => draft.put(TABLE, &key, Slice::from((held - 1).to_be_bytes())),
+        }
+    }
+    Ok(())
+}
+
+/// Forgets the assignments of a client that expire first, while it has more than `max`.
+fn forget_first(draft: &mut Draft<'_>, app: AppId, client: ClientId, max: u64) -> Result<(), Refusal> {
+    for _ in 0..FORGOTTEN_MAX {
+        if count(draft, &total_key(app, client))? <= max {
+            break;
+        }
+        let prefix = expiries_of(app, client);
+        let skipped = prefix.as_bytes().len();
+        let Some(key) = draft.first_key(TABLE, prefix.prefix())? else { break };
+        forget(draft, app, &read_reference(&key, skipped)?)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn forget_all_of(draft: &mut Draft<'_>, app: AppId, client: ClientId) -> Result<(), Refusal> {
+    let prefix = expiries_of(app, client);
+    let skipped = prefix.as_bytes().len();
+    for (key, _) in draft.scan(TABLE, prefix.prefix())? {
+        forget(draft, app, &read_reference(&key, skipped)?)?;
+    }
+    Ok(())
+}
+
+fn read_reference(key: &[u8], skipped: usize) -> Result<KeyPackageRef, ReadError> {
+    let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), "assigned_key_packages");
+    reader.u64()?;
+    let damaged = reader.damaged();
+    KeyPackageRef::new(reader.last()).map_err(|_| damaged)
+}
+
+impl View {
+    /// Whose a key package is that was assigned and neither used nor expired since.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn assigned(&self, app: AppId, reference: &KeyPackageRef) -> Result<Option<AssignedRow>, ReadError> {
+        self.row(TABLE, &assigned_key(app, reference))
+    }
+
+    /// How many key packages of a client are assigned to the receivers of a peer, over all queues the client has or had.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn assigned_to_peer(
+        &self,
+        app: AppId,
+        client: ClientId,
+        peer: &DomainName,
+    ) -> Result<u64, ReadError> {
+        let value = self.value(TABLE, &peer_key(app, client, peer))?;
+        value.map_or(Ok(0), |value| rows::number(TABLE, &value))
+    }
+}

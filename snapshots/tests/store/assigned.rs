@@ -1,0 +1,128 @@
+//! The receivers of assigned key packages.
+
+use std::time::Duration;
+
+use snapshots::{AssignedLimits, AssignedRow, Batch, Retention, Store, Swept, Timestamp, Unmet};
+
+use crate::fixtures::*;
+
+const LIMITS: AssignedLimits = AssignedLimits { per_client_max: 3, per_peer_max: 2 };
+
+fn assigned_row(client_number: u128, peer: Option<&str>, not_after: u64) -> AssignedRow {
+    AssignedRow {
+        client_id: client(client_number),
+        peer: peer.map(domain),
+        receiver: "bob".to_owned(),
+        not_after: Timestamp(not_after),
+    }
+}
+
+fn assign(batch: &mut Batch, number: u8, row: &AssignedRow) {
+    batch.assign_key_package(APP, &reference(number), row, LIMITS);
+}
+
+/// Which of the first packages are somebody's.
+fn assigned(store: &Store) -> Vec<u8> {
+    let view = store.view();
+    (0..20).filter(|number| view.assigned(APP, &reference(*number)).unwrap().is_some()).collect()
+}
+
+fn taken(store: &Store, client_number: u128, peer: &str) -> u64 {
+    store.view().assigned_to_peer(APP, client(client_number), &domain(peer)).unwrap()
+}
+
+#[test]
+fn an_assignment_is_known_until_the_package_is_used() {
+    let store = temporary();
+    let (row, other) = (assigned_row(1, None, 9), assigned_row(1, Some("b.example"), 9));
+    append(&store, |batch| assign(batch, 1, &row)).unwrap();
+    assert_eq!(store.view().assigned(APP, &reference(1)), Ok(Some(row.clone())));
+    assert_eq!(store.view().assigned(OTHER_APP, &reference(1)), Ok(None));
+    let unmet = || Unmet::KeyPackageAssigned { reference: reference(1) };
+    for expected in [None, Some(&other)] {
+        check_refused(&store, unmet(), |batch| {
+            batch.require_assigned(APP, &reference(1), expected);
+        });
+    }
+    append(&store, |batch| {
+        batch.require_assigned(APP, &reference(1), Some(&row)).require_assigned(APP, &reference(2), None);
+    })
+    .unwrap();
+    append(&store, |batch| {
+        batch.use_key_package(APP, &reference(1), &used_row(9));
+    })
+    .unwrap();
+    assert_eq!(assigned(&store), []);
+    append(&store, |batch| {
+        assign(batch, 2, &other);
+        batch.note_key_package_used(APP, &reference(2), &used_row(9));
+    })
+    .unwrap();
+    assert_eq!((assigned(&store), taken(&store, 1, "b.example")), (vec![], 0));
+    assert_eq!(rows(&store), [("used_key_packages", 2), ("expiries", 2)]);
+}
+
+#[test]
+fn a_peer_has_a_share_of_each_client() {
+    let store = temporary();
+    let of_b = |client_number| assigned_row(client_number, Some("b.example"), 9);
+    append(&store, |batch| {
+        assign(batch, 1, &of_b(1));
+        assign(batch, 2, &of_b(1));
+        assign(batch, 2, &of_b(1));
+    })
+    .unwrap();
+    check_refused(&store, Unmet::PeerShareTaken { max: 2 }, |batch| assign(batch, 3, &of_b(1)));
+    append(&store, |batch| {
+        assign(batch, 3, &of_b(2));
+        assign(batch, 4, &assigned_row(1, Some("c.example"), 9));
+    })
+    .unwrap();
+    assert_eq!([taken(&store, 1, "b.example"), taken(&store, 1, "c.example")], [2, 1]);
+    append(&store, |batch| {
+        batch.use_key_package(APP, &reference(1), &used_row(9));
+        assign(batch, 5, &of_b(1));
+    })
+    .unwrap();
+    assert_eq!((taken(&store, 1, "b.example"), taken(&store, 2, "b.example")), (2, 1));
+}
+
+#[test]
+fn beyond_the_limit_what_expires_first_is_forgotten() {
+    let store = temporary();
+    for (number, not_after) in [(1, 50), (2, 20), (3, 40), (4, 30)] {
+        append(&store, |batch| assign(batch, number, &assigned_row(1, None, not_after))).unwrap();
+    }
+    append(&store, |batch| assign(batch, 5, &assigned_row(2, None, 1))).unwrap();
+    assert_eq!(assigned(&store), [1, 3, 4, 5], "another client's is not counted");
+    let one = AssignedLimits { per_client_max: 1, ..LIMITS };
+    append(&store, |batch| {
+        batch.assign_key_package(APP, &reference(6), &assigned_row(1, None, 60), one);
+    })
+    .unwrap();
+    assert_eq!(assigned(&store), [1, 5, 6], "two at once when the limit was made smaller");
+}
+
+#[tokio::test]
+async fn an_assignment_goes_with_its_client_and_when_it_has_expired() {
+    let store = temporary();
+    append(&store, |batch| {
+        batch.create_client(APP, &client_row(1, "alice")).create_client(APP, &client_row(2, "bob"));
+        assign(batch, 1, &assigned_row(1, Some("b.example"), 100));
+        assign(batch, 2, &assigned_row(2, None, 100));
+        assign(batch, 3, &assigned_row(2, Some("b.example"), 200));
+        batch.delete_client(APP, &client_row(1, "alice"));
+    })
+    .unwrap();
+    assert_eq!((assigned(&store), taken(&store, 1, "b.example")), (vec![2, 3], 0));
+    let retention = Retention { expired_age_max: Duration::ZERO, ..Retention::default() };
+    let swept = store.sweep(&retention, Timestamp(101)).await.unwrap();
+    assert_eq!(swept, Swept { assigned_key_packages: 1, ..Swept::default() });
+    assert_eq!((assigned(&store), taken(&store, 2, "b.example")), (vec![3], 1));
+    store.sweep(&retention, Timestamp(201)).await.unwrap();
+    append(&store, |batch| {
+        batch.delete_client(APP, &client_row(2, "bob"));
+    })
+    .unwrap();
+    assert_eq!(rows(&store), []);
+}
