@@ -416,12 +416,15 @@ impl PeerActor {
         let mut is_asked = false;
         if let Some(RefusedEntries::From(refused)) = self.refused.get(place).copied() {
             self.refused.remove(place);
-            if held.missing.is_none() || held.next <= refused {
+            if held.next <= refused {
                 self.positions.insert(place.clone(), held.next);
                 return Ending::SetAside;
             }
             is_asked = true;
-            self.refused.insert(place.clone(), RefusedEntries::OfThePast);
+            // The newest entry may have ended the past as well: then nothing is missing any more.
+            if held.missing.is_some() {
+                self.refused.insert(place.clone(), RefusedEntries::OfThePast);
+            }
         }
         let does_without = self.refused.contains_key(place);
         // What it was never shown and is still kept here comes first.

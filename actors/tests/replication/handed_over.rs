@@ -640,8 +640,10 @@ fn a_past_that_a_follower_cannot_take_does_not_keep_it_from_what_is_new() {
             }
         }
         net.assert_same(&a, &id, Epoch(2)).await;
+        // The entry by which the hub learned what the follower needs is the commit of epoch 1, or a newer one.
         let shown = net.at(&b).control_messages(net.app, &id, Epoch(1), None, 10).await;
-        assert_eq!(shown, Err(GroupError::EpochsPruned { floor: Epoch(2) }));
+        let at_hub = net.at(&a).control_messages(net.app, &id, Epoch(1), None, 10).await;
+        assert!(shown == at_hub || shown == Err(GroupError::EpochsPruned { floor: Epoch(2) }), "{shown:?}");
         net.assert_nothing_waits().await;
         net.stop_all().await;
     });
