@@ -1,4 +1,4 @@
-//! How many groups of each other gateway are here as replicas, so that none of them fills the store.
+//! The number of replicas for each other gateway. It is bounded, so that no peer fills the store.
 
 use std::sync::Arc;
 

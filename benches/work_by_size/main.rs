@@ -1,4 +1,4 @@
-//! What a message costs by its size: each rule that a caller can make the gateway work for, with inputs of n, 2n, 4n and 8n.
+//! The cost of a message by its size: each rule that costs the gateway work, with inputs of n, 2n, 4n and 8n.
 //!
 //! `cargo bench --bench work_by_size` prints a table and fails when something grows faster than n·log n does. Only
 //! times of one run are compared with each other.

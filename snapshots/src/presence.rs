@@ -1,5 +1,5 @@
-//! Whether the files that a store was opened with are still the ones that its paths lead to. A process goes on writing into
-//! files that were deleted or moved away, and nobody finds again what it wrote.
+//! The presence of the store's files at their paths. A process can go on writing into files that were deleted or moved,
+//! and what it writes there is lost.
 
 use std::fs::Metadata;
 use std::io;

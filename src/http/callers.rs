@@ -1,5 +1,5 @@
-//! What the callers of a listener may hold together, and what each of them: requests, bytes of requests that are not
-//! yet judged, and bytes of answers that are not yet read.
+//! Bounds on what the callers of a listener hold, together and each: requests, bytes received and not validated yet, and
+//! bytes answered and not read yet.
 
 use std::{cell::OnceCell, future::Future, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! How many connections fit among the files that this process may have open.
+//! The number of connections that fit among the files that this process may open.
 
 use super::connections::Connections;
 

@@ -1,4 +1,4 @@
-//! What is no request, or more of one than anybody needs.
+//! Attacks by malformed or excessive requests.
 
 use std::{
     io::{Read as _, Write as _},

@@ -1,4 +1,4 @@
-//! What the operating system does not allow.
+//! Limits of the operating system.
 
 use std::process::Command;
 

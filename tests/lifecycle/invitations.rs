@@ -1,4 +1,4 @@
-//! How many welcomes may wait for a client, and what becomes of those who would pass the limit.
+//! Limits on waiting welcomes, and the answers to commits that would pass them.
 
 use mimi_gateway::api::{groups::CommitBody, problem::ProblemKind};
 

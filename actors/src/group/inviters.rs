@@ -1,5 +1,5 @@
-//! Whose share of a client's welcomes a commit takes (*Joining*), so that nobody can use up what others need to invite the
-//! same client.
+//! Inviters of a client (*Joining*). The share of the client's welcomes that a commit takes depends on its inviter, so that
+//! no inviter uses up the room that others need.
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{DomainName, InvitedClient, Inviter, ShareId, View, WelcomeLimits};

@@ -1,4 +1,4 @@
-//! Which proposal makes a commit break a rule, when the MLS library refused it as a whole.
+//! The proposal at fault in a refused commit, found when the MLS library refused the commit as a whole.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! When a follower is handed a group as a whole, by whom, and what it has of the group's past afterwards.
+//! Transfers of whole groups: their causes, the peers that may make them, and the past that follows.
 
 use std::{
     collections::BTreeSet,

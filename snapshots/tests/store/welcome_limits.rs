@@ -1,4 +1,4 @@
-//! How many join infos may wait for a client, by inviter.
+//! Limits on the join infos that wait for a client, by inviter.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What needs no cryptography is refused without it, and what would cost too much is refused before.
+//! The cost of refusals: checks without cryptography come first, and messages that cost too much are refused early.
 
 use super::{CommitInput, Observer, Refusal, Rule, Step, Story, refused, rule};
 use crate::mls::wire::{Reader, write_vector_length};
