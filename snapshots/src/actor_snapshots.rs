@@ -3,15 +3,19 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `actor_snapshots` | as in `log_heads` | the sequence number, then the snapshot's bytes |
+//!
+//! One that is too large for a batch is in pieces instead; see `snapshot_pieces.rs`.
 
 use bytes::Bytes;
 use fjall::Slice;
 
 use crate::batch::Batch;
+use crate::draft::Draft;
 use crate::errors::{ReadError, Unmet};
 use crate::keys::KeyReader;
-use crate::records::{LogId, delete_records, log_key, put_head, require_head};
+use crate::records::{Head, LogId, delete_records, log_key, put_head, require_head};
 use crate::rows::Rows;
+use crate::snapshot_pieces::{Pieces, delete_pieces};
 use crate::tables::Table;
 use crate::view::View;
 
@@ -35,15 +39,30 @@ impl Batch {
             if head.snapshot.is_some_and(|older| older > at) {
                 return Ok(());
             }
-            let last = at.min(head.first.saturating_add(DELETED_MAX - 1));
-            delete_records(draft, &log, head.first, last);
-            head.first = head.first.max(last.saturating_add(1));
-            head.snapshot = Some(at);
+            let unfinished = head.unfinished.take();
+            delete_pieces(draft, &log, unfinished);
+            count_snapshot(draft, &log, &mut head, at, None);
             put_head(draft, &key, &head)?;
             draft.put(Table::ActorSnapshots, &key, value);
             Ok(())
         })
     }
+}
+
+/// Notes in a log's head that there is a snapshot at `at`, and deletes what it stands for: records, and the pieces of the
+/// snapshot before.
+pub(crate) fn count_snapshot(
+    draft: &mut Draft<'_>,
+    log: &LogId,
+    head: &mut Head,
+    at: u64,
+    pieces: Option<Pieces>,
+) {
+    let last = at.min(head.first.saturating_add(DELETED_MAX - 1));
+    delete_records(draft, log, head.first, last);
+    head.first = head.first.max(last.saturating_add(1));
+    head.snapshot = Some(at);
+    delete_pieces(draft, log, std::mem::replace(&mut head.pieces, pieces));
 }
 
 impl View {
@@ -65,7 +84,6 @@ mod tests {
     use super::*;
     use crate::ids::{AppId, KeyQueueId};
     use crate::keys::KeyRange;
-    use crate::records::Head;
     use crate::store::{Store, StoreOptions};
 
     #[test]
@@ -88,7 +106,7 @@ mod tests {
             store.append_blocking(batch).unwrap();
             let view = store.view();
             let head: Head = view.row(Table::LogHeads, &log_key(&log)).unwrap().unwrap();
-            assert_eq!(head, Head { head: last, first, snapshot: Some(at) });
+            assert_eq!((head.head, head.first, head.snapshot), (last, first, Some(at)));
             let stored = view.scan_keys(Table::Records, KeyRange::all()).count();
             assert_eq!(stored as u64, last + 1 - first);
             let loaded = view.load_log(&log).unwrap().unwrap();

@@ -14,7 +14,7 @@
 //!
 //! | file | tables |
 //! |---|---|
-//! | `records.rs`, `actor_snapshots.rs` | the logs of groups and key queues, and the snapshots of their actors |
+//! | `records.rs`, `actor_snapshots.rs`, `snapshot_pieces.rs` | the logs of groups and key queues, and the snapshots of their actors |
 //! | `groups.rs`, `history.rs` | groups, who is in them, the commits that made their epochs |
 //! | `clients.rs` | clients, their handles and tags |
 //! | `key_queues.rs`, `key_packages.rs` | key queues, which key packages they hold, which were used |
@@ -47,6 +47,7 @@ mod presence;
 mod records;
 mod retention;
 mod rows;
+mod snapshot_pieces;
 mod store;
 mod tables;
 mod view;

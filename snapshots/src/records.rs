@@ -17,6 +17,7 @@ use crate::errors::{ReadError, Refusal, Unmet};
 use crate::ids::{AppId, GroupId, KeyQueueId};
 use crate::keys::{Key, KeyRange, KeyReader};
 use crate::rows::{self, Rows};
+use crate::snapshot_pieces::{Pieces, delete_pieces};
 use crate::tables::Table;
 use crate::view::View;
 
@@ -52,6 +53,19 @@ pub(crate) struct Head {
     pub(crate) first: u64,
     /// The sequence number that the snapshot stands for.
     pub(crate) snapshot: Option<u64>,
+    /// The pieces that the snapshot is in; `None` if it is a row of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pieces: Option<Pieces>,
+    /// The pieces of a snapshot that is not whole yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unfinished: Option<Pieces>,
+}
+
+impl Head {
+    /// Of a log whose last record has this number and that has no other record and no snapshot.
+    fn starting_at(head: u64) -> Self {
+        Self { head, first: head.saturating_add(1), snapshot: None, pieces: None, unfinished: None }
+    }
 }
 
 /// The beginning of a log's keys in every table that has some; of `log_heads` and `actor_snapshots` the whole key.
@@ -119,7 +133,7 @@ impl Batch {
                 None if draft.holds(Table::LogHeads, &key)? => return Err(Unmet::LogExists.into()),
                 None => {}
             }
-            put_head(draft, &key, &Head { head, first: head.saturating_add(1), snapshot: None })
+            put_head(draft, &key, &Head::starting_at(head))
         })
     }
 
@@ -143,7 +157,7 @@ pub(crate) fn create_log(draft: &mut Draft<'_>, key: &Key) -> Result<(), Refusal
     if draft.holds(Table::LogHeads, key)? {
         return Err(Unmet::LogExists.into());
     }
-    put_head(draft, key, &Head { head: 0, first: 1, snapshot: None })
+    put_head(draft, key, &Head::starting_at(0))
 }
 
 pub(crate) fn delete_log(draft: &mut Draft<'_>, log: &LogId) -> Result<(), Refusal> {
@@ -153,6 +167,8 @@ pub(crate) fn delete_log(draft: &mut Draft<'_>, log: &LogId) -> Result<(), Refus
     if head.snapshot.is_some() {
         draft.delete(Table::ActorSnapshots, &key);
     }
+    delete_pieces(draft, log, head.pieces);
+    delete_pieces(draft, log, head.unfinished);
     draft.delete(Table::LogHeads, &key);
     Ok(())
 }
@@ -183,7 +199,13 @@ impl View {
     pub fn load_log(&self, log: &LogId) -> Result<Option<LoadedLog>, ReadError> {
         let Some(head) = self.row::<Head>(Table::LogHeads, &log_key(log))? else { return Ok(None) };
         let snapshot = match head.snapshot {
-            Some(at) => Some((at, self.snapshot_at(log, at)?)),
+            Some(at) => {
+                let snapshot = match &head.pieces {
+                    Some(pieces) => self.snapshot_of(log, pieces)?,
+                    None => self.snapshot_at(log, at)?,
+                };
+                Some((at, snapshot))
+            }
             None => None,
         };
         let after = head.snapshot.unwrap_or(0);
@@ -269,6 +291,24 @@ mod tests {
         check(0xa4, true, |draft, log| draft.delete(Table::ActorSnapshots, &log_key(log)));
         check(0xa5, false, |draft, log| draft.put(Table::ActorSnapshots, &log_key(log), Slice::from([1])));
         check(0xa6, false, |draft, log| draft.put(Table::LogHeads, &log_key(log), Slice::from([0xc1])));
+    }
+
+    /// A head as it was before there were pieces.
+    #[derive(Serialize)]
+    struct OldHead {
+        head: u64,
+        first: u64,
+        snapshot: Option<u64>,
+    }
+
+    #[test]
+    fn a_head_without_pieces_is_written_and_read_as_before_there_were_any() {
+        for snapshot in [None, Some(4)] {
+            let head = Head { snapshot, ..Head::starting_at(9) };
+            let old = rows::encode(&OldHead { head: 9, first: 10, snapshot }).unwrap();
+            assert_eq!(rows::encode(&head).unwrap(), old);
+            assert_eq!(rows::decode::<Head>(Table::LogHeads, &old), Ok(head));
+        }
     }
 
     #[test]

@@ -59,10 +59,12 @@ pub(crate) enum Table {
     MissedEntries,
     /// `assigned_key_packages.rs`: whose the key packages are that were assigned.
     AssignedKeyPackages,
+    /// `snapshot_pieces.rs`: the pieces of snapshots that are too large for one batch.
+    SnapshotPieces,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::Meta,
         Self::LogHeads,
         Self::Records,
@@ -90,6 +92,7 @@ impl Table {
         Self::WelcomeShares,
         Self::MissedEntries,
         Self::AssignedKeyPackages,
+        Self::SnapshotPieces,
     ];
 
     /// Its name on disk.
@@ -122,15 +125,19 @@ impl Table {
             Self::WelcomeShares => "welcome_shares",
             Self::MissedEntries => "missed_entries",
             Self::AssignedKeyPackages => "assigned_key_packages",
+            Self::SnapshotPieces => "snapshot_pieces",
         }
     }
 
     /// Packets, trees and snapshots are kept apart from their keys, so that compaction does not copy them.
     fn has_large_values(self) -> bool {
-        matches!(self, Self::ActorSnapshots | Self::Epochs | Self::Welcomes | Self::LogEntries)
+        matches!(
+            self,
+            Self::ActorSnapshots | Self::Epochs | Self::Welcomes | Self::LogEntries | Self::SnapshotPieces
+        )
     }
 
-    /// How much is kept in memory before it is sealed to be written out, in bytes: all tables together 168 MiB.
+    /// How much is kept in memory before it is sealed to be written out, in bytes: all tables together 184 MiB.
     fn memory_bytes_max(self) -> u64 {
         if self.has_large_values() || self == Self::Records { 16 << 20 } else { 4 << 20 }
     }
