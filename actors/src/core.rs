@@ -25,6 +25,7 @@ use crate::{
     mls::Crypto,
     peer::{PeerActor, Wake},
     replica_count::ReplicaCount,
+    resting::SnapshotPauses,
     router::{Activity, Awake},
     trusted_time::TrustedTime,
     turns::Turns,
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) arbiters: Vec<ArbiterHandle>,
     pub(crate) stopping: AtomicBool,
     pub(crate) replicas: ReplicaCount,
+    /// Whose snapshots could not be written, and when they are tried again.
+    pub(crate) snapshot_pauses: SnapshotPauses,
     pub(crate) hasher: RandomState,
     /// Names this store for as long as it exists.
     pub(crate) store_id: Uuid,

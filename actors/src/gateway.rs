@@ -33,6 +33,7 @@ use crate::{
     mls::{Crypto, RequestMember, Rule, Rules, packet_head},
     peer::{PeerActor, PeerHealth, Transport},
     replica_count::ReplicaCount,
+    resting::{SnapshotPauses, SnapshotStatus},
     storage::StorageError,
     supervisor::{Stop, Supervisor},
     trusted_time::{RememberedTime, TrustRules, TrustedTime},
@@ -121,6 +122,7 @@ impl Gateway {
             arbiters: arbiters.iter().map(Arbiter::handle).collect(),
             stopping: AtomicBool::new(false),
             replicas: ReplicaCount::default(),
+            snapshot_pauses: SnapshotPauses::default(),
             hasher: RandomState::new(),
             peers: OnceLock::new(),
         });
@@ -166,6 +168,11 @@ impl Gateway {
     /// How many groups and key queues are awake; the others rest on disk until they are asked for.
     pub fn awake(&self) -> usize {
         self.core.awake()
+    }
+
+    /// How it goes with the snapshots of groups and key queues.
+    pub fn snapshots(&self) -> SnapshotStatus {
+        self.core.snapshot_pauses.status()
     }
 
     /// How it goes with the gateways that entries are delivered to, by domain.

@@ -24,6 +24,7 @@ mod mls;
 mod peer;
 mod replica_count;
 mod replication;
+mod resting;
 mod router;
 mod storage;
 mod supervisor;
@@ -55,5 +56,6 @@ pub use self::{
         Delivering, Delivery, DeliveryContent, DeliveryError, EntryContent, GroupTransfer, Held, LogEntry,
         REVISION, SEQUENCE_MAX, Transport,
     },
+    resting::SnapshotStatus,
     storage::StorageError,
 };

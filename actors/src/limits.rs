@@ -29,8 +29,7 @@ pub struct Limits {
     pub key_queues_per_client_max: usize,
     /// Key packages held by one queue that are not assigned, the final one aside.
     pub key_packages_per_queue_max: usize,
-    /// Key packages held by one queue, in bytes together, the final one and assigned ones as well; at most three quarters of
-    /// `durability.batch_bytes_max`, so that a snapshot of the queue can be written.
+    /// Key packages held by one queue, in bytes together, the final one and assigned ones as well.
     pub key_queue_bytes_max: usize,
     /// Key packages of one client that are assigned to the receivers of one peer and not used yet, over all queues that the
     /// client has or had.

@@ -4,6 +4,11 @@
 
 use std::{
     collections::BTreeSet,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -60,11 +65,16 @@ fn options(app: AppId, passivate_after: Duration) -> GatewayOptions {
     }
 }
 
-fn store(directory: &std::path::Path) -> Store {
+fn store(directory: &Path) -> Store {
+    store_with_batches_of(directory, StoreOptions::default().batch_bytes_max)
+}
+
+fn store_with_batches_of(directory: &Path, batch_bytes_max: usize) -> Store {
     let location = Location::Directory(directory.to_path_buf());
+    let options = StoreOptions { location, batch_bytes_max, ..StoreOptions::default() };
     let since = Instant::now();
     loop {
-        match Store::open(&StoreOptions { location: location.clone(), ..StoreOptions::default() }) {
+        match Store::open(&options) {
             Ok(store) => return store,
             // The threads of the gateway before this one are still letting go of it.
             Err(_) if since.elapsed() < Duration::from_secs(20) => {
@@ -349,5 +359,201 @@ fn key_packages_wait_for_a_place_to_be_judged() {
             gateway.stop().await;
             gateway.store().shutdown().await;
         }
+    });
+}
+
+/// A gateway that writes no snapshot before it stops, and then cannot: what it was given is there as records.
+async fn stop_without_snapshots(gateway: &Gateway) {
+    gateway.store().shutdown().await;
+    gateway.stop().await;
+}
+
+/// Waits until an actor sleeps on a snapshot that has all of its records. After one of several batches there is a pause, over
+/// which it may sleep without the last one, so it is woken again.
+async fn rested(gateway: &Gateway, log: &LogId, wake: impl AsyncFn()) {
+    let since = Instant::now();
+    loop {
+        wake().await;
+        asleep(gateway).await;
+        let log = gateway.store().view().load_log(log).unwrap().unwrap();
+        if log.snapshot.is_some_and(|(at, _)| at == log.head) {
+            assert!(log.records.is_empty());
+            return;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "{} records are left", log.records.len());
+    }
+}
+
+/// Key packages of a client.
+fn packages(name: &str, count: usize) -> Vec<Vec<u8>> {
+    let client = client(name);
+    let package = |_| {
+        let package = client.generate_key_package_message(Default::default(), Default::default(), None);
+        package.unwrap().to_bytes().unwrap()
+    };
+    (0..count).map(package).collect()
+}
+
+/// Registers a client with a queue that holds these packages.
+async fn filled_queue(
+    gateway: &Gateway,
+    app: AppId,
+    key_packages: Vec<Vec<u8>>,
+) -> (actors::ClientId, actors::KeyQueueId) {
+    let handle = ClientHandle::new(b"bob".to_vec()).unwrap();
+    let client =
+        gateway.register_client(app, NewClient { handle, domain: None, tags: vec![] }).await.unwrap();
+    let new = NewKeyQueue { protocol_version: 1, cipher_suite: 1, app_label: String::new() };
+    let queue = gateway.create_key_queue(app, client, new).await.unwrap();
+    let upload = KeyPackageUpload { key_packages, is_reset: false, app_label: None, final_key: None };
+    gateway.upload_key_packages(app, client, queue, upload).await.unwrap();
+    (client, queue)
+}
+
+fn request_of(receiver: usize) -> KeyPackageRequest {
+    KeyPackageRequest {
+        protocol_version: 1,
+        cipher_suite: 1,
+        app_label: String::new(),
+        domain: None,
+        receiver: Receiver { caller: Caller::Application, id: receiver.to_string() },
+    }
+}
+
+#[test]
+fn a_queue_that_is_larger_than_a_limit_that_was_lowered_gets_its_snapshot() {
+    const PACKAGES: usize = 40;
+    let directory = tempfile::tempdir().unwrap();
+    let app = AppId::random();
+    let never = Duration::from_secs(3600);
+    let uploaded = packages("bob", PACKAGES);
+    let (client, queue) = actix::System::new().block_on(async {
+        let awake = GatewayOptions { snapshot_period: never, ..options(app, never) };
+        let gateway = Gateway::start(awake, store(directory.path()));
+        let filled = filled_queue(&gateway, app, uploaded.clone()).await;
+        stop_without_snapshots(&gateway).await;
+        filled
+    });
+    let mut assigned = BTreeSet::new();
+    // Batches that hold the record of an assignment, and of a snapshot of the queue no more than a part.
+    for (round, batch_bytes_max) in [(0, 2 << 10), (1, 2 << 10), (2, 32 << 20)] {
+        actix::System::new().block_on(async {
+            let limits = Limits { key_queue_bytes_max: 1 << 10, ..Limits::default() };
+            let drowsy = GatewayOptions { limits, ..options(app, Duration::ZERO) };
+            let gateway = Gateway::start(drowsy, store_with_batches_of(directory.path(), batch_bytes_max));
+            for receiver in 10 * round..10 * round + 10 {
+                let package = gateway.assign_key_package(app, client, request_of(receiver)).await.unwrap();
+                assert!(assigned.insert(package.key_package));
+            }
+            rested(&gateway, &LogId::KeyQueue(app, queue), async || {
+                gateway.key_queues(app, client).await.unwrap();
+            })
+            .await;
+            let upload = KeyPackageUpload {
+                key_packages: packages("bob", 1),
+                is_reset: false,
+                app_label: None,
+                final_key: None,
+            };
+            let refused = gateway.upload_key_packages(app, client, queue, upload).await;
+            assert!(matches!(refused, Err(KeyQueueError::TooManyBytes { max: 1024 })), "{refused:?}");
+            gateway.stop().await;
+            let log = gateway.store().view().load_log(&LogId::KeyQueue(app, queue)).unwrap().unwrap();
+            assert_eq!(log.snapshot.as_ref().map(|(at, _)| *at), Some(log.head));
+            assert!(log.records.is_empty());
+            assert!(log.snapshot.is_some_and(|(_, bytes)| bytes.len() > 10 << 10));
+            assert_eq!(gateway.snapshots().failures, 0);
+            gateway.store().shutdown().await;
+        });
+    }
+    assert!(assigned.is_subset(&uploaded.into_iter().collect()));
+}
+
+#[test]
+fn a_group_that_is_larger_than_a_batch_gets_its_snapshot() {
+    const BATCH_BYTES_MAX: usize = 24 << 10;
+    let directory = tempfile::tempdir().unwrap();
+    let app = AppId::random();
+    let mut alice = client("alice").create_group(ExtensionList::new(), Default::default(), None).unwrap();
+    let new = NewGroup {
+        group_info: alice.group_info_message(false).unwrap().to_bytes().unwrap(),
+        ratchet_tree: Some(alice.export_tree().to_bytes().unwrap()),
+    };
+    let group = actors::GroupId::new(alice.group_id()).unwrap();
+    actix::System::new().block_on(async {
+        let gateway = drowsy(store_with_batches_of(directory.path(), BATCH_BYTES_MAX), app);
+        gateway.create_group(app, new, Source::Application).await.unwrap();
+        // It grows for as long as a commit with its welcome fits a batch.
+        for member in 0.. {
+            let member = client(&format!("member {member}"));
+            let package = member.generate_key_package_message(Default::default(), Default::default(), None);
+            let output = alice.commit_builder().add_member(package.unwrap()).unwrap().build().unwrap();
+            let upload = CommitUpload {
+                commit: output.commit_message.to_bytes().unwrap(),
+                group_info: None,
+                welcome: output.welcome_messages.first().map(|welcome| welcome.to_bytes().unwrap()),
+            };
+            match gateway.upload_commit(app, &group, upload, Source::Application).await {
+                Ok(_) => alice.apply_pending_commit().unwrap(),
+                Err(error) => {
+                    let is_at_limit = matches!(error, GroupError::TooLarge { max: BATCH_BYTES_MAX, .. });
+                    assert!(is_at_limit, "{error}");
+                    break;
+                }
+            };
+        }
+        rested(&gateway, &LogId::Group(app, group.clone()), async || {
+            gateway.group(app, &group).await.unwrap();
+        })
+        .await;
+        gateway.stop().await;
+        assert_eq!(gateway.snapshots().failures, 0);
+        let log = gateway.store().view().load_log(&LogId::Group(app, group.clone())).unwrap().unwrap();
+        assert!(log.snapshot.is_some_and(|(_, bytes)| bytes.len() > BATCH_BYTES_MAX));
+        gateway.store().shutdown().await;
+    });
+    actix::System::new().block_on(async {
+        let gateway = drowsy(store(directory.path()), app);
+        let view = gateway.group(app, &group).await.unwrap();
+        assert_eq!(view.epoch, Epoch(alice.current_epoch()));
+        assert_eq!(view.ratchet_tree().to_vec(), alice.export_tree().to_bytes().unwrap());
+        gateway.stop().await;
+        gateway.store().shutdown().await;
+    });
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_written_is_counted_and_waits_also_when_its_queue_sleeps() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = AppId::random();
+    let never = Duration::from_secs(3600);
+    let client = actix::System::new().block_on(async {
+        let awake = GatewayOptions { snapshot_period: never, ..options(app, never) };
+        let gateway = Gateway::start(awake, store(directory.path()));
+        let (client, _) = filled_queue(&gateway, app, packages("bob", 4)).await;
+        assert_eq!(gateway.snapshots().failures, 0);
+        stop_without_snapshots(&gateway).await;
+        client
+    });
+    actix::System::new().block_on(async {
+        let seconds = Arc::new(AtomicU64::new(0));
+        let read = Arc::clone(&seconds);
+        let clock = Clock::system().with_monotonic(move || Duration::from_secs(read.load(Ordering::Relaxed)));
+        // Too small for the key of a row.
+        let store = store_with_batches_of(directory.path(), 20);
+        let gateway = Gateway::start(GatewayOptions { clock, ..options(app, Duration::ZERO) }, store);
+        for (second, failures) in [(0, 1), (59, 1), (60, 2), (179, 2), (180, 3), (419, 3), (420, 4)] {
+            seconds.store(second, Ordering::Relaxed);
+            for _ in 0..3 {
+                let queues = gateway.key_queues(app, client).await.unwrap();
+                assert_eq!(queues.first().map(|queue| queue.in_pool), Some(4));
+                asleep(&gateway).await;
+            }
+            let status = gateway.snapshots();
+            assert_eq!((status.failures, status.failing), (failures, 1), "at {second} s");
+        }
+        gateway.stop().await;
+        assert_eq!(gateway.snapshots().failures, 4);
+        gateway.store().shutdown().await;
     });
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use actix_web::{HttpResponse, http::header, web::Bytes};
+use actors::SnapshotStatus;
 use serde_json::json;
 use utoipa_swagger_ui::Config;
 
@@ -126,7 +127,7 @@ fn shown(arrived: Arrived, show: fn(&Arrived) -> Result<HttpResponse, Problem>) 
 
 fn readyz(arrived: &Arrived) -> Result<HttpResponse, Problem> {
     if arrived.edge.is_ready() {
-        return Ok(HttpResponse::Ok().json(json!({ "status": "ready" })));
+        return Ok(HttpResponse::Ok().json(readiness(arrived.edge.gateway.snapshots())));
     }
     if arrived.edge.gateway.store().is_failed() {
         return Err(Problem::new(
@@ -138,6 +139,14 @@ fn readyz(arrived: &Arrived) -> Result<HttpResponse, Problem> {
         return Err(Problem::new(ProblemKind::StorageUnavailable, "the gateway's disk does not answer"));
     }
     Err(Problem::shutting_down())
+}
+
+/// What a gateway that is ready says of itself.
+fn readiness(snapshots: SnapshotStatus) -> serde_json::Value {
+    match snapshots.failing {
+        0 => json!({ "status": "ready" }),
+        failing => json!({ "status": "ready", "failingSnapshots": failing }),
+    }
 }
 
 fn openapi_json() -> Result<HttpResponse, Problem> {
@@ -267,6 +276,13 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_that_is_ready_says_how_many_snapshots_fail() {
+        let body = |failing| readiness(SnapshotStatus { failures: 7, failing }).to_string();
+        assert_eq!(body(0), r#"{"status":"ready"}"#);
+        assert_eq!(body(2), r#"{"failingSnapshots":2,"status":"ready"}"#);
+    }
 
     #[test]
     fn explanations_are_escaped() {

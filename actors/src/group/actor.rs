@@ -11,7 +11,7 @@ use actix::{
     Actor, ActorContext as _, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context,
     Handler, Message, WrapFuture as _, fut,
 };
-use snapshots::{AppendError, Appended, Batch, Epoch, Invitation, Timestamp, Unmet, View};
+use snapshots::{AppendError, Appended, Batch, Epoch, Invitation, LogId, Timestamp, Unmet, View};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
@@ -27,6 +27,7 @@ use crate::{
     core::Core,
     mls::{AddedMember, Rule, Rules, ValueError},
     peer::{EntryContent, LogEntry},
+    resting::{Progress, Restable, Resting},
     router::{Activity, Rest, Rested},
     storage::StorageError,
 };
@@ -74,9 +75,6 @@ impl Message for ApplyEntry {
     type Result = Result<u64, GroupError>;
 }
 
-/// Records since the last snapshot after which the actor takes one by itself, so that waking up stays quick.
-const RECORDS_PER_SNAPSHOT: u64 = 512;
-
 /// How many other forms of one proposal an answer is kept for.
 const OTHER_BYTES_MAX: usize = 8;
 
@@ -96,10 +94,7 @@ pub(crate) struct GroupActor {
     published: watch::Sender<Published>,
     /// `None` until it is read from disk.
     state: Option<GroupState>,
-    /// The last record that the state has.
-    sequence: u64,
-    /// The last record that a snapshot has, or is about to have.
-    snapshot_sequence: u64,
+    progress: Progress,
     /// What was committed since the group woke up, as far as it is kept.
     recent: RecentEpochs,
 }
@@ -119,8 +114,7 @@ impl GroupActor {
             activity,
             published,
             state: None,
-            sequence: 0,
-            snapshot_sequence: 0,
+            progress: Progress::default(),
             recent: RecentEpochs::default(),
         }
     }
@@ -232,7 +226,8 @@ impl GroupActor {
         judged: JudgedCommit,
     ) -> Result<(StagedCommitUpload, Batch, UsedPackages), GroupError> {
         let JudgedCommit { staged, packages, invitation } = judged;
-        let written = writes::commit(&self.origin, self.sequence, upload, &staged, &packages, invitation);
+        let written =
+            writes::commit(&self.origin, self.progress.sequence, upload, &staged, &packages, invitation);
         written.map(|(batch, used)| (staged, batch, used)).map_err(|error| unencodable(&error))
     }
 
@@ -309,7 +304,7 @@ impl GroupActor {
         removals: Vec<StagedProposalUpload>,
     ) -> Pin<Box<dyn ActorFuture<Self, Output = ()>>> {
         let mut batch = Batch::new();
-        for (after, staged) in (self.sequence..).zip(&removals) {
+        for (after, staged) in (self.progress.sequence..).zip(&removals) {
             if let Err(error) = writes::proposal(&mut batch, &self.origin, after, staged, None) {
                 tracing::error!(%error, "the removal of expired members cannot be written");
                 return Box::pin(fut::ready(()));
@@ -396,7 +391,7 @@ impl GroupActor {
         change: impl FnOnce(&mut GroupState) -> Result<(), ValueError>,
         ctx: &mut Context<Self>,
     ) {
-        self.sequence += 1;
+        let is_snapshot_due = self.progress.advance();
         self.activity.dirty.store(true, Ordering::Relaxed);
         let applied = match self.state.as_mut() {
             Some(state) => catch_unwind(AssertUnwindSafe(|| change(state))),
@@ -405,8 +400,8 @@ impl GroupActor {
         match applied {
             Ok(Ok(())) => {
                 self.publish();
-                if self.sequence - self.snapshot_sequence >= RECORDS_PER_SNAPSHOT {
-                    self.snapshot_aside(ctx);
+                if is_snapshot_due {
+                    ctx.notify(Rest::Snapshot);
                 }
             }
             Ok(Err(error)) => {
@@ -423,50 +418,9 @@ impl GroupActor {
     fn publish(&self) {
         if let Some(state) = &self.state {
             self.activity.weigh(state.weight().saturating_add(self.recent.weight()));
-            let view = state.view(self.sequence, self.recent.shown());
+            let view = state.view(self.progress.sequence, self.recent.shown());
             self.published.send_replace(Published::Ready(Arc::new(view)));
         }
-    }
-
-    fn step_down(&mut self, ctx: &mut Context<Self>) {
-        self.state = None;
-        self.core.forget_group(self.origin.app, &self.origin.group, &ctx.address());
-        ctx.stop();
-    }
-
-    /// The batch of a snapshot of the state as it is, if there is anything new in it.
-    fn snapshot(&mut self) -> Option<Batch> {
-        let state = self.state.as_ref()?;
-        if self.sequence == self.snapshot_sequence {
-            return None;
-        }
-        match state.to_snapshot() {
-            Ok(bytes) => {
-                let mut batch = Batch::new();
-                batch.put_snapshot(&self.origin.log(), self.sequence, bytes);
-                self.snapshot_sequence = self.sequence;
-                self.activity.dirty.store(false, Ordering::Relaxed);
-                Some(batch)
-            }
-            Err(error) => {
-                tracing::error!(%error, "a group could not be encoded; its records stay");
-                None
-            }
-        }
-    }
-
-    /// Writes a snapshot while the actor goes on.
-    fn snapshot_aside(&mut self, ctx: &mut Context<Self>) {
-        let before = self.snapshot_sequence;
-        let Some(batch) = self.snapshot() else { return };
-        let store = self.core.store.clone();
-        ctx.spawn(async move { store.append(batch).await }.into_actor(self).map(move |result, actor, _| {
-            if let Err(error) = result {
-                tracing::warn!(%error, "a group's snapshot was not written; its records stay");
-                actor.snapshot_sequence = before;
-                actor.activity.dirty.store(true, Ordering::Relaxed);
-            }
-        }));
     }
 
     fn loaded(&mut self, result: Result<(GroupState, u64, u64), StorageError>, ctx: &mut Context<Self>) {
@@ -474,8 +428,7 @@ impl GroupActor {
             Ok((state, sequence, snapshot_sequence)) => {
                 self.origin.row.epoch = state.epoch();
                 self.state = Some(state);
-                self.sequence = sequence;
-                self.snapshot_sequence = snapshot_sequence;
+                self.progress = Progress { sequence, snapshot_sequence, is_writing: false };
                 self.activity.dirty.store(sequence != snapshot_sequence, Ordering::Relaxed);
                 self.publish();
             }
@@ -666,7 +619,7 @@ impl GroupActor {
         }
         let mut batch = Batch::new();
         if let Err(error) =
-            writes::proposal(&mut batch, &self.origin, self.sequence, &staged, used_once.as_ref())
+            writes::proposal(&mut batch, &self.origin, self.progress.sequence, &staged, used_once.as_ref())
         {
             return ready(Err(unencodable(&error)));
         }
@@ -740,7 +693,8 @@ impl GroupActor {
             Err(refused) => return ready(Err(refused)),
         };
         let mut batch = Batch::new();
-        if let Err(error) = writes::proposal(&mut batch, &self.origin, self.sequence, &staged, None) {
+        if let Err(error) = writes::proposal(&mut batch, &self.origin, self.progress.sequence, &staged, None)
+        {
             return ready(Err(unencodable(&error)));
         }
         let store = self.core.store.clone();
@@ -788,7 +742,7 @@ impl GroupActor {
     }
 
     fn next_entry(&self) -> u64 {
-        self.sequence.saturating_add(1)
+        self.progress.sequence.saturating_add(1)
     }
 }
 
@@ -828,32 +782,50 @@ impl Handler<ApplyEntry> for GroupActor {
     }
 }
 
+impl Restable for GroupState {
+    fn to_snapshot(&self) -> Result<Vec<u8>, ValueError> {
+        self.to_snapshot()
+    }
+
+    fn weight(&self) -> usize {
+        self.weight()
+    }
+}
+
+impl Resting for GroupActor {
+    type State = GroupState;
+
+    fn shared(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn log(&self) -> LogId {
+        self.origin.log()
+    }
+
+    fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    fn progress(&mut self) -> &mut Progress {
+        &mut self.progress
+    }
+
+    fn state(&mut self) -> &mut Option<GroupState> {
+        &mut self.state
+    }
+
+    fn step_down(&mut self, ctx: &mut Context<Self>) {
+        self.state = None;
+        self.core.forget_group(self.origin.app, &self.origin.group, &ctx.address());
+        ctx.stop();
+    }
+}
+
 impl Handler<Rest> for GroupActor {
     type Result = AtomicResponse<Self, Rested>;
 
-    fn handle(&mut self, rest: Rest, ctx: &mut Context<Self>) -> Self::Result {
-        match rest {
-            Rest::Snapshot => {
-                self.snapshot_aside(ctx);
-                answer(Rested::Awake)
-            }
-            Rest::Sleep => {
-                let batch = self.snapshot();
-                let store = self.core.store.clone();
-                let append = async move {
-                    match batch {
-                        Some(batch) => store.append(batch).await.map(drop),
-                        None => Ok(()),
-                    }
-                };
-                AtomicResponse::new(Box::pin(append.into_actor(self).map(|result, actor, ctx| {
-                    if let Err(error) = result {
-                        tracing::warn!(%error, "a group's snapshot was not written; its records stay");
-                    }
-                    actor.step_down(ctx);
-                    Rested::Asleep
-                })))
-            }
-        }
+    fn handle(&mut self, rest: Rest, _: &mut Context<Self>) -> Self::Result {
+        self.rest(rest)
     }
 }

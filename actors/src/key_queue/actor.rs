@@ -1,9 +1,6 @@
 //! The actor that owns one key queue: it serialises uploads and assignments without a lock.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler,
@@ -21,7 +18,8 @@ use super::{
 };
 use crate::{
     core::Core,
-    mls::{CredentialCheck, LeafChecks, RefusedCredentials, is_fit},
+    mls::{CredentialCheck, LeafChecks, RefusedCredentials, ValueError, is_fit},
+    resting::{Progress, Restable, Resting},
     router::{Activity, Rest, Rested},
     storage::StorageError,
 };
@@ -90,12 +88,7 @@ pub(crate) struct KeyQueueActor {
     activity: Arc<Activity>,
     state: Option<KeyQueueState>,
     refused: RefusedCredentials,
-    sequence: u64,
-    snapshot_sequence: u64,
-    /// Snapshots that failed since the last one that did not, and when the next is tried.
-    failed_snapshots: u32,
-    /// By the monotonic clock.
-    next_snapshot: Duration,
+    progress: Progress,
 }
 
 type Packages = (Vec<NewPackage>, Vec<Option<AssignedRow>>);
@@ -117,24 +110,8 @@ impl KeyQueueActor {
         queue: KeyQueueId,
         activity: Arc<Activity>,
     ) -> Self {
-        let refused = RefusedCredentials::default();
-        Self {
-            core,
-            app,
-            client,
-            queue,
-            activity,
-            state: None,
-            refused,
-            sequence: 0,
-            snapshot_sequence: 0,
-            failed_snapshots: 0,
-            next_snapshot: Duration::ZERO,
-        }
-    }
-
-    fn log(&self) -> LogId {
-        LogId::KeyQueue(self.app, self.queue)
+        let (refused, progress) = (RefusedCredentials::default(), Progress::default());
+        Self { core, app, client, queue, activity, state: None, refused, progress }
     }
 
     /// The state as it counts now: without what has certainly expired and what belongs to an older handle of its client. What
@@ -157,8 +134,7 @@ impl KeyQueueActor {
     fn upload_batch(&mut self, upload: &Upload) -> Result<(Batch, QueueRecord), KeyQueueError> {
         let max = self.core.limits.key_packages_per_queue_max;
         let now = self.core.clock.now();
-        // A snapshot is one batch, and the removed packages that it remembers have the rest.
-        let bytes_max = self.core.limits.key_queue_bytes_max.min(self.core.store.batch_bytes_max() / 4 * 3);
+        let bytes_max = self.core.limits.key_queue_bytes_max;
         let (packages, rows) = self.with_receivers(&upload.packages)?;
         let (state, _) = self.current()?;
         if state.free_after(upload.is_reset, &packages, now) > max {
@@ -181,7 +157,7 @@ impl KeyQueueActor {
         let mut batch = Batch::new();
         batch.append_record(
             &self.log(),
-            self.sequence,
+            self.progress.sequence,
             record.to_bytes().map_err(|_| StorageError::Unreadable)?,
         );
         if let Some(label) = &upload.app_label {
@@ -222,14 +198,14 @@ impl KeyQueueActor {
     ) -> Result<Attempt<()>, KeyQueueError> {
         match result {
             Ok(_) => {
-                self.sequence += 1;
+                let is_snapshot_due = self.progress.advance();
                 self.activity.dirty.store(true, Ordering::Relaxed);
                 if let Some(state) = self.state.as_mut() {
                     state.apply(record);
                     self.activity.weigh(state.weight());
                 }
-                if self.sequence - self.snapshot_sequence >= RECORDS_PER_SNAPSHOT {
-                    self.snapshot_aside(ctx);
+                if is_snapshot_due {
+                    ctx.notify(Rest::Snapshot);
                 }
                 Ok(Attempt::Done(()))
             }
@@ -330,60 +306,7 @@ impl KeyQueueActor {
             per_peer_max: limits.key_packages_per_peer_max as u64,
         }
     }
-
-    fn step_down(&mut self, ctx: &mut Context<Self>) {
-        self.state = None;
-        self.core.forget_key_queue(self.app, self.queue, &ctx.address());
-        ctx.stop();
-    }
-
-    fn snapshot(&mut self) -> Option<Batch> {
-        let state = self.state.as_ref()?;
-        if self.sequence == self.snapshot_sequence {
-            return None;
-        }
-        match state.to_snapshot() {
-            Ok(bytes) => {
-                let mut batch = Batch::new();
-                batch.put_snapshot(&self.log(), self.sequence, bytes);
-                self.snapshot_sequence = self.sequence;
-                self.activity.dirty.store(false, Ordering::Relaxed);
-                Some(batch)
-            }
-            Err(error) => {
-                tracing::error!(%error, "a key queue could not be encoded; its records stay");
-                None
-            }
-        }
-    }
-
-    fn snapshot_aside(&mut self, ctx: &mut Context<Self>) {
-        let before = self.snapshot_sequence;
-        if self.core.clock.monotonic() < self.next_snapshot {
-            return;
-        }
-        let Some(batch) = self.snapshot() else { return };
-        let store = self.core.store.clone();
-        ctx.spawn(async move { store.append(batch).await }.into_actor(self).map(move |result, actor, _| {
-            let Err(error) = result else {
-                actor.failed_snapshots = 0;
-                return;
-            };
-            let pause = SNAPSHOT_RETRY_AFTER * 2_u32.pow(actor.failed_snapshots.min(6));
-            tracing::warn!(%error, ?pause, "a key queue's snapshot was not written; its records stay");
-            actor.failed_snapshots = actor.failed_snapshots.saturating_add(1);
-            actor.next_snapshot = actor.core.clock.monotonic().saturating_add(pause);
-            actor.snapshot_sequence = before;
-            actor.activity.dirty.store(true, Ordering::Relaxed);
-        }));
-    }
 }
-
-/// How long a queue waits after a snapshot that was not written; twice as long after each further one, up to an hour or so.
-const SNAPSHOT_RETRY_AFTER: Duration = Duration::from_secs(60);
-
-/// Records since the last snapshot after which the actor takes one by itself.
-const RECORDS_PER_SNAPSHOT: u64 = 512;
 
 /// Reads a queue from disk and leaves out what was used and what no group could take in.
 fn load(core: &Core, app: AppId, queue: KeyQueueId) -> Result<(KeyQueueState, u64, u64), StorageError> {
@@ -419,8 +342,7 @@ impl Actor for KeyQueueActor {
             Ok(Ok((state, sequence, snapshot_sequence))) => {
                 actor.activity.weigh(state.weight());
                 actor.state = Some(state);
-                actor.sequence = sequence;
-                actor.snapshot_sequence = snapshot_sequence;
+                actor.progress = Progress { sequence, snapshot_sequence, is_writing: false };
                 actor.activity.dirty.store(sequence != snapshot_sequence, Ordering::Relaxed);
             }
             Ok(Err(_)) | Err(_) => actor.step_down(ctx),
@@ -475,7 +397,7 @@ impl Handler<Assign> for KeyQueueActor {
             Ok(bytes) => bytes,
             Err(_) => return answer(Err(StorageError::Unreadable.into())),
         };
-        batch.append_record(&self.log(), self.sequence, bytes);
+        batch.append_record(&self.log(), self.progress.sequence, bytes);
         batch.require_unused(self.app, &package.reference);
         batch.assign_key_package(self.app, &package.reference, &row, self.assigned_limits());
         let store = self.core.store.clone();
@@ -513,36 +435,55 @@ impl Handler<Close> for KeyQueueActor {
     type Result = ();
 
     fn handle(&mut self, _: Close, ctx: &mut Context<Self>) {
+        self.core.snapshot_pauses.forget(&self.log());
         self.step_down(ctx);
+    }
+}
+
+impl Restable for KeyQueueState {
+    fn to_snapshot(&self) -> Result<Vec<u8>, ValueError> {
+        self.to_snapshot()
+    }
+
+    fn weight(&self) -> usize {
+        self.weight()
+    }
+}
+
+impl Resting for KeyQueueActor {
+    type State = KeyQueueState;
+
+    fn shared(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn log(&self) -> LogId {
+        LogId::KeyQueue(self.app, self.queue)
+    }
+
+    fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    fn progress(&mut self) -> &mut Progress {
+        &mut self.progress
+    }
+
+    fn state(&mut self) -> &mut Option<KeyQueueState> {
+        &mut self.state
+    }
+
+    fn step_down(&mut self, ctx: &mut Context<Self>) {
+        self.state = None;
+        self.core.forget_key_queue(self.app, self.queue, &ctx.address());
+        ctx.stop();
     }
 }
 
 impl Handler<Rest> for KeyQueueActor {
     type Result = AtomicResponse<Self, Rested>;
 
-    fn handle(&mut self, rest: Rest, ctx: &mut Context<Self>) -> Self::Result {
-        match rest {
-            Rest::Snapshot => {
-                self.snapshot_aside(ctx);
-                AtomicResponse::new(Box::pin(fut::ready(Rested::Awake)))
-            }
-            Rest::Sleep => {
-                let batch = self.snapshot();
-                let store = self.core.store.clone();
-                let append = async move {
-                    match batch {
-                        Some(batch) => store.append(batch).await.map(drop),
-                        None => Ok(()),
-                    }
-                };
-                AtomicResponse::new(Box::pin(append.into_actor(self).map(|result, actor, ctx| {
-                    if let Err(error) = result {
-                        tracing::warn!(%error, "a key queue's snapshot was not written; its records stay");
-                    }
-                    actor.step_down(ctx);
-                    Rested::Asleep
-                })))
-            }
-        }
+    fn handle(&mut self, rest: Rest, _: &mut Context<Self>) -> Self::Result {
+        self.rest(rest)
     }
 }

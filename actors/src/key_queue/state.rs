@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use snapshots::{AssignedRow, DomainName, KeyPackageRef, Timestamp};
 
 use super::PoolCounts;
-use crate::mls::{ValueError, decode, encode};
+use crate::mls::{ValueError, decode, encode, encode_long};
 
 /// On whose behalf a key package is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ struct KeptRecord {
     record: QueueRecord,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Snapshot {
     format: u8,
     held: Vec<(Place, Held)>,
@@ -142,6 +142,16 @@ struct Snapshot {
     arrivals: u64,
     #[serde(default)]
     removed: BTreeMap<KeyPackageRef, Removed>,
+}
+
+/// A [`Snapshot`] that is about to be kept, in the same form: what it holds need not be copied for that.
+#[derive(Serialize)]
+struct NewSnapshot<'a> {
+    format: u8,
+    held: Vec<(&'a Place, &'a Held)>,
+    final_key: Option<&'a FinalKey>,
+    arrivals: u64,
+    removed: &'a BTreeMap<KeyPackageRef, Removed>,
 }
 
 /// A package that may answer a request.
@@ -393,13 +403,14 @@ impl KeyQueueState {
 
     /// The state at rest: MessagePack, a format version first.
     pub(crate) fn to_snapshot(&self) -> Result<Vec<u8>, ValueError> {
-        encode(&Snapshot {
+        let snapshot = NewSnapshot {
             format: FORMAT,
-            held: self.held.iter().map(|(place, held)| (*place, held.clone())).collect(),
-            final_key: self.final_key.clone(),
+            held: self.held.iter().collect(),
+            final_key: self.final_key.as_ref(),
             arrivals: self.arrivals,
-            removed: self.removed.clone(),
-        })
+            removed: &self.removed,
+        };
+        encode_long(&snapshot, self.weight())
     }
 
     /// Wakes from rest and repeats what was recorded since.
