@@ -1,4 +1,7 @@
-//! The command line: `serve`, the default; `demo`; `loadtest`; `token`; `config check`.
+//! The command line: `serve`, the default; `token`; `config check`; with the feature `tools`, `demo` and `loadtest`.
+
+#[cfg(feature = "tools")]
+mod tools;
 
 use std::{
     io::{self, Write},
@@ -16,11 +19,12 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{Config, ConfigError, DataDir},
     default_application::DefaultApplication,
-    demo::{self, Credentials},
-    loadtest::{self, LoadTestError, Verdict, options::LoadTestOptions},
     serve::{self, Running, StopStep},
     token::Token,
 };
+
+#[cfg(feature = "tools")]
+pub use self::tools::ToolCommand;
 
 /// A MIMI gateway: the server side of MLS (RFC 9420) for many applications.
 #[derive(Debug, Parser)]
@@ -39,19 +43,10 @@ pub struct Cli {
 pub enum Command {
     /// Run the gateway.
     Serve,
-    /// Play the draft's example with real MLS clients against gateways in this process, and check what comes of it.
-    Demo {
-        /// Identify the clients by certificates that are made on the spot.
-        #[arg(long)]
-        x509: bool,
-        /// Between the gateways of two domains, which certificates that are made on the spot introduce to each other; one
-        /// of them goes away and comes back.
-        #[arg(long, conflicts_with = "x509")]
-        federated: bool,
-    },
-    /// Load a gateway with real MLS clients who commit at once, measure it, and prove that it kept its promises.
-    #[command(name = "loadtest")]
-    LoadTest(Box<LoadTestOptions>),
+    /// Run a tool.
+    #[cfg(feature = "tools")]
+    #[command(flatten)]
+    Tool(ToolCommand),
     /// Make a token for an application: the token itself, and the hash for the configuration.
     Token,
     /// About the configuration.
@@ -96,8 +91,8 @@ const STUCK: i32 = 3;
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         None | Some(Command::Serve) => serve(&cli.options),
-        Some(Command::Demo { x509, federated }) => demo(&cli.options, x509, federated),
-        Some(Command::LoadTest(loadtest)) => load_test(&cli.options, &loadtest),
+        #[cfg(feature = "tools")]
+        Some(Command::Tool(tool)) => tools::run(&cli.options, tool),
         Some(Command::Token) => token(),
         Some(Command::Config { command: ConfigCommand::Check { print } }) => check(&cli.options, print),
     }
@@ -242,55 +237,6 @@ fn about(application: &DefaultApplication, base_url: &str) -> String {
          \n  curl \"{base_url}/apps/{id}/clients?tag=account:alice\" -H \"Authorization: Bearer $TOKEN\"\n\
          \nThe API is described at {base_url}/docs\n\n"
     )
-}
-
-fn demo(options: &Options, x509: bool, federated: bool) -> ExitCode {
-    if options.config.is_some() || options.data_dir.is_some() || options.listen.is_some() {
-        fail(
-            "the demo runs gateways of its own on free ports and keeps nothing: it takes no options of `serve`",
-        );
-        return ExitCode::from(BAD_CONFIGURATION);
-    }
-    let credentials = if x509 { Credentials::X509 } else { Credentials::Basic };
-    let mut tell = |text: &str| print(&format!("{text}\n"));
-    let outcome = actix_web::rt::System::new().block_on(async {
-        if federated {
-            demo::play_federated(&mut tell).await
-        } else {
-            demo::play(credentials, &mut tell).await
-        }
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("the demo failed: {error}")),
-    }
-}
-
-fn load_test(options: &Options, loadtest: &LoadTestOptions) -> ExitCode {
-    if options.listen.is_some() {
-        fail("a load test listens on a free port or loads the gateway at --url: it takes no --listen");
-        return ExitCode::from(BAD_CONFIGURATION);
-    }
-    // Its directory is made inside of --data-dir, and removed.
-    let inside = options.data_dir.as_deref();
-    let config = match (Options { data_dir: None, listen: None, config: options.config.clone() })
-        .configuration_or_say()
-    {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    // What the gateway logs of itself would be measured, too.
-    start_logging("warn,actix_server=warn,actix_http=off");
-    match loadtest::run(loadtest, config, inside, &mut |text| print(text)) {
-        Ok(Verdict::Proven) => ExitCode::SUCCESS,
-        Ok(Verdict::Unproven) => fail("not everything could be proven; the table says why"),
-        Ok(Verdict::Broken) => fail("the gateway broke a promise; the table names it"),
-        Err(LoadTestError::Options(reason)) => {
-            fail(&reason);
-            ExitCode::from(BAD_CONFIGURATION)
-        }
-        Err(error) => fail(&format!("the load test failed: {error}")),
-    }
 }
 
 fn token() -> ExitCode {

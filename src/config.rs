@@ -791,7 +791,9 @@ mod tests {
         assert!(refused(TRUST).starts_with("applications[0].x509.trust_roots: "));
 
         let key = rcgen::KeyPair::generate().unwrap();
-        std::fs::write(&roots, crate::demo::pki::Authority::root("Root", 2).unwrap().pem()).unwrap();
+        let mut root = rcgen::CertificateParams::default();
+        root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        std::fs::write(&roots, root.self_signed(&key).unwrap().pem()).unwrap();
         let sender = |private_key: &str| {
             format!("{TRUST}\nexternal_senders = [{{ private_key = \"{private_key}\" }}]")
         };

@@ -2,24 +2,22 @@
 //!
 //! - [`serve::start`] runs a gateway in this process, from a [`config::Config`].
 //! - [`client::GatewayClient`] asks one.
-//! - [`demo`] plays the draft's example with real MLS clients.
-//! - [`loadtest`] lets many real MLS clients commit at once and measures what comes of it.
-//! - [`api`] is the HTTP API as types; both are made from it.
+//! - [`api`] is the HTTP API as types; server and client are both made from it.
+//! - `tools`, a feature that is on by default, has the demo and the load test.
 
 pub mod api;
 pub mod cli;
 pub mod client;
 pub mod config;
 mod default_application;
-pub mod demo;
 mod federation;
 mod http;
 mod listener;
-pub mod loadtest;
-mod mls_messages;
 pub mod serve;
 mod shares;
 mod tls;
 pub mod token;
+#[cfg(feature = "tools")]
+pub mod tools;
 
 pub use default_application::DefaultApplication;

@@ -11,7 +11,7 @@ use actors::{
     Clock,
     identity::{ApplicationContext, Identity},
 };
-use mimi_gateway::{config::Config, demo::pki::credential_content};
+use mimi_gateway::{config::Config, tools::pki::credential_content};
 use openmls::prelude::{Credential, CredentialType, Extensions};
 use x509_parser::{pem::Pem, prelude::FromDer as _};
 

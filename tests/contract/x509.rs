@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mimi_gateway::{
     config::{ExternalSenderSettings, Pem},
-    demo::pki::{Authority, ClientKey},
+    tools::pki::{Authority, ClientKey},
 };
 use serde_json::{Value, json};
 

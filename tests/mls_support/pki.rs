@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actors::{ClientHandle, DomainName};
-use mimi_gateway::demo::pki::{Authority, ClientKey};
+use mimi_gateway::tools::pki::{Authority, ClientKey};
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, CryptoProvider as _,
     identity::{

@@ -4,7 +4,7 @@ use actors::ExpiredMembers;
 use mimi_gateway::{
     api::{groups::ProposalBody, problem::ProblemKind, text::Base64},
     config::{DataDir, ExternalSenderSettings, Pem},
-    demo::pki::ClientKey,
+    tools::pki::ClientKey,
 };
 use mls_rs::{CipherSuite, ExtensionList};
 use mls_rs_core::extension::{Extension, ExtensionType};
@@ -276,7 +276,7 @@ async fn where_expiry_is_ignored_who_has_expired_goes_on() {
 
 /// The extension of external senders with one of this credential.
 fn sender_of(key: &[u8], chain: &[Vec<u8>]) -> ExtensionList {
-    let content = mimi_gateway::demo::pki::credential_content(chain).unwrap();
+    let content = mimi_gateway::tools::pki::credential_content(chain).unwrap();
     let vector = |bytes: &[u8]| VLBytes::new(bytes.to_vec()).tls_serialize_detached().unwrap();
     let sender = [vector(key), vec![0, 2], vector(&content)].concat();
     let mut extensions = ExtensionList::new();

@@ -1,0 +1,86 @@
+//! The commands of the feature `tools`.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{BAD_CONFIGURATION, Options, fail, print, start_logging};
+use crate::tools::{
+    ToolError,
+    demo::{self, Credentials},
+    loadtest::{self, Verdict, options::LoadTestOptions},
+};
+
+/// A tool to run.
+#[derive(Debug, Subcommand)]
+pub enum ToolCommand {
+    /// Play the draft's example with real MLS clients against gateways in this process, and check what comes of it.
+    Demo {
+        /// Identify the clients by certificates that are made on the spot.
+        #[arg(long)]
+        x509: bool,
+        /// Between the gateways of two domains, which certificates that are made on the spot introduce to each other; one
+        /// of them goes away and comes back.
+        #[arg(long, conflicts_with = "x509")]
+        federated: bool,
+    },
+    /// Load a gateway with real MLS clients who commit at once, measure it, and prove that it kept its promises.
+    #[command(name = "loadtest")]
+    LoadTest(Box<LoadTestOptions>),
+}
+
+pub(super) fn run(options: &Options, command: ToolCommand) -> ExitCode {
+    match command {
+        ToolCommand::Demo { x509, federated } => run_demo(options, x509, federated),
+        ToolCommand::LoadTest(load_test) => run_load_test(options, &load_test),
+    }
+}
+
+fn run_demo(options: &Options, x509: bool, federated: bool) -> ExitCode {
+    if options.config.is_some() || options.data_dir.is_some() || options.listen.is_some() {
+        fail(
+            "the demo runs gateways of its own on free ports and keeps nothing: it takes no options of `serve`",
+        );
+        return ExitCode::from(BAD_CONFIGURATION);
+    }
+    let credentials = if x509 { Credentials::X509 } else { Credentials::Basic };
+    let mut tell = |text: &str| print(&format!("{text}\n"));
+    let outcome = actix_web::rt::System::new().block_on(async {
+        if federated {
+            demo::play_federated(&mut tell).await
+        } else {
+            demo::play(credentials, &mut tell).await
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("the demo failed: {error}")),
+    }
+}
+
+fn run_load_test(options: &Options, load_test: &LoadTestOptions) -> ExitCode {
+    if options.listen.is_some() {
+        fail("a load test listens on a free port or loads the gateway at --url: it takes no --listen");
+        return ExitCode::from(BAD_CONFIGURATION);
+    }
+    // Its directory is made inside of --data-dir, and removed.
+    let inside = options.data_dir.as_deref();
+    let config = match (Options { data_dir: None, listen: None, config: options.config.clone() })
+        .configuration_or_say()
+    {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    // What the gateway logs of itself would be measured, too.
+    start_logging("warn,actix_server=warn,actix_http=off");
+    match loadtest::run(load_test, config, inside, &mut |text| print(text)) {
+        Ok(Verdict::Proven) => ExitCode::SUCCESS,
+        Ok(Verdict::Unproven) => fail("not everything could be proven; the table says why"),
+        Ok(Verdict::Broken) => fail("the gateway broke a promise; the table names it"),
+        Err(ToolError::Options(reason)) => {
+            fail(&reason);
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+        Err(error) => fail(&format!("the load test failed: {error}")),
+    }
+}

@@ -1,0 +1,85 @@
+//! Identities of the story's members: basic credentials, or certificates issued on the spot.
+
+use std::time::Duration;
+
+use actors::{ClientHandle, DomainName};
+use openmls::prelude::{BasicCredential, Credential, CredentialType};
+
+use super::{DuringLibrary as _, ToolError};
+use crate::tools::pki::{Authority, ClientKey, credential_content};
+
+/// The domain of an organisation that is alone.
+const DOMAIN: &str = "harbour.example";
+/// The device of every account.
+const DEVICE: &str = "phone";
+/// How long a device's certificate lasts.
+const DEVICE_LASTS: Duration = Duration::from_secs(24 * 3600);
+
+/// How the members of the story are identified.
+pub(super) enum Identities {
+    /// *Basic Identity Provider*.
+    Basic,
+    /// *X.509 Identity Provider*.
+    X509(Box<Organisation>),
+}
+
+/// An organisation below a root: it certifies accounts, which certify devices.
+pub(super) struct Organisation {
+    authority: Authority,
+    domain: DomainName,
+    roots: String,
+}
+
+impl Organisation {
+    /// One with a root of its own.
+    pub(super) fn found() -> Result<Self, ToolError> {
+        Self::below(&Authority::root("Demo Root", 2).during_library("making a root certificate")?, DOMAIN)
+    }
+
+    /// The one of a domain, below a root that others may be below as well.
+    pub(super) fn below(root: &Authority, domain: &str) -> Result<Self, ToolError> {
+        let authority = root.below(domain).during_library("making an organisation's certificate")?;
+        let domain = DomainName::new(domain).during_library("naming a domain")?;
+        Ok(Self { authority, domain, roots: root.pem() })
+    }
+
+    pub(super) fn domain(&self) -> &DomainName {
+        &self.domain
+    }
+
+    /// What an application trusts, in PEM.
+    pub(super) fn roots(&self) -> &str {
+        &self.roots
+    }
+}
+
+impl Identities {
+    /// The domain of every member.
+    pub(super) fn domain(&self) -> Option<&DomainName> {
+        match self {
+            Self::Basic => None,
+            Self::X509(organisation) => Some(&organisation.domain),
+        }
+    }
+
+    /// The handle of somebody of this name, and a credential for a key of Ed25519.
+    pub(super) fn identify(
+        &self,
+        name: &str,
+        public_key: &[u8],
+    ) -> Result<(ClientHandle, Credential), ToolError> {
+        let (handle, credential) = match self {
+            Self::Basic => (name.to_owned(), BasicCredential::new(name.as_bytes().to_vec()).into()),
+            Self::X509(organisation) => {
+                let account =
+                    organisation.authority.below(name).during_library("making an account's certificate")?;
+                let chain = account
+                    .certify(DEVICE, ClientKey::Ed25519(public_key), DEVICE_LASTS)
+                    .during_library("making a device's certificate")?;
+                let content = credential_content(&chain).during_library("making a credential")?;
+                (format!("{name}/{DEVICE}"), Credential::new(CredentialType::X509, content))
+            }
+        };
+        Ok((ClientHandle::new(handle).during_library("naming a client")?, credential))
+    }
+}

@@ -1,0 +1,79 @@
+//! `mimi-gateway demo`: the draft's example, played by real MLS clients against gateways in this process.
+//!
+//! - `story.rs` is the story at one gateway; `federated.rs` is the story between two domains, and `sites.rs` starts their
+//!   gateways.
+//! - `member.rs` is an MLS client with its requests to the gateway; `identity.rs` gives it a handle and a credential.
+
+mod federated;
+mod identity;
+mod member;
+mod sites;
+mod story;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use actors::AppId;
+
+pub use self::federated::play as play_federated;
+use self::identity::{Identities, Organisation};
+use super::{During, DuringLibrary, ToolError};
+use crate::{
+    api::applications::IdentityConfiguration,
+    client::GatewayClient,
+    config::{ApplicationSettings, Config, DataDir, Pem, TokenAccess, TokenSettings, X509Settings},
+    serve,
+    token::Token,
+};
+
+/// A free port on the loopback interface.
+const FREE_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// How the clients of the demo are identified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// By what they say.
+    Basic,
+    /// By certificates that are made on the spot.
+    X509,
+}
+
+/// Starts a gateway on a free loopback port, kept in memory, plays the story and stops it. Each step is told to `tell`
+/// as a line of text.
+///
+/// # Errors
+/// [`ToolError`] says which step went wrong, or which promise was broken.
+pub async fn play(credentials: Credentials, tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
+    let mut config = Config::embedded().listening_on(FREE_PORT).kept_in(DataDir::Memory);
+    let app = AppId::random();
+    let token = Token::generate().during_library("making a token")?;
+    let tokens = vec![TokenSettings { sha256: token.hash(), access: TokenAccess::ReadWrite }];
+    let (identities, application) = match credentials {
+        Credentials::Basic => (Identities::Basic, ApplicationSettings::basic(app, tokens)),
+        Credentials::X509 => {
+            let organisation = Organisation::found()?;
+            config.domains.insert(organisation.domain().clone());
+            let policy = X509Settings::trusting(Pem::new(organisation.roots()));
+            let application = ApplicationSettings::x509(app, tokens, IdentityConfiguration::x509(), policy);
+            (Identities::X509(Box::new(organisation)), application)
+        }
+    };
+    let running = serve::start(config.with_application(application)).await?;
+    tell(&format!("A gateway listens at {} and keeps nothing on disk.", running.base_url()));
+    if let Some(domain) = identities.domain() {
+        tell(&format!(
+            "It trusts a root that was made just now. The organisation {domain} below it certifies accounts, and accounts \
+             their devices."
+        ));
+    }
+    let outcome = match GatewayClient::new(running.base_url(), app, token) {
+        Ok(api) => story::play(&api, &identities, tell).await,
+        Err(source) => Err(ToolError::Gateway { step: "making an HTTP client", source }),
+    };
+    running.stop().await;
+    outcome
+}
+
+/// Refuses to go on when a promise is broken.
+fn ensure(is_kept: bool, promise: impl FnOnce() -> String) -> Result<(), ToolError> {
+    if is_kept { Ok(()) } else { Err(ToolError::Broken(promise())) }
+}

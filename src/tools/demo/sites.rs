@@ -1,0 +1,210 @@
+//! Gateways of two domains in this process, on free loopback ports, with certificates issued on the spot and their data in a
+//! temporary directory.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    time::Duration,
+};
+
+use actors::{AppId, DomainName};
+use tempfile::TempDir;
+
+use super::{
+    During as _, DuringLibrary as _, FREE_PORT, ToolError,
+    identity::{Identities, Organisation},
+};
+use crate::{
+    api::applications::IdentityConfiguration,
+    client::GatewayClient,
+    config::{
+        ApplicationSettings, Config, DataDir, Federation, PeerSettings, Pem, TokenAccess, TokenSettings,
+        X509Settings,
+    },
+    serve::{self, Running},
+    token::Token,
+    tools::pki::Authority,
+};
+
+const DOMAIN_A: &str = "a.example";
+const DOMAIN_B: &str = "b.example";
+/// How long the certificate of a gateway lasts.
+const GATEWAY_LASTS: Duration = Duration::from_secs(24 * 3600);
+/// How long a peer that does not answer is left alone: in the demo it comes back at once.
+const CIRCUIT_OPEN_MS: u64 = 200;
+
+/// Both gateways.
+pub(super) struct Sites {
+    pub(super) a: Site,
+    pub(super) b: Site,
+    // After the gateways, whose data is in it.
+    _directory: TempDir,
+}
+
+/// The gateway of one domain, which can be stopped and started again.
+pub(super) struct Site {
+    /// What it is called in the draft.
+    pub(super) name: &'static str,
+    pub(super) domain: DomainName,
+    /// Who certifies the clients of the domain.
+    pub(super) identities: Identities,
+    /// For the application that both gateways serve.
+    pub(super) api: GatewayClient,
+    config: Config,
+    running: Option<Running>,
+}
+
+impl Sites {
+    pub(super) async fn start() -> Result<Self, ToolError> {
+        let stage = Stage::set()?;
+        // Each has to be told where the other is, so the port of one is chosen before it starts.
+        let reserved = TcpListener::bind(FREE_PORT).during("looking for a free port")?;
+        let address = reserved.local_addr().during("looking for a free port")?;
+        let b = stage.site("B", DOMAIN_B, FREE_PORT, (DOMAIN_A, address)).await?;
+        drop(reserved);
+        match stage.site("A", DOMAIN_A, address, (DOMAIN_B, b.federation_address()?)).await {
+            Ok(a) => Ok(Self { a, b, _directory: stage.directory }),
+            Err(error) => {
+                b.end().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops both, and leaves nothing behind.
+    pub(super) async fn end(self) {
+        tokio::join!(self.a.end(), self.b.end());
+    }
+}
+
+impl Site {
+    async fn open(
+        name: &'static str,
+        organisation: Organisation,
+        (app, token): (AppId, Token),
+        mut config: Config,
+    ) -> Result<Self, ToolError> {
+        let running = serve::start(config.clone()).await?;
+        // It comes back where it was.
+        config.internal.listen = running.address();
+        if let (Some(federation), Some(address)) = (&mut config.federation, running.federation_address()) {
+            federation.listen = address;
+        }
+        let api = GatewayClient::new(running.base_url(), app, token).during("making an HTTP client")?;
+        Ok(Self {
+            name,
+            domain: organisation.domain().clone(),
+            identities: Identities::X509(Box::new(organisation)),
+            api,
+            config,
+            running: Some(running),
+        })
+    }
+
+    /// Where it is for its applications, as the beginning of URLs.
+    pub(super) fn base_url(&self) -> String {
+        format!("http://{}", self.config.internal.listen)
+    }
+
+    /// Where it is for other gateways.
+    pub(super) fn federation_address(&self) -> Result<SocketAddr, ToolError> {
+        let federation = self.config.federation.as_ref();
+        federation
+            .map(|federation| federation.listen)
+            .ok_or_else(|| ToolError::Broken(format!("gateway {} does not federate", self.name)))
+    }
+
+    /// Stops it as an operator would. Its data stays.
+    pub(super) async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
+    }
+
+    /// Starts it again on the data that it left.
+    pub(super) async fn start_again(&mut self) -> Result<(), ToolError> {
+        self.running = Some(serve::start(self.config.clone()).await?);
+        Ok(())
+    }
+
+    async fn end(mut self) {
+        self.stop().await;
+    }
+}
+
+/// What the gateways are started with.
+struct Stage {
+    directory: TempDir,
+    /// Who certifies the gateways.
+    gateways: Authority,
+    /// Who certifies the organisations whose clients they serve.
+    organisations: Authority,
+    app: AppId,
+    token: Token,
+}
+
+impl Stage {
+    fn set() -> Result<Self, ToolError> {
+        let root = |name, depth| Authority::root(name, depth).during_library("making a root certificate");
+        Ok(Self {
+            directory: tempfile::Builder::new()
+                .prefix("mimi-gateway-demo-")
+                .tempdir()
+                .during("making a temporary directory")?,
+            gateways: root("Demo Root of Gateways", 0)?,
+            organisations: root("Demo Root", 2)?,
+            app: AppId::random(),
+            token: Token::generate().during_library("making a token")?,
+        })
+    }
+
+    /// Starts the gateway of a domain, which listens there for the other one.
+    async fn site(
+        &self,
+        name: &'static str,
+        domain: &str,
+        listen: SocketAddr,
+        (peer, peer_address): (&str, SocketAddr),
+    ) -> Result<Site, ToolError> {
+        let organisation = Organisation::below(&self.organisations, domain)?;
+        let peer = DomainName::new(peer).during_library("naming a domain")?;
+        let tokens = vec![TokenSettings { sha256: self.token.hash(), access: TokenAccess::ReadWrite }];
+        let policy = X509Settings::trusting(Pem::new(organisation.roots()));
+        let mut application =
+            ApplicationSettings::x509(self.app, tokens, IdentityConfiguration::x509(), policy);
+        application.federates_with.insert(peer.clone());
+        let url = format!("https://{peer_address}").parse().during_library("naming a peer")?;
+        let mut config = Config::embedded()
+            .listening_on(FREE_PORT)
+            .kept_in(DataDir::Directory(self.directory.path().join(domain)))
+            .with_application(application);
+        config.domains.insert(organisation.domain().clone());
+        config.federation = Some(Federation {
+            listen,
+            circuit_open_ms: CIRCUIT_OPEN_MS,
+            peers: vec![PeerSettings { domain: peer, url }],
+            ..self.certified(domain)?
+        });
+        Site::open(name, organisation, (self.app, self.token.clone()), config).await
+    }
+
+    /// The files that introduce the gateway of a domain to others, and others to it.
+    fn certified(&self, domain: &str) -> Result<Federation, ToolError> {
+        let issued = self
+            .gateways
+            .certify_gateway(domain, GATEWAY_LASTS)
+            .during_library("making a gateway's certificate")?;
+        let file = |end: &str, content: &str| -> Result<PathBuf, ToolError> {
+            let path = self.directory.path().join(format!("{domain}-{end}"));
+            fs::write(&path, content).during("writing a certificate")?;
+            Ok(path)
+        };
+        Ok(Federation {
+            certificate: file("gateway.pem", &issued.certificate)?,
+            private_key: file("gateway.key", &issued.private_key)?,
+            ca: file("peers-ca.pem", &self.gateways.pem())?,
+            ..Federation::default()
+        })
+    }
+}

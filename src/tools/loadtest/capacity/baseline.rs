@@ -1,0 +1,123 @@
+//! The machine's own capacity: signatures verified, and constant bodies answered over HTTP.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, web};
+use openmls::prelude::{OpenMlsProvider as _, SignatureScheme};
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_rust_crypto::OpenMlsRustCrypto;
+use openmls_traits::{crypto::OpenMlsCrypto as _, signatures::Signer as _};
+
+use super::super::{DuringLibrary as _, ToolError, machine::cpu_time};
+use crate::tools::mls_client::CIPHER_SUITE;
+
+/// Longest body of the constant server, in bytes.
+const CONSTANT_BYTES_MAX: usize = 8 << 20;
+
+/// Signatures over messages as long as those of a commit.
+#[derive(Debug)]
+pub(super) struct Signatures {
+    signed: Vec<(Vec<u8>, Vec<u8>)>,
+    public: Vec<u8>,
+    scheme: SignatureScheme,
+}
+
+impl Signatures {
+    /// One signature for each length, in bytes.
+    pub(super) fn new(lengths: &[usize]) -> Result<Self, ToolError> {
+        let scheme = CIPHER_SUITE.signature_algorithm();
+        let keys = SignatureKeyPair::new(scheme).during_library("making signature keys")?;
+        let sign = |length: &usize| {
+            let message = vec![7; *length];
+            let signature =
+                keys.sign(&message).map_err(|error| format!("{error:?}")).during_library("signing")?;
+            Ok((message, signature))
+        };
+        let signed = lengths.iter().map(sign).collect::<Result<_, ToolError>>()?;
+        Ok(Self { signed, public: keys.public().to_vec(), scheme })
+    }
+
+    /// How many commits a second all cores can verify when they do nothing else for so long, and the processor time of
+    /// one in microseconds.
+    pub(super) fn commits_per_s(self: &Arc<Self>, duration: Duration) -> Result<(f64, f64), ToolError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (is_over, commits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (started, cpu) = (Instant::now(), cpu_time());
+        let threads: Vec<_> = (0..cores)
+            .map(|_| {
+                let (own, is_over, commits) = (Arc::clone(self), Arc::clone(&is_over), Arc::clone(&commits));
+                std::thread::spawn(move || {
+                    let provider = OpenMlsRustCrypto::default();
+                    while !is_over.load(Ordering::Relaxed) {
+                        own.verify(&provider)?;
+                        commits.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok::<_, ToolError>(())
+                })
+            })
+            .collect();
+        std::thread::sleep(duration);
+        is_over.store(true, Ordering::Relaxed);
+        for thread in threads {
+            thread.join().map_err(|_| ToolError::Broken("verifying signatures panicked".into()))??;
+        }
+        let commits = f64::from(u32::try_from(commits.load(Ordering::Relaxed)).unwrap_or(u32::MAX));
+        let cpu_us = cpu_time().saturating_sub(cpu).as_secs_f64() * 1e6 / commits.max(1.0);
+        Ok((commits / started.elapsed().as_secs_f64(), cpu_us))
+    }
+
+    fn verify(&self, provider: &OpenMlsRustCrypto) -> Result<(), ToolError> {
+        for (message, signature) in &self.signed {
+            let verified = provider.crypto().verify_signature(self.scheme, message, &self.public, signature);
+            verified.during_library("verifying a signature")?;
+        }
+        Ok(())
+    }
+}
+
+/// The same HTTP server with the same threads, which answers a body of a length that is asked for and knows no gateway.
+pub(super) struct ConstantServer {
+    pub(super) address: String,
+    handle: ServerHandle,
+}
+
+impl ConstantServer {
+    /// Starts it inside a running actix system.
+    pub(super) fn start(workers: usize) -> Result<Self, ToolError> {
+        let failed = |source| ToolError::system("a second listener")(source);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?.to_string();
+        let blank = web::Bytes::from(vec![b' '; CONSTANT_BYTES_MAX]);
+        let server = HttpServer::new(move || {
+            let blank = blank.clone();
+            App::new().default_service(web::to(move |request: actix_web::HttpRequest| {
+                // The path is the length of the body.
+                let length = request.path().trim_start_matches('/').parse().unwrap_or(0);
+                let body = blank.slice(..blank.len().min(length));
+                async move { HttpResponse::Ok().insert_header(("Content-Type", "application/json")).body(body) }
+            }))
+        });
+        let server = server
+            .disable_signals()
+            .workers(workers)
+            .tcp_nodelay(true)
+            .shutdown_timeout(1)
+            .listen(listener)
+            .map_err(failed)?
+            .run();
+        let handle = server.handle();
+        actix_web::rt::spawn(server);
+        Ok(Self { address, handle })
+    }
+
+    pub(super) async fn stop(self) {
+        self.handle.stop(true).await;
+    }
+}

@@ -1,0 +1,126 @@
+//! `mimi-gateway loadtest`: many real MLS clients that commit at once, measured and proven.
+//!
+//! - `options.rs` the command line; `schedule.rs` seeded arrivals; `target.rs` the gateway under load and `pool.rs` the
+//!   connections to it.
+//! - `setup.rs` makes groups through the API; `player.rs` and `upload.rs` are what their members do; `scoreboard.rs` is
+//!   what the members of one group share.
+//! - `recorder.rs` counts and latencies; `verify.rs` the proof; `report/` the figures; `machine.rs` the machine.
+//! - `run.rs` one run; `sweep.rs` many; `capacity/` the gateway's capacity as ratios to that of the machine.
+//!
+//! In an open loop, arrivals keep to their schedule whatever the gateway does, and latency counts from the scheduled
+//! time, so a stall counts for every request that was due during it.
+
+mod capacity;
+mod machine;
+pub mod options;
+mod player;
+mod pool;
+mod progress;
+mod recorder;
+pub mod report;
+mod run;
+mod schedule;
+mod scoreboard;
+mod setup;
+mod sweep;
+mod target;
+mod upload;
+mod verify;
+
+use std::path::Path;
+
+use self::{
+    options::{LoadTestCommand, LoadTestOptions, TargetOptions},
+    progress::Progress,
+    target::{OwnGateway, Target},
+};
+use super::{During, DuringLibrary, ToolError};
+use crate::config::Config;
+
+pub use self::verify::Violation;
+
+/// Whether every promise was kept, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Every run was proven.
+    Proven,
+    /// Nothing was seen to be broken, but not everything could be looked at; the table says why.
+    Unproven,
+    /// The table names what was not kept.
+    Broken,
+}
+
+/// Runs what the options say. `config` is for a gateway of its own, whose directory is made inside of `inside`. What
+/// people should read is told to `tell`.
+///
+/// # Errors
+/// [`ToolError`] says why there are no figures. A broken promise of the gateway is a [`Verdict`].
+pub fn run(
+    options: &LoadTestOptions,
+    config: Config,
+    inside: Option<&Path>,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Verdict, ToolError> {
+    match &options.command {
+        None => {
+            options.run.check()?;
+            let run = options.run.clone();
+            let report = at_target(&options.run.target, config, inside, tell, move |target| async move {
+                run::run(&target, &run, &Progress::new()).await
+            })?;
+            tell(&report.table());
+            report.write(&options.run.report)?;
+            Ok(report.verdict())
+        }
+        Some(LoadTestCommand::Sweep(sweep)) => {
+            let sweep = sweep.clone();
+            let options = sweep.clone();
+            let found = at_target(&sweep.target, config, inside, tell, move |target| async move {
+                sweep::run(&target, &options, &Progress::new()).await
+            })?;
+            tell(&found.table());
+            found.write(&sweep.report)?;
+            Ok(found.verdict())
+        }
+        Some(LoadTestCommand::Capacity(options)) => capacity::run(options, config, inside, tell),
+    }
+}
+
+/// Plays against the gateway that the options name, or one that is started for it. The load has threads of its own.
+fn at_target<T, F>(
+    options: &TargetOptions,
+    config: Config,
+    inside: Option<&Path>,
+    tell: &mut dyn FnMut(&str),
+    play: impl FnOnce(Target) -> F,
+) -> Result<T, ToolError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, ToolError>> + Send + 'static,
+{
+    let load = load_threads()?;
+    let mut say = |target: &Target| tell(&format!("Sending load to {}: {}\n", target.url, target.about));
+    if let Some(target) = Target::named(options)? {
+        say(&target);
+        return load.block_on(play(target));
+    }
+    actix_web::rt::System::new().block_on(async {
+        let gateway = OwnGateway::start(config, inside).await?;
+        let target = gateway.target();
+        say(&target);
+        let played = load.spawn(play(target)).await.map_err(ToolError::panicked);
+        gateway.stop().await;
+        played?
+    })
+}
+
+/// Threads of the load's own. Its cryptography is bounded to the cores: more at once would only make all of it slower.
+fn load_threads() -> Result<tokio::runtime::Runtime, ToolError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .max_blocking_threads(cores)
+        .enable_all()
+        .build()
+        .map_err(ToolError::system("threads for the load"))
+}

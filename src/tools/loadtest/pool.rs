@@ -1,0 +1,56 @@
+//! The typed client of the gateway under load, with a limit on the connections in use.
+
+use std::sync::Arc;
+
+use actors::{Epoch, GroupId};
+use tokio::sync::Semaphore;
+
+use super::{During as _, ToolError, target::Target};
+use crate::{
+    api::groups::{EpochMessages, EpochRange},
+    client::{ClientError, GatewayClient},
+};
+
+/// Asks a gateway over a limited number of connections. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    pub(super) api: GatewayClient,
+    connections: Arc<Semaphore>,
+}
+
+impl Pool {
+    pub(super) fn new(target: &Target, connections: usize) -> Result<Self, ToolError> {
+        let api = GatewayClient::new(&target.url, target.app, target.token.clone())
+            .during("making an HTTP client")?;
+        Ok(Self { api, connections: Arc::new(Semaphore::new(connections)) })
+    }
+
+    /// Makes a request when a connection is free.
+    pub(super) async fn request<T>(&self, request: impl Future<Output = T>) -> T {
+        // Nobody closes it, so a permit always comes.
+        let _permit = self.connections.acquire().await;
+        request.await
+    }
+
+    /// All control messages after an epoch, and the current epoch.
+    pub(super) async fn history(
+        &self,
+        group: &GroupId,
+        after: Option<Epoch>,
+    ) -> Result<(Vec<EpochMessages>, Epoch), ClientError> {
+        let mut range = EpochRange {
+            start_epoch_id: Epoch(after.map_or(1, |epoch| epoch.0.saturating_add(1))),
+            end_epoch_id: None,
+            limit: None,
+        };
+        let mut epochs = Vec::new();
+        loop {
+            let page = self.request(self.api.control_messages(group, &range)).await?;
+            epochs.extend(page.epochs);
+            match page.next_epoch_id {
+                Some(next) => range.start_epoch_id = next,
+                None => return Ok((epochs, page.current_epoch_id)),
+            }
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The figures of a run, for people (`table.rs`, `page.rs`) and for programs (JSON).
+
+mod page;
+mod plot;
+mod table;
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Serialize;
+
+pub(super) use self::plot::{Axis, Line, Plot};
+pub use super::recorder::Second;
+use super::{
+    ToolError, Verdict,
+    machine::Machine,
+    options::{Kind, ReportOptions, RunOptions},
+    recorder::{Figures, Latencies, Span},
+    target::Target,
+    verify::{self, Observations},
+};
+
+/// Percentiles of the latency curves.
+const CURVE: [f64; 13] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99];
+/// The generator is late when it adds more than this part of the median latency, in percent.
+const LAG_PERCENT_MAX: u64 = 25;
+
+/// What was run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shape {
+    /// The gateway.
+    pub gateway: String,
+    /// Its address.
+    pub url: String,
+    /// Groups.
+    pub groups: usize,
+    /// Members of each.
+    pub members: u32,
+    /// Those of them that keep their keys.
+    pub live_members: u32,
+    /// Committers at once.
+    pub contention: u32,
+    /// Arrivals a second; `None` for a closed loop.
+    pub rate_per_s: Option<f64>,
+    /// How long arrivals came, in seconds.
+    pub duration_s: f64,
+    /// The mix.
+    pub mix: String,
+    /// The seed.
+    pub seed: u64,
+    /// Connections.
+    pub connections: usize,
+}
+
+impl Shape {
+    pub(super) fn of(target: &Target, options: &RunOptions) -> Self {
+        Self {
+            gateway: target.about.clone(),
+            url: target.url.clone(),
+            groups: options.groups,
+            members: options.members,
+            live_members: options.live_members(),
+            contention: options.contention,
+            rate_per_s: (!options.closed).then_some(options.rate),
+            duration_s: options.duration.as_secs_f64(),
+            mix: options.mix.to_string(),
+            seed: options.seed,
+            connections: options.connections,
+        }
+    }
+}
+
+/// The latencies of one kind of outcome, in microseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct LatencyRow {
+    /// What was measured.
+    pub what: String,
+    /// How many.
+    pub count: u64,
+    /// Half are at most this.
+    pub p50_us: u64,
+    /// 90 % are at most this.
+    pub p90_us: u64,
+    /// 99 % are at most this.
+    pub p99_us: u64,
+    /// 99.9 % are at most this.
+    pub p999_us: u64,
+    /// The longest.
+    pub max_us: u64,
+    /// Percentile and microseconds.
+    pub curve: Vec<(f64, u64)>,
+}
+
+impl LatencyRow {
+    fn of(what: impl Into<String>, latencies: &Latencies) -> Option<Self> {
+        if latencies.count() == 0 {
+            return None;
+        }
+        let at = |percentile| latencies.percentile_us(percentile);
+        Some(Self {
+            what: what.into(),
+            count: latencies.count(),
+            p50_us: at(50.0),
+            p90_us: at(90.0),
+            p99_us: at(99.0),
+            p999_us: at(99.9),
+            max_us: latencies.max_us(),
+            curve: CURVE.iter().map(|percentile| (*percentile, at(*percentile))).collect(),
+        })
+    }
+}
+
+/// How the run was proven.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Proof {
+    /// Epochs that were compared with what was acknowledged, byte for byte by their SHA-256.
+    pub epochs: usize,
+    /// Live members that followed to the end and had to agree with others of their group.
+    pub members: usize,
+    /// Groups with fewer than two live members, where there was nobody to agree with.
+    pub groups_without_agreement: usize,
+    /// Promises that were not kept.
+    pub violations: Vec<String>,
+    /// What could not be looked at, and why: neither kept nor broken.
+    pub unproven: Vec<String>,
+}
+
+impl Proof {
+    /// Takes in what was seen of one more group.
+    pub(super) fn add(&mut self, seen: &Observations) {
+        self.epochs += seen.kept.len();
+        match seen.standings.len() {
+            0 | 1 => self.groups_without_agreement += 1,
+            members => self.members += members,
+        }
+        self.violations.extend(verify::violations(seen).iter().map(ToString::to_string));
+    }
+
+    /// Broken whenever something is, whatever else could not be looked at.
+    fn verdict(&self) -> Verdict {
+        match (self.violations.is_empty(), self.unproven.is_empty()) {
+            (true, true) => Verdict::Proven,
+            (true, false) => Verdict::Unproven,
+            (false, _) => Verdict::Broken,
+        }
+    }
+}
+
+/// The figures of one run.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunReport {
+    /// What was run.
+    pub shape: Shape,
+    /// On what.
+    pub machine: Machine,
+    /// How long making the groups took, in seconds.
+    pub setup_s: f64,
+    /// How long it was played, the end of what was under way included, in seconds.
+    pub played_s: f64,
+    /// Accepted commits.
+    pub accepted: u64,
+    /// Accepted commits a second.
+    pub accepted_per_s: f64,
+    /// Commits that were too late, as a part of all that were answered.
+    pub conflict_rate: f64,
+    /// Uploads that were answered, accepted or too late, for each that was accepted: those of commits that were given up
+    /// count, too.
+    pub attempts_mean: f64,
+    /// The most that a commit took which was accepted in the end.
+    pub attempts_max: u32,
+    /// How many of the commits that were accepted in the end took so many uploads.
+    pub attempts: BTreeMap<u32, u64>,
+    /// Jain's index of the committers' parts of accepted uploads, the mean over groups: 1 is fair, 1/n is one who always
+    /// wins. `None` with a single committer.
+    pub fairness: Option<f64>,
+    /// Latencies.
+    pub latencies: Vec<LatencyRow>,
+    /// Errors by type.
+    pub errors: BTreeMap<String, u64>,
+    /// Arrivals that found too much waiting and were dropped.
+    pub shed: u64,
+    /// Commits that were given up, at the end of the run or after errors. A closed loop ends for everybody at once, so there
+    /// are those who were losing then: neither their attempts nor the time that they had waited are in `attempts` and the
+    /// resolution.
+    pub given_up: u64,
+    /// Proposals and joins that were given up.
+    pub given_up_others: u64,
+    /// The generator itself was late: its part of the latencies is more than a little.
+    pub generator_is_late: bool,
+    /// A line for each second.
+    pub seconds: Vec<Second>,
+    /// The proof.
+    pub proof: Proof,
+}
+
+impl RunReport {
+    pub(super) fn new(
+        shape: Shape,
+        figures: &Figures,
+        committers: &[Vec<(u64, u64)>],
+        (setup_s, played_s): (f64, f64),
+        proof: Proof,
+    ) -> Self {
+        let none = Latencies::default();
+        let done = |kind| figures.done.get(&kind).unwrap_or(&none);
+        let late = |kind| figures.late.get(&kind).unwrap_or(&none);
+        let span = |span| figures.spans.get(&span).unwrap_or(&none);
+        let accepted = done(Kind::Commit).count();
+        let answered = accepted + late(Kind::Commit).count();
+        let given_up = figures.given_up.get(&Kind::Commit).copied().unwrap_or_default();
+        let lag = span(Span::Lag);
+        let mut latencies = vec![
+            LatencyRow::of("commit accepted", done(Kind::Commit)),
+            LatencyRow::of("commit refused, too late", late(Kind::Commit)),
+            LatencyRow::of("resolution: from losing to having won", span(Span::Resolution)),
+            LatencyRow::of("from due to having won, all attempts", span(Span::Settled)),
+            LatencyRow::of("lag of the generator", lag),
+        ];
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Commit) {
+            latencies.push(LatencyRow::of(kind.name(), done(kind)));
+            latencies.push(LatencyRow::of(format!("{}, too late", kind.name()), late(kind)));
+        }
+        let lag_part = lag.percentile_us(50.0) * 100;
+        Self {
+            shape,
+            machine: Machine::this(),
+            setup_s,
+            played_s,
+            accepted,
+            accepted_per_s: ratio(accepted, 1) / played_s.max(1e-9),
+            conflict_rate: ratio(late(Kind::Commit).count(), answered),
+            attempts_mean: ratio(answered, accepted),
+            attempts_max: figures.attempts.keys().next_back().copied().unwrap_or_default(),
+            attempts: figures.attempts.clone(),
+            fairness: fairness(committers),
+            latencies: latencies.into_iter().flatten().collect(),
+            errors: figures.errors.clone(),
+            shed: figures.shed,
+            given_up,
+            given_up_others: figures.given_up.values().sum::<u64>() - given_up,
+            generator_is_late: lag_part > LAG_PERCENT_MAX * done(Kind::Commit).percentile_us(50.0),
+            seconds: figures.seconds.clone(),
+            proof,
+        }
+    }
+
+    /// The latencies of this name.
+    pub(super) fn latency(&self, what: &str) -> Option<&LatencyRow> {
+        self.latencies.iter().find(|row| row.what == what)
+    }
+
+    /// Whether everything was as promised.
+    pub fn verdict(&self) -> Verdict {
+        self.proof.verdict()
+    }
+
+    /// A table for people.
+    pub fn table(&self) -> String {
+        table::of(self)
+    }
+
+    /// Writes the files that were asked for.
+    pub(super) fn write(&self, options: &ReportOptions) -> Result<(), ToolError> {
+        if let Some(path) = &options.json {
+            write_json(path, self)?;
+        }
+        if let Some(path) = &options.html {
+            write(path, &page::of_run(self)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The page of a sweep: plots, and the table of each run.
+pub(super) fn sweep_page(machine: &Machine, plots: &[Plot], runs: &[RunReport]) -> Result<String, ToolError> {
+    page::of_sweep(machine, plots, runs)
+}
+
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ToolError> {
+    let json = serde_json::to_vec_pretty(value)
+        .map_err(|error| ToolError::Broken(format!("the figures have no JSON form: {error}")))?;
+    std::fs::write(path, json).map_err(ToolError::system(path.display()))
+}
+
+pub(super) fn write(path: &Path, text: &str) -> Result<(), ToolError> {
+    std::fs::write(path, text).map_err(ToolError::system(path.display()))
+}
+
+/// 0 of nothing.
+#[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^53")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// Jain's index of the rates at which committers' uploads were accepted, as the mean over groups.
+fn fairness(groups: &[Vec<(u64, u64)>]) -> Option<f64> {
+    let indexes = groups.iter().filter_map(|committers| {
+        let rates: Vec<f64> = committers
+            .iter()
+            .filter(|(uploads, _)| *uploads > 0)
+            .map(|(uploads, accepted)| ratio(*accepted, *uploads))
+            .collect();
+        let (sum, squares) = (rates.iter().sum::<f64>(), rates.iter().map(|rate| rate * rate).sum::<f64>());
+        (rates.len() > 1 && squares > 0.0).then(|| sum * sum / (ratio(rates.len() as u64, 1) * squares))
+    });
+    let indexes: Vec<f64> = indexes.collect();
+    (!indexes.is_empty()).then(|| indexes.iter().sum::<f64>() / ratio(indexes.len() as u64, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::loadtest::verify::Standing;
+
+    #[test]
+    fn a_proof_says_what_was_not_looked_at() {
+        let standing = |name: &str| Standing { name: name.into(), epoch: Ok(Default::default()) };
+        let mut proof = Proof::default();
+        proof.add(&Observations { standings: vec![standing("a"), standing("b")], ..Observations::default() });
+        proof.add(&Observations { standings: vec![standing("a")], ..Observations::default() });
+        assert_eq!((proof.members, proof.groups_without_agreement), (2, 1));
+        assert_eq!(proof.verdict(), Verdict::Proven);
+        proof.unproven.push("nothing was accepted".into());
+        assert_eq!(proof.verdict(), Verdict::Unproven);
+        proof.add(&Observations { current: actors::Epoch(1), ..Observations::default() });
+        assert_eq!(proof.verdict(), Verdict::Broken);
+    }
+
+    #[test]
+    fn fairness_is_jains_index() {
+        fn check(groups: &[Vec<(u64, u64)>], expected: Option<f64>) {
+            let found = fairness(groups);
+            assert_eq!(found.is_some(), expected.is_some(), "{found:?}");
+            let distance = found.unwrap_or_default() - expected.unwrap_or_default();
+            assert!(distance.abs() < 1e-9, "{found:?}, expected {expected:?}");
+        }
+        check(&[], None);
+        check(&[vec![(5, 5)]], None);
+        check(&[vec![(4, 2), (8, 4)]], Some(1.0));
+        check(&[vec![(4, 4), (4, 0)]], Some(0.5));
+        check(&[vec![(4, 4), (4, 0)], vec![(1, 1), (2, 2)]], Some(0.75));
+        check(&[vec![(4, 4), (4, 0), (4, 0), (4, 0)]], Some(0.25));
+    }
+}

@@ -1,0 +1,136 @@
+//! A run or a sweep as one self-contained page.
+
+use super::{
+    LatencyRow, Plot, RunReport,
+    plot::{Axis, Line},
+};
+use crate::tools::loadtest::{ToolError, Verdict, machine::Machine};
+
+const STYLE: &str = include_str!("page.css");
+
+/// The page of one run.
+pub(super) fn of_run(report: &RunReport) -> Result<String, ToolError> {
+    let curves = report.latencies.iter().take(4).map(curve).collect();
+    let plots = [
+        Plot {
+            title: "Latency by percentile",
+            x: Axis::nines("percentile"),
+            y: Axis::log("milliseconds"),
+            lines: curves,
+        },
+        Plot {
+            title: "Throughput over time",
+            x: Axis::linear("seconds since the start"),
+            y: Axis::linear("in a second"),
+            lines: vec![
+                by_second(report, "commits accepted", |second| second.accepted),
+                by_second(report, "commits too late", |second| second.late),
+                by_second(report, "other answers", |second| second.other),
+                by_second(report, "failures", |second| second.failed),
+            ],
+        },
+        Plot {
+            title: "Uploads until one was accepted",
+            x: Axis::linear("uploads"),
+            y: Axis::linear("part of the accepted commits that needed more, %"),
+            lines: vec![attempts(report)],
+        },
+    ];
+    let verdict = match report.verdict() {
+        Verdict::Proven => {
+            "<p class=\"good\">Proven: one winner for each epoch, nothing acknowledged is missing, all live members agree.</p>"
+        }
+        Verdict::Unproven => "<p class=\"bad\">Not proven: see the table.</p>",
+        Verdict::Broken => "<p class=\"bad\">Broken: see the table.</p>",
+    };
+    let mut body = format!("{verdict}{}", tiles(report));
+    for plot in &plots {
+        body.push_str(&figure(plot)?);
+    }
+    body.push_str(&format!("<pre>{}</pre>", escaped(&report.table())));
+    Ok(page("Load test of a MIMI gateway", &body))
+}
+
+/// The page of a sweep.
+pub(super) fn of_sweep(machine: &Machine, plots: &[Plot], runs: &[RunReport]) -> Result<String, ToolError> {
+    let broken = runs.iter().filter(|run| run.verdict() != Verdict::Proven).count();
+    let mut body = format!("<p>{}. {} runs.</p>", escaped(&machine.to_string()), runs.len());
+    body.push_str(&match broken {
+        0 => "<p class=\"good\">Every run was proven.</p>".to_owned(),
+        some => {
+            format!("<p class=\"bad\">{some} runs are not proven, or broke a promise: see their tables.</p>")
+        }
+    });
+    for plot in plots {
+        body.push_str(&figure(plot)?);
+    }
+    for run in runs {
+        let shape = &run.shape;
+        body.push_str(&format!(
+            "<details><summary>{} groups of {}, contention {}, {} connections</summary><pre>{}</pre></details>",
+            shape.groups,
+            shape.members,
+            shape.contention,
+            shape.connections,
+            escaped(&run.table())
+        ));
+    }
+    Ok(page("Sweep of a MIMI gateway", &body))
+}
+
+fn tiles(report: &RunReport) -> String {
+    let p99 = report.latency("commit accepted").map_or(0, |row| row.p99_us);
+    let resolution = report.latency("resolution: from losing to having won").map_or(0, |row| row.p50_us);
+    let tile = |value: String, what: &str| format!("<div><b>{value}</b><span>{what}</span></div>");
+    format!(
+        "<section class=\"tiles\">{}{}{}{}{}{}</section>",
+        tile(format!("{:.0}", report.accepted_per_s), "accepted commits a second"),
+        tile(format!("{:.1} %", report.conflict_rate * 100.0), "conflict rate"),
+        tile(format!("{:.2}", report.attempts_mean), "answered uploads for an accepted commit"),
+        tile(report.given_up.to_string(), "commits given up"),
+        tile(format!("{:.1} ms", number(p99) / 1000.0), "p99 of accepted commits"),
+        tile(format!("{:.1} ms", number(resolution) / 1000.0), "p50 of resolution"),
+    )
+}
+
+fn curve(row: &LatencyRow) -> Line {
+    let points = row.curve.iter().map(|(percentile, micros)| (*percentile, number(*micros) / 1000.0));
+    Line { name: row.what.clone(), points: points.collect() }
+}
+
+fn by_second(report: &RunReport, name: &str, of: fn(&super::Second) -> u64) -> Line {
+    let points = report.seconds.iter().enumerate();
+    let points = points.map(|(second, line)| (number(second as u64), number(of(line)))).collect();
+    Line { name: name.to_owned(), points }
+}
+
+fn attempts(report: &RunReport) -> Line {
+    let all: u64 = report.attempts.values().sum();
+    let mut left = all;
+    let points = report.attempts.iter().map(|(attempts, count)| {
+        left -= count;
+        (f64::from(*attempts), 100.0 * super::ratio(left, all))
+    });
+    Line { name: "commits".into(), points: points.collect() }
+}
+
+fn figure(plot: &Plot) -> Result<String, ToolError> {
+    Ok(format!("<figure>{}</figure>", plot.svg()?))
+}
+
+fn page(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><style>{STYLE}</style></head>\n\
+         <body><main><h1>{title}</h1>{body}</main></body></html>\n"
+    )
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts and microseconds of a run are far below 2^53")]
+fn number(count: u64) -> f64 {
+    count as f64
+}

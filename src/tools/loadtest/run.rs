@@ -1,0 +1,386 @@
+//! One run: make the groups, let everybody act, let every live member follow to the end, and verify.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actors::{ClientId, Epoch};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+
+use super::{
+    During as _, ToolError,
+    options::{Kind, Mix, RunOptions},
+    player::{Intents, Played, Player, Shared, ended},
+    pool::Pool,
+    progress::Progress,
+    recorder::{Figures, Recorder},
+    report::{Proof, RunReport, Shape},
+    schedule::{Rng, Schedule},
+    scoreboard::{Ledger, Scoreboard},
+    setup::{self, GroupPlan, MadeGroup, compute, fresh_handle},
+    target::Target,
+    verify::{Kept, Observations, Standing, digest},
+};
+use crate::{
+    api::{
+        groups::{EpochMessages, EpochRange},
+        joining::WelcomeQuery,
+        key_packages::KeyPackageQuery,
+        text::GroupIdText,
+    },
+    tools::mls_client::{CIPHER_SUITE, MlsClient, PROTOCOL_VERSION},
+};
+
+/// Clients whose key packages are retrieved.
+const KEY_CLIENTS: usize = 16;
+/// What may wait for one player of an open loop; more is dropped and counted.
+const WAITING_MAX: usize = 64;
+/// Requests without a player that may be under way at once; more is dropped and counted.
+const ONE_OFFS_MAX: usize = 1024;
+/// How long an open loop goes on after its last arrival, for what is under way.
+const GRACE: Duration = Duration::from_secs(30);
+/// Epochs that a catch-up read asks for.
+const READ_EPOCHS: u64 = 16;
+
+/// Everything that a run acts on.
+struct Run {
+    shared: Arc<Shared>,
+    scoreboards: Vec<Arc<Scoreboard>>,
+    key_clients: Arc<Vec<ClientId>>,
+    receivers: AtomicU64,
+}
+
+/// Channels to the players of one group.
+#[derive(Default)]
+struct Channels {
+    committers: Vec<mpsc::Sender<Instant>>,
+    proposer: Option<mpsc::Sender<Instant>>,
+    joiner: Option<mpsc::Sender<Instant>>,
+}
+
+/// Runs it all.
+pub(super) async fn run(
+    target: &Target,
+    options: &RunOptions,
+    progress: &Progress,
+) -> Result<RunReport, ToolError> {
+    options.check()?;
+    let pool = Pool::new(target, options.connections)?;
+    let plan = GroupPlan { members: count(options.members), live: count(options.live_members()).max(1) };
+    progress.setting_up(options.groups);
+    let (counted, making) = (progress.clone(), Instant::now());
+    let made = setup::groups(&pool, options.groups, plan, move || counted.one_more()).await?;
+    let key_clients = match options.mix.weight(Kind::KeyPackage) {
+        0 => Vec::new(),
+        _ => setup::key_clients(&pool, KEY_CLIENTS).await?,
+    };
+    let setup_s = making.elapsed().as_secs_f64();
+    let (played, figures, seconds) = play(&pool, options, made, key_clients, progress).await?;
+    progress.judging(played.len());
+    let (mut proof, mut committers) = (Proof::default(), Vec::new());
+    for (scoreboard, players) in played {
+        match observe(&pool, &scoreboard, players).await {
+            Ok((seen, ledger)) => {
+                proof.add(&seen);
+                committers.push(ledger.committers);
+            }
+            // The figures are there all the same.
+            Err(error) => {
+                proof.unproven.push(format!("group {}: {error}", GroupIdText(scoreboard.id.clone())));
+                committers.push(std::mem::take(&mut scoreboard.ledger().committers));
+            }
+        }
+        progress.one_more();
+    }
+    progress.done();
+    proof.unproven.extend(without_commits(&options.mix, figures.done.contains_key(&Kind::Commit)));
+    let shape = Shape::of(target, options);
+    Ok(RunReport::new(shape, &figures, &committers, (setup_s, seconds), proof))
+}
+
+/// Lets everybody act until the time is over. Who they were, what was recorded, and for how many seconds.
+async fn play(
+    pool: &Pool,
+    options: &RunOptions,
+    made: Vec<MadeGroup>,
+    key_clients: Vec<ClientId>,
+    progress: &Progress,
+) -> Result<(Vec<(Arc<Scoreboard>, Vec<Played>)>, Figures, f64), ToolError> {
+    let started = Instant::now();
+    let until = started + options.duration;
+    let shared = Arc::new(Shared {
+        pool: pool.clone(),
+        recorder: Recorder::new(),
+        with_proposals: options.mix.weight(Kind::Proposal) > 0,
+        give_up_at: if options.closed { until } else { until + GRACE },
+    });
+    let (mut scoreboards, mut channels, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+    let mut players = JoinSet::new();
+    let committers = if options.mix.weight(Kind::Commit) > 0 { count(options.contention) } else { 0 };
+    for (place, group) in made.into_iter().enumerate() {
+        let MadeGroup { id, live, leaves, acknowledged } = group;
+        let scoreboard = Arc::new(Scoreboard::new(id, leaves, acknowledged, committers));
+        let mut own = Channels::default();
+        let mut live = live.into_iter();
+        for (number, member) in live.by_ref().take(committers).enumerate() {
+            let (intents, channel) = intents(options, until);
+            own.committers.extend(channel);
+            let player = Player::new(Arc::clone(&shared), Arc::clone(&scoreboard), member);
+            players.spawn(async move { (place, player.commit_all(number, intents).await) });
+        }
+        if shared.with_proposals
+            && let Some(member) = live.next()
+        {
+            let (intents, channel) = intents(options, until);
+            own.proposer = channel;
+            let player = Player::new(Arc::clone(&shared), Arc::clone(&scoreboard), member);
+            players.spawn(async move { (place, player.propose_all(intents).await) });
+        }
+        if options.mix.weight(Kind::Join) > 0 {
+            let (intents, channel) = intents(options, until);
+            own.joiner = channel;
+            let member = compute(|| MlsClient::basic(&fresh_handle("joiner"))).await?;
+            let player = Player::new(Arc::clone(&shared), Arc::clone(&scoreboard), member);
+            players.spawn(async move { (place, player.join_all(intents).await) });
+        }
+        let witnesses = live.map(|member| Played { member: Some(member), lost: None });
+        idle.push((Arc::clone(&scoreboard), witnesses.collect::<Vec<_>>()));
+        scoreboards.push(scoreboard);
+        channels.push(own);
+    }
+    let run = Arc::new(Run {
+        shared: Arc::clone(&shared),
+        scoreboards,
+        key_clients: Arc::new(key_clients),
+        receivers: AtomicU64::new(0),
+    });
+    let ticking = progress.running(options.duration, Arc::clone(&shared));
+    let others = if options.closed {
+        closed_loop(&run, options, until)
+    } else {
+        open_loop(&run, options, channels).await?
+    };
+    let mut others = others;
+    while others.join_next().await.is_some() {}
+    while let Some(player) = players.join_next().await {
+        let (place, player) = player.map_err(ToolError::panicked)?;
+        if let Some((_, played)) = idle.get_mut(place) {
+            played.push(player);
+        }
+    }
+    ticking.abort();
+    // The last arrival may be long before the end.
+    let seconds = started.elapsed().max(options.duration).as_secs_f64();
+    Ok((idle, shared.recorder.figures(), seconds))
+}
+
+/// Why a run proves nothing in which commits were to be made and none was accepted.
+fn without_commits(mix: &Mix, some_accepted: bool) -> Option<String> {
+    (mix.weight(Kind::Commit) > 0 && !some_accepted)
+        .then(|| "commits are in the mix, and not one was accepted".to_owned())
+}
+
+/// The source of a player's intents, and the channel that feeds it in an open loop.
+fn intents(options: &RunOptions, until: Instant) -> (Intents, Option<mpsc::Sender<Instant>>) {
+    if options.closed {
+        return (Intents::Closed { until }, None);
+    }
+    let (channel, due) = mpsc::channel(WAITING_MAX);
+    (Intents::Scheduled(due), Some(channel))
+}
+
+/// One more caller for each group, which goes through the rest of the mix.
+fn closed_loop(run: &Arc<Run>, options: &RunOptions, until: Instant) -> JoinSet<()> {
+    let mut callers = JoinSet::new();
+    let Some(mix) = options.mix.only(&[Kind::KeyPackage, Kind::Welcome, Kind::Read]) else { return callers };
+    for (place, scoreboard) in run.scoreboards.iter().enumerate() {
+        let (run, scoreboard, mix) = (Arc::clone(run), Arc::clone(scoreboard), mix.clone());
+        let mut numbers = Rng::new(options.seed, u64::try_from(place).unwrap_or(0).wrapping_add(1));
+        callers.spawn(async move {
+            while Instant::now() < until {
+                run.one_off(mix.pick(numbers.next()), &scoreboard, numbers.next(), Instant::now()).await;
+            }
+        });
+    }
+    callers
+}
+
+/// Notifies the player of every arrival at its time. The thread does nothing else, so that it is on time.
+async fn open_loop(
+    run: &Arc<Run>,
+    options: &RunOptions,
+    channels: Vec<Channels>,
+) -> Result<JoinSet<()>, ToolError> {
+    let schedule =
+        Schedule::new(options.seed, options.mix.clone(), options.groups, options.rate, options.duration);
+    let mut numbers = Rng::new(options.seed, 1);
+    let (run, runtime) = (Arc::clone(run), tokio::runtime::Handle::current());
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("schedule".into()).spawn(move || {
+        let free = Arc::new(Semaphore::new(ONE_OFFS_MAX));
+        let mut one_offs = JoinSet::new();
+        let started = Instant::now();
+        for arrival in schedule {
+            let due = started + arrival.after;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let (Some(scoreboard), Some(channels)) =
+                (run.scoreboards.get(arrival.group), channels.get(arrival.group))
+            else {
+                continue;
+            };
+            match arrival.kind {
+                Kind::Commit => {
+                    channels.committers.iter().for_each(|channel| notify(&run, scoreboard, channel, due))
+                }
+                Kind::Proposal => {
+                    channels.proposer.iter().for_each(|channel| notify(&run, scoreboard, channel, due))
+                }
+                Kind::Join => {
+                    channels.joiner.iter().for_each(|channel| notify(&run, scoreboard, channel, due))
+                }
+                kind @ (Kind::KeyPackage | Kind::Welcome | Kind::Read) => {
+                    while one_offs.try_join_next().is_some() {}
+                    let Ok(permit) = Arc::clone(&free).try_acquire_owned() else {
+                        run.shared.recorder.shed();
+                        continue;
+                    };
+                    let (run, scoreboard, number) =
+                        (Arc::clone(&run), Arc::clone(scoreboard), numbers.next());
+                    one_offs.spawn_on(
+                        async move {
+                            run.one_off(kind, &scoreboard, number, due).await;
+                            drop(permit);
+                        },
+                        &runtime,
+                    );
+                }
+            }
+        }
+        // It fails only when the run was given up.
+        let _ = tell.send(one_offs);
+    });
+    thread.map_err(ToolError::system("the thread of the schedule"))?;
+    told.await.map_err(|_| ToolError::Broken("the schedule panicked".into()))
+}
+
+fn notify(run: &Run, scoreboard: &Scoreboard, channel: &mpsc::Sender<Instant>, due: Instant) {
+    scoreboard.begin();
+    if channel.try_send(due).is_err() {
+        scoreboard.finish();
+        run.shared.recorder.shed();
+    }
+}
+
+impl Run {
+    /// A request that needs no player.
+    async fn one_off(&self, kind: Kind, scoreboard: &Scoreboard, number: u64, due: Instant) {
+        let pool = &self.shared.pool;
+        let pick = |length: usize| Rng::new(number, 0).below(length);
+        let ended = match kind {
+            Kind::KeyPackage => {
+                let Some(client) = self.key_clients.get(pick(self.key_clients.len())) else { return };
+                let receiver = format!("receiver {}", self.receivers.fetch_add(1, Ordering::Relaxed));
+                let query = KeyPackageQuery::new(PROTOCOL_VERSION, CIPHER_SUITE.into(), receiver);
+                ended(&pool.request(pool.api.retrieve_key_package(*client, &query)).await)
+            }
+            Kind::Welcome => {
+                let Some(handle) = scoreboard.leaves.get(pick(scoreboard.leaves.len())) else { return };
+                let query = WelcomeQuery::default();
+                ended(&pool.request(pool.api.welcomes(handle, &query)).await)
+            }
+            Kind::Read | Kind::Commit | Kind::Proposal | Kind::Join => {
+                let newest = scoreboard.newest();
+                let start = Epoch(newest.0.saturating_sub(READ_EPOCHS - 1).max(1));
+                let range =
+                    EpochRange { start_epoch_id: start, end_epoch_id: Some(newest.max(start)), limit: None };
+                ended(&pool.request(pool.api.control_messages(&scoreboard.id, &range)).await)
+            }
+        };
+        self.shared.recorder.request(kind, due, ended);
+    }
+}
+
+/// Lets every live member of a group follow to the end, and tells what was seen.
+pub(super) async fn observe(
+    pool: &Pool,
+    scoreboard: &Scoreboard,
+    players: Vec<Played>,
+) -> Result<(Observations, Ledger), ToolError> {
+    let (history, current) =
+        pool.history(&scoreboard.id, None).await.during("reading all control messages")?;
+    let kept = history.iter().map(|entry| Kept {
+        epoch: entry.epoch_id,
+        timestamp: entry.timestamp,
+        packet: digest(&entry.commit.0),
+    });
+    let kept: Vec<_> = kept.collect();
+    let history = Arc::new(history);
+    let mut following = JoinSet::new();
+    for player in players {
+        // A joiner that never got in is no member.
+        let Some(member) = player.member.filter(|member| member.epoch().is_some()) else {
+            if let Some(reason) = player.lost {
+                following.spawn(async { Standing { name: "a player".into(), epoch: Err(reason) } });
+            }
+            continue;
+        };
+        let history = Arc::clone(&history);
+        following.spawn_blocking(move || standing(member, player.lost, &history));
+    }
+    let mut standings = Vec::new();
+    while let Some(standing) = following.join_next().await {
+        standings.push(standing.map_err(ToolError::panicked)?);
+    }
+    let ledger = std::mem::take(&mut *scoreboard.ledger());
+    let seen = Observations {
+        group: GroupIdText(scoreboard.id.clone()).to_string(),
+        acknowledged: ledger.acknowledged.clone(),
+        unanswered: ledger.unanswered.clone(),
+        kept,
+        current,
+        standings,
+    };
+    Ok((seen, ledger))
+}
+
+fn standing(mut member: MlsClient, lost: Option<String>, history: &[EpochMessages]) -> Standing {
+    let name = String::from_utf8_lossy(member.handle.as_bytes()).into_owned();
+    let epoch = member.epoch().unwrap_or_default();
+    let missed = history.partition_point(|entry| entry.epoch_id <= epoch);
+    let followed = match lost {
+        Some(reason) => Err(reason),
+        None => member.follow(history.get(missed..).unwrap_or_default()).map_err(|error| error.to_string()),
+    };
+    let epoch = followed
+        .map(|()| (member.epoch().unwrap_or_default(), member.epoch_authenticator().unwrap_or_default()));
+    Standing { name, epoch }
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_that_were_to_be_made_are_missed() {
+        for (mix, some_accepted, proves) in [
+            ("commits=1,reads=1", false, false),
+            ("commits=1,reads=1", true, true),
+            ("reads=1", false, true),
+            ("commits=0,reads=1", false, true),
+        ] {
+            let missed = without_commits(&mix.parse().unwrap(), some_accepted);
+            assert_eq!(missed.is_none(), proves, "{mix}: {missed:?}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The groups of a run, made through the API as applications do: clients register and upload key packages, a creator
+//! retrieves them and adds the clients in batches, welcomes are fetched and acknowledged.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use actors::{ClientHandle, ClientId, GroupId};
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::{
+    During as _, ToolError,
+    pool::Pool,
+    verify::{Acknowledged, digest},
+};
+use crate::{
+    api::{
+        clients::NewClientBody,
+        joining::WelcomeQuery,
+        key_packages::{KeyPackageQuery, KeyPackageUploadBody, NewKeyQueueBody},
+        text::{Base64, GroupIdText, HandleText},
+    },
+    tools::mls_client::{CIPHER_SUITE, MlsClient, PROTOCOL_VERSION},
+};
+
+/// Clients without a life of their own that one commit adds.
+const LEAVES_AT_ONCE: usize = 250;
+/// Key packages of a client whose packages are retrieved during a run; its final key comes after them.
+const POOL: usize = 100;
+/// Groups that are made at the same time.
+const GROUPS_AT_ONCE: usize = 4;
+
+/// What a group is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupPlan {
+    pub(super) members: usize,
+    /// Members that keep their keys; at least one.
+    pub(super) live: usize,
+}
+
+/// A group that exists, with its live members in its current epoch.
+pub(super) struct MadeGroup {
+    pub(super) id: GroupId,
+    pub(super) live: Vec<MlsClient>,
+    /// Members that are leaves only; their welcomes wait at the gateway.
+    pub(super) leaves: Vec<ClientHandle>,
+    pub(super) acknowledged: Vec<Acknowledged>,
+}
+
+/// Makes groups, all by the same plan; `made` is told of each.
+pub(super) async fn groups(
+    pool: &Pool,
+    count: usize,
+    plan: GroupPlan,
+    made: impl Fn() + Send + Sync + 'static,
+) -> Result<Vec<MadeGroup>, ToolError> {
+    let (at_once, made) = (Arc::new(Semaphore::new(GROUPS_AT_ONCE)), Arc::new(made));
+    let mut tasks = JoinSet::new();
+    for _ in 0..count {
+        let (pool, at_once, made) = (pool.clone(), Arc::clone(&at_once), Arc::clone(&made));
+        tasks.spawn(async move {
+            let _permit = at_once.acquire().await;
+            let group = group(&pool, plan).await?;
+            made();
+            Ok::<_, ToolError>(group)
+        });
+    }
+    let mut groups = Vec::with_capacity(count);
+    while let Some(group) = tasks.join_next().await {
+        groups.push(group.map_err(ToolError::panicked)??);
+    }
+    Ok(groups)
+}
+
+/// Clients with full key queues.
+pub(super) async fn key_clients(pool: &Pool, count: usize) -> Result<Vec<ClientId>, ToolError> {
+    let mut clients = Vec::with_capacity(count);
+    for _ in 0..count {
+        let member = compute(|| MlsClient::basic(&fresh_handle("keys"))).await?;
+        clients.push(register(pool, &member, POOL, true).await?);
+    }
+    Ok(clients)
+}
+
+async fn group(pool: &Pool, plan: GroupPlan) -> Result<MadeGroup, ToolError> {
+    let (mut creator, body) = compute(|| {
+        let mut creator = MlsClient::basic(&fresh_handle("creator"))?;
+        let body = creator.create_group()?;
+        Ok((creator, body))
+    })
+    .await?;
+    register(pool, &creator, 0, false).await?;
+    let id = pool.request(pool.api.create_group(&body)).await.during("creating a group")?.group_id.0;
+    let (mut handles, mut acknowledged) = (Vec::new(), Vec::new());
+    // The live ones come last, so that they need not follow the adding of the others.
+    let mut left = plan.members.saturating_sub(plan.live);
+    while left > 0 {
+        let count = left.min(LEAVES_AT_ONCE);
+        let (added, packages) = compute(move || leaves(count)).await?;
+        creator = add(pool, creator, packages, &mut acknowledged).await?;
+        handles.extend(added);
+        left -= count;
+    }
+    let (mut joining, mut packages) = (Vec::new(), Vec::new());
+    for _ in 1..plan.live {
+        let member = compute(|| MlsClient::basic(&fresh_handle("member"))).await?;
+        let client = register(pool, &member, 1, false).await?;
+        let query = KeyPackageQuery::new(PROTOCOL_VERSION, CIPHER_SUITE.into(), receiver(&id));
+        let retrieved = pool.request(pool.api.retrieve_key_package(client, &query)).await;
+        packages.push(retrieved.during("retrieving a key package")?.key_package);
+        joining.push(member);
+    }
+    if !packages.is_empty() {
+        creator = add(pool, creator, packages, &mut acknowledged).await?;
+    }
+    let mut live = vec![creator];
+    for member in joining {
+        live.push(join(pool, member).await?);
+    }
+    Ok(MadeGroup { id, live, leaves: handles, acknowledged })
+}
+
+/// A member adds clients by their key packages.
+async fn add(
+    pool: &Pool,
+    mut member: MlsClient,
+    packages: Vec<Base64>,
+    acknowledged: &mut Vec<Acknowledged>,
+) -> Result<MlsClient, ToolError> {
+    let (mut member, commit) = compute(move || {
+        let commit = member.make_commit(&packages, &[])?;
+        Ok((member, commit))
+    })
+    .await?;
+    let group = member.group_id()?;
+    let accepted = pool.request(pool.api.upload_commit(&group, &commit)).await.during("adding members")?;
+    acknowledged.push(Acknowledged {
+        epoch: accepted.epoch_id,
+        timestamp: accepted.timestamp,
+        packet: digest(&commit.commit_packet.0),
+    });
+    compute(move || {
+        member.apply_commit()?;
+        Ok(member)
+    })
+    .await
+}
+
+/// Joins with the one welcome that waits, and acknowledges it.
+async fn join(pool: &Pool, mut member: MlsClient) -> Result<MlsClient, ToolError> {
+    let query = WelcomeQuery::default();
+    let welcomes = pool.request(pool.api.welcomes(&member.handle, &query)).await;
+    let Some(join_info) = welcomes.during("fetching a welcome")?.join_infos.pop() else {
+        return Err(ToolError::Broken("a client that was added has no welcome".into()));
+    };
+    let id = join_info.id.0;
+    let member = compute(move || {
+        member.join(&join_info)?;
+        Ok(member)
+    })
+    .await?;
+    let acknowledged = pool.request(pool.api.acknowledge_welcome(&member.handle, None, id)).await;
+    acknowledged.during("acknowledging a welcome")?;
+    Ok(member)
+}
+
+/// Registers a client; with key packages it gets a queue.
+async fn register(
+    pool: &Pool,
+    member: &MlsClient,
+    packages: usize,
+    with_final_key: bool,
+) -> Result<ClientId, ToolError> {
+    let client =
+        NewClientBody { client_handle: HandleText(member.handle.clone()), tags: Vec::new(), domain: None };
+    let id = pool.request(pool.api.register_client(&client)).await.during("registering a client")?.client_id;
+    if packages == 0 {
+        return Ok(id);
+    }
+    let queue = NewKeyQueueBody {
+        protocol_version: PROTOCOL_VERSION,
+        cipher_suite: CIPHER_SUITE.into(),
+        app_label: String::new(),
+    };
+    let queue = pool.request(pool.api.create_key_queue(id, &queue)).await;
+    let queue = queue.during("creating a key queue")?.key_queue_id;
+    let upload = KeyPackageUploadBody {
+        key_packages: (0..packages).map(|_| member.key_package()).collect::<Result<_, _>>()?,
+        final_key: with_final_key.then(|| member.key_package()).transpose()?,
+        ..KeyPackageUploadBody::default()
+    };
+    let uploaded = pool.request(pool.api.upload_key_packages(id, queue, &upload)).await;
+    uploaded.during("uploading key packages")?;
+    Ok(id)
+}
+
+/// Clients that exist only as leaves: their key packages are all that is kept.
+fn leaves(count: usize) -> Result<(Vec<ClientHandle>, Vec<Base64>), ToolError> {
+    let mut made = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for _ in 0..count {
+        let member = MlsClient::basic(&fresh_handle("leaf"))?;
+        made.1.push(member.key_package()?);
+        made.0.push(member.handle);
+    }
+    Ok(made)
+}
+
+/// Computes on a thread where nobody waits for an answer.
+pub(super) async fn compute<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ToolError> + Send + 'static,
+) -> Result<T, ToolError> {
+    tokio::task::spawn_blocking(work).await.map_err(ToolError::panicked)?
+}
+
+/// A handle that no run has had before on the same gateway.
+pub(super) fn fresh_handle(role: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("load-{}-{role}-{}", run_id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn run_id() -> uuid::Uuid {
+    static RUN: std::sync::OnceLock<uuid::Uuid> = std::sync::OnceLock::new();
+    *RUN.get_or_init(uuid::Uuid::new_v4)
+}
+
+fn receiver(group: &GroupId) -> String {
+    format!("creator of {}", GroupIdText(group.clone()))
+}

@@ -1,0 +1,107 @@
+//! Uploads that are sent again until they are answered, since a broken connection decides nothing.
+
+use std::time::{Duration, Instant};
+
+use actors::Timestamp;
+
+use super::{
+    options::Kind,
+    player::Shared,
+    recorder::Ended,
+    scoreboard::Scoreboard,
+    verify::{Acknowledged, digest},
+};
+use crate::{
+    api::{groups::CommitBody, problem::ProblemKind},
+    client::ClientError,
+};
+
+/// How often an upload is sent when it gets no answer that decides.
+const SENDS_MAX: u32 = 5;
+/// The pause before it is sent again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Accepted,
+    /// Another one was first.
+    Late,
+    /// It was refused.
+    GivenUp,
+    /// It was sent, and nobody knows what became of it.
+    Unanswered,
+}
+
+/// Uploads a commit whose latency counts from `due`, and writes into the group's ledger what was acknowledged.
+pub(super) async fn commit(
+    shared: &Shared,
+    scoreboard: &Scoreboard,
+    kind: Kind,
+    commit: &CommitBody,
+    due: Instant,
+) -> Fate {
+    let Shared { pool, recorder, .. } = shared;
+    let mut is_undecided = false;
+    for send in 0..SENDS_MAX {
+        if send > 0 {
+            if shared.is_over() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let answer = pool.request(pool.api.upload_commit(&scoreboard.id, commit)).await;
+        let error = match answer {
+            Ok(accepted) => {
+                recorder.request(kind, due, Ended::Done);
+                let packet = digest(&commit.commit_packet.0);
+                let (epoch, timestamp): (_, Timestamp) = (accepted.epoch_id, accepted.timestamp);
+                scoreboard.ledger().acknowledged.push(Acknowledged { epoch, timestamp, packet });
+                return Fate::Accepted;
+            }
+            Err(error) => error,
+        };
+        if error.kind() == Some(ProblemKind::StaleEpoch) {
+            recorder.request(kind, due, Ended::Late);
+            return Fate::Late;
+        }
+        recorder.request(kind, due, Ended::Failed(label(&error)));
+        is_undecided |= decides_nothing(&error);
+        if !may_pass(&error) {
+            break;
+        }
+    }
+    if !is_undecided {
+        return Fate::GivenUp;
+    }
+    scoreboard.ledger().unanswered.insert(digest(&commit.commit_packet.0));
+    Fate::Unanswered
+}
+
+/// How an error is counted: a few words, the same for all of its kind.
+pub(super) fn label(error: &ClientError) -> String {
+    match error {
+        ClientError::Problem(problem) => format!("{} {}", problem.status, problem.slug()),
+        ClientError::Transport(error) if error.is_timeout() => "connection: timeout".to_owned(),
+        ClientError::Transport(error) if error.is_connect() => "connection: refused".to_owned(),
+        ClientError::Transport(_) => "connection: broken".to_owned(),
+        ClientError::Unexpected { status, .. } => format!("{status} not an answer of a gateway"),
+    }
+}
+
+/// Whether the gateway may have done what was asked all the same.
+fn decides_nothing(error: &ClientError) -> bool {
+    match error {
+        ClientError::Problem(problem) => problem.status >= 500,
+        ClientError::Transport(_) | ClientError::Unexpected { .. } => true,
+    }
+}
+
+/// Whether the same request may fare better later.
+fn may_pass(error: &ClientError) -> bool {
+    match error {
+        ClientError::Problem(problem) => problem.status == 429 || problem.status >= 500,
+        ClientError::Transport(_) => true,
+        ClientError::Unexpected { .. } => false,
+    }
+}

@@ -1,0 +1,20 @@
+//! The demo and the load test, behind the feature `tools`, which is on by default.
+//!
+//! - [`demo`] plays the draft's example with real MLS clients.
+//! - [`loadtest`] lets many real MLS clients commit at once and measures what comes of it.
+//! - [`pki`] issues certificates, for the demo and for tests.
+//! - `mls_client.rs` is the MLS client of both, `mls_messages.rs` its messages as the API carries them; `error.rs` says
+//!   why a tool failed.
+//!
+//! Besides `actors::mls`, only this folder runs MLS. The server uses nothing of it.
+
+pub mod demo;
+mod error;
+pub mod loadtest;
+mod mls_client;
+mod mls_messages;
+pub mod pki;
+
+use self::error::{During, DuringLibrary};
+
+pub use self::error::ToolError;

@@ -1,0 +1,155 @@
+//! Certificates issued on the spot, for the demo and for tests: roots, authorities below them, clients and gateways.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType,
+    SignatureAlgorithm,
+};
+use tls_codec::{Serialize as _, VLBytes};
+
+/// How long before now everything is valid, so that clocks need not agree.
+const BEFORE: Duration = Duration::from_secs(3600);
+/// How long a certificate authority lasts.
+const AUTHORITY_LASTS: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// Who issues certificates: a root, or one below it. In the draft's terms the subject of one below may be a domain or an
+/// account.
+#[derive(Debug)]
+pub struct Authority {
+    parameters: CertificateParams,
+    key: KeyPair,
+    certificate: Certificate,
+    /// This certificate and those above it, except the root.
+    chain: Vec<Certificate>,
+    /// How many authorities may stand below this one, one below the other.
+    depth: u8,
+}
+
+/// What a gateway shows its peers, in PEM.
+pub struct GatewayCertificate {
+    /// Its certificate and the chain above it without the root.
+    pub certificate: String,
+    /// The key of its certificate.
+    pub private_key: String,
+}
+
+/// A client's public key in the form of MLS (RFC 9420 §5.1.1).
+#[derive(Clone, Copy, Debug)]
+pub enum ClientKey<'a> {
+    /// The 32 bytes of Ed25519.
+    Ed25519(&'a [u8]),
+    /// An uncompressed point on P-256.
+    P256(&'a [u8]),
+}
+
+impl Authority {
+    /// A root of this Common Name, below which so many authorities may stand, one below the other: two, if it is to
+    /// have domains, which have accounts, which have devices. Without such a bound every account could make domains.
+    ///
+    /// # Errors
+    /// That no key or certificate can be made.
+    pub fn root(name: &str, depth: u8) -> Result<Self, rcgen::Error> {
+        let parameters = authority(name, depth);
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = parameters.self_signed(&key)?;
+        Ok(Self { parameters, key, certificate, chain: Vec::new(), depth })
+    }
+
+    /// One below this one, of this Common Name. Below one that may have none, nothing is valid.
+    ///
+    /// # Errors
+    /// That no key or certificate can be made.
+    pub fn below(&self, name: &str) -> Result<Self, rcgen::Error> {
+        let depth = self.depth.saturating_sub(1);
+        let parameters = authority(name, depth);
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = parameters.signed_by(&key, &Issuer::from_params(&self.parameters, &self.key))?;
+        let chain = [vec![certificate.clone()], self.chain.clone()].concat();
+        Ok(Self { parameters, key, certificate, chain, depth })
+    }
+
+    /// A client's certificate of this Common Name, valid for so long from now, and the chain above it without the root:
+    /// DER, the client's first.
+    ///
+    /// # Errors
+    /// That no certificate can be made.
+    pub fn certify(
+        &self,
+        name: &str,
+        key: ClientKey<'_>,
+        lasts: Duration,
+    ) -> Result<Vec<Vec<u8>>, rcgen::Error> {
+        let mut parameters = named(name, lasts);
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let certificate = parameters.signed_by(&key, &Issuer::from_params(&self.parameters, &self.key))?;
+        Ok([&certificate].into_iter().chain(&self.chain).map(|one| one.der().to_vec()).collect())
+    }
+
+    /// A key and a certificate for the gateway of a domain, as a server and as a client, valid for so long from now.
+    ///
+    /// # Errors
+    /// That no key or certificate can be made, or the domain is no DNS name.
+    pub fn certify_gateway(&self, domain: &str, lasts: Duration) -> Result<GatewayCertificate, rcgen::Error> {
+        let mut parameters = named(domain, lasts);
+        parameters.subject_alt_names = vec![SanType::DnsName(domain.try_into()?)];
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = parameters.signed_by(&key, &Issuer::from_params(&self.parameters, &self.key))?;
+        let certificate = [&certificate].into_iter().chain(&self.chain).map(Certificate::pem).collect();
+        Ok(GatewayCertificate { certificate, private_key: key.serialize_pem() })
+    }
+
+    /// The certificate in PEM; of a root, what an application or a gateway trusts.
+    pub fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+}
+
+/// The content of an X.509 credential: `Certificate certificates<V>` without its length (RFC 9420 §5.3).
+///
+/// # Errors
+/// That a certificate is too long for MLS.
+pub fn credential_content(chain: &[Vec<u8>]) -> Result<Vec<u8>, tls_codec::Error> {
+    let mut content = Vec::new();
+    for certificate in chain {
+        VLBytes::new(certificate.clone()).tls_serialize(&mut content)?;
+    }
+    Ok(content)
+}
+
+fn authority(name: &str, depth: u8) -> CertificateParams {
+    let mut parameters = named(name, AUTHORITY_LASTS);
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(depth));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    parameters
+}
+
+fn named(name: &str, lasts: Duration) -> CertificateParams {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut parameters = CertificateParams::default();
+    parameters.not_before = epoch + now.saturating_sub(BEFORE);
+    parameters.not_after = epoch + now.saturating_add(lasts);
+    parameters.distinguished_name = DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::CommonName, name);
+    parameters
+}
+
+impl PublicKeyData for ClientKey<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        match self {
+            Self::Ed25519(key) | Self::P256(key) => key,
+        }
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        match self {
+            Self::Ed25519(_) => &PKCS_ED25519,
+            Self::P256(_) => &PKCS_ECDSA_P256_SHA256,
+        }
+    }
+}
