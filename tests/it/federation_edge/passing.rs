@@ -3,7 +3,8 @@
 use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::json;
 
-use crate::{B, Two, Way, mls_support::MlsClient, register, support::peers::Issued};
+use super::{B, Two, Way, register};
+use crate::{mls_support::MlsClient, support::peers::Issued};
 
 #[actix_web::test]
 async fn clients_of_other_domains_are_found() {

@@ -1,20 +1,10 @@
 //! The load test, as whoever runs it does: short seeded runs whose figures are looked at, and options that are refused.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets what it does not expect has failed"
-)]
-
-#[expect(dead_code, reason = "every test target uses its part")]
-mod support;
-
 use std::process::{Command, Output, Stdio};
 
+use crate::support::Setup;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::StatusCode, web};
 use serde_json::Value;
-use support::Setup;
 
 async fn load_test(arguments: &[&str], token: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"));

@@ -1,20 +1,7 @@
 //! A group's life, told by real MLS clients: everything they learn of each other goes through the gateway.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets what it does not expect has failed"
-)]
-
-#[path = "lifecycle/invitations.rs"]
 mod invitations;
-#[expect(dead_code, reason = "every test target uses its part")]
-mod mls_support;
-#[path = "lifecycle/proposals.rs"]
 mod proposals;
-#[expect(dead_code, reason = "every test target uses its part")]
-mod support;
 
 use actors::Epoch;
 use mimi_gateway::api::{
@@ -25,8 +12,8 @@ use mimi_gateway::api::{
     problem::ProblemKind,
 };
 
-use mls_support::{Member, MlsClient, assert_agree, kept_in, refused};
-use support::{Setup, TestGateway};
+use crate::mls_support::{Member, MlsClient, assert_agree, kept_in, refused};
+use crate::support::{Setup, TestGateway};
 
 /// Registered clients with key packages for everyone.
 async fn clients<const N: usize>(gateway: &TestGateway, names: [&str; N]) -> [MlsClient; N] {

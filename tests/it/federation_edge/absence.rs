@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Two, Way, register};
+use super::{Two, Way, register};
 
 const ELSEWHERE: &str = "/clients?tag=team&domain=b.example";
 

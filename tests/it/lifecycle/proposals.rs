@@ -8,10 +8,9 @@ use mimi_gateway::api::{
     text::Base64,
 };
 
+use super::{clients, pair};
 use crate::{
-    clients,
     mls_support::{Member, refusal, refused},
-    pair,
     support::{Setup, TestGateway},
 };
 

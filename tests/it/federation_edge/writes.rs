@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use mimi_gateway::api::{key_packages::KeyPackageQuery, problem::ProblemKind};
 use serde_json::json;
 
+use super::{A, B, Caller, Two, Way, digest, slug};
 use crate::{
-    A, B, Caller, Two, Way, digest,
     mls_support::{Member, MlsClient, assert_agree, refusal},
-    slug,
     support::TestGateway,
 };
 

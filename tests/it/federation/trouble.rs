@@ -8,10 +8,10 @@ use mimi_gateway::{
     client::ClientError,
 };
 
+use super::world::World;
 use crate::{
     mls_support::{Member, assert_agree},
     support::peers::Way,
-    world::World,
 };
 
 const ROUNDS: u64 = 5;

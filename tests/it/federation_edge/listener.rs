@@ -5,7 +5,8 @@ use mimi_gateway::api::{
 };
 use serde_json::json;
 
-use crate::{A, B, Caller, Two, digest, slug, support::Request};
+use super::{A, B, Caller, Two, digest, slug};
+use crate::support::Request;
 
 /// The routes of the internal listener that peers must not reach, as they are declared.
 fn internal_routes() -> Vec<(&'static str, &'static str)> {

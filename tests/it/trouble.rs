@@ -1,12 +1,6 @@
 //! A machine in trouble: a clock that jumps, a disk that hangs, a data directory that goes away, a journal without its end.
 //! The binary runs in a process of its own.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that meets what it does not expect has failed"
-)]
-
 use std::{
     io::{BufRead, BufReader, Write as _},
     path::{Path, PathBuf},

@@ -1,18 +1,6 @@
 //! A gateway is no member, yet nothing that it could know to be wrong gets in: good packets with one byte changed are
 //! refused and leave no trace, and the good packet is accepted afterwards.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets what it does not expect has failed"
-)]
-
-#[expect(dead_code, reason = "every test target uses its part")]
-mod mls_support;
-#[expect(dead_code, reason = "every test target uses its part")]
-mod support;
-
 use std::ops::Range;
 
 use actors::{Epoch, GroupId};
@@ -27,8 +15,8 @@ use mimi_gateway::{
     client::GatewayClient,
 };
 
-use mls_support::{Member, MlsClient, assert_agree, refusal, refused};
-use support::TestGateway;
+use crate::mls_support::{Member, MlsClient, assert_agree, refusal, refused};
+use crate::support::TestGateway;
 
 /// Bytes of a hash or a tag in these tests' cipher suite.
 const TAG_BYTES: usize = 32;

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use actors::AppId;
 
+use super::{A, register};
 use crate::{
-    A,
     mls_support::pki::Pki,
-    register,
     support::{Setup, peers::GatewayPki},
 };
 

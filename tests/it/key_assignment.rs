@@ -1,17 +1,5 @@
 //! Which key package whom is given, when, and never twice: before and after restarts.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets what it does not expect has failed"
-)]
-
-#[expect(dead_code, reason = "every test target uses its part")]
-mod mls_support;
-#[expect(dead_code, reason = "every test target uses its part")]
-mod support;
-
 use std::collections::BTreeSet;
 
 use mimi_gateway::api::{
@@ -19,8 +7,8 @@ use mimi_gateway::api::{
     text::HandleText,
 };
 
-use mls_support::{MlsClient, kept_in, refused};
-use support::{Setup, TestGateway};
+use crate::mls_support::{MlsClient, kept_in, refused};
+use crate::support::{Setup, TestGateway};
 
 /// Stops the gateway and starts it again on the same directory.
 async fn restart(setup: &Setup, gateway: TestGateway, clients: &mut [&mut MlsClient]) -> TestGateway {

@@ -1,20 +1,7 @@
 //! Clients that are identified by certificates, told by real MLS clients: who gets in and who does not; `expiry.rs`: what
 //! becomes of those whose certificates expire.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets what it does not expect has failed"
-)]
-
 mod expiry;
-#[path = "../mls_support/mod.rs"]
-#[expect(dead_code, reason = "every test target uses its part")]
-mod mls_support;
-#[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "every test target uses its part")]
-mod support;
 
 use std::time::Duration;
 
@@ -30,12 +17,12 @@ use mimi_gateway::{
 };
 use mls_rs::CipherSuite;
 
-use mls_support::{
+use crate::mls_support::{
     Identities, MlsClient, assert_agree,
     pki::{Certified, LONG, Pki},
     refusal, refused,
 };
-use support::{Setup, TestGateway};
+use crate::support::{Setup, TestGateway};
 
 const DOMAIN: &str = "a.example";
 /// How long the certificates of those are valid whose certificates expire.

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{A, B, Caller, Two, configuration, digest, slug, support::peers::GatewayPki};
+use super::{A, B, Caller, Two, configuration, digest, slug};
+use crate::support::peers::GatewayPki;
 
 #[actix_web::test]
 async fn nobody_gets_in_without_a_certificate_of_the_ca() {
@@ -93,7 +94,7 @@ async fn a_gateway_under_another_ca_is_not_believed() {
     let mut two = Two::new().await;
     let other = Arc::new(GatewayPki::new());
     let peers = two.b.federation().peers.clone();
-    two.b = crate::Setup::federated(&two.clients.roots(), &other, two.a.app, B, &[A]);
+    two.b = super::Setup::federated(&two.clients.roots(), &other, two.a.app, B, &[A]);
     two.b.federation().peers = peers;
     let (a, b) = two.start().await;
     let reply = a.get("/clients?tag=team&domain=b.example").await;
@@ -161,7 +162,7 @@ async fn an_application_with_another_configuration_is_refused_by_both() {
     two.b.config.applications[0].identity_configuration =
         two.a.config.applications[0].identity_configuration.clone();
     let b = two.b.start().await;
-    two.to_b.lead(crate::Way::To(b.federation_address())).await;
+    two.to_b.lead(super::Way::To(b.federation_address())).await;
     a.get("/clients?tag=team&domain=b.example").await.success(200);
     a.stop().await;
     b.stop().await;

@@ -1,17 +1,5 @@
 //! Many members commit on one epoch at once: one wins, the others learn of it and go on.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets what it does not expect has failed"
-)]
-
-#[expect(dead_code, reason = "every test target uses its part")]
-mod mls_support;
-#[expect(dead_code, reason = "every test target uses its part")]
-mod support;
-
 use actors::Epoch;
 use mimi_gateway::{
     api::{
@@ -21,8 +9,8 @@ use mimi_gateway::{
     client::{ClientError, Reply},
 };
 
-use mls_support::{Member, MlsClient, assert_agree, kept_in, refusal, refused};
-use support::TestGateway;
+use crate::mls_support::{Member, MlsClient, assert_agree, kept_in, refusal, refused};
+use crate::support::TestGateway;
 
 const RACERS: usize = 16;
 const ROUNDS: usize = 4;

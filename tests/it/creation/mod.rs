@@ -1,22 +1,12 @@
 //! *Group Creation*: each rule is broken by a request that keeps all the others and is signed well.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets what it does not expect has failed"
-)]
-
 mod new_group;
-#[expect(dead_code, reason = "every test target uses its part")]
-#[path = "../support/mod.rs"]
-mod support;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
+use crate::support::{Request, TestGateway};
 use new_group::{Leaf, NewGroup, vector};
-use support::{Request, TestGateway};
 
 /// `group_id` in its text form.
 fn group_id(group: &NewGroup) -> String {

@@ -1,24 +1,11 @@
 //! What gateways of different domains show, ask and refuse each other over mutual TLS; groups that they share are in other
 //! tests.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that meets what it does not expect has failed"
-)]
-
 mod absence;
 mod certificates;
 mod discovery;
 mod listener;
-#[expect(dead_code, reason = "every test target uses its part")]
-#[path = "../mls_support/mod.rs"]
-mod mls_support;
 mod passing;
-#[expect(dead_code, reason = "every test target uses its part")]
-#[path = "../support/mod.rs"]
-mod support;
 mod writes;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -27,8 +14,8 @@ use actors::AppId;
 use mimi_gateway::api::federation::CONFIGURATION_HEADER;
 use serde_json::{Value, json};
 
-use mls_support::pki::Pki;
-use support::{
+use crate::mls_support::pki::Pki;
+use crate::support::{
     Setup, TestGateway,
     peers::{GatewayPki, Issued, Link, Way},
 };

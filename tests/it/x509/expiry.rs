@@ -10,8 +10,8 @@ use mls_rs::{CipherSuite, ExtensionList};
 use mls_rs_core::extension::{Extension, ExtensionType};
 use tls_codec::{Serialize as _, VLBytes};
 
+use super::{DOMAIN, SHORT, broke, join};
 use crate::{
-    DOMAIN, SHORT, broke, join,
     mls_support::{
         Member, MlsClient,
         pki::{LONG, Pki},

@@ -1,0 +1,29 @@
+//! The integration tests: one binary, so that everything is linked once.
+//!
+//! `crash` and `hostile` are binaries of their own: a kill -9 campaign, and measurements of latency and memory that other
+//! tests in the same process would disturb.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect has failed"
+)]
+
+mod contract;
+mod creation;
+mod demo;
+mod dependencies;
+mod federation;
+mod federation_edge;
+mod key_assignment;
+mod lifecycle;
+mod loadtest;
+#[path = "../mls_support/mod.rs"]
+mod mls_support;
+mod mutation;
+mod race;
+mod readme;
+#[path = "../support/mod.rs"]
+mod support;
+mod trouble;
+mod x509;
