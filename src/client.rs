@@ -39,6 +39,33 @@ use crate::{
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Asks one gateway on behalf of one application. Clones share their connections.
+///
+/// ```no_run
+/// use actors::{AppId, Epoch, GroupId};
+/// use mimi_gateway::{
+///     api::{groups::EpochRange, problem::ProblemKind},
+///     client::{ClientError, GatewayClient},
+///     token::Token,
+/// };
+///
+/// /// The commits of a group after an epoch, as far as the gateway gives them in one answer.
+/// async fn commits_after(gateway: &GatewayClient, group: &GroupId, epoch: Epoch) -> Result<usize, ClientError> {
+///     let range =
+///         EpochRange { start_epoch_id: Epoch(epoch.0 + 1), end_epoch_id: None, limit: None };
+///     match gateway.control_messages(group, &range).await {
+///         Ok(messages) => Ok(messages.epochs.len()),
+///         // Nobody has created the group, or it is another application's.
+///         Err(error) if error.kind() == Some(ProblemKind::UnknownGroup) => Ok(0),
+///         Err(error) => Err(error),
+///     }
+/// }
+///
+/// # async fn example(app: AppId, token: Token, group: GroupId) -> Result<(), ClientError> {
+/// let gateway = GatewayClient::new("http://127.0.0.1:8080", app, token)?;
+/// let missed = commits_after(&gateway, &group, Epoch(7)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct GatewayClient {
     http: reqwest::Client,

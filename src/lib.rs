@@ -4,6 +4,39 @@
 //! - [`client::GatewayClient`] asks one.
 //! - [`api`] is the HTTP API as types; server and client are both made from it.
 //! - `tools`, a feature that is on by default, has the demo and the load test.
+//!
+//! A gateway in memory, and a client that registers with it:
+//!
+//! ```
+//! use actors::{AppId, ClientHandle};
+//! use mimi_gateway::{
+//!     api::{clients::NewClientBody, text::HandleText},
+//!     client::GatewayClient,
+//!     config::{ApplicationSettings, Config, DataDir, TokenAccess, TokenSettings},
+//!     serve,
+//!     token::Token,
+//! };
+//!
+//! # actix_web::rt::System::new().block_on(async {
+//! let (app, token) = (AppId::random(), Token::generate()?);
+//! let settings = TokenSettings { sha256: token.hash(), access: TokenAccess::ReadWrite };
+//! let config = Config::embedded()
+//!     .kept_in(DataDir::Memory)
+//!     .listening_on(([127, 0, 0, 1], 0).into())
+//!     .with_application(ApplicationSettings::basic(app, vec![settings]));
+//! let running = serve::start(config).await?;
+//!
+//! let gateway = GatewayClient::new(running.base_url(), app, token)?;
+//! let alice = HandleText(ClientHandle::new("alice")?);
+//! let registered = gateway
+//!     .register_client(&NewClientBody { client_handle: alice.clone(), tags: Vec::new(), domain: None })
+//!     .await?;
+//! assert_eq!(gateway.client(registered.client_id).await?.client_handle, alice);
+//!
+//! running.stop().await;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
 
 pub mod api;
 pub mod cli;
