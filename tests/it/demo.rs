@@ -1,16 +1,12 @@
 //! The demo, as whoever tries the gateway runs it.
 
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
+
+use crate::support::process::binary;
 
 fn demo(arguments: &[&str]) -> Output {
     let temporary = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"))
-        .args(arguments)
-        .env("TMPDIR", temporary.path())
-        .stdin(Stdio::null())
-        .env_remove("RUST_LOG")
-        .output()
-        .unwrap();
+    let output = binary(arguments).env("TMPDIR", temporary.path()).output().unwrap();
     assert_eq!(temporary.path().read_dir().unwrap().count(), 0, "it leaves nothing behind");
     output
 }

@@ -1,19 +1,15 @@
 //! The load test, as whoever runs it does: short seeded runs whose figures are looked at, and options that are refused.
 
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use crate::support::Setup;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::StatusCode, web};
 use serde_json::Value;
 
+use crate::support::{Setup, process::binary};
+
 async fn load_test(arguments: &[&str], token: Option<&str>) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"));
-    command
-        .arg("loadtest")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .env_remove("RUST_LOG")
-        .env_remove("MIMI_TOKEN");
+    let mut command = binary(&["loadtest"]);
+    command.args(arguments).env_remove("MIMI_TOKEN");
     if let Some(token) = token {
         command.env("MIMI_TOKEN", token);
     }

@@ -2,9 +2,9 @@
 //! The binary runs in a process of its own.
 
 use std::{
-    io::{BufRead, BufReader, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,8 @@ use mls_rs::{
     },
 };
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
+
+use crate::support::process::{Process, binary};
 
 /// How long anything may take before a test has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,22 +61,11 @@ impl Place {
 
     fn start(&self, environment: &[(&str, &Path)]) -> Running {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"))
-            .arg("--config")
-            .arg(self.path("gateway.toml"))
-            .env_remove("RUST_LOG")
-            .env("NO_COLOR", "1")
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "it ended before it listened: {}", self.log());
-        let url = line.strip_prefix("listening internal=").expect(&line).trim_end().to_owned();
-        let api = GatewayClient::new(url.as_str(), self.app, self.token.clone()).unwrap();
-        Running { child, url, api }
+        let config = self.path("gateway.toml");
+        let mut command = binary(&["--config", config.to_str().unwrap()]);
+        let process = Process::start(command.envs(environment.iter().copied()).stderr(log));
+        let api = GatewayClient::new(process.internal(), self.app, self.token.clone()).unwrap();
+        Running { process, api }
     }
 
     /// What the gateways of this place have logged.
@@ -84,8 +75,7 @@ impl Place {
 }
 
 struct Running {
-    child: Child,
-    url: String,
+    process: Process,
     api: GatewayClient,
 }
 
@@ -99,37 +89,12 @@ impl Running {
     /// The status of a probe.
     async fn probe(&self, path: &str) -> u16 {
         let client = plain_http().build().unwrap();
-        client.get(format!("{}{path}", self.url)).send().await.unwrap().status().as_u16()
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
-        assert!(sent.unwrap().success());
-    }
-
-    /// The exit code, when it ends in time.
-    fn ended(&mut self) -> Option<i32> {
-        let since = Instant::now();
-        while since.elapsed() < PATIENCE {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("it does not end");
+        client.get(format!("{}{path}", self.process.internal())).send().await.unwrap().status().as_u16()
     }
 
     fn stop(&mut self) {
-        self.signal("TERM");
-        assert_eq!(self.ended(), Some(0));
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It has ended already unless the test has failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.signal("TERM");
+        assert_eq!(self.process.ended(), Some(0));
     }
 }
 
@@ -155,14 +120,14 @@ async fn a_data_directory_that_is_deleted_ends_the_gateway() {
     std::fs::remove_dir_all(place.path("data")).unwrap();
     // No write is acknowledged that nobody would find again.
     gateway.register("after").await.unwrap_err();
-    assert_eq!(gateway.ended(), Some(1));
+    assert_eq!(gateway.process.ended(), Some(1));
     assert!(place.log().contains("was deleted or moved while the gateway was running"), "{}", place.log());
 
     // One that is moved while nothing is written is noticed all the same.
     let mut gateway = place.start(&[]);
     std::fs::rename(place.path("data"), place.path("moved")).unwrap();
     let mut second = place.start(&[]);
-    assert_eq!(gateway.ended(), Some(1));
+    assert_eq!(gateway.process.ended(), Some(1));
     second.register("second").await.unwrap();
     second.stop();
 }
@@ -174,8 +139,8 @@ async fn a_journal_that_has_lost_its_end_is_told_of() {
     for number in 0..20 {
         gateway.register(&format!("client {number}")).await.unwrap();
     }
-    gateway.child.kill().unwrap();
-    gateway.child.wait().unwrap();
+    gateway.process.signal("KILL");
+    assert_eq!(gateway.process.ended(), None);
     let files = std::fs::read_dir(place.path("data/store")).unwrap().map(|entry| entry.unwrap().path());
     let journal = files.filter(|path| path.extension().is_some_and(|end| end == "jnl")).max().unwrap();
     let whole = std::fs::read(&journal).unwrap();
@@ -236,8 +201,8 @@ async fn a_disk_that_hangs_is_told_of_and_keeps_nobody_from_stopping() {
     // It hangs for good: the process ends all the same, and says what held it up.
     std::fs::write(&hang, "").unwrap();
     gateway.register("lost").await.unwrap_err();
-    gateway.signal("TERM");
-    assert_eq!(gateway.ended(), Some(3));
+    gateway.process.signal("TERM");
+    assert_eq!(gateway.process.ended(), Some(3));
     assert!(place.log().contains("did not stop within"), "{}", place.log());
     assert!(place.log().contains("the store did not end"), "{}", place.log());
     std::fs::remove_file(&hang).unwrap();

@@ -1,6 +1,7 @@
 //! A gateway in this process, and a bare HTTP/1.1 caller: what is sent is exactly what a test says.
 
 pub(crate) mod peers;
+pub(crate) mod process;
 
 use std::{
     net::SocketAddr,

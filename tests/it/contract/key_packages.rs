@@ -1,5 +1,6 @@
 //! *Managing Key Packages*, with key packages made by an MLS client.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, CredentialType, CredentialWithKey, KeyPackage, Lifetime,
     MlsMessageOut, tls_codec::Serialize as _,
@@ -7,8 +8,6 @@ use openmls::prelude::{
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use serde_json::{Value, json};
-
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::support::{Reply, Request, Setup, TestGateway};
 

@@ -1,70 +1,29 @@
 //! The binary: what it prints, what it refuses, how it stops (*Starting it*).
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    path::Path,
+    process::{Output, Stdio},
 };
 
 use actors::AppId;
 use mimi_gateway::{client::GatewayClient, config::Config, token::Token};
 
-/// A gateway in a process of its own, in a directory of its own.
-struct Process {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    /// What it printed up to the line that says that it listens.
-    printed: String,
-    base_url: String,
+use crate::support::process::{Process, binary};
+
+/// A gateway in a directory of its own.
+fn start(arguments: &[&str], directory: &Path) -> Process {
+    Process::start(binary(arguments).current_dir(directory).stderr(Stdio::null()))
 }
 
-impl Process {
-    fn start(arguments: &[&str], directory: &std::path::Path) -> Self {
-        let mut command = binary(arguments);
-        command.current_dir(directory).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut process = Self { child, stdout, printed: String::new(), base_url: String::new() };
-        while process.base_url.is_empty() {
-            let mut line = String::new();
-            let bytes = process.stdout.read_line(&mut line).unwrap();
-            assert_ne!(bytes, 0, "it ended before it listened: {}", process.printed);
-            process.printed.push_str(&line);
-            if let Some(listening) = line.strip_prefix("listening internal=") {
-                process.base_url = listening.trim_end().to_owned();
-            }
-        }
-        process
-    }
-
-    /// Sends a signal and waits for the end.
-    fn end(mut self, signal: &str) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().unwrap();
-        assert!(sent.success());
-        let status = self.child.wait().unwrap();
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        assert_eq!(rest, "", "nothing follows on standard output");
-        status.code()
-    }
-
-    fn line(&self, name: &str) -> Option<&str> {
-        self.printed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-    }
+/// The value of a line that it printed.
+fn line<'a>(process: &'a Process, name: &str) -> Option<&'a str> {
+    process.printed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It has ended already unless a test has failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn binary(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"));
-    command.args(arguments).env_remove("RUST_LOG");
-    command
+/// Sends a signal and waits for the end.
+fn end(mut process: Process, signal: &str) -> Option<i32> {
+    process.signal(signal);
+    process.ended()
 }
 
 fn run(arguments: &[&str]) -> Output {
@@ -78,21 +37,21 @@ fn text(bytes: &[u8]) -> &str {
 #[actix_web::test]
 async fn without_a_configuration_a_default_application_is_served() {
     let directory = tempfile::tempdir().unwrap();
-    let process = Process::start(&["--listen", "127.0.0.1:0"], directory.path());
-    let app: AppId = process.line("application").unwrap().parse().unwrap();
-    let token = Token::new(process.line("token").unwrap());
+    let process = start(&["--listen", "127.0.0.1:0"], directory.path());
+    let app: AppId = line(&process, "application").unwrap().parse().unwrap();
+    let token = Token::new(line(&process, "token").unwrap());
     assert!(process.printed.contains("curl"), "{}", process.printed);
-    assert!(process.base_url.starts_with("http://127.0.0.1:"), "{}", process.base_url);
-    let client = GatewayClient::new(&process.base_url, app, token.clone()).unwrap();
+    assert!(process.internal().starts_with("http://127.0.0.1:"), "{}", process.internal());
+    let client = GatewayClient::new(process.internal(), app, token.clone()).unwrap();
     client.client(actors::ClientId::random()).await.unwrap_err().kind().expect("a problem of this gateway");
     assert!(directory.path().join("data").is_dir());
-    assert_eq!(process.end("TERM"), Some(0));
+    assert_eq!(end(process, "TERM"), Some(0));
 
-    let process = Process::start(&["serve", "--listen", "127.0.0.1:0"], directory.path());
-    assert_eq!(process.line("application").unwrap(), app.to_string());
-    assert_eq!(process.line("token"), None, "the token is printed once");
+    let process = start(&["serve", "--listen", "127.0.0.1:0"], directory.path());
+    assert_eq!(line(&process, "application").unwrap(), app.to_string());
+    assert_eq!(line(&process, "token"), None, "the token is printed once");
     assert!(!process.printed.contains(token.reveal()));
-    assert_eq!(process.end("INT"), Some(0));
+    assert_eq!(end(process, "INT"), Some(0));
 }
 
 #[actix_web::test]
@@ -113,12 +72,12 @@ async fn a_configuration_is_served() {
     );
     let file = directory.path().join("gateway.toml");
     std::fs::write(&file, config).unwrap();
-    let process = Process::start(&["serve", "--config", file.to_str().unwrap()], directory.path());
+    let process = start(&["serve", "--config", file.to_str().unwrap()], directory.path());
     assert_eq!(process.printed.lines().count(), 1, "{}", process.printed);
     let app: AppId = "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11".parse().unwrap();
-    let client = GatewayClient::new(&process.base_url, app, token).unwrap();
+    let client = GatewayClient::new(process.internal(), app, token).unwrap();
     assert_eq!(client.applications().await.unwrap().0.len(), 1);
-    assert_eq!(process.end("TERM"), Some(0));
+    assert_eq!(end(process, "TERM"), Some(0));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, ":memory: leaves nothing there");
 }
 
@@ -143,16 +102,17 @@ async fn a_gateway_that_federates_says_where() {
     );
     let file = directory.path().join("gateway.toml");
     std::fs::write(&file, config).unwrap();
-    let process = Process::start(&["--config", file.to_str().unwrap()], directory.path());
-    let (internal, federation) = process.base_url.split_once(" federation=https://127.0.0.1:").unwrap();
-    assert!(federation.parse::<u16>().is_ok_and(|port| port != 0), "{federation}");
+    let process = start(&["--config", file.to_str().unwrap()], directory.path());
+    let (internal, federation) = (process.internal(), process.federation().unwrap());
+    let port = federation.strip_prefix("https://127.0.0.1:").unwrap();
+    assert!(port.parse::<u16>().is_ok_and(|port| port != 0), "{federation}");
     let answer = mimi_gateway::client::plain_http()
         .build()
         .unwrap()
         .get(format!("{internal}/.well-known/mimi-gateway"));
     let description: serde_json::Value = answer.send().await.unwrap().json().await.unwrap();
-    assert_eq!(description["federation"], format!("https://127.0.0.1:{federation}"));
-    assert_eq!(process.end("TERM"), Some(0));
+    assert_eq!(description["federation"], federation);
+    assert_eq!(end(process, "TERM"), Some(0));
 }
 
 #[test]

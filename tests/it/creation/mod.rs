@@ -5,8 +5,8 @@ mod new_group;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
+use self::new_group::{Leaf, NewGroup, vector};
 use crate::support::{Request, TestGateway};
-use new_group::{Leaf, NewGroup, vector};
 
 /// `group_id` in its text form.
 fn group_id(group: &NewGroup) -> String {

@@ -1,8 +1,7 @@
 //! Some gateways, in this process or in processes of their own, and the clients of their domains.
 
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,6 +19,7 @@ use crate::{
     support::{
         Setup, TestGateway,
         peers::{GatewayPki, Link, Way},
+        process::{Process, binary},
     },
 };
 
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) enum Host {
     Down,
     Here(Box<TestGateway>),
-    Process(Process),
+    Process(Hosted),
 }
 
 /// One gateway with the ways to it, which stay when it goes.
@@ -171,8 +171,8 @@ impl Site {
 
     pub(crate) async fn start(&mut self) {
         let (internal, federation) = if self.in_processes {
-            let process = Process::start(&self.setup);
-            let addresses = (process.internal, process.federation);
+            let process = Hosted::start(&self.setup);
+            let addresses = (process.internal(), process.federation());
             self.host = Host::Process(process);
             addresses
         } else {
@@ -186,10 +186,10 @@ impl Site {
     }
 
     /// Where other gateways are led when nothing is wrong.
-    pub(crate) fn federation_address(&self) -> std::net::SocketAddr {
+    pub(crate) fn federation_address(&self) -> SocketAddr {
         match &self.host {
             Host::Here(gateway) => gateway.federation_address(),
-            Host::Process(process) => process.federation,
+            Host::Process(process) => process.federation(),
             Host::Down => panic!("{} is down", self.domain),
         }
     }
@@ -206,41 +206,30 @@ impl Site {
     }
 }
 
-/// The binary in a process of its own. Dropping it kills it with SIGKILL.
-pub(crate) struct Process {
-    child: Child,
-    internal: std::net::SocketAddr,
-    federation: std::net::SocketAddr,
+/// A gateway as a process, with the directory of its configuration.
+pub(crate) struct Hosted {
+    process: Process,
     _configuration: TempDir,
 }
 
-impl Process {
+impl Hosted {
     fn start(setup: &Setup) -> Self {
         let configuration = tempfile::tempdir().unwrap();
         let file = configuration.path().join("gateway.toml");
         std::fs::write(&file, setup.config.to_toml().unwrap()).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"))
-            .arg("--config")
-            .arg(file)
-            .env_remove("RUST_LOG")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "it ended before it listened");
-        let address = |name: &str| {
-            let of_name = line.split_whitespace().find_map(|part| part.strip_prefix(name)).expect(&line);
-            of_name.split_once("://").expect(&line).1.parse().unwrap()
-        };
-        let (internal, federation) = (address("internal="), address("federation="));
-        Self { child, internal, federation, _configuration: configuration }
+        let process = Process::start(&mut binary(&["--config", file.to_str().unwrap()]));
+        Self { process, _configuration: configuration }
+    }
+
+    fn internal(&self) -> SocketAddr {
+        address(self.process.internal())
+    }
+
+    fn federation(&self) -> SocketAddr {
+        address(self.process.federation().unwrap())
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn address(url: &str) -> SocketAddr {
+    url.split_once("://").unwrap().1.parse().unwrap()
 }
