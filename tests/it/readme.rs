@@ -1,7 +1,8 @@
-//! The README's commands for an X.509 application, as they are written there.
+//! The commands of `README.md` and `docs/x509.md`, run as they are written there.
 
 use std::{
     io::Write as _,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -11,36 +12,101 @@ use actors::{
 };
 use mimi_gateway::{config::Config, tools::pki::credential_content};
 use openmls::prelude::{Credential, CredentialType, Extensions};
+use serde_json::Value;
 use x509_parser::{pem::Pem, prelude::FromDer as _};
 
-/// The first block of commands below a heading.
-fn commands(heading: &str) -> String {
-    let readme = include_str!("../../README.md");
-    let section = readme.split_once(heading).unwrap().1;
-    section.split_once("```sh\n").unwrap().1.split_once("```").unwrap().0.to_owned()
+use crate::support::process::{Process, binary};
+
+const README: &str = include_str!("../../README.md");
+const X509: &str = include_str!("../../docs/x509.md");
+
+/// The code blocks of one language in the section with this heading.
+fn blocks<'a>(document: &'a str, heading: &str, language: &str) -> Vec<&'a str> {
+    let section = document.split_once(&format!("\n## {heading}\n")).unwrap().1;
+    let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
+    let begin = format!("```{language}\n");
+    section.split(&begin).skip(1).map(|block| block.split_once("```").unwrap().0).collect()
 }
 
-#[test]
-fn a_pki_that_is_made_by_the_readmes_commands_identifies_a_client() {
-    if Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err() {
+/// Whether a program can be run; if not, the test says that it is skipped.
+fn has(program: &str, skipped: &str) -> bool {
+    let found = Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if found.is_err() {
         // Written past the test's capture, so that it is seen.
-        writeln!(std::io::stderr(), "SKIPPED: the README's commands are not run: openssl is not installed")
-            .unwrap();
-        return;
+        let notice = format!("SKIPPED: {skipped}: {program} is not installed\n");
+        std::io::stderr().write_all(notice.as_bytes()).unwrap();
     }
-    let directory = tempfile::tempdir().unwrap();
-    let script = commands("## X.509 applications")
-        .replace("cargo run --release --", env!("CARGO_BIN_EXE_mimi-gateway"));
+    found.is_ok()
+}
+
+/// Runs commands in a directory with the binary of this build; returns standard output.
+fn run(script: &str, directory: &Path) -> String {
+    let script = script.replace("cargo run --release --", env!("CARGO_BIN_EXE_mimi-gateway"));
     let output = Command::new("bash")
         .args(["-euc", &script])
-        .current_dir(directory.path())
+        .current_dir(directory)
         .env_remove("RUST_LOG")
         .output()
         .unwrap();
-    let said =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("the configuration is good"), "{said}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    stdout
+}
+
+/// The rest of the line that begins with these words.
+fn after<'a>(printed: &'a str, words: &str) -> &'a str {
+    printed.lines().find_map(|line| line.strip_prefix(words)).unwrap()
+}
+
+#[test]
+fn the_readmes_tour_works_on_a_new_gateway() {
+    if !has("curl", "the README's tour") {
+        return;
+    }
+    let gateway = Process::start(&mut binary(&["--data-dir", ":memory:", "--listen", "127.0.0.1:0"]));
+    let script = blocks(README, "A tour", "sh")
+        .concat()
+        .replace("the-id-after-application", after(&gateway.printed, "application: "))
+        .replace("the-token-after-token", after(&gateway.printed, "token: "))
+        .replace("http://127.0.0.1:8080", gateway.internal());
+    let directory = tempfile::tempdir().unwrap();
+    let answers = run(&script, directory.path());
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [registered, found, groups, welcomes, again, healthy, ready] = answers.as_slice() else {
+        panic!("one answer for each request: {answers:?}");
+    };
+    assert!(registered["clientId"].is_string(), "{registered}");
+    assert_eq!(found["identities"][0]["clientId"], registered["clientId"], "{found}");
+    assert_eq!(groups["groups"], Value::Array(Vec::new()), "{groups}");
+    assert_eq!(welcomes["joinInfos"], Value::Array(Vec::new()), "{welcomes}");
+    assert_eq!(again["type"], "/problems/client-handle-taken", "{again}");
+    assert_eq!(again["clientId"], registered["clientId"], "{again}");
+    assert_eq!((&healthy["status"], &ready["status"]), (&"up".into(), &"ready".into()));
+}
+
+#[test]
+fn the_readmes_configuration_is_checked_by_its_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    let [settings] = blocks(README, "Configuration", "toml")[..] else { panic!("one configuration") };
+    let settings = settings.replace("64 hex digits, from `token`", &"0".repeat(64));
+    std::fs::write(directory.path().join("gateway.toml"), settings).unwrap();
+    let printed = run(&blocks(README, "Configuration", "sh").concat(), directory.path());
+    for part in ["data_dir = \"data\"\n", "\nsha256: ", "the configuration is good\n"] {
+        assert!(printed.contains(part), "{part:?} is in {printed}");
+    }
+}
+
+#[test]
+fn a_pki_that_is_made_by_the_documented_commands_identifies_a_client() {
+    if !has("openssl", "the commands of docs/x509.md") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let [script] = blocks(X509, "A PKI and a configuration to start with", "sh")[..] else {
+        panic!("one block of commands");
+    };
+    let printed = run(script, directory.path());
+    assert!(printed.contains("the configuration is good"), "{printed}");
 
     let config = Config::read(&directory.path().join("gateway.toml")).unwrap();
     let application = &config.build_applications().unwrap()[0];

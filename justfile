@@ -1,0 +1,57 @@
+# Recipes for daily work; CONTRIBUTING.md explains them.
+
+# List the recipes
+default:
+    @just --list
+
+# Run the gateway, e.g. `just run --config gateway.toml`
+run *arguments:
+    cargo run --release -- {{arguments}}
+
+# Run the tests, or those whose names contain an argument
+test *arguments:
+    cargo test --workspace --locked {{arguments}}
+
+# Everything that a change must pass
+check:
+    .ci/run
+
+# Format the code
+format:
+    cargo fmt --all
+
+# Build the documentation of all packages and open it
+docs:
+    cargo doc --workspace --no-deps --locked --open
+
+# Play the draft's example, e.g. `just demo --federated`
+demo *arguments:
+    cargo run --release -- demo {{arguments}}
+
+# Run one benchmark, e.g. `just bench commit_cost`
+bench name *arguments:
+    cargo bench --locked --bench {{name}} -- {{arguments}}
+
+# Measure throughput relative to the machine
+capacity *arguments:
+    cargo run --release -- loadtest capacity {{arguments}}
+
+# Kill the gateway under load, again and again
+crash rounds="100":
+    MIMI_CRASH_ROUNDS={{rounds}} cargo test --workspace --locked --test crash
+
+# Random histories of replication
+replication seeds="200":
+    MIMI_REPLICATION_SEEDS={{seeds}} cargo test --workspace --locked --test replication
+
+# Shared groups while connections break and gateways are killed
+federation rounds="200":
+    MIMI_FEDERATION_ROUNDS={{rounds}} cargo test --workspace --locked --test it -- federation::
+
+# Attacks, larger than in the tests
+hostile scale="10":
+    MIMI_HOSTILE_SCALE={{scale}} cargo test --workspace --locked --test hostile
+
+# Rewrite docs/pkits.md from NIST's path validation suite
+pkits:
+    PKITS_WRITE=1 cargo test --workspace --locked --test pkits
