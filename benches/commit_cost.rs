@@ -1,4 +1,4 @@
-//! What one accepted commit costs, beside the work that no gateway can leave out.
+//! The cost of an accepted commit, next to the work that no gateway can avoid.
 //!
 //! A gateway in this process, on a directory of its own with synced writes, is asked over loopback HTTP/1.1 on one
 //! kept-alive connection. Each round measures every kind of work once, in a shuffled order, so that whatever else the

@@ -1,4 +1,4 @@
-//! Parts of the gateway beside its groups: durable appends, the assignment of key packages, JSON and Base64.
+//! Costs outside groups: durable appends, the assignment of key packages, JSON and Base64.
 //!
 //! `cargo bench --bench parts`.
 

@@ -1,4 +1,4 @@
-//! How long an accepted commit takes to be durable at a follower, beside one round trip between the two gateways.
+//! The time until an accepted commit is durable at a follower, next to one round trip between the two gateways.
 //!
 //! Two gateways in this process, each on a directory of its own with synced writes and with mutual TLS between them. A
 //! client commits at the hub; from the hub's answer on the follower is asked over and over until it shows the epoch, which it

@@ -1,4 +1,4 @@
-//! The application of a gateway that was started without any: made once, kept in the store.
+//! The application of a gateway without a configured one: created once, kept in the store.
 
 use actors::{AppId, Store};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! The edge of the gateway: HTTP, configuration, and starting and stopping. It knows no MLS rule.
+//! The server of the MIMI gateway: HTTP, configuration, starting and stopping. It knows no rule of MLS.
 //!
 //! - [`serve::start`] runs a gateway in this process, from a [`config::Config`].
 //! - [`client::GatewayClient`] asks one.

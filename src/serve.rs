@@ -1,4 +1,4 @@
-//! Starting a gateway in this process, and stopping it so that nothing acknowledged is lost.
+//! Starting a gateway in this process, and stopping it without losing anything acknowledged.
 
 use std::{
     io,

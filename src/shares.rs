@@ -1,6 +1,5 @@
-//! Shares: bounded amounts that callers hold together. A [`Pool`] bounds what all of them hold at once, and an
-//! [`Account`] bounds what one caller holds of it, so that a caller who takes too much is refused while the others
-//! still get in.
+//! Shares: bounded amounts that callers hold together. A [`Pool`] bounds the total, and an [`Account`] bounds what one
+//! caller holds of it, so that a caller that takes too much is refused while the others still get in.
 //!
 //! An amount is a number of requests, bytes or connections; the pool does not care. What was taken is a [`Held`] value
 //! and is given back when that is dropped, so nothing is lost on any path. Nothing here waits or locks, except

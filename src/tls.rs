@@ -1,4 +1,4 @@
-//! Certificates and keys from files, and what a certificate says about its holder.
+//! Certificates and keys from PEM files, and the names and validity of a certificate.
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,4 @@
-//! The tokens of applications: made once, shown once, kept as their SHA-256.
+//! Tokens of applications: made once, shown once, kept as their SHA-256.
 
 use std::{fmt, str::FromStr};
 

@@ -1,5 +1,5 @@
-//! Kill -9 in the middle of load, again and again on the same directory: what was acknowledged is there, and what was
-//! not can be sent again. `MIMI_CRASH_ROUNDS` sets how often.
+//! Crashes: the gateway is killed (`kill -9`) under load, repeatedly on the same directory. Everything acknowledged is
+//! there, and everything else can be sent again. `MIMI_CRASH_ROUNDS` sets the number of rounds.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Applications: whose clients, queues and groups the gateway keeps (*Applications*).
+//! Applications: identities, domains and peers (*Applications*).
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What benchmarks reach and nobody else does: the tracking of a group and a key queue without actors and disk.
+//! Entry points for benchmarks: the tracking of a group and a key queue, without actors and disk.
 //!
 //! It is there with the feature `bench` only, and promises nothing.
 

@@ -1,4 +1,4 @@
-//! The directory of clients (*Managing Identities*): rows in the store, written under preconditions, owned by no actor.
+//! The directory of clients (*Managing Identities*): rows in the store, written under preconditions, without an actor.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Time, handed in from outside so that no rule reads a clock of its own.
+//! The clock, passed in from outside: no rule reads a clock of its own.
 
 use std::{
     fmt,

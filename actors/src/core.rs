@@ -1,4 +1,4 @@
-//! What all actors share: the store, the applications, the limits, and who is awake.
+//! The registry of active actors, and what they share: store, applications, limits.
 
 use std::{
     collections::HashMap,

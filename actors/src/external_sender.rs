@@ -1,5 +1,5 @@
-//! The gateway as an external sender of MLS (RFC 9420 §12.1.8.1): the keys by which it proposes removals, and what groups
-//! are told of them.
+//! The gateway as an external sender of MLS (RFC 9420 §12.1.8.1): its keys for proposing removals, and what groups must
+//! list.
 
 use std::fmt;
 

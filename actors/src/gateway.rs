@@ -1,5 +1,4 @@
-//! The way in: everything a gateway can be asked, as plain async calls. Behind each call stands the actor that owns what
-//! is asked for, or the store where nobody has to own it.
+//! The gateway's operations as async calls: start, stop, and everything about groups.
 
 use std::{
     collections::{BTreeSet, HashMap},

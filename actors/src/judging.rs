@@ -1,5 +1,5 @@
-//! Judgements that may take long, away from the threads of the actors: a bounded number at once, of which no application
-//! has all.
+//! Threads for long validations, apart from those of the actors. Their number is bounded, and no application can use
+//! all of them.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! The directory of key packages, as callers see it (*Managing Key Packages*): it finds the queue, checks what needs no
-//! owner, and asks the queue's actor for the rest.
+//! The gateway's operations on key packages (*Managing Key Packages*): they find the queue, check what needs no owner,
+//! and ask the queue's actor.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -1,9 +1,8 @@
 //! The rules of the gateway and the actors that own its state.
 //!
-//! Every group and every key queue is one actor, the only owner of its state: it serialises what is asked of it and
-//! needs no lock. What an actor accepts is on disk before anybody else can see it; see [`Gateway`] for the way in.
-//! The rules themselves ([`identity`], the MLS tracking, the states of groups and queues) know no actor, no disk and
-//! no clock.
+//! Each group and each key queue is one actor, the only owner of its state: it handles one write at a time and needs no
+//! lock. Everything that an actor accepts is on disk before it is visible. [`Gateway`] is the interface. The rules themselves
+//! ([`identity`], the MLS tracking, the states of groups and queues) know no actor, no disk and no clock.
 
 mod application;
 #[cfg(feature = "bench")]

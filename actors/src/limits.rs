@@ -1,4 +1,4 @@
-//! Limits on everything a caller can make grow. Units are in the names.
+//! Limits on everything that a caller can make grow. Units are in the names.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The number of replicas for each other gateway. It is bounded, so that no peer fills the store.
+//! The number of replicas of each other gateway's groups, bounded so that no peer fills the store.
 
 use std::sync::Arc;
 

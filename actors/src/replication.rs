@@ -1,5 +1,5 @@
-//! Following the logs of other gateways' groups (*Group Evolution*): a replica takes what the group's hub delivers, checks
-//! every entry by the same rules and answers reads. What else a gateway needs of its peers' clients is here as well.
+//! Replicas of other gateways' groups (*Group Evolution*): they take deliveries from the hub, validate every entry by
+//! the same rules and answer reads. The check of key packages retrieved from peers is here as well.
 
 use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Snapshots of actors: written when an actor has something new or goes to sleep, away from its thread where the state is
-//! large, and after ever longer pauses where writing fails.
+//! Snapshots of actors: written when an actor has changed or is passivated, on another thread if its state is large,
+//! and after growing pauses if writing fails.
 
 use std::{
     pin::Pin,

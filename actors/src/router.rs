@@ -1,4 +1,4 @@
-//! Where the awake actors are.
+//! The handle of an active actor: its address, its activity and its bounded queue.
 
 use std::sync::{
     Arc,

@@ -1,4 +1,4 @@
-//! The store's failures as the rest of the gateway sees them.
+//! Errors of the store, as seen by the actors.
 
 use snapshots::{AppendError, ReadError};
 

@@ -1,5 +1,5 @@
-//! The supervisor: on its periods it has actors write snapshots, puts idle ones to sleep and drops what is too old; at
-//! the end it stops them all.
+//! The supervisor: it periodically has actors write snapshots, passivates idle ones and deletes what is too old. At the
+//! end it stops them all.
 
 use std::{sync::Arc, time::Duration};
 

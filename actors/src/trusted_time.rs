@@ -1,5 +1,5 @@
-//! The time up to which things may be deleted because they are old. A clock that is wrong for a moment must not delete what
-//! nobody can bring back, so it is compared with the monotonic clock and with the newest time that is known from before.
+//! The time by which data may be deleted for its age. A clock that is wrong for a moment must not delete anything, so
+//! it is compared with the monotonic clock and with the newest time in the store.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

@@ -1,4 +1,4 @@
-//! Turns: writers of the same row go one after the other, in the order in which they came.
+//! Turns: writers of the same row run one after the other, in order of arrival.
 //!
 //! A row that no actor owns is written under the precondition that it has not changed. Of a hundred writers at once each
 //! would lose to another again and again; with turns each reads the row after the one before it has written. The

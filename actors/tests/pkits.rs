@@ -1,7 +1,7 @@
-//! Certificate chains against NIST's *Public Key Interoperability Test Suite*, every test of its section 4, with its
-//! default settings. `pkits/README.md` says where the data comes from.
+//! Certificate chains of NIST's *Public Key Interoperability Test Suite*: every test of its section 4, with its default
+//! settings. `pkits/README.md` names the source of the data.
 //!
-//! What comes out is committed as `docs/pkits.md`; this test fails when it differs. `PKITS_WRITE=1` rewrites it.
+//! The results are committed as `docs/pkits.md`; this test fails when they differ. `PKITS_WRITE=1` rewrites it.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at what it does not expect")]
 

@@ -1,4 +1,4 @@
-//! Groups and key queues that go to sleep and wake up again in between: nobody who asks can tell.
+//! Passivation: groups and key queues that are unloaded and loaded in between give the same answers.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 

@@ -1,4 +1,4 @@
-//! A group of real MLS clients, and commits that lead out of one and the same epoch of it.
+//! A group of real MLS clients, and commits that leave the same epoch of it.
 
 use openmls::{
     group::{GroupId, PublicGroup},

@@ -1,5 +1,5 @@
-//! What it costs to follow a group from outside: stage and apply of each kind of commit, beside the signatures that
-//! nobody can leave out and the two MLS libraries' own observers. And what it costs to put a group to rest and wake it.
+//! The cost of following a group from outside: staging and applying each kind of commit, next to the unavoidable
+//! signatures and the two MLS libraries' own observers; and the cost of passivating and activating a group.
 //!
 //! `cargo bench --bench tracking`; one part of it: `cargo bench --bench tracking -- 'update/100'`. The sizes are those of
 //! `MIMI_BENCH_MEMBERS`, as `2,10,100`, or all.

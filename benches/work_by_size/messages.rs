@@ -1,4 +1,5 @@
-//! MLS messages written by hand and signed well (RFC 9420), of any size: no MLS library makes the ones that cost most.
+//! MLS messages of any size, written by hand and validly signed (RFC 9420): no MLS library makes the ones that cost
+//! most.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! Snapshots of actors: one per log, in place of the records up to it.
+//! Snapshots of actors: one per log, which replaces the records up to it.
 //!
 //! | table | key | value |
 //! |---|---|---|

@@ -1,4 +1,4 @@
-//! What waits for the committer: a bounded queue whose every entry is answered, whatever happens to the committer.
+//! The queue before the committer: bounded, and every entry is answered even if the committer fails.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

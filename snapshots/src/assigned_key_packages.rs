@@ -1,5 +1,6 @@
-//! The receivers of key packages that are used once, kept until the package is used or has expired: a package that comes
-//! back in another queue, or in one that was deleted and made again, is still its receiver's (*Key Package Retrieval*).
+//! The receivers of assigned one-time key packages, kept until the package is used or has expired. A package that is
+//! uploaded again, to another queue or to one that was deleted and made again, still belongs to its receiver (*Key
+//! Package Retrieval*).
 //!
 //! | table | key | value |
 //! |---|---|---|

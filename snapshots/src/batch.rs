@@ -1,4 +1,4 @@
-//! What is to be written: steps that are put together outside the committer and run inside it, all or none.
+//! A batch of operations, composed outside the committer and run inside it: all or none.
 
 use fjall::Slice;
 use serde::Serialize;

@@ -1,5 +1,5 @@
-//! The one thread that writes: it takes what waits, checks and runs each batch in order, writes them as one disk
-//! batch, syncs once and answers everyone.
+//! The writing thread: it checks and runs the waiting batches in order, writes them as one disk batch, syncs once and
+//! answers all.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

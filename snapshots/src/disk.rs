@@ -1,4 +1,4 @@
-//! The engine on disk: its directory, its lock, its format.
+//! The database engine on disk: its directory, its lock, its format.
 //!
 //! A data directory holds `lock`, held by the process that has it open, `store`, the engine's files, and `witness`, which says
 //! how far the store was acknowledged. A new store is

@@ -1,4 +1,4 @@
-//! One disk batch while it is put together: the store as the next element of the batch sees it.
+//! A disk batch under construction: each operation sees the store with the changes before it.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

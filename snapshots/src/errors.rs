@@ -1,4 +1,4 @@
-//! One error enum per boundary: opening, appending, reading.
+//! Errors: one enum for opening, one for appending, one for reading.
 
 use std::path::PathBuf;
 

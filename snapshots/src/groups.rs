@@ -1,4 +1,4 @@
-//! Groups, and which groups a client handle is in (*Managing Groups without Metadata Protection*).
+//! Groups, and the groups of each client handle (*Managing Groups without Metadata Protection*).
 //!
 //! | table | key | value |
 //! |---|---|---|

@@ -1,4 +1,4 @@
-//! The names of things: newtypes that are checked once, where they enter, and are keys everywhere after that.
+//! Identifiers: newtypes that are checked once, where they enter, and are keys from then on.
 
 use std::{fmt, str::FromStr, sync::Arc};
 

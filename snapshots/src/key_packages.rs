@@ -1,4 +1,4 @@
-//! Which queues hold a key package, and which key packages were used (*Advancing a Key Package Queue*).
+//! Key packages: the queues that hold each one, and the ones that were used (*Advancing a Key Package Queue*).
 //!
 //! | table | key | value |
 //! |---|---|---|

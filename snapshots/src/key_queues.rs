@@ -1,4 +1,4 @@
-//! Key queues: which a client has, and by what they are found (*Managing Key Packages*).
+//! Key queues of clients, and the attributes by which they are found (*Managing Key Packages*).
 //!
 //! | table | key | value |
 //! |---|---|---|

@@ -1,5 +1,5 @@
-//! How keys are put together: fixed-width parts in big-endian order, and a length in front of every variable part that
-//! something follows. So the key order is the order of the parts, and no prefix of one thing is a prefix of another.
+//! Key encoding: fixed-width parts in big-endian order, and a length before every variable part that is followed by
+//! another. The key order is therefore the order of the parts, and no prefix of one key space is a prefix of another.
 
 use std::ops::Bound;
 

@@ -1,29 +1,29 @@
-//! The store: what the gateway acknowledges is here, on disk, and is found again after a crash.
+//! The store: durable batches, tables and retention.
 //!
-//! It knows keys, bytes and sequence numbers. It knows no MLS and no HTTP: whether a commit is valid is decided before a
-//! [`Batch`] is put together, and what a row means is known to whoever wrote it.
+//! It parses no MLS and knows no HTTP: whether a commit is valid is decided before a [`Batch`] is composed. It does know the
+//! application's tables: which rows go together, which limits hold between them, and what is deleted with what.
 //!
 //! - [`Store::append`] writes one [`Batch`]: puts and deletes with preconditions, all or nothing, durable when it
 //!   answers. One thread writes; batches that wait together share one disk batch and one sync.
 //! - [`Store::view`] gives a [`View`]: one consistent moment of all tables.
 //!
-//! What is invariant: nobody else writes, so a precondition that held when it was checked holds when the batch is
-//! written; a view never shows what could still be lost; a failed write ends the store, and with it the process.
+//! Invariants: there is one writer, so a precondition that held when it was checked holds when the batch is written; a view
+//! never shows what could still be lost; a failed write ends the store, and with it the process.
 //!
 //! Each file of tables holds its keys, its rows, what may be written and what may be read:
 //!
 //! | file | tables |
 //! |---|---|
 //! | `records.rs`, `actor_snapshots.rs`, `snapshot_pieces.rs` | the logs of groups and key queues, and the snapshots of their actors |
-//! | `groups.rs`, `history.rs` | groups, who is in them, the commits that made their epochs |
+//! | `groups.rs`, `history.rs` | groups, their members, the commits that made their epochs |
 //! | `clients.rs` | clients, their handles and tags |
-//! | `key_queues.rs`, `key_packages.rs` | key queues, which key packages they hold, which were used |
-//! | `assigned_key_packages.rs` | whose the key packages are that were assigned |
-//! | `welcomes.rs`, `welcome_shares.rs` | welcomes, the join infos that point at them, and whose share each is |
-//! | `outbox.rs` | what peers still need: entries as they are sent, positions, marks |
-//! | `missed.rs` | what replicas were never shown of their groups' logs |
+//! | `key_queues.rs`, `key_packages.rs` | key queues, the key packages that they hold, used key packages |
+//! | `assigned_key_packages.rs` | the receivers of assigned key packages |
+//! | `welcomes.rs`, `welcome_shares.rs` | welcomes, the join infos that point at them, and the shares of inviters |
+//! | `outbox.rs` | stored log entries, positions and marks of peers |
+//! | `missed.rs` | entries that replicas never received |
 //! | `meta.rs` | the format, settings |
-//! | `retention.rs` | what is dropped when it is old |
+//! | `retention.rs` | rows by their time of expiry |
 
 mod actor_snapshots;
 mod append_queue;

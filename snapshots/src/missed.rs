@@ -1,4 +1,4 @@
-//! Entries that a replica was never shown: its hub handed the group over as it stood (*Group Evolution*).
+//! Missed entries of replicas whose hub sent the group's state instead (*Group Evolution*).
 //!
 //! | table | key | value |
 //! |---|---|---|

@@ -1,9 +1,9 @@
-//! What the gateways of other domains still need: the entries of logs as they are sent, how far each peer is in each
-//! log, and which logs have something for whom (*Group Evolution*).
+//! The outbox: stored log entries, the position of each peer in each log, and marks for logs with entries that a peer
+//! lacks (*Group Evolution*).
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `log_entries` | application, group, sequence number | the entry as it is sent |
+//! | `log_entries` | application, group, sequence number | the entry, in the stored form of its owner |
 //! | `peer_positions` | peer's domain, application, group | the number of the entry that the peer needs next |
 //! | `outbox` | peer's domain, application, group | nothing: the log may have entries that the peer does not |
 //!

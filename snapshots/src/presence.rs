@@ -1,5 +1,5 @@
-//! The presence of the store's files at their paths. A process can go on writing into files that were deleted or moved,
-//! and what it writes there is lost.
+//! The presence of the store's files at their paths. A process can continue to write to files that were deleted or
+//! moved, and loses what it writes.
 
 use std::fs::Metadata;
 use std::io;

@@ -1,4 +1,4 @@
-//! Retention: what is old is dropped, the oldest first, a little at a time.
+//! Retention: data that is too old is deleted, the oldest first, in small steps.
 //!
 //! | table | key | value |
 //! |---|---|---|

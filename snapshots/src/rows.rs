@@ -1,4 +1,4 @@
-//! Values: one MessagePack map per row, with its members' names, so that a member can be added later.
+//! Row encoding: one MessagePack map per row with the names of its members, so that members can be added later.
 
 use fjall::Slice;
 use serde::{Serialize, de::DeserializeOwned};

@@ -1,5 +1,5 @@
-//! Snapshots that are too large for one batch: they are written in pieces, one batch each, and count once the last batch says
-//! that all are there.
+//! Snapshots too large for one batch: written in pieces, one batch each, and valid once the last batch has recorded all
+//! of them.
 //!
 //! | table | key | value |
 //! |---|---|---|

@@ -1,4 +1,4 @@
-//! The store as its users see it: open, append, view, close.
+//! The store's interface: open, append, view, close.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

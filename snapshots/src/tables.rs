@@ -1,4 +1,4 @@
-//! The tables: every keyspace on disk, what its rows are and how large it may grow in memory.
+//! The tables: every keyspace on disk, its rows and the memory that it may use.
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions};
 

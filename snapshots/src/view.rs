@@ -1,4 +1,4 @@
-//! Reading: one moment of all tables.
+//! Reads: a consistent view of all tables at one moment.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Welcomes: what new members need to join, until they have it (*Joining*).
+//! Welcomes: what new members need to join, kept until they acknowledge it (*Joining*).
 //!
 //! | table | key | value |
 //! |---|---|---|

@@ -1,4 +1,4 @@
-//! The witness: a small file beside the store that says how far it was acknowledged.
+//! The witness: a small file next to the store that records how far writes were acknowledged.
 //!
 //! The engine's journal can lose its end without a trace: a truncated file, or damage in its framing, looks like the end
 //! of a write that a crash cut short. Every disk batch carries a number in its own row, and the witness holds the newest

@@ -1,4 +1,4 @@
-//! *Applications*: what a gateway says about the applications it serves.
+//! *Applications*: the public description of applications.
 
 use actors::AppId;
 use serde::{Deserialize, Serialize};

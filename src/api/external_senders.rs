@@ -1,5 +1,5 @@
-//! The gateway as an external sender of MLS (RFC 9420 §12.1.8.1): what members put into a group so that it may propose
-//! the removal of those whose certificates have expired (*Handing Timestamps*).
+//! The gateway as an external sender of MLS (RFC 9420 §12.1.8.1): what members add to a group so that the gateway may
+//! propose the removal of members whose certificates have expired (*Handing Timestamps*).
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -1,4 +1,4 @@
-//! *Operational Context*, *Group Evolution*: what gateways of different domains ask each other, beside the requests that
+//! *Operational Context*, *Group Evolution*: requests between gateways of different domains, in addition to those that
 //! they share with application servers.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};

@@ -1,4 +1,4 @@
-//! Lists in bodies of requests, counted while they are read.
+//! Lists in request bodies, counted while they are read.
 //!
 //! Each has a limit of the configuration, which is checked where it is known. The bounds here are the largest values
 //! that those limits may have: they keep a body of millions of members from being built in memory before anybody

@@ -1,4 +1,4 @@
-//! The members of paths: `{appId}`, `{clientId}`, `{keyQueueId}`, `{clientHandle}`, `{groupId}` and `{id}`.
+//! Path parameters: `{appId}`, `{clientId}`, `{keyQueueId}`, `{clientHandle}`, `{groupId}` and `{id}`.
 
 use actors::{AppId, ClientHandle, ClientId, DeliveryId, GroupId, KeyQueueId};
 

@@ -1,5 +1,5 @@
-//! Percent-encoding (RFC 3986 §2.1), strict and on bytes: routers that decode for their handlers lose what is not
-//! UTF-8 and the difference between `/` and `%2F`.
+//! Percent-encoding (RFC 3986 §2.1), strict and on bytes: routers that decode for their handlers lose bytes that are
+//! not UTF-8 and the difference between `/` and `%2F`.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! The problems that the API can answer with (RFC 9457): one table of types, and the document on the wire.
+//! Problem types of the API and the problem document (RFC 9457).
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -1,4 +1,4 @@
-//! The text forms of bytes: Base64 for MLS messages, base64url for group ids, and the one form of a client handle.
+//! Text forms of bytes: Base64 for MLS messages, base64url for group ids, and the canonical form of a client handle.
 
 use std::{fmt, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! Applications as the actors take them: their identity providers, with the files that these need.
+//! Applications for the actors, built from settings and the files that they name.
 
 use std::sync::Arc;
 

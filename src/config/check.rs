@@ -1,4 +1,4 @@
-//! What the types of a configuration cannot say: ranges, and what must hold between members.
+//! Checks of a configuration beyond its types: ranges, and conditions between settings.
 
 use std::{collections::BTreeMap, fmt, path::Path};
 

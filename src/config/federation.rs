@@ -1,4 +1,4 @@
-//! `[federation]`: the listener for other gateways, where they are, and how long they are waited for.
+//! `[federation]`: the listener for other gateways, the addresses of peers, and timeouts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,5 @@
-//! What an X.509 application trusts and does about time: deployment policy, not part of its `ApplicationConfiguration`.
+//! `[applications.x509]`: trust and the treatment of expired members. This is deployment policy, not part of an
+//! `ApplicationConfiguration`.
 
 use std::{
     fmt, io,

@@ -1,4 +1,4 @@
-//! The answer of a peer, taken with care: it may be late, too large, cut off or not a gateway's at all.
+//! The answer of a peer, read with care: it may be late, too large, cut off or not a gateway's at all.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! When a peer that does not answer is left alone for a while.
+//! The circuit breaker: a peer that does not answer is left alone for a while.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! What must be the same on two gateways before they exchange anything about an application (*Applications*).
+//! Comparison of application configurations: both gateways must agree before they exchange anything about an
+//! application (*Applications*).
 
 use std::{collections::BTreeSet, fmt::Write as _};
 

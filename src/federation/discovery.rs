@@ -1,4 +1,4 @@
-//! Where the gateway of a domain is: as it is configured, or as it says at its domain.
+//! Discovery: the address of a domain's gateway, from the configuration or from the domain itself.
 
 use std::time::{Duration, Instant};
 

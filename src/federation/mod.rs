@@ -1,14 +1,14 @@
-//! The gateways of other domains, as this one asks them (*Operational Context*).
+//! Requests to the gateways of other domains (*Operational Context*).
 //!
 //! | file | |
 //! |---|---|
-//! | `peer.rs` | one of them: its time, its tries, its circuit, and what was agreed with it |
-//! | `discovery.rs` | where it is |
-//! | `configuration.rs` | what must be the same on both sides |
-//! | `transport.rs` | delivering the entries of a group's log |
-//! | `answer.rs`, `circuit.rs`, `tls.rs` | one part of asking each |
+//! | `peer.rs` | one peer: timeouts, retries, its circuit breaker, and the applications agreed with it |
+//! | `discovery.rs` | its address |
+//! | `configuration.rs` | the comparison of application configurations |
+//! | `transport.rs` | delivery of log entries |
+//! | `answer.rs`, `circuit.rs`, `tls.rs` | reading answers, the circuit breaker, mutual TLS |
 //!
-//! What they ask this one is answered in `http/federation.rs`.
+//! Requests from peers are answered in `http/federation.rs`.
 
 mod answer;
 mod circuit;

@@ -1,4 +1,4 @@
-//! The gateway of one other domain: asking it, again where that can help, and leaving it alone where it cannot.
+//! One peer: requests to it, retries where they can help, and a circuit breaker.
 
 use std::{
     collections::BTreeMap,

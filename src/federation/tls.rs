@@ -1,4 +1,4 @@
-//! Mutual TLS between gateways: what this one shows, and whom it believes.
+//! Mutual TLS between gateways: the certificate shown and the authorities trusted.
 
 use std::{
     net::{IpAddr, SocketAddr},

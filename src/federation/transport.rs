@@ -1,4 +1,4 @@
-//! Delivering the entries of a group's log to a gateway that follows it.
+//! Delivery of log entries to the gateways that follow a group.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Who asks: on the internal listener by bearer tokens (RFC 6750), each of one application.
+//! Authentication on the internal listener: bearer tokens (RFC 6750), each of one application.
 
 use std::sync::Arc;
 

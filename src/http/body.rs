@@ -1,4 +1,4 @@
-//! Receiving the body of a request, within the limits for one and for all at once.
+//! Receiving request bodies, within the limits for one and for all at once.
 
 use std::time::Duration;
 

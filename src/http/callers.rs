@@ -1,5 +1,5 @@
-//! Bounds on what the callers of a listener hold, together and each: requests, bytes received and not validated yet, and
-//! bytes answered and not read yet.
+//! Shares of the callers of a listener: requests, bytes received and not validated yet, and bytes answered and not read
+//! yet.
 
 use std::{cell::OnceCell, future::Future, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The answer with control messages, written straight to JSON.
+//! The answer with control messages, written directly as JSON.
 //!
 //! It is nearly all packets, and each is in it twice, as the draft's list and by epoch. Here a packet becomes Base64
 //! once, and no text is searched for characters to escape, which Base64 does not have.

@@ -1,4 +1,4 @@
-//! Cursors of lists: opaque, and refused unless this gateway gave them for this very list (*Conventions*).
+//! List cursors: opaque, and refused unless this gateway made them for the same list (*Conventions*).
 
 use actors::GroupId;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

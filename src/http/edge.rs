@@ -1,4 +1,4 @@
-//! What all requests of a listener share, and how one goes: route, caller, permission, body, answer.
+//! The pipeline of every request of a listener: route, caller, permission, body, answer.
 
 use std::{
     any::Any,

@@ -1,4 +1,4 @@
-//! What gateways ask each other (*Operational Context*): the routes of the federation listener.
+//! Requests from other gateways (*Operational Context*): the routes of the federation listener.
 
 use actors::{
     AppId, Caller, Delivery, DeliveryContent, DomainError, DomainName, EntryContent, GroupError,

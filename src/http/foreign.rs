@@ -1,5 +1,5 @@
-//! What belongs to the gateway of another domain and is passed to it (*Client Discovery*, *Key Package Retrieval*,
-//! *Group Evolution*).
+//! Forwarding of requests to the gateways of other domains (*Client Discovery*, *Key Package Retrieval*, *Group
+//! Evolution*).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Bodies of requests: a JSON object, read strictly, with the member that was wrong in the answer.
+//! JSON bodies of requests, read strictly; an error names the member that is wrong.
 
 use serde::de::DeserializeOwned;
 

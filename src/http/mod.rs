@@ -1,16 +1,16 @@
-//! HTTP on both listeners: decode, ask the gateway, encode. It knows no MLS rule.
+//! HTTP on both listeners: decode, ask the gateway, encode. It knows no rule of MLS.
 //!
 //! | file | |
 //! |---|---|
-//! | `route.rs` | the one table of routes |
-//! | `edge.rs` | how every request goes: route, caller, permission, body, answer |
+//! | `route.rs` | the table of routes |
+//! | `edge.rs` | the pipeline of every request: route, caller, permission, body, answer |
 //! | `auth.rs`, `body.rs`, `json.rs`, `query.rs`, `cursor.rs` | one step of it each |
-//! | `callers.rs`, `unread.rs` | what each caller may hold, and an answer until it is read |
+//! | `callers.rs`, `unread.rs` | the shares of each caller, and answers until they are read |
 //! | `problem.rs` | every error as a problem document |
-//! | `applications.rs`, `clients.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
-//! | `peer_auth.rs`, `federation.rs`, `foreign.rs` | who asks on the federation listener, what it answers, and what is passed to the gateways of other domains |
+//! | `applications.rs`, `clients.rs`, `external_senders.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
+//! | `peer_auth.rs`, `federation.rs`, `foreign.rs` | the federation listener's authentication and endpoints, and forwarding to the gateways of other domains |
 //! | `control_messages.rs` | an answer that is written to JSON by hand |
-//! | `openapi.rs`, `pages.rs` | what describes the API, and the probes |
+//! | `openapi.rs`, `pages.rs` | the description of the API, and the probes |
 
 mod applications;
 pub(crate) mod auth;

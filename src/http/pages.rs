@@ -1,4 +1,4 @@
-//! Pages for people and probes: health, the OpenAPI document and its reader, and what each problem means.
+//! Pages for people and probes: health, the OpenAPI document and its reader, and an explanation of each problem.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! Who asks on the federation listener: the gateway of the domains that its client certificate names.
+//! Authentication on the federation listener: a peer is identified by its client certificate.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Every error of the gateway becomes a problem document here, and nowhere else.
+//! The mapping from errors to problem documents, for the whole gateway.
 
 use actix_web::{HttpResponse, http::StatusCode, http::header};
 use actors::{ClientError, DomainError, GroupError, KeyQueueError, MalformedMessage, StorageError};

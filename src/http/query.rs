@@ -1,5 +1,5 @@
-//! Query strings, read as strictly as bodies: an unknown name, a name given twice and bad percent-encoding are refused
-//! by name.
+//! Query strings, read as strictly as bodies: an unknown name, a repeated name and bad percent-encoding are refused by
+//! name.
 
 use std::vec;
 

@@ -1,4 +1,4 @@
-//! The one table of routes: what is found, what is not, with which method, and what the OpenAPI document lists.
+//! The table of routes, for serving and for the OpenAPI document.
 
 use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
 

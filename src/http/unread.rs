@@ -1,5 +1,4 @@
-//! Answers on their way to a client that may not read them: handed to the connection in pieces, and counted until they
-//! are read.
+//! Answers that are not read yet: passed to the connection in pieces, and counted until the client has read them.
 
 use std::{
     pin::Pin,

@@ -1,4 +1,4 @@
-//! The open connections of a listener: how many there are, what each is doing, and which is closed when one more comes.
+//! The open connections of a listener: their number, their activity, and the choice of one to close when another comes.
 //!
 //! A connection that waits for its client — for a request, for the rest of one, or to be read from — is closed when its
 //! time is over ([`super::watched`]), or earlier when the listener is full and somebody else wants to get in. One whose

@@ -1,4 +1,4 @@
-//! The number of connections that fit among the files that this process may open.
+//! The number of connections that the limit on open files allows.
 
 use super::connections::Connections;
 

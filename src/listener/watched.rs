@@ -1,5 +1,6 @@
 //! A connection with deadlines: for the first byte and the header of each request, for the next request, and for a
-//! client that does not read its answer. The HTTP/1.1 dispatcher sees an error of the connection when a time is over.
+//! client that does not read its answer. The HTTP/1.1 dispatcher sees an error of the connection when a deadline
+//! passes.
 //!
 //! It also keeps the dispatcher from reading far ahead of the request that it works on, and turns the bare answers of
 //! the HTTP/1.1 parser into problem documents.

@@ -1,4 +1,4 @@
-//! Certificates issued on the spot, for the demo and for tests: roots, authorities below them, clients and gateways.
+//! Certificates made on the spot for the demo and for tests: a root, issuers, clients and gateways.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! A group whose one member commits as fast as the gateway answers: it adds a guest, and removes it again.
+//! A group whose only member commits as fast as the gateway answers: it adds a guest and removes it again.
 
 use actors::{ClientHandle, Epoch, GroupId, Timestamp};
 use mimi_gateway::{

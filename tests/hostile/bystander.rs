@@ -1,5 +1,5 @@
-//! Somebody who uses the gateway as it is meant to be used, with a token of another application than the attacker's,
-//! and notes how long everything takes.
+//! A bystander: an ordinary user of the gateway, with a token of another application than the attacker's, that measures
+//! its latencies.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},

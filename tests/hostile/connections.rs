@@ -1,4 +1,4 @@
-//! Many connections: silent ones, slow ones, and those that do not read.
+//! Many connections: silent ones, slow ones, and ones that do not read.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},

@@ -1,4 +1,4 @@
-//! Long lists: those that are sent are counted while they are read, not after; those that are asked for wait for each other.
+//! Long lists: in requests they are counted while they are read; in answers they wait for each other.
 
 use std::{io::Write as _, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Attacks on a gateway's resources, and somebody beside them who must not suffer.
+//! Attacks on a gateway's resources, next to a bystander that must not suffer.
 //!
 //! Each test starts the real binary, measures a bystander of another application while all is quiet, attacks, and
 //! measures the bystander again: nothing of it may fail, its 99th percentile may grow by a stated factor only, and the

@@ -1,4 +1,4 @@
-//! A gateway under attack: the real binary, with two applications and a token of each.
+//! The gateway under attack: the real binary, with two applications and a token of each.
 
 use std::{
     fmt::Write as _,

@@ -1,4 +1,4 @@
-//! The demo, as whoever tries the gateway runs it.
+//! The demo, run as a user runs it.
 
 use std::process::Output;
 

@@ -1,4 +1,4 @@
-//! Which key package whom is given, when, and never twice: before and after restarts.
+//! The assignment of key packages: to the right receiver and never twice, before and after restarts.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The load test, as whoever runs it does: short seeded runs whose figures are looked at, and options that are refused.
+//! The load test, run as a user runs it: short seeded runs whose figures are checked, and options that are refused.
 
 use std::process::Output;
 

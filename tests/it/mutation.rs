@@ -1,5 +1,5 @@
-//! A gateway is no member, yet nothing that it could know to be wrong gets in: good packets with one byte changed are
-//! refused and leave no trace, and the good packet is accepted afterwards.
+//! Mutated packets: a good packet with one byte changed is refused and leaves no trace, and the good packet is accepted
+//! afterwards.
 
 use std::ops::Range;
 

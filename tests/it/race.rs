@@ -1,4 +1,4 @@
-//! Many members commit on one epoch at once: one wins, the others learn of it and go on.
+//! Races: many members commit on one epoch at once; one wins, the others learn of it and continue.
 
 use actors::Epoch;
 use mimi_gateway::{

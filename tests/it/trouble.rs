@@ -1,5 +1,5 @@
-//! A machine in trouble: a clock that jumps, a disk that hangs, a data directory that goes away, a journal without its end.
-//! The binary runs in a process of its own.
+//! Failures of the machine: a clock that jumps, a disk that hangs, a data directory that vanishes, a truncated journal.
+//! The binary runs in its own process.
 
 use std::{
     io::Write as _,

@@ -1,4 +1,4 @@
-//! A client outside of any group: its registration, its key queue and the ways into a group.
+//! A client outside any group: its registration, its key queue and the ways into a group.
 
 use actors::{ClientHandle, ClientId, DeliveryId, DomainName, GroupId, KeyQueueId};
 use mimi_gateway::{

@@ -1,4 +1,4 @@
-//! How these clients identify each other: by basic credentials, or by certificates.
+//! Credentials of these clients: basic ones, or certificates.
 
 use std::{convert::Infallible, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! A client inside of a group.
+//! A client inside a group.
 
 use actors::{ClientHandle, ClientId, Epoch, GroupId};
 use mimi_gateway::{

@@ -1,4 +1,4 @@
-//! Real MLS clients of a gateway: each keeps its secrets to itself and speaks to the gateway through the typed client.
+//! Real MLS clients of a gateway: each keeps its own secrets and uses the typed client.
 
 mod client;
 mod identity;

@@ -1,4 +1,4 @@
-//! A gateway in this process, and a bare HTTP/1.1 caller: what is sent is exactly what a test says.
+//! A gateway in this process, and a bare HTTP/1.1 caller that sends exactly the bytes of a test.
 
 pub(crate) mod peers;
 pub(crate) mod process;

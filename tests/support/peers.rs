@@ -1,4 +1,4 @@
-//! What gateways of several domains need of each other: certificates, and a way between them that can fail.
+//! Support for gateways of several domains: certificates, and connections between them that can fail.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

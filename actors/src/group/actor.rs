@@ -1,5 +1,5 @@
-//! The actor that owns one group: it takes one upload at a time from staging over disk to memory, so the first valid
-//! commit of an epoch wins without a lock.
+//! The actor that owns one group. It stages, appends and applies one upload at a time, so the first valid commit of an
+//! epoch wins without a lock.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

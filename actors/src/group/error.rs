@@ -1,4 +1,4 @@
-//! What a group may answer instead of doing what was asked.
+//! Errors of requests to a group.
 
 use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef};
 

@@ -1,5 +1,4 @@
-//! A group's past, read from disk and never asked of its actor: control messages for members who catch up, and the
-//! answer to a winner that is sent again.
+//! A group's history, read from disk without its actor: control messages, and the answers to repeated uploads.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Inviters of a client (*Joining*). The share of the client's welcomes that a commit takes depends on its inviter, so that
-//! no inviter uses up the room that others need.
+//! Inviters of a client (*Joining*). A commit uses the inviter's share of the client's waiting welcomes, so that no
+//! inviter takes the room of others.
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{DomainName, InvitedClient, Inviter, ShareId, View, WelcomeLimits};

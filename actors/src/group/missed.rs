@@ -1,5 +1,5 @@
-//! The history before a group that a replica was handed as it stood: what the hub still has of it is read, chained by its
-//! transcript hashes where those are known, and kept for members who catch up.
+//! Missed history: the epochs before the state that a replica received as a whole. What the hub still has of them is
+//! read, chained by its transcript hashes where those are known, and kept for members that catch up.
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{Bytes, Epoch, EpochRow, GroupId, MissedEntries, Timestamp};

@@ -1,5 +1,4 @@
-//! The newest part of a group's past, kept while its actor is awake: members who catch up rarely ask for more, and need
-//! not go to the disk for it.
+//! Recent epochs of a group, kept in memory while its actor is active: members that catch up rarely ask for more.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! A group's state and the rules by which it evolves: pure, synchronous, without clock, disk or actor. The state is a
-//! function of a snapshot and the records after it (*Group State*, *Group Evolution*).
+//! A group's state and its rules: pure, synchronous, without clock, disk or actor. The state is a function of a
+//! snapshot and the records after it (*Group State*, *Group Evolution*).
 
 use std::sync::{Arc, OnceLock};
 

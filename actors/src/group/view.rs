@@ -1,4 +1,4 @@
-//! What readers see of a group: an immutable picture of its current epoch, published after the epoch is on disk.
+//! The view of a group for readers: an immutable picture of its current epoch, published once the epoch is on disk.
 
 use std::sync::{Arc, OnceLock};
 

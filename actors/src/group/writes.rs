@@ -1,4 +1,4 @@
-//! The batches that make a group's changes durable: everything one accepted request changes, in one piece.
+//! The batches of a group: everything that one accepted request changes, written together.
 
 use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 

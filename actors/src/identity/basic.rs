@@ -1,4 +1,4 @@
-//! The draft's *Basic Identity Provider*: a credential is what it says.
+//! The draft's *Basic Identity Provider*: the credential's content is the client handle.
 
 use openmls::prelude::{BasicCredential, CredentialType, Extensions, GroupContext};
 use snapshots::{ClientHandle, DomainName};

@@ -1,4 +1,4 @@
-//! Who a client is: the draft's *Identity Providers*.
+//! The draft's *Identity Providers*: from credentials to clients.
 
 mod basic;
 pub mod x509;

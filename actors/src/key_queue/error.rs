@@ -1,4 +1,4 @@
-//! What a key queue may answer instead of doing what was asked.
+//! Errors of requests about key packages.
 
 use snapshots::KeyQueueId;
 

@@ -1,6 +1,6 @@
 //! A key queue's state: pure, synchronous, without clock, disk or actor. The state is a function of a snapshot and the
-//! records after it; what expired, was used or belongs to an older handle is left out whenever it is looked at
-//! (*Key Package Retrieval*, *Advancing a Key Package Queue*).
+//! records after it; reads leave out packages that have expired, were used or belong to an earlier handle (*Key Package
+//! Retrieval*, *Advancing a Key Package Queue*).
 
 use std::collections::{BTreeMap, HashMap};
 

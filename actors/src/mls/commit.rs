@@ -1,5 +1,5 @@
-//! Staging a commit: the checks of an outsider (*Commits*; RFC 9420 §12.4.2), and what it will change. The README lists those
-//! that are missing.
+//! Staging a commit: the checks of an outsider (*Commits*; RFC 9420 §12.4.2) and the resulting changes.
+//! `docs/validation.md` lists the checks that are missing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

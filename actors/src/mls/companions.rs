@@ -1,4 +1,4 @@
-//! What travels with a commit: the GroupInfo and the Welcome of the epoch it creates (*Commits*, *Joining*).
+//! The GroupInfo and the Welcome that come with a commit (*Commits*, *Joining*).
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The rules for a new group beyond those for any group (*Group Creation*).
+//! Rules for a new group, in addition to those for any group (*Group Creation*).
 
 use super::{Refusal, Rules, TrackedGroup, group::read_group_info, proposal::Needs, wire};
 use snapshots::Timestamp;

@@ -1,4 +1,4 @@
-//! The proposal at fault in a refused commit, found when the MLS library refused the commit as a whole.
+//! The proposal at fault in a refused commit, found after the MLS library refused the commit as a whole.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Members whose credentials have expired, and the proposals that are to remove them (*Handing Timestamps*).
+//! Members whose credentials have expired, and the proposals for their removal (*Handing Timestamps*).
 
 use std::collections::BTreeSet;
 

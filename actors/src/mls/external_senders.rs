@@ -1,4 +1,4 @@
-//! External senders of a group (RFC 9420 §12.1.8.1): whether their credentials are good.
+//! Validation of the credentials of a group's external senders (RFC 9420 §12.1.8.1).
 
 use openmls::prelude::{
     Credential, CredentialType, Extensions, ExternalSender, GroupContext,

@@ -1,4 +1,4 @@
-//! One tracked group: opened from a GroupInfo and its tree, moved from epoch to epoch by what was staged.
+//! One tracked group: opened from a GroupInfo and its tree, advanced by staged epochs.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! HPKE public keys: a key that nobody can encrypt to freezes the group that takes it in (RFC 9180 §7.1.4; RFC 9420 §5.1).
+//! HPKE public keys. A key to which no member can encrypt would block its group (RFC 9180 §7.1.4; RFC 9420 §5.1).
 
 /// The key encapsulation mechanism of a cipher suite, as far as the gateway verifies suites (RFC 9420 §17.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

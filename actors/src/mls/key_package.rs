@@ -1,4 +1,4 @@
-//! Checking one key package (*Key Package Validation*; RFC 9420 §10.1).
+//! Validation of one key package (*Key Package Validation*; RFC 9420 §10.1).
 
 use std::{
     collections::{HashMap, hash_map::Entry},

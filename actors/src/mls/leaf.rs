@@ -1,5 +1,5 @@
-//! Leaf nodes and key packages as they are on the wire, and the checks that they must pass before any group is asked
-//! (RFC 9420 §7.2, §7.3, §10.1): a client that fails them can be in no group.
+//! Leaf nodes and key packages on the wire, and their checks that need no group (RFC 9420 §7.2, §7.3, §10.1): a client
+//! that fails them fits no group.
 
 use std::collections::BTreeSet;
 

@@ -1,9 +1,8 @@
-//! What somebody outside a group can know of it.
+//! Validation and tracking of MLS groups by an outsider.
 //!
-//! Tracking stands on openmls's `PublicGroup`, behind a boundary of our own: a packet is *staged* against `&self`,
-//! which makes the checks of an outsider and changes nothing, and what was staged is *applied* to
-//! `&mut self`, which checks nothing; it fails only when what is applied was read back damaged. Nothing here knows of actors or
-//! disks, and time is handed in; only the library asks the wall clock when it judges a lifetime.
+//! Tracking uses openmls's `PublicGroup`. A packet is *staged* against `&self`: all checks, no change. The staged result is
+//! *applied* to `&mut self`: no checks; it fails only if stored bytes were damaged. Nothing here knows actors or disks, and the
+//! time is an argument; only the library reads the system's clock, when it validates a lifetime.
 
 mod commit;
 mod companions;

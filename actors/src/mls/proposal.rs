@@ -1,4 +1,4 @@
-//! Staging a proposal (*Proposals*; RFC 9420 §12.1): what can be known before anybody commits it.
+//! Staging a proposal (*Proposals*; RFC 9420 §12.1): the checks that are possible before it is committed.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Why a packet was not staged, and how the MLS library's reasons become rules.
+//! Reasons for refusing a packet, and their mapping from the errors of the MLS library.
 
 use openmls::{
     group::{

@@ -1,4 +1,4 @@
-//! The rules a handshake message can break, each with a stable name.
+//! Rules for handshake messages, each with a stable name.
 
 use std::fmt;
 

@@ -1,6 +1,5 @@
-//! The shape of a ratchet tree: which nodes are blank and which leaves are unmerged. From it follows how
-//! many ciphertexts each node of an update path must carry (RFC 9420 §7.6), which nobody outside the group
-//! can read but anybody can count.
+//! The shape of a ratchet tree: blank nodes and unmerged leaves. It determines how many ciphertexts each node of an
+//! update path must carry (RFC 9420 §7.6), a number that an outsider can check.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,5 @@
-//! What stands behind the MLS library where it wants storage. Records and snapshots are written by the
-//! group's owner, so on the way in nothing is kept but the one value that the library shows nowhere else, and
-//! on the way out a snapshot's values are answered.
+//! The storage provider behind the MLS library. Records and snapshots are written by the group's owner, so writes keep
+//! only the one value that the library shows nowhere else, and reads answer from a snapshot.
 
 use std::cell::RefCell;
 

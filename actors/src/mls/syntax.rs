@@ -1,4 +1,4 @@
-//! The syntax of MLS messages (RFC 9420), as far as it tells why a message cannot be read.
+//! The syntax of MLS messages (RFC 9420): the first field of an unreadable message that is wrong.
 //!
 //! The walk goes once over the bytes, structure by structure, in the TLS presentation language (RFC 9420 §2), and stops
 //! at the first field that does not fit. It computes nothing, keeps nothing but the types of the extensions in

@@ -1,4 +1,4 @@
-//! Tracking groups of other MLS implementations: the working group's vectors, and groups that evolve at random.
+//! Tracking the groups of other MLS implementations: the working group's vectors, and random groups.
 
 mod culprit;
 mod expiry;

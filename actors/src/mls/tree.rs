@@ -1,5 +1,5 @@
-//! The serialised ratchet tree, kept node by node so that the tree of a staged epoch can be given to joiners
-//! before the epoch exists, without copying or hashing the whole tree again.
+//! The serialised ratchet tree, kept node by node: the tree of a staged epoch is available to joiners before the epoch
+//! exists, without copying or hashing the whole tree again.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! Handshake messages of epochs that this gateway never tracked: what can be read of them, and how the transcript chains
-//! them (RFC 9420 §8.2), without the group's state. Signatures are not verified here.
+//! Handshake messages of epochs that this gateway never tracked: what can be read of them, and their chain of
+//! transcript hashes (RFC 9420 §8.2), without the group's state. Signatures are not verified here.
 
 use openmls::prelude::{Ciphersuite, Credential, CredentialType};
 use openmls_traits::crypto::OpenMlsCrypto as _;

@@ -1,6 +1,6 @@
-//! The few MLS structures that must be read before, or beside, the MLS library: message headers (to refuse
-//! a stale packet before any cryptography), the outline of a commit (to count what the library does not
-//! count) and the plain part of a GroupInfo. Reads slices of the input and allocates next to nothing.
+//! MLS structures that must be read without the MLS library: message headers (to refuse a stale packet before any
+//! cryptography), the outline of a commit (to count what the library does not count) and the unencrypted part of a
+//! GroupInfo. Reads slices of the input and hardly allocates.
 
 use std::collections::BTreeSet;
 

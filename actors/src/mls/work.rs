@@ -1,6 +1,6 @@
-//! Bounds on what a message makes the MLS library compare (RFC 9420 §7.3): it looks each type that is in use up in the
-//! capabilities of each leaf, one by one, so that long lists cost their product. What would cost too much is
-//! refused before the library sees it.
+//! Bounds on the comparisons that a message causes in the MLS library (RFC 9420 §7.3). The library looks up each type
+//! in use in the capabilities of each leaf, one by one, so long lists cost their product. A message that would cost too
+//! much is refused first.
 
 use super::{
     Refusal, Rule, TrackedGroup,

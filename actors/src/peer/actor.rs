@@ -1,5 +1,5 @@
-//! The actor of one peer: it sends the peer what the logs of our groups have for it. Where the peer is in each log is all
-//! that it keeps; what waits is in the store, by marks.
+//! The actor of one peer: it delivers the entries of this gateway's groups. It keeps only the peer's position in each
+//! log; pending work is in the store, as outbox marks.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,4 +1,5 @@
-//! Finding out what a peer misses, from where it stands in each log: at the start, and when it has lost what it had.
+//! Comparison of a peer's positions with the logs, at start and after the peer has lost its store: it finds the entries
+//! that the peer lacks.
 
 use std::sync::Arc;
 

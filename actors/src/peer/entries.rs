@@ -1,4 +1,4 @@
-//! Log entries as they are kept for peers: MessagePack, a format version first.
+//! The stored form of log entries: MessagePack, preceded by a format version.
 
 use serde::{Deserialize, Serialize};
 

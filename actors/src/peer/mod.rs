@@ -1,9 +1,9 @@
-//! The gateways of other domains (*Operational Context*, *Group Evolution*): what travels between a group's hub and the
-//! gateways that follow it, and the actor that keeps one of them up to date.
+//! Replication between gateways (*Operational Context*, *Group Evolution*): the messages between a group's hub and its
+//! followers, and the actor that keeps one follower up to date.
 //!
-//! The group's log is the only queue. A hub sends each entry once it is durable; a follower checks it by the same rules,
-//! appends it to its own log under the same number and answers the number that it needs next. Whatever is lost, sent
-//! twice or out of order changes nothing: the answer tells where to go on.
+//! The group's log is the only queue. A hub sends each entry once it is durable; a follower validates it by the same rules,
+//! appends it to its own log under the same number and answers the number that it needs next. Deliveries that are lost,
+//! repeated or out of order change nothing: the answer tells where to continue.
 
 mod actor;
 mod compare;

@@ -1,4 +1,4 @@
-//! What a peer is sent: entries as they are kept, or a group as it stands.
+//! Outgoing deliveries: stored entries, or the current state of a group.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Pauses between things that a peer can make this gateway do again and again: the first time at once, then after a pause
-//! that doubles each time. Pure bookkeeping; time is handed in.
+//! Pacing of repeated work that a peer can cause: the first time at once, then after a pause that doubles each time.
+//! Pure bookkeeping; time is an argument.
 
 use std::time::{Duration, Instant};
 

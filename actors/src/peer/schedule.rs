@@ -1,5 +1,5 @@
-//! Which group a peer is sent next: pure bookkeeping, without clock, disk or actor. It holds names of groups only, and
-//! not many: what it has no room for is found again by its mark in the store.
+//! The schedule of groups to deliver to a peer: pure bookkeeping, without clock, disk or actor. It holds a bounded
+//! number of groups; the others are found again by their marks in the store.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

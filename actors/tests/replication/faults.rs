@@ -1,4 +1,4 @@
-//! A network between gateways that loses, delays, repeats, shortens and swaps what is sent, as a seed says.
+//! A faulty network between gateways: it loses, delays, repeats, shortens and swaps messages, by a seed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -1,4 +1,4 @@
-//! Transfers of whole groups: their causes, the peers that may make them, and the past that follows.
+//! Transfers of whole groups: their causes, the peers that may make them, and the history that follows.
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,4 @@
-//! Random histories: members of all gateways commit at once while the wires are faulty and gateways come and go.
+//! Random histories: members of all gateways commit at once while the network is faulty and gateways come and go.
 
 use std::sync::atomic::Ordering;
 

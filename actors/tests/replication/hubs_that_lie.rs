@@ -1,4 +1,4 @@
-//! What a follower says to a hub that delivers what it must not.
+//! Dishonest hubs: a follower refuses deliveries that no honest hub makes.
 
 use std::collections::BTreeSet;
 

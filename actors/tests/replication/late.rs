@@ -1,4 +1,4 @@
-//! Followers that were away for long, or were never there before.
+//! Late followers: gateways that were away for long, or are new.
 
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 

@@ -1,7 +1,6 @@
-//! Gateways that follow each other's groups, over a network that does everything wrong: what one accepted is everywhere in
-//! the end, in the same order and once.
+//! Replication over a faulty network: every accepted entry reaches every gateway, in the same order and once.
 //!
-//! `MIMI_REPLICATION_SEEDS=200` plays that many random histories; a history that fails names its seed, and
+//! `MIMI_REPLICATION_SEEDS=200` plays 200 random histories; a history that fails prints its seed, and
 //! `MIMI_REPLICATION_SEED=n` plays that one again.
 
 #![expect(

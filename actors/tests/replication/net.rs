@@ -1,4 +1,5 @@
-//! Some gateways of one application, each with a domain and a directory of its own, and what must be true of them.
+//! The gateways of one application, each with its own domain and directory, and the conditions that must hold between
+//! them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

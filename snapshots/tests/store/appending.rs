@@ -1,4 +1,4 @@
-//! Batches and their preconditions, many at once.
+//! Batches and their preconditions, also many at once.
 
 use snapshots::{AppendError, Batch, Bytes, KeyPackageRow, LoadedLog, StoreOptions, Unmet};
 

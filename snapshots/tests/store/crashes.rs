@@ -1,4 +1,4 @@
-//! What is found after a crash: all that was acknowledged, and of the rest nothing or the whole.
+//! Recovery after a crash: everything acknowledged, and each other batch as a whole or not at all.
 //!
 //! A crash is a copy of the directory while the store is open, with what a half-done write leaves at the journal's end.
 

@@ -1,4 +1,4 @@
-//! What goes with what is deleted, and what stays.
+//! Cascading deletes: the rows that are deleted with another, and those that stay.
 
 use snapshots::{Batch, ClientRow, DeliveryId, Epoch, InvitedClient, LogId, Store, Unmet};
 

@@ -1,4 +1,4 @@
-//! Disks that hang, and directories that go away under a store.
+//! Disks that hang, and directories that vanish under a store.
 
 use std::fs;
 use std::path::Path;

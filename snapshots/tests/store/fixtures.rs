@@ -1,4 +1,4 @@
-//! Ids and rows by small numbers and names, and stores to put them in.
+//! Fixtures: ids and rows by small numbers and names, and stores for them.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Stories of the store: what is appended, what is found again, what is dropped.
+//! Stories of the store: appending, reading, deleting.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops at what it does not expect")]
 

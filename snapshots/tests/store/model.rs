@@ -1,4 +1,4 @@
-//! The store against a small model: whatever is appended, refused and reopened, both show the same.
+//! The store against a small model: after any appends, refusals and reopenings, both show the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What was acknowledged is found again.
+//! Reopening: everything acknowledged is found again.
 
 use std::time::Duration;
 

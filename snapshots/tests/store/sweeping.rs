@@ -1,4 +1,4 @@
-//! What is old is dropped, and nothing else.
+//! Retention: what is too old is deleted, and nothing else.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The draft's example between two domains (*Operational Context*): alice at gateway A invites carol at gateway B. Then both
-//! commit, and B goes away and comes back.
+//! The draft's example between two domains (*Operational Context*): alice at gateway A invites carol at gateway B. Then
+//! both commit, and B is stopped and started again.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Identities of the story's members: basic credentials, or certificates issued on the spot.
+//! Credentials of the demo's members: basic ones, or certificates made on the spot.
 
 use std::time::Duration;
 

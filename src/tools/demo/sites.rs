@@ -1,4 +1,4 @@
-//! Gateways of two domains in this process, on free loopback ports, with certificates issued on the spot and their data in a
+//! Gateways of two domains in this process, on free loopback ports, with certificates made on the spot and data in a
 //! temporary directory.
 
 use std::{

@@ -1,4 +1,4 @@
-//! The story at one gateway: what the members do, and the outcome that each step must have.
+//! The story: the members' actions and the expected results.
 
 use actors::{ClientHandle, Epoch, GroupId};
 

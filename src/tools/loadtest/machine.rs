@@ -1,4 +1,4 @@
-//! The machine that measures, and its processor time.
+//! The machine of a run.
 
 use std::{fmt, time::Duration};
 

@@ -1,4 +1,4 @@
-//! `mimi-gateway loadtest`: many real MLS clients that commit at once, measured and proven.
+//! `mimi-gateway loadtest`: many real MLS clients commit at once, and the results are measured and proven.
 //!
 //! - `options.rs` the command line; `schedule.rs` seeded arrivals; `target.rs` the gateway under load and `pool.rs` the
 //!   connections to it.

@@ -1,4 +1,4 @@
-//! The command line of the load test, parsed into values that are valid by themselves.
+//! The options of the load test: the command line, parsed into valid values.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
 

@@ -1,5 +1,4 @@
-//! The acting members of a group: committers that race for epochs, one that proposes, and one that joins from outside again
-//! and again.
+//! Players of a group: committers that race for epochs, a proposer, and a client that repeatedly joins from outside.
 
 use std::{
     sync::Arc,

@@ -1,4 +1,4 @@
-//! The progress of a run, as a bar on the terminal if there is one.
+//! The progress bar, on a terminal only.
 
 use std::{
     sync::Arc,

@@ -1,4 +1,4 @@
-//! The record of a run: counts, latencies and a line for each second, all of bounded size.
+//! The measurements of a run: counts, latencies and a row for each second, all of bounded size.
 
 use std::{
     collections::BTreeMap,

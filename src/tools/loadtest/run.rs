@@ -1,4 +1,4 @@
-//! One run: make the groups, let everybody act, let every live member follow to the end, and verify.
+//! One run: make the groups, play, let every live member follow to the end, and verify.
 
 use std::{
     sync::{

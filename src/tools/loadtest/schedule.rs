@@ -1,4 +1,4 @@
-//! A seeded schedule of operations.
+//! Seeded schedule of operations.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The state that the players of one group share: how many are busy, and which commits were acknowledged.
+//! State shared by the players of one group: who is still active, and which commits were acknowledged.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,5 @@
 //! The groups of a run, made through the API as applications do: clients register and upload key packages, a creator
-//! retrieves them and adds the clients in batches, welcomes are fetched and acknowledged.
+//! retrieves them and adds in batches, welcomes are fetched and acknowledged.
 
 use std::sync::{
     Arc,

@@ -1,4 +1,4 @@
-//! Many short runs that differ in one thing: contention, members, or connections.
+//! Series of short runs that differ in one parameter: contention, members, or connections.
 
 use serde::Serialize;
 

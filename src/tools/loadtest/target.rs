@@ -1,4 +1,4 @@
-//! The gateway under load: a running one, or one that is started for the run.
+//! The gateway under load: an existing one, or one started for the run.
 
 use std::{
     collections::BTreeSet,

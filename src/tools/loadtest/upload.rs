@@ -1,4 +1,4 @@
-//! Uploads that are sent again until they are answered, since a broken connection decides nothing.
+//! Uploads repeated until they are answered: an upload may be sent again, so a broken connection decides nothing.
 
 use std::time::{Duration, Instant};
 

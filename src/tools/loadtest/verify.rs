@@ -1,4 +1,4 @@
-//! The proof of a run: acknowledged commits against the gateway's history and the members' state.
+//! The proof of a run: acknowledgements, compared with the gateway's history and the members' states.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Who may ask for what, on every route that needs a token.
+//! Access: tokens and their permissions, on every route that needs a token.
 
 use crate::support::{Reply, Request, Setup, TestGateway};
 

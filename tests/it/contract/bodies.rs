@@ -1,4 +1,4 @@
-//! Bodies: their type, their size, and how strictly they are read, on every request that has one.
+//! Request bodies: their type, size and strict decoding, on every request that has one.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! *Managing Groups* and *Joining*, as far as no member of a group is needed.
+//! *Managing Groups* and *Joining*, without a member of a group.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What one request, and all at once, may use.
+//! Limits on one request, and on all at once.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What needs no token: probes, the description of the API, and the explanations of problems.
+//! Pages without a token: probes, the description of the API, and the explanations of problems.
 
 use mimi_gateway::api::problem::ProblemKind;
 

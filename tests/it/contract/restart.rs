@@ -1,4 +1,4 @@
-//! What a restart keeps.
+//! Persistence across a restart.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! The binary: what it prints, what it refuses, how it stops (*Starting it*).
+//! The binary: its output, its refusals and its signals (*Starting it*).
 
 use std::{
     path::Path,

@@ -1,4 +1,4 @@
-//! Stopping: what is in flight is finished, what comes later is told to come back.
+//! Stopping: requests in flight are finished, later ones are told to come back.
 
 use std::time::Duration;
 

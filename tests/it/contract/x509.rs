@@ -1,4 +1,4 @@
-//! X.509 applications, as far as no member of a group is needed: domains, and the gateway as an external sender.
+//! X.509 applications, without a member of a group: domains, and the gateway as an external sender.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! *Group Creation*: each rule is broken by a request that keeps all the others and is signed well.
+//! *Group Creation*: each rule is broken by a validly signed request that keeps all the others.
 
 mod new_group;
 

@@ -1,4 +1,5 @@
-//! Group infos and ratchet trees written by hand and signed well, so that each can break one rule and keep the others.
+//! Group infos and ratchet trees written by hand and validly signed, so that each can break one rule and keep the
+//! others.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,5 @@
-//! Groups that members of several domains share, over real connections that fail and gateways that are killed: what is
-//! accepted is everywhere in the end, in one order and once.
+//! Groups shared by several domains, over real connections that fail and gateways that are killed: every accepted entry
+//! reaches every gateway, in one order and once.
 //!
 //! `MIMI_FEDERATION_ROUNDS=200` plays so many rounds of trouble of each kind.
 

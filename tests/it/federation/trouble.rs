@@ -1,4 +1,4 @@
-//! Members of all sites commit at once, again and again, while ways break and gateways go.
+//! Members of all sites commit at once, repeatedly, while connections break and gateways stop.
 
 use std::time::Duration;
 

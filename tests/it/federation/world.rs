@@ -1,4 +1,4 @@
-//! Some gateways, in this process or in processes of their own, and the clients of their domains.
+//! Several gateways, in this process or in their own, and the clients of their domains.
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,4 @@
-//! A peer that is not there: whoever asks for it has an answer in bounded time.
+//! Absent peers: requests that need one are answered in bounded time.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Who gets in, and who is believed.
+//! Certificates of gateways: the ones that are accepted and the ones that are refused.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Finding the gateway of a domain that is not configured. `localhost` is a domain that every machine can resolve.
+//! Discovery of the gateway of a domain that is not configured. `localhost` is a domain that every machine can resolve.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is at the federation listener, and what is not.
+//! The federation listener: its routes, and the absence of others.
 
 use mimi_gateway::api::{
     Endpoint, applications, clients, external_senders, federation, groups, joining, key_packages,

@@ -1,5 +1,4 @@
-//! What gateways of different domains show, ask and refuse each other over mutual TLS; groups that they share are in other
-//! tests.
+//! Requests between gateways of different domains over mutual TLS. Shared groups are in other tests.
 
 mod absence;
 mod certificates;

@@ -1,4 +1,4 @@
-//! What is passed to the gateway of another domain, and how its answers come back.
+//! Requests forwarded to the gateway of another domain, and its answers.
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::json;

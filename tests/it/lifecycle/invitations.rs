@@ -1,4 +1,4 @@
-//! Limits on waiting welcomes, and the answers to commits that would pass them.
+//! Limits on waiting welcomes, and the answers to commits that would exceed them.
 
 use mimi_gateway::api::{groups::CommitBody, problem::ProblemKind};
 

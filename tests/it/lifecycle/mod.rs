@@ -1,4 +1,4 @@
-//! A group's life, told by real MLS clients: everything they learn of each other goes through the gateway.
+//! The life of a group, told by real MLS clients: everything that they learn of each other goes through the gateway.
 
 mod invitations;
 mod proposals;

@@ -1,4 +1,4 @@
-//! Proposals that can no longer be committed, and proposals that come again with other bytes.
+//! Proposals that can no longer be committed, and proposals repeated with other bytes.
 
 use std::time::Duration;
 

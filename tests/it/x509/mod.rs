@@ -1,5 +1,5 @@
-//! Clients that are identified by certificates, told by real MLS clients: who gets in and who does not; `expiry.rs`: what
-//! becomes of those whose certificates expire.
+//! Clients identified by certificates, told by real MLS clients: admission and refusal, and in `expiry.rs` the fate of
+//! expired members.
 
 mod expiry;
 

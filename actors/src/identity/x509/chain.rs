@@ -1,4 +1,5 @@
-//! Whether a certificate chain is valid at a moment: RFC 5280 §6, on rustls-webpki and what it leaves out.
+//! Validation of a certificate chain at a given time: RFC 5280 §6, on rustls-webpki and with the checks that it leaves
+//! out.
 
 #[cfg(test)]
 mod tests;

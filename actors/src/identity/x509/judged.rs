@@ -1,4 +1,4 @@
-//! The chains that were looked at last, so that a chain that comes again costs a hash and not a path validation.
+//! A cache of validated chains: validating a chain again costs a hash.
 
 use std::{
     collections::{HashMap, VecDeque},

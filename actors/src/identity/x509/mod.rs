@@ -1,7 +1,7 @@
-//! The draft's *X.509 Identity Provider*: a client is who its certificates say, at the time at which they say so.
+//! The draft's *X.509 Identity Provider*: clients are identified by certificate chains.
 //!
-//! What a chain *says* (`names.rs`) and whether it is *valid* (`chain.rs`, by `trust.rs`) are two things. The first needs no time and
-//! no anchor, so it names a member also after its certificates have expired.
+//! Extracting names from a chain (`names.rs`) and validating it (`chain.rs`, with `trust.rs`) are separate. Extraction needs no
+//! time and no trust anchor, so a member can be named after its certificates have expired.
 
 mod chain;
 mod credential;

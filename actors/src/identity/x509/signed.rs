@@ -1,5 +1,5 @@
-//! Signatures of certificates and of revocation lists: whose they are is found out before anything else is looked at, and
-//! what is known of a list is not computed again.
+//! Signatures of certificates and revocation lists. The issuer is determined first, and verified signatures of lists
+//! are remembered.
 
 use std::{
     collections::VecDeque,

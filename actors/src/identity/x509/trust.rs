@@ -1,4 +1,4 @@
-//! Whom an application trusts: its roots, and the revocation lists it was given.
+//! Trust anchors of an application: its roots and revocation lists.
 
 use std::{
     cmp::Reverse,

@@ -1,4 +1,4 @@
-//! The proposal that is named when the MLS library refuses a commit as a whole.
+//! The proposal named when the MLS library refuses a commit as a whole.
 
 use crate::mls::{
     Refusal, Rule,

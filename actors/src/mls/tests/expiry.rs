@@ -1,4 +1,4 @@
-//! Members whose credentials end.
+//! Members whose credentials expire.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Key packages and leaves that no group can take in, wherever they come from.
+//! Key packages and leaves that fit no group, wherever they come from.
 
 use std::collections::BTreeSet;
 

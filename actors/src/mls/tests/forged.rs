@@ -1,4 +1,4 @@
-//! Key packages that no honest client makes, rightly signed.
+//! Key packages with valid signatures that no honest client makes.
 
 use ring::{
     rand::SystemRandom,

@@ -1,4 +1,4 @@
-//! The first field that does not fit: cases by hand, and messages of another implementation, cut and changed.
+//! The first field that is wrong: cases by hand, and messages of another implementation, cut and changed.
 
 use std::sync::OnceLock;
 

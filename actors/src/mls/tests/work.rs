@@ -1,4 +1,5 @@
-//! The cost of refusals: checks without cryptography come first, and messages that cost too much are refused early.
+//! The cost of refusals: checks without cryptography come first, and messages that would cost too much are refused
+//! early.
 
 use super::{CommitInput, Observer, Refusal, Rule, Step, Story, refused, rule};
 use crate::mls::wire::{Reader, write_vector_length};

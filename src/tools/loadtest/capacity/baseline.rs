@@ -1,4 +1,4 @@
-//! The machine's own capacity: signatures verified, and constant bodies answered over HTTP.
+//! The baseline of a machine: signature verifications, and answers with a constant body.
 
 use std::{
     net::{Ipv4Addr, TcpListener},

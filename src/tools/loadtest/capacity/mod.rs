@@ -1,4 +1,4 @@
-//! The gateway's capacity, as ratios to that of the same cores in the same run.
+//! Throughput of the gateway, relative to what the same cores can do in the same run.
 //!
 //! Each round measures every kind of work once, one after the other, so that other load on the machine falls on all
 //! alike; the medians over rounds count. Server and load share the cores.

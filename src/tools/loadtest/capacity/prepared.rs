@@ -1,4 +1,5 @@
-//! Commits made before the clock starts: a chain of them for each group, as requests that only have to be sent.
+//! Prepared commits: chains of them for each group, as requests that only have to be sent. An MLS client works far
+//! longer on a commit than a gateway does, so live clients would measure themselves.
 //!
 //! An MLS client works far longer on a commit than a gateway does, so live clients would measure themselves.
 

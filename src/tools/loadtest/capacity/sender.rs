@@ -1,4 +1,4 @@
-//! Sending prepared requests over bare connections, as fast as they are answered or at a pace.
+//! A sender of prepared requests over bare connections, as fast as they are answered or at a given rate.
 
 use std::{
     sync::Arc,

@@ -1,4 +1,4 @@
-//! A bare HTTP/1.1 connection that sends requests as they were prepared: next to nothing of the cores goes into the load.
+//! A bare HTTP/1.1 connection for prepared requests, which leaves nearly all of the cores to the gateway.
 
 use std::io;
 

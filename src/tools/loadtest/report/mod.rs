@@ -1,4 +1,4 @@
-//! The figures of a run, for people (`table.rs`, `page.rs`) and for programs (JSON).
+//! The report of a run: figures for people (`table.rs`, `page.rs`) and for programs (JSON).
 
 mod page;
 mod plot;

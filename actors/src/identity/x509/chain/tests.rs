@@ -1,4 +1,4 @@
-//! Chains made on the spot, one for each rule and for what breaks it.
+//! Chains made on the spot: one for each rule, and one for each violation.
 
 mod mutation;
 

@@ -1,4 +1,4 @@
-//! What is not the valid chain, byte by byte, is not valid, however close it is.
+//! Mutated chains: a valid chain with one byte changed is not valid.
 
 use std::sync::OnceLock;
 
