@@ -119,7 +119,7 @@ impl Options {
         Ok(config)
     }
 
-    /// As [`Options::configuration`], said to whoever started the program.
+    /// As [`Options::configuration`], with an error printed for the user.
     fn configuration_or_say(&self) -> Result<Config, ExitCode> {
         self.configuration().map_err(|error| {
             let file =
@@ -274,7 +274,7 @@ fn start_logging(setting: &str) {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
 }
 
-/// Writes to standard output. Nobody may be listening there, which is no reason to stop.
+/// Writes to standard output. That may be closed, which is no reason to stop.
 fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

@@ -223,7 +223,7 @@ impl Running {
         };
         tokio::select! {
             () = self.store.failed() => "the store failed and nothing more can be acknowledged; see the log",
-            () = self.internal.ended() => "the internal listener ended and nobody is served any more; see the log",
+            () = self.internal.ended() => "the internal listener ended and no request is served any more; see the log",
             () = outside => "the federation listener ended and no peer is served any more; see the log",
         }
     }

@@ -17,7 +17,7 @@ use std::{
 /// Accounts that [`Accounts`] keeps before it drops those that hold nothing.
 const ACCOUNTS_KEPT: usize = 1024;
 
-/// An amount of which all callers together hold at most a maximum.
+/// A bounded amount that all callers hold together.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool(Arc<Counter>);
 
@@ -105,7 +105,7 @@ impl Counter {
 }
 
 impl Pool {
-    /// A pool of which at most `max` is held at once.
+    /// A pool with at most `max` held at once.
     pub(crate) fn new(max: usize) -> Self {
         Self(Counter::new(max))
     }

@@ -65,7 +65,7 @@ pub(crate) struct Credentials {
 /// What a certificate says about its holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
-    /// The DNS names of its SubjectAlternativeName; wildcards name nobody.
+    /// The DNS names of its SubjectAlternativeName, without wildcards.
     pub(crate) domains: BTreeSet<DomainName>,
     /// From when it is valid, in seconds since 1970.
     pub(crate) not_before_s: i64,
@@ -140,7 +140,7 @@ impl Credentials {
         self.chain.first().and_then(Holder::of)
     }
 
-    /// TLS for a listener that asks nobody for a certificate.
+    /// TLS for a listener that requests no client certificates.
     pub(crate) fn server_config(&self) -> Result<ServerConfig, rustls::Error> {
         ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?

@@ -30,8 +30,8 @@ pub struct Application {
     pub external_senders: Arc<[ExternalSenderKey]>,
 }
 
-/// What the gateway does at a commit that keeps members whose credentials have expired (*Handing Timestamps*). Unless it
-/// ignores them, they themselves can only renew.
+/// The treatment of a commit that keeps members whose credentials have expired (*Handing Timestamps*). Except with
+/// `Ignore`, such members can only renew their credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExpiredMembers {
@@ -44,12 +44,13 @@ pub enum ExpiredMembers {
     Ignore,
 }
 
-/// Who sent a packet, which decides of which domains the clients may be that it brings in (*Key Package Validation*).
+/// The sender of a packet; it determines the domains to which the packet's new clients may belong (*Key Package
+/// Validation*).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// An application server of this gateway.
     Application,
-    /// The gateway to which these domains are assigned: it passes on what its application server sent.
+    /// The gateway to which these domains are assigned: it forwards a packet of its application server.
     Peer(BTreeSet<DomainName>),
     /// The group's hub, which has accepted the packet already.
     Hub,

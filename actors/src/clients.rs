@@ -18,21 +18,21 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
     /// No client of that id is registered in this application.
-    #[error("no client with this id is registered in this application")]
+    #[error("this application has no client with this id")]
     UnknownClient,
     /// Another client has the handle.
     #[error("another client has this handle")]
     HandleTaken {
-        /// Who has it.
+        /// The client that has it.
         client: ClientId,
     },
-    /// Something cannot be used; says what.
+    /// A value that cannot be used; the text names it.
     #[error("{0}")]
     Invalid(String),
     /// The domain cannot be used.
     #[error(transparent)]
     Domain(#[from] DomainError),
-    /// Something is larger, or there is more of it, than the gateway takes.
+    /// A part of the request is larger or more numerous than the gateway accepts.
     #[error("{what}: at most {max}")]
     TooLarge {
         /// Which part.
@@ -40,8 +40,8 @@ pub enum ClientError {
         /// The limit.
         max: usize,
     },
-    /// Too many requests wait to change the client.
-    #[error("too many requests wait to change this client; try again in a moment")]
+    /// Too many requests wait to change the client, or another change came first.
+    #[error("the gateway is busy with other changes of this client; try again in a moment")]
     Busy,
     /// The gateway is stopping.
     #[error("the gateway is stopping")]

@@ -2,17 +2,17 @@
 
 use snapshots::{AppendError, ReadError};
 
-/// The store could not do its work. What a caller is told never holds paths or keys; the log has the rest.
+/// The store could not do its work. The messages hold no paths or keys; the log has the details.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
     /// Writing failed for good, or the store is closed: nothing more will be accepted.
     #[error("the store does not accept writes")]
     Unavailable,
-    /// What the request was judged by was changed before it was written. Nothing was written; another try may succeed.
-    #[error("what is stored was changed while the request was under way; try again")]
+    /// The data on which the decision rested changed before the write. Nothing was written; another try may succeed.
+    #[error("the stored data changed while this request was being handled, and nothing was done; try again")]
     Changed,
-    /// The disk has not answered for as long as it may. With `is_queued` it is not known whether the write will be done;
-    /// otherwise nothing was done.
+    /// The disk did not answer in time. With `is_queued` it is unknown whether the write will be done; otherwise nothing
+    /// was done.
     #[error("the disk does not answer")]
     Stalled {
         /// Whether the write waits for the disk all the same.

@@ -47,7 +47,7 @@ pub(crate) enum Table {
     JoinInfos,
     /// `retention.rs`: what expires, the earliest first.
     Expiries,
-    /// `outbox.rs`: the entries of logs as they are sent to peers.
+    /// `outbox.rs`: the entries of logs, kept for peers in the stored form of their owner.
     LogEntries,
     /// `outbox.rs`: how far each peer is in each log.
     PeerPositions,

@@ -163,8 +163,8 @@ impl Endpoint for ListControlMessages {
     const SUMMARY: &'static str =
         "The commits that created a range of epochs, with the proposals that they refer to";
     const DEVIATION: Option<&'static str> = Some(
-        "it answers all epochs of the range. Here an answer has a size limit; `nextEpochId` is there whenever something \
-         is left.",
+        "it answers all epochs of the range. Here an answer has a size limit; it has `nextEpochId` if epochs are left \
+         over.",
     );
     const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup, ProblemKind::EpochsPruned];
@@ -357,7 +357,7 @@ pub struct ControlMessagesBody {
     /// The group's epoch now.
     #[schema(value_type = u64)]
     pub current_epoch_id: Epoch,
-    /// Where to go on, when the range goes further than this answer.
+    /// The epoch to continue from, if the range extends beyond this answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     pub next_epoch_id: Option<Epoch>,

@@ -211,7 +211,7 @@ pub struct PoolSize {
     pub key_packages_available: usize,
 }
 
-/// Which key package is wanted, and for whom.
+/// The attributes of the wanted key package, and its receiver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -241,7 +241,7 @@ pub struct KeyPackageQuery {
 pub struct RetrievedKeyPackage {
     /// An MLSMessage that holds it.
     pub key_package: Base64,
-    /// A security warning when true: this package is handed out again and again, so whoever learns its private key can
+    /// A security warning if true: this package is given to many receivers, so an attacker who learns its private key can
     /// read every welcome that was made with it.
     pub is_final_key: bool,
 }

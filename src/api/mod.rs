@@ -38,7 +38,7 @@ pub trait Endpoint: Sized + 'static {
     const DEVIATION: Option<&'static str> = None;
     /// The statuses of success, the usual one first.
     const SUCCESS: &'static [Success];
-    /// The problems of this request, beside those that any request can meet.
+    /// The problems of this request, in addition to those of every request.
     const PROBLEMS: &'static [ProblemKind];
     /// The members of the path.
     type Path: PathMembers;

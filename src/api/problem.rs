@@ -17,7 +17,7 @@ pub struct ProblemType {
     pub meaning: &'static str,
     /// What to do about it.
     pub remedy: &'static str,
-    /// Members beside those that every problem has: name and meaning.
+    /// Members in addition to those of every problem: name and meaning.
     pub members: &'static [(&'static str, &'static str)],
 }
 
@@ -60,7 +60,7 @@ problem_types! {
         "`member`, `field` and `offset` name the first field that does not fit. Send exactly one MLSMessage as the MLS library serialised it, in Base64.",
         ["member": "the member of the request that holds the bytes: `packet`, `commitPacket`, `groupInfo`, `welcomePacket` or `ratchetTree`",
          "field": "the path to the first field that does not fit, by the names of RFC 9420: `GroupInfo.extensions[1].external_pub`",
-         "offset": "where that field begins: its distance in bytes from the start of the decoded bytes; where bytes follow the message, where they begin"];
+         "offset": "the start of that field, in bytes from the start of the decoded message; for trailing bytes, their start"];
     NotAuthenticated: 401 "not-authenticated", "Not authenticated",
         "The request carries no token, or one that this gateway does not know.",
         "Send `Authorization: Bearer <token>` with a token of the application.";
@@ -80,7 +80,7 @@ problem_types! {
         "The client has no queue with this protocol version, cipher suite and label, or every key package in it is assigned or used and there is no final key.",
         "Ask the client to upload more key packages, or ask for other attributes.";
     UnknownRoute: 404 "unknown-route", "Unknown route",
-        "There is nothing at this path.",
+        "Nothing is at this path.",
         "Check the path against /openapi.json. Slashes inside a client handle are written %2F.";
     MethodNotAllowed: 405 "method-not-allowed", "Method not allowed",
         "The path exists, but not with this method.",
@@ -90,15 +90,15 @@ problem_types! {
         "Send the request again, without pausing within the body.";
     ClientHandleTaken: 409 "client-handle-taken", "Client handle taken",
         "Another registered client has this clientHandle. Nothing was changed.",
-        "If the client is the same, go on with the clientId given here; otherwise choose another handle.",
+        "If it is the same client, continue with the clientId given here; otherwise choose another handle.",
         ["clientId": "the client that has the handle"];
     KeyQueueExists: 409 "key-queue-exists", "Key queue exists",
         "The client has a key queue with the same protocolVersion, cipherSuite and appLabel.",
-        "Go on with the keyQueueId given here.",
+        "Continue with the keyQueueId given here.",
         ["keyQueueId": "the queue that has these attributes"];
     GroupExists: 409 "group-exists", "Group exists",
         "A group with this group_id was created before, from other bytes.",
-        "If the group was meant to be new, choose a fresh random group_id.";
+        "For a new group, choose a fresh random group_id.";
     StaleEpoch: 409 "stale-epoch", "Stale epoch",
         "The packet was made for an epoch that is over: another commit was first.",
         "Download the control messages since then, apply them, and make the packet again for the current epoch.",
@@ -110,10 +110,10 @@ problem_types! {
     ApplicationConfigurationMismatch: 409 "application-configuration-mismatch", "Application configuration mismatch",
         "The two gateways do not have the same ApplicationConfiguration for this application.",
         "Make the configurations of the application equal on both gateways.",
-        ["differs": "the members that differ, by their dotted names; empty where the gateway that answers knows only that something does"];
+        ["differs": "the members that differ, by their dotted names; empty if the answering gateway only knows that some member differs"];
     EpochsPruned: 410 "epochs-pruned", "Epochs pruned",
         "The epochs asked for are older than the history that this gateway keeps.",
-        "A member that far behind joins again, by an external commit or a new welcome.",
+        "A member that is this far behind must join again, by an external commit or a new welcome.",
         ["floorEpochId": "the oldest epoch that is kept"];
     TooLarge: 413 "too-large", "Too large",
         "The body of the request, or something in it, is larger than this gateway accepts.",
@@ -122,10 +122,10 @@ problem_types! {
         "The body is not marked as JSON, or is compressed.",
         "Send `Content-Type: application/json` and no Content-Encoding.";
     ExpectationFailed: 417 "expectation-failed", "Expectation failed",
-        "The Expect header asks for something that this gateway does not do.",
+        "The Expect header asks for something that this gateway does not support.",
         "Leave the Expect header out, or send `Expect: 100-continue`.";
     NotHub: 421 "not-hub", "Not the hub",
-        "Another gateway orders this group, and this one was asked as if it did.",
+        "Another gateway orders this group; the request came to one that does not.",
         "Send the request to the group's hub; `GET …/groups/{groupId}` names its domain.";
     InvalidKeyPackage: 422 "invalid-key-package", "Invalid key package",
         "At least one key package cannot be accepted, so none was stored.",
@@ -142,12 +142,12 @@ problem_types! {
         "The commit breaks a rule of RFC 9420 in the group's current epoch.",
         "`rule` names the rule, and `proposalRef` the proposal to leave out. Make another commit.",
         ["rule": "the rule that was broken, a stable name",
-         "proposalRef": "the reference of the proposal that is the cause, in Base64, where one that the commit refers to is"];
+         "proposalRef": "the reference of the proposal that is the cause, in Base64, if the commit refers to it"];
     UnknownKind: 422 "unknown-kind", "Unknown kind",
         "The packet uses a proposal, extension or credential type that this gateway does not know, and MLS does not require every member to know it.",
         "Use the types of RFC 9420; use another one only when every member lists it among its capabilities.",
-        ["kind": "what `value` is a type of: `proposal`, `extension` or `credential`",
-         "value": "the number of the type, as the registries of RFC 9420 §17 count"];
+        ["kind": "the kind of type: `proposal`, `extension` or `credential`",
+         "value": "the number of the type, in the registries of RFC 9420 §17"];
     GroupInfoMismatch: 422 "group-info-mismatch", "Group info mismatch",
         "The groupInfo that came with a commit does not describe the epoch that the commit creates.",
         "Export the group info from the state after the commit, or leave it out.";
@@ -156,7 +156,7 @@ problem_types! {
         "Send the Welcome that the MLS library returned with the commit.";
     WelcomeMismatch: 422 "welcome-mismatch", "Welcome mismatch",
         "The secrets in the welcome are not for exactly the key packages that the commit adds.",
-        "Send the Welcome that the MLS library returned with this very commit, and none with a commit that adds nobody.";
+        "Send the Welcome that the MLS library returned with this very commit, and none with a commit that adds no member.";
     ExpiredMembers: 422 "expired-members", "Expired members",
         "The commit keeps members whose certificates have expired, had room to remove them, and this application does not allow that.",
         "Remove the members at `leafIndices` in the commit; the proposals that wait may remove them already.",
@@ -166,36 +166,36 @@ problem_types! {
         "Fetch a fresh key package of that client and make the packet again; leave a proposal out that `proposalRef` names.",
         ["proposalRef": "the reference of the Add that carries the key package, in Base64, where the commit refers to one"];
     LimitReached: 422 "limit-reached", "Limit reached",
-        "The client or key queue holds as much as it may, or the peer has as many groups here as one may.",
+        "The client or key queue holds as much as the gateway allows, or the peer has as many groups here as one peer may have.",
         "Delete what is no longer needed. The limits are settings of the gateway.";
     TooManyProposals: 429 "too-many-proposals", "Too many proposals",
-        "The group's current epoch holds as many proposals as it may.",
+        "The group's current epoch holds as many proposals as the gateway allows.",
         "Commit the waiting proposals; then propose in the new epoch.";
     TooManyWelcomes: 429 "too-many-welcomes", "Too many welcomes",
-        "The commit adds a client for which as many welcomes of this inviter, or of all inviters together, wait as may wait. Nothing was changed.",
-        "The client fetches and acknowledges its welcomes; until it has, leave it out of the commit. Welcomes that were sent to a client of another gateway count for a time instead: the detail says how long.",
+        "The commit adds a client for which the largest allowed number of welcomes waits, from this inviter or from all inviters together. Nothing was changed.",
+        "Leave the client out of the commit until it has fetched and acknowledged its welcomes. Welcomes for a client of another gateway count for a time instead; the detail says how long.",
         ["clientHandle": "the client that has too many welcomes"];
     TooManyRequests: 429 "too-many-requests", "Too many requests",
-        "The gateway, or the group or key queue, has as many requests at once as it takes. Nothing was done.",
+        "The gateway, the group or the key queue is busy with other requests. Nothing was done.",
         "Send the request again after the time in Retry-After (seconds).";
     HeadersTooLarge: 431 "headers-too-large", "Headers too large",
         "The request line and the header fields together are larger than this gateway accepts.",
         "Send fewer or shorter header fields.";
     Internal: 500 "internal", "Internal error",
-        "The gateway failed. Writes are safe to repeat.",
-        "Try again; if it stays, the gateway's log has the cause.";
+        "The gateway failed. It is safe to repeat writes.",
+        "Try again; if it fails again, the gateway's log has the cause.";
     PeerUnreachable: 502 "peer-unreachable", "Peer unreachable",
-        "The gateway of another domain could not be reached, or did not answer as a gateway does.",
+        "The gateway of another domain could not be reached, or its answer is not one of a gateway.",
         "Try again later.";
     StorageUnavailable: 503 "storage-unavailable", "Storage unavailable",
-        "The gateway cannot write to its disk: the disk failed, and the gateway stops, or the disk has not answered for `write_timeout_s`. What it acknowledged is kept.",
-        "Try again when the gateway is back; writes are safe to repeat.";
+        "The gateway could not store the write: its disk failed and the gateway stops, its disk has not answered for `write_timeout_s`, or another change came first. Everything acknowledged is kept.",
+        "Try again later; it is safe to repeat writes. The detail says which of these it was.";
     ShuttingDown: 503 "shutting-down", "Shutting down",
         "The gateway is stopping and takes no new requests.",
         "Try again when it is back.";
     PeerTimeout: 504 "peer-timeout", "Peer timeout",
         "The gateway of another domain did not answer in time.",
-        "Try again; writes are safe to repeat.";
+        "Try again; it is safe to repeat writes.";
 }
 
 impl ProblemKind {
@@ -216,7 +216,7 @@ const TYPE_PREFIX: &str = "/problems/";
 /// The media type of a [`ProblemDocument`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// A problem as it is sent (RFC 9457 §3).
+/// A problem document (RFC 9457 §3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProblemDocument {
     /// `/problems/<slug>`: a page of the gateway that explains this type of problem.
@@ -230,7 +230,7 @@ pub struct ProblemDocument {
     /// The path of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-    /// The members that this type has beside the common ones.
+    /// The members of this type, in addition to the common ones.
     #[serde(flatten)]
     #[schema(ignore)]
     pub members: Map<String, Value>,

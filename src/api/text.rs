@@ -140,9 +140,7 @@ impl FromStr for HandleText {
             }
             Some(encoded) => {
                 let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|error| {
-                    TextError(format!(
-                        "a handle that begins with `b64:` goes on with base64url without padding: {error}"
-                    ))
+                    TextError(format!("after `b64:`, a handle is base64url without padding: {error}"))
                 })?;
                 if std::str::from_utf8(&bytes).is_ok_and(is_written_as_it_is) {
                     return Err(TextError("this handle is UTF-8: write it as it is, not as `b64:`".into()));

@@ -69,7 +69,7 @@ impl Locator {
     /// Forgets what was discovered: the gateway may have moved.
     pub(super) fn forget(&self) {
         if let Self::Discovered(discovery) = self
-            // Whoever holds it is asking anew already.
+            // The holder of the lock is asking again already.
             && let Ok(mut found) = discovery.found.try_lock()
         {
             *found = None;

@@ -57,7 +57,7 @@ pub(crate) struct Federation {
     delivery_timeout: Duration,
     replica_timeout: Duration,
     /// Where requests run: connections outlive the thread that first needed them, and a request that was made is
-    /// finished, in bounded time, also when whoever asked for it has gone.
+    /// finished, in bounded time, even if its caller has gone.
     runtime: Handle,
 }
 

@@ -19,7 +19,7 @@ const IDLE_CONNECTIONS: usize = 32;
 /// How often a connection is tried on which nothing comes, so that one whose other end has vanished is found.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// TLS for the listener: nobody gets in without a certificate of a CA that may certify peers.
+/// TLS for the listener: it requires a client certificate of a CA that may certify peers.
 pub(crate) fn server_config(tls: &FederationTls) -> Result<ServerConfig, rustls::Error> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(tls.roots.clone()), provider())
         .build()

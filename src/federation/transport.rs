@@ -68,7 +68,7 @@ fn not_delivered(error: PeerError) -> DeliveryError {
             slug: crate::api::problem::ProblemKind::ApplicationConfigurationMismatch.about().slug.to_owned(),
             detail: error.to_string(),
         },
-        // The peer is there: it may be only this group that it cannot do now.
+        // The peer answers: perhaps it only cannot take this group now.
         PeerError::Refused(_) => DeliveryError::Failed(error.to_string()),
         // When nothing gets through in time, its circuit opens, and then it is unreachable.
         PeerError::Timeout { .. } | PeerError::Busy { .. } => DeliveryError::Incomplete(error.to_string()),

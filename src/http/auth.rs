@@ -42,7 +42,7 @@ pub(crate) trait Authority: Sized + 'static {
 pub(crate) type Admitted<C> = (C, Option<Arc<CallerShares>>);
 
 impl Authority for Tokens {
-    /// Whoever gets through is the application in the path.
+    /// An authenticated caller is the application in the path.
     type Caller = ();
 
     fn routes() -> &'static [Route<Self>] {

@@ -71,11 +71,11 @@ impl BodyLimits {
     }
 }
 
-/// Receives a body of at most so many bytes.
+/// Receives a body of at most this many bytes.
 async fn read(mut payload: Payload, max: usize, room: &Account) -> Result<ReceivedBody, Problem> {
     let mut body = ReceivedBody::default();
     while let Some(chunk) = next(&mut payload).await {
-        let chunk = chunk.map_err(|_| Problem::malformed("the body of the request did not arrive whole"))?;
+        let chunk = chunk.map_err(|_| Problem::malformed("the body of the request is incomplete"))?;
         let length = body.bytes.len() + chunk.len();
         if length > max {
             return Err(too_large(max));
@@ -94,7 +94,7 @@ fn too_large(max: usize) -> Problem {
 }
 
 impl ReceivedBody {
-    /// Takes room for so many bytes in all, in whole units.
+    /// Takes room for this many bytes in total, in whole units.
     fn make_room(&mut self, bytes: usize, room: &Account) -> Result<(), Problem> {
         let bytes = bytes.div_ceil(ROOM_UNIT_BYTES) * ROOM_UNIT_BYTES;
         let taken = match &mut self.room {
@@ -106,7 +106,7 @@ impl ReceivedBody {
                 "the caller sends {max} bytes of requests at once, as many as one caller may; wait for answers"
             )),
             Full::Pool { .. } => {
-                Problem::too_many_requests("the gateway holds as many bytes of requests as it takes at once")
+                Problem::too_many_requests("the gateway holds as many bytes of requests as it accepts; try again in a moment")
             }
         })
     }

@@ -15,12 +15,12 @@ use crate::{
     shares::{Account, Full, Held, Percent, Pool},
 };
 
-/// What all who do not say who they are may hold together, beside what is public. It is so little that one caller, with
-/// its own share and with this one, still leaves something to the others.
+/// The share of all callers without credentials together, besides public routes. It is small enough that one caller, with
+/// its own share and this one, still leaves room for the others.
 const ANONYMOUS: Percent = Percent::new(12);
 
-/// Answers that may be large, which are computed at once for all callers: so many are in memory before their bytes are
-/// counted.
+/// The number of possibly large answers that are computed at once for all callers, and so are in memory before their
+/// bytes are counted.
 const TURNS: usize = 16;
 /// And for one caller.
 const TURNS_PER_CALLER: usize = 4;
@@ -76,15 +76,13 @@ impl Turn {
     pub(crate) async fn begin(&self) -> Result<(), Problem> {
         let until = Instant::now() + self.shares.patience;
         let permits = async {
-            // They fail only when the semaphores are closed, and nobody closes them.
+            // They fail only when the semaphores are closed, which never happens.
             let own = Arc::clone(&self.shares.own_turns).acquire_owned().await.ok();
             let all = Arc::clone(&self.shares.all_turns).acquire_owned().await.ok();
             [own, all]
         };
         let permits = timeout_at(until, permits).await.map_err(|_| {
-            Problem::too_many_requests(
-                "too many large answers are asked for that nobody reads; read them first",
-            )
+            Problem::too_many_requests("too many large answers are requested and not read; read them first")
         })?;
         // Only a handler that asks twice has begun already, and keeps what it has.
         let _ = self.begun.set(permits);
@@ -93,7 +91,7 @@ impl Turn {
 }
 
 impl CallerShares {
-    /// Takes room for an answer of so many bytes until it is read. Where there is none, it waits until other answers are
+    /// Takes room for an answer of this many bytes until it is read. If there is none, it waits until other answers are
     /// read.
     pub(crate) fn room_for_answer(&self, bytes: usize) -> impl Future<Output = Result<Held, Full>> + use<> {
         let (unread, until) = (self.unread.clone(), Instant::now() + self.patience);
@@ -171,7 +169,7 @@ mod tests {
         assert!(!second.is_finished());
         drop(first);
         let _second = second.await.unwrap().unwrap();
-        // Nobody waits for ever for a client that does not read.
+        // The wait for a client that does not read is bounded.
         let since = Instant::now();
         assert_eq!(caller.room_for_answer(60).await.unwrap_err(), Full::Share { max: 75 });
         assert!(since.elapsed() >= caller.patience);

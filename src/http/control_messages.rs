@@ -7,7 +7,7 @@ use actors::ControlMessages;
 
 use crate::api::text::push_base64;
 
-/// Room for an epoch beside its packets: names and numbers.
+/// Room for an epoch besides its packets: names and numbers.
 const EPOCH_BYTES: usize = 100;
 
 /// How large the packets in an answer are, in bytes.

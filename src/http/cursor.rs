@@ -21,7 +21,7 @@ impl Cursors {
         Hmac::new_from_slice(key).map(|key| Self { key })
     }
 
-    /// The cursor that goes on after `last` in the list that `list` names: its kind and everything that selects it.
+    /// The cursor that continues after `last` in the list that `list` names: its kind and everything that selects it.
     pub(crate) fn give(&self, list: &[&[u8]], last: &[u8]) -> String {
         let code = self.code(list, last).finalize().into_bytes();
         let code = code.get(..CODE_BYTES).unwrap_or_default();
@@ -53,7 +53,7 @@ impl Cursors {
     }
 }
 
-/// The group that a list of groups goes on after.
+/// The group after which a list of groups continues.
 pub(crate) fn group(
     cursors: &Cursors,
     list: &[&[u8]],

@@ -102,7 +102,7 @@ impl<A: Authority> Edge<A> {
 
     /// Waits for a turn to decode a large body.
     pub(super) async fn decoding(&self) -> Option<OwnedSemaphorePermit> {
-        // It fails only when the semaphore is closed, and nobody closes it.
+        // It fails only when the semaphore is closed, which never happens.
         Arc::clone(&self.decoding).acquire_owned().await.ok()
     }
 
@@ -257,7 +257,9 @@ impl<A: Authority> Edge<A> {
             return Err(Problem::shutting_down());
         }
         if visit.is_reserve() {
-            return Err(Problem::too_many_requests("the gateway has as many connections as it takes"));
+            return Err(Problem::too_many_requests(
+                "the gateway has as many connections as it accepts; try again in a moment",
+            ));
         }
         if !visit.is_held_by(shares.holder) {
             return Err(Problem::too_many_requests(
@@ -269,9 +271,9 @@ impl<A: Authority> Edge<A> {
             Full::Share { max } => Problem::too_many_requests(format!(
                 "the caller has {max} requests at once, as many as one caller may; wait for answers"
             )),
-            Full::Pool { .. } => {
-                Problem::too_many_requests("the gateway has as many requests at once as it takes")
-            }
+            Full::Pool { .. } => Problem::too_many_requests(
+                "the gateway has as many requests in flight as it accepts; try again in a moment",
+            ),
         })
     }
 }
@@ -319,7 +321,7 @@ fn too_much_unread(full: Full) -> Problem {
             "the caller has answers of {max} bytes or more that it has not read; read them first"
         )),
         Full::Pool { .. } => Problem::too_many_requests(
-            "the gateway has as many answers that nobody has read as it holds at once",
+            "the gateway holds as many unread answers as it can; try again in a moment",
         ),
     }
 }
@@ -333,7 +335,9 @@ pub(crate) fn refusal_of_parser(status: u16) -> Vec<u8> {
             "the request line and the header fields are more, or larger, than the gateway accepts",
         )
     } else if is_of(ProblemKind::TooManyRequests) {
-        Problem::too_many_requests("the gateway receives as many long headers at once as it takes")
+        Problem::too_many_requests(
+            "the gateway is receiving as many long headers as it accepts; try again in a moment",
+        )
     } else {
         Problem::malformed("this is not a request in HTTP/1.1 (RFC 9112); the connection is closed")
     };

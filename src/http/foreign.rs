@@ -16,7 +16,7 @@ use crate::{
     federation::{Federation, PeerError},
 };
 
-/// A write to a group that its hub can take instead.
+/// A write to a group that can be forwarded to its hub.
 pub(super) trait Write: Endpoint<Path = GroupPath, Query = Nothing> {
     /// Waits until the replica here shows what the hub accepted, or until the time is over.
     async fn await_accepted(
@@ -66,8 +66,8 @@ impl Edge<Tokens> {
         application.federates_with.contains(domain).then_some((federation, domain))
     }
 
-    /// Passes a write to the gateway that orders the group, and its answer back: not before the replica here has caught
-    /// up, so that whoever wrote reads it here, and whoever was too late reads here what came first.
+    /// Forwards a write to the group's hub. The answer is returned only once the local replica has caught up, so that the
+    /// writer, or the loser of a race, sees the result here (read-your-writes).
     pub(super) async fn pass_write_to_hub<E: Write>(
         &self,
         hub: &DomainName,
@@ -75,7 +75,7 @@ impl Edge<Tokens> {
         body: &E::Body,
     ) -> Result<Answer<E::Response>, Problem> {
         let Some((federation, _)) = self.foreign(path.app, Some(hub)) else {
-            let reason = "the application does not federate with it any more".to_owned();
+            let reason = "the application no longer federates with it".to_owned();
             return Err(PeerError::Unreachable { domain: hub.clone(), reason }.into());
         };
         let at_most = federation.replica_timeout();

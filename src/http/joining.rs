@@ -62,7 +62,7 @@ fn join_info_bytes(join_info: &JoinInfo) -> usize {
     join_info.welcome.len() + join_info.ratchet_tree.as_ref().map_or(0, |tree| tree.len())
 }
 
-/// Room for a join info beside its messages: names, ids and numbers.
+/// Room for a join info besides its messages: names, ids and numbers.
 const JOIN_INFO_BYTES: usize = 512;
 
 /// The JSON of [`JoinInfos`], written straight to it: nearly all of it is Base64, which has nothing to escape. Neither

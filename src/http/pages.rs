@@ -132,7 +132,7 @@ fn readyz(arrived: &Arrived) -> Result<HttpResponse, Problem> {
     if arrived.edge.gateway.store().is_failed() {
         return Err(Problem::new(
             ProblemKind::StorageUnavailable,
-            "the gateway cannot write to its disk and stops",
+            "the gateway cannot write to its disk and is stopping",
         ));
     }
     if arrived.edge.gateway.store().is_stalled() {
@@ -161,7 +161,7 @@ fn openapi_json() -> Result<HttpResponse, Problem> {
 /// A file of the vendored Swagger UI, told where our document is.
 fn docs_file(file: &str) -> Result<HttpResponse, Problem> {
     let (media_type, bytes) = shared_docs_file(file)?
-        .ok_or_else(|| Problem::new(ProblemKind::UnknownRoute, "there is no such file; the page is /docs"))?;
+        .ok_or_else(|| Problem::new(ProblemKind::UnknownRoute, "the page /docs has no such file"))?;
     let mut response = HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, media_type))
         .insert_header((header::CACHE_CONTROL, "no-cache"))
@@ -208,12 +208,12 @@ fn shared_docs_file(file: &str) -> Result<Option<(String, Bytes)>, Problem> {
 fn problem(arrived: &Arrived) -> Result<HttpResponse, Problem> {
     let slug = arrived.members.first().and_then(|segment| String::from_utf8(percent::decode(segment)?).ok());
     let kind = slug.as_deref().and_then(ProblemKind::of_slug).ok_or_else(|| {
-        Problem::new(ProblemKind::UnknownRoute, "there is no problem of this name; /problems lists them")
+        Problem::new(ProblemKind::UnknownRoute, "no problem has this name; /problems lists them")
     })?;
     Ok(explain(kind.about().title, &[kind], arrived))
 }
 
-/// A page about problems, in HTML, or as plain text for whoever asks for that and not for HTML.
+/// A page about problems: HTML, or plain text for a client that accepts text but not HTML.
 fn explain(title: &str, kinds: &[ProblemKind], arrived: &Arrived) -> HttpResponse {
     let is_plain = arrived.accept.contains("text/plain") && !arrived.accept.contains("text/html");
     let abouts = kinds.iter().map(|kind| kind.about());

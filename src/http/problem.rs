@@ -21,11 +21,11 @@ pub(crate) struct Problem {
     detail: String,
     members: Map<String, Value>,
     headers: Vec<(header::HeaderName, String)>,
-    /// Of the problem of a peer, where this version does not know its type.
+    /// The type of a peer's problem that this version does not know.
     foreign: Option<Box<ForeignType>>,
 }
 
-/// A type of problem that only the peer knows that answers with it.
+/// A problem type that only the answering peer knows.
 #[derive(Debug)]
 struct ForeignType {
     type_uri: String,
@@ -60,9 +60,9 @@ impl Problem {
             .header(header::RETRY_AFTER, RETRY_AFTER_S)
     }
 
-    /// What a peer answers, as it gave it.
+    /// A peer's problem, passed on to the client.
     ///
-    /// What the peer thinks of this gateway itself is no matter of who asks here: it is a failure between the two.
+    /// A failure of authentication between the gateways is not the client's: it becomes `peer-unreachable`.
     fn of_peer(document: ProblemDocument) -> Self {
         if matches!(document.status, 401 | 403 | 421) {
             let detail = format!("the gateway of that domain does not serve this one: {}", document.detail);
@@ -84,7 +84,7 @@ impl Problem {
         }
     }
 
-    /// 409: a peer's ApplicationConfiguration is another one. The members that differ are named where they are known.
+    /// 409: a peer has another ApplicationConfiguration. The members that differ are named if they are known.
     pub(crate) fn configuration_mismatch(detail: impl Into<String>, differing: Vec<String>) -> Self {
         Self::new(ProblemKind::ApplicationConfigurationMismatch, detail).member(DIFFERS, differing)
     }
@@ -112,7 +112,7 @@ impl Problem {
         self
     }
 
-    /// Names the proposal that is the cause, where one is.
+    /// Names the proposal that is the cause, if there is one.
     fn proposal_ref(self, reference: Option<Vec<u8>>) -> Self {
         match reference {
             Some(reference) => {
@@ -132,7 +132,7 @@ impl Problem {
         response.insert_header((header::CONTENT_TYPE, PROBLEM_JSON)).json(document)
     }
 
-    /// The answer as it is written, to what is no request; the connection is closed after it.
+    /// The bytes of an answer to malformed HTTP; the connection is closed after it.
     pub(crate) fn into_http(self) -> Vec<u8> {
         let (status, _, document) = self.into_document(None);
         let json = serde_json::to_vec(&document).unwrap_or_default();
@@ -169,11 +169,11 @@ impl Problem {
     }
 }
 
-/// When to try again while the disk does not answer.
+/// When to try again while the disk does not answer, in seconds.
 const STALLED_RETRY_AFTER_S: &str = "10";
-/// When to try again what waits for a client to come online.
+/// When to try again if a client must come online first, in seconds.
 const WELCOMES_RETRY_AFTER_S: &str = "60";
-/// When to try again what was refused because there was too much of it.
+/// When to try again after a refusal for lack of room, in seconds.
 const RETRY_AFTER_S: &str = "1";
 
 impl From<PathError> for Problem {
@@ -206,18 +206,18 @@ impl From<StorageError> for Problem {
         match error {
             StorageError::Unavailable => Self::new(
                 ProblemKind::StorageUnavailable,
-                "the gateway cannot write to its disk and stops; try again when it is back",
+                "the gateway cannot write to its disk and is stopping; try again when it is back",
             ),
             StorageError::Changed => Self::new(ProblemKind::StorageUnavailable, error.to_string()),
             StorageError::Stalled { is_queued: true } => Self::new(
                 ProblemKind::StorageUnavailable,
-                "the gateway's disk does not answer, so it is not known whether this was done: send the same request \
-                 again, which is safe",
+                "the gateway's disk does not answer, and it is unknown whether this was done: send the same request again, \
+                 which is safe",
             )
             .header(header::RETRY_AFTER, STALLED_RETRY_AFTER_S),
             StorageError::Stalled { is_queued: false } => Self::new(
                 ProblemKind::StorageUnavailable,
-                "the gateway's disk does not answer; nothing was done: try again later",
+                "the gateway's disk does not answer; nothing was done; try again later",
             )
             .header(header::RETRY_AFTER, STALLED_RETRY_AFTER_S),
             StorageError::Unreadable => Self::internal(),
@@ -331,5 +331,47 @@ impl From<GroupError> for Problem {
             GroupError::Stopping => Self::shutting_down(),
             GroupError::Storage(error) => error.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(problem: impl Into<Problem>, kind: ProblemKind, says: &str, says_not: &[&str]) {
+        let problem = problem.into();
+        assert_eq!(problem.kind(), kind);
+        assert!(problem.detail().contains(says), "{}", problem.detail());
+        for part in says_not {
+            assert!(!problem.detail().contains(part), "{part:?} in {}", problem.detail());
+        }
+    }
+
+    #[test]
+    fn a_write_that_lost_a_race_is_not_told_that_the_gateway_stops() {
+        let kind = ProblemKind::StorageUnavailable;
+        check(StorageError::Changed, kind, "nothing was done; try again", &["stopping", "disk"]);
+        check(
+            StorageError::Unavailable,
+            kind,
+            "is stopping; try again when it is back",
+            &["nothing was done"],
+        );
+        check(
+            StorageError::Stalled { is_queued: true },
+            kind,
+            "it is unknown whether",
+            &["nothing was done"],
+        );
+        check(StorageError::Stalled { is_queued: false }, kind, "nothing was done", &["unknown"]);
+    }
+
+    #[test]
+    fn busy_does_not_blame_the_number_of_requests() {
+        // It is answered as well when other writes came first, or when all places for validation are taken.
+        let kind = ProblemKind::TooManyRequests;
+        check(KeyQueueError::Busy, kind, "busy with other requests", &["too many"]);
+        check(GroupError::Busy, kind, "busy with other requests", &["too many"]);
+        check(ClientError::Busy, kind, "busy with other changes", &["too many"]);
     }
 }

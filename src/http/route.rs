@@ -120,7 +120,7 @@ pub(super) fn find<'a, A: Authority>(
         ));
     }
     let allow = allowed.join(", ");
-    Err(Problem::new(ProblemKind::MethodNotAllowed, format!("this path takes {allow}"))
+    Err(Problem::new(ProblemKind::MethodNotAllowed, format!("this path accepts {allow}"))
         .header(header::ALLOW, allow))
 }
 
@@ -196,7 +196,7 @@ async fn run<E: Handle<A>, A: Authority>(arrived: Arrived<A>) -> Result<HttpResp
     encode(answer)
 }
 
-/// Reads the body; a large one on a thread where it holds up nobody else's connection.
+/// Reads the body; a large one on a thread where it delays no other connection.
 async fn decode<E: Endpoint, A: Authority>(edge: &Edge<A>, bytes: Vec<u8>) -> Result<E::Body, Problem> {
     if !E::Body::IS_SENT {
         // It is `Nothing`, the empty object.
@@ -214,7 +214,7 @@ async fn decode<E: Endpoint, A: Authority>(edge: &Edge<A>, bytes: Vec<u8>) -> Re
     .await?
 }
 
-/// Works on what is large on a thread where that holds up nobody else's connection.
+/// Runs long work on a thread where it delays no other connection.
 pub(super) async fn apart<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R, Problem> {

@@ -16,9 +16,9 @@ use std::{
 
 use crate::shares::{Account, Held, Percent, Pool};
 
-/// Connections beyond the limit that are taken when nobody can be sent away. They are answered probes only.
+/// Connections beyond the limit that are accepted when no other can be closed. Only probes are answered on them.
 const RESERVE: usize = 32;
-/// One in so many is closed when the listener is full, so that not every new connection has to look for one.
+/// One in this number is closed when the listener is full, so that not every new connection has to look for one.
 const EVICTED_AT_ONCE: usize = 100;
 /// Bytes of all headers that are longer than most, while they arrive. Those of other headers are bounded by the number of
 /// connections.
@@ -48,7 +48,7 @@ struct Open {
     closing: usize,
 }
 
-/// Whose connections are counted together: a token's, a peer's, or those of nobody known.
+/// The holder by which connections are counted: a token, a peer, or all unauthenticated callers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct HolderId(u64);
 
@@ -56,7 +56,7 @@ impl HolderId {
     /// Of those who have not said who they are.
     pub(crate) const NOBODY: Self = Self(0);
 
-    /// One that nobody else has.
+    /// A new, unique one.
     pub(crate) fn unique() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -277,7 +277,7 @@ impl Connection {
         self.is_closing.load(Ordering::Acquire)
     }
 
-    /// Whether what comes may be the rest of a body that nobody wants any more.
+    /// Whether incoming bytes may be the rest of a body that is no longer wanted.
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
     }
@@ -316,7 +316,7 @@ impl Connection {
         unread.clear();
     }
 
-    /// Notes whom to wake when it is to be closed.
+    /// Notes the task to wake when the connection is to be closed.
     pub(crate) fn wake_on_close(&self, cx: &Context<'_>) {
         let mut waker = lock(&self.waker);
         if waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {

@@ -9,7 +9,7 @@ const OTHERS_MAX: usize = 1024;
 /// A listener with fewer connections is not worth starting.
 const CONNECTIONS_MIN: usize = 16;
 
-/// The operating system allows so few open files that nobody could be served.
+/// The operating system allows too few open files to serve any client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this process may have {allowed} files open, and needs {needed} to serve anybody: raise the limit (`ulimit -n`, or \

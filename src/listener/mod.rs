@@ -56,12 +56,12 @@ const BACKLOG: u32 = 1024;
 const IDLE_CONNECTIONS_S: u64 = 1;
 /// How long the threads of a listener may take to let go of what they share.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client that is refused early may go on sending before the connection is closed.
+/// How long a client that is refused early may continue to send before the connection is closed.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a listener may take to accept its first connection, its own.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An address that nobody else can listen on any more.
+/// An address that is bound to this process.
 #[derive(Debug)]
 pub(crate) struct Bound {
     listener: TcpListener,
@@ -95,7 +95,7 @@ pub(crate) struct Listener<A: Authority> {
     shutdown_timeout: Duration,
 }
 
-/// The connection that a request came on, and those beside it.
+/// The connection of a request, and the others of its listener.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     pub(crate) connection: Arc<Connection>,
@@ -212,7 +212,7 @@ impl<A: Authority + Send + Sync> Listener<A> {
         }
     }
 
-    /// Answers when its threads have ended though nobody stopped them: then nobody is served any more.
+    /// Completes when its threads have ended without being stopped: then it serves no more requests.
     pub(crate) async fn ended(&self) {
         self.ended.wait().await;
     }

@@ -23,7 +23,7 @@ use crate::shares::Held;
 
 /// Bytes that are read in one turn of the dispatcher, and while it works on a request without waiting for its body.
 const AHEAD_BYTES: usize = 8 << 10;
-/// Bytes of a header that nobody counts: its separators.
+/// Bytes of a header that are not counted: its separators.
 const SEPARATOR_BYTES: usize = 1 << 10;
 /// The slowest that an answer may be read, beyond the time that a client may pause.
 const READ_BYTES_PER_S: u64 = 16 << 10;
@@ -150,7 +150,7 @@ impl<T> Watched<T> {
         Ok(())
     }
 
-    /// The status for a header that is too long, or for which there is no room beside those of others. The parser would
+    /// The status for a header that is too long, or for which there is no room next to those of others. The parser would
     /// take four times as much before it refuses.
     fn refused_header(&mut self) -> Option<u16> {
         // In the other phases it is no header any more that is read.
@@ -172,7 +172,7 @@ impl<T> Watched<T> {
         taken.err().map(|_| TOO_MANY_REQUESTS)
     }
 
-    /// Notes that the client has read so much of its answer.
+    /// Notes how many bytes of its answer the client has read.
     fn note_written(&mut self, bytes: usize) {
         if let Some(until) = &mut self.read_until {
             let earned = Duration::from_millis(bytes as u64 * 1000 / READ_BYTES_PER_S);

@@ -45,8 +45,8 @@ pub enum ClientKey<'a> {
 }
 
 impl Authority {
-    /// A root of this Common Name, below which so many authorities may stand, one below the other: two, if it is to
-    /// have domains, which have accounts, which have devices. Without such a bound every account could make domains.
+    /// A root with this Common Name and this path length: two for a root with domains, which have accounts, which have
+    /// devices. Without a path length every account could make domains.
     ///
     /// # Errors
     /// That no key or certificate can be made.

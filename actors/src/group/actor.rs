@@ -123,24 +123,18 @@ impl GroupActor {
         Rules { crypto: &self.core.crypto, limits: &self.core.limits, application: &self.application, source }
     }
 
-    fn judge<T>(
-        &self,
-        judgement: impl FnOnce(&GroupState) -> Result<T, GroupError>,
-    ) -> Result<T, GroupError> {
-        guarded(judgement, self.state.as_ref().ok_or(StorageError::Unreadable)?)
-    }
-
-    /// Judges messages of so many bytes: at once, or away from this thread if it may take long. The state goes along
-    /// meanwhile; nothing else is done with the group before it is back.
+    /// Validates messages of this many bytes: at once, or on another thread if it may take long. The state moves to that
+    /// thread; the group handles no other message before it is back.
     fn judged<T: Send + 'static>(
         &mut self,
-        bytes: usize,
+        (bytes, broken): (usize, Broken),
         source: &Source,
         judgement: impl FnOnce(&GroupState, Rules<'_>) -> Result<T, GroupError> + Send + 'static,
     ) -> Judged<T> {
         let ready = |result| -> Judged<T> { Box::pin(fut::ready(result)) };
         if !self.state.as_ref().is_some_and(|state| state.takes_long(bytes)) {
-            return ready(self.judge(|state| judgement(state, self.rules(source))));
+            let state = self.state.as_ref().ok_or(GroupError::Storage(StorageError::Unreadable));
+            return ready(state.and_then(|state| guarded(broken, || judgement(state, self.rules(source)))));
         }
         let Some(place) = self.core.judging.place(self.origin.app) else {
             return ready(Err(GroupError::Busy));
@@ -153,7 +147,7 @@ impl GroupActor {
         let judging = place.run(move || {
             let (crypto, limits) = (&core.crypto, &core.limits);
             let rules = Rules { crypto, limits, application: &application, source: &source };
-            (guarded(|state| judgement(state, rules), &state), state)
+            (guarded(broken, || judgement(&state, rules)), state)
         });
         Box::pin(judging.into_actor(self).map(|judged, actor, ctx| match judged {
             Some((verdict, state)) => {
@@ -175,7 +169,9 @@ impl GroupActor {
     ) -> Judged<StagedCommitUpload> {
         let upload = Arc::clone(upload);
         let bytes = upload.judged_bytes();
-        self.judged(bytes, source, move |state, rules| state.stage_commit(rules, &upload, now))
+        self.judged((bytes, broken_commit), source, move |state, rules| {
+            state.stage_commit(rules, &upload, now)
+        })
     }
 
     fn judged_proposal(
@@ -185,7 +181,9 @@ impl GroupActor {
         now: Timestamp,
     ) -> Judged<StagedProposalUpload> {
         let bytes = packet.len();
-        self.judged(bytes, source, move |state, rules| state.stage_proposal(rules, &packet, now))
+        self.judged((bytes, broken_proposal), source, move |state, rules| {
+            state.stage_proposal(rules, &packet, now)
+        })
     }
 
     /// Refuses a commit that adds a package that was used, and tells how each package is held.
@@ -334,7 +332,8 @@ impl GroupActor {
             return Box::pin(fut::ready(Ok(Vec::new())));
         }
         let keys = self.application.external_senders.clone();
-        self.judged(expired.saturating_mul(REMOVAL_BYTES), &Source::Application, move |state, rules| {
+        let bytes = expired.saturating_mul(REMOVAL_BYTES);
+        self.judged((bytes, broken_proposal), &Source::Application, move |state, rules| {
             let packets = state.removals(&keys, rules.limits, now);
             Ok(packets.iter().map_while(|packet| state.stage_proposal(rules, packet, now).ok()).collect())
         })
@@ -480,18 +479,22 @@ const REMOVAL_BYTES: usize = 320;
 /// What comes of a judgement.
 type Judged<T> = Pin<Box<dyn ActorFuture<GroupActor, Output = Result<T, GroupError>>>>;
 
-/// Runs a judgement of a hostile packet; a panic in it changes nothing and is the packet's fault.
-fn guarded<T>(
-    judgement: impl FnOnce(&GroupState) -> Result<T, GroupError>,
-    state: &GroupState,
-) -> Result<T, GroupError> {
-    catch_unwind(AssertUnwindSafe(|| judgement(state))).unwrap_or_else(|_| {
+/// Makes the error of a packet that breaks a rule: of a commit, or of a proposal.
+type Broken = fn(Rule, String) -> GroupError;
+
+fn broken_commit(rule: Rule, detail: String) -> GroupError {
+    GroupError::InvalidCommit { rule, detail, proposal: None }
+}
+
+fn broken_proposal(rule: Rule, detail: String) -> GroupError {
+    GroupError::InvalidProposal { rule, detail }
+}
+
+/// Validates a packet. A panic changes nothing and is the packet's fault.
+fn guarded<T>(broken: Broken, judgement: impl FnOnce() -> Result<T, GroupError>) -> Result<T, GroupError> {
+    catch_unwind(AssertUnwindSafe(judgement)).unwrap_or_else(|_| {
         tracing::error!("staging a packet panicked; the packet is refused");
-        Err(GroupError::InvalidCommit {
-            rule: Rule::Proposal,
-            detail: "the packet cannot be judged".into(),
-            proposal: None,
-        })
+        Err(broken(Rule::Proposal, "the packet cannot be validated".into()))
     })
 }
 
@@ -827,5 +830,19 @@ impl Handler<Rest> for GroupActor {
 
     fn handle(&mut self, rest: Rest, _: &mut Context<Self>) -> Self::Result {
         self.rest(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_validation_refuses_the_packet_by_its_kind() {
+        let panic = |broken| guarded(broken, || -> Result<(), _> { panic!("a fault in the validation") });
+        let (rule, detail) = (Rule::Proposal, "the packet cannot be validated".to_owned());
+        let proposal = GroupError::InvalidProposal { rule, detail: detail.clone() };
+        assert_eq!(panic(broken_proposal as Broken), Err(proposal));
+        assert_eq!(panic(broken_commit), Err(GroupError::InvalidCommit { rule, detail, proposal: None }));
     }
 }

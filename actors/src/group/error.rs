@@ -11,18 +11,18 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
     /// No group of that id was created in this application.
-    #[error("no group with this id was created in this application")]
+    #[error("this application has no group with this id")]
     UnknownGroup,
     /// Another group info created this group before.
-    #[error("a group with this group_id exists already, created from other bytes")]
+    #[error("a group with this group_id already exists, created from other bytes")]
     GroupExists,
-    /// The bytes are not the MLS message that belongs here.
+    /// The bytes are not an MLS message of the expected kind.
     #[error(transparent)]
     MalformedMessage(#[from] MalformedMessage),
-    /// The packet uses a type that this gateway does not know, and that members need not know either.
+    /// The packet uses a type that this gateway does not know, and that MLS does not require members to know.
     #[error("{detail}")]
     UnknownKind {
-        /// What the number is a type of.
+        /// The kind of type.
         kind: UnknownKind,
         /// The number (RFC 9420 §17).
         value: u16,
@@ -37,7 +37,7 @@ pub enum GroupError {
     GroupInfoLifetime {
         /// [`Rule::Lifetime`] or [`Rule::LifetimeNotBegun`].
         rule: Rule,
-        /// Which lifetime it is.
+        /// The lifetime, and why it does not hold.
         detail: String,
     },
     /// The packet was made for an epoch that is over; `current` is the group's epoch now.
@@ -71,11 +71,13 @@ pub enum GroupError {
         rule: Rule,
         /// What was wrong with this one.
         detail: String,
-        /// The reference of the proposal that is the cause, where one that the commit refers to is.
+        /// The reference of the proposal that is the cause, if the commit refers to it.
         proposal: Option<Vec<u8>>,
     },
-    /// The epoch holds as many proposals as it may.
-    #[error("this epoch holds as many proposals as it may, {max} or fewer large ones; commit them first")]
+    /// The epoch holds as many proposals as the limits allow.
+    #[error(
+        "this epoch holds as many proposals as the gateway allows: {max}, or fewer if they are large; commit them first"
+    )]
     TooManyProposals {
         /// The limit by number.
         max: usize,
@@ -100,27 +102,27 @@ pub enum GroupError {
         /// Their leaf indices, ascending.
         leaves: Vec<u32>,
     },
-    /// A key package that is used once was used before.
+    /// A one-time key package was used before.
     #[error("the key package {reference:?} was already used to add a client to a group")]
     KeyPackageReused {
         /// Its KeyPackageRef (RFC 9420 §5.2).
         reference: KeyPackageRef,
-        /// The reference of the Add that carries it, where a commit refers to one.
+        /// The reference of the Add that carries it, if a commit refers to it.
         proposal: Option<Vec<u8>>,
     },
-    /// The commit would leave a client more welcomes than may wait for it (*Joining*).
+    /// With this commit, more welcomes would wait for a client than may (*Joining*).
     #[error("{}", too_many_welcomes(.handle, .domain.as_ref(), *.of_inviter, *.max, *.counted_for_s))]
     TooManyWelcomes {
         /// The client's handle.
         handle: ClientHandle,
         /// Its domain.
         domain: Option<DomainName>,
-        /// Whether it is the limit of one inviter, and not that of all inviters together.
+        /// Whether the limit is that of one inviter, rather than of all inviters together.
         of_inviter: bool,
         /// The limit.
         max: u64,
-        /// For how long the welcomes still count that were sent to a client of another gateway, in seconds; `None` for a
-        /// client of this gateway, for which they count until it acknowledges them.
+        /// For a client of another gateway: how long the welcomes sent to it still count, in seconds. `None` for a client of
+        /// this gateway: they count until it acknowledges them.
         counted_for_s: Option<u64>,
     },
     /// The epochs asked for are older than the history that is kept.
@@ -129,7 +131,7 @@ pub enum GroupError {
         /// The oldest epoch that is kept.
         floor: Epoch,
     },
-    /// Something in the request is larger than the gateway takes.
+    /// Part of the request is larger than the gateway accepts.
     #[error("{what} has more than {max} bytes")]
     TooLarge {
         /// Which part.
@@ -137,7 +139,7 @@ pub enum GroupError {
         /// The limit, in bytes.
         max: usize,
     },
-    /// Another gateway orders this group: the packet is to be passed to it.
+    /// Another gateway orders this group: the packet must be forwarded to it.
     #[error("the gateway of {hub} orders this group")]
     NotHub {
         /// Its domain.
@@ -146,16 +148,18 @@ pub enum GroupError {
     /// A delivery that the group's hub did not make, or that is not what a hub delivers.
     #[error("{0}")]
     NotFromHub(String),
-    /// A peer has as many groups here as it may.
-    #[error("the gateway of {hub} has {max} groups of this application here, the most that one may have")]
+    /// A peer has the largest allowed number of groups here.
+    #[error(
+        "the gateway of {hub} already has {max} groups of this application here, the most that a peer may have"
+    )]
     TooManyGroups {
         /// The peer's domain.
         hub: DomainName,
         /// The limit.
         max: usize,
     },
-    /// Too many requests wait for this group.
-    #[error("too many requests wait for this group; try again in a moment")]
+    /// Too many requests wait for this group, or for the validation of long messages of its application.
+    #[error("the gateway is busy with other requests for this group or application; try again in a moment")]
     Busy,
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
@@ -177,12 +181,12 @@ fn too_many_welcomes(
     let client = domain.map_or_else(|| handle.to_string(), |domain| format!("{handle} of {domain}"));
     match counted_for_s {
         None => format!(
-            "{max} welcomes {whose} wait for {client}, the most that may: it must fetch and acknowledge them; until then \
-             leave it out of the commit"
+            "{max} welcomes {whose} wait for {client}, the most that may wait: leave the client out of the commit until it \
+             has fetched and acknowledged them"
         ),
         Some(seconds) => format!(
-            "{max} welcomes {whose} were sent to {client}, the most that may be within the time for which they count: \
-             leave it out of the commit, and invite it in {seconds} seconds"
+            "{max} welcomes {whose} were sent to {client}, the most that may be sent in this time: leave the client out of \
+             the commit, and invite it in {seconds} seconds"
         ),
     }
 }

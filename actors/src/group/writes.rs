@@ -28,7 +28,7 @@ use crate::{
 /// The key queues to wake when a commit's batch is durable.
 pub(crate) type UsedPackages = Vec<(KeyQueueId, KeyPackageRef)>;
 
-/// What stays the same in a group's row.
+/// A group's identity, its row as last written, and the gateways that receive its entries.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupOrigin {
     pub(crate) app: AppId,

@@ -8,13 +8,13 @@ use crate::{application::DomainError, storage::StorageError};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyQueueError {
     /// No client of that id is registered in this application.
-    #[error("no client with this id is registered in this application")]
+    #[error("this application has no client with this id")]
     UnknownClient,
     /// The client has no queue of that id.
     #[error("this client has no key queue with this id")]
     UnknownKeyQueue,
     /// The client has a queue with these attributes already.
-    #[error("this client has a key queue with this protocol version, cipher suite and label already")]
+    #[error("this client already has a key queue with this protocol version, cipher suite and label")]
     QueueExists {
         /// The queue that exists.
         queue: KeyQueueId,
@@ -25,8 +25,8 @@ pub enum KeyQueueError {
     /// The domain cannot be used.
     #[error(transparent)]
     Domain(#[from] DomainError),
-    /// The client has as many queues as it may.
-    #[error("the client has {max} key queues, as many as it may")]
+    /// The client has the largest allowed number of queues.
+    #[error("the client already has {max} key queues, the most that a client may have")]
     TooManyQueues {
         /// The limit.
         max: usize,
@@ -48,11 +48,11 @@ pub enum KeyQueueError {
     /// At least one key package is not acceptable; none was stored.
     #[error("{} of the key packages cannot be accepted; none was stored", .0.len())]
     InvalidKeyPackages(Vec<InvalidKeyPackage>),
-    /// No queue matches, or all its packages are assigned or used and there is no final key.
+    /// No queue matches, or all its packages are assigned or used and it has no final key.
     #[error("no key package is available with these attributes")]
     NoKeyPackage,
-    /// Too many requests wait for this queue.
-    #[error("too many requests ask this key queue at once; try again in a moment")]
+    /// Too many requests wait for this queue or to be validated, or other writes kept coming first.
+    #[error("the gateway is busy with other requests about key packages; try again in a moment")]
     Busy,
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
@@ -65,7 +65,7 @@ pub enum KeyQueueError {
 /// One key package of an upload that was not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidKeyPackage {
-    /// Its place in the request's `keyPackages`; for `finalKey`, the place after the last.
+    /// Its index in the request's `keyPackages`; for `finalKey`, the index after the last.
     pub index: usize,
     /// What was wrong with it.
     pub detail: String,

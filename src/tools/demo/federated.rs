@@ -176,7 +176,7 @@ async fn commit_from_afar(
     await_epoch(&sites.b, group, accepted.epoch_id).await?;
     ensure_agreement(sites, shared).await?;
     tell(&format!(
-        "carol commits at B, which passes the commit to A. A accepts it, so epoch {} is there for alice at once.",
+        "carol commits at B, which forwards the commit to A. A accepts it, so alice sees epoch {} at once.",
         accepted.epoch_id
     ));
     Ok(())
@@ -244,7 +244,7 @@ async fn miss_and_catch_up(
     Ok(())
 }
 
-/// Takes a member to an epoch as soon as her gateway has it, so many commits on.
+/// Takes a member to an epoch, a number of commits later, as soon as her gateway has it.
 async fn follow(
     site: &Site,
     group: &GroupId,

@@ -73,7 +73,7 @@ pub async fn play(credentials: Credentials, tell: &mut dyn FnMut(&str)) -> Resul
     outcome
 }
 
-/// Refuses to go on when a promise is broken.
+/// Fails if a promise is broken.
 fn ensure(is_kept: bool, promise: impl FnOnce() -> String) -> Result<(), ToolError> {
     if is_kept { Ok(()) } else { Err(ToolError::Broken(promise())) }
 }

@@ -41,7 +41,7 @@ pub(super) async fn play(
         member.catch_up().await?;
     }
     tell(&format!(
-        "Nobody invites erin: she takes the group info that the winner left and joins by an external commit, which \
+        "erin joins without an invitation: she takes the winner's group info and makes an external commit, which \
          creates epoch {epoch}."
     ));
     members.push(erin);
@@ -97,7 +97,7 @@ async fn refuse_impostor(
     Ok(())
 }
 
-/// The first member creates a group and adds all others, whom it finds by their tag.
+/// The first member creates a group and adds all others, which it finds by their tag.
 async fn found_group(
     api: &GatewayClient,
     identities: &Identities,

@@ -43,13 +43,13 @@ pub struct TargetOptions {
     /// The application, with `--url`.
     #[arg(long, requires = "url")]
     pub app: Option<AppId>,
-    /// A `read-write` token of the application, with `--url`. Better in the environment as MIMI_TOKEN, where nobody reads
-    /// it from a list of processes.
+    /// A `read-write` token of the application, with `--url`. Better in the environment as MIMI_TOKEN, where it
+    /// does not show in a list of processes.
     #[arg(long, requires = "url")]
     pub token: Option<String>,
 }
 
-/// Where the report goes, beside the table.
+/// Where the report goes, in addition to the table.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ReportOptions {
     /// Write the figures as JSON.
@@ -78,11 +78,11 @@ pub struct RunOptions {
     /// Members of each group who only follow, and judge the run at its end.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=256))]
     pub witnesses: u32,
-    /// Operations a second, all groups together, on a schedule that waits for nobody (open loop). With a contention of
+    /// Operations a second, all groups together, on a schedule that does not wait for answers (open loop). With a contention of
     /// n, each commit on the schedule is n commits at once.
     #[arg(long, default_value_t = 20.0, value_parser = rate)]
     pub rate: f64,
-    /// Instead of a schedule, everybody goes on as soon as he is answered (closed loop). Committers, the proposer and the
+    /// Instead of following a schedule, each caller continues as soon as it is answered (closed loop). Committers, the proposer and the
     /// joiner of a group then act if their weight in the mix is more than 0, however much it is; key-packages, welcomes and
     /// reads share one more caller for each group by their weights.
     #[arg(long, conflicts_with = "rate")]
@@ -183,7 +183,7 @@ impl RunOptions {
         Ok(())
     }
 
-    /// Members of each group that keep their keys: committers, witnesses and the proposer. A joiner comes beside them.
+    /// Members of each group that keep their keys: committers, witnesses and the proposer. A joiner is in addition.
     pub(super) fn live_members(&self) -> u32 {
         self.contention + self.witnesses + u32::from(self.mix.weight(Kind::Proposal) > 0)
     }
@@ -288,7 +288,7 @@ impl FromStr for Mix {
                 .filter(|weight| *weight <= 1000)
                 .ok_or_else(|| format!("the weight of `{name}` must be a number from 0 to 1000"))?;
             if weights.insert(kind, weight).is_some() {
-                return Err(format!("`{name}` is there twice"));
+                return Err(format!("`{name}` is given twice"));
             }
         }
         if weights.values().all(|weight| *weight == 0) {
@@ -351,7 +351,7 @@ mod tests {
         check("--members 3 --contention 2 --mix commits=1,proposals=1", Err("and one who proposes"));
         check("--members 4 --contention 2 --mix commits=1,welcomes=1", Ok(()));
         check("--members 3 --contention 2 --mix commits=1,welcomes=0", Ok(()));
-        // Nobody waits for a welcome, so a closed loop would ask for none, and never stop doing so.
+        // No member waits for a welcome, so a closed loop would ask for none, without end.
         for loop_kind in ["--closed", "--rate 5"] {
             let line = format!("--members 3 --contention 2 --mix commits=1,welcomes=1 {loop_kind}");
             check(&line, Err("none is left for welcomes=1"));

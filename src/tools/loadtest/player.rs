@@ -69,7 +69,7 @@ impl Intents {
         matches!(self, Self::Closed { .. })
     }
 
-    /// Nobody acts on what is left; it is as if it had been given up.
+    /// The remaining intents are counted as given up.
     fn give_up(&mut self, kind: Kind, scoreboard: &Scoreboard, recorder: &Recorder) {
         if let Self::Scheduled(due) = self {
             due.close();
@@ -91,15 +91,15 @@ pub(super) struct Player {
     prepared: Option<CommitBody>,
     /// The last proposal and its epoch.
     proposed: Option<(Epoch, Base64)>,
-    /// Nobody knows whether its last external commit was accepted, which put another leaf in the place of its own.
+    /// It is unknown whether its last external commit, which replaces its own leaf, was accepted.
     may_be_replaced: bool,
 }
 
 /// A player after the run.
 pub(super) struct Played {
-    /// `None` when its thread panicked, and when nobody knows whether it still is in the group.
+    /// `None` if its thread panicked, or if it is unknown whether it is still in the group.
     pub(super) member: Option<MlsClient>,
-    /// Why it could not go on, if so.
+    /// Why it could not continue, if so.
     pub(super) lost: Option<String>,
 }
 
@@ -125,7 +125,7 @@ impl Player {
     async fn try_commit_all(&mut self, number: usize, intents: &mut Intents) -> Result<(), ToolError> {
         loop {
             let due = match intents {
-                // Nobody is told of new epochs here, so whoever waits for his turn looks for himself once all is quiet.
+                // Players are not told of new epochs here: one that waits for its turn looks for itself once all are idle.
                 Intents::Scheduled(due) if self.prepared.is_none() => {
                     let scoreboard = Arc::clone(&self.scoreboard);
                     tokio::select! {
@@ -344,7 +344,7 @@ impl Player {
         self.shared.is_over()
     }
 
-    /// Lets the member compute where nobody waits for an answer.
+    /// Lets the member compute on a thread that delays no answer.
     async fn change<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut MlsClient) -> Result<T, ToolError> + Send + 'static,

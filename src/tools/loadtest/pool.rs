@@ -27,7 +27,7 @@ impl Pool {
 
     /// Makes a request when a connection is free.
     pub(super) async fn request<T>(&self, request: impl Future<Output = T>) -> T {
-        // Nobody closes it, so a permit always comes.
+        // It is never closed, so a permit always comes.
         let _permit = self.connections.acquire().await;
         request.await
     }

@@ -44,7 +44,7 @@ const KEY_CLIENTS: usize = 16;
 const WAITING_MAX: usize = 64;
 /// Requests without a player that may be under way at once; more is dropped and counted.
 const ONE_OFFS_MAX: usize = 1024;
-/// How long an open loop goes on after its last arrival, for what is under way.
+/// How long an open loop continues after its last arrival, for operations in flight.
 const GRACE: Duration = Duration::from_secs(30);
 /// Epochs that a catch-up read asks for.
 const READ_EPOCHS: u64 = 16;

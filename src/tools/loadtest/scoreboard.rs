@@ -49,7 +49,7 @@ impl Scoreboard {
         self.busy.send_modify(|busy| *busy = busy.saturating_sub(1));
     }
 
-    /// Waits until nobody is at it.
+    /// Waits until all players are idle.
     pub(super) async fn quiet(&self) {
         // The sender is here, so it cannot end before.
         let _ = self.busy.subscribe().wait_for(|busy| *busy == 0).await;

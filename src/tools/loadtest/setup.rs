@@ -206,7 +206,7 @@ fn leaves(count: usize) -> Result<(Vec<ClientHandle>, Vec<Base64>), ToolError> {
     Ok(made)
 }
 
-/// Computes on a thread where nobody waits for an answer.
+/// Computes on a thread that delays no answer.
 pub(super) async fn compute<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ToolError> + Send + 'static,
 ) -> Result<T, ToolError> {

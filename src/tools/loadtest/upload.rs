@@ -29,7 +29,7 @@ pub(super) enum Fate {
     Late,
     /// It was refused.
     GivenUp,
-    /// It was sent, and nobody knows what became of it.
+    /// It was sent, and its outcome is unknown.
     Unanswered,
 }
 

@@ -88,7 +88,7 @@ pub enum Violation {
         epoch: u64,
     },
     /// The epochs of the control messages are not 1, 2, 3 and so on up to the current one.
-    #[error("group {group}: the control messages go on with epoch {found} where {expected} follows")]
+    #[error("group {group}: the control messages continue with epoch {found} instead of {expected}")]
     Gap {
         /// The group.
         group: String,
@@ -298,7 +298,7 @@ mod tests {
                 seen.kept.remove(1);
             },
             &[
-                "the control messages go on with epoch 3 where 2 follows",
+                "the control messages continue with epoch 3 instead of 2",
                 "the commit acknowledged for epoch 2",
             ],
         );

@@ -43,7 +43,7 @@ impl Rate {
     }
 }
 
-/// Sends these requests in turn over so many connections until the time is over. All must be answered with `status`.
+/// Sends these requests in turn over a number of connections until the time is over. All must be answered with `status`.
 pub(super) async fn send(
     address: String,
     requests: Vec<Arc<[u8]>>,

@@ -64,7 +64,7 @@ struct Head {
 }
 
 impl Head {
-    /// `None` until all of it is there.
+    /// `None` until it is complete.
     fn of(answer: &[u8]) -> io::Result<Option<Self>> {
         let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
         let text = std::str::from_utf8(answer.get(..end).unwrap_or_default())

@@ -116,7 +116,7 @@ pub struct Proof {
     pub epochs: usize,
     /// Live members that followed to the end and had to agree with others of their group.
     pub members: usize,
-    /// Groups with fewer than two live members, where there was nobody to agree with.
+    /// Groups with fewer than two live members, in which agreement proves nothing.
     pub groups_without_agreement: usize,
     /// Promises that were not kept.
     pub violations: Vec<String>,
@@ -165,9 +165,9 @@ pub struct RunReport {
     /// Uploads that were answered, accepted or too late, for each that was accepted: those of commits that were given up
     /// count, too.
     pub attempts_mean: f64,
-    /// The most that a commit took which was accepted in the end.
+    /// The largest number of uploads for a commit that was accepted in the end.
     pub attempts_max: u32,
-    /// How many of the commits that were accepted in the end took so many uploads.
+    /// The number of accepted commits, by the number of uploads that they took.
     pub attempts: BTreeMap<u32, u64>,
     /// Jain's index of the committers' parts of accepted uploads, the mean over groups: 1 is fair, 1/n is one who always
     /// wins. `None` with a single committer.
