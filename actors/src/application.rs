@@ -104,7 +104,7 @@ impl Application {
         match source {
             Source::Application => domain.is_none_or(|domain| self.domains.contains(domain)),
             Source::Peer(assigned) => domain.is_none_or(|domain| assigned.contains(domain)),
-            // The hub has asked that of whoever sent the packet to it.
+            // The hub has checked this for its own sender.
             Source::Hub => true,
         }
     }

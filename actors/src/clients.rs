@@ -292,8 +292,8 @@ impl Gateway {
         self.read(move || view.groups(app, after, limit)).await
     }
 
-    /// What a client needs to join the groups it was invited to, oldest first (*Joining*). A handle nobody has heard of
-    /// has nothing. A page ends at `limit` join infos, before `answer_bytes_max`, or before four times as many bytes are
+    /// The join infos of a client: what it needs to join the groups that it was invited to, oldest first (*Joining*). An
+    /// unknown handle has none. A page ends at `limit` join infos, before `answer_bytes_max`, or before four times as many bytes are
     /// read, but never before its first join info.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::{
 
 use snapshots::Timestamp;
 
-/// Where the gateway's actors get the time from: a wall clock, which somebody can set, and a monotonic clock, which nobody can.
+/// The time for the gateway's actors: a wall clock, which can be set, and a monotonic clock, which cannot.
 #[derive(Clone)]
 pub struct Clock {
     wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -24,13 +24,13 @@ impl Clock {
         })
     }
 
-    /// A wall clock that answers what `read` answers, beside the machine's monotonic clock, for tests.
+    /// A wall clock that shows what `read` returns, with the machine's monotonic clock, for tests.
     pub fn new(read: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         let begun = Instant::now();
         Self { wall: Arc::new(read), monotonic: Arc::new(move || begun.elapsed()) }
     }
 
-    /// The same wall clock beside a monotonic clock that answers what `read` answers, for tests.
+    /// The same wall clock with a monotonic clock that shows what `read` returns, for tests.
     #[must_use]
     pub fn with_monotonic(self, read: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self { monotonic: Arc::new(read), ..self }

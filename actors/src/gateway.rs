@@ -66,9 +66,9 @@ pub struct GatewayOptions {
 pub struct PeerStatus {
     /// Its domain.
     pub domain: DomainName,
-    /// Whether the last delivery reached it. What it misses is kept.
+    /// Whether the last delivery reached it. The entries that it lacks are kept.
     pub is_reachable: bool,
-    /// Groups of which it refuses the next entry, as far as is known since the start.
+    /// The number of groups whose next entry it refuses, as far as is known since the start.
     pub refused_groups: usize,
 }
 
@@ -433,7 +433,7 @@ impl Gateway {
     }
 }
 
-/// A packet is taken from whoever may send it, and only by the gateway that orders its group.
+/// A packet is accepted only from a permitted sender, and only by the gateway that orders its group.
 fn check_source(
     application: &Application,
     source: &Source,
@@ -512,7 +512,7 @@ fn start_peers(
         addresses.insert(domain.clone(), address);
         healths.insert(domain.clone(), health);
     }
-    // Nobody else sets it.
+    // It is set only here.
     let _ = core.peers.set(addresses);
     Arc::new(healths)
 }

@@ -29,8 +29,8 @@ pub(crate) struct Place {
 }
 
 impl Judging {
-    /// Every application may use so many threads at once, and there is one more, so that no application is in front of
-    /// all others. So many judgements of one application may wait or run.
+    /// Each application may use `threads_per_application` threads at once, and one more thread than that exists, so that no
+    /// application blocks all others. The validations of one application that wait or run are bounded as well.
     pub(crate) fn new(
         applications: impl IntoIterator<Item = AppId>,
         threads_per_application: usize,
@@ -67,7 +67,8 @@ impl Place {
         self,
         judgement: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        // Whoever waits for a thread of all has one of its application: an application has few in that queue.
+        // A validation that waits for a common thread already holds one of its application, so no application has many in that
+        // queue.
         let own = self.of_application.acquire_owned().await.ok()?;
         let any = self.of_all.acquire_owned().await.ok()?;
         let place = self.place;

@@ -26,14 +26,14 @@ use crate::{
 
 /// Entries in one delivery.
 const ENTRIES_MAX: usize = 1024;
-/// Key packages of which one transfer may say that they were used.
+/// The largest number of used key packages in one transfer.
 const USED_MAX: usize = 4096;
 /// Epochs of a replica's history that one batch deletes when a creation takes the replica's place.
 const DELETED_MAX: u64 = 20_000;
 
 impl Gateway {
-    /// Takes a delivery of the gateway of these domains into the replica of its group. What is held already is passed
-    /// over, and what does not follow is left: the answer tells where to go on.
+    /// Takes a delivery of the gateway of these domains into the replica of its group. Entries that the replica already
+    /// has are skipped, and entries that do not follow are left: the answer tells where to continue.
     ///
     /// # Errors
     /// [`GroupError::NotFromHub`] when the peer is not the group's hub or delivers what no hub does, what is wrong with
@@ -144,7 +144,7 @@ impl Gateway {
         let is_unknown = matches!(error, GroupError::InvalidCommit { rule: Rule::KnownProposals, .. });
         let lacks_proposal = is_unknown && shown_view(&self.core, application, group).await?.lacks_proposals;
         if lacks_proposal || is_expired(&error) {
-            tracing::info!(hub = %hub, ?group, number, %error, "an entry cannot be judged any more; asking for the group");
+            tracing::info!(hub = %hub, ?group, number, %error, "an entry can no longer be validated; asking for the group's state");
             return Ok(Held { needs_transfer: true, ..self.held(application.id, group)? });
         }
         if let Some(retry_after) = self.lifetime_begins_in(&error) {
@@ -427,7 +427,7 @@ impl Gateway {
         batch.replace_missed_entries(app, group, missed_before.as_ref(), Some(&missed));
         self.put_to_sleep(app, group).await;
         let written = self.core.store.append(batch).await;
-        // Whoever woke up meanwhile has read what was there before.
+        // An actor that was activated meanwhile has read the earlier state.
         self.put_to_sleep(app, group).await;
         match written {
             Ok(_) => {
@@ -444,8 +444,8 @@ impl Gateway {
         }
     }
 
-    /// Notes which key packages of clients here were used in what this gateway never saw, and keeps the welcome of the
-    /// epoch for those of them whom it is for. Who they are, their key queues tell.
+    /// Notes which key packages of local clients were used in entries that this gateway never received, and stores the
+    /// welcome of the epoch for local clients, found through their key queues.
     fn tell_used(
         &self,
         batch: &mut Batch,
@@ -673,8 +673,8 @@ fn check_claim(
     }
 }
 
-/// A group that is handed over follows on what the replica has checked itself: it is not older, and its group info is
-/// signed by a client whom the replica knows as a member. In the same epoch it is the same group.
+/// A transferred group must follow the state that the replica has validated itself: it is not older, and its group info is
+/// signed by a client that the replica knows as a member. In the same epoch it is the same group.
 fn check_succession(before: &GroupView, state: &GroupState, accepted: Timestamp) -> Result<(), GroupError> {
     let refuse = |detail: &str| Err(GroupError::NotFromHub(detail.to_owned()));
     if state.epoch() < before.epoch || accepted < before.stamp {
@@ -690,11 +690,7 @@ fn check_succession(before: &GroupView, state: &GroupState, accepted: Timestamp)
     let is_known = signer.is_some_and(|signer| {
         before.members.iter().any(|known| known.handle == signer.handle && known.domain == signer.domain)
     });
-    if is_known {
-        Ok(())
-    } else {
-        refuse("nobody whom this replica knows as a member has signed the group info")
-    }
+    if is_known { Ok(()) } else { refuse("the group info is not signed by a member that this replica knows") }
 }
 
 /// What is delivered for a group is that group.

@@ -9,7 +9,7 @@ use actix::{Actor, Addr, Message};
 use snapshots::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Signs of life of one actor, shared with whoever decides about its rest.
+/// The activity of one actor, shared with the supervisor, which decides when to passivate it.
 #[derive(Debug)]
 pub(crate) struct Activity {
     /// There is something that no snapshot has yet.
@@ -79,7 +79,7 @@ impl<A: Actor> Clone for Awake<A> {
 /// Asks an actor to bring its snapshot up to date, and perhaps to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
-    /// Write a snapshot and go on.
+    /// Write a snapshot and stay active.
     Snapshot,
     /// Write a snapshot and stop; a request wakes it again.
     Sleep,

@@ -147,7 +147,7 @@ impl TrustedTime {
             && is_near(self.rules, expected, look.wall)
         {
             if state.doubted.take().is_some() {
-                tracing::info!("the clock is again where it was expected; deleting goes on by it");
+                tracing::info!("the clock is again where it was expected; deletion by age continues");
             }
             let newest = Some(timestamp(expected).max(look.wall));
             let remembered = RememberedTime { newest, doubted: None };

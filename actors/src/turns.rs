@@ -33,7 +33,7 @@ pub(crate) struct Turn<K: Clone + Eq + Hash> {
 }
 
 impl<K: Clone + Eq + Hash> Turns<K> {
-    /// With at most so many writers of one row at once.
+    /// With a bounded number of writers of one row at once.
     pub(crate) fn new(waiting_max: usize) -> Self {
         Self { lines: Arc::default(), waiting_max }
     }
@@ -41,7 +41,7 @@ impl<K: Clone + Eq + Hash> Turns<K> {
     /// Waits for a turn at a row; `None` when too many wait already.
     pub(crate) async fn take(&self, key: K) -> Option<Turn<K>> {
         let (mut place, turn) = self.join(key)?;
-        // It fails only when the semaphore is closed, and nobody closes it.
+        // It fails only when the semaphore is closed, which never happens.
         place.permit = turn.acquire_owned().await.ok();
         Some(place)
     }

@@ -17,7 +17,7 @@ pub struct Identity<'a> {
     pub credential: &'a Credential,
 }
 
-/// What the gateway knows beside the identity when it judges one: the draft's `ApplicationContext`.
+/// The context in which an identity is validated: the draft's `ApplicationContext`.
 #[derive(Clone, Copy, Debug)]
 pub struct ApplicationContext {
     /// When the message that carries the identity was accepted, in Unix milliseconds: validity is judged at this

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{application::Source, identity::Identity, limits::Limits};
 
-/// A staged commit is about so many times as long as its packet.
+/// The length of a staged commit, in lengths of its packet, about.
 const STAGED_PER_PACKET: usize = 5;
 
 /// A commit and what was uploaded with it, as MLSMessages.
@@ -82,15 +82,15 @@ pub(crate) struct StagedEpoch {
     /// Packets of the proposals committed by reference, in the commit's order.
     pub(crate) referenced: Vec<Arc<[u8]>>,
     pub(crate) added: Vec<AddedMember>,
-    /// `None` for an external commit, which adds nobody by a key package.
+    /// `None` for an external commit, which adds no member by a key package.
     pub(crate) committer: Option<Committer>,
-    /// Clients whose leaf is gone and who did not come back in the same commit.
+    /// Clients whose leaf is gone and that did not come back in the same commit.
     pub(crate) departed: Vec<Member>,
     pub(crate) arrived: Vec<Member>,
     /// Leaves of members who stay although their credentials have expired.
     pub(crate) expired: Vec<u32>,
-    /// How many more members the commit could have removed; none if it is an external commit, which can remove nobody
-    /// but an older self (RFC 9420 §12.4.3.2).
+    /// How many more members the commit could have removed; none if it is an external commit, which can only remove an
+    /// earlier leaf of its sender (RFC 9420 §12.4.3.2).
     pub(crate) room_for_removals: usize,
     pub(crate) tree: SerialisedTree,
     pub(super) shape: TreeShape,

@@ -100,8 +100,8 @@ pub(crate) fn welcome_references(message: &[u8]) -> Vec<KeyPackageRef> {
     }
 }
 
-/// Reads the welcome of a commit that adds so many clients by key package: there is one if there are such clients
-/// (RFC 9420 §12.4.3.1). Whom it is for is checked when the commit itself was found good.
+/// Reads the welcome of a commit that adds this many clients by key package. It must be present if there are any (RFC 9420
+/// §12.4.3.1). Its receivers are checked after the commit itself.
 pub(super) fn read_welcome(
     welcome: Option<&[u8]>,
     adds: usize,
@@ -130,7 +130,9 @@ pub(super) fn read_welcome(
 /// are no such clients (RFC 9420 §12.4.3.1).
 pub(super) fn check_welcome(welcome: Option<Welcome>, added: &[AddedMember]) -> Result<(), Refusal> {
     if welcome.is_some() && added.is_empty() {
-        return Err(Refusal::Welcome("welcomePacket is there, but the commit adds nobody".into()));
+        return Err(Refusal::Welcome(
+            "the request has a welcomePacket, but the commit adds no member".into(),
+        ));
     }
     let secrets = welcome.as_ref().map_or([].as_slice(), Welcome::secrets);
     let named: Vec<_> = secrets.iter().map(|secrets| secrets.new_member()).collect();

@@ -103,7 +103,7 @@ impl TrackedGroup {
         })
     }
 
-    /// The leaves of which somebody has proposed the removal in this epoch.
+    /// The leaves whose removal has been proposed in this epoch.
     fn proposed_removals(&self) -> BTreeSet<u32> {
         let queued = self.pending.iter().filter_map(|pending| decode::<QueuedProposal>(&pending.queued).ok());
         queued.filter_map(|queued| removed_leaf(&queued)).collect()

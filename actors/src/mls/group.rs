@@ -89,7 +89,7 @@ impl TrackedGroup {
             (Some(tree), _) | (None, Some(tree)) => tree,
             (None, None) => {
                 return Err(Refusal::OpenedWith(
-                    "neither ratchetTree nor the ratchet_tree extension of groupInfo is there".into(),
+                    "the request has neither ratchetTree nor a ratchet_tree extension in groupInfo".into(),
                 ));
             }
         };

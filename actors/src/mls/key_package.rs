@@ -93,7 +93,7 @@ impl RefusedCredentials {
         stands
     }
 
-    /// Forgets refusals of credentials that nobody has asked for since they ended.
+    /// Forgets refusals of credentials that were not asked for again since they ended.
     fn forget_old(&mut self, now: Timestamp) {
         let oldest = now.saturating_sub(Self::STANDS_FOR);
         self.0.retain(|_, refused_at| *refused_at <= now && oldest < *refused_at);

@@ -340,7 +340,7 @@ impl LeafChecks {
     /// Checks the public keys of an update path (RFC 9420 §7.6): they become keys of parent nodes.
     ///
     /// # Errors
-    /// [`Unfit`]: a key that nobody can encrypt to.
+    /// [`Unfit`]: a key to which no member can encrypt.
     pub(super) fn check_path_keys(self, keys: &[&[u8]]) -> Result<(), Unfit> {
         keys.iter()
             .try_for_each(|key| self.check_hpke_key(key, Rule::Path, "a public key of the update path"))

@@ -64,7 +64,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Crypto(pub(crate) RustCrypto);
 
-/// What a packet is judged by, beside the group: nothing of it changes a packet's verdict on replay, which has none.
+/// The validation context of a packet. It is not used on replay.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules<'a> {
     pub(crate) crypto: &'a Crypto,

@@ -298,8 +298,8 @@ impl TrackedGroup {
 
 /// Every leaf supports a set of GroupContext extensions and whatever it requires (RFC 9420 §12.1.7).
 ///
-/// Extensions beside those that every client knows must be among the required capabilities: the MLS library lets
-/// nobody commit others.
+/// Extensions besides those that every client knows must be among the required capabilities: the MLS library commits no
+/// others.
 pub(super) fn check_extensions_supported<'a>(
     extensions: &Extensions<GroupContext>,
     mut leaves: impl Iterator<Item = &'a LeafNode>,
@@ -322,8 +322,8 @@ pub(super) fn check_extensions_supported<'a>(
     }
 }
 
-/// What a leaf must support to be in a group with some GroupContext extensions (RFC 9420 §7.2, §11.1), beside what every
-/// client does. Types are counted once, however often they are listed.
+/// What a leaf must support to be in a group with some GroupContext extensions (RFC 9420 §7.2, §11.1), besides what every
+/// client supports. Types are counted once, however often they are listed.
 pub(super) struct Needs {
     /// The extensions themselves.
     extensions: BTreeSet<u16>,

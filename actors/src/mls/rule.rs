@@ -48,7 +48,7 @@ pub enum Rule {
     Capabilities,
     /// GroupContext extensions are supported by every member (RFC 9420 §12.1.7).
     GroupContextExtensions,
-    /// An external commit holds one ExternalInit and only what may stand beside it (RFC 9420 §12.2).
+    /// An external commit holds one ExternalInit and only the other proposals that it may hold (RFC 9420 §12.2).
     ExternalCommit,
     /// The identity provider accepts every identity that enters (*Identity Providers*), and a member whose credential has
     /// expired does nothing but renew it.

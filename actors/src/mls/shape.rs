@@ -116,8 +116,8 @@ impl TreeShape {
         leaf
     }
 
-    /// So many Adds one after the other; answers their leaves. Each looks for a free leaf where the one before it found
-    /// one.
+    /// Applies this number of Adds in turn; returns their leaves. Each starts its search for a free leaf where the one before
+    /// found one.
     pub(crate) fn add_all(&mut self, count: usize) -> Vec<u32> {
         let mut from = 0;
         let mut added = Vec::new();
@@ -256,7 +256,7 @@ mod tests {
             0,
             &[1, 2],
         );
-        // Leaf 1 gone: the node above leaves 0 and 1 has nobody to be told, so the path skips it.
+        // Leaf 1 gone: the node above leaves 0 and 1 has no recipient, so the path skips it.
         check(
             4,
             |shape| {

@@ -45,7 +45,7 @@ pub(crate) fn encode(value: &impl Serialize) -> Result<Vec<u8>, ValueError> {
     rmp_serde::to_vec_named(value).map_err(|error| ValueError(error.to_string()))
 }
 
-/// As [`encode`], with room for about so many bytes from the start: a long value is many small writes, and growing under
+/// As [`encode`], with room for about this many bytes from the start: a long value is many small writes, and growing under
 /// them costs more than the writes.
 pub(crate) fn encode_long(value: &impl Serialize, bytes: usize) -> Result<Vec<u8>, ValueError> {
     let mut encoded = Vec::with_capacity(bytes);

@@ -53,7 +53,7 @@ impl TrackedGroup {
     }
 }
 
-/// The most nodes of a ratchet tree with so many members: joiners take the leftmost free leaf, so that it is never wider
+/// The largest number of nodes of a ratchet tree with this many members: joiners take the leftmost free leaf, so that it is never wider
 /// than it had members.
 pub(super) fn nodes_max(members_max: usize) -> usize {
     members_max.saturating_mul(2).saturating_sub(1).max(1)

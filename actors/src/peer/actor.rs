@@ -38,7 +38,7 @@ const WAITING_MAX: usize = 1024;
 const MARKS_AT_ONCE: usize = 256;
 /// Entries in one delivery.
 const ENTRIES_MAX: usize = 64;
-/// Entries that a peer never saw and of which a transfer tells.
+/// The largest number of entries missed by a peer that a transfer covers.
 const MISSED_MAX: usize = 256;
 /// The pause before a delivery that failed is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ pub(crate) struct Wake {
     pub(crate) group: GroupId,
 }
 
-/// How it goes with a peer, for whoever operates the gateway.
+/// The health of a peer, for operators.
 #[derive(Debug)]
 pub(crate) struct PeerHealth {
     pub(crate) is_reachable: AtomicBool,
@@ -99,11 +99,11 @@ pub(crate) struct PeerActor {
     transfers: HashSet<Place>,
     /// Groups that the peer was sent as a whole in this [`TRY_AGAIN_PERIOD`], and answered for: at most once each.
     transferred: HashSet<Place>,
-    /// Groups of which the peer refused entries.
+    /// Groups whose entries the peer refused.
     refused: HashMap<Place, RefusedEntries>,
     /// What the peer understands beyond the first version of the protocol, once it has said so.
     revision: Option<u32>,
-    /// Groups of which the marks are to go, since they are not for the peer.
+    /// Groups whose outbox marks to delete: the peer is not entitled to them.
     forgotten: Vec<Place>,
     /// Which store the peer keeps its replicas in, once it has said so.
     store: Option<uuid::Uuid>,
@@ -250,7 +250,7 @@ impl PeerActor {
         }
         let sent = prepared.kind();
         if sent == Sent::Transfer {
-            // Whatever comes of it, the log is next: it may do by then.
+            // Whatever the outcome, the log is tried next: it may be enough by then.
             self.transfers.remove(&place);
             self.refused.remove(&place);
             if self.transferred.contains(&place) {
@@ -371,8 +371,8 @@ impl PeerActor {
         }
     }
 
-    /// What to send next of a group of which the peer refused something. A past that the peer cannot take must not keep it
-    /// from what is new, so the newest entry is sent: its answer says what the peer needs.
+    /// The next delivery for a group after the peer refused one. History that the peer cannot take must not keep it from new
+    /// entries, so the newest entry is sent: its answer tells what the peer needs.
     fn after_refusal(&mut self, place: &Place, from: u64, sent: Sent) -> Ending {
         if self.transfers.contains(place) {
             return Ending::More;
@@ -441,7 +441,7 @@ impl PeerActor {
         };
         self.positions.insert(place.clone(), next);
         if next <= from && !is_asked && !(sent == Sent::Transfer && held.next > from) {
-            tracing::warn!(peer = %self.peer, ?group, from, next, "a peer went back in a log, or did not go on");
+            tracing::warn!(peer = %self.peer, ?group, from, next, "a peer went back in a log, or made no progress");
             return Ending::SetAside;
         }
         if next > head { Ending::Done } else { Ending::More }
@@ -473,8 +473,8 @@ impl PeerActor {
             return;
         }
         if self.failures == 0 {
-            // Whoever carries the deliveries tells the operator.
-            tracing::debug!(peer = %self.peer, reason, "a peer cannot be reached; what it misses is kept");
+            // The transport tells the operator.
+            tracing::debug!(peer = %self.peer, reason, "a peer cannot be reached; the entries that it lacks are kept");
             self.health.is_reachable.store(false, Ordering::Relaxed);
         }
         self.failures = self.failures.saturating_add(1);

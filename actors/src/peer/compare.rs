@@ -10,7 +10,8 @@ use crate::{core::Core, storage::StorageError};
 /// Groups whose marks are compared with the peer's positions at once, at the start.
 const COMPARED_AT_ONCE: usize = 512;
 
-/// Marks every group of ours of which the peer misses something: the peer may be new, or have been left out for a time.
+/// Marks every group of this hub whose entries the peer lacks: the peer may be new, or not have been configured for a
+/// time.
 fn compare(
     core: &Core,
     peer: &DomainName,
@@ -48,7 +49,7 @@ fn compare(
 #[derive(Default)]
 struct Compared {
     batch: Batch,
-    /// Where to go on, if there is more.
+    /// The group to continue after, if there are more.
     last: Option<GroupId>,
 }
 

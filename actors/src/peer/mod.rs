@@ -78,8 +78,8 @@ pub struct GroupTransfer {
     pub ratchet_tree: Vec<u8>,
     /// The proposals that wait in the current epoch, in the order in which they were accepted.
     pub proposals: Vec<Vec<u8>>,
-    /// The Welcome of the current epoch, if its commit added clients and is still known: whoever was added in an
-    /// earlier epoch that the follower never saw joins by an external commit.
+    /// The Welcome of the current epoch, if its commit added clients and is still known. A client that was added in an
+    /// earlier epoch that the follower never received joins by an external commit.
     pub welcome: Option<Vec<u8>>,
     /// Key packages that the follower has not seen used and that were, as far as is still known.
     pub used: Vec<KeyPackageRef>,
@@ -127,7 +127,7 @@ pub struct Held {
     /// It cannot take that entry itself any more and needs the whole group: a lifetime in the entry has expired since,
     /// and the MLS library judges lifetimes by the present time.
     pub needs_transfer: bool,
-    /// It can take that entry once so much time has passed: a lifetime in it has not begun by the follower's clock.
+    /// The follower can take that entry after this time: a lifetime in it has not begun by its clock.
     pub retry_after: Option<Duration>,
     /// Entries before `next` that it was never shown, since it was handed the group as a whole, and takes for its history.
     pub missing: Option<RangeInclusive<u64>>,

@@ -182,8 +182,8 @@ impl TrustStore {
     /// Whether a chain is valid at a moment, in Unix milliseconds, by RFC 5280 §6.1 with no initial policies.
     ///
     /// `chain[0]` is the leaf, each certificate is DER, and each is followed by the one that issued it. The order is
-    /// the order of the verified path: nothing is searched, skipped or added. The last may be a trust root; whether it
-    /// is there or left out makes no difference.
+    /// the order of the verified path: nothing is searched, skipped or added. The last may be a trust root; including or
+    /// omitting it makes no difference.
     ///
     /// A key usage must allow what its certificate is used for (the leaf: digitalSignature; issuers: keyCertSign); a
     /// certificate without a key usage is not restricted (RFC 5280 §6.1.4 (n)). Any extended key usage will do: none

@@ -20,7 +20,8 @@ pub struct ChainLimits {
     /// Bytes of all certificates of one chain together.
     pub bytes_max: usize,
     /// Certificates above the highest that names the client, the root aside; `None` sets no bound. Offsets count from
-    /// the leaf: where whoever is named may issue certificates, a longer chain would say what he likes.
+    /// the leaf: without a bound, a client or account that may issue certificates could name itself anything with a longer
+    /// chain.
     pub above_names_max: Option<usize>,
     /// Chains that are remembered to be valid. New GroupContext extensions are a reason to judge every member again, so
     /// it should be as many as a group may have members.
@@ -68,7 +69,7 @@ pub(super) fn certificates(content: &[u8], limits: ChainLimits) -> Result<Vec<&[
 }
 
 impl Claims {
-    /// Reads what a chain says, whose end, if that is a trust root, is none of the certificates below it.
+    /// Extracts the claims of a chain; a trailing trust root is not counted.
     ///
     /// # Errors
     /// Says which certificate is malformed, or lacks what it must say.
@@ -95,7 +96,7 @@ impl Claims {
             .first()
             .ok_or_else(|| IdentityError("the X.509 credential holds no certificate".into()))?;
         let signature_key = signature_key(leaf)?;
-        // Whether the root is there or left out makes no difference.
+        // Including or omitting the root makes no difference.
         let below_root = certificates.get(..trust.without_root(chain).len()).unwrap_or(&certificates);
         let from = below_root.iter().map(|certificate| certificate.validity().not_before.timestamp()).max();
         let until = below_root.iter().map(|certificate| certificate.validity().not_after.timestamp());

@@ -38,7 +38,7 @@ struct Proven {
 }
 
 impl JudgedChains {
-    /// Remembers so many chains that were found valid.
+    /// A cache of this many valid chains.
     pub(super) fn new(proven_max: usize) -> Self {
         Self(Mutex::new(Chains { unproven: Latest::new(UNPROVEN_MAX), proven: Latest::new(proven_max) }))
     }
@@ -72,7 +72,7 @@ impl JudgedChains {
     }
 }
 
-/// The last so many of what came.
+/// The newest entries, up to a number.
 #[derive(Debug)]
 struct Latest<T> {
     known: HashMap<ChainDigest, T>,

@@ -86,7 +86,7 @@ impl X509IdentityProvider {
         Ok(claims)
     }
 
-    /// Whether a chain of so many certificates, the root aside, ends as close above its names as it must.
+    /// Checks the number of certificates above the names in a chain of this length, the root not counted.
     fn check_above_names(&self, length: usize) -> Result<(), IdentityError> {
         let Some(max) = self.limits.above_names_max else { return Ok(()) };
         let highest = usize::from(self.offsets.highest());

@@ -14,7 +14,7 @@ use crate::identity::IdentityError;
 /// What no Common Name that becomes part of a handle may hold, so that URIs made of handles are unambiguous.
 const FORBIDDEN: [char; 5] = ['@', '/', '#', '$', ':'];
 
-/// What nobody sees, or what changes how the rest looks: the characters of Unicode's category Cf (format) and those that it
+/// Invisible characters, and those that change how others look: the characters of Unicode's category Cf (format) and those that it
 /// calls default ignorable, and the two separators of lines and paragraphs. Those of category Cc are
 /// [`char::is_control`].
 const INVISIBLE: [RangeInclusive<char>; 26] = [
@@ -121,7 +121,7 @@ fn common_name<'a>(chain: &'a [X509Certificate<'_>], offset: u8) -> Result<&'a s
         !character.is_control() && !INVISIBLE.iter().any(|range| range.contains(&character))
     };
     if let Some(found) = text.chars().find(|character| !is_seen(*character)) {
-        return refuse(&format!("has a Common Name with U+{:04X}, which nobody can see", u32::from(found)));
+        return refuse(&format!("has a Common Name with U+{:04X}, which is invisible", u32::from(found)));
     }
     Ok(text)
 }

@@ -71,7 +71,7 @@ impl<'a> Signed<'a> {
     }
 }
 
-/// Keys of which it is remembered that they did not sign a list.
+/// The number of keys remembered as not having signed a list.
 const OTHERS_MAX: usize = 64;
 
 /// What is known of the signature of one list. A list has one signer, and it may be found only when the first chain of
@@ -82,7 +82,7 @@ pub(super) struct ListSigner {
     signer: OnceLock<(usize, Vec<u8>)>,
     /// Keys that did not sign it, the latest.
     others: Mutex<VecDeque<Vec<u8>>>,
-    /// Where the library keeps what is signed. It does not move as long as the list is there.
+    /// The address at which the library keeps the signed content. It does not move as long as the list exists.
     kept_at: OnceLock<usize>,
     /// How often the signature was verified.
     #[cfg(test)]
@@ -126,7 +126,7 @@ impl ListSigner {
         self.verified.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let algorithm = ALGORITHMS.get(way).ok_or(InvalidSignature)?;
         algorithm.verify_signature(public_key, message, signature)?;
-        // Whoever was quicker has found the same.
+        // A thread that was quicker has found the same.
         let _ = self.signer.set((way, public_key.to_vec()));
         Ok(())
     }

@@ -122,7 +122,7 @@ impl TrustStore {
     /// names (DER) and keys of those in a path; there may be several keys while the root may be one of several.
     ///
     /// Names need to be unique only below one issuer: two domains may each have an account *alice*, with a list of its
-    /// own. Where nobody in the path signed any list of a name, all are answered, and the library says what is wrong.
+    /// own. If no key in the path signed a list of a name, all its lists are returned, and the library reports the fault.
     pub(super) fn crls_of(&self, issuers: &[(&[u8], &[u8])]) -> Vec<&Crl> {
         let signed = |crl: &Crl| {
             let mut keys =
