@@ -30,15 +30,15 @@ pub use self::tools::ToolCommand;
 #[derive(Debug, Parser)]
 #[command(name = "mimi-gateway", version)]
 pub struct Cli {
-    /// What to do; `serve` when nothing is said.
+    /// The command; `serve` by default.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// What any command may be told.
+    /// Options of all commands.
     #[command(flatten)]
     pub options: Options,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the gateway.
@@ -49,15 +49,15 @@ pub enum Command {
     Tool(ToolCommand),
     /// Make a token for an application: the token itself, and the hash for the configuration.
     Token,
-    /// About the configuration.
+    /// Work with the configuration.
     Config {
-        /// What about it.
+        /// The command.
         #[command(subcommand)]
         command: ConfigCommand,
     },
 }
 
-/// What about the configuration.
+/// Commands about the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Check the configuration without starting.
@@ -68,16 +68,16 @@ pub enum ConfigCommand {
     },
 }
 
-/// What any command may be told.
+/// Options of all commands.
 #[derive(Debug, Args)]
 pub struct Options {
     /// The configuration, a TOML file. Without one, a default application is served on 127.0.0.1:8080.
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where the gateway keeps what it acknowledged, instead of `data_dir`; `:memory:` keeps nothing.
+    /// The data directory, instead of `data_dir`; `:memory:` keeps nothing.
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where to listen, instead of `internal.listen`; port 0 picks a free one.
+    /// The address to listen on, instead of `internal.listen`; port 0 picks a free one.
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
 }
@@ -87,7 +87,7 @@ const BAD_CONFIGURATION: u8 = 2;
 /// The exit code of a gateway that could not stop in time.
 const STUCK: i32 = 3;
 
-/// Does what the command line says, and returns how it went.
+/// Runs the command, and returns the exit code.
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         None | Some(Command::Serve) => serve(&cli.options),

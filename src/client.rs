@@ -83,12 +83,12 @@ pub enum ClientError {
     /// It did not get through.
     #[error(transparent)]
     Transport(#[from] reqwest::Error),
-    /// What answered is not a gateway, or not one of this version.
+    /// The answer is not one of a gateway of this version.
     #[error("the answer, status {status}, is not one of a gateway: {reason}")]
     Unexpected {
         /// The status of the answer.
         status: u16,
-        /// What was wrong with it.
+        /// The fault.
         reason: String,
     },
 }
@@ -103,7 +103,7 @@ impl ClientError {
     }
 }
 
-/// What a request was answered with.
+/// A successful answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply<T> {
     /// 200, 201 or 204.
@@ -414,7 +414,7 @@ impl GatewayClient {
             .body)
     }
 
-    /// What an external joiner needs (*Joining*).
+    /// The group info and ratchet tree for an external joiner (*Joining*).
     ///
     /// # Errors
     /// [`ClientError`] as [`GatewayClient::send`].

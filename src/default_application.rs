@@ -23,7 +23,7 @@ pub struct DefaultApplication {
     hash: TokenHash,
 }
 
-/// What the store keeps of it.
+/// The part that the store keeps.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     id: AppId,
@@ -47,7 +47,7 @@ impl DefaultApplication {
         Ok(Self { id, hash: token.hash(), token: Some(token) })
     }
 
-    /// What a configuration would say to name it.
+    /// The settings that would name it in a configuration.
     pub(crate) fn settings(&self) -> ApplicationSettings {
         let token = TokenSettings { sha256: self.hash, access: TokenAccess::ReadWrite };
         ApplicationSettings::basic(self.id, vec![token])

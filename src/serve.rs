@@ -56,7 +56,7 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The operating system lets it have too few connections.
@@ -71,7 +71,7 @@ pub enum StartError {
     /// The store cannot be written.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// What the store keeps for the gateway itself is not what was written.
+    /// The settings that the store keeps for the gateway itself are damaged.
     #[error("a setting in the store cannot be used: {0}")]
     Settings(String),
     /// The internal listener cannot speak TLS.
@@ -96,7 +96,7 @@ pub struct Running {
     shutdown_timeout: Duration,
 }
 
-/// What a gateway that stops is waiting for. Clones show the same.
+/// The step at which a stopping gateway is. Clones share it.
 #[derive(Clone, Debug)]
 pub struct StopStep(Arc<Mutex<&'static str>>);
 
@@ -109,7 +109,7 @@ impl StopStep {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = step;
     }
 
-    /// What must end next, in words.
+    /// The part that must end next, in words.
     pub fn get(&self) -> &'static str {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -191,18 +191,18 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
 }
 
 impl Running {
-    /// Where it listens for application servers.
+    /// The address of the listener for application servers.
     pub fn address(&self) -> SocketAddr {
         self.internal.address
     }
 
-    /// What it listens at for application servers, as the beginning of URLs.
+    /// The base URL for application servers.
     pub fn base_url(&self) -> String {
         let scheme = if self.internal.has_tls { "https" } else { "http" };
         format!("{scheme}://{}", self.internal.address)
     }
 
-    /// Where it listens for other gateways, when it federates.
+    /// The address of the listener for other gateways, if it federates.
     pub fn federation_address(&self) -> Option<SocketAddr> {
         self.federation.as_ref().map(|listener| listener.address)
     }
@@ -228,7 +228,7 @@ impl Running {
         }
     }
 
-    /// What [`Running::stop`] will be waiting for.
+    /// The step at which [`Running::stop`] will be.
     pub fn stop_step(&self) -> StopStep {
         self.stop_step.clone()
     }
@@ -319,7 +319,7 @@ impl<'a> Outside<'a> {
         Ok(Self { settings, tls, server_tls: Box::new(server_tls), bound: Bound::to(settings.listen)? })
     }
 
-    /// What asks other gateways.
+    /// The client for other gateways.
     fn federation(
         &self,
         config: &Config,

@@ -34,7 +34,7 @@ pub(crate) struct Accounts<K, A> {
     known: Mutex<HashMap<K, Arc<A>>>,
 }
 
-/// What was taken of an account. Dropping it gives it back.
+/// An amount taken from an account. Dropping it gives it back.
 #[derive(Debug)]
 #[must_use = "what is held is given back when this is dropped"]
 pub(crate) struct Held {
@@ -115,7 +115,7 @@ impl Pool {
         Account { own: Counter::new(share.of(self.0.max)), pool: self.clone() }
     }
 
-    /// What is held now by all accounts together.
+    /// The amount that all accounts hold now.
     pub(crate) fn held(&self) -> usize {
         self.0.held.load(Ordering::Acquire)
     }
@@ -132,7 +132,7 @@ impl Account {
         Ok(Held { account: self.clone(), amount })
     }
 
-    /// What the caller holds now.
+    /// The amount that the caller holds now.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.own.held.load(Ordering::Acquire)

@@ -30,7 +30,7 @@ pub(crate) enum TlsFileError {
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// The key is not the certificate's.
@@ -38,7 +38,7 @@ pub(crate) enum TlsFileError {
     Key {
         /// The file with the key.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
 }
@@ -62,7 +62,7 @@ pub(crate) struct Credentials {
     pub(crate) key: PrivateKeyDer<'static>,
 }
 
-/// What a certificate says about its holder.
+/// The names and the validity in a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     /// The DNS names of its SubjectAlternativeName, without wildcards.
@@ -135,7 +135,7 @@ impl Credentials {
         Ok(credentials)
     }
 
-    /// What the first certificate says about its holder.
+    /// The names and the validity in the first certificate.
     pub(crate) fn holder(&self) -> Option<Holder> {
         self.chain.first().and_then(Holder::of)
     }

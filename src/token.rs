@@ -32,7 +32,7 @@ impl Token {
         &self.0
     }
 
-    /// What a gateway keeps of it.
+    /// The hash that a gateway keeps of it.
     pub fn hash(&self) -> TokenHash {
         TokenHash(Sha256::digest(self.0.as_bytes()).into())
     }

@@ -55,7 +55,7 @@ pub struct IdentityConfiguration {
     #[serde(default)]
     #[schema(required = true)]
     pub supports_domains: bool,
-    /// What else the provider needs to know.
+    /// Parameters of the provider.
     #[serde(default)]
     #[schema(value_type = Object, required = true)]
     pub parameters: Map<String, Value>,

@@ -126,14 +126,14 @@ impl Endpoint for ListGroupsOfClient {
     type Response = GroupsOfClient;
 }
 
-/// What registers a client.
+/// The registration of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = NewClient)]
 pub struct NewClientBody {
-    /// What the identity provider's `client_handle` gives for this client; unique.
+    /// The client's handle, as the identity provider's `client_handle` extracts it; unique.
     pub client_handle: HandleText,
-    /// What the client is found by.
+    /// Tags by which the client can be found.
     #[serde(default, deserialize_with = "list::at_most::<{ list::TAGS_MAX }, _, _>")]
     pub tags: Vec<String>,
     /// The client's domain; the gateway's only one when left out.
@@ -248,7 +248,7 @@ pub struct PageQuery {
 pub struct Identities {
     /// The clients, by their ids.
     pub identities: Vec<Identity>,
-    /// Where the next page begins, when there is one.
+    /// The cursor of the next page, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
@@ -272,7 +272,7 @@ pub struct Identity {
 pub struct GroupsOfClient {
     /// The groups, by their ids.
     pub groups: Vec<GroupOfClient>,
-    /// Where the next page begins, when there is one.
+    /// The cursor of the next page, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }

@@ -93,13 +93,13 @@ impl Endpoint for ReplicateLog {
     type Response = HeldBody;
 }
 
-/// What a gateway says about itself.
+/// The description of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GatewayDescription {
     /// The domains that are assigned to it.
     #[schema(value_type = Vec<String>)]
     pub domains: BTreeSet<DomainName>,
-    /// Where it federates; left out when it does not.
+    /// The URL of its federation listener; left out if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub federation: Option<GatewayUrl>,
     /// The versions of the protocol between gateways that it speaks.
@@ -116,7 +116,7 @@ impl Body for ConfigurationBody {
     const BYTES_MAX: usize = 256 << 10;
 }
 
-/// What a hub delivers for one group: consecutive entries, or the whole group.
+/// A delivery of a hub for one group: consecutive entries, or the current state of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Delivery)]
@@ -152,11 +152,11 @@ pub struct LogEntryBody {
     /// When the hub accepted it, in Unix milliseconds.
     #[schema(value_type = u64)]
     pub timestamp: Timestamp,
-    /// What was accepted.
+    /// The accepted packet.
     pub content: EntryContentBody,
 }
 
-/// What a log entry holds: the bytes as they were uploaded.
+/// The content of a log entry: the bytes as they were uploaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = EntryContent)]
@@ -206,7 +206,7 @@ pub struct GroupTransferBody {
     pub reinitialised: bool,
 }
 
-/// Where a follower stands after a delivery.
+/// The position of a follower after a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Held)]
@@ -222,7 +222,7 @@ pub struct HeldBody {
     /// Entries before `next` that it was never shown, since it was handed the group as a whole, and takes for its history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<MissingEntriesBody>,
-    /// What it understands beyond the first version of the protocol: from 1 on, entries that it names in `missing`, and
+    /// The revision of the protocol that it understands: from 1 on, entries that it names in `missing`, and
     /// `reinitialised`.
     #[serde(default)]
     pub revision: u32,
@@ -241,7 +241,7 @@ pub struct MissingEntriesBody {
     pub through: u64,
 }
 
-/// Where a gateway federates: `https://host` or `https://host:port`, and nothing after it.
+/// The URL of a federation listener: `https://host` or `https://host:port`, without a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayUrl(Url);
 

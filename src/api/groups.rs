@@ -174,7 +174,7 @@ impl Endpoint for ListControlMessages {
     type Response = ControlMessagesBody;
 }
 
-/// What creates a group.
+/// A new group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = NewGroup)]
@@ -207,7 +207,7 @@ pub struct CreatedGroupBody {
 pub struct Groups {
     /// The groups, by their ids.
     pub groups: Vec<ListedGroup>,
-    /// Where the next page begins, when there is one.
+    /// The cursor of the next page, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
@@ -262,7 +262,7 @@ pub struct Member {
     pub domain: Option<DomainName>,
 }
 
-/// What uploads a proposal.
+/// A proposal to upload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Proposal)]
@@ -296,7 +296,7 @@ pub struct Proposals {
     pub epoch_id: Epoch,
 }
 
-/// What uploads a commit.
+/// A commit to upload, with its group info and welcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Commit)]
@@ -363,7 +363,7 @@ pub struct ControlMessagesBody {
     pub next_epoch_id: Option<Epoch>,
 }
 
-/// What created one epoch.
+/// The commit that created one epoch, and its proposals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EpochMessages {

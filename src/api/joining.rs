@@ -62,7 +62,7 @@ impl Endpoint for GetGroupInfo {
     const PATH: &'static str = "/apps/{appId}/groups/{groupId}/group-info";
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
-    const SUMMARY: &'static str = "What an external joiner needs";
+    const SUMMARY: &'static str = "The group info and ratchet tree for an external joiner";
     const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup];
     type Path = GroupPath;
@@ -83,7 +83,7 @@ pub struct HandleQuery {
     pub domain: Option<DomainName>,
 }
 
-/// Which welcomes.
+/// A selection of welcomes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -127,13 +127,13 @@ impl Default for WelcomeQuery {
     }
 }
 
-/// The welcomes that wait.
+/// The waiting welcomes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinInfos {
     /// The welcomes, oldest first.
     pub join_infos: Vec<JoinInfoBody>,
-    /// Where the next page begins, when more wait. A page ends at `limit` or at the size limit of an answer, and holds
+    /// The cursor of the next page, if more wait. A page ends at `limit` or at the size limit of an answer, and holds
     /// at least one welcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
@@ -144,7 +144,7 @@ pub struct JoinInfos {
 #[serde(rename_all = "camelCase")]
 #[schema(as = JoinInfo)]
 pub struct JoinInfoBody {
-    /// What acknowledges it; in order of delivery.
+    /// The id with which it is acknowledged; ids increase in order of delivery.
     pub id: JoinInfoId,
     /// The group to join.
     pub group_id: GroupIdText,
@@ -158,7 +158,7 @@ pub struct JoinInfoBody {
     pub ratchet_tree: Option<Base64>,
 }
 
-/// What an external joiner needs.
+/// The group info and ratchet tree for an external joiner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupInfos {

@@ -126,7 +126,7 @@ impl Endpoint for RetrieveKeyPackage {
     type Response = RetrievedKeyPackage;
 }
 
-/// What creates a key queue.
+/// A new key queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = NewKeyQueue)]
@@ -137,7 +137,7 @@ pub struct NewKeyQueueBody {
     /// Of its packages (RFC 9420 §17.1).
     #[schema(maximum = 65535)]
     pub cipher_suite: u16,
-    /// What the application chooses queues by; may be empty.
+    /// A label by which the application selects queues; may be empty.
     pub app_label: String,
 }
 
@@ -180,7 +180,7 @@ pub struct KeyQueue {
     pub has_final_key: bool,
 }
 
-/// What updates a key queue.
+/// An update of a key queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = KeyPackageUpload)]
@@ -201,7 +201,7 @@ pub struct KeyPackageUploadBody {
 
 impl Body for KeyPackageUploadBody {}
 
-/// What a queue holds after an update.
+/// The contents of a queue after an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolSize {
@@ -222,7 +222,7 @@ pub struct KeyPackageQuery {
     /// The cipher suite of the group (RFC 9420 §17.1).
     #[param(maximum = 65535)]
     pub cipher_suite: u16,
-    /// Who gets it: the same receiver gets the same package until it is used. `receiver_client_id`, as the draft
+    /// The receiver: it gets the same package until that is used. `receiver_client_id`, as the draft
     /// writes it, is accepted too.
     #[serde(alias = "receiver_client_id")]
     pub receiver_client_id: String,
@@ -251,7 +251,7 @@ pub struct RetrievedKeyPackage {
 pub struct RefusedKeyPackage {
     /// Its place in `keyPackages`; for `finalKey`, the place after the last.
     pub index: usize,
-    /// What was wrong with it.
+    /// The fault.
     pub detail: String,
 }
 

@@ -28,13 +28,13 @@ pub trait Endpoint: Sized + 'static {
     const METHOD: Method;
     /// The path, its members in braces: `/apps/{appId}/clients`.
     const PATH: &'static str;
-    /// Who may ask.
+    /// The permission that a request needs.
     const ACCESS: Access;
     /// The draft's section, by title.
     const SECTION: &'static str;
-    /// What it does, in a line.
+    /// A summary in one line.
     const SUMMARY: &'static str;
-    /// Where it departs from the draft's letter, and why.
+    /// The departure from the draft's text, if any, and its reason.
     const DEVIATION: Option<&'static str> = None;
     /// The statuses of success, the usual one first.
     const SUCCESS: &'static [Success];
@@ -50,7 +50,7 @@ pub trait Endpoint: Sized + 'static {
     type Response: Serialize + DeserializeOwned + ToSchema;
 }
 
-/// Where a request goes: path and query, percent-encoded.
+/// The target of a request: path and query, percent-encoded.
 ///
 /// # Errors
 /// None is known: every query of the API has a text form.
@@ -88,7 +88,7 @@ impl Method {
     }
 }
 
-/// Who may ask.
+/// The permission that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Anyone: no token is looked at.

@@ -8,7 +8,7 @@ use super::{
     text::{GroupIdText, HandleText},
 };
 
-/// What a path template names in braces.
+/// The values of the names in braces of a path template.
 pub trait PathMembers: Sized {
     /// Reads the members from the segments of a path that stand in the places of the template's braces, in order,
     /// still percent-encoded.
@@ -27,7 +27,7 @@ pub trait PathMembers: Sized {
 pub struct PathError {
     /// The problem that it is answered with.
     pub kind: ProblemKind,
-    /// What was wrong with it.
+    /// The fault.
     pub detail: String,
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// What is fixed for one type of problem.
+/// The fixed properties of a problem type.
 #[derive(Clone, Copy, Debug)]
 pub struct ProblemType {
     /// The last part of its `type`, stable.
@@ -13,9 +13,9 @@ pub struct ProblemType {
     pub status: u16,
     /// A short name.
     pub title: &'static str,
-    /// What it means.
+    /// Its meaning.
     pub meaning: &'static str,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: &'static str,
     /// Members in addition to those of every problem: name and meaning.
     pub members: &'static [(&'static str, &'static str)],
@@ -34,7 +34,7 @@ macro_rules! problem_types {
             /// Every type there is, by status.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
-            /// What is fixed for this type.
+            /// The fixed properties of this type.
             pub const fn about(self) -> &'static ProblemType {
                 match self {
                     $(Self::$kind => &ProblemType {
@@ -53,7 +53,7 @@ macro_rules! problem_types {
 
 problem_types! {
     MalformedRequest: 400 "malformed-request", "Malformed request",
-        "The request could not be understood: its JSON, its query string, or a value in it is not what the API takes.",
+        "The request could not be understood: its JSON, its query string, or a value in it is not one that the API accepts.",
         "The detail names the member. Correct it and send the request again.";
     MalformedMlsMessage: 400 "malformed-mls-message", "Malformed MLS message",
         "The bytes are not a TLS-serialised MLSMessage (RFC 9420 §6) of the kind that belongs here, or something follows it.",
@@ -210,7 +210,7 @@ impl ProblemKind {
     }
 }
 
-/// What `type` begins with.
+/// The prefix of `type`.
 const TYPE_PREFIX: &str = "/problems/";
 
 /// The media type of a [`ProblemDocument`].
@@ -225,7 +225,7 @@ pub struct ProblemDocument {
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What was wrong with this request and what to do.
+    /// The fault of this request, and its remedy.
     pub detail: String,
     /// The path of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,7 +19,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What a handle begins with that is written as bytes.
+/// The prefix of a handle that is written as bytes.
 const BYTES_PREFIX: &str = "b64:";
 
 /// The text forms of group ids, as a regular expression (ECMA-262): the last character of an incomplete quantum has no

@@ -21,12 +21,12 @@ pub(super) struct Answer {
 pub(super) enum Failure {
     /// The peer was not reached, or its answer did not get here whole. Another try may succeed.
     Connection(String),
-    /// What answered does not answer as a gateway.
+    /// The answer is not one of a gateway.
     Answer(String),
 }
 
 impl Failure {
-    /// What an HTTP client says, without the URL: it names the domain already.
+    /// The text of an HTTP client's error, without the URL: the domain is named already.
     pub(super) fn of(error: &reqwest::Error) -> Self {
         Self::Connection(in_words(error))
     }

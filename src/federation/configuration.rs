@@ -16,7 +16,7 @@ pub(crate) struct SharedApplication {
     pub(crate) federates_with: BTreeSet<DomainName>,
     /// Its ApplicationConfiguration.
     pub(crate) configuration: Map<String, Value>,
-    /// What names the configuration in a header: the SHA-256 of its canonical JSON, in lower-case hexadecimal digits.
+    /// The name of the configuration in a header: the SHA-256 of its canonical JSON, in lower-case hexadecimal digits.
     pub(crate) digest: String,
 }
 

@@ -53,7 +53,7 @@ pub(super) struct Discovery {
     pub(super) tls: ClientConfig,
     /// Connections to the domain itself.
     pub(super) http: reqwest::Client,
-    /// What was found, and until when it is believed. One request at a time asks.
+    /// The address found, and the time until which it is used. One request at a time asks.
     pub(super) found: tokio::sync::Mutex<Option<(Located, Instant)>>,
 }
 

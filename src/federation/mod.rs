@@ -56,7 +56,7 @@ pub(crate) struct Federation {
     peers: BTreeMap<DomainName, Arc<Peer>>,
     delivery_timeout: Duration,
     replica_timeout: Duration,
-    /// Where requests run: connections outlive the thread that first needed them, and a request that was made is
+    /// The runtime of the requests: connections outlive the thread that first needed them, and a request that was made is
     /// finished, in bounded time, even if its caller has gone.
     runtime: Handle,
 }
@@ -83,7 +83,7 @@ pub(crate) enum PeerError {
     Unreachable {
         /// Its domain.
         domain: DomainName,
-        /// What happened.
+        /// The cause.
         reason: String,
     },
     /// It did not answer in time.
@@ -143,7 +143,7 @@ impl Federation {
         })
     }
 
-    /// What this gateway says about itself.
+    /// This gateway's description of itself.
     pub(crate) fn description(&self) -> GatewayDescription {
         GatewayDescription {
             domains: self.domains.clone(),

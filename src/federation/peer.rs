@@ -38,7 +38,7 @@ use crate::{
 /// The pause until it is logged again that an application's configuration differs.
 const DIFFERENCE_PAUSE: Duration = Duration::from_secs(60);
 
-/// What is known about a peer, and how it is asked.
+/// One peer: its address and state, and requests to it.
 pub(super) struct Peer {
     domain: DomainName,
     locator: Locator,

@@ -58,7 +58,7 @@ impl Transport for HttpsTransport {
     }
 }
 
-/// What another try may change is not a refusal.
+/// An error that another try may change is not a refusal.
 fn not_delivered(error: PeerError) -> DeliveryError {
     match error {
         PeerError::Refused(problem) if !is_passing(problem.status) => {

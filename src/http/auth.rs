@@ -17,12 +17,12 @@ use crate::{
     token::{Token, TokenHash},
 };
 
-/// Who may ask what on a listener.
+/// Authentication and permissions on a listener.
 pub(crate) trait Authority: Sized + 'static {
-    /// What a handler has to know of who asks.
+    /// The part of a caller that handlers need.
     type Caller: 'static;
 
-    /// What may be asked there.
+    /// The routes of the listener.
     fn routes() -> &'static [Route<Self>];
 
     /// Who makes a request to a route, whose members are still percent-encoded, and what that caller may hold; nothing
@@ -38,7 +38,7 @@ pub(crate) trait Authority: Sized + 'static {
     ) -> Result<Admitted<Self::Caller>, Problem>;
 }
 
-/// Who makes a request, and what that caller may hold.
+/// An authenticated caller, and its shares.
 pub(crate) type Admitted<C> = (C, Option<Arc<CallerShares>>);
 
 impl Authority for Tokens {

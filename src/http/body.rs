@@ -17,7 +17,7 @@ use crate::{
 /// Room for bodies is taken in units of this many bytes.
 const ROOM_UNIT_BYTES: usize = 1024;
 
-/// What bodies may use.
+/// The limits on request bodies.
 #[derive(Clone, Debug)]
 pub(crate) struct BodyLimits {
     /// Largest body of one request.

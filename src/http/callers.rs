@@ -27,7 +27,7 @@ const TURNS_PER_CALLER: usize = 4;
 /// How often it is looked whether there is room for an answer.
 const ROOM_PERIOD: Duration = Duration::from_millis(10);
 
-/// What the callers of one listener may hold together.
+/// The pools that the callers of one listener share.
 #[derive(Clone, Debug)]
 pub(crate) struct ListenerShares {
     requests: Pool,
@@ -38,7 +38,7 @@ pub(crate) struct ListenerShares {
     patience: Duration,
 }
 
-/// What one caller may hold: a token, a peer, or all who do not say who they are.
+/// The shares of one caller: a token, a peer, or all callers without credentials.
 #[derive(Debug)]
 pub(crate) struct CallerShares {
     /// Requests that are worked on.

@@ -28,7 +28,7 @@ impl Cursors {
         URL_SAFE_NO_PAD.encode([code, last].concat())
     }
 
-    /// What [`Cursors::give`] was given as `last`.
+    /// The `last` that [`Cursors::give`] was given.
     pub(crate) fn take(&self, list: &[&[u8]], cursor: &str) -> Result<Vec<u8>, Problem> {
         let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
         bytes

@@ -42,20 +42,20 @@ const DECODED_AT_ONCE: usize = 2;
 /// How often it is looked whether every request is answered, while the gateway stops.
 const FINISH_PERIOD: Duration = Duration::from_millis(5);
 
-/// What handlers work with, on every listener.
+/// The context of handlers, on every listener.
 #[derive(Clone)]
 pub(crate) struct Served {
     pub(crate) gateway: Gateway,
     pub(crate) cursors: Arc<Cursors>,
-    /// What `GET /apps` answers.
+    /// The answer to `GET /apps`.
     pub(crate) public_applications: Arc<[ApplicationConfiguration]>,
-    /// What `GET /.well-known/mimi-gateway` answers.
+    /// The answer to `GET /.well-known/mimi-gateway`.
     pub(crate) description: Arc<GatewayDescription>,
     /// The gateways of other domains, where there are any.
     pub(crate) federation: Option<Arc<Federation>>,
 }
 
-/// What all requests of one listener share.
+/// The state that all requests of one listener share.
 pub(crate) struct Edge<A: Authority = Tokens> {
     pub(crate) gateway: Gateway,
     pub(crate) cursors: Arc<Cursors>,
@@ -95,7 +95,7 @@ impl<A: Authority> Edge<A> {
         }
     }
 
-    /// Who may ask.
+    /// The authentication of callers.
     pub(crate) fn authority(&self) -> &A {
         &self.authority
     }

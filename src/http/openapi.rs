@@ -35,11 +35,11 @@ pub(super) enum Description {
     Page {
         /// `operationId`.
         name: &'static str,
-        /// What it is, in a line.
+        /// A description in one line.
         summary: &'static str,
         /// Of what it answers.
         media_type: &'static str,
-        /// What else it answers.
+        /// Its other answers.
         problems: &'static [ProblemKind],
     },
 }
@@ -134,7 +134,7 @@ fn page(name: &str, summary: &str, media_type: &str, problems: &[ProblemKind]) -
     operation
 }
 
-/// What every request to an endpoint can meet. An unknown route or method is no operation and not listed.
+/// The problems that every request to an endpoint can meet. An unknown route or method is no operation and not listed.
 fn common_problems<E: Endpoint>() -> impl Iterator<Item = ProblemKind> {
     use ProblemKind as Kind;
     let is_private = E::ACCESS != Access::Public;

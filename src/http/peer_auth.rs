@@ -29,7 +29,7 @@ use crate::{
 pub(crate) struct Peers {
     /// How this gateway works with them.
     pub(crate) federation: Arc<Federation>,
-    /// What each of them may hold, by the first domain that its certificate names.
+    /// The shares of each peer, by the first domain that its certificate names.
     shares: Accounts<DomainName, CallerShares>,
 }
 

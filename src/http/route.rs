@@ -85,7 +85,7 @@ pub(super) type Running = Pin<Box<dyn Future<Output = Result<HttpResponse, Probl
 /// A request that has found its route, may be made, and has arrived whole.
 pub(super) struct Arrived<A: Authority = Tokens> {
     pub(super) edge: Arc<Edge<A>>,
-    /// Who asks.
+    /// The caller.
     pub(super) caller: A::Caller,
     /// To compute an answer that may be large.
     pub(super) turn: Rc<Turn>,
@@ -142,7 +142,7 @@ fn members<'a>(template: &str, path: &'a str) -> Option<Vec<&'a str>> {
 /// A request of the API, decoded.
 pub(super) struct Call<E: Endpoint, A: Authority = Tokens> {
     pub(super) edge: Arc<Edge<A>>,
-    /// Who asks.
+    /// The caller.
     pub(super) caller: A::Caller,
     /// To compute an answer that may be large.
     pub(super) turn: Rc<Turn>,

@@ -21,11 +21,11 @@ use crate::{
 
 /// The largest piece of an answer that a connection copies into its buffer.
 const PIECE_BYTES: usize = 32 << 10;
-/// What an answer takes besides its body: the header, and its place in the tables.
+/// The memory of an answer besides its body: the header, and its place in the tables.
 const ANSWER_BYTES: usize = 1024;
 /// An answer that holds no more than this is small.
 pub(super) const SMALL_ANSWER_BYTES: usize = ANSWER_BYTES + PIECE_BYTES;
-/// What one of many answers that share their bytes takes: what the connection copies.
+/// The memory of one of many answers that share their bytes: what the connection copies.
 const SHARED_BYTES: usize = 2 * PIECE_BYTES;
 
 /// Marks an answer, among its extensions, whose bytes are shared by all who ask.
@@ -36,7 +36,7 @@ pub(super) struct SharedBody;
 #[derive(Debug)]
 pub(super) struct Visit(Option<Link>);
 
-/// What is held for an answer until it is read, in bytes.
+/// The memory held for an answer until it is read, in bytes.
 pub(super) fn bytes_held(response: &HttpResponse) -> usize {
     let body = match response.body().size() {
         BodySize::Sized(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),

@@ -63,7 +63,7 @@ impl HolderId {
     }
 }
 
-/// What a connection waits for.
+/// The event that a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// For its first request.
@@ -98,7 +98,7 @@ pub(crate) struct Connection {
     is_closing: AtomicBool,
     is_draining: AtomicBool,
     waker: Mutex<Option<Waker>>,
-    /// What the answers hold that are not yet read.
+    /// The bytes of the answers that are not yet read.
     unread: Mutex<Vec<Held>>,
     since: Instant,
 }
@@ -287,7 +287,7 @@ impl Connection {
         self.is_draining.store(is_owed, Ordering::Release);
     }
 
-    /// What it waits for.
+    /// The event that it waits for.
     pub(crate) fn phase(&self) -> Phase {
         let phase = usize::from(self.phase.load(Ordering::Acquire));
         Phase::ALL.get(phase).copied().unwrap_or(Phase::Silent)

@@ -16,9 +16,9 @@ const CONNECTIONS_MIN: usize = 16;
      LimitNOFILE= in a systemd unit)"
 )]
 pub struct FewFiles {
-    /// What is allowed.
+    /// The number allowed.
     pub allowed: usize,
-    /// What is needed at least.
+    /// The least number needed.
     pub needed: usize,
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct Bound {
     pub(crate) address: SocketAddr,
 }
 
-/// What is spoken on a listener.
+/// The protocol of a listener.
 pub(crate) enum Protocol {
     /// HTTP/1.1.
     Plain,
@@ -79,7 +79,7 @@ pub(crate) enum Protocol {
         config: Box<ServerConfig>,
         /// How long a handshake may take.
         handshake_timeout: Duration,
-        /// What is noted of a connection for the requests on it.
+        /// The properties of a connection for the requests on it.
         on_connect: Option<fn(&ServerConnection, &mut Extensions)>,
     },
 }

@@ -73,7 +73,7 @@ pub(crate) struct Watched<T> {
     read_ahead: usize,
     /// Whether the dispatcher wanted to read and was not let.
     is_reading_held: bool,
-    /// What is written in place of a bare answer of the parser, and how much of it is.
+    /// The answer that replaces a bare one of the parser, and how much of it is written.
     instead: Option<(Vec<u8>, usize)>,
 }
 

@@ -14,7 +14,7 @@ const BEFORE: Duration = Duration::from_secs(3600);
 /// How long a certificate authority lasts.
 const AUTHORITY_LASTS: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
-/// Who issues certificates: a root, or one below it. In the draft's terms the subject of one below may be a domain or an
+/// An authority that issues certificates: a root, or one below it. In the draft's terms the subject of one below may be a domain or an
 /// account.
 #[derive(Debug)]
 pub struct Authority {
@@ -27,7 +27,7 @@ pub struct Authority {
     depth: u8,
 }
 
-/// What a gateway shows its peers, in PEM.
+/// A gateway's certificate and key for peers, in PEM.
 pub struct GatewayCertificate {
     /// Its certificate and the chain above it without the root.
     pub certificate: String,

@@ -15,7 +15,7 @@ use crate::{
     client::ClientError,
 };
 
-/// What carol is found by.
+/// The tag by which carol is found.
 const TAG: &str = "account:carol";
 /// How many key packages she uploads.
 const KEY_PACKAGES: usize = 3;

@@ -47,7 +47,7 @@ impl Organisation {
         &self.domain
     }
 
-    /// What an application trusts, in PEM.
+    /// The trust roots of the application, in PEM.
     pub(super) fn roots(&self) -> &str {
         &self.roots
     }

@@ -44,10 +44,10 @@ pub(super) struct Sites {
 
 /// The gateway of one domain, which can be stopped and started again.
 pub(super) struct Site {
-    /// What it is called in the draft.
+    /// Its name in the draft.
     pub(super) name: &'static str,
     pub(super) domain: DomainName,
-    /// Who certifies the clients of the domain.
+    /// The authority that certifies the clients of the domain.
     pub(super) identities: Identities,
     /// For the application that both gateways serve.
     pub(super) api: GatewayClient,
@@ -102,12 +102,12 @@ impl Site {
         })
     }
 
-    /// Where it is for its applications, as the beginning of URLs.
+    /// The base URL for its applications.
     pub(super) fn base_url(&self) -> String {
         format!("http://{}", self.config.internal.listen)
     }
 
-    /// Where it is for other gateways.
+    /// The URL for other gateways.
     pub(super) fn federation_address(&self) -> Result<SocketAddr, ToolError> {
         let federation = self.config.federation.as_ref();
         federation
@@ -133,12 +133,12 @@ impl Site {
     }
 }
 
-/// What the gateways are started with.
+/// The settings of the gateways.
 struct Stage {
     directory: TempDir,
-    /// Who certifies the gateways.
+    /// The authority that certifies the gateways.
     gateways: Authority,
-    /// Who certifies the organisations whose clients they serve.
+    /// The authority that certifies the organisations whose clients they serve.
     organisations: Authority,
     app: AppId,
     token: Token,

@@ -17,7 +17,7 @@ use crate::{
     client::{ClientError, GatewayClient},
 };
 
-/// What the invited clients are found by.
+/// The tag by which the invited clients are found.
 const TAG: &str = "team:harbour";
 /// How many key packages each client uploads.
 const KEY_PACKAGES: usize = 3;
