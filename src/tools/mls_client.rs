@@ -303,3 +303,94 @@ impl MlsClient {
         Ok((group, &self.provider, &self.signer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use actors::{DeliveryId, Timestamp};
+
+    use super::*;
+    use crate::api::{joining::JoinInfoId, text::GroupIdText};
+
+    /// The control messages of the epoch that a commit creates.
+    fn epoch(commit: &CommitBody, proposals: &[Base64]) -> EpochMessages {
+        EpochMessages {
+            epoch_id: Epoch(0),
+            timestamp: Timestamp(0),
+            proposals: proposals.to_vec(),
+            commit: commit.commit_packet.clone(),
+        }
+    }
+
+    fn tree(member: &MlsClient) -> Base64 {
+        tree_of(&member.joined().unwrap().export_ratchet_tree()).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_agree(members: &[&MlsClient], epoch: u64) {
+        for member in members {
+            assert_eq!(member.epoch(), Some(Epoch(epoch)));
+            assert!(member.is_active());
+            assert_eq!(member.epoch_authenticator(), members[0].epoch_authenticator());
+        }
+    }
+
+    /// A group of Alice and Bob in epoch 1.
+    fn pair() -> [MlsClient; 2] {
+        let [mut alice, mut bob] = ["alice", "bob"].map(|handle| MlsClient::basic(handle).unwrap());
+        alice.create_group().unwrap();
+        let commit = alice.make_commit(&[bob.key_package().unwrap()], &[]).unwrap();
+        alice.apply_commit().unwrap();
+        let join_info = JoinInfoBody {
+            id: JoinInfoId(DeliveryId(1)),
+            group_id: GroupIdText(alice.group_id().unwrap()),
+            epoch_id: Epoch(1),
+            welcome: commit.welcome_packet.unwrap(),
+            ratchet_tree: Some(tree(&alice)),
+        };
+        assert_eq!(bob.epoch(), None);
+        bob.join(&join_info).unwrap();
+        assert_agree(&[&alice, &bob], 1);
+        [alice, bob]
+    }
+
+    #[test]
+    fn a_pending_commit_is_applied_or_gives_way() {
+        let [mut alice, mut bob] = pair();
+        let accepted = alice.make_commit(&[], &[]).unwrap();
+        bob.make_commit(&[], &[]).unwrap();
+        // Both follow the same control messages: one finds its own commit there, the other loses its own.
+        for member in [&mut alice, &mut bob] {
+            member.follow(&[epoch(&accepted, &[])]).unwrap();
+        }
+        assert_agree(&[&alice, &bob], 2);
+    }
+
+    #[test]
+    fn a_commit_carries_the_proposals_that_were_taken_in() {
+        let [mut alice, mut bob] = pair();
+        let update = [bob.make_update_proposal().unwrap()];
+        alice.take_in(&update).unwrap();
+        let commit = alice.make_commit(&[], &[]).unwrap();
+        alice.apply_commit().unwrap();
+        bob.follow(&[epoch(&commit, &update)]).unwrap();
+        assert_agree(&[&alice, &bob], 2);
+    }
+
+    #[test]
+    fn a_client_joins_from_outside_and_a_removed_one_is_out() {
+        let [mut alice, mut bob] = pair();
+        let commit = alice.make_commit(&[], &[]).unwrap();
+        alice.apply_commit().unwrap();
+        let info = GroupInfo { group_info: commit.group_info.clone().unwrap(), ratchet_tree: tree(&alice) };
+        let (carol, joining) = MlsClient::basic("carol").unwrap().external_commit(&info).unwrap();
+        bob.follow(&[epoch(&commit, &[]), epoch(&joining, &[])]).unwrap();
+        alice.follow(&[epoch(&joining, &[])]).unwrap();
+        assert_agree(&[&alice, &bob, &carol], 3);
+
+        let removal = alice.make_commit(&[], &[&bob]).unwrap();
+        alice.apply_commit().unwrap();
+        bob.follow(&[epoch(&removal, &[])]).unwrap();
+        assert!(!bob.is_active());
+        assert_ne!(bob.epoch_authenticator(), alice.epoch_authenticator());
+    }
+}
