@@ -4,6 +4,7 @@
 mod tools;
 
 use std::{
+    env,
     io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
@@ -12,12 +13,13 @@ use std::{
     time::Duration,
 };
 
+use actors::Clock;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, ConfigError, DataDir},
+    config::{self, Config, ConfigError, DataDir},
     default_application::DefaultApplication,
     serve::{self, Running, StopStep},
     token::Token,
@@ -66,6 +68,8 @@ pub enum ConfigCommand {
         #[arg(long)]
         print: bool,
     },
+    /// Print an example with every setting: its documentation, its default and the values that it takes.
+    Example,
 }
 
 /// Options of all commands.
@@ -95,6 +99,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Tool(tool)) => tools::run(&cli.options, tool),
         Some(Command::Token) => token(),
         Some(Command::Config { command: ConfigCommand::Check { print } }) => check(&cli.options, print),
+        Some(Command::Config { command: ConfigCommand::Example }) => {
+            print(&config::example());
+            ExitCode::SUCCESS
+        }
     }
 }
 
@@ -154,10 +162,6 @@ async fn serve_until_told(config: Config) -> (ExitCode, Option<Watchdog>) {
                 return (fail(&format!("signals cannot be received: {error}")), None);
             }
         };
-    let address = config.internal.listen;
-    if !address.ip().is_loopback() && !config.internal.has_tls() {
-        tracing::warn!(%address, "tokens cross the network in the clear: put TLS in front of this address");
-    }
     let running = match serve::start(config).await {
         Ok(running) => running,
         Err(error) => return (fail(&error.to_string()), None),
@@ -254,6 +258,13 @@ fn check(options: &Options, is_printed: bool) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    let built = config.build_applications();
+    let warnings = built.and_then(|built| config.warnings(&built, Clock::system().now()));
+    let (_, rust_log) = log_filter(&config.log);
+    match warnings {
+        Ok(warnings) => warnings.into_iter().chain(rust_log).for_each(|warning| warn(&warning)),
+        Err(error) => return fail(&error.to_string()),
+    }
     if !is_printed {
         print("the configuration is good\n");
         return ExitCode::SUCCESS;
@@ -267,17 +278,33 @@ fn check(options: &Options, is_printed: bool) -> ExitCode {
     }
 }
 
+/// The filter of `RUST_LOG`, or else of the setting; and a warning when the variable is there and cannot be used.
+fn log_filter(setting: &str) -> (EnvFilter, Option<String>) {
+    let from_setting = || config::log_filter(setting).unwrap_or_default();
+    match env::var(EnvFilter::DEFAULT_ENV).map(|variable| (config::log_filter(&variable), variable)) {
+        Ok((Some(filter), _)) => (filter, None),
+        Ok((None, variable)) => {
+            (from_setting(), Some(format!("RUST_LOG is ignored: {variable:?} is not a log filter")))
+        }
+        Err(_) => (from_setting(), None),
+    }
+}
+
 fn start_logging(setting: &str) {
-    let filter =
-        EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(setting)).unwrap_or_default();
+    let (filter, warning) = log_filter(setting);
     // It fails only when logging has been started already, and then it goes there.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    warning.iter().for_each(|warning| warn(warning));
 }
 
 /// Writes to standard output. That may be closed, which is no reason to stop.
 fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+fn warn(message: &str) {
+    let _ = writeln!(io::stderr(), "mimi-gateway: warning: {message}");
 }
 
 fn fail(message: &str) -> ExitCode {

@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use actors::{
-    Application, Clock, Durability, Gateway, GatewayOptions, Location, Retention, Store, StoreOptions,
-    Transport,
-};
+use actors::{Application, Clock, Gateway, GatewayOptions, Store, Transport};
 use rustls::ServerConfig;
 use snapshots::{AppendError, OpenError, ReadError};
 
@@ -19,7 +16,7 @@ use crate::{
         applications::ApplicationConfiguration,
         federation::{GatewayDescription, VERSION},
     },
-    config::{ApplicationSettings, Config, ConfigError, DataDir, DurabilityMode, Federation, FederationTls},
+    config::{ApplicationSettings, Config, ConfigError, Federation, FederationTls},
     default_application::{DefaultApplication, cursor_key},
     federation::{self, HttpsTransport, SharedApplication},
     http::{
@@ -135,10 +132,14 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
     config.check()?;
     fit_connections(&mut config)?;
     let mut built = config.build_applications()?;
+    for warning in config.warnings(&built, clock.now())? {
+        tracing::warn!("{warning}");
+    }
+    let shutdown_timeout = Duration::from_secs(config.internal.shutdown_timeout_s);
     // First, so that a busy address changes nothing on disk.
     let internal = Bound::to(config.internal.listen)?;
     let outside = config.federation.as_ref().map(Outside::open).transpose()?;
-    let options = store_options(&config);
+    let options = config.store_options();
     let store = match tokio::task::spawn_blocking(move || Store::open(&options)).await {
         Ok(opened) => opened?,
         Err(panic) => return Err(StartError::Settings(panic.to_string())),
@@ -170,13 +171,13 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
         description: Arc::new(description(&config, federation.as_deref())),
         federation: federation.clone(),
     };
-    let limits = config.internal.listener_limits();
-    let shares = ListenerShares::new(&limits);
-    let edge = Edge::new(served.clone(), tokens(&applications, &shares), shares, &limits);
+    let limits = &config.internal.listener;
+    let shares = ListenerShares::new(limits);
+    let edge = Edge::new(served.clone(), tokens(&applications, &shares), shares, limits);
     let protocol = internal_protocol(&config)?;
-    let internal = Listener::start(internal, edge, &limits, protocol).await?;
+    let internal = Listener::start(internal, edge, limits, protocol, shutdown_timeout).await?;
     let federation = match (outside, federation) {
-        (Some(outside), Some(federation)) => Some(outside.serve(served, federation, &config).await?),
+        (Some(outside), Some(federation)) => Some(outside.serve(served, federation, shutdown_timeout).await?),
         (_, _) => None,
     };
     Ok(Running {
@@ -186,7 +187,7 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
         internal,
         federation,
         stop_step: StopStep::new(),
-        shutdown_timeout: Duration::from_secs(config.internal.shutdown_timeout_s),
+        shutdown_timeout,
     })
 }
 
@@ -270,9 +271,9 @@ impl Running {
 
 /// Lowers the limits on connections to what the operating system allows.
 fn fit_connections(config: &mut Config) -> Result<(), FewFiles> {
-    let mut listeners = vec![("internal", &mut config.internal.connections_max)];
-    listeners
-        .extend(config.federation.as_mut().map(|federation| ("federation", &mut federation.connections_max)));
+    let mut listeners = vec![("internal", &mut config.internal.listener.connections_max)];
+    let federation = config.federation.as_mut();
+    listeners.extend(federation.map(|settings| ("federation", &mut settings.listener.connections_max)));
     let wanted: Vec<usize> = listeners.iter().map(|(_, max)| **max).collect();
     let allowed = files::allowed();
     for ((section, max), fitting) in listeners.into_iter().zip(files::fitting(allowed, &wanted)?) {
@@ -293,7 +294,7 @@ fn internal_protocol(config: &Config) -> Result<Protocol, StartError> {
     let tls = credentials.server_config().map_err(|error| StartError::Tls(error.to_string()))?;
     Ok(Protocol::Tls {
         config: Box::new(tls),
-        handshake_timeout: Duration::from_secs(config.internal.request_header_timeout_s),
+        handshake_timeout: Duration::from_secs(config.internal.listener.request_header_timeout_s),
         on_connect: None,
     })
 }
@@ -309,11 +310,6 @@ struct Outside<'a> {
 impl<'a> Outside<'a> {
     fn open(settings: &'a Federation) -> Result<Self, StartError> {
         let tls = settings.tls()?;
-        if tls.credentials.holder().is_none_or(|holder| !holder.is_valid_at(tls::now_s())) {
-            tracing::error!(
-                "the certificate of [federation] is not valid now: no peer will believe this gateway"
-            );
-        }
         let server_tls = federation::tls::server_config(&tls)
             .map_err(|error| StartError::Federation(error.to_string()))?;
         Ok(Self { settings, tls, server_tls: Box::new(server_tls), bound: Bound::to(settings.listen)? })
@@ -350,17 +346,17 @@ impl<'a> Outside<'a> {
         self,
         served: Served,
         federation: Arc<federation::Federation>,
-        config: &Config,
+        shutdown_timeout: Duration,
     ) -> Result<Listener<Peers>, StartError> {
-        let limits = self.settings.listener_limits(config.internal.shutdown_timeout_s);
+        let limits = &self.settings.listener;
         let protocol = Protocol::Tls {
             config: self.server_tls,
             handshake_timeout: Duration::from_secs(self.settings.handshake_timeout_s),
             on_connect: Some(note_certificate),
         };
-        let shares = ListenerShares::new(&limits);
-        let edge = Edge::new(served, Peers::new(federation, shares.clone()), shares, &limits);
-        Listener::start(self.bound, edge, &limits, protocol).await
+        let shares = ListenerShares::new(limits);
+        let edge = Edge::new(served, Peers::new(federation, shares.clone()), shares, limits);
+        Listener::start(self.bound, edge, limits, protocol, shutdown_timeout).await
     }
 }
 
@@ -373,37 +369,13 @@ fn description(config: &Config, federation: Option<&federation::Federation>) -> 
     }
 }
 
-fn store_options(config: &Config) -> StoreOptions {
-    StoreOptions {
-        location: match &config.data_dir {
-            DataDir::Directory(path) => Location::Directory(path.clone()),
-            DataDir::Memory => Location::Temporary,
-        },
-        durability: match config.durability.mode {
-            DurabilityMode::Sync => Durability::Sync,
-            DurabilityMode::Buffer => Durability::Buffer,
-        },
-        cache_bytes: config.durability.cache_bytes,
-        queue_length_max: config.durability.queue_length_max,
-        queue_bytes_max: config.durability.queue_bytes_max,
-        batch_bytes_max: config.durability.batch_bytes_max,
-        stalled_after: Duration::from_secs(config.durability.write_timeout_s),
-    }
-}
-
 fn gateway_options(config: &Config, applications: Vec<Application>, clock: Clock) -> GatewayOptions {
-    let retention = &config.retention;
     GatewayOptions {
         applications,
         limits: config.limits.clone(),
-        retention: Retention {
-            history_epochs_max: retention.history_epochs_max,
-            history_age_max: Duration::from_secs(retention.history_age_s_max),
-            welcome_age_max: Duration::from_secs(retention.welcome_age_s_max),
-            expired_age_max: Duration::from_secs(retention.expired_age_s_max),
-        },
+        retention: config.retention.retention(),
         snapshot_period: Duration::from_secs(config.passivation.snapshot_period_s),
-        retention_period: Duration::from_secs(retention.period_s),
+        retention_period: Duration::from_secs(config.retention.period_s),
         passivate_after: Duration::from_secs(config.passivation.after_s),
         arbiters: config.actor_threads,
         clock,

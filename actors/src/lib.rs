@@ -25,6 +25,7 @@ mod replica_count;
 mod replication;
 mod resting;
 mod router;
+pub mod settings;
 mod storage;
 mod supervisor;
 mod trusted_time;

@@ -6,6 +6,7 @@
 
 use std::{fmt, marker::PhantomData};
 
+use actors::Limits;
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, SeqAccess, Visitor},
@@ -15,11 +16,11 @@ use serde::{
 pub(crate) const TOO_LONG: &str = "a list with more than ";
 
 /// Tags that one request may name.
-pub(crate) const TAGS_MAX: usize = 10_000;
+pub(crate) const TAGS_MAX: usize = Limits::LIST_MAX;
 /// Key packages that one request may upload.
-pub(crate) const KEY_PACKAGES_MAX: usize = 10_000;
+pub(crate) const KEY_PACKAGES_MAX: usize = Limits::LIST_MAX;
 /// Proposals that may wait in one epoch of a group.
-pub(crate) const PROPOSALS_MAX: usize = 10_000;
+pub(crate) const PROPOSALS_MAX: usize = Limits::LIST_MAX;
 /// Log entries in one delivery.
 pub(crate) const ENTRIES_MAX: usize = 1024;
 /// Key packages that were used in entries which a follower has not seen.

@@ -1,158 +1,273 @@
-//! Applications for the actors, built from settings and the files that they name.
+//! `[[applications]]`: ids, tokens and identity providers, and what must hold between them.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use actors::{
-    Application, Clock, ExternalSenderError, ExternalSenderKey,
-    identity::{
-        BasicIdentityProvider, IdentityProvider,
-        x509::{ChainLimits, NameOffsets, TrustError, TrustStore, X509IdentityProvider, X509Parameters},
-    },
+    AppId, DomainName,
+    identity::x509::{NameOffsets, X509Parameters},
+    settings::{Accepts, Row},
 };
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use toml::Table;
 
 use super::{
-    ApplicationSettings, Config, ConfigError,
-    check::refuse,
-    x509::{self, X509Settings},
+    Config, ConfigError,
+    rows::{self, refuse},
+    x509::X509Settings,
 };
-use crate::api::applications::{IdentityConfiguration, IdentityProviderType};
+use crate::{
+    api::applications::{IdentityConfiguration, IdentityProviderType},
+    token::TokenHash,
+};
 
-/// The fewest and the most chains that are remembered to be valid; one takes about half a KiB.
-const REMEMBERED_CHAINS: (usize, usize) = (1024, 1 << 16);
-
-/// Where the members of one application are in the configuration.
-pub(super) struct Place(pub(super) usize);
-
-impl Place {
-    pub(super) fn member(&self, name: &str) -> String {
-        format!("applications[{}].{name}", self.0)
-    }
-
-    pub(super) fn of_identity(&self, name: &str) -> String {
-        self.member(&format!("identity_configuration.{name}"))
+actors::settings! {
+    /// One application.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ApplicationSettings {
+        /// The draft's ApplicationID (*Applications*).
+        pub id: AppId => Accepts::Text(
+            "a UUID of version 4: xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx, where y is 8, 9, a or b",
+            rows::parses::<AppId>,
+        ), e.g. r#""7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11""#;
+        /// Whether `GET /apps` shows it; not by default.
+        #[serde(default)]
+        pub public: bool => Accepts::Boolean, e.g. "false";
+        /// The domains of the gateways that it federates with; none by default.
+        #[serde(default)]
+        pub federates_with: BTreeSet<DomainName> => Accepts::List(&rows::DOMAIN), e.g. r#"["b.example"]"#;
+        /// A token: without any, nobody can use the application. `mimi-gateway token` makes one.
+        #[serde(default)]
+        pub tokens: Vec<TokenSettings> => Accepts::List(&Accepts::Table(TokenSettings::ROWS));
+        /// How its clients are identified; *Basic Identity Provider* by default.
+        #[serde(default)]
+        pub identity_configuration: IdentityConfiguration => Accepts::Table(IDENTITY);
+        /// What the application trusts; needed when its clients are identified by certificates, and only then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub x509: Option<X509Settings> => Accepts::Table(X509Settings::ROWS);
     }
 }
 
-/// Reads the files of an application and makes what the actors take. The configuration has been checked.
-pub(super) fn build(
-    config: &Config,
-    settings: &ApplicationSettings,
-    place: &Place,
-) -> Result<Application, ConfigError> {
-    let identity = &settings.identity_configuration;
-    let mut application = Application {
-        supports_domains: identity.supports_domains,
-        domains: config.domains.clone(),
-        federates_with: Arc::new(settings.federates_with.clone()),
-        ..Application::basic(settings.id)
-    };
-    match (identity.identity_provider_type, &settings.x509) {
-        (IdentityProviderType::Basic, _) => application.identity = Arc::new(BasicIdentityProvider),
-        (IdentityProviderType::X509, None) => return Err(lacks_x509(place)),
-        (IdentityProviderType::X509, Some(x509)) => {
-            application.identity = provider(config, identity, x509, place)?;
-            application.expired_members = x509.expired_members;
-            application.external_senders =
-                external_senders(config, &*application.identity, x509, place)?.into();
+actors::settings! {
+    /// One token of an application.
+    #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+    pub struct TokenSettings {
+        /// The SHA-256 of the token, not the token itself.
+        pub sha256: TokenHash => Accepts::Secret(
+            "64 hexadecimal digits, as `mimi-gateway token` prints after `sha256:`",
+            rows::parses::<TokenHash>,
+        ), e.g. r#""0000000000000000000000000000000000000000000000000000000000000000""#;
+        /// What it allows: "read" what changes nothing, "read-write" everything.
+        pub access: TokenAccess => Accepts::OneOf(&[r#""read""#, r#""read-write""#]), e.g. r#""read-write""#;
+    }
+}
+
+impl PartialEq for TokenSettings {
+    fn eq(&self, other: &Self) -> bool {
+        self.access == other.access && bool::from(self.sha256.matches(&other.sha256))
+    }
+}
+
+impl Eq for TokenSettings {}
+
+/// What a token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenAccess {
+    /// Only what changes nothing.
+    Read,
+    /// Everything.
+    ReadWrite,
+}
+
+/// A setting whose type belongs to the draft.
+const fn row(
+    name: &'static str,
+    doc: &'static [&'static str],
+    accepts: Accepts,
+    example: &'static str,
+    is_required: bool,
+) -> Row {
+    Row { name, doc, accepts, example: Some(example), is_required }
+}
+
+/// The draft's IdentityConfiguration (*Identity Providers*).
+const IDENTITY: &[Row] = &[
+    row(
+        "identity_provider_type",
+        &[" How clients are identified: by a basic credential, the default, or by certificates."],
+        Accepts::OneOf(&["1 (Basic)", "2 (X.509)"]),
+        "2",
+        true,
+    ),
+    row(
+        "supports_accounts",
+        &[" Whether clients belong to accounts; X.509 only. Not by default."],
+        Accepts::Boolean,
+        "true",
+        false,
+    ),
+    row(
+        "supports_domains",
+        &[" Whether accounts and clients belong to domains; X.509 only. Not by default."],
+        Accepts::Boolean,
+        "true",
+        false,
+    ),
+    Row {
+        name: "parameters",
+        doc: &[
+            " The places of names in a certificate chain, counted from the client's own certificate, which is 0; X.509 only.",
+        ],
+        accepts: Accepts::Parameters(X509_PARAMETERS),
+        example: None,
+        is_required: false,
+    },
+];
+
+/// A place in a chain.
+const OFFSET: Accepts = Accepts::from_to(0, u8::MAX as u64);
+
+/// The draft's X509Parameters (*X.509 Identity Provider*).
+const X509_PARAMETERS: &[Row] = &[
+    row(
+        "device_handle_range",
+        &[" The certificates that name the device, from the first to the last."],
+        Accepts::Table(&[row("start", &[], OFFSET, "0", true), row("end", &[], OFFSET, "0", true)]),
+        "{ start = 0, end = 0 }",
+        true,
+    ),
+    row(
+        "account_handle_offset",
+        &[" The certificate that names the account; needed where accounts are supported."],
+        OFFSET,
+        "1",
+        false,
+    ),
+    row(
+        "domain_name_offset",
+        &[" The certificate that names the domain; needed where domains are supported."],
+        OFFSET,
+        "2",
+        false,
+    ),
+];
+
+impl ApplicationSettings {
+    /// An application of the Basic identity provider that is not public.
+    pub fn basic(id: AppId, tokens: Vec<TokenSettings>) -> Self {
+        Self {
+            id,
+            public: false,
+            federates_with: BTreeSet::new(),
+            tokens,
+            identity_configuration: IdentityConfiguration::default(),
+            x509: None,
         }
     }
-    Ok(application)
+
+    /// An application whose clients are identified by certificates, and that is not public.
+    pub fn x509(
+        id: AppId,
+        tokens: Vec<TokenSettings>,
+        identity_configuration: IdentityConfiguration,
+        x509: X509Settings,
+    ) -> Self {
+        Self { identity_configuration, x509: Some(x509), ..Self::basic(id, tokens) }
+    }
 }
 
-pub(super) fn lacks_x509(place: &Place) -> ConfigError {
+/// The path of an application in a configuration.
+pub(super) fn at(place: usize) -> String {
+    format!("applications[{place}]")
+}
+
+/// Checks that ids and tokens are used once, and each identity provider.
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    let mut ids: BTreeMap<AppId, String> = BTreeMap::new();
+    let mut hashes: BTreeMap<String, String> = BTreeMap::new();
+    for (place, application) in config.applications.iter().enumerate() {
+        let at = at(place);
+        if let Some(first) = ids.insert(application.id, at.clone()) {
+            return Err(refuse(format!("{at}.id"), format!("{first} has this id already")));
+        }
+        match application.identity_configuration.identity_provider_type {
+            IdentityProviderType::Basic => check_basic(application, &at)?,
+            IdentityProviderType::X509 => check_x509(config, application, &at)?,
+        }
+        for (index, token) in application.tokens.iter().enumerate() {
+            let at = format!("{at}.tokens[{index}].sha256");
+            if let Some(first) = hashes.insert(token.sha256.to_string(), at.clone()) {
+                let reason = format!("{first} is this token already; a token belongs to one application");
+                return Err(refuse(at, reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// *Basic Identity Provider*: it supports neither accounts nor domains.
+fn check_basic(application: &ApplicationSettings, at: &str) -> Result<(), ConfigError> {
+    let identity = &application.identity_configuration;
+    let neither = "must be false: the Basic identity provider supports neither accounts nor domains";
+    let wrong = [
+        (identity.supports_accounts, "identity_configuration.supports_accounts", neither),
+        (identity.supports_domains, "identity_configuration.supports_domains", neither),
+        (
+            !identity.parameters.is_empty(),
+            "identity_configuration.parameters",
+            "must be empty: the Basic identity provider takes none",
+        ),
+        (
+            application.x509.is_some(),
+            "x509",
+            "must be left out: identity_provider_type is 1 (Basic), and only 2 (X.509) trusts certificates",
+        ),
+    ];
+    match wrong.into_iter().find(|(is_wrong, ..)| *is_wrong) {
+        Some((_, name, reason)) => Err(refuse(format!("{at}.{name}"), reason)),
+        None => Ok(()),
+    }
+}
+
+fn check_x509(config: &Config, application: &ApplicationSettings, at: &str) -> Result<(), ConfigError> {
+    let identity = &application.identity_configuration;
+    let highest = usize::from(offsets(identity, at)?.highest());
+    if application.x509.is_none() {
+        return Err(lacks_x509(at));
+    }
+    let certificates = config.limits.certificates_per_chain_max;
+    if highest >= certificates {
+        return Err(refuse(
+            format!("{at}.identity_configuration.parameters"),
+            format!(
+                "the highest offset is {highest}, and limits.certificates_per_chain_max allows {certificates} \
+                 certificates, which have the offsets 0 to {}",
+                certificates.saturating_sub(1)
+            ),
+        ));
+    }
+    if identity.supports_domains && config.domains.is_empty() {
+        let reason = format!("must name a domain of this gateway, because {at} uses domains");
+        return Err(refuse("domains", reason));
+    }
+    Ok(())
+}
+
+pub(super) fn lacks_x509(at: &str) -> ConfigError {
     refuse(
-        place.member("x509"),
+        format!("{at}.x509"),
         "must be there, because identity_provider_type is 2: [applications.x509] with trust_roots, a PEM file",
     )
 }
 
 /// *X.509 Identity Provider*: the parameters and their assertions.
-pub(super) fn offsets(identity: &IdentityConfiguration, place: &Place) -> Result<NameOffsets, ConfigError> {
-    let parameters: X509Parameters =
-        serde_path_to_error::deserialize(Value::Object(identity.parameters.clone())).map_err(|error| {
-            let member = match error.path().to_string() {
-                root if root == "." => place.of_identity("parameters"),
-                member => place.of_identity(&format!("parameters.{member}")),
-            };
-            refuse(member, error.inner().to_string())
-        })?;
+pub(super) fn offsets(identity: &IdentityConfiguration, at: &str) -> Result<NameOffsets, ConfigError> {
+    let at = format!("{at}.identity_configuration.parameters");
+    let malformed = |error: &dyn std::fmt::Display| refuse(at.clone(), error.to_string());
+    let table = Table::try_from(&identity.parameters).map_err(|error| malformed(&error))?;
+    rows::check(X509_PARAMETERS, &table, &at)?;
+    let parameters: X509Parameters = table.try_into().map_err(|error| malformed(&error))?;
     parameters
         .check(identity.supports_accounts, identity.supports_domains)
-        .map_err(|error| refuse(place.of_identity(&format!("parameters.{}", error.member)), error.reason))
-}
-
-fn provider(
-    config: &Config,
-    identity: &IdentityConfiguration,
-    x509: &X509Settings,
-    place: &Place,
-) -> Result<Arc<dyn IdentityProvider>, ConfigError> {
-    let refuse_roots = |reason: &dyn std::fmt::Display| {
-        refuse(place.member("x509.trust_roots"), format!("{}: {reason}", x509.trust_roots))
-    };
-    let roots = x509.trust_roots.read().map_err(|error| refuse_roots(&error))?;
-    let mut crls = Vec::with_capacity(x509.crls.len());
-    for (index, path) in x509.crls.iter().enumerate() {
-        crls.push(x509::read(path).map_err(|error| {
-            refuse(place.member(&format!("x509.crls[{index}]")), format!("{}: {error}", path.display()))
-        })?);
-    }
-    let trust = TrustStore::new(&roots, &crls).map_err(|error| match error {
-        TrustError::NoRoots | TrustError::TooManyRoots | TrustError::Root { .. } => refuse_roots(&error),
-        TrustError::TooManyCrls => refuse(place.member("x509.crls"), error.to_string()),
-        TrustError::Crl { number, ref reason } => {
-            refuse(place.member(&format!("x509.crls[{}]", number.saturating_sub(1))), reason.clone())
-        }
-    })?;
-    let limits = ChainLimits {
-        certificates_max: config.limits.certificates_per_chain_max,
-        bytes_max: config.limits.certificate_chain_bytes_max,
-        remembered_max: config.limits.group_members_max.clamp(REMEMBERED_CHAINS.0, REMEMBERED_CHAINS.1),
-        above_names_max: x509.certificates_above_names_max.or(identity.supports_domains.then_some(0)),
-    };
-    Ok(Arc::new(X509IdentityProvider::new(offsets(identity, place)?, trust, limits)))
-}
-
-/// A certificate that is not valid is no reason not to start: it may have expired, and the groups that there are can do with its
-/// key.
-fn external_senders(
-    config: &Config,
-    provider: &dyn IdentityProvider,
-    x509: &X509Settings,
-    place: &Place,
-) -> Result<Vec<ExternalSenderKey>, ConfigError> {
-    let name = config.domains.first().map_or("mimi-gateway", |domain| domain.as_str());
-    let mut senders = Vec::with_capacity(x509.external_senders.len());
-    for (index, settings) in x509.external_senders.iter().enumerate() {
-        let member = |name: &str| place.member(&format!("x509.external_senders[{index}].{name}"));
-        let at_key = |reason: &dyn std::fmt::Display| {
-            refuse(member("private_key"), format!("{}: {reason}", settings.private_key.display()))
-        };
-        let at_certificate = |reason: &dyn std::fmt::Display| {
-            let source = settings.certificate.as_ref().map(ToString::to_string).unwrap_or_default();
-            refuse(member("certificate"), format!("{source}: {reason}"))
-        };
-        let key = x509::read(&settings.private_key).map_err(|error| at_key(&error))?;
-        let certificate = settings
-            .certificate
-            .as_ref()
-            .map(x509::Pem::read)
-            .transpose()
-            .map_err(|error| at_certificate(&error))?;
-        let sender =
-            ExternalSenderKey::from_pem(&key, certificate.as_deref(), name).map_err(|error| match error {
-                ExternalSenderError::PrivateKey => at_key(&error),
-                ExternalSenderError::Certificates => at_certificate(&error),
-            })?;
-        if let Err(reason) = sender.check_credential(provider, Clock::system().now()) {
-            tracing::warn!(
-                member = member("certificate"),
-                %reason,
-                "the certificate of an external sender is not valid now: groups that name it cannot be created"
-            );
-        }
-        senders.push(sender);
-    }
-    Ok(senders)
+        .map_err(|error| refuse(format!("{at}.{}", error.member), error.reason))
 }

@@ -1,212 +1,130 @@
-//! `[federation]`: the listener for other gateways, the addresses of peers, and timeouts.
+//! `[federation]`: the listener for other gateways, where they are, and how long to wait for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use actors::DomainName;
+use actors::{DomainName, settings::Accepts};
 use rustls::RootCertStore;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApplicationSettings, Config, ConfigError, ListenerLimits,
-    applications::Place,
-    check::{refuse, seconds, within},
-    cores, resolve, socket_address,
+    ApplicationSettings, Config, ConfigError, ListenerSettings, applications,
+    rows::{self, refuse},
 };
 use crate::{
     api::federation::GatewayUrl,
     tls::{self, Credentials},
 };
 
-/// How this gateway works with those of other domains (*Operational Context*).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Federation {
-    /// Where it listens for other gateways; port 0 picks a free one. TLS 1.3 with client certificates, and
-    /// HTTP/1.1.
-    #[serde(deserialize_with = "socket_address")]
-    pub listen: SocketAddr,
-    /// Where other gateways reach it, when that is not `listen`: `https://host:port`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub public_url: Option<GatewayUrl>,
-    /// A PEM file with its certificate and the chain to it: as a server and as a client. Its DNS names are the domains.
-    pub certificate: PathBuf,
-    /// A PEM file with the key of the certificate.
-    pub private_key: PathBuf,
-    /// A PEM file with the certificates of who may certify peers, and nobody else.
-    pub ca: PathBuf,
+/// Where a gateway is.
+const URL: Accepts = Accepts::Text(
+    "https:// with a host and, where it is not 443, a port, as https://gateway.example:8443",
+    rows::parses::<GatewayUrl>,
+);
+/// A time to wait for another gateway, in milliseconds: at most an hour.
+const WAIT_MS: Accepts = Accepts::from_to(1, 3_600_000);
 
-    /// Threads that serve connections.
-    pub workers: usize,
-    /// Connections at once on all threads. When one more comes, one that is idle is closed.
-    pub connections_max: usize,
-    /// Requests of peers at once; more are answered 429.
-    pub requests_in_flight_max: usize,
-    /// The largest part that one peer may hold of the connections, of the requests, and of the bytes of requests and
-    /// answers, in percent.
-    pub share_percent: u8,
-    /// Largest body of one request, in bytes.
-    pub request_bytes_max: usize,
-    /// Bodies of all requests at once, in bytes; more are answered 429.
-    pub requests_in_flight_bytes_max: usize,
-    /// Answers that are not yet read, in bytes. Beyond it large answers wait until others are read, for half of
-    /// `answer_read_timeout_s`, and are then 429.
-    pub answers_unread_bytes_max: usize,
-    /// Largest request line and header fields together, in bytes.
-    pub header_bytes_max: usize,
-    /// How long an idle connection is kept, in seconds.
-    pub keep_alive_s: u64,
-    /// How long a peer may take for the TLS handshake, in seconds.
-    pub handshake_timeout_s: u64,
-    /// How long a peer may take for the header of a request, its first byte included, in seconds.
-    pub request_header_timeout_s: u64,
-    /// How long a peer may take for the body of a request, in seconds.
-    pub request_body_timeout_s: u64,
-    /// How long a peer may pause in reading an answer, in seconds.
-    pub answer_read_timeout_s: u64,
-
-    /// How long a connection to a peer may take, TLS included, in milliseconds.
-    pub connect_timeout_ms: u64,
-    /// How long a request to a peer may take, everything included, in milliseconds.
-    pub request_timeout_ms: u64,
-    /// How long the delivery of log entries to a peer may take, everything included, in milliseconds.
-    pub delivery_timeout_ms: u64,
-    /// Requests to one peer at once; more are answered 429.
-    pub peer_requests_in_flight_max: usize,
-    /// Largest answer of a peer, in bytes.
-    pub answer_bytes_max: usize,
-    /// How often a request that did not reach the peer is sent again.
-    pub retries: u32,
-    /// How long to wait before that at most, in milliseconds; twice as long each time.
-    pub retry_delay_ms: u64,
-    /// After how many failures in a row a peer is left alone for a while.
-    pub circuit_failures: u32,
-    /// For how long, in milliseconds. After it one request tries again.
-    pub circuit_open_ms: u64,
-    /// How long what a peer said about itself is believed, in seconds.
-    pub discovery_ttl_s: u64,
-    /// The port of `https://{domain}/.well-known/mimi-gateway`, where a peer that is not listed says where it federates.
-    pub discovery_port: u16,
-    /// How long a write that was passed to its group's hub waits for the replica here to show it, in milliseconds.
-    pub replica_timeout_ms: u64,
-
-    /// Peers whose gateway is known. One that is not listed is discovered by its domain.
-    pub peers: Vec<PeerSettings>,
+actors::settings! {
+    /// How this gateway works with those of other domains (*Operational Context*).
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Federation {
+        /// Where it listens for other gateways; port 0 picks a free one. TLS 1.3 with client certificates, and HTTP/1.1.
+        pub listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8443)) => rows::ADDRESS;
+        /// Where other gateways reach it, when that is not `listen`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub public_url: Option<GatewayUrl> = None => URL, e.g. r#""https://gateway.a.example:8443""#;
+        /// A PEM file with its certificate and the chain to it, as a server and as a client. Its DNS names are the domains.
+        pub certificate: PathBuf = PathBuf::new() => rows::PEM_FILE, e.g. r#""gateway.pem""#;
+        /// A PEM file with the key of the certificate.
+        pub private_key: PathBuf = PathBuf::new() => rows::PEM_FILE, e.g. r#""gateway.key""#;
+        /// A PEM file with the certificate authorities of peers. No other authority is trusted.
+        pub ca: PathBuf = PathBuf::new() => rows::PEM_FILE, e.g. r#""peers-ca.pem""#;
+        /// The limits of the listener and of the requests on it.
+        #[serde(flatten)]
+        pub listener: ListenerSettings = ListenerSettings {
+            connections_max: 1000,
+            requests_in_flight_max: 1024,
+            share_percent: 50,
+            request_bytes_max: 48 << 20,
+            ..ListenerSettings::default()
+        } => Accepts::Flattened(ListenerSettings::ROWS);
+        /// How long a peer may take for the TLS handshake, in seconds.
+        pub handshake_timeout_s: u64 = 5 => Accepts::SECONDS;
+        /// How long a connection to a peer may take, TLS included, in milliseconds.
+        pub connect_timeout_ms: u64 = 3000 => WAIT_MS;
+        /// How long a request to a peer may take, everything included, in milliseconds.
+        pub request_timeout_ms: u64 = 10_000 => WAIT_MS;
+        /// How long the delivery of log entries to a peer may take, everything included, in milliseconds.
+        pub delivery_timeout_ms: u64 = 30_000 => WAIT_MS;
+        /// Requests to one peer at once; more are answered 429.
+        pub peer_requests_in_flight_max: usize = 128 => Accepts::COUNT;
+        /// Largest answer of a peer, in bytes.
+        pub answer_bytes_max: usize = 8 << 20 => Accepts::BYTES;
+        /// How often a request that did not reach the peer is sent again.
+        pub retries: u32 = 2 => Accepts::from_to(0, 20);
+        /// How long to wait before the first retry at most, in milliseconds; twice as long before each further one.
+        pub retry_delay_ms: u64 = 100 => WAIT_MS;
+        /// After how many failures in a row a peer is left alone for a while.
+        pub circuit_failures: u32 = 5 => Accepts::from_to(1, 1000);
+        /// For how long it is left alone, in milliseconds. Then one request tries again.
+        pub circuit_open_ms: u64 = 5000 => WAIT_MS;
+        /// How long the answer of a peer about itself is believed, in seconds.
+        pub discovery_ttl_s: u64 = 3600 => Accepts::SECONDS;
+        /// The port of `https://{domain}/.well-known/mimi-gateway`, where a peer that is not listed says where it federates.
+        pub discovery_port: u16 = 443 => Accepts::from_to(1, u16::MAX as u64);
+        /// How long a write that was forwarded to its group's hub waits for the replica here to show it, in milliseconds.
+        pub replica_timeout_ms: u64 = 2000 => WAIT_MS;
+        /// A peer whose gateway is known. A peer that is not listed is discovered by its domain.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub peers: Vec<PeerSettings> = Vec::new() => Accepts::List(&Accepts::Table(PeerSettings::ROWS));
+    }
 }
 
-/// Where the gateway of a domain is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PeerSettings {
-    /// The domain: its gateway's certificate has to name it.
-    pub domain: DomainName,
-    /// Where it federates: `https://host:port`. The host may be an IP address.
-    pub url: GatewayUrl,
+actors::settings! {
+    /// Where the gateway of a domain is.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct PeerSettings {
+        /// The domain: its gateway's certificate has to name it.
+        pub domain: DomainName => rows::DOMAIN, e.g. r#""b.example""#;
+        /// Where it federates. The host may be an IP address.
+        pub url: GatewayUrl => URL, e.g. r#""https://gateway.b.example:8443""#;
+    }
 }
 
-/// What a gateway shows its peers, and whom it believes.
+/// The certificate that a gateway shows its peers, and the authorities that it trusts.
 #[derive(Debug)]
 pub(crate) struct FederationTls {
     pub(crate) credentials: Credentials,
     pub(crate) roots: RootCertStore,
 }
 
-impl Default for Federation {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8443)),
-            public_url: None,
-            certificate: PathBuf::new(),
-            private_key: PathBuf::new(),
-            ca: PathBuf::new(),
-            workers: cores(),
-            connections_max: 1000,
-            requests_in_flight_max: 1024,
-            share_percent: 50,
-            request_bytes_max: 48 << 20,
-            requests_in_flight_bytes_max: 512 << 20,
-            answers_unread_bytes_max: 256 << 20,
-            header_bytes_max: 32 << 10,
-            keep_alive_s: 75,
-            handshake_timeout_s: 5,
-            request_header_timeout_s: 10,
-            request_body_timeout_s: 60,
-            answer_read_timeout_s: 30,
-            connect_timeout_ms: 3000,
-            request_timeout_ms: 10_000,
-            delivery_timeout_ms: 30_000,
-            peer_requests_in_flight_max: 128,
-            answer_bytes_max: 8 << 20,
-            retries: 2,
-            retry_delay_ms: 100,
-            circuit_failures: 5,
-            circuit_open_ms: 5000,
-            discovery_ttl_s: 3600,
-            discovery_port: 443,
-            replica_timeout_ms: 2000,
-            peers: Vec::new(),
-        }
-    }
-}
-
 impl Federation {
-    /// What the listener may use.
-    pub(crate) fn listener_limits(&self, shutdown_timeout_s: u64) -> ListenerLimits {
-        ListenerLimits {
-            workers: self.workers,
-            connections_max: self.connections_max,
-            requests_in_flight_max: self.requests_in_flight_max,
-            share_percent: self.share_percent,
-            request_bytes_max: self.request_bytes_max,
-            requests_in_flight_bytes_max: self.requests_in_flight_bytes_max,
-            answers_unread_bytes_max: self.answers_unread_bytes_max,
-            header_bytes_max: self.header_bytes_max,
-            keep_alive_s: self.keep_alive_s,
-            request_header_timeout_s: self.request_header_timeout_s,
-            request_body_timeout_s: self.request_body_timeout_s,
-            answer_read_timeout_s: self.answer_read_timeout_s,
-            shutdown_timeout_s,
-        }
-    }
-
-    /// Reads the certificate, the key and the certificates of who may certify peers.
+    /// Reads the certificate, the key and the certificate authorities of peers.
     pub(crate) fn tls(&self) -> Result<FederationTls, ConfigError> {
-        for (name, path) in
-            [("certificate", &self.certificate), ("private_key", &self.private_key), ("ca", &self.ca)]
-        {
-            if path.as_os_str().is_empty() {
-                return Err(refuse(member(name), "must be the path of a PEM file"));
-            }
-        }
-        let credentials = Credentials::read(&self.certificate, &self.private_key).map_err(|error| {
-            let name = error.member();
-            refuse(member(name), error.to_string())
-        })?;
+        let credentials = Credentials::read(&self.certificate, &self.private_key)
+            .map_err(|error| refuse(member(error.member()), error.to_string()))?;
         let roots = tls::roots(&self.ca).map_err(|error| refuse(member("ca"), error.to_string()))?;
         Ok(FederationTls { credentials, roots })
     }
 
-    /// Takes relative paths from a directory.
-    pub(super) fn resolve_paths(&mut self, directory: &Path) {
-        for path in [&mut self.certificate, &mut self.private_key, &mut self.ca] {
-            resolve(path, directory);
-        }
+    /// The paths of all files that it names.
+    pub(super) fn paths(&mut self) -> [&mut PathBuf; 3] {
+        [&mut self.certificate, &mut self.private_key, &mut self.ca]
     }
 }
 
 /// Checks `[federation]`, and that what applications say about it is possible (*Gateway Overview*).
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     for (place, application) in config.applications.iter().enumerate() {
-        check_application(config, place, application)?;
+        check_application(config, &applications::at(place), application)?;
     }
     let Some(federation) = &config.federation else { return Ok(()) };
     if config.domains.is_empty() {
         return Err(refuse("domains", "must name the domains of this gateway, since it federates"));
     }
-    check_limits(federation)?;
     let mut listed: BTreeMap<&DomainName, usize> = BTreeMap::new();
     for (place, peer) in federation.peers.iter().enumerate() {
         let at = member(&format!("peers[{place}].domain"));
@@ -222,53 +140,26 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
 
 fn check_application(
     config: &Config,
-    place: usize,
+    at: &str,
     application: &ApplicationSettings,
 ) -> Result<(), ConfigError> {
-    let at = |name: &str| Place(place).member(name);
     let Some(first) = application.federates_with.first() else { return Ok(()) };
+    let federates_with = format!("{at}.federates_with");
     if !application.identity_configuration.supports_domains {
         return Err(refuse(
-            at("federates_with"),
+            federates_with,
             "must be empty unless identity_configuration.supports_domains is true: an application that federates uses \
              domains",
         ));
     }
     if let Some(own) = application.federates_with.intersection(&config.domains).next() {
-        return Err(refuse(
-            at("federates_with"),
-            format!("must name domains of other gateways; {own} is this gateway's own"),
-        ));
+        let reason = format!("must name domains of other gateways; {own} is this gateway's own");
+        return Err(refuse(federates_with, reason));
     }
     if config.federation.is_none() {
-        return Err(refuse(
-            "federation",
-            format!("must be there: applications[{place}] federates with {first}"),
-        ));
+        return Err(refuse("federation", format!("must be there: {at} federates with {first}")));
     }
     Ok(())
-}
-
-fn check_limits(federation: &Federation) -> Result<(), ConfigError> {
-    federation.listener_limits(1).check("federation")?;
-    seconds(&member("handshake_timeout_s"), federation.handshake_timeout_s)?;
-    seconds(&member("discovery_ttl_s"), federation.discovery_ttl_s)?;
-    let times_ms = [
-        ("connect_timeout_ms", federation.connect_timeout_ms),
-        ("request_timeout_ms", federation.request_timeout_ms),
-        ("delivery_timeout_ms", federation.delivery_timeout_ms),
-        ("retry_delay_ms", federation.retry_delay_ms),
-        ("circuit_open_ms", federation.circuit_open_ms),
-        ("replica_timeout_ms", federation.replica_timeout_ms),
-    ];
-    for (name, time_ms) in times_ms {
-        within(&member(name), time_ms, 1..=TIME_MS_MAX)?;
-    }
-    within(&member("peer_requests_in_flight_max"), federation.peer_requests_in_flight_max, 1..=1 << 24)?;
-    within(&member("answer_bytes_max"), federation.answer_bytes_max, 1024..=1 << 30)?;
-    within(&member("retries"), federation.retries, 0..=RETRIES_MAX)?;
-    within(&member("circuit_failures"), federation.circuit_failures, 1..=1000)?;
-    within(&member("discovery_port"), federation.discovery_port, 1..=u16::MAX)
 }
 
 fn check_certificate(federation: &Federation, domains: &BTreeSet<DomainName>) -> Result<(), ConfigError> {
@@ -287,13 +178,8 @@ fn check_certificate(federation: &Federation, domains: &BTreeSet<DomainName>) ->
 }
 
 fn member(name: &str) -> String {
-    format!("federation.{name}")
+    rows::member("federation", name)
 }
-
-/// The longest time that another gateway is waited for, in milliseconds: an hour.
-const TIME_MS_MAX: u64 = 3_600_000;
-/// More tries than this only keep a caller waiting.
-const RETRIES_MAX: u32 = 20;
 
 #[cfg(test)]
 mod tests {
@@ -343,7 +229,7 @@ mod tests {
                     assert_eq!(Config::parse(&printed).unwrap(), config, "{printed}");
                     assert!(printed.contains("circuit_open_ms"), "{printed}");
                 }
-                (Err(ConfigError::Malformed { member, reason }), Some((expected, part))) => {
+                (Err(ConfigError::Malformed { member, reason, .. }), Some((expected, part))) => {
                     assert_eq!(member, expected, "{to}: {reason}");
                     assert!(reason.contains(part), "{to}: {reason}");
                 }
@@ -378,7 +264,7 @@ mod tests {
             Some(("federation.certificate", "must name c.example among its DNS names")),
         );
         files.check("b.example", "a.example", Some(("federation.peers[0].domain", "of this gateway")));
-        files.check("https:", "http:", Some(("federation.peers[0].url", "must be https://")));
+        files.check("https:", "http:", Some(("federation.peers[0].url", "not \"http://127.0.0.1:9443\"")));
         files.check(
             "[[federation.peers]]",
             "[[federation.peers]]\ndomain = \"b.example\"\nurl = \"https://b.example\"\n[[federation.peers]]",

@@ -1,54 +1,67 @@
-//! `[applications.x509]`: trust and the treatment of expired members. This is deployment policy, not part of an
-//! `ApplicationConfiguration`.
+//! `[applications.x509]`: trust and expiry, which are deployment policy and not part of the `ApplicationConfiguration`.
 
 use std::{
     fmt, io,
     path::{Path, PathBuf},
 };
 
-use actors::ExpiredMembers;
+use actors::{ExpiredMembers, identity::x509::MAX_CERTIFICATES, settings::Accepts};
 use serde::{Deserialize, Serialize};
 
-/// The section `[applications.x509]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct X509Settings {
-    /// The certificates that chains may end at.
-    pub trust_roots: Pem,
-    /// Files with revocation lists, PEM or DER.
-    #[serde(default)]
-    pub crls: Vec<PathBuf>,
-    /// How many certificates may stand between the highest one that names a client and the root, which is not counted
-    /// itself. By default none where domains are supported, and any number where they are not: such a chain may have been
-    /// made for other uses, with authorities above the names.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificates_above_names_max: Option<usize>,
-    /// What becomes of a commit that keeps members whose certificates have expired.
-    #[serde(default)]
-    pub expired_members: ExpiredMembers,
-    /// The keys by which the gateway proposes the removal of such members, in the groups that name one of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub external_senders: Vec<ExternalSenderSettings>,
+use super::rows::{self, PEM_BEGINS};
+
+actors::settings! {
+    /// What the application trusts; needed when its clients are identified by certificates, and only then.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct X509Settings {
+        /// The certificates that chains may end at: a PEM file, or the PEM itself.
+        pub trust_roots: Pem => PEM, e.g. r#""roots.pem""#;
+        /// Files with revocation lists, PEM or DER. With the first one, every certificate below the root needs a current list
+        /// of its issuer. None by default.
+        #[serde(default)]
+        pub crls: Vec<PathBuf> => Accepts::List(&CRL_FILE), e.g. r#"["roots.crl"]"#;
+        /// How many certificates may stand between the highest one that names a client and the root, which is not counted
+        /// itself. By default none where domains are supported, and any number where they are not: such a chain may have
+        /// been made for other uses, with authorities above the names.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub certificates_above_names_max: Option<usize> => Accepts::from_to(0, MAX_CERTIFICATES as u64), e.g. "0";
+        /// What becomes of a commit that keeps members whose certificates have expired. With "propose", the default, it is
+        /// accepted, and the gateway proposes their removal in the new epoch. With "refuse" it is refused if it had room to
+        /// remove them, and their removal is proposed in the present epoch. With "ignore" nothing is done.
+        #[serde(default)]
+        pub expired_members: ExpiredMembers
+            => Accepts::OneOf(&[r#""propose""#, r#""refuse""#, r#""ignore""#]), e.g. r#""propose""#;
+        /// A key by which the gateway proposes the removal of such members, in the groups that name one of them. None by
+        /// default.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub external_senders: Vec<ExternalSenderSettings>
+            => Accepts::List(&Accepts::Table(ExternalSenderSettings::ROWS));
+    }
 }
 
-/// One key of the gateway as an external sender (RFC 9420 §12.1.8.1).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExternalSenderSettings {
-    /// A PEM file with a PKCS#8 private key, Ed25519 or ECDSA P-256.
-    pub private_key: PathBuf,
-    /// The chain that clients are shown as the sender's credential, the leaf first; a basic credential without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<Pem>,
+actors::settings! {
+    /// One key of the gateway as an external sender (RFC 9420 §12.1.8.1).
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ExternalSenderSettings {
+        /// A PEM file with a PKCS#8 private key, Ed25519 or ECDSA P-256.
+        pub private_key: PathBuf => rows::PEM_FILE, e.g. r#""sender.key""#;
+        /// The chain that clients are shown as the sender's credential, the leaf first: a PEM file, or the PEM itself. Without
+        /// it the credential is a basic one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub certificate: Option<Pem> => PEM, e.g. r#""sender.pem""#;
+    }
 }
+
+/// Certificates, in a file or as they are.
+const PEM: Accepts = Accepts::Text("the path of a PEM file, or PEM with certificates", is_pem);
+/// A file with a revocation list.
+const CRL_FILE: Accepts = Accepts::Text("the path of a PEM or DER file", rows::is_path);
 
 /// Certificates in PEM: the path of a file, or the PEM itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Pem(String);
 
-/// What the PEM itself begins with, and a path does not.
-const PEM_BEGINS: &str = "-----BEGIN ";
 /// The largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -64,18 +77,14 @@ impl X509Settings {
         }
     }
 
-    /// Takes relative paths to be relative to a directory.
-    pub(super) fn resolve(&mut self, directory: &Path) {
-        self.trust_roots.resolve(directory);
-        for crl in &mut self.crls {
-            *crl = directory.join(&*crl);
-        }
-        for sender in &mut self.external_senders {
-            sender.private_key = directory.join(&sender.private_key);
-            if let Some(certificate) = &mut sender.certificate {
-                certificate.resolve(directory);
-            }
-        }
+    /// Changes the paths of all files that it names.
+    pub(super) fn change_paths(&mut self, change: &dyn Fn(&mut PathBuf)) {
+        let senders = self.external_senders.iter_mut();
+        let (keys, certificates): (Vec<_>, Vec<_>) =
+            senders.map(|sender| (&mut sender.private_key, &mut sender.certificate)).unzip();
+        self.crls.iter_mut().chain(keys).for_each(change);
+        let certificates = certificates.into_iter().flatten();
+        certificates.chain([&mut self.trust_roots]).for_each(|pem| pem.change_path(change));
     }
 }
 
@@ -89,9 +98,10 @@ impl Pem {
         self.0.trim_start().starts_with(PEM_BEGINS)
     }
 
-    fn resolve(&mut self, directory: &Path) {
+    fn change_path(&mut self, change: &dyn Fn(&mut PathBuf)) {
         if !self.is_inline() {
-            let path = directory.join(&self.0);
+            let mut path = PathBuf::from(&self.0);
+            change(&mut path);
             // A path that is not UTF-8 cannot be written into a configuration either.
             self.0 = path.to_string_lossy().into_owned();
         }
@@ -107,6 +117,11 @@ impl fmt::Display for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_inline() { "the PEM in the configuration" } else { &self.0 })
     }
+}
+
+/// Whether a text is a path or PEM. A private key is neither.
+fn is_pem(text: &str) -> bool {
+    rows::is_path(text) || text.trim_start().starts_with("-----BEGIN CERTIFICATE")
 }
 
 /// Reads a file that is not unreasonably large.

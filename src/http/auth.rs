@@ -157,14 +157,14 @@ mod tests {
     use actix_web::http::header::HeaderValue;
 
     use super::*;
-    use crate::{config::Internal, http::callers::ListenerShares};
+    use crate::{config::ListenerSettings, http::callers::ListenerShares};
 
     const APP: &str = "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11";
     const OTHER: &str = "00000000-0000-4000-8000-000000000001";
 
     fn tokens() -> Tokens {
         let mut tokens = Tokens::default();
-        let shares = ListenerShares::new(&Internal::default().listener_limits());
+        let shares = ListenerShares::new(&ListenerSettings::default());
         for (token, app, access) in [
             ("writer", APP, TokenAccess::ReadWrite),
             ("reader", APP, TokenAccess::Read),

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::problem::Problem;
 use crate::{
-    config::ListenerLimits,
+    config::ListenerSettings,
     listener::connections::HolderId,
     shares::{Account, Full, Held, Percent, Pool},
 };
@@ -108,7 +108,7 @@ impl CallerShares {
 
 impl ListenerShares {
     /// As the configuration says.
-    pub(crate) fn new(limits: &ListenerLimits) -> Self {
+    pub(crate) fn new(limits: &ListenerSettings) -> Self {
         Self {
             requests: Pool::new(limits.requests_in_flight_max),
             received: Pool::new(limits.requests_in_flight_bytes_max),
@@ -150,13 +150,12 @@ impl ListenerShares {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Internal;
 
-    fn limits(unread_bytes: usize) -> ListenerLimits {
-        ListenerLimits {
+    fn limits(unread_bytes: usize) -> ListenerSettings {
+        ListenerSettings {
             answers_unread_bytes_max: unread_bytes,
             answer_read_timeout_s: 2,
-            ..Internal::default().listener_limits()
+            ..ListenerSettings::default()
         }
     }
 

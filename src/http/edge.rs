@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     api::{applications::ApplicationConfiguration, federation::GatewayDescription, problem::ProblemKind},
-    config::ListenerLimits,
+    config::ListenerSettings,
     federation::Federation,
     shares::{Full, Held},
 };
@@ -75,7 +75,12 @@ pub(crate) struct Edge<A: Authority = Tokens> {
 
 impl<A: Authority> Edge<A> {
     /// An edge whose callers have their shares of `shares`.
-    pub(crate) fn new(served: Served, authority: A, shares: ListenerShares, limits: &ListenerLimits) -> Self {
+    pub(crate) fn new(
+        served: Served,
+        authority: A,
+        shares: ListenerShares,
+        limits: &ListenerSettings,
+    ) -> Self {
         Self {
             gateway: served.gateway,
             cursors: served.cursors,

@@ -41,7 +41,7 @@ use self::{
     watched::{ClientLimits, Watched},
 };
 use crate::{
-    config::ListenerLimits,
+    config::ListenerSettings,
     http::{
         auth::Authority,
         edge::{Edge, refusal_of_parser},
@@ -150,8 +150,9 @@ impl<A: Authority + Send + Sync> Listener<A> {
     pub(crate) async fn start(
         bound: Bound,
         edge: Edge<A>,
-        limits: &ListenerLimits,
+        limits: &ListenerSettings,
         protocol: Protocol,
+        shutdown_timeout: Duration,
     ) -> Result<Self, StartError> {
         let (address, edge) = (bound.address, Arc::new(edge));
         let has_tls = matches!(protocol, Protocol::Tls { .. });
@@ -169,15 +170,7 @@ impl<A: Authority + Send + Sync> Listener<A> {
                 ended.set();
             }
         });
-        let listener = Self {
-            address,
-            has_tls,
-            edge,
-            connections,
-            server: handle,
-            ended,
-            shutdown_timeout: Duration::from_secs(limits.shutdown_timeout_s),
-        };
+        let listener = Self { address, has_tls, edge, connections, server: handle, ended, shutdown_timeout };
         match listener.prove().await {
             Ok(()) => Ok(listener),
             Err(source) => {
@@ -251,7 +244,7 @@ impl<A: Authority> Released<A> {
 fn server<A: Authority + Send + Sync>(
     edge: &Arc<Edge<A>>,
     connections: &Arc<Connections>,
-    limits: &ListenerLimits,
+    limits: &ListenerSettings,
     bound: Bound,
     protocol: Protocol,
 ) -> io::Result<Server> {

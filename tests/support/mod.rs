@@ -83,7 +83,7 @@ impl Setup {
             .kept_in(DataDir::Memory)
             .with_application(first)
             .with_application(second);
-        config.internal.workers = 2;
+        config.internal.listener.workers = 2;
         config.actor_threads = 2;
         Self { config, app, other_app, writer, reader, other_writer, ahead_ms: Arc::default(), _pki: None }
     }

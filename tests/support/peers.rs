@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use mimi_gateway::config::{Federation, PeerSettings};
+use mimi_gateway::config::{Federation, ListenerSettings, PeerSettings};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
@@ -90,19 +90,20 @@ impl GatewayPki {
     /// A gateway of these domains on a free port, which does not wait long for anybody.
     pub(crate) fn settings(&self, domains: &[&str]) -> Federation {
         let issued = self.issue(domains);
+        let federation = Federation::default();
         Federation {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             certificate: issued.certificate,
             private_key: issued.key,
             ca: self.ca(),
-            workers: 1,
+            listener: ListenerSettings { workers: 1, ..federation.listener },
             connect_timeout_ms: 1000,
             request_timeout_ms: 3000,
             retries: 1,
             retry_delay_ms: 20,
             circuit_failures: 4,
             circuit_open_ms: 500,
-            ..Federation::default()
+            ..federation
         }
     }
 

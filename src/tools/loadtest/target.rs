@@ -160,7 +160,7 @@ mod tests {
         config.federation = Some(crate::config::Federation::default());
         let app = AppId::random();
         let config = alone(config, "data".into(), ApplicationSettings::basic(app, Vec::new()));
-        assert_eq!((config.durability.mode, config.internal.workers), (DurabilityMode::Sync, 3));
+        assert_eq!((config.durability.mode, config.internal.listener.workers), (DurabilityMode::Sync, 3));
         assert_eq!((config.federation.is_none(), config.internal.has_tls()), (true, false));
         assert_eq!(config.applications.iter().map(|only| only.id).collect::<Vec<_>>(), [app]);
         assert!(config.retention.history_epochs_max > 1_000_000_000);

@@ -118,7 +118,7 @@ async fn send_in_parts(gateway: &TestGateway, request: &Request, parts: &[&[u8]]
 #[actix_web::test]
 async fn a_body_that_is_too_large_is_refused() {
     let mut setup = Setup::new();
-    setup.config.internal.request_bytes_max = 4096;
+    setup.config.internal.listener.request_bytes_max = 4096;
     let gateway = setup.start().await;
     let bare = || {
         Request::new("POST", &gateway.path("/clients"))
@@ -155,7 +155,7 @@ async fn a_body_that_is_too_large_is_refused() {
 #[actix_web::test]
 async fn a_body_that_does_not_arrive_is_given_up() {
     let mut setup = Setup::new();
-    setup.config.internal.request_body_timeout_s = 1;
+    setup.config.internal.listener.request_body_timeout_s = 1;
     let gateway = setup.start().await;
     let bare = Request::new("POST", &gateway.path("/clients"))
         .token(&gateway.writer)

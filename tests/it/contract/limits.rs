@@ -29,7 +29,7 @@ fn assert_retry_later(reply: &Reply) {
 #[actix_web::test]
 async fn requests_at_once_are_limited() {
     let mut setup = Setup::new();
-    setup.config.internal.requests_in_flight_max = 1;
+    setup.config.internal.listener.requests_in_flight_max = 1;
     let gateway = setup.start().await;
     let body = json!({ "clientHandle": "alice" }).to_string();
     let mut stream = begin(&gateway, &body.as_bytes()[..5], body.len()).await;
@@ -46,8 +46,8 @@ async fn requests_at_once_are_limited() {
 #[actix_web::test]
 async fn bytes_of_bodies_at_once_are_limited() {
     let mut setup = Setup::new();
-    setup.config.internal.request_bytes_max = 64 << 10;
-    setup.config.internal.requests_in_flight_bytes_max = 64 << 10;
+    setup.config.internal.listener.request_bytes_max = 64 << 10;
+    setup.config.internal.listener.requests_in_flight_bytes_max = 64 << 10;
     let gateway = setup.start().await;
     let held = begin(&gateway, &[b' '; 40 << 10], 64 << 10).await;
     let padded = |bytes: usize| format!("{}{}", json!({ "clientHandle": "alice" }), " ".repeat(bytes));
@@ -72,7 +72,7 @@ async fn bytes_of_bodies_at_once_are_limited() {
 #[actix_web::test]
 async fn headers_are_limited() {
     let mut setup = Setup::new();
-    setup.config.internal.header_bytes_max = 4096;
+    setup.config.internal.listener.header_bytes_max = 4096;
     let gateway = setup.start().await;
     let long = "x".repeat(4096);
     let request =

@@ -119,24 +119,74 @@ async fn a_gateway_that_federates_says_where() {
 fn a_bad_configuration_is_refused_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gateway.toml");
-    for (config, member, allowed) in [
-        ("[internal]\nlisten = \"nowhere\"", "internal.listen", "127.0.0.1:8080"),
-        ("[intern]\n", "unknown field `intern`", "`internal`"),
-        ("[federation]\nlisten = \"127.0.0.1:8443\"", "domains", "must name the domains"),
-        ("[limits]\npacket_bytes_max = 0", "limits.packet_bytes_max", "from 1024"),
+    for (config, message) in [
+        (
+            "[internal]\nlisten = \"nowhere\"",
+            "internal.listen (line 2): must be an IP address and a port, as 127.0.0.1:8080",
+        ),
+        ("[intern]\n", "intern (line 1): there is no such setting here; there are `data_dir`"),
+        (
+            "[federation]\nlisten = \"127.0.0.1:8443\"",
+            "federation.certificate (line 1): must be the path of a PEM file",
+        ),
+        (
+            "[limits]\npacket_bytes_max = 0",
+            "limits.packet_bytes_max (line 2): must be a whole number of bytes from 1024",
+        ),
+        ("log = \"debgu\"", "log (line 1): must be a level (off, error, warn, info, debug, trace)"),
+        ("= 1", "it is not TOML (line 1)"),
     ] {
         std::fs::write(&file, config).unwrap();
         for command in [&["serve"][..], &["config", "check"]] {
             let output = run(&[command, &["--config", file.to_str().unwrap()]].concat());
             assert_eq!(output.status.code(), Some(2), "{config}");
-            let message = text(&output.stderr);
-            assert!(message.contains(member) && message.contains(allowed), "{config}: {message}");
+            let expected = format!("mimi-gateway: bad configuration in {}: {message}", file.display());
+            assert!(text(&output.stderr).starts_with(&expected), "{config}: {}", text(&output.stderr));
             assert_eq!(text(&output.stdout), "");
         }
     }
     let output = run(&["serve", "--config", "/nonexistent/gateway.toml"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("/nonexistent/gateway.toml"));
+    assert!(text(&output.stderr).contains("in /nonexistent/gateway.toml: it cannot be read: No such file"));
+}
+
+#[test]
+fn what_is_probably_not_meant_is_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gateway.toml");
+    let application = "[[applications]]\nid = \"7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11\"";
+    std::fs::write(
+        &file,
+        format!("data_dir = \":memory:\"\n[internal]\nlisten = \"127.0.0.1:0\"\n{application}"),
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let tokenless = "applications[0].tokens: nobody can use application 7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11";
+
+    let output = binary(&["--config", file, "config", "check"]).env("RUST_LOG", "debgu").output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(text(&output.stdout), "the configuration is good\n");
+    let lines: Vec<&str> = text(&output.stderr).lines().collect();
+    let [first, second] = lines[..] else { panic!("{lines:?}") };
+    assert!(first.starts_with(&format!("mimi-gateway: warning: {tokenless}")), "{first}");
+    assert!(second.starts_with("mimi-gateway: warning: RUST_LOG is ignored: \"debgu\""), "{second}");
+
+    let log = directory.path().join("log");
+    let stderr = std::fs::File::create(&log).unwrap();
+    let process = Process::start(binary(&["--config", file]).env("RUST_LOG", "wran").stderr(stderr));
+    assert_eq!(end(process, "TERM"), Some(0));
+    let logged = std::fs::read_to_string(&log).unwrap();
+    assert!(logged.contains("RUST_LOG is ignored: \"wran\""), "{logged}");
+    assert!(logged.lines().any(|line| line.contains("WARN") && line.contains(tokenless)), "{logged}");
+}
+
+#[test]
+fn the_example_is_printed() {
+    let output = run(&["config", "example"]);
+    assert!(output.status.success());
+    let committed =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/gateway.example.toml")).unwrap();
+    assert_eq!(text(&output.stdout), committed);
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub(super) fn run(
 ) -> Result<Verdict, ToolError> {
     let load = super::load_threads()?;
     config.passivation.snapshot_period_s = SNAPSHOT_PERIOD_S;
-    let workers = config.internal.workers;
+    let workers = config.internal.listener.workers;
     let report = actix_web::rt::System::new().block_on(async {
         let gateway = OwnGateway::start(config, inside).await?;
         let constant = ConstantServer::start(workers)?;

@@ -1,0 +1,151 @@
+//! Storage settings: the data directory, `[retention]`, `[durability]` and `[passivation]`.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use actors::{
+    Durability, Location, Retention, StoreOptions,
+    settings::{
+        Accepts,
+        Bound::{Is, Of},
+    },
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Config;
+
+actors::settings! {
+    /// How long history and welcomes are kept.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct RetentionSettings {
+        /// Epochs of one group.
+        pub history_epochs_max: u64 = Retention::default().history_epochs_max => Accepts::from_to(1, u64::MAX >> 1);
+        /// Age of an epoch, in seconds.
+        pub history_age_s_max: u64 = Retention::default().history_age_max.as_secs() => Accepts::SECONDS;
+        /// Age of a welcome that was not acknowledged, in seconds.
+        pub welcome_age_s_max: u64 = Retention::default().welcome_age_max.as_secs() => Accepts::SECONDS;
+        /// For how long the use of a key package is remembered after its lifetime has ended, in seconds.
+        pub expired_age_s_max: u64 = Retention::default().expired_age_max.as_secs() => Accepts::SECONDS;
+        /// How often what is older is dropped, in seconds.
+        pub period_s: u64 = 300 => Accepts::SECONDS;
+    }
+}
+
+actors::settings! {
+    /// What an acknowledged write survives, and what the store may use.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct DurabilitySettings {
+        /// When a write is acknowledged. With "sync", when it is on the disk: it survives a loss of power. With "buffer", when
+        /// the operating system has it: it survives a crash of the gateway, not of the machine.
+        pub mode: DurabilityMode = DurabilityMode::Sync => Accepts::OneOf(&[r#""sync""#, r#""buffer""#]);
+        /// What the store keeps in memory for reading, in bytes.
+        pub cache_bytes: u64 = StoreOptions::default().cache_bytes => Accepts::from_to(1 << 20, Accepts::BYTES_MAX);
+        /// Writes that may wait for the disk.
+        pub queue_length_max: usize = StoreOptions::default().queue_length_max => Accepts::from_to(1, 1 << 20);
+        /// Largest single write, in bytes.
+        pub batch_bytes_max: usize = StoreOptions::default().batch_bytes_max => Accepts::from_to(1 << 20, 1 << 30);
+        /// Writes that may wait for the disk, in bytes.
+        pub queue_bytes_max: usize = StoreOptions::default().queue_bytes_max
+            => Accepts::Number(Of("batch_bytes_max"), Is(Accepts::BYTES_MAX));
+        /// How long the disk may take to write, in seconds. After that writes are answered 503 and the gateway is not ready,
+        /// until the disk answers.
+        pub write_timeout_s: u64 = StoreOptions::default().stalled_after.as_secs() => Accepts::SECONDS;
+    }
+}
+
+actors::settings! {
+    /// When groups and key queues are written as snapshots and put to sleep.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct PassivationSettings {
+        /// How long a group or key queue is idle before it is put to sleep, in seconds.
+        pub after_s: u64 = 600 => Accepts::SECONDS;
+        /// How often changed groups and key queues are written as snapshots, in seconds.
+        pub snapshot_period_s: u64 = 60 => Accepts::SECONDS;
+    }
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DurabilityMode {
+    /// When it is on the disk: it survives a loss of power.
+    #[default]
+    Sync,
+    /// When the operating system has it: it survives a crash of the gateway, not of the machine.
+    Buffer,
+}
+
+/// Where the gateway keeps what it acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataDir {
+    /// A directory, made when it is not there.
+    Directory(PathBuf),
+    /// `:memory:`: nothing is kept.
+    Memory,
+}
+
+/// The `data_dir` that keeps nothing.
+const MEMORY: &str = ":memory:";
+
+impl RetentionSettings {
+    /// As the store takes it.
+    pub(crate) fn retention(&self) -> Retention {
+        Retention {
+            history_epochs_max: self.history_epochs_max,
+            history_age_max: Duration::from_secs(self.history_age_s_max),
+            welcome_age_max: Duration::from_secs(self.welcome_age_s_max),
+            expired_age_max: Duration::from_secs(self.expired_age_s_max),
+        }
+    }
+}
+
+impl Config {
+    /// How the store is opened.
+    pub(crate) fn store_options(&self) -> StoreOptions {
+        let durability = &self.durability;
+        StoreOptions {
+            location: match &self.data_dir {
+                DataDir::Directory(path) => Location::Directory(path.clone()),
+                DataDir::Memory => Location::Temporary,
+            },
+            durability: match durability.mode {
+                DurabilityMode::Sync => Durability::Sync,
+                DurabilityMode::Buffer => Durability::Buffer,
+            },
+            cache_bytes: durability.cache_bytes,
+            queue_length_max: durability.queue_length_max,
+            queue_bytes_max: durability.queue_bytes_max,
+            batch_bytes_max: durability.batch_bytes_max,
+            stalled_after: Duration::from_secs(durability.write_timeout_s),
+        }
+    }
+}
+
+impl fmt::Display for DataDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            Self::Memory => f.write_str(MEMORY),
+        }
+    }
+}
+
+impl From<PathBuf> for DataDir {
+    fn from(path: PathBuf) -> Self {
+        if path.as_os_str() == MEMORY { Self::Memory } else { Self::Directory(path) }
+    }
+}
+
+impl Serialize for DataDir {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Directory(path) => path.serialize(serializer),
+            Self::Memory => serializer.serialize_str(MEMORY),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DataDir {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        PathBuf::deserialize(deserializer).map(Self::from)
+    }
+}

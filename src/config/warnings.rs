@@ -1,0 +1,51 @@
+//! Warnings about a configuration that is good, but probably not what was meant.
+
+use actors::{Application, Timestamp};
+
+use super::{Config, ConfigError, applications};
+use crate::tls;
+
+impl Config {
+    /// Warns of applications that nobody can use, tokens that cross a network in the clear, and certificates that are not valid
+    /// now. The applications are those of [`Config::build_applications`]; each warning begins with the member that it is about.
+    ///
+    /// # Errors
+    /// [`ConfigError::Malformed`] names the member whose file cannot be used, and why.
+    pub fn warnings(&self, built: &[Application], now: Timestamp) -> Result<Vec<String>, ConfigError> {
+        let mut warnings = Vec::new();
+        let address = self.internal.listen;
+        if !address.ip().is_loopback() && !self.internal.has_tls() {
+            warnings.push(format!(
+                "internal.listen: tokens cross the network in the clear on {address}: give [internal] a certificate and a \
+                 private_key, or put TLS in front of this address"
+            ));
+        }
+        for (place, (settings, built)) in self.applications.iter().zip(built).enumerate() {
+            let at = applications::at(place);
+            if settings.tokens.is_empty() {
+                warnings.push(format!(
+                    "{at}.tokens: nobody can use application {}, because it has no token; `mimi-gateway token` makes one",
+                    settings.id
+                ));
+            }
+            for (index, sender) in built.external_senders.iter().enumerate() {
+                if let Err(reason) = sender.check_credential(&*built.identity, now) {
+                    warnings.push(format!(
+                        "{at}.x509.external_senders[{index}].certificate: it is not valid now, so groups that name it \
+                         cannot be created: {reason}"
+                    ));
+                }
+            }
+        }
+        if let Some(federation) = &self.federation {
+            let holder = federation.tls()?.credentials.holder();
+            if holder.is_none_or(|holder| !holder.is_valid_at(tls::now_s())) {
+                warnings.push(
+                    "federation.certificate: it is not valid now, so no peer will believe this gateway"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(warnings)
+    }
+}
