@@ -1,8 +1,8 @@
 //! A run as text.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
-use super::RunReport;
+use super::{Proof, RunReport};
 use crate::tools::loadtest::Verdict;
 
 /// The table that is printed at the end.
@@ -13,7 +13,18 @@ pub(super) fn of(report: &RunReport) -> String {
     out
 }
 
-fn write(out: &mut String, report: &RunReport) -> std::fmt::Result {
+fn write(out: &mut String, report: &RunReport) -> fmt::Result {
+    write_shape(out, report)?;
+    writeln!(out)?;
+    write_commits(out, report)?;
+    writeln!(out)?;
+    write_latencies(out, report)?;
+    writeln!(out)?;
+    write_failures(out, report)?;
+    write_proof(out, &report.proof, report.verdict())
+}
+
+fn write_shape(out: &mut String, report: &RunReport) -> fmt::Result {
     let shape = &report.shape;
     writeln!(out, "load test of {} at {}", shape.gateway, shape.url)?;
     writeln!(out, "machine: {}", report.machine)?;
@@ -30,8 +41,10 @@ fn write(out: &mut String, report: &RunReport) -> std::fmt::Result {
         out,
         "mix {}, seed {}, {} connections; groups made in {:.1} s, played for {:.1} s",
         shape.mix, shape.seed, shape.connections, report.setup_s, report.played_s
-    )?;
-    writeln!(out)?;
+    )
+}
+
+fn write_commits(out: &mut String, report: &RunReport) -> fmt::Result {
     writeln!(out, "accepted commits     {:>12}   {:.1}/s", report.accepted, report.accepted_per_s)?;
     writeln!(
         out,
@@ -52,10 +65,13 @@ fn write(out: &mut String, report: &RunReport) -> std::fmt::Result {
         writeln!(
             out,
             "fairness             {fairness:>12.3}   Jain's index; 1 is fair, 1/{} is not",
-            shape.contention
+            report.shape.contention
         )?;
     }
-    writeln!(out)?;
+    Ok(())
+}
+
+fn write_latencies(out: &mut String, report: &RunReport) -> fmt::Result {
     writeln!(
         out,
         "{:<40}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
@@ -71,7 +87,10 @@ fn write(out: &mut String, report: &RunReport) -> std::fmt::Result {
             cells.map(|cell| format!("{cell:>10}")).concat()
         )?;
     }
-    writeln!(out)?;
+    Ok(())
+}
+
+fn write_failures(out: &mut String, report: &RunReport) -> fmt::Result {
     if report.errors.is_empty() {
         writeln!(out, "errors: none")?;
     }
@@ -91,7 +110,10 @@ fn write(out: &mut String, report: &RunReport) -> std::fmt::Result {
              say less about the gateway; lower --rate or give it more cores"
         )?;
     }
-    let proof = &report.proof;
+    Ok(())
+}
+
+fn write_proof(out: &mut String, proof: &Proof, verdict: Verdict) -> fmt::Result {
     for violation in &proof.violations {
         writeln!(out, "BROKEN: {violation}")?;
     }
@@ -105,7 +127,7 @@ fn write(out: &mut String, report: &RunReport) -> std::fmt::Result {
             proof.groups_without_agreement
         )?;
     }
-    if report.verdict() == Verdict::Proven {
+    if verdict == Verdict::Proven {
         write!(
             out,
             "proven: one winner in each of {} epochs, every acknowledged commit kept byte for byte",
