@@ -186,7 +186,7 @@ async fn a_disk_that_hangs_is_told_of_and_keeps_nobody_from_stopping() {
     std::fs::write(&hang, "").unwrap();
     let hanging = gateway.register("hanging").await.unwrap_err();
     assert_eq!(hanging.kind(), Some(ProblemKind::StorageUnavailable), "{hanging}");
-    assert!(hanging.to_string().contains("not known"), "{hanging}");
+    assert!(hanging.to_string().contains("unknown whether"), "{hanging}");
     assert_eq!((gateway.probe("/readyz").await, gateway.probe("/healthz").await), (503, 200));
     let refused = gateway.register("refused").await.unwrap_err();
     assert!(refused.to_string().contains("nothing was done"), "{refused}");
@@ -229,7 +229,7 @@ async fn what_is_written_when_a_disk_answers_again_is_shown() {
 
     std::fs::write(&hang, "").unwrap();
     let hanging = gateway.api.upload_key_packages(alice, queue, &upload).await.unwrap_err();
-    assert!(hanging.to_string().contains("not known"), "{hanging}");
+    assert!(hanging.to_string().contains("unknown whether"), "{hanging}");
     // Who asks meanwhile makes nobody remember what was before the upload.
     let (counted, ()) = tokio::join!(held(), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
