@@ -130,7 +130,11 @@ impl Credentials {
         };
         credentials.server_config().map_err(|error| TlsFileError::Key {
             path: key.to_owned(),
-            reason: format!("it does not go with the certificate: {error}"),
+            reason: if matches!(error, rustls::Error::InconsistentKeys(_)) {
+                "it does not go with the certificate, whose public key is another one".to_owned()
+            } else {
+                format!("it does not go with the certificate: {error}")
+            },
         })?;
         Ok(credentials)
     }

@@ -256,7 +256,14 @@ mod tests {
             Some(("federation.certificate", "there is no certificate in it")),
         );
         files.check("gateway.key", "gateway.pem", Some(("federation.private_key", "no private key in it")));
-        files.check("gateway.key", "other.key", Some(("federation.private_key", "does not go with")));
+        files.check(
+            "gateway.key",
+            "other.key",
+            Some((
+                "federation.private_key",
+                "does not go with the certificate, whose public key is another one",
+            )),
+        );
         files.check("ca.pem", "gateway.key", Some(("federation.ca", "there is no certificate in it")));
         files.check(
             "[\"a.example\"]",
@@ -295,7 +302,10 @@ mod tests {
         check(key, Some(("internal.certificate", "must be there with `private_key`")));
         check(
             &format!("{certificate}\nprivate_key = \"other.key\""),
-            Some(("internal.private_key", "does not go with")),
+            Some((
+                "internal.private_key",
+                "does not go with the certificate, whose public key is another one",
+            )),
         );
     }
 }
