@@ -6,9 +6,10 @@ use snapshots::{AppId, KeyPackageRef, Timestamp};
 
 use crate::{
     application::{Application, Source},
+    codec::{decode, encode},
     key_queue::{Caller, Choice, KeyQueueState, NewPackage, QueueRecord, Receiver},
     limits::Limits,
-    mls::{CommitInput, Crypto, GroupSnapshot, Rules, StagedEpoch, TrackedGroup, decode, encode},
+    mls::{CommitBundle, Crypto, GroupSnapshot, Rules, StagedEpoch, TrackedGroup},
 };
 
 /// The public state of a group.
@@ -65,16 +66,9 @@ impl BenchGroup {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn stage(
-        &self,
-        commit: &[u8],
-        group_info: Option<&[u8]>,
-        welcome: Option<&[u8]>,
-        now: Timestamp,
-    ) -> Result<BenchEpoch, String> {
-        let input = CommitInput { commit, group_info, welcome };
+    pub fn stage(&self, bundle: &CommitBundle, now: Timestamp) -> Result<BenchEpoch, String> {
         self.tracked
-            .stage_commit(self.judge.rules(), input, now)
+            .stage_commit(self.judge.rules(), bundle, now)
             .map(BenchEpoch)
             .map_err(|refusal| format!("{refusal:?}"))
     }

@@ -18,7 +18,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use crate::{
     identity::{ApplicationContext, Identity, IdentityError, IdentityProvider},
-    mls::write_vector_length,
+    presentation::write_vector_length,
 };
 
 /// Why a key cannot be an external sender's.

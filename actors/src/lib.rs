@@ -4,32 +4,30 @@
 //! lock. Everything that an actor accepts is on disk before it is visible. [`Gateway`] is the interface. The rules themselves
 //! ([`identity`], the MLS tracking, the states of groups and queues) know no actor, no disk and no clock.
 
+mod activity;
 mod application;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
-mod clients;
 mod clock;
-mod core;
+mod codec;
+mod durable;
+mod error;
 mod external_sender;
 mod gateway;
 mod group;
 pub mod identity;
-mod judging;
 mod key_queue;
-mod key_queues;
 mod limits;
 mod mls;
 mod peer;
-mod replica_count;
-mod replication;
-mod resting;
-mod router;
+mod presentation;
+mod runtime;
+mod services;
 pub mod settings;
-mod storage;
-mod supervisor;
+mod snapshot_pauses;
 mod trusted_time;
-mod turns;
+mod validation;
 
 pub use snapshots::{
     AppId, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, GroupId,
@@ -38,24 +36,27 @@ pub use snapshots::{
 
 pub use self::{
     application::{Application, DomainError, ExpiredMembers, Source},
-    clients::{ClientChange, ClientError, ClientQuery, JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient},
     clock::Clock,
+    error::StorageError,
     external_sender::{ExternalSenderError, ExternalSenderKey},
-    gateway::{Gateway, GatewayOptions, PeerStatus},
+    gateway::{
+        ClientChange, ClientError, ClientQuery, Gateway, GatewayOptions, JoinInfo, JoinInfoPage,
+        JoinInfoQuery, NewClient, PeerStatus,
+    },
     group::{
-        AcceptedCommit, AcceptedProposal, CommitUpload, ControlMessages, CreatedGroup, EpochEntry,
-        GroupError, GroupView, MemberView, NewGroup, Outcome, WaitingProposal,
+        AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntryContent, EpochEntry,
+        GroupError, GroupTransfer, GroupView, LogEntry, MemberView, NewGroup, Outcome, SEQUENCE_MAX,
+        WaitingProposal,
     },
     key_queue::{
         AssignedKeyPackage, Caller, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload, KeyQueueError,
         KeyQueueStatus, NewKeyQueue, PoolCounts, Receiver,
     },
     limits::Limits,
-    mls::{MalformedMessage, PROTOCOL_VERSION, RequestMember, Rule, UnknownKind, supported_cipher_suites},
-    peer::{
-        Delivering, Delivery, DeliveryContent, DeliveryError, EntryContent, GroupTransfer, Held, LogEntry,
-        REVISION, SEQUENCE_MAX, Transport,
+    mls::{
+        CommitBundle, MalformedMessage, PROTOCOL_VERSION, RequestMember, Rule, UnknownKind,
+        supported_cipher_suites,
     },
-    resting::SnapshotStatus,
-    storage::StorageError,
+    peer::{Delivering, Delivery, DeliveryContent, DeliveryError, Held, REVISION, Transport},
+    snapshot_pauses::SnapshotStatus,
 };

@@ -1,16 +1,20 @@
 //! Limits on everything that a caller can make grow. Units are in the names.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
-use snapshots::ClientHandle;
+use snapshots::{ClientHandle, Retention};
 
 use crate::{
-    identity::x509::MAX_CERTIFICATES,
     settings,
     settings::{
         Accepts,
         Bound::{Is, Of},
     },
 };
+
+/// The most certificates in an X.509 chain: the leaf, six that issue, and the root, which may be left out.
+pub const MAX_CERTIFICATES: usize = 8;
 
 settings! {
     /// The limits on what groups, key queues and clients accept, hold and keep.
@@ -102,4 +106,21 @@ impl Limits {
     /// The largest value of a limit on a list in a request, so that a body of millions of members is not built in memory
     /// before the limit is known.
     pub const LIST_MAX: usize = 10_000;
+}
+
+/// How much of its past a group keeps in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecentLimits {
+    /// Packets of one group, in bytes.
+    pub(crate) bytes_max: usize,
+    /// Epochs: no more than retention leaves on disk.
+    pub(crate) epochs_max: u64,
+    /// What is older than retention leaves on disk is not shown.
+    pub(crate) age_max: Duration,
+}
+
+impl RecentLimits {
+    pub(crate) fn new(bytes_max: usize, retention: &Retention) -> Self {
+        Self { bytes_max, epochs_max: retention.history_epochs_max, age_max: retention.history_age_max }
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use actors::{
-    AppId, Application, Caller, ClientHandle, Clock, CommitUpload, Epoch, Gateway, GatewayOptions,
+    AppId, Application, Caller, ClientHandle, Clock, CommitBundle, Epoch, Gateway, GatewayOptions,
     GroupError, KeyPackageRequest, KeyPackageUpload, KeyQueueError, Limits, Location, NewClient, NewGroup,
     NewKeyQueue, Outcome, Receiver, Retention, Source, Store, StoreOptions,
 };
@@ -116,7 +116,7 @@ fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
             assert_eq!(created.outcome == Outcome::New, round == 0);
             for step in 0..10_u64 {
                 let output = alice.commit(vec![]).unwrap();
-                let upload = CommitUpload {
+                let upload = CommitBundle {
                     commit: output.commit_message.to_bytes().unwrap(),
                     group_info: None,
                     welcome: None,
@@ -184,7 +184,7 @@ fn what_is_recent_is_answered_as_it_is_from_disk() {
         gateway.create_group(app, new, Source::Application).await.unwrap();
         for _ in 0..EPOCHS {
             let output = alice.commit(vec![]).unwrap();
-            let upload = CommitUpload {
+            let upload = CommitBundle {
                 commit: output.commit_message.to_bytes().unwrap(),
                 group_info: None,
                 welcome: None,
@@ -253,7 +253,7 @@ fn a_queue_that_sleeps_between_requests_assigns_no_package_twice() {
 }
 
 /// A group, and the commit that brings it to so many members.
-fn group_of(members: usize) -> (NewGroup, Option<CommitUpload>) {
+fn group_of(members: usize) -> (NewGroup, Option<CommitBundle>) {
     let mut creator = client("creator").create_group(ExtensionList::new(), Default::default(), None).unwrap();
     let new = NewGroup {
         group_info: creator.group_info_message(false).unwrap().to_bytes().unwrap(),
@@ -269,7 +269,7 @@ fn group_of(members: usize) -> (NewGroup, Option<CommitUpload>) {
         commit = commit.add_member(package.unwrap()).unwrap();
     }
     let output = commit.build().unwrap();
-    let upload = CommitUpload {
+    let upload = CommitBundle {
         commit: output.commit_message.to_bytes().unwrap(),
         group_info: None,
         welcome: output.welcome_messages.first().map(|welcome| welcome.to_bytes().unwrap()),
@@ -280,7 +280,7 @@ fn group_of(members: usize) -> (NewGroup, Option<CommitUpload>) {
 /// Makes groups and reads each, so that they are awake; answers how many are awake once that does not change any more.
 async fn awake_in_the_end(
     limits: Limits,
-    groups: &[(NewGroup, Option<CommitUpload>)],
+    groups: &[(NewGroup, Option<CommitBundle>)],
     expected: usize,
 ) -> usize {
     let app = AppId::random();
@@ -488,7 +488,7 @@ fn a_group_that_is_larger_than_a_batch_gets_its_snapshot() {
             let member = client(&format!("member {member}"));
             let package = member.generate_key_package_message(Default::default(), Default::default(), None);
             let output = alice.commit_builder().add_member(package.unwrap()).unwrap().build().unwrap();
-            let upload = CommitUpload {
+            let upload = CommitBundle {
                 commit: output.commit_message.to_bytes().unwrap(),
                 group_info: None,
                 welcome: output.welcome_messages.first().map(|welcome| welcome.to_bytes().unwrap()),

@@ -10,7 +10,7 @@ mod group;
 
 use std::{hint::black_box, time::Duration};
 
-use actors::{Timestamp, bench::BenchGroup};
+use actors::{CommitBundle, Timestamp, bench::BenchGroup};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use group::{Case, LibraryGroup, Starting};
@@ -66,12 +66,16 @@ fn compare(criterion: &mut Criterion, members: usize, starting: &Starting, case:
         gateway.propose(proposal, now).unwrap();
     }
     let rested = gateway.snapshot().unwrap();
+    let bundle = CommitBundle {
+        commit: case.commit.clone(),
+        group_info: Some(case.group_info.clone()),
+        welcome: case.welcome.clone(),
+    };
     group.bench_function(BenchmarkId::new("gateway", members), |bencher| {
         bencher.iter_batched_ref(
             || BenchGroup::restore(&rested).unwrap(),
             |group| {
-                let staged =
-                    group.stage(&case.commit, Some(&case.group_info), case.welcome.as_deref(), now).unwrap();
+                let staged = group.stage(&bundle, now).unwrap();
                 group.apply(staged).unwrap();
             },
             BatchSize::PerIteration,

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actors::{Timestamp, bench::BenchGroup, identity::x509::TrustStore};
+use actors::{CommitBundle, Timestamp, bench::BenchGroup, identity::x509::TrustStore};
 use messages::{Client, NewGroup, add, requiring, setting, update, vector, welcome};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
@@ -79,8 +79,8 @@ fn refused(result: Result<impl Sized, String>, part: &str) {
 
 /// Refuses a commit without companions.
 fn refusing(group: NewGroup, commit: Vec<u8>, part: &'static str) -> Box<dyn FnMut()> {
-    let tracked = open(&group);
-    Box::new(move || refused(tracked.stage(&commit, None, None, now()), part))
+    let (tracked, bundle) = (open(&group), CommitBundle { commit, group_info: None, welcome: None });
+    Box::new(move || refused(tracked.stage(&bundle, now()), part))
 }
 
 fn required_types(n: usize) -> Box<dyn FnMut()> {
@@ -102,10 +102,10 @@ fn required_of_members(n: usize) -> Box<dyn FnMut()> {
 fn extensions_and_types(n: usize) -> Box<dyn FnMut()> {
     let group = NewGroup::new(1, 0);
     let commit = group.commit([setting(n), update(Client::new(0).leaf(40 * n))]);
-    let tracked = open(&group);
+    let (tracked, bundle) = (open(&group), CommitBundle { commit, group_info: None, welcome: None });
     Box::new(move || {
         // The smaller ones are compared, and refused for what the leaf is: it is the committer's own.
-        assert!(tracked.stage(&commit, None, None, now()).is_err());
+        assert!(tracked.stage(&bundle, now()).is_err());
     })
 }
 
@@ -140,9 +140,9 @@ fn adds(n: usize) -> Box<dyn FnMut()> {
     let packages: Vec<_> =
         (1..=u64::try_from(n).unwrap()).map(|number| Client::new(number).key_package()).collect();
     let commit = group.commit(packages.iter().cloned().map(add));
-    let welcome = welcome(&packages);
+    let bundle = CommitBundle { commit, group_info: None, welcome: Some(welcome(&packages)) };
     let tracked = open(&group);
-    Box::new(move || drop(black_box(tracked.stage(&commit, None, Some(&welcome), now()).unwrap())))
+    Box::new(move || drop(black_box(tracked.stage(&bundle, now()).unwrap())))
 }
 
 fn blank_nodes(n: usize) -> Box<dyn FnMut()> {

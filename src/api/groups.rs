@@ -1,6 +1,6 @@
 //! *Managing Groups without Metadata Protection*: creation and evolution.
 
-use actors::{DomainName, Epoch, Timestamp};
+use actors::{CommitBundle, DomainName, Epoch, NewGroup, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -189,6 +189,18 @@ pub struct NewGroupBody {
 
 impl Body for NewGroupBody {}
 
+impl From<NewGroupBody> for NewGroup {
+    fn from(body: NewGroupBody) -> Self {
+        Self { group_info: body.group_info.0, ratchet_tree: body.ratchet_tree.map(|tree| tree.0) }
+    }
+}
+
+impl From<NewGroup> for NewGroupBody {
+    fn from(group: NewGroup) -> Self {
+        Self { group_info: Base64(group.group_info), ratchet_tree: group.ratchet_tree.map(Base64) }
+    }
+}
+
 /// A group just created, or created before from the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -312,6 +324,26 @@ pub struct CommitBody {
 }
 
 impl Body for CommitBody {}
+
+impl From<CommitBody> for CommitBundle {
+    fn from(body: CommitBody) -> Self {
+        Self {
+            commit: body.commit_packet.0,
+            group_info: body.group_info.map(|message| message.0),
+            welcome: body.welcome_packet.map(|message| message.0),
+        }
+    }
+}
+
+impl From<CommitBundle> for CommitBody {
+    fn from(bundle: CommitBundle) -> Self {
+        Self {
+            commit_packet: Base64(bundle.commit),
+            group_info: bundle.group_info.map(Base64),
+            welcome_packet: bundle.welcome.map(Base64),
+        }
+    }
+}
 
 /// A commit that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

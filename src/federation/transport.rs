@@ -11,7 +11,7 @@ use super::{Federation, Outgoing, PeerError, answer::shortened};
 use crate::api::{
     Nothing,
     federation::{DeliveryBody, EntryContentBody, GroupTransferBody, HeldBody, LogEntryBody, ReplicateLog},
-    groups::{CommitBody, NewGroupBody, ProposalBody},
+    groups::ProposalBody,
     paths::GroupPath,
     text::Base64,
 };
@@ -91,18 +91,11 @@ fn delivery_body(delivery: Delivery) -> DeliveryBody {
 
 fn entry(entry: LogEntry) -> LogEntryBody {
     let content = match entry.content {
-        EntryContent::Creation { group_info, ratchet_tree } => EntryContentBody::Creation(NewGroupBody {
-            group_info: Base64(group_info),
-            ratchet_tree: ratchet_tree.map(Base64),
-        }),
+        EntryContent::Creation(new) => EntryContentBody::Creation(Arc::unwrap_or_clone(new).into()),
         EntryContent::Proposal { packet } => {
-            EntryContentBody::Proposal(ProposalBody { packet: Base64(packet) })
+            EntryContentBody::Proposal(ProposalBody { packet: Base64(packet.to_vec()) })
         }
-        EntryContent::Commit { commit, group_info, welcome } => EntryContentBody::Commit(CommitBody {
-            commit_packet: Base64(commit),
-            group_info: group_info.map(Base64),
-            welcome_packet: welcome.map(Base64),
-        }),
+        EntryContent::Commit(bundle) => EntryContentBody::Commit(Arc::unwrap_or_clone(bundle).into()),
     };
     LogEntryBody { sequence: entry.sequence, timestamp: entry.timestamp, content }
 }

@@ -59,7 +59,7 @@ impl Handle for DeleteClient {
 impl Handle for FindClients {
     async fn handle(call: Call<Self>) -> Result<Answer<Identities>, Problem> {
         let app = call.path.app;
-        if let Some((federation, domain)) = call.edge.foreign(app, call.query.domain.as_ref()) {
+        if let Some((federation, domain)) = call.edge.peer_of(app, call.query.domain.as_ref()) {
             let found = federation.ask::<Self>(domain, app, &call.path, &call.query, &call.body).await?;
             return Ok(Answer::Ok(found.body));
         }

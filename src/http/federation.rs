@@ -1,8 +1,10 @@
 //! Requests from other gateways (*Operational Context*): the routes of the federation listener.
 
+use std::sync::Arc;
+
 use actors::{
-    AppId, Caller, Delivery, DeliveryContent, DomainError, DomainName, EntryContent, GroupError,
-    GroupTransfer, KeyPackageRef, LogEntry, SEQUENCE_MAX, Source,
+    AppId, Caller, CommitBundle, Delivery, DeliveryContent, DomainError, DomainName, EntryContent,
+    GroupError, GroupTransfer, KeyPackageRef, LogEntry, NewGroup, SEQUENCE_MAX, Source,
 };
 
 use super::{
@@ -86,14 +88,14 @@ impl Handle<Peers> for UploadProposal {
     async fn handle(call: Call<Self, Peers>) -> Result<Answer<AcceptedProposalBody>, Problem> {
         let source = Source::Peer(call.caller.domains);
         let Base64(packet) = call.body.packet;
-        Ok(groups::upload_proposal_here(&call.edge, &call.path, packet, source).await?)
+        Ok(groups::upload_proposal_here(&call.edge, &call.path, packet.into(), source).await?)
     }
 }
 
 impl Handle<Peers> for UploadCommit {
     async fn handle(call: Call<Self, Peers>) -> Result<Answer<AcceptedCommitBody>, Problem> {
         let source = Source::Peer(call.caller.domains);
-        Ok(groups::upload_commit_here(&call.edge, &call.path, call.body, source).await?)
+        Ok(groups::upload_commit_here(&call.edge, &call.path, Arc::new(call.body.into()), source).await?)
     }
 }
 
@@ -160,16 +162,9 @@ fn content(body: DeliveryBody) -> Result<DeliveryContent, Problem> {
 
 fn entry(entry: LogEntryBody) -> LogEntry {
     let content = match entry.content {
-        EntryContentBody::Creation(creation) => EntryContent::Creation {
-            group_info: creation.group_info.0,
-            ratchet_tree: creation.ratchet_tree.map(|tree| tree.0),
-        },
-        EntryContentBody::Proposal(proposal) => EntryContent::Proposal { packet: proposal.packet.0 },
-        EntryContentBody::Commit(commit) => EntryContent::Commit {
-            commit: commit.commit_packet.0,
-            group_info: commit.group_info.map(|packet| packet.0),
-            welcome: commit.welcome_packet.map(|packet| packet.0),
-        },
+        EntryContentBody::Creation(new) => NewGroup::from(new).into(),
+        EntryContentBody::Proposal(proposal) => EntryContent::Proposal { packet: proposal.packet.0.into() },
+        EntryContentBody::Commit(commit) => CommitBundle::from(commit).into(),
     };
     LogEntry { sequence: entry.sequence, timestamp: entry.timestamp, content }
 }

@@ -1,6 +1,8 @@
 //! *Managing Groups without Metadata Protection*: creation and evolution.
 
-use actors::{CommitUpload, GroupError, GroupId, GroupRow, GroupView, NewGroup, Outcome, Source};
+use std::sync::Arc;
+
+use actors::{CommitBundle, GroupError, GroupId, GroupRow, GroupView, Outcome, Source};
 
 use super::{
     auth::Authority,
@@ -12,9 +14,9 @@ use super::{
 use crate::api::{
     Limit,
     groups::{
-        AcceptedCommitBody, AcceptedProposalBody, CommitBody, ControlMessagesBody, CreateGroup,
-        CreatedGroupBody, GetGroup, Group, Groups, ListControlMessages, ListGroups, ListProposals,
-        ListedGroup, Member, Proposals, UploadCommit, UploadProposal,
+        AcceptedCommitBody, AcceptedProposalBody, ControlMessagesBody, CreateGroup, CreatedGroupBody,
+        GetGroup, Group, Groups, ListControlMessages, ListGroups, ListProposals, ListedGroup, Member,
+        ProposalBody, Proposals, UploadCommit, UploadProposal,
     },
     paths::GroupPath,
     text::{Base64, GroupIdText, HandleText},
@@ -22,11 +24,8 @@ use crate::api::{
 
 impl Handle for CreateGroup {
     async fn handle(call: Call<Self>) -> Result<Answer<CreatedGroupBody>, Problem> {
-        let group = NewGroup {
-            group_info: call.body.group_info.0,
-            ratchet_tree: call.body.ratchet_tree.map(|tree| tree.0),
-        };
-        let created = call.edge.gateway.create_group(call.path.app, group, Source::Application).await?;
+        let new = call.body.into();
+        let created = call.edge.gateway.create_group(call.path.app, new, Source::Application).await?;
         let body = CreatedGroupBody { group_id: GroupIdText(created.group), epoch_id: actors::Epoch(0) };
         Ok(answer(created.outcome, body))
     }
@@ -62,12 +61,14 @@ impl Handle for GetGroup {
 impl Handle for UploadProposal {
     async fn handle(call: Call<Self>) -> Result<Answer<AcceptedProposalBody>, Problem> {
         let (edge, path) = (&call.edge, &call.path);
-        let packet = call.body.packet.0.clone();
-        let hub = match upload_proposal_here(edge, path, packet, Source::Application).await {
-            Err(GroupError::NotHub { hub }) => hub,
-            outcome => return Ok(outcome?),
-        };
-        edge.pass_write_to_hub::<Self>(&hub, path, &call.body).await
+        let packet: Arc<[u8]> = call.body.packet.0.into();
+        match upload_proposal_here(edge, path, Arc::clone(&packet), Source::Application).await {
+            Err(GroupError::NotHub { hub }) => {
+                let body = ProposalBody { packet: Base64(packet.to_vec()) };
+                edge.forward_to_hub::<Self>(&hub, path, &body).await
+            }
+            outcome => Ok(outcome?),
+        }
     }
 }
 
@@ -75,7 +76,7 @@ impl Handle for UploadProposal {
 pub(super) async fn upload_proposal_here<A: Authority>(
     edge: &Edge<A>,
     path: &GroupPath,
-    packet: Vec<u8>,
+    packet: Arc<[u8]>,
     source: Source,
 ) -> Result<Answer<AcceptedProposalBody>, GroupError> {
     let accepted = edge.gateway.upload_proposal(path.app, &path.group, packet, source).await?;
@@ -96,11 +97,14 @@ impl Handle for ListProposals {
 impl Handle for UploadCommit {
     async fn handle(call: Call<Self>) -> Result<Answer<AcceptedCommitBody>, Problem> {
         let (edge, path) = (&call.edge, &call.path);
-        let hub = match upload_commit_here(edge, path, call.body.clone(), Source::Application).await {
-            Err(GroupError::NotHub { hub }) => hub,
-            outcome => return Ok(outcome?),
-        };
-        edge.pass_write_to_hub::<Self>(&hub, path, &call.body).await
+        let bundle: Arc<CommitBundle> = Arc::new(call.body.into());
+        match upload_commit_here(edge, path, Arc::clone(&bundle), Source::Application).await {
+            Err(GroupError::NotHub { hub }) => {
+                let body = Arc::unwrap_or_clone(bundle).into();
+                edge.forward_to_hub::<Self>(&hub, path, &body).await
+            }
+            outcome => Ok(outcome?),
+        }
     }
 }
 
@@ -108,15 +112,10 @@ impl Handle for UploadCommit {
 pub(super) async fn upload_commit_here<A: Authority>(
     edge: &Edge<A>,
     path: &GroupPath,
-    body: CommitBody,
+    bundle: Arc<CommitBundle>,
     source: Source,
 ) -> Result<Answer<AcceptedCommitBody>, GroupError> {
-    let upload = CommitUpload {
-        commit: body.commit_packet.0,
-        group_info: body.group_info.map(|packet| packet.0),
-        welcome: body.welcome_packet.map(|packet| packet.0),
-    };
-    let accepted = edge.gateway.upload_commit(path.app, &path.group, upload, source).await?;
+    let accepted = edge.gateway.upload_commit(path.app, &path.group, bundle, source).await?;
     let body = AcceptedCommitBody { epoch_id: accepted.epoch, timestamp: accepted.timestamp };
     Ok(answer(accepted.outcome, body))
 }

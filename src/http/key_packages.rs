@@ -73,7 +73,7 @@ impl Handle for DeleteKeyQueue {
 impl Handle for RetrieveKeyPackage {
     async fn handle(call: Call<Self>) -> Result<Answer<RetrievedKeyPackage>, Problem> {
         let (edge, app) = (&call.edge, call.path.app);
-        if let Some((federation, domain)) = edge.foreign(app, call.query.domain.as_ref()) {
+        if let Some((federation, domain)) = edge.peer_of(app, call.query.domain.as_ref()) {
             let given = federation.ask::<Self>(domain, app, &call.path, &call.query, &call.body).await?.body;
             let Base64(packet) = &given.key_package;
             edge.gateway

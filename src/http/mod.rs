@@ -8,7 +8,7 @@
 //! | `callers.rs`, `unread.rs` | the shares of each caller, and answers until they are read |
 //! | `problem.rs` | every error as a problem document |
 //! | `applications.rs`, `clients.rs`, `external_senders.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
-//! | `peer_auth.rs`, `federation.rs`, `foreign.rs` | the federation listener's authentication and endpoints, and forwarding to the gateways of other domains |
+//! | `peer_auth.rs`, `federation.rs`, `forward.rs` | the federation listener's authentication and endpoints, and forwarding to the gateways of other domains |
 //! | `control_messages.rs` | an answer that is written to JSON by hand |
 //! | `openapi.rs`, `pages.rs` | the description of the API, and the probes |
 
@@ -22,7 +22,7 @@ pub(crate) mod cursor;
 pub(crate) mod edge;
 mod external_senders;
 mod federation;
-mod foreign;
+mod forward;
 mod groups;
 mod joining;
 mod json;

@@ -3,8 +3,9 @@
 use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef};
 
 use crate::{
+    activity::AskError,
+    error::StorageError,
     mls::{MalformedMessage, Rule, UnknownKind},
-    storage::StorageError,
 };
 
 /// Why a request to a group was refused. Nothing has changed when one of these is answered.
@@ -167,6 +168,15 @@ pub enum GroupError {
     /// The store failed, or held something that could not be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl From<AskError> for GroupError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Busy => Self::Busy,
+            AskError::NoAnswer => Self::Storage(StorageError::Unreadable),
+        }
+    }
 }
 
 fn too_many_welcomes(

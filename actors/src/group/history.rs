@@ -5,8 +5,11 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use snapshots::{AppId, Epoch, GroupId, Timestamp, View};
 
-use super::{AcceptedCommit, AcceptedProposal, GroupError, Outcome};
-use crate::storage::StorageError;
+use super::{
+    Accepted, AcceptedCommit, AcceptedProposal, EntryContent, GroupError, LogEntry, Outcome,
+    log::commit_digest,
+};
+use crate::{error::StorageError, mls::StagedEpoch};
 
 /// One entry of the draft's `epochs`: how the group came into `epoch`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +22,22 @@ pub struct EpochEntry {
     pub proposals: Vec<Vec<u8>>,
     /// The commit packet.
     pub commit: Vec<u8>,
+}
+
+impl EpochEntry {
+    /// The entry of the epoch that a commit creates.
+    pub(super) fn of(commit: &LogEntry, staged: &StagedEpoch) -> Self {
+        let packet = match &commit.content {
+            EntryContent::Commit(bundle) => bundle.commit.clone(),
+            EntryContent::Creation(_) | EntryContent::Proposal { .. } => Vec::new(),
+        };
+        Self {
+            epoch: staged.epoch,
+            timestamp: commit.timestamp,
+            proposals: staged.referenced.iter().map(|packet| packet.to_vec()).collect(),
+            commit: packet,
+        }
+    }
 }
 
 /// What a member needs to move on (*Commits*, `control-msgs`).
@@ -101,38 +120,32 @@ pub(crate) fn control_messages(
     Ok(answer)
 }
 
-/// The answer that a proposal of an earlier epoch was given, if these very bytes were accepted then.
+/// The first answer to an upload for an earlier epoch, if these very bytes were accepted then: a proposal of that epoch, or
+/// the commit that won it.
 pub(crate) fn accepted_before(
     view: &View,
     app: AppId,
     group: &GroupId,
     epoch: Epoch,
-    packet: &[u8],
-) -> Result<Option<AcceptedProposal>, GroupError> {
-    let digest = Sha256::digest(packet).into();
-    let reference = view.accepted_proposal(app, group, epoch, &digest).map_err(StorageError::from)?;
-    Ok(reference.map(|reference| AcceptedProposal {
-        reference: reference.to_vec(),
-        epoch,
-        outcome: Outcome::Repeated,
-    }))
-}
-
-/// The answer that a commit for epoch `packet` was given, if this very upload won that epoch.
-pub(crate) fn winner_again(
-    view: &View,
-    app: AppId,
-    group: &GroupId,
-    packet: Epoch,
-    digest: &[u8; 32],
-) -> Result<Option<AcceptedCommit>, GroupError> {
-    let Some(created) = packet.next() else {
-        return Ok(None);
-    };
-    let row = view.epoch(app, group, created).map_err(StorageError::from)?;
-    Ok(row.filter(|row| row.digest == *digest).map(|row| AcceptedCommit {
-        epoch: created,
-        timestamp: row.timestamp,
-        outcome: Outcome::Repeated,
-    }))
+    content: &EntryContent,
+) -> Result<Option<Accepted>, GroupError> {
+    match content {
+        EntryContent::Proposal { packet } => {
+            let digest = Sha256::digest(packet).into();
+            let reference = view.accepted_proposal(app, group, epoch, &digest).map_err(StorageError::from)?;
+            Ok(reference.map(|reference| {
+                let reference = reference.to_vec();
+                Accepted::Proposal(AcceptedProposal { reference, epoch, outcome: Outcome::Repeated })
+            }))
+        }
+        EntryContent::Commit(bundle) => {
+            let Some(created) = epoch.next() else { return Ok(None) };
+            let row = view.epoch(app, group, created).map_err(StorageError::from)?;
+            Ok(row.filter(|row| row.digest == commit_digest(bundle)).map(|row| {
+                let (epoch, timestamp) = (created, row.timestamp);
+                Accepted::Commit(AcceptedCommit { epoch, timestamp, outcome: Outcome::Repeated })
+            }))
+        }
+        EntryContent::Creation(_) => Ok(None),
+    }
 }

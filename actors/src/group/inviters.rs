@@ -5,8 +5,7 @@ use sha2::{Digest as _, Sha256};
 use snapshots::{DomainName, InvitedClient, Inviter, ShareId, View, WelcomeLimits};
 
 use crate::{
-    application::Application, identity::IdentityProvider, limits::Limits, mls::Committer,
-    storage::StorageError,
+    application::Application, error::StorageError, identity::IdentityProvider, limits::Limits, mls::Committer,
 };
 
 /// Key packages of each queue that are looked at for the committer's signature key. The packages of a queue share it in

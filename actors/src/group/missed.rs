@@ -4,11 +4,13 @@
 use sha2::{Digest as _, Sha256};
 use snapshots::{Bytes, Epoch, EpochRow, GroupId, MissedEntries, Timestamp};
 
-use super::{CommitUpload, GroupError, view::WaitingProposal};
+use super::{EntryContent, GroupError, LogEntry, log::commit_digest, view::WaitingProposal};
 use crate::{
     limits::Limits,
-    mls::{Crypto, Unreadable, UnseenCommit, UnseenProposal, carried_tree, cipher_suite, first_interim_hash},
-    peer::{EntryContent, LogEntry},
+    mls::{
+        CommitBundle, Crypto, Unreadable, UnseenCommit, UnseenProposal, carried_tree, cipher_suite,
+        first_interim_hash,
+    },
 };
 
 /// The group whose history is read, and by what.
@@ -82,24 +84,17 @@ impl Unseen<'_> {
             return Err(Unusable::Order("it was accepted before the entry that precedes it"));
         }
         match &entry.content {
-            EntryContent::Creation { group_info, .. } => {
+            EntryContent::Creation(new) => {
                 if entry.sequence != 0 {
                     return Err(Unusable::Order("a creation is entry 0 and no other"));
                 }
                 let suite = cipher_suite(self.cipher_suite)?;
-                let interim = first_interim_hash(self.crypto, suite, self.group, group_info)?;
+                let interim = first_interim_hash(self.crypto, suite, self.group, &new.group_info)?;
                 missed.epoch = Some(Epoch(0));
                 missed.interim_transcript_hash = Some(interim.into());
             }
             EntryContent::Proposal { packet } => self.take_proposal(filled, packet)?,
-            EntryContent::Commit { commit, group_info, welcome } => {
-                let upload = CommitUpload {
-                    commit: commit.clone(),
-                    group_info: group_info.clone(),
-                    welcome: welcome.clone(),
-                };
-                self.take_commit(filled, entry, &upload)?;
-            }
+            EntryContent::Commit(bundle) => self.take_commit(filled, entry, bundle)?,
         }
         let missed = &mut filled.missed;
         missed.next = entry.sequence.saturating_add(1);
@@ -131,9 +126,9 @@ impl Unseen<'_> {
         self,
         filled: &mut Filled,
         entry: &LogEntry,
-        upload: &CommitUpload,
+        bundle: &CommitBundle,
     ) -> Result<(), Unusable> {
-        let commit = UnseenCommit::read(self.group, &upload.commit)?;
+        let commit = UnseenCommit::read(self.group, &bundle.commit)?;
         let missed = &mut filled.missed;
         enter(missed, commit.epoch)?;
         let created =
@@ -173,13 +168,13 @@ impl Unseen<'_> {
             epoch: created,
             row: EpochRow {
                 timestamp: entry.timestamp,
-                commit: Bytes::copy_from_slice(&upload.commit),
+                commit: Bytes::copy_from_slice(&bundle.commit),
                 proposals: referenced,
-                digest: upload.digest(),
+                digest: commit_digest(bundle),
                 sequence: entry.sequence,
             },
-            welcome: upload.welcome.clone().filter(|_| !is_known),
-            ratchet_tree: upload.group_info.as_deref().and_then(carried_tree).map(<[u8]>::to_vec),
+            welcome: bundle.welcome.clone().filter(|_| !is_known),
+            ratchet_tree: bundle.group_info.as_deref().and_then(carried_tree).map(<[u8]>::to_vec),
             added,
         });
         Ok(())

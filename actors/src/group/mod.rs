@@ -2,51 +2,48 @@
 //! (*Managing Groups without Metadata Protection*).
 
 mod actor;
+mod batch;
 mod error;
+mod guarded;
 mod history;
 mod inviters;
+mod log;
+mod messages;
+mod meta;
 mod missed;
+mod package_use;
 mod recent;
+mod removals;
 mod state;
+mod stored;
 mod view;
-mod writes;
 
 use snapshots::{Epoch, GroupId, Timestamp};
 
 pub(crate) use self::{
-    actor::{ApplyEntry, GroupActor, Published, UploadCommit, UploadProposal},
-    history::{accepted_before, control_messages, winner_again},
+    actor::GroupActor,
+    batch::{creation, creation_instead, filled, transfer},
+    history::{accepted_before, control_messages},
     inviters::signer,
+    messages::{Published, Replicate, Upload},
+    meta::{GroupMeta, handed_over_row, is_handed_over, shows_creation},
     missed::{Handed, Reached, Unseen, missed_after},
-    recent::{RecentEpochs, RecentLimits},
+    recent::RecentEpochs,
     state::{GroupState, refused},
-    writes::{
-        GroupOrigin, UsedPackages, creation, creation_instead, filled, handed_over_row, is_handed_over,
-        shows_creation, transfer,
-    },
 };
 pub use self::{
     error::GroupError,
     history::{ControlMessages, EpochEntry},
-    state::CommitUpload,
+    log::{EntryContent, GroupTransfer, LogEntry, NewGroup, SEQUENCE_MAX},
     view::{GroupView, MemberView, WaitingProposal},
 };
 
-/// A group to create (*Group Creation*).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewGroup {
-    /// MLSMessage with the GroupInfo of epoch 0.
-    pub group_info: Vec<u8>,
-    /// `optional<Node> ratchet_tree<V>`, length prefix included, unless the GroupInfo carries it.
-    pub ratchet_tree: Option<Vec<u8>>,
-}
-
-/// Whether a write did something or was done already.
+/// Whether a write changed something or had been done before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done now.
+    /// It was done now.
     New,
-    /// The same bytes did it before; this is the answer of then.
+    /// Duplicate upload: the answer is that of the first one.
     Repeated,
 }
 
@@ -59,7 +56,7 @@ pub struct CreatedGroup {
     pub outcome: Outcome,
 }
 
-/// A proposal that waits to be committed.
+/// A proposal that is pending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptedProposal {
     /// Its ProposalRef (RFC 9420 §5.2).
@@ -79,4 +76,11 @@ pub struct AcceptedCommit {
     pub timestamp: Timestamp,
     /// Whether it was accepted by this request.
     pub outcome: Outcome,
+}
+
+/// An upload that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    Proposal(AcceptedProposal),
+    Commit(AcceptedCommit),
 }

@@ -1,10 +1,11 @@
 //! Recent epochs of a group, kept in memory while its actor is active: members that catch up rarely ask for more.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
-use snapshots::{Epoch, Retention, Timestamp};
+use snapshots::{Epoch, Timestamp};
 
 use super::{ControlMessages, EpochEntry, GroupView};
+use crate::limits::RecentLimits;
 
 /// Consecutive epochs up to the present one; empty when nothing was committed since the group woke up.
 #[derive(Clone, Debug, Default)]
@@ -13,23 +14,6 @@ pub(crate) struct RecentEpochs {
     bytes: usize,
     /// The same, for readers.
     shown: Arc<[Arc<EpochEntry>]>,
-}
-
-/// How much of the past is kept in memory.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RecentLimits {
-    /// Packets of one group, in bytes.
-    pub(crate) bytes_max: usize,
-    /// Epochs: no more than retention leaves on disk.
-    pub(crate) epochs_max: u64,
-    /// What is older than retention leaves on disk is not shown.
-    pub(crate) age_max: Duration,
-}
-
-impl RecentLimits {
-    pub(crate) fn new(bytes_max: usize, retention: &Retention) -> Self {
-        Self { bytes_max, epochs_max: retention.history_epochs_max, age_max: retention.history_age_max }
-    }
 }
 
 impl RecentEpochs {
@@ -118,6 +102,8 @@ fn recent_messages(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn entry(epoch: u64, length: usize) -> EpochEntry {

@@ -7,8 +7,8 @@ use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp, View};
 use super::EpochEntry;
 use crate::{
     application::Application,
+    error::StorageError,
     mls::{ProposalNeeds, SerialisedTree},
-    storage::StorageError,
 };
 
 /// One member of a group, for readers.

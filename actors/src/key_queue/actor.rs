@@ -1,14 +1,14 @@
 //! The actor that owns one key queue: it serialises uploads and assignments without a lock.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler,
-    Message, WrapFuture as _, fut,
+    Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message,
+    WrapFuture as _, fut,
 };
 use snapshots::{
     AppId, AppendError, AssignedLimits, AssignedRow, Batch, ClientId, ClientRow, KeyPackageRef,
-    KeyPackageRow, KeyQueueId, LogId, QueueRow, Unmet,
+    KeyPackageRow, KeyQueueId, LogId, QueueRow, Store, Unmet,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -17,11 +17,11 @@ use super::{
     state::{Candidate, Choice, KeyQueueState, QueueRecord},
 };
 use crate::{
-    core::Core,
-    mls::{CredentialCheck, LeafChecks, RefusedCredentials, ValueError, is_fit},
-    resting::{Progress, Restable, Resting},
-    router::{Activity, Rest, Rested},
-    storage::StorageError,
+    activity::{Activity, ActorState, Upkeep},
+    durable::{Durable, DurableActor, Loaded, load},
+    error::StorageError,
+    mls::{CredentialCheck, LeafChecks, RefusedCredentials, is_fit},
+    services::Services,
 };
 
 /// What came of one attempt to write.
@@ -81,14 +81,12 @@ pub(crate) struct Close;
 
 /// The owner of one key queue.
 pub(crate) struct KeyQueueActor {
-    core: Arc<Core>,
+    services: Arc<Services>,
     app: AppId,
     client: ClientId,
     queue: KeyQueueId,
-    activity: Arc<Activity>,
-    state: Option<KeyQueueState>,
+    durable: Durable<KeyQueueState>,
     refused: RefusedCredentials,
-    progress: Progress,
 }
 
 type Packages = (Vec<NewPackage>, Vec<Option<AssignedRow>>);
@@ -104,37 +102,36 @@ fn answer<T: 'static>(result: Result<T, KeyQueueError>) -> Reply<T> {
 
 impl KeyQueueActor {
     pub(crate) fn new(
-        core: Arc<Core>,
+        services: Arc<Services>,
         app: AppId,
         client: ClientId,
         queue: KeyQueueId,
         activity: Arc<Activity>,
     ) -> Self {
-        let (refused, progress) = (RefusedCredentials::default(), Progress::default());
-        Self { core, app, client, queue, activity, state: None, refused, progress }
+        let durable = Durable::new(Arc::clone(&services), LogId::KeyQueue(app, queue), activity);
+        Self { services, app, client, queue, durable, refused: RefusedCredentials::default() }
     }
 
     /// The state as it counts now: without what has certainly expired and what belongs to an older handle of its client. What
     /// has expired only by a clock that is not believed is still there, and neither counted nor handed out.
     fn current(&mut self) -> Result<(&mut KeyQueueState, ClientRow), KeyQueueError> {
-        let now = self.core.clock.now();
-        self.activity.touch(now);
-        let client = self.core.store.view().client(self.app, self.client).map_err(StorageError::from)?;
+        self.durable.touch();
+        let client = self.services.store.view().client(self.app, self.client).map_err(StorageError::from)?;
         let client = client.ok_or(KeyQueueError::UnknownClient)?;
-        let state = self.state.as_mut().ok_or(StorageError::Unreadable)?;
-        state.retire(self.core.delete_until(), client.handle_generation);
+        let state = self.durable.state_mut()?;
+        state.retire(self.services.delete_until(), client.handle_generation);
         Ok((state, client))
     }
 
     fn counts(&mut self) -> Result<PoolCounts, KeyQueueError> {
-        let now = self.core.clock.now();
+        let now = self.services.clock.now();
         Ok(self.current()?.0.counts(now))
     }
 
     fn upload_batch(&mut self, upload: &Upload) -> Result<(Batch, QueueRecord), KeyQueueError> {
-        let max = self.core.limits.key_packages_per_queue_max;
-        let now = self.core.clock.now();
-        let bytes_max = self.core.limits.key_queue_bytes_max;
+        let max = self.services.limits.key_packages_per_queue_max;
+        let now = self.services.clock.now();
+        let bytes_max = self.services.limits.key_queue_bytes_max;
         let (packages, rows) = self.with_receivers(&upload.packages)?;
         let (state, _) = self.current()?;
         if state.free_after(upload.is_reset, &packages, now) > max {
@@ -156,8 +153,8 @@ impl KeyQueueActor {
         }
         let mut batch = Batch::new();
         batch.append_record(
-            &self.log(),
-            self.progress.sequence,
+            self.durable.log(),
+            self.durable.sequence(),
             record.to_bytes().map_err(|_| StorageError::Unreadable)?,
         );
         if let Some(label) = &upload.app_label {
@@ -182,7 +179,7 @@ impl KeyQueueActor {
     /// The packages of an upload with the receivers that they were assigned to before, in this queue or another one, and the
     /// rows that say so.
     fn with_receivers(&self, packages: &[NewPackage]) -> Result<Packages, KeyQueueError> {
-        let view = self.core.store.view();
+        let view = self.services.store.view();
         let with_receiver = |package: &NewPackage| {
             let row = view.assigned(self.app, &package.reference).map_err(StorageError::from)?;
             Ok((NewPackage { receiver: row.clone().map(Receiver::from), ..package.clone() }, row))
@@ -198,14 +195,12 @@ impl KeyQueueActor {
     ) -> Result<Attempt<()>, KeyQueueError> {
         match result {
             Ok(_) => {
-                let is_snapshot_due = self.progress.advance();
-                self.activity.dirty.store(true, Ordering::Relaxed);
-                if let Some(state) = self.state.as_mut() {
+                let applied = self.durable.apply(|state| {
                     state.apply(record);
-                    self.activity.weigh(state.weight());
-                }
-                if is_snapshot_due {
-                    ctx.notify(Rest::Snapshot);
+                    Ok(())
+                });
+                if matches!(applied, Ok(true)) {
+                    ctx.notify(Upkeep::Snapshot);
                 }
                 Ok(Attempt::Done(()))
             }
@@ -219,9 +214,7 @@ impl KeyQueueActor {
                 | Unmet::PeerShareTaken { .. },
             )) => Ok(Attempt::Overtaken),
             Err(AppendError::Precondition(Unmet::KeyPackageUsed { reference })) => {
-                if let Some(state) = self.state.as_mut() {
-                    state.advance(&reference);
-                }
+                self.durable.state_mut()?.advance(&reference);
                 Ok(Attempt::Overtaken)
             }
             Err(AppendError::Precondition(
@@ -236,19 +229,9 @@ impl KeyQueueActor {
             Err(
                 error @ (AppendError::Precondition(_)
                 | AppendError::Closed
-                | AppendError::Stalled { is_queued: false }
+                | AppendError::Stalled { .. }
                 | AppendError::Storage(_)),
-            ) => {
-                self.step_down(ctx);
-                Err(StorageError::from_append(&error).into())
-            }
-            // It may still be written: what is on disk is not read before that is known.
-            Err(error @ AppendError::Stalled { is_queued: true }) => {
-                let store = self.core.store.clone();
-                let settled = async move { store.settled().await };
-                ctx.wait(settled.into_actor(self).map(|(), actor, ctx| actor.step_down(ctx)));
-                Err(StorageError::from_append(&error).into())
-            }
+            ) => Err(self.append_failed(&error, ctx).into()),
         }
     }
 
@@ -256,20 +239,20 @@ impl KeyQueueActor {
     /// credential is not acceptable now is passed over and stays: what is wrong may be this gateway's roots, a revocation
     /// list that is late, or its clock.
     fn choose(&mut self, receiver: &Receiver) -> Result<Choice, KeyQueueError> {
-        let core = Arc::clone(&self.core);
-        let (view, app, now) = (core.store.view(), self.app, core.clock.now());
-        let application = core.applications.get(&app).ok_or(KeyQueueError::UnknownClient)?;
+        let services = Arc::clone(&self.services);
+        let (view, app, now) = (services.store.view(), self.app, services.clock.now());
+        let application = services.applications.get(&app).ok_or(KeyQueueError::UnknownClient)?;
         self.current()?;
         let share = self.assigned_limits().per_peer_max;
-        let state = self.state.as_mut().ok_or(StorageError::Unreadable)?;
+        let state = self.durable.state_mut()?;
         let mut credentials = CredentialCheck::new(&*application.identity, now, &mut self.refused);
         let (mut used, mut unreadable) = (Vec::new(), None);
         let per_peer_max = match receiver.caller.peer() {
             Some(peer) => {
                 let taken = view.assigned_to_peer(app, self.client, peer).map_err(StorageError::from)?;
-                if taken < share { core.limits.key_packages_per_peer_max } else { 0 }
+                if taken < share { services.limits.key_packages_per_peer_max } else { 0 }
             }
-            None => core.limits.key_packages_per_peer_max,
+            None => services.limits.key_packages_per_peer_max,
         };
         let choice = state.choose(receiver, now, per_peer_max, |Candidate { package, is_final }| {
             if unreadable.is_some() || package.not_after <= now {
@@ -300,7 +283,7 @@ impl KeyQueueActor {
     }
 
     fn assigned_limits(&self) -> AssignedLimits {
-        let limits = &self.core.limits;
+        let limits = &self.services.limits;
         AssignedLimits {
             per_client_max: limits.assigned_key_packages_per_client_max as u64,
             per_peer_max: limits.key_packages_per_peer_max as u64,
@@ -308,16 +291,10 @@ impl KeyQueueActor {
     }
 }
 
-/// Reads a queue from disk and leaves out what was used and what no group could take in.
-fn load(core: &Core, app: AppId, queue: KeyQueueId) -> Result<(KeyQueueState, u64, u64), StorageError> {
-    let view = core.store.view();
-    let log = view.load_log(&LogId::KeyQueue(app, queue))?.ok_or(StorageError::Unreadable)?;
-    let snapshot = log.snapshot.as_ref().map(|(_, bytes)| bytes.as_ref());
-    let records = log.records.iter().map(|(_, record)| record.as_ref());
-    let mut state = KeyQueueState::restore(snapshot, records).map_err(|error| {
-        tracing::error!(%error, "a key queue could not be restored");
-        StorageError::Unreadable
-    })?;
+/// Loads a queue and leaves out what was used and what no group could take in; blocks.
+fn load_queue(store: &Store, app: AppId, queue: KeyQueueId) -> Result<Loaded<KeyQueueState>, StorageError> {
+    let mut loaded: Loaded<KeyQueueState> = load(store, &LogId::KeyQueue(app, queue))?;
+    let (state, view) = (&mut loaded.state, store.view());
     if let Some(row) = view.queue_by_id(app, queue)? {
         // The longest lifetime is policy, which may change: it is asked of what comes in.
         let checks = LeafChecks { cipher_suite: row.cipher_suite, lifetime_s_max: 0 };
@@ -329,22 +306,25 @@ fn load(core: &Core, app: AppId, queue: KeyQueueId) -> Result<(KeyQueueState, u6
             state.advance(&reference);
         }
     }
-    Ok((state, log.head, log.snapshot.map_or(0, |(at, _)| at)))
+    Ok(loaded)
+}
+
+impl DurableActor for KeyQueueActor {
+    type State = KeyQueueState;
+
+    fn durable(&mut self) -> &mut Durable<KeyQueueState> {
+        &mut self.durable
+    }
 }
 
 impl Actor for KeyQueueActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let (core, app, queue) = (Arc::clone(&self.core), self.app, self.queue);
-        let loading = tokio::task::spawn_blocking(move || load(&core, app, queue));
-        ctx.wait(loading.into_actor(self).map(|result, actor, ctx| match result {
-            Ok(Ok((state, sequence, snapshot_sequence))) => {
-                actor.activity.weigh(state.weight());
-                actor.state = Some(state);
-                actor.progress = Progress { sequence, snapshot_sequence, is_writing: false };
-                actor.activity.dirty.store(sequence != snapshot_sequence, Ordering::Relaxed);
-            }
+        let (store, app, queue) = (self.services.store.clone(), self.app, self.queue);
+        let loading = tokio::task::spawn_blocking(move || load_queue(&store, app, queue));
+        ctx.wait(loading.into_actor(self).map(|loaded, actor, ctx| match loaded {
+            Ok(Ok(loaded)) => actor.durable.loaded(loaded),
             Ok(Err(_)) | Err(_) => actor.step_down(ctx),
         }));
     }
@@ -358,7 +338,7 @@ impl Handler<Upload> for KeyQueueActor {
             Ok(staged) => staged,
             Err(refused) => return answer(Err(refused)),
         };
-        let store = self.core.store.clone();
+        let store = self.services.store.clone();
         let append = async move { (store.append(batch).await, upload.permit) };
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
             drop(permit);
@@ -397,10 +377,10 @@ impl Handler<Assign> for KeyQueueActor {
             Ok(bytes) => bytes,
             Err(_) => return answer(Err(StorageError::Unreadable.into())),
         };
-        batch.append_record(&self.log(), self.progress.sequence, bytes);
+        batch.append_record(self.durable.log(), self.durable.sequence(), bytes);
         batch.require_unused(self.app, &package.reference);
         batch.assign_key_package(self.app, &package.reference, &row, self.assigned_limits());
-        let store = self.core.store.clone();
+        let store = self.services.store.clone();
         let append = async move { (store.append(batch).await, permit) };
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
             drop(permit);
@@ -425,7 +405,7 @@ impl Handler<Advance> for KeyQueueActor {
     type Result = ();
 
     fn handle(&mut self, Advance { reference }: Advance, _: &mut Context<Self>) {
-        if let Some(state) = self.state.as_mut() {
+        if let Ok(state) = self.durable.state_mut() {
             state.advance(&reference);
         }
     }
@@ -435,55 +415,14 @@ impl Handler<Close> for KeyQueueActor {
     type Result = ();
 
     fn handle(&mut self, _: Close, ctx: &mut Context<Self>) {
-        self.core.snapshot_pauses.forget(&self.log());
         self.step_down(ctx);
     }
 }
 
-impl Restable for KeyQueueState {
-    fn to_snapshot(&self) -> Result<Vec<u8>, ValueError> {
-        self.to_snapshot()
-    }
+impl Handler<Upkeep> for KeyQueueActor {
+    type Result = AtomicResponse<Self, ActorState>;
 
-    fn weight(&self) -> usize {
-        self.weight()
-    }
-}
-
-impl Resting for KeyQueueActor {
-    type State = KeyQueueState;
-
-    fn shared(&self) -> &Arc<Core> {
-        &self.core
-    }
-
-    fn log(&self) -> LogId {
-        LogId::KeyQueue(self.app, self.queue)
-    }
-
-    fn activity(&self) -> &Activity {
-        &self.activity
-    }
-
-    fn progress(&mut self) -> &mut Progress {
-        &mut self.progress
-    }
-
-    fn state(&mut self) -> &mut Option<KeyQueueState> {
-        &mut self.state
-    }
-
-    fn step_down(&mut self, ctx: &mut Context<Self>) {
-        self.state = None;
-        self.core.forget_key_queue(self.app, self.queue, &ctx.address());
-        ctx.stop();
-    }
-}
-
-impl Handler<Rest> for KeyQueueActor {
-    type Result = AtomicResponse<Self, Rested>;
-
-    fn handle(&mut self, rest: Rest, _: &mut Context<Self>) -> Self::Result {
-        self.rest(rest)
+    fn handle(&mut self, upkeep: Upkeep, _: &mut Context<Self>) -> Self::Result {
+        self.keep_up(upkeep)
     }
 }

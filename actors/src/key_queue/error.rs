@@ -2,7 +2,7 @@
 
 use snapshots::KeyQueueId;
 
-use crate::{application::DomainError, storage::StorageError};
+use crate::{activity::AskError, application::DomainError, error::StorageError};
 
 /// Why a request about key packages was refused. Nothing has changed when one of these is answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +60,15 @@ pub enum KeyQueueError {
     /// The store failed, or held something that could not be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl From<AskError> for KeyQueueError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Busy => Self::Busy,
+            AskError::NoAnswer => Self::Storage(StorageError::Unreadable),
+        }
+    }
 }
 
 /// One key package of an upload that was not acceptable.

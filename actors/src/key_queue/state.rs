@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use snapshots::{AssignedRow, DomainName, KeyPackageRef, Timestamp};
 
 use super::PoolCounts;
-use crate::mls::{ValueError, decode, encode, encode_long};
+use crate::{
+    codec::{CodecError, decode, encode, encode_long},
+    durable::DurableState,
+};
 
 /// On whose behalf a key package is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -144,7 +147,7 @@ struct Snapshot {
     removed: BTreeMap<KeyPackageRef, Removed>,
 }
 
-/// A [`Snapshot`] that is about to be kept, in the same form: what it holds need not be copied for that.
+/// A [`Snapshot`] that is about to be stored, in the same form: what it holds need not be copied for that.
 #[derive(Serialize)]
 struct NewSnapshot<'a> {
     format: u8,
@@ -174,13 +177,13 @@ pub(crate) enum Choice {
 }
 
 impl QueueRecord {
-    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, ValueError> {
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, CodecError> {
         encode(&KeptRecord { format: FORMAT, record: self.clone() })
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, ValueError> {
+    fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
         let kept: KeptRecord = decode(bytes)?;
-        if kept.format == FORMAT { Ok(kept.record) } else { Err(ValueError::damaged("format")) }
+        if kept.format == FORMAT { Ok(kept.record) } else { Err(CodecError::damaged("format")) }
     }
 }
 
@@ -292,13 +295,6 @@ impl KeyQueueState {
         before.saturating_add(new.map(bytes).sum()).saturating_add(final_key.map_or(0, bytes))
     }
 
-    /// About how many bytes of memory the queue takes while it is awake.
-    pub(crate) fn weight(&self) -> usize {
-        WEIGHT_OF_QUEUE
-            .saturating_add(self.bytes_after(false, &[], None))
-            .saturating_add(self.removed.len().saturating_mul(WEIGHT_OF_REMOVED))
-    }
-
     /// Drops the packages that are not fit, which were stored before that was asked for, and the final key likewise.
     pub(crate) fn retain_fit(&mut self, is_fit: impl Fn(&[u8]) -> bool) {
         let packages = self.held.values().map(|held| &held.package);
@@ -400,9 +396,11 @@ impl KeyQueueState {
         }
         self.held.insert(place, Held { package, generation, receiver });
     }
+}
 
-    /// The state at rest: MessagePack, a format version first.
-    pub(crate) fn to_snapshot(&self) -> Result<Vec<u8>, ValueError> {
+impl DurableState for KeyQueueState {
+    /// MessagePack, with the version of the format.
+    fn to_snapshot(&self) -> Result<Vec<u8>, CodecError> {
         let snapshot = NewSnapshot {
             format: FORMAT,
             held: self.held.iter().collect(),
@@ -413,19 +411,15 @@ impl KeyQueueState {
         encode_long(&snapshot, self.weight())
     }
 
-    /// Wakes from rest and repeats what was recorded since.
-    ///
-    /// # Errors
-    /// Bytes that were damaged, or that a newer version wrote.
-    pub(crate) fn restore<'a>(
-        snapshot: Option<&[u8]>,
+    fn restore<'a>(
+        snapshot: Option<&'a [u8]>,
         records: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Self, ValueError> {
+    ) -> Result<Self, CodecError> {
         let mut state = Self::default();
         if let Some(snapshot) = snapshot {
             let kept: Snapshot = decode(snapshot)?;
             if kept.format != FORMAT {
-                return Err(ValueError::damaged("format"));
+                return Err(CodecError::damaged("format"));
             }
             for (place, held) in kept.held {
                 state.places.insert(held.package.reference.clone(), place);
@@ -442,6 +436,12 @@ impl KeyQueueState {
             state.apply(QueueRecord::from_bytes(record)?);
         }
         Ok(state)
+    }
+
+    fn weight(&self) -> usize {
+        WEIGHT_OF_QUEUE
+            .saturating_add(self.bytes_after(false, &[], None))
+            .saturating_add(self.removed.len().saturating_mul(WEIGHT_OF_REMOVED))
     }
 }
 

@@ -9,38 +9,43 @@ use std::{
 use openmls::{
     group::{QueuedProposal, StagedCommit},
     prelude::{
-        LeafNode, MlsMessageIn, ProcessedMessageContent, Proposal, ProposalOrRefType, ProtocolMessage,
-        Sender, tls_codec::DeserializeBytes as _,
+        MlsMessageIn, ProcessedMessageContent, Proposal, ProtocolMessage, Sender,
+        tls_codec::DeserializeBytes as _,
     },
 };
 use serde::{Deserialize, Serialize};
-use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef, Timestamp};
+use snapshots::{Epoch, KeyPackageRef, Timestamp};
 
 use super::{
     Crypto, Refusal, RequestMember, Rule, Rules, TrackedGroup,
     companions::{check_group_info, check_group_info_head, check_welcome, read_welcome},
-    external_senders::check_external_senders,
-    group::{Member, identify, identity_of},
+    group::Member,
     handshake_header,
     leaf::is_last_resort,
-    proposal::{PendingProposal, check_extensions_supported},
+    proposal::PendingProposal,
+    proposal_list::{check_proposal_list, reference_of, removed_leaf},
     public_part,
     shape::TreeShape,
-    storage::encode_long,
     tree::{SerialisedTree, TreeChanges},
     wire::{self, CommitOutline, ContentKind, SenderKind},
 };
-use crate::{application::Source, identity::Identity, limits::Limits};
+use crate::{application::Source, codec::encode_long, limits::Limits};
 
 /// The length of a staged commit, in lengths of its packet, about.
 const STAGED_PER_PACKET: usize = 5;
 
-/// A commit and what was uploaded with it, as MLSMessages.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CommitInput<'a> {
-    pub(crate) commit: &'a [u8],
-    pub(crate) group_info: Option<&'a [u8]>,
-    pub(crate) welcome: Option<&'a [u8]>,
+/// The messages of one commit (*Commits*), as MLSMessages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitBundle {
+    /// The commit, a PublicMessage.
+    #[serde(with = "serde_bytes")]
+    pub commit: Vec<u8>,
+    /// The GroupInfo of the epoch that the commit creates.
+    #[serde(with = "serde_bytes")]
+    pub group_info: Option<Vec<u8>>,
+    /// The Welcome for the clients that the commit adds.
+    #[serde(with = "serde_bytes")]
+    pub welcome: Option<Vec<u8>>,
 }
 
 /// A client that a commit adds by a key package.
@@ -102,16 +107,16 @@ impl TrackedGroup {
     pub(crate) fn stage_commit(
         &self,
         rules: Rules<'_>,
-        input: CommitInput<'_>,
+        bundle: &CommitBundle,
         now: Timestamp,
     ) -> Result<StagedEpoch, Refusal> {
-        let head = self.commit_head(rules, input.commit, now)?;
-        let welcome = read_welcome(input.welcome, head.adds, self.public.ciphersuite())?;
-        if let Some(group_info) = input.group_info {
+        let head = self.commit_head(rules, &bundle.commit, now)?;
+        let welcome = read_welcome(bundle.welcome.as_deref(), head.adds, self.public.ciphersuite())?;
+        if let Some(group_info) = bundle.group_info.as_deref() {
             check_group_info_head(group_info, &head.outline)?;
         }
-        let (epoch, committer, outline) = self.stage_read(rules, input.commit, head, now)?;
-        if let Some(group_info) = input.group_info {
+        let (epoch, committer, outline) = self.stage_read(rules, &bundle.commit, head, now)?;
+        if let Some(group_info) = bundle.group_info.as_deref() {
             let signer = epoch.staged.update_path_leaf_node().or_else(|| self.leaf(committer));
             check_group_info(
                 rules.crypto,
@@ -157,7 +162,8 @@ impl TrackedGroup {
         if let Some(checks) = rules.leaf_checks(self.cipher_suite()) {
             checks.check_path_keys(&outline.path_keys)?;
         }
-        let roster = self.roster_after(rules, &staged, &proposals, sender, committer, &added_leaves, now)?;
+        let roster =
+            self.roster_after((rules, now), &staged, &proposals, (sender, committer), &added_leaves)?;
         check_member_count(roster.count, rules.limits)?;
         let mut expired = self.expired(now);
         let left: BTreeSet<u32> = roster.left.iter().copied().collect();
@@ -396,180 +402,6 @@ impl TrackedGroup {
         }
         Ok((shape, committer, added))
     }
-
-    /// Judges every identity that enters or is replaced, and works out who is a member afterwards.
-    #[expect(clippy::too_many_arguments, reason = "one pass over everything a commit says about leaves")]
-    fn roster_after(
-        &self,
-        rules: Rules<'_>,
-        staged: &StagedCommit,
-        proposals: &[&QueuedProposal],
-        sender: SenderKind,
-        committer: u32,
-        added_leaves: &[u32],
-        now: Timestamp,
-    ) -> Result<Roster, Refusal> {
-        let leaf_checks = rules.leaf_checks(self.cipher_suite());
-        let extensions = staged.group_context().extensions();
-        let enter = |identity: Identity<'_>| {
-            identify(rules.provider(), identity, extensions, now).map_err(Refusal::of_identity)
-        };
-        let succeed = |before: Option<&LeafNode>, after: &LeafNode| {
-            let before =
-                before.ok_or_else(|| Refusal::broken(Rule::Sender, "the leaf to replace is blank"))?;
-            if rules.provider().valid_successor(identity_of(before), identity_of(after)) {
-                Ok(())
-            } else {
-                Err(Refusal::broken(Rule::Successor, "a leaf may only be replaced by one of the same client"))
-            }
-        };
-
-        if matches!(sender, SenderKind::Member(_)) {
-            self.check_in_date(rules, committer, staged.update_path_leaf_node().is_some(), now)?;
-        }
-        let mut left: Vec<u32> = proposals.iter().filter_map(|queued| removed_leaf(queued)).collect();
-        let mut joined = BTreeMap::new();
-        let mut fresh_keys: Vec<(u32, &[u8])> = Vec::new();
-        let mut fresh_leaves: Vec<&LeafNode> = Vec::new();
-        let mut free = added_leaves.iter();
-        for queued in proposals {
-            match queued.proposal() {
-                Proposal::Add(add) => {
-                    leaf_checks
-                        .map_or(Ok(()), |checks| checks.check_verified_package(add.key_package()))
-                        .map_err(|unfit| Refusal::from(unfit).caused_by(reference_of(queued)))?;
-                    let node = add.key_package().leaf_node();
-                    if let Some(leaf) = free.next() {
-                        let who = enter(identity_of(node))
-                            .map_err(|refusal| refusal.caused_by(reference_of(queued)))?;
-                        rules.check_added_domain(&who).map_err(|detail| {
-                            Refusal::broken(Rule::Domain, detail).caused_by(reference_of(queued))
-                        })?;
-                        joined.insert(*leaf, who);
-                        fresh_keys.push((*leaf, node.signature_key().as_slice()));
-                        fresh_leaves.push(node);
-                    }
-                }
-                Proposal::Update(update) => {
-                    if let Sender::Member(leaf) = queued.sender() {
-                        let node = update.leaf_node();
-                        let who = leaf_checks
-                            .map_or(Ok(()), |checks| checks.check_verified_leaf(node))
-                            .map_err(Refusal::from)
-                            .and_then(|()| succeed(self.leaf(leaf.u32()), node))
-                            .and_then(|()| enter(identity_of(node)))
-                            .map_err(|refusal| refusal.caused_by(reference_of(queued)))?;
-                        joined.insert(leaf.u32(), who);
-                        fresh_keys.push((leaf.u32(), node.signature_key().as_slice()));
-                        fresh_leaves.push(node);
-                    }
-                }
-                Proposal::Remove(remove) if sender == SenderKind::NewMemberCommit => {
-                    if let Some(node) = staged.update_path_leaf_node() {
-                        succeed(self.leaf(remove.removed().u32()), node)?;
-                    }
-                }
-                Proposal::Remove(_)
-                | Proposal::GroupContextExtensions(_)
-                | Proposal::SelfRemove
-                | Proposal::PreSharedKey(_)
-                | Proposal::ReInit(_)
-                | Proposal::ExternalInit(_)
-                | Proposal::Custom(_) => {}
-            }
-        }
-        if let Some(node) = staged.update_path_leaf_node() {
-            leaf_checks.map_or(Ok(()), |checks| checks.check_verified_leaf(node))?;
-            if matches!(sender, SenderKind::Member(_)) {
-                succeed(self.leaf(committer), node)?;
-            }
-            let who = enter(identity_of(node))?;
-            if sender == SenderKind::NewMemberCommit {
-                rules.check_own_domain(&who).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
-            }
-            joined.insert(committer, who);
-            fresh_keys.push((committer, node.signature_key().as_slice()));
-            fresh_leaves.push(node);
-        }
-        let extending =
-            proposals.iter().find(|queued| matches!(queued.proposal(), Proposal::GroupContextExtensions(_)));
-        if let Some(extending) = extending {
-            let gone: BTreeSet<u32> = left.iter().copied().collect();
-            let stays = |(leaf, _): &(&u32, &Member)| !gone.contains(leaf) && !joined.contains_key(leaf);
-            let staying: Vec<(&Member, &LeafNode)> = self
-                .members
-                .iter()
-                .filter(stays)
-                .filter_map(|(leaf, member)| Some((member, self.leaf(*leaf)?)))
-                .collect();
-            // Who has expired is dealt with by the application's policy, whatever the extensions are.
-            let cause = reference_of(extending);
-            for (_, node) in staying.iter().filter(|(member, _)| !member.is_expired(now)) {
-                enter(identity_of(node)).map_err(|refusal| refusal.caused_by(cause))?;
-            }
-            let staying = staying.iter().map(|(_, node)| *node);
-            check_external_senders(rules.provider(), extensions, now, false)
-                .map_err(|detail| Refusal::broken(Rule::Identity, detail).caused_by(cause))?;
-            check_extensions_supported(extensions, staying.chain(fresh_leaves.iter().copied()))
-                .map_err(|refusal| refusal.caused_by(cause))?;
-        }
-        self.check_signature_keys(&left, &joined, &fresh_keys)?;
-        self.settle_roster(&mut left, joined)
-    }
-
-    /// Signature keys are unique among the members of the new epoch (RFC 9420 §7.3); the library compares those of
-    /// added members only.
-    fn check_signature_keys(
-        &self,
-        left: &[u32],
-        joined: &BTreeMap<u32, Member>,
-        fresh: &[(u32, &[u8])],
-    ) -> Result<(), Refusal> {
-        let gone: BTreeSet<u32> = left.iter().copied().collect();
-        let stays = |leaf: u32| !gone.contains(&leaf) && !joined.contains_key(&leaf);
-        let distinct: BTreeSet<&[u8]> = fresh.iter().map(|(_, key)| *key).collect();
-        let unchanged = |leaf: &u32, key: &[u8]| {
-            self.leaf(*leaf).is_some_and(|node| node.signature_key().as_slice() == key)
-        };
-        let new_keys: BTreeSet<&[u8]> =
-            fresh.iter().filter(|(leaf, key)| !unchanged(leaf, key)).map(|(_, key)| *key).collect();
-        let taken = !new_keys.is_empty()
-            && self.members.keys().filter(|leaf| stays(**leaf)).any(|leaf| {
-                self.leaf(*leaf).is_some_and(|node| new_keys.contains(node.signature_key().as_slice()))
-            });
-        if taken || distinct.len() != fresh.len() {
-            return Err(Refusal::broken(Rule::DistinctKeys, "a signature key would belong to two members"));
-        }
-        Ok(())
-    }
-
-    /// Checks that no client is in the new epoch twice and tells who came and who went.
-    fn settle_roster(&self, left: &mut Vec<u32>, joined: BTreeMap<u32, Member>) -> Result<Roster, Refusal> {
-        left.retain(|leaf| !joined.contains_key(leaf));
-        let left_set: BTreeSet<u32> = left.iter().copied().collect();
-        let mut clients: BTreeSet<(&Option<DomainName>, &ClientHandle)> = BTreeSet::new();
-        for member in joined.values() {
-            let elsewhere = self
-                .leaves
-                .get(&(member.domain.clone(), member.handle.clone()))
-                .is_some_and(|leaf| !left_set.contains(leaf) && !joined.contains_key(leaf));
-            if elsewhere || !clients.insert((&member.domain, &member.handle)) {
-                return Err(Refusal::broken(
-                    Rule::DistinctClients,
-                    format!("the client {:?} would be in the group twice", member.handle),
-                ));
-            }
-        }
-        let gone =
-            |leaf: &u32| self.members.get(leaf).filter(|old| !clients.contains(&(&old.domain, &old.handle)));
-        let departed = left.iter().chain(joined.keys()).filter_map(gone).cloned().collect();
-        let known =
-            |member: &Member| self.leaves.contains_key(&(member.domain.clone(), member.handle.clone()));
-        let arrived = joined.values().filter(|member| !known(member)).cloned().collect();
-        let fresh = joined.keys().filter(|leaf| !self.members.contains_key(leaf)).count();
-        let count = (self.members.len() + fresh).saturating_sub(left.len());
-        Ok(Roster { left: std::mem::take(left), joined, departed, arrived, count })
-    }
 }
 
 /// A commit as far as it is read without cryptography.
@@ -597,64 +429,6 @@ fn check_member_count(count: usize, limits: &Limits) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::broken(Rule::MemberCount, format!("the group would have {count} members; at most {max}")))
-}
-
-struct Roster {
-    left: Vec<u32>,
-    joined: BTreeMap<u32, Member>,
-    departed: Vec<Member>,
-    arrived: Vec<Member>,
-    count: usize,
-}
-
-/// The reference of a proposal that a commit takes by reference.
-fn reference_of(queued: &QueuedProposal) -> Option<&[u8]> {
-    let is_referenced = queued.proposal_or_ref_type() == ProposalOrRefType::Reference;
-    is_referenced.then(|| queued.proposal_reference_ref().as_slice())
-}
-
-/// The leaf that a Remove or SelfRemove takes out.
-pub(super) fn removed_leaf(queued: &QueuedProposal) -> Option<u32> {
-    match (queued.proposal(), queued.sender()) {
-        (Proposal::Remove(remove), _) => Some(remove.removed().u32()),
-        (Proposal::SelfRemove, Sender::Member(leaf)) => Some(leaf.u32()),
-        (
-            Proposal::SelfRemove
-            | Proposal::Add(_)
-            | Proposal::Update(_)
-            | Proposal::PreSharedKey(_)
-            | Proposal::ReInit(_)
-            | Proposal::ExternalInit(_)
-            | Proposal::GroupContextExtensions(_)
-            | Proposal::Custom(_),
-            _,
-        ) => None,
-    }
-}
-
-/// The rules about a whole list that the library leaves to its caller (RFC 9420 §12.2).
-fn check_proposal_list(proposals: &[&QueuedProposal], sender: SenderKind) -> Result<(), Refusal> {
-    let mut leaves = BTreeSet::new();
-    if let SenderKind::Member(committer) = sender {
-        leaves.insert(committer);
-    }
-    for queued in proposals {
-        let leaf = match (queued.proposal(), queued.sender()) {
-            (Proposal::Update(_), Sender::Member(leaf)) => Some(leaf.u32()),
-            _ => removed_leaf(queued),
-        };
-        if let Some(leaf) = leaf
-            && !leaves.insert(leaf)
-        {
-            let detail = format!("leaf {leaf} is updated or removed twice, or is the committer's own");
-            return Err(Refusal::broken(Rule::OneProposalPerLeaf, detail).caused_by(reference_of(queued)));
-        }
-        if matches!(queued.proposal(), Proposal::ReInit(_)) && proposals.len() != 1 {
-            let detail = "a ReInit must be the only proposal of its commit";
-            return Err(Refusal::broken(Rule::ReInitAlone, detail).caused_by(reference_of(queued)));
-        }
-    }
-    Ok(())
 }
 
 /// The members that are added by key package, with what their packages say.

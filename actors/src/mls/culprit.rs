@@ -9,10 +9,10 @@ use openmls::{
 
 use super::{
     Refusal, Rule, TrackedGroup,
-    commit::removed_leaf,
-    storage::decode,
+    proposal_list::removed_leaf,
     wire::{CommitOutline, SenderKind},
 };
+use crate::codec::decode;
 
 impl TrackedGroup {
     /// Names the referenced proposal that is the cause of a refusal, if one alone is.

@@ -11,10 +11,11 @@ use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::signatures::Signer as _;
 use snapshots::Timestamp;
 
-use super::{
-    Refusal, Rule, Rules, TrackedGroup, commit::removed_leaf, external_senders::parts, storage::decode,
+use super::{Refusal, Rule, Rules, TrackedGroup, external_senders::parts, proposal_list::removed_leaf};
+use crate::{
+    codec::decode,
+    {external_sender::ExternalSenderKey, limits::Limits},
 };
-use crate::{external_sender::ExternalSenderKey, limits::Limits};
 
 impl TrackedGroup {
     /// The leaves of the members whose credentials have expired at a moment, ascending.

@@ -6,8 +6,8 @@ use openmls::prelude::{
 };
 use snapshots::Timestamp;
 
-use super::Reader;
 use crate::identity::{ApplicationContext, Identity, IdentityProvider};
+use crate::presentation::Reader;
 
 /// Judges the X.509 credentials among those of the external senders, each with its key, as those of clients. Credentials of
 /// other types pass: they certify nothing, and what counts is that a member, who set the extension, knows the key.

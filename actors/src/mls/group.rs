@@ -13,19 +13,22 @@ use serde::{Deserialize, Serialize};
 use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 
 use super::{
-    Refusal, RequestMember, Rules, StagedEpoch, ValueError, WIRE_FORMAT,
+    Refusal, RequestMember, Rules, StagedEpoch, WIRE_FORMAT,
     commit::EpochChange,
     external_senders::check_external_senders,
+    openmls_storage::{GroupValues, Values},
     proposal::PendingProposal,
     shape::TreeShape,
-    storage::{GroupValues, Values, decode, encode},
     suite_number,
     syntax::is_known_credential,
     tree::SerialisedTree,
     wire::{self, GroupInfoOutline, WireFormat},
     work::{check_tree_size, nodes_max},
 };
-use crate::identity::{ApplicationContext, IdentifiedClient, Identity, IdentityProvider};
+use crate::{
+    codec::{CodecError, decode, encode},
+    identity::{ApplicationContext, IdentifiedClient, Identity, IdentityProvider},
+};
 
 /// One member: who it is, by the application's identity provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,7 +220,7 @@ impl TrackedGroup {
     ///
     /// # Errors
     /// Only for a proposal that was read back from damaged bytes.
-    pub(crate) fn apply_proposal(&mut self, proposal: PendingProposal) -> Result<(), ValueError> {
+    pub(crate) fn apply_proposal(&mut self, proposal: PendingProposal) -> Result<(), CodecError> {
         let queued: QueuedProposal = decode(&proposal.queued)?;
         self.public.add_proposal(&Values::default(), queued)?;
         self.pending.push(proposal);
@@ -228,7 +231,7 @@ impl TrackedGroup {
     ///
     /// # Errors
     /// None that a staged epoch of this very group can cause; the group is to be dropped if there is one.
-    pub(crate) fn apply_epoch(&mut self, epoch: StagedEpoch) -> Result<(), ValueError> {
+    pub(crate) fn apply_epoch(&mut self, epoch: StagedEpoch) -> Result<(), CodecError> {
         self.merge(*epoch.staged, epoch.change)?;
         self.tree = epoch.tree;
         self.shape = epoch.shape;
@@ -239,20 +242,20 @@ impl TrackedGroup {
     ///
     /// # Errors
     /// The record is damaged, or not this group's next; the group is to be dropped.
-    pub(crate) fn replay_epoch(&mut self, change: EpochChange) -> Result<(), ValueError> {
+    pub(crate) fn replay_epoch(&mut self, change: EpochChange) -> Result<(), CodecError> {
         let staged: StagedCommit = decode(&change.staged)?;
         self.merge(staged, change)
     }
 
     /// Brings the serialised tree up to the tree itself.
-    pub(crate) fn refresh_tree(&mut self) -> Result<(), ValueError> {
+    pub(crate) fn refresh_tree(&mut self) -> Result<(), CodecError> {
         (self.tree, self.shape) = exported(&self.public)?;
         Ok(())
     }
 
-    fn merge(&mut self, staged: StagedCommit, change: EpochChange) -> Result<(), ValueError> {
+    fn merge(&mut self, staged: StagedCommit, change: EpochChange) -> Result<(), CodecError> {
         let values = Values::default();
-        self.public.merge_commit(&values, staged).map_err(|error| ValueError::from(&error))?;
+        self.public.merge_commit(&values, staged).map_err(|error| CodecError::from(&error))?;
         self.interim_transcript_hash = values.into_interim_transcript_hash();
         // A leaf that changes hands in one commit is left and joined at once.
         for leaf in change.left.iter().chain(change.joined.keys()) {
@@ -270,7 +273,7 @@ impl TrackedGroup {
     }
 
     /// The group at rest.
-    pub(crate) fn snapshot(&self) -> Result<GroupSnapshot, ValueError> {
+    pub(crate) fn snapshot(&self) -> Result<GroupSnapshot, CodecError> {
         Ok(GroupSnapshot {
             values: GroupValues {
                 tree: encode(self.public.treesync())?,
@@ -285,12 +288,12 @@ impl TrackedGroup {
     }
 
     /// Wakes a group from rest. Validates nothing again.
-    pub(crate) fn restore(snapshot: GroupSnapshot) -> Result<Self, ValueError> {
+    pub(crate) fn restore(snapshot: GroupSnapshot) -> Result<Self, CodecError> {
         let context: GroupContext = decode(&snapshot.values.context)?;
         let mls_id: &MlsGroupId = context.group_id();
-        let id = GroupId::new(mls_id.as_slice()).map_err(|_| ValueError::damaged("group id"))?;
+        let id = GroupId::new(mls_id.as_slice()).map_err(|_| CodecError::damaged("group id"))?;
         let public = PublicGroup::load(&Values::answering(&snapshot.values), mls_id)?
-            .ok_or_else(|| ValueError::damaged("group"))?;
+            .ok_or_else(|| CodecError::damaged("group"))?;
         let (tree, shape) = exported(&public)?;
         let mut group = Self {
             leaves: leaves_of(&snapshot.members),
@@ -321,10 +324,10 @@ pub(super) fn read_group_info(message: &[u8]) -> Result<GroupInfoOutline<'_>, Re
     wire::group_info_outline(body).map_err(unreadable)
 }
 
-fn exported(public: &PublicGroup) -> Result<(SerialisedTree, TreeShape), ValueError> {
+fn exported(public: &PublicGroup) -> Result<(SerialisedTree, TreeShape), CodecError> {
     let bytes =
-        public.export_ratchet_tree().tls_serialize_detached().map_err(|_| ValueError::damaged("tree"))?;
-    SerialisedTree::parse(&bytes).ok_or_else(|| ValueError::damaged("tree"))
+        public.export_ratchet_tree().tls_serialize_detached().map_err(|_| CodecError::damaged("tree"))?;
+    SerialisedTree::parse(&bytes).ok_or_else(|| CodecError::damaged("tree"))
 }
 
 pub(super) fn leaves_of(

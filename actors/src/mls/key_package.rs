@@ -18,9 +18,12 @@ use super::{
     group::{Member, identify},
     leaf::{KeyPackageOutline, LeafChecks},
     syntax::misfit_in_message,
-    wire::{self, WireFormat, write_vector_length},
+    wire::{self, WireFormat},
 };
-use crate::identity::{Identity, IdentityProvider};
+use crate::{
+    identity::{Identity, IdentityProvider},
+    presentation::write_vector_length,
+};
 
 /// What a key package must be to enter a queue.
 #[derive(Clone, Copy, Debug)]

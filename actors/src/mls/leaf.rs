@@ -5,11 +5,8 @@ use std::collections::BTreeSet;
 
 use openmls::prelude::{KeyPackage, LeafNode, tls_codec::Serialize as _};
 
-use super::{
-    Refusal, Rule,
-    hpke_key::Kem,
-    wire::{Reader, WireError},
-};
+use super::{Refusal, Rule, hpke_key::Kem};
+use crate::presentation::{Reader, WireError};
 
 /// The judge of leaf nodes, for one cipher suite.
 #[derive(Clone, Copy, Debug)]

@@ -14,11 +14,13 @@ mod group;
 mod hpke_key;
 mod key_package;
 mod leaf;
+mod openmls_storage;
 mod proposal;
+mod proposal_list;
 mod refusal;
+mod roster;
 mod rule;
 mod shape;
-mod storage;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -27,26 +29,25 @@ mod unseen;
 mod wire;
 mod work;
 
+pub use self::{
+    commit::CommitBundle,
+    refusal::{MalformedMessage, RequestMember},
+    rule::Rule,
+    syntax::UnknownKind,
+};
 pub(crate) use self::{
-    commit::{AddedMember, CommitInput, Committer, EpochChange, StagedEpoch},
+    commit::{AddedMember, Committer, EpochChange, StagedEpoch},
     companions::{group_info_signer, welcome_references},
     group::{GroupSnapshot, Member, TrackedGroup},
     key_package::{CredentialCheck, KeyPackageChecks, KeyPackageJudge, RefusedCredentials, is_fit},
     leaf::LeafChecks,
     proposal::{PendingProposal, ProposalNeeds, StagedProposal},
     refusal::Refusal,
-    storage::{ValueError, decode, encode, encode_long},
     tree::SerialisedTree,
     unseen::{
         Unreadable, UnseenCommit, UnseenKeyPackage, UnseenProposal, carried_tree, cipher_suite,
         first_interim_hash, key_package_reference,
     },
-    wire::{Reader, write_vector_length},
-};
-pub use self::{
-    refusal::{MalformedMessage, RequestMember},
-    rule::Rule,
-    syntax::UnknownKind,
 };
 
 use openmls::prelude::Ciphersuite;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use openmls::prelude::{
-    Extensions, GroupContext, LeafNode, ProcessedMessageContent, Proposal, ProposalType, ProtocolVersion,
-    Sender, VerifiableCiphersuite,
+    Extensions, GroupContext, KeyPackage, LeafNode, ProcessedMessageContent, Proposal, ProposalType,
+    ProtocolVersion, Sender, VerifiableCiphersuite,
 };
 use serde::{Deserialize, Serialize};
 use snapshots::{DomainName, KeyPackageRef, Timestamp};
@@ -15,11 +15,10 @@ use super::{
     external_senders::{check_external_senders, external_senders_end},
     group::{identify, identity_of},
     leaf::is_last_resort,
-    storage::encode,
     syntax::{is_known_extension, is_known_proposal},
     wire::{ContentKind, PublicPart},
 };
-use crate::identity::Identity;
+use crate::{codec::encode, identity::Identity};
 
 /// A proposal that was accepted in the current epoch and waits to be committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,55 +127,13 @@ impl TrackedGroup {
         now: Timestamp,
     ) -> Result<(Option<(KeyPackageRef, bool)>, ProposalNeeds), Refusal> {
         let mut needs = ProposalNeeds::default();
-        let identify = |identity: Identity<'_>, extensions| {
-            identify(rules.provider(), identity, extensions, now).map_err(Refusal::of_identity)
-        };
-        let extensions = self.public.group_context().extensions();
         if let Sender::Member(leaf) = sender {
             self.check_in_date(rules, leaf.u32(), matches!(proposal, Proposal::Update(_)), now)?;
         }
         match proposal {
-            Proposal::Add(add) => {
-                let package = add.key_package();
-                if let Some(checks) = rules.leaf_checks(self.cipher_suite()) {
-                    checks.check_verified_package(package)?;
-                }
-                self.check_leaf_fits(package.leaf_node())?;
-                let who = identify(identity_of(package.leaf_node()), extensions)?;
-                rules.check_own_domain(&who).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
-                let reference = package
-                    .hash_ref(&rules.crypto.0)
-                    .ok()
-                    .and_then(|reference| KeyPackageRef::new(reference.as_slice()).ok())
-                    .ok_or_else(|| Refusal::broken(Rule::Proposal, "the key package has no reference"))?;
-                // The library counts a lifetime in seconds, and the last one as over.
-                let lifetime_ends = package.life_time().not_after().saturating_mul(1000).saturating_sub(1);
-                needs.package = Some(reference.clone());
-                needs.domain = who.domain;
-                needs.lifetime_ends = Some(Timestamp(lifetime_ends));
-                needs.credentials_end = who.valid_until;
-                return Ok((Some((reference, is_last_resort(package))), needs));
-            }
+            Proposal::Add(add) => return self.check_add(rules, add.key_package(), now),
             Proposal::Update(update) => {
-                let Sender::Member(leaf) = sender else {
-                    return Err(Refusal::broken(Rule::Sender, "only a member can propose an Update"));
-                };
-                let before = self
-                    .leaf(leaf.u32())
-                    .ok_or_else(|| Refusal::broken(Rule::Sender, "the sender's leaf is blank"))?;
-                if let Some(checks) = rules.leaf_checks(self.cipher_suite()) {
-                    checks.check_verified_leaf(update.leaf_node())?;
-                }
-                self.check_leaf_fits(update.leaf_node())?;
-                self.check_encryption_key_is_new(update.leaf_node())?;
-                let after = identity_of(update.leaf_node());
-                needs.credentials_end = identify(after, extensions)?.valid_until;
-                if !rules.provider().valid_successor(identity_of(before), after) {
-                    return Err(Refusal::broken(
-                        Rule::Successor,
-                        "a leaf may only be replaced by one of the same client",
-                    ));
-                }
+                needs.credentials_end = self.check_update(rules, update.leaf_node(), sender, now)?;
             }
             Proposal::Remove(remove) => {
                 if self.leaf(remove.removed().u32()).is_none() {
@@ -218,24 +175,93 @@ impl TrackedGroup {
                 ));
             }
             Proposal::GroupContextExtensions(change) => {
-                check_extensions_supported(change.extensions(), self.leaves())?;
-                // Who has expired meanwhile is the committer's to remove, and nothing that the new extensions change.
-                let judged = |member: &openmls::prelude::Member| {
-                    self.members.get(&member.index.u32()).is_none_or(|known| !known.is_expired(now))
-                };
-                for member in self.public.members().filter(judged) {
-                    let identity =
-                        Identity { signature_key: &member.signature_key, credential: &member.credential };
-                    identify(identity, change.extensions())?;
-                }
-                check_external_senders(rules.provider(), change.extensions(), now, false)
-                    .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
-                needs.credentials_end = external_senders_end(rules.provider(), change.extensions());
+                needs.credentials_end = self.check_context_extensions(rules, change.extensions(), now)?;
             }
             // All members know its type: that was checked before anything else.
             Proposal::Custom(_) => {}
         }
         Ok((None, needs))
+    }
+
+    /// Checks the key package of an Add; answers its reference, whether it is one of last resort, and what it needs.
+    fn check_add(
+        &self,
+        rules: Rules<'_>,
+        package: &KeyPackage,
+        now: Timestamp,
+    ) -> Result<(Option<(KeyPackageRef, bool)>, ProposalNeeds), Refusal> {
+        if let Some(checks) = rules.leaf_checks(self.cipher_suite()) {
+            checks.check_verified_package(package)?;
+        }
+        self.check_leaf_fits(package.leaf_node())?;
+        let extensions = self.public.group_context().extensions();
+        let client = identify(rules.provider(), identity_of(package.leaf_node()), extensions, now)
+            .map_err(Refusal::of_identity)?;
+        rules.check_own_domain(&client).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
+        let reference = package
+            .hash_ref(&rules.crypto.0)
+            .ok()
+            .and_then(|reference| KeyPackageRef::new(reference.as_slice()).ok())
+            .ok_or_else(|| Refusal::broken(Rule::Proposal, "the key package has no reference"))?;
+        // The library counts a lifetime in seconds, and the last one as over.
+        let lifetime_ends = package.life_time().not_after().saturating_mul(1000).saturating_sub(1);
+        let needs = ProposalNeeds {
+            package: Some(reference.clone()),
+            domain: client.domain,
+            lifetime_ends: Some(Timestamp(lifetime_ends)),
+            credentials_end: client.valid_until,
+        };
+        Ok((Some((reference, is_last_resort(package))), needs))
+    }
+
+    /// Checks the leaf of an Update; answers when its credential ends.
+    fn check_update(
+        &self,
+        rules: Rules<'_>,
+        leaf: &LeafNode,
+        sender: &Sender,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Refusal> {
+        let Sender::Member(index) = sender else {
+            return Err(Refusal::broken(Rule::Sender, "only a member can propose an Update"));
+        };
+        let before = self
+            .leaf(index.u32())
+            .ok_or_else(|| Refusal::broken(Rule::Sender, "the sender's leaf is blank"))?;
+        if let Some(checks) = rules.leaf_checks(self.cipher_suite()) {
+            checks.check_verified_leaf(leaf)?;
+        }
+        self.check_leaf_fits(leaf)?;
+        self.check_encryption_key_is_new(leaf)?;
+        let extensions = self.public.group_context().extensions();
+        let client =
+            identify(rules.provider(), identity_of(leaf), extensions, now).map_err(Refusal::of_identity)?;
+        if !rules.provider().valid_successor(identity_of(before), identity_of(leaf)) {
+            let detail = "a leaf may only be replaced by one of the same client";
+            return Err(Refusal::broken(Rule::Successor, detail));
+        }
+        Ok(client.valid_until)
+    }
+
+    /// Checks new GroupContext extensions against the members; answers when the credentials in them end.
+    fn check_context_extensions(
+        &self,
+        rules: Rules<'_>,
+        extensions: &Extensions<GroupContext>,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Refusal> {
+        check_extensions_supported(extensions, self.leaves())?;
+        // Members whose credentials have expired are for the committer to remove, whatever the extensions are.
+        let is_checked = |member: &openmls::prelude::Member| {
+            self.members.get(&member.index.u32()).is_none_or(|known| !known.is_expired(now))
+        };
+        for member in self.public.members().filter(is_checked) {
+            let identity = Identity { signature_key: &member.signature_key, credential: &member.credential };
+            identify(rules.provider(), identity, extensions, now).map_err(Refusal::of_identity)?;
+        }
+        check_external_senders(rules.provider(), extensions, now, false)
+            .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
+        Ok(external_senders_end(rules.provider(), extensions))
     }
 
     /// Proposals of types that the gateway does not know are taken if every member knows them (RFC 9420 §12.1, §13.1).

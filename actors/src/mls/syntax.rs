@@ -5,9 +5,13 @@
 //! the list it is in, and goes no deeper than the structures are nested, whatever the bytes say: no structure contains
 //! itself. The MLS library decides whether a message can be read; this module explains its *no*.
 
+mod cursor;
+
 use std::{collections::BTreeSet, fmt};
 
 use openmls::prelude::Ciphersuite;
+
+use self::cursor::{Cursor, Step, Stop, Walk};
 
 /// The first field of a message that does not fit, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,161 +157,6 @@ fn misfit(bytes: &[u8], whole: &'static str, walk: impl FnOnce(&mut Cursor<'_>) 
         Err(stop) => Misfit { field: stop.field(), offset: stop.offset, cause: stop.cause },
         Ok(()) if cursor.is_at_end() => of_whole(0, Fault::Unreadable),
         Ok(()) => of_whole(cursor.at, Fault::Followed),
-    }
-}
-
-/// Why a walk ended.
-struct Stop {
-    /// From the innermost field outwards.
-    path: Vec<Step>,
-    offset: usize,
-    cause: Cause,
-}
-
-#[derive(Clone, Copy)]
-enum Step {
-    Field(&'static str),
-    Index(usize),
-}
-
-impl Stop {
-    fn new(offset: usize, cause: Cause) -> Box<Self> {
-        Box::new(Self { path: Vec::new(), offset, cause })
-    }
-
-    fn inside(mut self: Box<Self>, step: Step) -> Box<Self> {
-        self.path.push(step);
-        self
-    }
-
-    fn field(&self) -> String {
-        let mut field = String::new();
-        for step in self.path.iter().rev() {
-            match step {
-                Step::Field(name) => {
-                    if !field.is_empty() {
-                        field.push('.');
-                    }
-                    field.push_str(name);
-                }
-                Step::Index(index) => field.push_str(&format!("[{index}]")),
-            }
-        }
-        field
-    }
-}
-
-type Walk<T = ()> = Result<T, Box<Stop>>;
-
-/// A position in the bytes; `bytes` end where the innermost vector ends.
-#[derive(Clone, Copy)]
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn is_at_end(&self) -> bool {
-        self.at >= self.bytes.len()
-    }
-
-    fn fault<T>(&self, fault: Fault) -> Walk<T> {
-        Err(Stop::new(self.at, Cause::Fault(fault)))
-    }
-
-    /// Reads a field of a structure.
-    fn field<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
-        read(self).map_err(|stop| stop.inside(Step::Field(name)))
-    }
-
-    fn number<const N: usize>(&mut self) -> Walk<u64> {
-        let Some((taken, _)) = self.bytes.get(self.at..).and_then(<[u8]>::split_first_chunk::<N>) else {
-            return self.fault(Fault::CutShort);
-        };
-        self.at += N;
-        Ok(taken.iter().fold(0, |value, byte| (value << 8) | u64::from(*byte)))
-    }
-
-    fn u8(&mut self) -> Walk<u64> {
-        self.number::<1>()
-    }
-
-    fn u16(&mut self) -> Walk<u16> {
-        self.number::<2>().map(|value| u16::try_from(value).unwrap_or_default())
-    }
-
-    /// A number that must be one of these.
-    fn one_of<const N: usize>(&mut self, allowed: std::ops::RangeInclusive<u64>) -> Walk<u64> {
-        let start = *self;
-        let value = self.number::<N>()?;
-        if allowed.contains(&value) { Ok(value) } else { start.fault(Fault::Value(value)) }
-    }
-
-    /// The length of a vector (RFC 9420 §2.1.2) that fits into what follows.
-    fn length(&mut self) -> Walk<usize> {
-        let start = *self;
-        let first = self.u8()?;
-        let more = match first >> 6 {
-            0 => Ok(0),
-            1 => self.number::<1>(),
-            2 => self.number::<3>(),
-            _ => return start.fault(Fault::Value(first)),
-        };
-        // A length that is cut short is a field that is: it begins with its first byte.
-        let Ok(more) = more else { return start.fault(Fault::CutShort) };
-        let (bits, least) = match first >> 6 {
-            0 => (0, 0),
-            1 => (8, 1 << 6),
-            _ => (24, 1 << 14),
-        };
-        let length = ((first & 0x3f) << bits) | more;
-        if length < least {
-            return start.fault(Fault::PaddedLength);
-        }
-        match usize::try_from(length) {
-            Ok(length) if length <= self.bytes.len().saturating_sub(self.at) => Ok(length),
-            Ok(_) | Err(_) => start.fault(Fault::TooLong),
-        }
-    }
-
-    /// `opaque name<V>`.
-    fn opaque(&mut self) -> Walk {
-        let length = self.length()?;
-        self.at += length;
-        Ok(())
-    }
-
-    /// Reads the content of a vector, and nothing beyond it.
-    fn content<T>(&mut self, read: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
-        let length = self.length()?;
-        let end = self.at + length;
-        let mut inner = Self { bytes: self.bytes.get(..end).unwrap_or_default(), at: self.at };
-        let value = read(&mut inner)?;
-        self.at = inner.at;
-        Ok(value)
-    }
-
-    /// `T name<V>`: a list to the end of its vector.
-    fn list(&mut self, name: &'static str, mut item: impl FnMut(&mut Self) -> Walk) -> Walk {
-        self.field(name, |cursor| {
-            cursor.content(|cursor| {
-                for index in 0.. {
-                    if cursor.is_at_end() {
-                        break;
-                    }
-                    item(cursor).map_err(|stop| stop.inside(Step::Index(index)))?;
-                }
-                Ok(())
-            })
-        })
-    }
-
-    /// `optional<T> name`.
-    fn optional(&mut self, read: impl FnOnce(&mut Self) -> Walk) -> Walk {
-        match self.one_of::<1>(0..=1)? {
-            0 => Ok(()),
-            _ => read(self),
-        }
     }
 }
 

@@ -22,7 +22,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use snapshots::{AppId, ClientHandle, DomainName, Timestamp};
 
-use super::{CommitInput, Crypto, Member, Refusal, Rule, Rules, TrackedGroup, UnknownKind, storage};
+use super::{CommitBundle, Crypto, Member, Refusal, Rule, Rules, TrackedGroup, UnknownKind};
 use crate::{
     application::{Application, Source},
     clock::Clock,
@@ -76,15 +76,15 @@ impl Observer {
         Ok(())
     }
 
-    fn commit(&mut self, input: CommitInput<'_>) -> Result<(), Refusal> {
-        let staged = self.live.stage_commit(self.judge.rules(), input, self.now)?;
+    fn commit(&mut self, input: impl Into<CommitBundle>) -> Result<(), Refusal> {
+        let staged = self.live.stage_commit(self.judge.rules(), &input.into(), self.now)?;
         self.take(staged);
         Ok(())
     }
 
     fn take(&mut self, staged: super::StagedEpoch) {
         let expected = staged.epoch;
-        let change = storage::decode(&storage::encode(&staged.change).unwrap()).unwrap();
+        let change = crate::codec::decode(&crate::codec::encode(&staged.change).unwrap()).unwrap();
         self.live.apply_epoch(staged).unwrap();
         assert_eq!(self.live.epoch(), expected);
         self.replayed.replay_epoch(change).unwrap();
@@ -95,7 +95,7 @@ impl Observer {
         assert_eq!(self.live.members(), self.replayed.members());
         assert_eq!(self.live.leaves, self.replayed.leaves);
         assert_eq!(self.live.leaves, super::group::leaves_of(self.live.members()));
-        let at_rest = |group: &TrackedGroup| storage::encode(&group.snapshot().unwrap()).unwrap();
+        let at_rest = |group: &TrackedGroup| crate::codec::encode(&group.snapshot().unwrap()).unwrap();
         assert_eq!(at_rest(&self.live), at_rest(&self.replayed), "live and replayed state");
     }
 }
@@ -445,6 +445,24 @@ proptest! {
     }
 }
 
+/// A commit and what is uploaded with it, borrowed.
+#[derive(Clone, Copy)]
+struct CommitInput<'a> {
+    commit: &'a [u8],
+    group_info: Option<&'a [u8]>,
+    welcome: Option<&'a [u8]>,
+}
+
+impl From<CommitInput<'_>> for CommitBundle {
+    fn from(CommitInput { commit, group_info, welcome }: CommitInput<'_>) -> Self {
+        Self {
+            commit: commit.to_vec(),
+            group_info: group_info.map(<[u8]>::to_vec),
+            welcome: welcome.map(<[u8]>::to_vec),
+        }
+    }
+}
+
 /// A refusal of a commit made for this story's group after `change` was made to its bytes.
 fn refused(story: &mut Story, commit: &[u8]) -> Refusal {
     let input = CommitInput { commit, group_info: None, welcome: None };
@@ -572,7 +590,7 @@ fn a_member_that_was_kept_before_credentials_had_an_end_is_read() {
         domain: Option<DomainName>,
     }
     let before = Before { handle: ClientHandle::new("alice").unwrap(), domain: None };
-    let member: Member = storage::decode(&storage::encode(&before).unwrap()).unwrap();
+    let member: Member = crate::codec::decode(&crate::codec::encode(&before).unwrap()).unwrap();
     assert_eq!(member, Member { handle: before.handle, domain: None, valid_until: None });
     assert!(!member.is_expired(Timestamp(u64::MAX)));
     let expiring = Member { valid_until: Some(Timestamp(1999)), ..member };

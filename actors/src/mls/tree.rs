@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use openmls::prelude::{LeafNode, Node, ParentNode, tls_codec::Serialize as _};
 use serde::Deserialize;
 
-use super::wire::{NodeOutline, ratchet_tree_nodes, write_vector_length};
+use super::wire::{NodeOutline, ratchet_tree_nodes};
+use crate::presentation::write_vector_length;
 
 /// Bytes of one node (RFC 9420 §7), without its `optional` marker; `None` where the tree is blank.
 type NodeBytes = Option<Arc<[u8]>>;

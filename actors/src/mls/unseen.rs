@@ -8,8 +8,9 @@ use snapshots::{Epoch, GroupId, KeyPackageRef, Timestamp};
 use super::{
     Crypto, PROTOCOL_VERSION,
     leaf::marks_last_resort,
-    wire::{self, ContentKind, PublicPart, Reader, SenderKind, WireFormat, write_vector_length},
+    wire::{self, ContentKind, PublicPart, SenderKind, WireFormat},
 };
+use crate::presentation::{Reader, WireError, write_vector_length};
 
 /// Proposals that one commit is read to, by value and by reference together.
 const PROPOSALS_MAX: usize = 4096;
@@ -20,8 +21,8 @@ const ADD: u16 = 1;
 #[error("{0}")]
 pub(crate) struct Unreadable(String);
 
-impl From<wire::WireError> for Unreadable {
-    fn from(error: wire::WireError) -> Self {
+impl From<WireError> for Unreadable {
+    fn from(error: WireError) -> Self {
         Self(error.to_string())
     }
 }

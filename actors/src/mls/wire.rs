@@ -1,115 +1,18 @@
-//! MLS structures that must be read without the MLS library: message headers (to refuse a stale packet before any
-//! cryptography), the outline of a commit (to count what the library does not count) and the unencrypted part of a
-//! GroupInfo. Reads slices of the input and hardly allocates.
+//! Outlines of MLS structures that must be read before or next to the MLS library: message headers (to refuse a stale packet
+//! before any cryptography), the outline of a commit (to count what the library does not count) and the plain part of a
+//! GroupInfo. They are slices of the input.
 
 use std::collections::BTreeSet;
 
 use snapshots::Epoch;
 
+mod ratchet_tree;
+
+pub(crate) use self::ratchet_tree::{
+    NodeOutline, TreeSize, is_one_leaf, ratchet_tree_nodes, ratchet_tree_size,
+};
 use super::syntax::is_known_proposal;
-
-/// Bytes that are not the structure they should be, with the name of the part that was being read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the message ends early or is malformed in its {0}")]
-pub(crate) struct WireError(&'static str);
-
-impl WireError {
-    pub(crate) const fn in_part(part: &'static str) -> Self {
-        Self(part)
-    }
-}
-
-type Read<T> = Result<T, WireError>;
-
-/// A cursor over TLS presentation language (RFC 9420 §2.1).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn take(&mut self, length: usize, part: &'static str) -> Read<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(WireError(part))?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self, part: &'static str) -> Read<[u8; N]> {
-        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError(part))?;
-        self.rest = rest;
-        Ok(*taken)
-    }
-
-    pub(crate) fn u8(&mut self, part: &'static str) -> Read<u8> {
-        self.array::<1>(part).map(u8::from_be_bytes)
-    }
-
-    pub(crate) fn u16(&mut self, part: &'static str) -> Read<u16> {
-        self.array(part).map(u16::from_be_bytes)
-    }
-
-    pub(crate) fn u32(&mut self, part: &'static str) -> Read<u32> {
-        self.array(part).map(u32::from_be_bytes)
-    }
-
-    pub(crate) fn u64(&mut self, part: &'static str) -> Read<u64> {
-        self.array(part).map(u64::from_be_bytes)
-    }
-
-    /// A variable-length vector's content (RFC 9420 §2.1.2); its length must be encoded minimally.
-    pub(crate) fn vector(&mut self, part: &'static str) -> Read<&'a [u8]> {
-        let first = self.u8(part)?;
-        let low = u32::from(first & 0x3f);
-        let (length, least) = match first >> 6 {
-            0 => (low, 0),
-            1 => ((low << 8) | u32::from(self.u8(part)?), 1 << 6),
-            2 => {
-                let [second, third, fourth] = self.array::<3>(part)?;
-                (u32::from_be_bytes([first & 0x3f, second, third, fourth]), 1 << 14)
-            }
-            _ => return Err(WireError(part)),
-        };
-        if length < least {
-            return Err(WireError(part));
-        }
-        self.take(usize::try_from(length).map_err(|_| WireError(part))?, part)
-    }
-
-    /// What has not been read.
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-
-    /// The bytes between an earlier position of this reader and now.
-    pub(super) fn since(&self, earlier: Reader<'a>) -> &'a [u8] {
-        let length = earlier.rest.len().saturating_sub(self.rest.len());
-        earlier.rest.get(..length).unwrap_or_default()
-    }
-}
-
-/// Writes a variable-length vector's length prefix (RFC 9420 §2.1.2).
-pub(crate) fn write_vector_length(out: &mut Vec<u8>, length: usize) {
-    match u32::try_from(length).unwrap_or(u32::MAX) {
-        short @ 0..0x40 => out.push(short.to_be_bytes()[3]),
-        medium @ 0x40..0x4000 => {
-            let [_, _, high, low] = medium.to_be_bytes();
-            out.extend_from_slice(&[0x40 | high, low]);
-        }
-        long => {
-            let [first, rest @ ..] = long.to_be_bytes();
-            out.push(0x80 | first);
-            out.extend_from_slice(&rest);
-        }
-    }
-}
+use crate::presentation::{Read, Reader, WireError};
 
 /// What kind of MLSMessage the bytes hold (RFC 9420 §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -557,127 +460,11 @@ pub(crate) fn group_info_outline(body: Reader<'_>) -> Read<GroupInfoOutline<'_>>
     })
 }
 
-/// Whether a serialised `ratchet_tree` (RFC 9420 §12.4.3.3) is one leaf and nothing else. Nothing after the first node is
-/// read.
-pub(crate) fn is_one_leaf(tree: &[u8]) -> Read<bool> {
-    const PART: &str = "ratchet tree";
-    let mut reader = Reader::new(tree);
-    let mut nodes = Reader::new(reader.vector(PART)?);
-    if nodes.is_empty() {
-        return Ok(false);
-    }
-    match nodes.u8(PART)? {
-        0 => return Ok(false),
-        1 => {}
-        _ => return Err(WireError(PART)),
-    }
-    match nodes.u8(PART)? {
-        1 => drop(skip_leaf_node(&mut nodes)?),
-        2 => return Ok(false),
-        _ => return Err(WireError(PART)),
-    }
-    match (nodes.is_empty(), reader.is_empty()) {
-        (false, _) => Ok(false),
-        (true, true) => Ok(true),
-        (true, false) => Err(WireError(PART)),
-    }
-}
-
-/// One node of a serialised `ratchet_tree` (RFC 9420 §12.4.3.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NodeOutline<'a> {
-    Blank,
-    Leaf { bytes: &'a [u8] },
-    Parent { bytes: &'a [u8], unmerged_leaves: &'a [u8] },
-}
-
-/// Splits a serialised `optional<Node> ratchet_tree<V>` into its nodes.
-pub(crate) fn ratchet_tree_nodes(tree: &[u8]) -> Read<Vec<NodeOutline<'_>>> {
-    let mut nodes = ratchet_tree_content(tree)?;
-    let mut split = Vec::new();
-    while !nodes.is_empty() {
-        split.push(next_node(&mut nodes)?.0);
-    }
-    Ok(split)
-}
-
-const RATCHET_TREE: &str = "ratchet tree";
-
-fn ratchet_tree_content(tree: &[u8]) -> Read<Reader<'_>> {
-    let mut outer = Reader::new(tree);
-    let nodes = Reader::new(outer.vector(RATCHET_TREE)?);
-    if outer.is_empty() { Ok(nodes) } else { Err(WireError("ratchet tree: bytes follow it")) }
-}
-
-/// Reads one `optional<Node>`, and what its leaf lists.
-fn next_node<'a>(reader: &mut Reader<'a>) -> Read<(NodeOutline<'a>, Listed)> {
-    const PART: &str = RATCHET_TREE;
-    match reader.u8(PART)? {
-        0 => return Ok((NodeOutline::Blank, Listed::default())),
-        1 => {}
-        _ => return Err(WireError(PART)),
-    }
-    let start = *reader;
-    match reader.u8(PART)? {
-        1 => {
-            let listed = skip_leaf_node(reader)?;
-            Ok((NodeOutline::Leaf { bytes: reader.since(start) }, listed))
-        }
-        2 => {
-            reader.vector(PART)?;
-            reader.vector(PART)?;
-            let unmerged_leaves = reader.vector(PART)?;
-            let bytes = reader.since(start);
-            Ok((NodeOutline::Parent { bytes, unmerged_leaves }, Listed::default()))
-        }
-        _ => Err(WireError(PART)),
-    }
-}
-
-/// How much there is in a serialised ratchet tree (RFC 9420 §12.4.3.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TreeSize {
-    /// Nodes, blank ones included.
-    pub(crate) nodes: usize,
-    /// What its leaves list together; their number is that of its members.
-    pub(crate) listed: Listed,
-}
-
-/// Counts without keeping anything; `None` if there are more nodes than `nodes_max`; the rest is then not read.
-pub(crate) fn ratchet_tree_size(tree: &[u8], nodes_max: usize) -> Read<Option<TreeSize>> {
-    let mut rest = ratchet_tree_content(tree)?;
-    let mut size = TreeSize::default();
-    while !rest.is_empty() {
-        if size.nodes >= nodes_max {
-            return Ok(None);
-        }
-        let (_, listed) = next_node(&mut rest)?;
-        size.nodes += 1;
-        size.listed.add(listed);
-    }
-    Ok(Some(size))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn vector_lengths_are_read_back_and_must_be_minimal() {
-        for length in [0_usize, 1, 63, 64, 16_383, 16_384, 70_000] {
-            let mut bytes = Vec::new();
-            write_vector_length(&mut bytes, length);
-            bytes.resize(bytes.len() + length, 7);
-            let mut reader = Reader::new(&bytes);
-            assert_eq!(reader.vector("test").map(<[u8]>::len), Ok(length));
-            assert!(reader.is_empty());
-        }
-        for padded in [&[0x40, 0x01, 0][..], &[0x80, 0, 0, 1, 0], &[0xc0, 0, 0, 0, 0, 0, 0, 0]] {
-            assert!(Reader::new(padded).vector("test").is_err(), "{padded:?}");
-        }
-    }
 
     proptest! {
         /// Whatever arrives, reading it ends without a panic.

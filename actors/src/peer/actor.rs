@@ -1,55 +1,47 @@
-//! The actor of one peer: it delivers the entries of this gateway's groups. It keeps only the peer's position in each
-//! log; pending work is in the store, as outbox marks.
+//! The actor of one peer: it sends the peer new entries of the logs of groups that this gateway orders. It keeps the peer's
+//! position in each log, and no queue: marks in the store say which logs have something new.
 
 use std::{
     collections::{HashMap, HashSet},
-    hash::BuildHasher as _,
+    hash::{BuildHasher as _, RandomState},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message,
     ResponseActFuture, WrapFuture as _,
 };
-use snapshots::{AppId, Batch, DomainName, GroupId, LogId, Timestamp, View};
+use snapshots::{AppId, Batch, DomainName, GroupId, View};
 
 use super::{
-    Delivery, DeliveryContent, DeliveryError, Held, LogEntry, Transport,
+    Delivery, DeliveryContent, DeliveryError, GroupViews, Held, Transport,
     compare::{Trust, compare_all},
-    outgoing::{read_entries, transfer},
+    outgoing::{Prepared, Sent, prepare, transfer},
     pace::Pace,
+    progress::RefusedEntries,
     schedule::{Ending, Place, Schedule},
+    store_changes::store_changes,
 };
 use crate::{
-    core::Core,
-    router::{Rest, Rested},
-    storage::StorageError,
+    activity::{ActorState, Upkeep},
+    error::StorageError,
+    services::Services,
 };
 
 /// Deliveries to one peer that are under way at once, each of another group.
 const UNDER_WAY_MAX: usize = 32;
 /// Groups that wait in memory for their turn; the others wait by their marks.
-const WAITING_MAX: usize = 1024;
+pub(super) const WAITING_MAX: usize = 1024;
 /// Marks read at once.
 const MARKS_AT_ONCE: usize = 256;
-/// Entries in one delivery.
-const ENTRIES_MAX: usize = 64;
-/// The largest number of entries missed by a peer that a transfer covers.
-const MISSED_MAX: usize = 256;
 /// The pause before a delivery that failed is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest pause after which a delivery is tried again that came too early for the peer's clock.
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The pause after a peer's store was another one than before, until it may change again; it doubles with each change.
-const STORE_PAUSE_MIN: Duration = Duration::from_secs(5);
-/// The longest such pause.
-const STORE_PAUSE_MAX: Duration = Duration::from_secs(600);
-/// After so long with one store, the pauses begin anew.
-const STORE_QUIET: Duration = Duration::from_secs(3600);
 /// Refusals of a peer that are logged in one [`TRY_AGAIN_PERIOD`]; the others are counted.
 const REFUSALS_LOGGED_MAX: u32 = 20;
 /// Bytes of what a peer says that are logged.
@@ -66,12 +58,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A group's log has something for the peer. May be lost: the mark is in the store.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Wake {
+pub(crate) struct LogGrew {
     pub(crate) app: AppId,
     pub(crate) group: GroupId,
 }
 
-/// The health of a peer, for operators.
+/// The state of the deliveries to a peer, for operators.
 #[derive(Debug)]
 pub(crate) struct PeerHealth {
     pub(crate) is_reachable: AtomicBool,
@@ -86,93 +78,53 @@ impl Default for PeerHealth {
 
 /// Delivers to one peer.
 pub(crate) struct PeerActor {
-    core: Arc<Core>,
-    peer: DomainName,
+    pub(super) services: Arc<Services>,
+    views: Arc<dyn GroupViews>,
+    pub(super) peer: DomainName,
     transport: Arc<dyn Transport>,
     health: Arc<PeerHealth>,
-    schedule: Schedule,
+    pub(super) schedule: Schedule,
     /// Behind which mark to look for more.
     marks_after: Option<Place>,
     /// Where the peer is, as far as it is not written yet.
-    positions: HashMap<Place, u64>,
+    pub(super) positions: HashMap<Place, u64>,
     /// Groups that the peer is sent as a whole with its next delivery.
-    transfers: HashSet<Place>,
+    pub(super) transfers: HashSet<Place>,
     /// Groups that the peer was sent as a whole in this [`TRY_AGAIN_PERIOD`], and answered for: at most once each.
-    transferred: HashSet<Place>,
-    /// Groups whose entries the peer refused.
-    refused: HashMap<Place, RefusedEntries>,
+    pub(super) transferred: HashSet<Place>,
+    /// Groups of which the peer refused entries.
+    pub(super) refused: HashMap<Place, RefusedEntries>,
     /// What the peer understands beyond the first version of the protocol, once it has said so.
     revision: Option<u32>,
-    /// Groups whose outbox marks to delete: the peer is not entitled to them.
+    /// Groups of which the marks are to go, since they are not for the peer.
     forgotten: Vec<Place>,
     /// Which store the peer keeps its replicas in, once it has said so.
-    store: Option<uuid::Uuid>,
+    pub(super) store: Option<uuid::Uuid>,
     /// When that may change again.
-    store_changes: Pace,
+    pub(super) store_changes: Pace,
     /// Nothing is delivered: what the peer lost with its store is being found out, or it changed too soon again.
-    is_store_unsettled: bool,
+    pub(super) is_store_unsettled: bool,
     /// How often the peer has refused something in this [`TRY_AGAIN_PERIOD`].
     refusals: u32,
     is_writing: bool,
     /// Failures since the last success.
     failures: u32,
     is_paused: bool,
-}
-
-/// What there is to send.
-enum Prepared {
-    Nothing,
-    /// The application is gone, does not federate with the peer any more, or does not order the group here.
-    NotForPeer,
-    Entries {
-        hub: DomainName,
-        preceding: Option<Timestamp>,
-        entries: Vec<LogEntry>,
-    },
-    /// The entries that the peer needs are not kept any more, or are of no use to it.
-    Transfer {
-        hub: DomainName,
-        /// Entries that the peer has not seen, as far as they are kept.
-        missed: Vec<LogEntry>,
-    },
-}
-
-/// What is known of entries that a peer refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RefusedEntries {
-    /// They began with this one. The newest entry is sent to learn what the peer needs next.
-    From(u64),
-    /// They were of a past that the peer was never shown, and the peer does without it.
-    OfThePast,
-}
-
-/// What a delivery held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sent {
-    Nothing,
-    Entries,
-    Transfer,
-}
-
-impl Prepared {
-    fn kind(&self) -> Sent {
-        match self {
-            Self::Nothing | Self::NotForPeer => Sent::Nothing,
-            Self::Entries { .. } => Sent::Entries,
-            Self::Transfer { .. } => Sent::Transfer,
-        }
-    }
+    /// Makes pauses differ.
+    hasher: RandomState,
 }
 
 impl PeerActor {
     pub(crate) fn new(
-        core: Arc<Core>,
+        services: Arc<Services>,
+        views: Arc<dyn GroupViews>,
         peer: DomainName,
         transport: Arc<dyn Transport>,
         health: Arc<PeerHealth>,
     ) -> Self {
         Self {
-            core,
+            services,
+            views,
             peer,
             transport,
             health,
@@ -185,19 +137,20 @@ impl PeerActor {
             revision: None,
             forgotten: Vec::new(),
             store: None,
-            store_changes: Pace::new(STORE_PAUSE_MIN, STORE_PAUSE_MAX, STORE_QUIET),
+            store_changes: store_changes(),
             is_store_unsettled: false,
             refusals: 0,
             is_writing: false,
             failures: 0,
             is_paused: false,
+            hasher: RandomState::new(),
         }
     }
 
     /// Starts as many deliveries as may be under way; after a failure one at a time, until one succeeds.
-    fn deliver(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn deliver(&mut self, ctx: &mut Context<Self>) {
         let at_once = if self.failures > 0 { 1 } else { UNDER_WAY_MAX };
-        while !self.is_paused && !self.is_store_unsettled && !self.core.is_stopping() {
+        while !self.is_paused && !self.is_store_unsettled && !self.services.is_stopping() {
             if self.schedule.needs_marks()
                 && let Err(error) = self.look_for_marks()
             {
@@ -216,7 +169,8 @@ impl PeerActor {
         if self.schedule.needs_all_marks() {
             self.marks_after = None;
         }
-        let marks = self.core.store.view().outbox(&self.peer, self.marks_after.as_ref(), MARKS_AT_ONCE)?;
+        let marks =
+            self.services.store.view().outbox(&self.peer, self.marks_after.as_ref(), MARKS_AT_ONCE)?;
         let is_end = marks.len() < MARKS_AT_ONCE;
         self.marks_after = if is_end { None } else { marks.last().cloned() };
         self.schedule.take_marks(marks, is_end);
@@ -225,14 +179,15 @@ impl PeerActor {
 
     /// Reads what there is to send, away from the threads of the actors, and sends it.
     fn begin(&mut self, place: Place, ctx: &mut Context<Self>) {
-        let next = match self.next(&self.core.store.view(), &place) {
+        let next = match self.next(&self.services.store.view(), &place) {
             Ok(next) => next,
             Err(error) => return self.unreadable(place, &error),
         };
         let is_whole = self.transfers.contains(&place);
-        let (core, peer, of) = (Arc::clone(&self.core), self.peer.clone(), place.clone());
+        let (services, peer, of) = (Arc::clone(&self.services), self.peer.clone(), place.clone());
         let preparing = async move {
-            let prepared = tokio::task::spawn_blocking(move || prepare(&core, &peer, &of, next, is_whole));
+            let prepared =
+                tokio::task::spawn_blocking(move || prepare(&services, &peer, &of, next, is_whole));
             prepared.await.unwrap_or(Err(StorageError::Unreadable))
         };
         ctx.spawn(preparing.into_actor(self).map(move |prepared, actor, ctx| {
@@ -250,7 +205,7 @@ impl PeerActor {
         }
         let sent = prepared.kind();
         if sent == Sent::Transfer {
-            // Whatever the outcome, the log is tried next: it may be enough by then.
+            // Whatever comes of it, the log is next: it may do by then.
             self.transfers.remove(&place);
             self.refused.remove(&place);
             if self.transferred.contains(&place) {
@@ -258,8 +213,12 @@ impl PeerActor {
                 return;
             }
         }
-        let (core, transport, peer) =
-            (Arc::clone(&self.core), Arc::clone(&self.transport), self.peer.clone());
+        let (services, views, transport, peer) = (
+            Arc::clone(&self.services),
+            Arc::clone(&self.views),
+            Arc::clone(&self.transport),
+            self.peer.clone(),
+        );
         let knows_reinitialised = self.revision.is_none_or(|revision| revision >= 1);
         let (app, group) = place.clone();
         let content = async move {
@@ -269,7 +228,8 @@ impl PeerActor {
                     Ok(Some((hub, preceding, DeliveryContent::Entries(entries))))
                 }
                 Prepared::Transfer { hub, missed } => {
-                    let transfer = transfer(&core, app, &group, &missed, knows_reinitialised).await?;
+                    let transfer =
+                        transfer(&services, &*views, (app, &group), &missed, knows_reinitialised).await?;
                     Ok(Some((hub, None, DeliveryContent::Transfer(Box::new(transfer)))))
                 }
             }
@@ -371,82 +331,6 @@ impl PeerActor {
         }
     }
 
-    /// The next delivery for a group after the peer refused one. History that the peer cannot take must not keep it from new
-    /// entries, so the newest entry is sent: its answer tells what the peer needs.
-    fn after_refusal(&mut self, place: &Place, from: u64, sent: Sent) -> Ending {
-        if self.transfers.contains(place) {
-            return Ending::More;
-        }
-        let (app, group) = place;
-        let head = self.core.store.view().log_head(&LogId::Group(*app, group.clone()));
-        let Ok(Some(head)) = head else { return Ending::SetAside };
-        let may_ask = self.refused.len() < WAITING_MAX && !self.refused.contains_key(place);
-        if sent != Sent::Entries || from >= head || !may_ask {
-            if self.refused.get(place).is_some_and(|refused| *refused != RefusedEntries::OfThePast) {
-                self.refused.remove(place);
-            }
-            return Ending::SetAside;
-        }
-        self.refused.insert(place.clone(), RefusedEntries::From(from));
-        self.positions.insert(place.clone(), head);
-        Ending::More
-    }
-
-    /// What the peer's answer means for what to send next.
-    fn progress(&mut self, place: &Place, (from, sent): (u64, Sent), held: &Held) -> Ending {
-        let (app, group) = place;
-        let view = self.core.store.view();
-        let head = view.log_head(&LogId::Group(*app, group.clone()));
-        let Ok(Some(head)) = head else { return Ending::SetAside };
-        if held.next > head.saturating_add(1) {
-            tracing::error!(
-                peer = %self.peer, ?group, held = held.next, head,
-                "a peer holds entries that this hub does not have"
-            );
-            return Ending::SetAside;
-        }
-        if held.needs_transfer {
-            self.positions.insert(place.clone(), held.next);
-            if sent == Sent::Transfer || self.transferred.contains(place) {
-                return Ending::SetAside;
-            }
-            self.transfers.insert(place.clone());
-            return Ending::More;
-        }
-        let mut is_asked = false;
-        if let Some(RefusedEntries::From(refused)) = self.refused.get(place).copied() {
-            self.refused.remove(place);
-            if held.next <= refused {
-                self.positions.insert(place.clone(), held.next);
-                return Ending::SetAside;
-            }
-            is_asked = true;
-            // The newest entry may have ended the past as well: then nothing is missing any more.
-            if held.missing.is_some() {
-                self.refused.insert(place.clone(), RefusedEntries::OfThePast);
-            }
-        }
-        let does_without = self.refused.contains_key(place);
-        // What it was never shown and is still kept here comes first.
-        let missing = held.missing.as_ref().filter(|missing| missing.end() < &held.next && !does_without);
-        let first_missing =
-            missing.map(|missing| view.first_log_entry(*app, group, *missing.start(), *missing.end()));
-        let next = match first_missing {
-            Some(Ok(Some(kept))) => kept,
-            Some(Ok(None)) | None => held.next,
-            Some(Err(error)) => {
-                tracing::error!(peer = %self.peer, %error, "what a peer needs could not be read");
-                return Ending::SetAside;
-            }
-        };
-        self.positions.insert(place.clone(), next);
-        if next <= from && !is_asked && !(sent == Sent::Transfer && held.next > from) {
-            tracing::warn!(peer = %self.peer, ?group, from, next, "a peer went back in a log, or made no progress");
-            return Ending::SetAside;
-        }
-        if next > head { Ending::Done } else { Ending::More }
-    }
-
     /// Leaves a group alone for a time.
     fn set_aside_for(&mut self, place: Place, pause: Duration, ctx: &mut Context<Self>) {
         if !self.schedule.set_aside_for(place.clone()) {
@@ -473,8 +357,8 @@ impl PeerActor {
             return;
         }
         if self.failures == 0 {
-            // The transport tells the operator.
-            tracing::debug!(peer = %self.peer, reason, "a peer cannot be reached; the entries that it lacks are kept");
+            // Whoever carries the deliveries tells the operator.
+            tracing::debug!(peer = %self.peer, reason, "a peer cannot be reached; what it misses is kept");
             self.health.is_reachable.store(false, Ordering::Relaxed);
         }
         self.failures = self.failures.saturating_add(1);
@@ -488,70 +372,8 @@ impl PeerActor {
 
     /// Somewhere between half of a time and all of it.
     fn jittered(&self, longest: Duration) -> Duration {
-        let jitter = self.core.hasher.hash_one((&self.peer, self.core.clock.now(), self.failures)) % 512;
+        let jitter = self.hasher.hash_one((&self.peer, self.services.clock.now(), self.failures)) % 512;
         longest / 2 + longest.mul_f64(f64::from(u16::try_from(jitter).unwrap_or(0)) / 1024.0)
-    }
-
-    /// Notes which store the peer keeps its replicas in; answers whether what the peer said of it is to be left aside. In
-    /// another store than before the peer has nothing of what it had: all positions begin anew. That costs a look at every
-    /// group, so it is done once at a time and after a pause that grows, and nothing is delivered meanwhile.
-    fn is_other_store(&mut self, store: uuid::Uuid, ctx: &mut Context<Self>) -> bool {
-        if self.is_store_unsettled {
-            return true;
-        }
-        if self.store == Some(store) {
-            return false;
-        }
-        let setting = format!("peer_store:{}", self.peer);
-        let before = self.core.store.view().setting(&setting);
-        let is_other = matches!(&before, Ok(Some(before)) if before.as_ref() != store.as_bytes());
-        if is_other {
-            if let Err(pause) = self.store_changes.admit(Instant::now()) {
-                self.unsettled_for(pause, ctx);
-                return true;
-            }
-            tracing::warn!(peer = %self.peer, "a peer has another store than before; it is sent everything again");
-            self.positions.clear();
-            self.refused.clear();
-            self.is_store_unsettled = true;
-        } else {
-            self.store = Some(store);
-        }
-        let mut batch = Batch::new();
-        batch.put_setting(&setting, store.as_bytes());
-        let (core, peer) = (Arc::clone(&self.core), self.peer.clone());
-        let noting = async move {
-            if is_other {
-                compare_all(Arc::clone(&core), peer, Trust::Nothing).await?;
-            }
-            core.store.append(batch).await.map(drop).map_err(|error| StorageError::from_append(&error))
-        };
-        ctx.spawn(noting.into_actor(self).map(move |result, actor, ctx| {
-            match result {
-                Ok(()) => actor.store = Some(store),
-                Err(error) => {
-                    tracing::error!(peer = %actor.peer, %error, "the store of a peer could not be noted");
-                    actor.store = None;
-                }
-            }
-            if is_other {
-                actor.is_store_unsettled = false;
-                actor.schedule.try_again();
-                actor.deliver(ctx);
-            }
-        }));
-        is_other
-    }
-
-    /// Delivers nothing for a time, since the peer's store changes too often.
-    fn unsettled_for(&mut self, pause: Duration, ctx: &mut Context<Self>) {
-        tracing::warn!(peer = %self.peer, ?pause, "a peer's store changes too often; nothing is sent to it for a while");
-        self.is_store_unsettled = true;
-        ctx.run_later(pause, |actor, ctx| {
-            actor.is_store_unsettled = false;
-            actor.schedule.try_again();
-            actor.deliver(ctx);
-        });
     }
 
     /// The batch that writes where the peer is, and what is in it.
@@ -578,7 +400,7 @@ impl PeerActor {
         let Some((batch, written)) = self.positions_batch() else { return };
         self.forgotten.clear();
         self.is_writing = true;
-        let store = self.core.store.clone();
+        let store = self.services.store.clone();
         ctx.spawn(async move { store.append(batch).await }.into_actor(self).map(move |result, actor, _| {
             actor.is_writing = false;
             match result {
@@ -593,42 +415,6 @@ impl PeerActor {
             }
         }));
     }
-}
-
-/// What there is to send to a peer of a group from an entry on, the group as a whole if that is asked for.
-fn prepare(
-    core: &Core,
-    peer: &DomainName,
-    place: &Place,
-    next: u64,
-    is_whole: bool,
-) -> Result<Prepared, StorageError> {
-    let (app, group) = place;
-    let view = core.store.view();
-    let application = core.applications.get(app);
-    let federating = application.filter(|application| application.federates_with.contains(peer));
-    let (Some(application), Some(row)) = (federating, view.group(*app, group)?) else {
-        return Ok(Prepared::NotForPeer);
-    };
-    let Some(hub) = row.hub.filter(|hub| application.is_hub(Some(hub))) else {
-        return Ok(Prepared::NotForPeer);
-    };
-    let head = view.log_head(&LogId::Group(*app, group.clone()))?;
-    if head.is_none_or(|head| next > head) {
-        return Ok(Prepared::Nothing);
-    }
-    if is_whole {
-        return Ok(Prepared::Transfer { hub, missed: read_entries(&view, place, next, MISSED_MAX)? });
-    }
-    let entries = read_entries(&view, place, next, ENTRIES_MAX)?;
-    if entries.is_empty() {
-        return Ok(Prepared::Transfer { hub, missed: Vec::new() });
-    }
-    let preceding = match next.checked_sub(1) {
-        Some(before) => read_entries(&view, place, before, 1)?.first().map(|entry| entry.timestamp),
-        None => None,
-    };
-    Ok(Prepared::Entries { hub, preceding, entries })
 }
 
 /// The beginning of a text of a peer, short enough for the log.
@@ -650,7 +436,7 @@ impl Actor for PeerActor {
             actor.schedule.try_again();
             actor.deliver(ctx);
         });
-        let comparing = compare_all(Arc::clone(&self.core), self.peer.clone(), Trust::Positions);
+        let comparing = compare_all(Arc::clone(&self.services), self.peer.clone(), Trust::Positions);
         ctx.spawn(comparing.into_actor(self).map(|result, actor, ctx| {
             if let Err(error) = result {
                 tracing::error!(peer = %actor.peer, %error, "what a peer misses could not be found out");
@@ -662,23 +448,23 @@ impl Actor for PeerActor {
     }
 }
 
-impl Handler<Wake> for PeerActor {
+impl Handler<LogGrew> for PeerActor {
     type Result = ();
 
-    fn handle(&mut self, Wake { app, group }: Wake, ctx: &mut Context<Self>) {
+    fn handle(&mut self, LogGrew { app, group }: LogGrew, ctx: &mut Context<Self>) {
         self.schedule.hear((app, group));
         self.deliver(ctx);
     }
 }
 
-impl Handler<Rest> for PeerActor {
-    type Result = ResponseActFuture<Self, Rested>;
+impl Handler<Upkeep> for PeerActor {
+    type Result = ResponseActFuture<Self, ActorState>;
 
     /// A peer's actor rests only when the gateway stops.
-    fn handle(&mut self, _: Rest, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, _: Upkeep, _: &mut Context<Self>) -> Self::Result {
         self.is_paused = true;
         let batch = self.positions_batch().map(|(batch, _)| batch);
-        let store = self.core.store.clone();
+        let store = self.services.store.clone();
         let writing = async move {
             match batch {
                 Some(batch) => store.append(batch).await.map(drop),
@@ -690,7 +476,7 @@ impl Handler<Rest> for PeerActor {
                 tracing::warn!(%error, "where a peer is was not written; it is asked again");
             }
             ctx.stop();
-            Rested::Asleep
+            ActorState::Stopped
         }))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use snapshots::{AppId, Batch, DomainName, GroupId, LogId};
 
-use crate::{core::Core, storage::StorageError};
+use crate::{error::StorageError, services::Services};
 
 /// Groups whose marks are compared with the peer's positions at once, at the start.
 const COMPARED_AT_ONCE: usize = 512;
@@ -13,14 +13,14 @@ const COMPARED_AT_ONCE: usize = 512;
 /// Marks every group of this hub whose entries the peer lacks: the peer may be new, or not have been configured for a
 /// time.
 fn compare(
-    core: &Core,
+    services: &Services,
     peer: &DomainName,
     trust: Trust,
     app: AppId,
     after: Option<&GroupId>,
 ) -> Result<Compared, StorageError> {
-    let Some(application) = core.applications.get(&app) else { return Ok(Compared::default()) };
-    let view = core.store.view();
+    let Some(application) = services.applications.get(&app) else { return Ok(Compared::default()) };
+    let view = services.store.view();
     let groups = view.groups(app, after.cloned(), COMPARED_AT_ONCE)?;
     let mut compared = Compared { batch: Batch::new(), last: None };
     if groups.len() == COMPARED_AT_ONCE {
@@ -62,8 +62,12 @@ pub(super) enum Trust {
     Nothing,
 }
 
-pub(super) async fn compare_all(core: Arc<Core>, peer: DomainName, trust: Trust) -> Result<(), StorageError> {
-    let federating: Vec<AppId> = core
+pub(super) async fn compare_all(
+    services: Arc<Services>,
+    peer: DomainName,
+    trust: Trust,
+) -> Result<(), StorageError> {
+    let federating: Vec<AppId> = services
         .applications
         .values()
         .filter(|application| application.federates_with.contains(&peer))
@@ -72,12 +76,16 @@ pub(super) async fn compare_all(core: Arc<Core>, peer: DomainName, trust: Trust)
     for app in federating {
         let mut after = None;
         loop {
-            let (core_there, peer_there) = (Arc::clone(&core), peer.clone());
-            let comparing = move || compare(&core_there, &peer_there, trust, app, after.as_ref());
+            let (services_there, peer_there) = (Arc::clone(&services), peer.clone());
+            let comparing = move || compare(&services_there, &peer_there, trust, app, after.as_ref());
             let compared =
                 tokio::task::spawn_blocking(comparing).await.map_err(|_| StorageError::Unreadable)??;
             if !compared.batch.is_empty() {
-                core.store.append(compared.batch).await.map_err(|error| StorageError::from_append(&error))?;
+                services
+                    .store
+                    .append(compared.batch)
+                    .await
+                    .map_err(|error| StorageError::from_append(&error))?;
             }
             match compared.last {
                 Some(last) => after = Some(last),

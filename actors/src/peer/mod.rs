@@ -1,91 +1,24 @@
-//! Replication between gateways (*Operational Context*, *Group Evolution*): the messages between a group's hub and its
-//! followers, and the actor that keeps one follower up to date.
+//! The gateways of other domains (*Operational Context*, *Group Evolution*): what travels between a group's hub and the
+//! gateways that follow it, and the actor that keeps one of them up to date.
 //!
-//! The group's log is the only queue. A hub sends each entry once it is durable; a follower validates it by the same rules,
-//! appends it to its own log under the same number and answers the number that it needs next. Deliveries that are lost,
-//! repeated or out of order change nothing: the answer tells where to continue.
+//! The group's log is the only queue. A hub sends each entry once it is durable; a follower checks it by the same rules,
+//! appends it to its own log under the same number and answers the number that it needs next. Whatever is lost, sent
+//! twice or out of order changes nothing: the answer tells where to go on.
 
 mod actor;
 mod compare;
-mod entries;
 mod outgoing;
 mod pace;
+mod progress;
 mod schedule;
+mod store_changes;
 
-use std::{ops::RangeInclusive, pin::Pin, time::Duration};
+use std::{ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize};
-use snapshots::{AppId, DomainName, GroupId, KeyPackageRef, Timestamp};
+use snapshots::{AppId, DomainName, GroupId, Timestamp};
 
-pub(crate) use self::{
-    actor::{PeerActor, PeerHealth, Wake},
-    entries::{entry_from_bytes, entry_to_bytes},
-};
-
-/// One accepted entry of a group's log, as its hub sends it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogEntry {
-    /// Its number: 0 is the group's creation, and there is no gap.
-    pub sequence: u64,
-    /// When the hub accepted it. Certificates are judged at this time.
-    pub timestamp: Timestamp,
-    /// What was accepted.
-    pub content: EntryContent,
-}
-
-/// What a log entry holds: the bytes as they were uploaded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum EntryContent {
-    /// *Group Creation*.
-    Creation {
-        /// MLSMessage with the GroupInfo of epoch 0.
-        #[serde(with = "serde_bytes")]
-        group_info: Vec<u8>,
-        /// `optional<Node> ratchet_tree<V>`, unless the GroupInfo carries it.
-        #[serde(with = "serde_bytes")]
-        ratchet_tree: Option<Vec<u8>>,
-    },
-    /// *Proposals*.
-    Proposal {
-        /// The proposal, a PublicMessage.
-        #[serde(with = "serde_bytes")]
-        packet: Vec<u8>,
-    },
-    /// *Commits*.
-    Commit {
-        /// The commit, a PublicMessage.
-        #[serde(with = "serde_bytes")]
-        commit: Vec<u8>,
-        /// The GroupInfo of the epoch that the commit creates.
-        #[serde(with = "serde_bytes")]
-        group_info: Option<Vec<u8>>,
-        /// The Welcome for the clients that the commit adds.
-        #[serde(with = "serde_bytes")]
-        welcome: Option<Vec<u8>>,
-    },
-}
-
-/// A group as it stands after an entry, for a follower whose next entry is no longer kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupTransfer {
-    /// The last entry that is in it.
-    pub sequence: u64,
-    /// When the hub accepted that entry.
-    pub timestamp: Timestamp,
-    /// MLSMessage with the GroupInfo of the current epoch, signed by a member.
-    pub group_info: Vec<u8>,
-    /// `optional<Node> ratchet_tree<V>` of the current epoch.
-    pub ratchet_tree: Vec<u8>,
-    /// The proposals that wait in the current epoch, in the order in which they were accepted.
-    pub proposals: Vec<Vec<u8>>,
-    /// The Welcome of the current epoch, if its commit added clients and is still known. A client that was added in an
-    /// earlier epoch that the follower never received joins by an external commit.
-    pub welcome: Option<Vec<u8>>,
-    /// Key packages that the follower has not seen used and that were, as far as is still known.
-    pub used: Vec<KeyPackageRef>,
-    /// Whether the group was re-initialised, so that nothing can follow (RFC 9420 §11.2).
-    pub reinitialised: bool,
-}
+pub(crate) use self::actor::{LogGrew, PeerActor, PeerHealth};
+use crate::group::{GroupError, GroupTransfer, GroupView, LogEntry};
 
 /// What a hub delivers for one group in one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,9 +49,6 @@ pub enum DeliveryContent {
 /// takes entries of its history after a transfer, and [`GroupTransfer::reinitialised`].
 pub const REVISION: u32 = 1;
 
-/// The highest number that an entry of a log may have, 2⁵³ − 1: what JSON carries exactly, and more than any log reaches.
-pub const SEQUENCE_MAX: u64 = (1 << 53) - 1;
-
 /// Where a follower stands after a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
@@ -127,7 +57,7 @@ pub struct Held {
     /// It cannot take that entry itself any more and needs the whole group: a lifetime in the entry has expired since,
     /// and the MLS library judges lifetimes by the present time.
     pub needs_transfer: bool,
-    /// The follower can take that entry after this time: a lifetime in it has not begun by its clock.
+    /// It can take that entry once so much time has passed: a lifetime in it has not begun by the follower's clock.
     pub retry_after: Option<Duration>,
     /// Entries before `next` that it was never shown, since it was handed the group as a whole, and takes for its history.
     pub missing: Option<RangeInclusive<u64>>,
@@ -172,3 +102,12 @@ pub trait Transport: Send + Sync + 'static {
     /// Delivers to the gateway of a domain. It ends in bounded time.
     fn deliver(&self, peer: &DomainName, delivery: Delivery) -> Delivering;
 }
+
+/// Where the actor of a peer reads groups as they stand.
+pub(crate) trait GroupViews: Send + Sync {
+    /// A group as it is now.
+    fn group_view(&self, app: AppId, group: &GroupId) -> ReadingGroup;
+}
+
+/// A group that is being read.
+pub(crate) type ReadingGroup = Pin<Box<dyn Future<Output = Result<Arc<GroupView>, GroupError>> + Send>>;

@@ -1,26 +1,106 @@
-//! Outgoing deliveries: stored entries, or the current state of a group.
+//! Outgoing deliveries: entries as they are stored, or a group as it stands.
 
-use std::sync::Arc;
+use snapshots::{AppId, DomainName, GroupId, LogId, Timestamp, View};
 
-use snapshots::{AppId, GroupId, View};
-
-use super::{DeliveryError, EntryContent, GroupTransfer, LogEntry, entry_from_bytes, schedule::Place};
-use crate::{core::Core, gateway::shown_view, mls::welcome_references, storage::StorageError};
+use super::{DeliveryError, GroupViews, schedule::Place};
+use crate::{
+    error::StorageError,
+    group::{EntryContent, GroupTransfer, LogEntry},
+    mls::welcome_references,
+    services::Services,
+};
 
 /// Bytes of entries in one delivery, when it has more than one.
 const ENTRIES_BYTES_MAX: usize = 1 << 20;
 /// How many proposals may stand behind the newest commit for its welcome to be found.
 const PROPOSALS_BEHIND_MAX: u64 = 256;
 
+/// Entries in one delivery.
+const ENTRIES_MAX: usize = 64;
+/// Entries that a peer never saw and of which a transfer tells.
+const MISSED_MAX: usize = 256;
+
+/// What there is to send.
+pub(super) enum Prepared {
+    Nothing,
+    /// The application is gone, does not federate with the peer any more, or does not order the group here.
+    NotForPeer,
+    Entries {
+        hub: DomainName,
+        preceding: Option<Timestamp>,
+        entries: Vec<LogEntry>,
+    },
+    /// The entries that the peer needs are not kept any more, or are of no use to it.
+    Transfer {
+        hub: DomainName,
+        /// Entries that the peer has not seen, as far as they are kept.
+        missed: Vec<LogEntry>,
+    },
+}
+
+/// What a delivery held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Nothing,
+    Entries,
+    Transfer,
+}
+
+impl Prepared {
+    pub(super) fn kind(&self) -> Sent {
+        match self {
+            Self::Nothing | Self::NotForPeer => Sent::Nothing,
+            Self::Entries { .. } => Sent::Entries,
+            Self::Transfer { .. } => Sent::Transfer,
+        }
+    }
+}
+
+/// What there is to send to a peer of a group from an entry on, the group as a whole if that is asked for.
+pub(super) fn prepare(
+    services: &Services,
+    peer: &DomainName,
+    place: &Place,
+    next: u64,
+    is_whole: bool,
+) -> Result<Prepared, StorageError> {
+    let (app, group) = place;
+    let view = services.store.view();
+    let application = services.applications.get(app);
+    let federating = application.filter(|application| application.federates_with.contains(peer));
+    let (Some(application), Some(row)) = (federating, view.group(*app, group)?) else {
+        return Ok(Prepared::NotForPeer);
+    };
+    let Some(hub) = row.hub.filter(|hub| application.is_hub(Some(hub))) else {
+        return Ok(Prepared::NotForPeer);
+    };
+    let head = view.log_head(&LogId::Group(*app, group.clone()))?;
+    if head.is_none_or(|head| next > head) {
+        return Ok(Prepared::Nothing);
+    }
+    if is_whole {
+        return Ok(Prepared::Transfer { hub, missed: read_entries(&view, place, next, MISSED_MAX)? });
+    }
+    let entries = read_entries(&view, place, next, ENTRIES_MAX)?;
+    if entries.is_empty() {
+        return Ok(Prepared::Transfer { hub, missed: Vec::new() });
+    }
+    let preceding = match next.checked_sub(1) {
+        Some(before) => read_entries(&view, place, before, 1)?.first().map(|entry| entry.timestamp),
+        None => None,
+    };
+    Ok(Prepared::Entries { hub, preceding, entries })
+}
+
 /// Entries of a group's log from a number on, as far as they are kept; few enough for one delivery.
-pub(super) fn read_entries(
+fn read_entries(
     view: &View,
     (app, group): &Place,
     from: u64,
     limit: usize,
 ) -> Result<Vec<LogEntry>, StorageError> {
     let kept = view.log_entries(*app, group, from, limit, ENTRIES_BYTES_MAX)?;
-    kept.iter().map(|(_, bytes)| entry_from_bytes(bytes)).collect::<Result<_, _>>().map_err(|error| {
+    kept.iter().map(|(_, bytes)| LogEntry::from_bytes(bytes)).collect::<Result<_, _>>().map_err(|error| {
         tracing::error!(%error, "a log entry cannot be read");
         StorageError::Unreadable
     })
@@ -28,16 +108,13 @@ pub(super) fn read_entries(
 
 /// A group as it stands, with the group info of its epoch, and what can be told of the entries that the peer never saw.
 pub(super) async fn transfer(
-    core: &Arc<Core>,
-    app: AppId,
-    group: &GroupId,
+    services: &Services,
+    views: &dyn GroupViews,
+    (app, group): (AppId, &GroupId),
     missed: &[LogEntry],
     knows_reinitialised: bool,
 ) -> Result<GroupTransfer, DeliveryError> {
-    let application =
-        core.applications.get(&app).ok_or_else(|| nothing_to_send("there is no such application"))?;
-    let view =
-        shown_view(core, application, group).await.map_err(|error| nothing_to_send(&error.to_string()))?;
+    let view = views.group_view(app, group).await.map_err(|error| nothing_to_send(&error.to_string()))?;
     let Some(group_info) = &view.group_info else {
         return Err(nothing_to_send(
             "the entries that the peer needs are no longer kept, and the last committer gave no group info",
@@ -49,7 +126,7 @@ pub(super) async fn transfer(
         group_info: group_info.to_vec(),
         ratchet_tree: view.ratchet_tree().to_vec(),
         proposals: view.proposals.iter().map(|waiting| waiting.packet.to_vec()).collect(),
-        welcome: current_welcome(core, app, group, view.sequence),
+        welcome: current_welcome(services, app, group, view.sequence),
         used: missed.iter().filter_map(welcome_of).flat_map(welcome_references).collect(),
         reinitialised: view.is_reinitialised && knows_reinitialised,
     })
@@ -60,19 +137,19 @@ fn nothing_to_send(reason: &str) -> DeliveryError {
 }
 
 /// The welcome of the newest commit, if it is kept and had one.
-fn current_welcome(core: &Core, app: AppId, group: &GroupId, sequence: u64) -> Option<Vec<u8>> {
-    let (place, view) = ((app, group.clone()), core.store.view());
+fn current_welcome(services: &Services, app: AppId, group: &GroupId, sequence: u64) -> Option<Vec<u8>> {
+    let (place, view) = ((app, group.clone()), services.store.view());
     let oldest = sequence.saturating_sub(PROPOSALS_BEHIND_MAX);
     let newest = (oldest..=sequence).rev().find_map(|number| {
         let entry = read_entries(&view, &place, number, 1).ok()?.into_iter().next()?;
-        matches!(entry.content, EntryContent::Commit { .. }).then_some(entry)
+        matches!(entry.content, EntryContent::Commit(_)).then_some(entry)
     })?;
     welcome_of(&newest).map(<[u8]>::to_vec)
 }
 
 fn welcome_of(entry: &LogEntry) -> Option<&[u8]> {
     match &entry.content {
-        EntryContent::Commit { welcome, .. } => welcome.as_deref(),
-        EntryContent::Creation { .. } | EntryContent::Proposal { .. } => None,
+        EntryContent::Commit(bundle) => bundle.welcome.as_deref(),
+        EntryContent::Creation(_) | EntryContent::Proposal { .. } => None,
     }
 }

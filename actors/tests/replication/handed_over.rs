@@ -7,9 +7,9 @@ use std::{
 };
 
 use actors::{
-    ClientHandle, Delivery, DeliveryContent, DeliveryError, EntryContent, Epoch, GroupError, GroupId,
-    GroupTransfer, Held, LogEntry, NewGroup, Outcome, REVISION, Retention, Rule, SEQUENCE_MAX, Source,
-    Timestamp,
+    ClientHandle, CommitBundle, Delivery, DeliveryContent, DeliveryError, EntryContent, Epoch, GroupError,
+    GroupId, GroupTransfer, Held, LogEntry, NewGroup, Outcome, REVISION, Retention, Rule, SEQUENCE_MAX,
+    Source, Timestamp,
 };
 use mls_rs::{ExtensionList, Group, client_builder::MlsConfig, time::MlsTime};
 use snapshots::DomainName;
@@ -50,7 +50,10 @@ fn entries<const N: usize>(entries: [(u64, Timestamp, &EntryContent); N]) -> Del
 }
 
 fn creation(new: &NewGroup) -> EntryContent {
-    EntryContent::Creation { group_info: new.group_info.clone(), ratchet_tree: new.ratchet_tree.clone() }
+    EntryContent::from(NewGroup {
+        group_info: new.group_info.clone(),
+        ratchet_tree: new.ratchet_tree.clone(),
+    })
 }
 
 /// A group as it stands.
@@ -141,7 +144,7 @@ fn a_follower_whose_clock_is_behind_takes_the_entries_later() {
         };
         let mut add = |later: Duration| {
             let packet = group.propose_add(package(later), Vec::new()).unwrap().to_bytes().unwrap();
-            EntryContent::Proposal { packet }
+            EntryContent::Proposal { packet: packet.into() }
         };
         let proposal = add(Duration::from_secs(2));
         let added = || entries([(1, now(), &proposal)]);
@@ -223,8 +226,7 @@ fn what_is_refused_here_is_not_taken_for_an_answer_of_the_peer() {
         let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
         for _ in 0..3 {
             // Without a group info there is nothing to hand over.
-            let upload =
-                actors::CommitUpload { group_info: None, ..upload_of(&group.commit(Vec::new()).unwrap()) };
+            let upload = CommitBundle { group_info: None, ..upload_of(&group.commit(Vec::new()).unwrap()) };
             net.upload_commit(&a, &id, upload).await.unwrap();
             group.apply_pending_commit().unwrap();
         }
@@ -326,7 +328,7 @@ fn history_that_does_not_lead_to_the_handed_group_is_refused() {
                 if number != 1 {
                     group.apply_pending_commit().unwrap();
                 }
-                EntryContent::Commit { commit: upload.commit, group_info: None, welcome: None }
+                EntryContent::from(CommitBundle { commit: upload.commit, group_info: None, welcome: None })
             })
             .collect();
         // Epoch 2 was created by the third of them, not by the second.
@@ -351,7 +353,7 @@ fn history_that_does_not_lead_to_the_handed_group_is_refused() {
         let kept: Vec<_> = shown.epochs.iter().map(|entry| entry.commit.clone()).collect();
         let expected: Vec<_> = [&commits[0], &commits[2]]
             .map(|content| match content {
-                EntryContent::Commit { commit, .. } => commit.clone(),
+                EntryContent::Commit(bundle) => bundle.commit.clone(),
                 other => panic!("{other:?}"),
             })
             .to_vec();
@@ -459,7 +461,8 @@ fn nothing_follows_a_reinitialisation_that_was_handed_over() {
         let whole = GroupTransfer { reinitialised: true, ..handed(&group, 0) };
         receive(&net, (&b, &a), &id, None, transfer(whole)).await.unwrap();
         let upload = upload_of(&group.commit(Vec::new()).unwrap());
-        let next = EntryContent::Commit { commit: upload.commit, group_info: None, welcome: None };
+        let next =
+            EntryContent::from(CommitBundle { commit: upload.commit, group_info: None, welcome: None });
         let refused = receive(&net, (&b, &a), &id, None, entries([(1, now(), &next)])).await;
         assert!(
             matches!(refused, Err(GroupError::InvalidCommit { rule: Rule::NothingAfterReInit, .. })),
@@ -485,7 +488,7 @@ fn numbers_that_no_log_reaches_are_refused() {
         }
         receive(&net, (&b, &a), &id, None, transfer(handed(&group, SEQUENCE_MAX))).await.unwrap();
         let packet = group.propose_update(Vec::new()).unwrap().to_bytes().unwrap();
-        let next = entries([(SEQUENCE_MAX + 1, now(), &EntryContent::Proposal { packet })]);
+        let next = entries([(SEQUENCE_MAX + 1, now(), &EntryContent::Proposal { packet: packet.into() })]);
         check_refused(receive(&net, (&b, &a), &id, None, next).await, "no entry");
         net.stop_all().await;
     });
@@ -501,7 +504,7 @@ fn entries_that_are_held_already_do_not_use_up_what_precedes_the_first_new_one()
         let (mut group, new) = new_group(&client("alice", &a));
         let id = GroupId::new(group.group_id()).unwrap();
         let mut proposal = || EntryContent::Proposal {
-            packet: group.propose_update(Vec::new()).unwrap().to_bytes().unwrap(),
+            packet: group.propose_update(Vec::new()).unwrap().to_bytes().unwrap().into(),
         };
         let (first, second) = (proposal(), proposal());
         let at = |later: u64| Timestamp(now().0 / 1000 * 1000 + later);
@@ -586,11 +589,11 @@ fn a_client_that_takes_the_first_leaf_later_does_not_take_the_group_over() {
             };
             let upload = upload_of(&builder.build().unwrap());
             anna.apply_pending_commit().unwrap();
-            let content = EntryContent::Commit {
+            let content = EntryContent::from(CommitBundle {
                 commit: upload.commit,
                 group_info: upload.group_info,
                 welcome: upload.welcome,
-            };
+            });
             receive(&net, (&b, &a), &id, None, entries([(sequence, now(), &content)])).await.unwrap();
         }
         let view = net.at(&b).group(net.app, &id).await.unwrap();

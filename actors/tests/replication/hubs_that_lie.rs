@@ -1,9 +1,10 @@
 //! Dishonest hubs: a follower refuses deliveries that no honest hub makes.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use actors::{
-    Delivery, DeliveryContent, EntryContent, GroupError, GroupId, Held, LogEntry, Source, Timestamp,
+    CommitBundle, Delivery, DeliveryContent, EntryContent, GroupError, GroupId, Held, LogEntry, NewGroup,
+    Source, Timestamp,
 };
 use snapshots::DomainName;
 
@@ -40,15 +41,21 @@ fn a_follower_takes_only_what_the_hub_of_the_group_may_deliver() {
         let alice = client("alice", &a);
         let (mut group, new) = new_group(&alice);
         let id = GroupId::new(group.group_id()).unwrap();
-        let creation = || EntryContent::Creation {
-            group_info: new.group_info.clone(),
-            ratchet_tree: new.ratchet_tree.clone(),
+        let creation = || {
+            EntryContent::from(NewGroup {
+                group_info: new.group_info.clone(),
+                ratchet_tree: new.ratchet_tree.clone(),
+            })
         };
         let commits: Vec<EntryContent> = (0..3)
             .map(|_| {
                 let upload = upload_of(&group.commit(Vec::new()).unwrap());
                 group.apply_pending_commit().unwrap();
-                EntryContent::Commit { commit: upload.commit, group_info: upload.group_info, welcome: None }
+                EntryContent::from(CommitBundle {
+                    commit: upload.commit,
+                    group_info: upload.group_info,
+                    welcome: None,
+                })
             })
             .collect();
         let now = actors::Clock::system().now().0;
@@ -79,7 +86,8 @@ fn a_follower_takes_only_what_the_hub_of_the_group_may_deliver() {
         let swapped = vec![entry(1, now + 5, commits[1].clone())];
         assert!(matches!(deliver(&net, &a, &id, &a, swapped).await, Err(GroupError::FutureEpoch { .. })));
         let mut forged = commits[0].clone();
-        if let EntryContent::Commit { commit, .. } = &mut forged {
+        if let EntryContent::Commit(bundle) = &mut forged {
+            let commit = &mut Arc::make_mut(bundle).commit;
             let last = commit.len() - 40;
             commit[last] ^= 1;
         }
@@ -200,7 +208,11 @@ fn a_hub_with_another_history_is_refused_and_reported() {
         let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
         net.settle(&a, &id).await;
         let upload = upload_of(&group.commit(Vec::new()).unwrap());
-        let content = EntryContent::Commit { commit: upload.commit.clone(), group_info: None, welcome: None };
+        let content = EntryContent::from(CommitBundle {
+            commit: upload.commit.clone(),
+            group_info: None,
+            welcome: None,
+        });
         let now = actors::Clock::system().now();
         let delivery = |preceding| Delivery {
             app: net.app,
@@ -222,7 +234,7 @@ fn a_hub_with_another_history_is_refused_and_reported() {
         });
         let created = net.at(&b).group(net.app, &id).await.unwrap();
         assert_eq!(created.epoch.0, 0);
-        let own = EntryContent::Commit { commit: other.commit, group_info: None, welcome: None };
+        let own = EntryContent::from(CommitBundle { commit: other.commit, group_info: None, welcome: None });
         let ahead =
             Delivery { content: DeliveryContent::Entries(vec![entry(1, now.0 + 1, own)]), ..delivery(now) };
         let taken = net.at(&b).receive(&peer, Delivery { preceding: None, ..ahead }).await;
@@ -253,7 +265,7 @@ fn a_peer_has_no_more_groups_here_than_it_may() {
             let (group, new) = new_group(&client("alice", from));
             let id = GroupId::new(group.group_id()).unwrap();
             let content =
-                EntryContent::Creation { group_info: new.group_info, ratchet_tree: new.ratchet_tree };
+                EntryContent::from(NewGroup { group_info: new.group_info, ratchet_tree: new.ratchet_tree });
             let now = actors::Clock::system().now().0;
             (deliver(net, from, &id, from, vec![entry(0, now, content.clone())]).await, id, content)
         };
@@ -270,7 +282,8 @@ fn a_peer_has_no_more_groups_here_than_it_may() {
         // One that is refused for another reason takes no room.
         let now = actors::Clock::system().now().0;
         let (_, new) = new_group(&client("carl", &c));
-        let content = EntryContent::Creation { group_info: new.group_info, ratchet_tree: new.ratchet_tree };
+        let content =
+            EntryContent::from(NewGroup { group_info: new.group_info, ratchet_tree: new.ratchet_tree });
         let elsewhere = GroupId::new([7; 16]).unwrap();
         for _ in 0..3 {
             let refused = deliver(&net, &c, &elsewhere, &c, vec![entry(0, now, content.clone())]).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actors::{CommitUpload, Epoch, GroupId, NewGroup, Source};
+use actors::{CommitBundle, Epoch, GroupId, NewGroup, Source};
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList, Group, MlsMessage,
     client_builder::{MlsConfig, PaddingMode},
@@ -52,8 +52,8 @@ pub(crate) struct Member<C: MlsConfig> {
     pub(crate) group: Group<C>,
 }
 
-pub(crate) fn upload_of(output: &mls_rs::group::CommitOutput) -> CommitUpload {
-    CommitUpload {
+pub(crate) fn upload_of(output: &mls_rs::group::CommitOutput) -> CommitBundle {
+    CommitBundle {
         commit: output.commit_message.to_bytes().unwrap(),
         group_info: output.external_commit_group_info.as_ref().map(|info| info.to_bytes().unwrap()),
         welcome: output.welcome_messages.first().map(|welcome| welcome.to_bytes().unwrap()),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use actors::{
-    AcceptedCommit, AcceptedProposal, AppId, Application, Clock, CommitUpload, DomainName, Durability, Epoch,
+    AcceptedCommit, AcceptedProposal, AppId, Application, Clock, CommitBundle, DomainName, Durability, Epoch,
     Gateway, GatewayOptions, GroupError, GroupId, Limits, Location, Retention, Source, Store, StoreOptions,
     identity::{ApplicationContext, Identity, IdentityError, IdentityProvider},
 };
@@ -158,7 +158,7 @@ impl Net {
         &self,
         at: &DomainName,
         group: &GroupId,
-        upload: CommitUpload,
+        upload: CommitBundle,
     ) -> Result<AcceptedCommit, GroupError> {
         let gateway = self.at(at);
         match gateway.upload_commit(self.app, group, upload.clone(), Source::Application).await {

@@ -26,12 +26,10 @@ use super::{
     signed::{PublicKey, Signed, remembering},
     trust::{Crl, TrustRoot, TrustStore},
 };
-
-/// The most certificates in a chain: the leaf, six that issue, and the root, which may be left out.
-pub const MAX_CERTIFICATES: usize = MAX_PATH + 1;
+use crate::limits::MAX_CERTIFICATES;
 
 /// The most certificates in a chain without its root.
-const MAX_PATH: usize = 7;
+const MAX_PATH: usize = MAX_CERTIFICATES - 1;
 
 /// How certificates and CRLs may be signed: ECDSA on P-256 and P-384, Ed25519, RSA with 2048 to 8192 bits.
 pub(super) const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[

@@ -10,7 +10,7 @@ use x509_parser::{
 };
 
 use super::{names::Names, parameters::NameOffsets, trust::TrustStore};
-use crate::{identity::IdentityError, mls::Reader};
+use crate::{identity::IdentityError, presentation::Reader};
 
 /// How much of a chain is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

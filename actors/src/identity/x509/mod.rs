@@ -17,7 +17,7 @@ use openmls::prelude::{Credential, CredentialType, Extensions, GroupContext};
 use snapshots::{ClientHandle, DomainName, Timestamp};
 
 pub use self::{
-    chain::{CertificateRule, ChainError, MAX_CERTIFICATES},
+    chain::{CertificateRule, ChainError},
     credential::ChainLimits,
     parameters::{DeviceHandleRange, NameOffsets, ParametersError, X509Parameters},
     trust::{TrustError, TrustStore},
@@ -27,6 +27,7 @@ use self::{
     judged::{ChainDigest, JudgedChains, digest},
 };
 use super::{ApplicationContext, IdentifiedClient, Identity, IdentityError, IdentityProvider};
+pub use crate::limits::MAX_CERTIFICATES;
 
 /// Accepts X.509 credentials whose chain is valid by RFC 5280 at the time of the message and leads to a trust root of the
 /// application.

@@ -12,7 +12,7 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::*;
-use crate::{external_sender::ExternalSenderKey, mls::write_vector_length};
+use crate::{external_sender::ExternalSenderKey, presentation::write_vector_length};
 
 /// The middle of the validity of every certificate, in Unix seconds.
 const NOW_S: u64 = 1_800_000_000;

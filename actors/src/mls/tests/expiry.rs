@@ -98,7 +98,11 @@ fn only_a_hub_holds_members_to_their_expiry() {
         judge.application.expired_members = policy;
         let rules = Rules { source: &source, ..judge.rules() };
         let now = Timestamp(began.0 + seconds * 1000);
-        assert_eq!(live.stage_commit(rules, input, now).err().map(rule), expected, "{source:?} {policy:?}");
+        assert_eq!(
+            live.stage_commit(rules, &input.into(), now).err().map(rule),
+            expected,
+            "{source:?} {policy:?}"
+        );
         assert_eq!(
             live.stage_proposal(rules, &proposal, now).err().map(rule),
             expected,
@@ -226,7 +230,7 @@ fn who_is_removed_already_is_not_proposed_again() {
     let welcome = welcome.tls_serialize_detached().unwrap();
     let commit = commit.tls_serialize_detached().unwrap();
     let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
-    let staged = group.stage_commit(judge.rules(), input, now).unwrap();
+    let staged = group.stage_commit(judge.rules(), &input.into(), now).unwrap();
     group.apply_epoch(staged).unwrap();
     at_alice.merge_pending_commit(&alice.provider).unwrap();
 

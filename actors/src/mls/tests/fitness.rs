@@ -143,7 +143,7 @@ fn an_add_of_such_a_package_is_refused_as_a_proposal_and_in_a_commit() {
             output.welcome_messages.first().unwrap().to_bytes().unwrap(),
         );
         let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
-        let staged = live.stage_commit(judge.rules(), input, *now);
+        let staged = live.stage_commit(judge.rules(), &input.into(), *now);
         assert_eq!(staged.is_ok(), expected.is_none(), "{case}: {:?}", staged.err());
     }
     for case in ["as it should be", "encryption_key of low order", "init_key of low order", "for ever"] {
@@ -163,7 +163,7 @@ fn a_leaf_that_nobody_can_encrypt_to_stays_out_of_a_group() {
     let welcome = output.welcome_messages.first().unwrap().to_bytes().unwrap();
     let Observer { live, judge, now, .. } = &story.observer;
     let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
-    let refusal = live.stage_commit(judge.rules(), input, *now).unwrap_err();
+    let refusal = live.stage_commit(judge.rules(), &input.into(), *now).unwrap_err();
     assert!(
         matches!(&refusal, Refusal::Broken { rule: Rule::LeafNode, detail, .. } if detail.contains("low order")),
         "{refusal:?}"
@@ -171,7 +171,7 @@ fn a_leaf_that_nobody_can_encrypt_to_stays_out_of_a_group() {
     // A replica follows a hub that did not ask for that, and is handed the group with it.
     let source = Source::Hub;
     let rules = Rules { source: &source, ..judge.rules() };
-    live.stage_commit(rules, input, *now).unwrap();
+    live.stage_commit(rules, &input.into(), *now).unwrap();
     story.members[0].apply_pending_commit().unwrap();
     let group = &story.members[0];
     let info = group.group_info_message_allowing_ext_commit(false).unwrap().to_bytes().unwrap();
@@ -217,7 +217,7 @@ fn a_total_lifetime_is_bounded_wherever_a_leaf_has_one() {
             let expected = (!is_accepted).then_some(Rule::Lifetime);
             assert_eq!(live.stage_proposal(rules, &proposal, *now).err().map(rule), expected, "{source:?}");
             let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
-            assert_eq!(live.stage_commit(rules, input, *now).err().map(rule), expected, "{source:?}");
+            assert_eq!(live.stage_commit(rules, &input.into(), *now).err().map(rule), expected, "{source:?}");
         }
     }
 
@@ -296,7 +296,7 @@ fn a_last_resort_package_is_marked_by_the_extension_or_by_the_component() {
         forged.supported_extensions = extensions.iter().map(|(kind, _)| *kind).collect();
         forged.extensions = extensions;
         let message = forged.message();
-        let outline = leaf::KeyPackageOutline::read(crate::mls::Reader::new(&message[4..])).unwrap();
+        let outline = leaf::KeyPackageOutline::read(crate::presentation::Reader::new(&message[4..])).unwrap();
         assert_eq!(outline.is_last_resort(), expected, "{case}");
         let unseen = crate::mls::UnseenKeyPackage::read(&message[4..]).unwrap();
         assert_eq!(unseen.last_resort, expected, "{case}: in an epoch that was not tracked");
@@ -310,7 +310,7 @@ fn a_last_resort_package_is_marked_by_the_extension_or_by_the_component() {
         );
         let Observer { live, judge, now, .. } = &story.observer;
         let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
-        let staged = live.stage_commit(judge.rules(), input, *now).unwrap();
+        let staged = live.stage_commit(judge.rules(), &input.into(), *now).unwrap();
         assert_eq!(staged.added[0].last_resort, expected, "{case}");
     }
 }

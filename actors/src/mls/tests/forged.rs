@@ -5,7 +5,7 @@ use ring::{
     signature::{Ed25519KeyPair, KeyPair as _},
 };
 
-use crate::mls::write_vector_length;
+use crate::presentation::write_vector_length;
 
 /// The members of a key package of the cipher suite 1 that a test may change before it is signed.
 #[derive(Clone)]

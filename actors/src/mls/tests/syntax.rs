@@ -7,9 +7,9 @@ use openmls::prelude::{MlsMessageIn, RatchetTreeIn, tls_codec::DeserializeBytes 
 use proptest::prelude::*;
 
 use super::{Step, Story, client};
-use crate::mls::{
-    syntax::{Cause, Fault, Misfit, UnknownKind, misfit_in_message, misfit_in_ratchet_tree},
-    wire::write_vector_length,
+use crate::{
+    mls::syntax::{Cause, Fault, Misfit, UnknownKind, misfit_in_message, misfit_in_ratchet_tree},
+    presentation::write_vector_length,
 };
 
 /// A vector (RFC 9420 §2.1.2) with this content.

@@ -2,7 +2,7 @@
 //! early.
 
 use super::{CommitInput, Observer, Refusal, Rule, Step, Story, refused, rule};
-use crate::mls::wire::{Reader, write_vector_length};
+use crate::presentation::{Reader, write_vector_length};
 
 fn vector(content: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();

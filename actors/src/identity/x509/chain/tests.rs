@@ -11,8 +11,9 @@ use rcgen::{
 };
 use snapshots::Timestamp;
 
-use super::{CertificateRule, ChainError, MAX_CERTIFICATES};
+use super::{CertificateRule, ChainError};
 use crate::identity::x509::{TrustError, TrustStore};
+use crate::limits::MAX_CERTIFICATES;
 
 /// 2026-01-01, the moment that most chains are judged at.
 const NOW: Timestamp = Timestamp(1_767_225_600_000);

@@ -6,7 +6,7 @@ use dashmap::DashMap;
 use snapshots::{AppId, DomainName};
 use tokio::sync::OnceCell;
 
-use crate::{core::Core, group::GroupError, storage::StorageError};
+use crate::{error::StorageError, group::GroupError, services::Services};
 
 /// Groups that are read at once when they are counted.
 const READ_AT_ONCE: usize = 512;
@@ -32,13 +32,13 @@ impl ReplicaCount {
     /// [`GroupError::TooManyGroups`], or that the store cannot be read.
     pub(crate) async fn take(
         &self,
-        core: &Arc<Core>,
+        services: &Arc<Services>,
         app: AppId,
         hub: &DomainName,
     ) -> Result<Room<'_>, GroupError> {
-        let max = core.limits.groups_per_peer_max;
+        let max = services.limits.groups_per_peer_max;
         let of = (app, hub.clone());
-        let counts = self.0.get_or_try_init(|| counted(core)).await?;
+        let counts = self.0.get_or_try_init(|| counted(services)).await?;
         let mut count = counts.entry(of.clone()).or_default();
         if *count >= max {
             return Err(GroupError::TooManyGroups { hub: hub.clone(), max });
@@ -77,18 +77,18 @@ fn less(counts: &Counts, of: &(AppId, DomainName)) {
     }
 }
 
-async fn counted(core: &Arc<Core>) -> Result<Counts, StorageError> {
-    let core = Arc::clone(core);
-    tokio::task::spawn_blocking(move || count(&core)).await.map_err(|_| StorageError::Unreadable)?
+async fn counted(services: &Arc<Services>) -> Result<Counts, StorageError> {
+    let services = Arc::clone(services);
+    tokio::task::spawn_blocking(move || count(&services)).await.map_err(|_| StorageError::Unreadable)?
 }
 
-fn count(core: &Core) -> Result<Counts, StorageError> {
+fn count(services: &Services) -> Result<Counts, StorageError> {
     let counts = Counts::new();
-    for application in core.applications.values().filter(|application| application.supports_domains) {
+    for application in services.applications.values().filter(|application| application.supports_domains) {
         let mut after = None;
         loop {
             // A new view for each page: none is held for long.
-            let groups = core.store.view().groups(application.id, after, READ_AT_ONCE)?;
+            let groups = services.store.view().groups(application.id, after, READ_AT_ONCE)?;
             for (_, row) in &groups {
                 if let Some(hub) = row.hub.as_ref().filter(|hub| !application.is_hub(Some(hub))) {
                     *counts.entry((application.id, hub.clone())).or_default() += 1;

@@ -1,5 +1,6 @@
-//! The storage provider behind the MLS library. Records and snapshots are written by the group's owner, so writes keep
-//! only the one value that the library shows nowhere else, and reads answer from a snapshot.
+//! What stands behind the MLS library where it wants storage. Records and snapshots are written by the
+//! group's owner, so on the way in nothing is kept but the one value that the library shows nowhere else, and
+//! on the way out a snapshot's values are answered.
 
 use std::cell::RefCell;
 
@@ -10,21 +11,11 @@ use openmls_traits::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// A value that did not go through MessagePack.
-#[derive(Debug, thiserror::Error)]
-#[error("a group's state could not be read or written: {0}")]
-pub(crate) struct ValueError(String);
+use crate::codec::{CodecError, decode, encode};
 
-impl ValueError {
-    /// Bytes that decoded to something that `part` cannot be.
-    pub(crate) fn damaged(part: &str) -> Self {
-        Self(format!("its {part} is damaged"))
-    }
-}
-
-impl From<&MergeCommitError<ValueError>> for ValueError {
-    fn from(error: &MergeCommitError<ValueError>) -> Self {
-        Self(error.to_string())
+impl From<&MergeCommitError<CodecError>> for CodecError {
+    fn from(error: &MergeCommitError<CodecError>) -> Self {
+        Self::new(error.to_string())
     }
 }
 
@@ -39,22 +30,6 @@ pub(crate) struct GroupValues {
     pub(crate) interim_transcript_hash: Vec<u8>,
     #[serde(with = "serde_bytes")]
     pub(crate) confirmation_tag: Vec<u8>,
-}
-
-pub(crate) fn encode(value: &impl Serialize) -> Result<Vec<u8>, ValueError> {
-    rmp_serde::to_vec_named(value).map_err(|error| ValueError(error.to_string()))
-}
-
-/// As [`encode`], with room for about this many bytes from the start: a long value is many small writes, and growing under
-/// them costs more than the writes.
-pub(crate) fn encode_long(value: &impl Serialize, bytes: usize) -> Result<Vec<u8>, ValueError> {
-    let mut encoded = Vec::with_capacity(bytes);
-    rmp_serde::encode::write_named(&mut encoded, value).map_err(|error| ValueError(error.to_string()))?;
-    Ok(encoded)
-}
-
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ValueError> {
-    rmp_serde::from_slice(bytes).map_err(|error| ValueError(error.to_string()))
 }
 
 /// The storage provider of one call into the library.
@@ -78,19 +53,19 @@ impl<'a> Values<'a> {
     fn answer<T: DeserializeOwned>(
         &self,
         value: fn(&GroupValues) -> &Vec<u8>,
-    ) -> Result<Option<T>, ValueError> {
+    ) -> Result<Option<T>, CodecError> {
         self.answers.map(|values| decode(value(values))).transpose()
     }
 }
 
 impl PublicStorageProvider<CURRENT_VERSION> for Values<'_> {
-    type PublicError = ValueError;
+    type PublicError = CodecError;
 
     fn write_tree<G: traits::GroupId<CURRENT_VERSION>, T: traits::TreeSync<CURRENT_VERSION>>(
         &self,
         _: &G,
         _: &T,
-    ) -> Result<(), ValueError> {
+    ) -> Result<(), CodecError> {
         Ok(())
     }
 
@@ -101,7 +76,7 @@ impl PublicStorageProvider<CURRENT_VERSION> for Values<'_> {
         &self,
         _: &G,
         hash: &H,
-    ) -> Result<(), ValueError> {
+    ) -> Result<(), CodecError> {
         self.interim_transcript_hash.replace(encode(hash)?);
         Ok(())
     }
@@ -110,7 +85,7 @@ impl PublicStorageProvider<CURRENT_VERSION> for Values<'_> {
         &self,
         _: &G,
         _: &C,
-    ) -> Result<(), ValueError> {
+    ) -> Result<(), CodecError> {
         Ok(())
     }
 
@@ -121,7 +96,7 @@ impl PublicStorageProvider<CURRENT_VERSION> for Values<'_> {
         &self,
         _: &G,
         _: &T,
-    ) -> Result<(), ValueError> {
+    ) -> Result<(), CodecError> {
         Ok(())
     }
 
@@ -134,7 +109,7 @@ impl PublicStorageProvider<CURRENT_VERSION> for Values<'_> {
         _: &G,
         _: &R,
         _: &Q,
-    ) -> Result<(), ValueError> {
+    ) -> Result<(), CodecError> {
         Ok(())
     }
 
@@ -145,21 +120,21 @@ impl PublicStorageProvider<CURRENT_VERSION> for Values<'_> {
     >(
         &self,
         _: &G,
-    ) -> Result<Vec<(R, Q)>, ValueError> {
+    ) -> Result<Vec<(R, Q)>, CodecError> {
         Ok(Vec::new())
     }
 
     fn tree<G: traits::GroupId<CURRENT_VERSION>, T: traits::TreeSync<CURRENT_VERSION>>(
         &self,
         _: &G,
-    ) -> Result<Option<T>, ValueError> {
+    ) -> Result<Option<T>, CodecError> {
         self.answer(|values| &values.tree)
     }
 
     fn group_context<G: traits::GroupId<CURRENT_VERSION>, C: traits::GroupContext<CURRENT_VERSION>>(
         &self,
         _: &G,
-    ) -> Result<Option<C>, ValueError> {
+    ) -> Result<Option<C>, CodecError> {
         self.answer(|values| &values.context)
     }
 
@@ -169,33 +144,33 @@ impl PublicStorageProvider<CURRENT_VERSION> for Values<'_> {
     >(
         &self,
         _: &G,
-    ) -> Result<Option<H>, ValueError> {
+    ) -> Result<Option<H>, CodecError> {
         self.answer(|values| &values.interim_transcript_hash)
     }
 
     fn confirmation_tag<G: traits::GroupId<CURRENT_VERSION>, T: traits::ConfirmationTag<CURRENT_VERSION>>(
         &self,
         _: &G,
-    ) -> Result<Option<T>, ValueError> {
+    ) -> Result<Option<T>, CodecError> {
         self.answer(|values| &values.confirmation_tag)
     }
 
-    fn delete_tree<G: traits::GroupId<CURRENT_VERSION>>(&self, _: &G) -> Result<(), ValueError> {
+    fn delete_tree<G: traits::GroupId<CURRENT_VERSION>>(&self, _: &G) -> Result<(), CodecError> {
         Ok(())
     }
 
-    fn delete_confirmation_tag<G: traits::GroupId<CURRENT_VERSION>>(&self, _: &G) -> Result<(), ValueError> {
+    fn delete_confirmation_tag<G: traits::GroupId<CURRENT_VERSION>>(&self, _: &G) -> Result<(), CodecError> {
         Ok(())
     }
 
-    fn delete_context<G: traits::GroupId<CURRENT_VERSION>>(&self, _: &G) -> Result<(), ValueError> {
+    fn delete_context<G: traits::GroupId<CURRENT_VERSION>>(&self, _: &G) -> Result<(), CodecError> {
         Ok(())
     }
 
     fn delete_interim_transcript_hash<G: traits::GroupId<CURRENT_VERSION>>(
         &self,
         _: &G,
-    ) -> Result<(), ValueError> {
+    ) -> Result<(), CodecError> {
         Ok(())
     }
 
@@ -203,14 +178,14 @@ impl PublicStorageProvider<CURRENT_VERSION> for Values<'_> {
         &self,
         _: &G,
         _: &R,
-    ) -> Result<(), ValueError> {
+    ) -> Result<(), CodecError> {
         Ok(())
     }
 
     fn clear_proposal_queue<G: traits::GroupId<CURRENT_VERSION>, R: traits::ProposalRef<CURRENT_VERSION>>(
         &self,
         _: &G,
-    ) -> Result<(), ValueError> {
+    ) -> Result<(), CodecError> {
         Ok(())
     }
 }

@@ -1,5 +1,4 @@
-//! Forwarding of requests to the gateways of other domains (*Client Discovery*, *Key Package Retrieval*, *Group
-//! Evolution*).
+//! Forwarding to the gateways of other domains (*Client Discovery*, *Key Package Retrieval*, *Group Evolution*).
 
 use std::time::Duration;
 
@@ -55,7 +54,7 @@ impl Write for UploadProposal {
 
 impl Edge<Tokens> {
     /// The domain that a request names, when it is another gateway's that the application federates with.
-    pub(super) fn foreign<'a>(
+    pub(super) fn peer_of<'a>(
         &self,
         app: AppId,
         domain: Option<&'a DomainName>,
@@ -66,16 +65,16 @@ impl Edge<Tokens> {
         application.federates_with.contains(domain).then_some((federation, domain))
     }
 
-    /// Forwards a write to the group's hub. The answer is returned only once the local replica has caught up, so that the
-    /// writer, or the loser of a race, sees the result here (read-your-writes).
-    pub(super) async fn pass_write_to_hub<E: Write>(
+    /// Forwards a write to the gateway that orders the group. The answer comes back once the replica here has caught up, so
+    /// that the writer, or the loser of a race, sees the result here.
+    pub(super) async fn forward_to_hub<E: Write>(
         &self,
         hub: &DomainName,
         path: &GroupPath,
         body: &E::Body,
     ) -> Result<Answer<E::Response>, Problem> {
-        let Some((federation, _)) = self.foreign(path.app, Some(hub)) else {
-            let reason = "the application no longer federates with it".to_owned();
+        let Some((federation, _)) = self.peer_of(path.app, Some(hub)) else {
+            let reason = "the application does not federate with it any more".to_owned();
             return Err(PeerError::Unreachable { domain: hub.clone(), reason }.into());
         };
         let at_most = federation.replica_timeout();

@@ -3,23 +3,21 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use actix::{Handler, MailboxError, Message};
 use snapshots::{
-    AppId, AppendError, Batch, ClientId, ClientRow, KeyPackageRef, KeyQueueId, QueueRow, Unmet, View,
+    AppId, AppendError, Batch, ClientId, ClientRow, DomainName, KeyPackageRef, KeyQueueId, QueueRow, Unmet,
+    View,
 };
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::Gateway;
 use crate::{
     application::{Application, DomainError},
-    gateway::{Gateway, WAKE_ATTEMPTS},
+    error::StorageError,
     group::signer,
     key_queue::{
-        Assign, AssignedKeyPackage, Attempt, Close, Count, InvalidKeyPackage, KeyPackageRequest,
-        KeyPackageUpload, KeyQueueActor, KeyQueueError, KeyQueueStatus, NewKeyQueue, NewPackage, PoolCounts,
-        Upload,
+        Assign, AssignedKeyPackage, Attempt, Count, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload,
+        KeyQueueError, KeyQueueStatus, NewKeyQueue, NewPackage, PoolCounts, Upload,
     },
     mls::{KeyPackageChecks, KeyPackageJudge, LeafChecks, PROTOCOL_VERSION, supported_cipher_suites},
-    storage::StorageError,
 };
 
 /// How often a queue's deletion is tried again when the queue is relabelled meanwhile.
@@ -58,10 +56,10 @@ impl Gateway {
         };
         let mut batch = Batch::new();
         // The queue first: a retry of one that exists is told so, at the limit as well.
-        let max = self.core.limits.key_queues_per_client_max;
+        let max = self.services.limits.key_queues_per_client_max;
         batch.create_queue(app, &row);
         batch.require_queues_below(app, client, max.saturating_add(1));
-        if let Err(error) = self.core.store.append(batch).await {
+        if let Err(error) = self.services.store.append(batch).await {
             let error = refused(&error);
             // The store counted the new queue as well.
             let is_limit = matches!(error, KeyQueueError::TooManyQueues { .. });
@@ -79,12 +77,12 @@ impl Gateway {
         app: AppId,
         client: ClientId,
     ) -> Result<Vec<KeyQueueStatus>, KeyQueueError> {
-        let application = self.queue_application(app)?;
+        self.queue_application(app)?;
         self.queue_client(app, client)?;
-        let rows = self.core.store.view().queues(app, client).map_err(StorageError::from)?;
+        let rows = self.services.store.view().queues(app, client).map_err(StorageError::from)?;
         let mut queues = Vec::with_capacity(rows.len());
         for row in rows {
-            let counts = match self.ask_queue(application, &row, |permit| Count { permit }).await {
+            let counts = match self.registry.ask_key_queue(app, &row, |permit| Count { permit }).await {
                 Ok(counts) => counts,
                 // Deleted since the list was read.
                 Err(KeyQueueError::UnknownKeyQueue) => continue,
@@ -116,7 +114,7 @@ impl Gateway {
         upload: KeyPackageUpload,
     ) -> Result<PoolCounts, KeyQueueError> {
         let application = self.queue_application(app)?;
-        let limits = &self.core.limits;
+        let limits = &self.services.limits;
         let max = limits.key_packages_per_request_max;
         if upload.key_packages.len() > max {
             return Err(KeyQueueError::TooManyKeyPackages { what: "one request", max });
@@ -131,7 +129,7 @@ impl Gateway {
             let generation = client.handle_generation;
             let (gateway, checked, checked_row) = (self.clone(), application.clone(), row.clone());
             let to_check = Arc::clone(&upload);
-            let place = self.core.judging.place(app).ok_or(KeyQueueError::Busy)?;
+            let place = self.services.validation.place(app).ok_or(KeyQueueError::Busy)?;
             let checked =
                 place.run(move || gateway.check_packages(&checked, &checked_row, &client, &to_check));
             let (packages, final_key) = checked.await.ok_or(StorageError::Unreadable)??;
@@ -144,7 +142,7 @@ impl Gateway {
                 generation,
                 permit,
             };
-            match self.ask_queue(application, &row, ask).await? {
+            match self.registry.ask_key_queue(app, &row, ask).await? {
                 Attempt::Done(counts) => return Ok(counts),
                 // A package was used or stored meanwhile, or the queue was changed: the checks say what is true now.
                 Attempt::Overtaken => {}
@@ -170,15 +168,13 @@ impl Gateway {
             let row = self.queue_row(app, client, queue)?;
             let mut batch = Batch::new();
             batch.delete_queue(app, &row);
-            let outcome = self.core.store.append(batch).await.map_err(|error| refused(&error));
+            let outcome = self.services.store.append(batch).await.map_err(|error| refused(&error));
             match outcome {
                 Err(KeyQueueError::Busy) if tries.next().is_some() => {}
                 outcome => break outcome.map(drop)?,
             }
         }
-        if let Some(awake) = self.core.queues.get(&(app, queue)) {
-            awake.address.do_send(Close);
-        }
+        self.registry.close_key_queue(app, queue);
         Ok(())
     }
 
@@ -208,7 +204,7 @@ impl Gateway {
             return Err(KeyQueueError::UnknownClient);
         }
         let row = self
-            .core
+            .services
             .store
             .view()
             .queue_matching(app, client, request.protocol_version, request.cipher_suite, &request.app_label)
@@ -216,7 +212,7 @@ impl Gateway {
             .ok_or(KeyQueueError::NoKeyPackage)?;
         for _ in 0..ATTEMPTS {
             let ask = |permit| Assign { receiver: request.receiver.clone(), permit };
-            match self.ask_queue(application, &row, ask).await {
+            match self.registry.ask_key_queue(app, &row, ask).await {
                 Ok(Attempt::Done(assigned)) => return Ok(assigned),
                 // The chosen package was used meanwhile.
                 Ok(Attempt::Overtaken) => {}
@@ -226,6 +222,39 @@ impl Gateway {
             }
         }
         Err(KeyQueueError::Busy)
+    }
+
+    /// Checks a key package that the gateway of a domain gave for a client of that domain (*Key Package Validation*). The
+    /// inner error says what is wrong with it.
+    ///
+    /// # Errors
+    /// [`KeyQueueError::Busy`] when too many judgements of the application wait already.
+    pub async fn check_retrieved_key_package(
+        &self,
+        app: AppId,
+        domain: &DomainName,
+        cipher_suite: u16,
+        key_package: &[u8],
+    ) -> Result<Result<(), String>, KeyQueueError> {
+        let application = self.application(app).ok_or(KeyQueueError::UnknownClient)?;
+        if key_package.len() > self.services.limits.packet_bytes_max {
+            return Ok(Err(format!("it has more than {} bytes", self.services.limits.packet_bytes_max)));
+        }
+        let place = self.services.validation.place(app).ok_or(KeyQueueError::Busy)?;
+        let (services, provider) = (Arc::clone(&self.services), Arc::clone(&application.identity));
+        let (domain, key_package) = (domain.clone(), key_package.to_vec());
+        let checked = place.run(move || {
+            let checks = KeyPackageChecks {
+                leaf: LeafChecks { cipher_suite, lifetime_s_max: services.limits.key_package_lifetime_s_max },
+                handle: None,
+                domain: Some(&domain),
+                now: services.clock.now(),
+                // The peer hands out what is valid already; its clock may be ahead.
+                clock_skew_s_max: services.limits.clock_skew_s_max,
+            };
+            KeyPackageJudge::new(checks, &services.crypto, &*provider).check(&key_package).map(drop)
+        });
+        Ok(checked.await.unwrap_or_else(|| Err("it cannot be judged".into())))
     }
 
     /// Checks every package of an upload and says of each that is not acceptable why.
@@ -241,22 +270,22 @@ impl Gateway {
         {
             return Err(DomainError::NotAssigned { domain }.into());
         }
-        let view = self.core.store.view();
+        let view = self.services.store.view();
         let checks = KeyPackageChecks {
             leaf: LeafChecks {
                 cipher_suite: row.cipher_suite,
-                lifetime_s_max: self.core.limits.key_package_lifetime_s_max,
+                lifetime_s_max: self.services.limits.key_package_lifetime_s_max,
             },
             handle: Some(&client.handle),
             domain: client.domain.as_ref(),
-            now: self.core.clock.now(),
-            clock_skew_s_max: self.core.limits.clock_skew_s_max,
+            now: self.services.clock.now(),
+            clock_skew_s_max: self.services.limits.clock_skew_s_max,
         };
-        let mut judge = KeyPackageJudge::new(checks, &self.core.crypto, &*application.identity);
+        let mut judge = KeyPackageJudge::new(checks, &self.services.crypto, &*application.identity);
         let mut check = |message, is_final| -> Result<NewPackage, String> {
             let message: &Vec<u8> = message;
-            if message.len() > self.core.limits.packet_bytes_max {
-                return Err(format!("it has more than {} bytes", self.core.limits.packet_bytes_max));
+            if message.len() > self.services.limits.packet_bytes_max {
+                return Err(format!("it has more than {} bytes", self.services.limits.packet_bytes_max));
             }
             let checked = judge.check(message)?;
             check_not_taken(&view, application.id, row.queue_id, &checked.reference, is_final)?;
@@ -304,47 +333,20 @@ impl Gateway {
         }
     }
 
-    /// Asks a queue's actor; one that has just gone to sleep is woken again.
-    async fn ask_queue<M, T>(
-        &self,
-        application: &Application,
-        row: &QueueRow,
-        message: impl Fn(OwnedSemaphorePermit) -> M,
-    ) -> Result<T, KeyQueueError>
-    where
-        M: Message<Result = Result<T, KeyQueueError>> + Send + 'static,
-        KeyQueueActor: Handler<M>,
-        T: Send + 'static,
-    {
-        for _ in 0..WAKE_ATTEMPTS {
-            let awake = self.core.wake_key_queue(application, row).ok_or(KeyQueueError::Stopping)?;
-            let permit = awake.activity.permit().ok_or(KeyQueueError::Busy)?;
-            match awake.address.send(message(permit)).await {
-                Ok(answer) => return answer,
-                Err(MailboxError::Closed | MailboxError::Timeout) => {
-                    self.core.forget_key_queue(application.id, row.queue_id, &awake.address);
-                }
-            }
-            // A deleted queue cannot be woken.
-            self.queue_row(application.id, row.client_id, row.queue_id)?;
-        }
-        Err(StorageError::Unreadable.into())
-    }
-
     fn queue_application(&self, app: AppId) -> Result<&Application, KeyQueueError> {
-        if self.core.is_stopping() {
+        if self.services.is_stopping() {
             return Err(KeyQueueError::Stopping);
         }
         self.application(app).ok_or(KeyQueueError::UnknownClient)
     }
 
     fn queue_client(&self, app: AppId, client: ClientId) -> Result<ClientRow, KeyQueueError> {
-        let row = self.core.store.view().client(app, client).map_err(StorageError::from)?;
+        let row = self.services.store.view().client(app, client).map_err(StorageError::from)?;
         row.ok_or(KeyQueueError::UnknownClient)
     }
 
     fn queue_row(&self, app: AppId, client: ClientId, queue: KeyQueueId) -> Result<QueueRow, KeyQueueError> {
-        let view = self.core.store.view();
+        let view = self.services.store.view();
         if view.client(app, client).map_err(StorageError::from)?.is_none() {
             return Err(KeyQueueError::UnknownClient);
         }
@@ -352,7 +354,7 @@ impl Gateway {
     }
 
     fn check_label(&self, what: &str, label: &str) -> Result<(), KeyQueueError> {
-        let max = self.core.limits.label_bytes_max;
+        let max = self.services.limits.label_bytes_max;
         if label.len() > max {
             return Err(KeyQueueError::Unusable(format!("{what} has more than {max} bytes")));
         }

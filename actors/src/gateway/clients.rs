@@ -7,11 +7,10 @@ use snapshots::{
     GroupId, GroupRow, Unmet,
 };
 
+use super::Gateway;
 use crate::{
     application::{Application, DomainError},
-    gateway::Gateway,
-    key_queue::Close,
-    storage::StorageError,
+    error::StorageError,
 };
 
 /// Why a request about clients was refused. Nothing has changed when one of these is answered.
@@ -154,7 +153,7 @@ impl Gateway {
             domain: application.client_domain(new.domain)?,
             tags,
             handle_generation: 0,
-            created_at: self.core.clock.now(),
+            created_at: self.services.clock.now(),
         };
         let mut batch = Batch::new();
         batch.create_client(app, &row);
@@ -167,7 +166,7 @@ impl Gateway {
     /// # Errors
     /// [`ClientError::UnknownClient`], or that the store cannot be read.
     pub async fn client(&self, app: AppId, client: ClientId) -> Result<ClientRow, ClientError> {
-        let row = self.core.store.view().client(app, client).map_err(StorageError::from)?;
+        let row = self.services.store.view().client(app, client).map_err(StorageError::from)?;
         row.ok_or(ClientError::UnknownClient)
     }
 
@@ -185,7 +184,7 @@ impl Gateway {
         if let Some(handle) = &change.handle {
             self.check_handle(handle)?;
         }
-        let _turn = self.core.client_turns.take((app, client)).await.ok_or(ClientError::Busy)?;
+        let _turn = self.client_turns.take((app, client)).await.ok_or(ClientError::Busy)?;
         for _ in 0..ATTEMPTS {
             let old = self.client(app, client).await?;
             let mut new = old.clone();
@@ -220,18 +219,16 @@ impl Gateway {
     /// [`ClientError::UnknownClient`], or that the gateway cannot write.
     pub async fn delete_client(&self, app: AppId, client: ClientId) -> Result<(), ClientError> {
         self.client_application(app)?;
-        let _turn = self.core.client_turns.take((app, client)).await.ok_or(ClientError::Busy)?;
+        let _turn = self.client_turns.take((app, client)).await.ok_or(ClientError::Busy)?;
         for _ in 0..ATTEMPTS {
             let row = self.client(app, client).await?;
-            let queues = self.core.store.view().queues(app, client).map_err(StorageError::from)?;
+            let queues = self.services.store.view().queues(app, client).map_err(StorageError::from)?;
             let mut batch = Batch::new();
             batch.delete_client(app, &row);
             match self.write_client(batch).await {
                 Ok(()) => {
                     for queue in queues {
-                        if let Some(awake) = self.core.queues.get(&(app, queue.queue_id)) {
-                            awake.address.do_send(Close);
-                        }
+                        self.registry.close_key_queue(app, queue.queue_id);
                     }
                     return Ok(());
                 }
@@ -252,7 +249,7 @@ impl Gateway {
             None if application.supports_domains => return Err(DomainError::Required.into()),
             given => application.client_domain(given)?,
         };
-        let view = self.core.store.view();
+        let view = self.services.store.view();
         self.read(move || match &query.tag {
             Some(tag) => view.clients_with_tag(app, domain.as_ref(), tag, query.after, query.limit),
             None => view.clients(app, domain.as_ref(), query.after, query.limit),
@@ -273,7 +270,7 @@ impl Gateway {
         limit: usize,
     ) -> Result<Vec<(GroupId, Epoch)>, ClientError> {
         let domain = self.client_application(app)?.client_domain(domain)?;
-        let (view, handle) = (self.core.store.view(), handle.clone());
+        let (view, handle) = (self.services.store.view(), handle.clone());
         self.read(move || view.groups_of(app, &handle, domain.as_ref(), after, limit)).await
     }
 
@@ -288,7 +285,7 @@ impl Gateway {
         limit: usize,
     ) -> Result<Vec<(GroupId, GroupRow)>, ClientError> {
         self.client_application(app)?;
-        let view = self.core.store.view();
+        let view = self.services.store.view();
         self.read(move || view.groups(app, after, limit)).await
     }
 
@@ -305,8 +302,8 @@ impl Gateway {
         query: JoinInfoQuery,
     ) -> Result<JoinInfoPage, ClientError> {
         let domain = self.client_application(app)?.client_domain(query.domain)?;
-        let (view, handle) = (self.core.store.view(), handle.clone());
-        let bytes_max = self.core.limits.answer_bytes_max;
+        let (view, handle) = (self.services.store.view(), handle.clone());
+        let bytes_max = self.services.limits.answer_bytes_max;
         self.read(move || {
             let mut join_infos: Vec<JoinInfo> = Vec::new();
             let (mut bytes, mut bytes_read) = (0_usize, 0_usize);
@@ -353,7 +350,7 @@ impl Gateway {
         id: DeliveryId,
     ) -> Result<(), ClientError> {
         let domain = self.client_application(app)?.client_domain(domain)?;
-        let outcome = self.core.store.acknowledge_in(app, handle, domain.as_ref(), id).await;
+        let outcome = self.services.store.acknowledge_in(app, handle, domain.as_ref(), id).await;
         outcome.map_err(|error| refused(&error))
     }
 
@@ -367,18 +364,18 @@ impl Gateway {
     }
 
     async fn write_client(&self, batch: Batch) -> Result<(), ClientError> {
-        self.core.store.append(batch).await.map(drop).map_err(|error| refused(&error))
+        self.services.store.append(batch).await.map(drop).map_err(|error| refused(&error))
     }
 
     fn client_application(&self, app: AppId) -> Result<&Application, ClientError> {
-        if self.core.is_stopping() {
+        if self.services.is_stopping() {
             return Err(ClientError::Stopping);
         }
         self.application(app).ok_or_else(|| ClientError::Invalid("there is no such application".into()))
     }
 
     fn check_handle(&self, handle: &ClientHandle) -> Result<(), ClientError> {
-        let max = self.core.limits.client_handle_bytes_max;
+        let max = self.services.limits.client_handle_bytes_max;
         if handle.as_bytes().len() > max {
             return Err(ClientError::TooLarge { what: "bytes in clientHandle", max });
         }
@@ -386,7 +383,7 @@ impl Gateway {
     }
 
     fn check_tags(&self, tags: &BTreeSet<String>) -> Result<(), ClientError> {
-        let (count, bytes) = (self.core.limits.tags_per_client_max, self.core.limits.tag_bytes_max);
+        let (count, bytes) = (self.services.limits.tags_per_client_max, self.services.limits.tag_bytes_max);
         if tags.len() > count {
             return Err(ClientError::TooLarge { what: "tags of a client", max: count });
         }

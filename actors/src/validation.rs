@@ -1,14 +1,14 @@
-//! Threads for long validations, apart from those of the actors. Their number is bounded, and no application can use
-//! all of them.
+//! Validations that may take long, away from the threads of the actors: a bounded number at once, of which no application
+//! has all.
 
 use std::{collections::HashMap, sync::Arc};
 
 use snapshots::AppId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Where judgements of every application run.
+/// Where validations of every application run.
 #[derive(Debug)]
-pub(crate) struct Judging {
+pub(crate) struct ValidationPool {
     threads: Arc<Semaphore>,
     shares: HashMap<AppId, Share>,
 }
@@ -28,9 +28,9 @@ pub(crate) struct Place {
     of_all: Arc<Semaphore>,
 }
 
-impl Judging {
-    /// Each application may use `threads_per_application` threads at once, and one more thread than that exists, so that no
-    /// application blocks all others. The validations of one application that wait or run are bounded as well.
+impl ValidationPool {
+    /// Every application may use so many threads at once, and there is one more, so that no application is in front of
+    /// all others. So many validations of one application may wait or run.
     pub(crate) fn new(
         applications: impl IntoIterator<Item = AppId>,
         threads_per_application: usize,
@@ -50,7 +50,7 @@ impl Judging {
         }
     }
 
-    /// A place for a judgement of an application; `None` if its queue is full.
+    /// A place for a validation of an application; `None` if its queue is full.
     pub(crate) fn place(&self, app: AppId) -> Option<Place> {
         let share = self.shares.get(&app)?;
         Some(Place {
@@ -62,20 +62,19 @@ impl Judging {
 }
 
 impl Place {
-    /// Runs a judgement when its turn comes; `None` if it panicked. It runs to its end, whether or not it is waited for.
+    /// Runs a validation when its turn comes; `None` if it panicked. It runs to its end, whether or not it is waited for.
     pub(crate) async fn run<T: Send + 'static>(
         self,
-        judgement: impl FnOnce() -> T + Send + 'static,
+        validation: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        // A validation that waits for a common thread already holds one of its application, so no application has many in that
-        // queue.
+        // Whoever waits for a thread of all has one of its application: an application has few in that queue.
         let own = self.of_application.acquire_owned().await.ok()?;
         let any = self.of_all.acquire_owned().await.ok()?;
         let place = self.place;
         let running = tokio::task::spawn_blocking(move || {
-            let judged = judgement();
+            let validated = validation();
             drop((own, any, place));
-            judged
+            validated
         });
         running.await.ok()
     }
@@ -95,31 +94,31 @@ mod tests {
 
     #[tokio::test]
     async fn no_application_has_every_thread() {
-        let judging = Judging::new([app(1), app(2)], 1, 2);
+        let pool = ValidationPool::new([app(1), app(2)], 1, 2);
         let (let_go, held) = mpsc::channel::<()>();
-        let place = judging.place(app(1)).unwrap();
+        let place = pool.place(app(1)).unwrap();
         let stuck = tokio::spawn(place.run(move || held.recv().is_ok()));
         // The second of the same application waits, and there is no place for a third.
-        let waiting = tokio::spawn(judging.place(app(1)).unwrap().run(|| 2));
-        assert!(judging.place(app(1)).is_none());
+        let waiting = tokio::spawn(pool.place(app(1)).unwrap().run(|| 2));
+        assert!(pool.place(app(1)).is_none());
         // Another application is served meanwhile, again and again.
         for turn in 0..3 {
-            let served = judging.place(app(2)).unwrap().run(move || turn);
+            let served = pool.place(app(2)).unwrap().run(move || turn);
             assert_eq!(tokio::time::timeout(WAIT, served).await.unwrap(), Some(turn));
         }
         assert!(!stuck.is_finished() && !waiting.is_finished());
         let_go.send(()).unwrap();
         assert_eq!(stuck.await.unwrap(), Some(true));
         assert_eq!(waiting.await.unwrap(), Some(2));
-        assert!(judging.place(app(1)).is_some());
-        assert!(judging.place(app(3)).is_none(), "an application that there is not");
+        assert!(pool.place(app(1)).is_some());
+        assert!(pool.place(app(3)).is_none(), "an application that there is not");
     }
 
     #[tokio::test]
-    async fn a_judgement_that_panics_gives_its_place_back() {
-        let judging = Judging::new([app(1)], 1, 1);
-        let panics = judging.place(app(1)).unwrap().run(|| panic!("on purpose"));
+    async fn a_validation_that_panics_gives_its_place_back() {
+        let pool = ValidationPool::new([app(1)], 1, 1);
+        let panics = pool.place(app(1)).unwrap().run(|| panic!("on purpose"));
         assert_eq!(panics.await, None::<()>);
-        assert_eq!(judging.place(app(1)).unwrap().run(|| 1).await, Some(1));
+        assert_eq!(pool.place(app(1)).unwrap().run(|| 1).await, Some(1));
     }
 }

@@ -1,0 +1,335 @@
+//! The durable state of an actor: a state, the log from which it is restored, and the snapshots that shorten the log.
+//!
+//! What an actor accepts is appended to its log first and applied to its state afterwards. A snapshot is written when there
+//! is something new, and when the actor is passivated; where writing fails, after ever longer pauses.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+};
+
+use actix::{
+    Actor, ActorContext as _, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context,
+    WrapFuture as _, fut,
+};
+use snapshots::{AppendError, LogId, Store, Unmet};
+
+use crate::{
+    activity::{Activity, ActorState, Upkeep},
+    codec::CodecError,
+    error::StorageError,
+    services::Services,
+};
+
+/// Records since the last snapshot after which an actor writes one by itself, so that loading stays quick.
+const RECORDS_PER_SNAPSHOT: u64 = 512;
+
+/// States with a greater weight are encoded on another thread than the one that actors share, in bytes.
+const LARGE_BYTES: usize = 256 << 10;
+
+/// A state that is stored as a snapshot and the records after it.
+pub(crate) trait DurableState: Sized + Send + 'static {
+    /// The state as it is stored.
+    ///
+    /// # Errors
+    /// None is known.
+    fn to_snapshot(&self) -> Result<Vec<u8>, CodecError>;
+
+    /// The state of a snapshot, which a state that was never stored has not, and the records after it.
+    ///
+    /// # Errors
+    /// Bytes that are damaged, or that a newer version wrote.
+    fn restore<'a>(
+        snapshot: Option<&'a [u8]>,
+        records: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self, CodecError>;
+
+    /// The approximate memory that it takes, in bytes.
+    fn weight(&self) -> usize;
+}
+
+/// A state as it was loaded.
+#[derive(Debug)]
+pub(crate) struct Loaded<S> {
+    pub(crate) state: S,
+    /// The last record of its log.
+    sequence: u64,
+    /// The last record that its snapshot covers.
+    snapshot_sequence: u64,
+}
+
+/// Loads a state from the store; blocks.
+///
+/// # Errors
+/// That it cannot be read. The reason is logged.
+pub(crate) fn load<S: DurableState>(store: &Store, log: &LogId) -> Result<Loaded<S>, StorageError> {
+    let stored = store.view().load_log(log)?.ok_or(StorageError::Unreadable)?;
+    let snapshot = stored.snapshot.as_ref().map(|(_, snapshot)| snapshot.as_ref());
+    let records = stored.records.iter().map(|(_, record)| record.as_ref());
+    let unreadable = |error: &dyn std::fmt::Display| {
+        tracing::error!(?log, %error, "stored state cannot be restored");
+        StorageError::Unreadable
+    };
+    let state = catch_unwind(AssertUnwindSafe(|| S::restore(snapshot, records)))
+        .map_err(|_| unreadable(&"restoring it panicked"))?
+        .map_err(|error| unreadable(&error))?;
+    let snapshot_sequence = stored.snapshot.map_or(0, |(sequence, _)| sequence);
+    Ok(Loaded { state, sequence: stored.head, snapshot_sequence })
+}
+
+/// A state with its log. The state is absent until it is loaded, and while it is validated or encoded on another thread.
+#[derive(Debug)]
+pub(crate) struct Durable<S> {
+    services: Arc<Services>,
+    log: LogId,
+    activity: Arc<Activity>,
+    state: Option<S>,
+    /// The last record that is applied to the state.
+    sequence: u64,
+    /// The last record that a snapshot covers, or will once it is written.
+    snapshot_sequence: u64,
+    is_writing_snapshot: bool,
+}
+
+impl<S: DurableState> Durable<S> {
+    /// Without a state; it is to be loaded from this log.
+    pub(crate) fn new(services: Arc<Services>, log: LogId, activity: Arc<Activity>) -> Self {
+        Self {
+            services,
+            log,
+            activity,
+            state: None,
+            sequence: 0,
+            snapshot_sequence: 0,
+            is_writing_snapshot: false,
+        }
+    }
+
+    pub(crate) fn log(&self) -> &LogId {
+        &self.log
+    }
+
+    /// The last record that is applied to the state.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Takes a loaded state.
+    pub(crate) fn loaded(&mut self, Loaded { state, sequence, snapshot_sequence }: Loaded<S>) {
+        self.activity.set_weight(state.weight());
+        self.activity.set_dirty(sequence != snapshot_sequence);
+        self.state = Some(state);
+        (self.sequence, self.snapshot_sequence) = (sequence, snapshot_sequence);
+    }
+
+    /// # Errors
+    /// [`StorageError::Unreadable`] when there is no state.
+    pub(crate) fn state(&self) -> Result<&S, StorageError> {
+        self.state.as_ref().ok_or(StorageError::Unreadable)
+    }
+
+    /// The state, to be changed in ways that no record says: what is expired or used can be left out at any time.
+    ///
+    /// # Errors
+    /// [`StorageError::Unreadable`] when there is no state.
+    pub(crate) fn state_mut(&mut self) -> Result<&mut S, StorageError> {
+        self.state.as_mut().ok_or(StorageError::Unreadable)
+    }
+
+    /// Takes the state out, for another thread. It must be put back before anything else is asked of the actor.
+    ///
+    /// # Errors
+    /// [`StorageError::Unreadable`] when there is no state.
+    pub(crate) fn take(&mut self) -> Result<S, StorageError> {
+        self.state.take().ok_or(StorageError::Unreadable)
+    }
+
+    /// Puts back a state that was taken out.
+    pub(crate) fn put_back(&mut self, state: S) {
+        self.state = Some(state);
+    }
+
+    /// Drops the state; the next request loads it again.
+    pub(crate) fn unload(&mut self) {
+        self.state = None;
+    }
+
+    /// Applies a record that is in the log now; tells whether it is time for a snapshot.
+    ///
+    /// # Errors
+    /// What the change answers. Memory and store no longer agree then.
+    pub(crate) fn apply(
+        &mut self,
+        change: impl FnOnce(&mut S) -> Result<(), CodecError>,
+    ) -> Result<bool, CodecError> {
+        self.sequence = self.sequence.saturating_add(1);
+        self.activity.set_dirty(true);
+        if let Some(state) = self.state.as_mut() {
+            change(state)?;
+            self.activity.set_weight(state.weight());
+        }
+        // Once in so many: a snapshot that cannot be written now is not tried again at every record.
+        Ok(self.sequence.saturating_sub(self.snapshot_sequence).is_multiple_of(RECORDS_PER_SNAPSHOT))
+    }
+
+    /// Notes that the actor is used now.
+    pub(crate) fn touch(&self) {
+        self.activity.touch(self.services.clock.now());
+    }
+
+    /// Notes the actor's estimated memory, where it has more than its state, in bytes.
+    pub(crate) fn set_weight(&self, bytes: usize) {
+        self.activity.set_weight(bytes);
+    }
+
+    /// Whether there are records that no snapshot covers, and no pause after one that failed.
+    fn is_snapshot_due(&self) -> bool {
+        let is_new = self.sequence != self.snapshot_sequence && !self.is_writing_snapshot;
+        is_new && self.services.snapshot_pauses.is_over(&self.log, self.services.clock.monotonic())
+    }
+
+    /// Counts a snapshot that was not written, says so, and begins a pause.
+    fn snapshot_failed(&self, error: &dyn std::fmt::Display) {
+        self.services.snapshot_pauses.failed(&self.log, self.services.clock.monotonic(), error);
+    }
+}
+
+/// A snapshot, and the last record that it covers.
+type Encoded = Option<(u64, Vec<u8>)>;
+
+/// Work of an actor, during which it does nothing else.
+type Work<A, T> = Pin<Box<dyn ActorFuture<A, Output = T>>>;
+
+/// An actor that owns a durable state.
+pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
+    /// The state that it owns.
+    type State: DurableState;
+
+    fn durable(&mut self) -> &mut Durable<Self::State>;
+
+    /// Tells readers that what they see is not kept up to date any more.
+    fn withdraw(&mut self) {}
+
+    /// Drops the state and stops; the next request activates another actor, which loads it again.
+    fn step_down(&mut self, ctx: &mut Context<Self>) {
+        self.durable().unload();
+        self.withdraw();
+        ctx.stop();
+    }
+
+    /// Steps down after an append failed in a way that its caller does not expect: memory and store may not agree any more,
+    /// or the store has failed.
+    fn append_failed(&mut self, error: &AppendError, ctx: &mut Context<Self>) -> StorageError {
+        if matches!(error, AppendError::Stalled { is_queued: true }) {
+            // It may still be written. What is in the store is not read before that is known.
+            let store = self.durable().services.store.clone();
+            let settled = async move { store.settled().await };
+            ctx.wait(settled.into_actor(self).map(|(), actor, ctx| actor.step_down(ctx)));
+        } else {
+            self.step_down(ctx);
+        }
+        StorageError::from_append(error)
+    }
+
+    /// Writes a snapshot if one is due, and goes on or stops.
+    fn keep_up(&mut self, upkeep: Upkeep) -> AtomicResponse<Self, ActorState> {
+        let durable = self.durable();
+        if upkeep == Upkeep::Passivate && durable.is_writing_snapshot && !durable.services.is_stopping() {
+            // Its outcome would not be known. The actor is asked again later.
+            return AtomicResponse::new(Box::pin(fut::ready(ActorState::Active)));
+        }
+        let encoded = if durable.is_snapshot_due() { self.encode() } else { Box::pin(fut::ready(None)) };
+        AtomicResponse::new(Box::pin(
+            encoded.then(move |encoded, actor, ctx| actor.write_snapshot(encoded, upkeep, ctx)),
+        ))
+    }
+
+    /// Encodes the state, on another thread if it is large.
+    fn encode(&mut self) -> Work<Self, Encoded> {
+        let durable = self.durable();
+        let sequence = durable.sequence;
+        let Ok(state) = durable.take() else { return Box::pin(fut::ready(None)) };
+        if state.weight() <= LARGE_BYTES {
+            let bytes = state.to_snapshot();
+            durable.put_back(state);
+            return Box::pin(fut::ready(self.encoded(sequence, bytes)));
+        }
+        let encoding = tokio::task::spawn_blocking(move || (state.to_snapshot(), state));
+        Box::pin(encoding.into_actor(self).map(move |encoded, actor, ctx| match encoded {
+            Ok((bytes, state)) => {
+                actor.durable().put_back(state);
+                actor.encoded(sequence, bytes)
+            }
+            Err(error) => {
+                actor.durable().snapshot_failed(&error);
+                actor.step_down(ctx);
+                None
+            }
+        }))
+    }
+
+    fn encoded(&mut self, sequence: u64, bytes: Result<Vec<u8>, CodecError>) -> Encoded {
+        match bytes {
+            Ok(bytes) => Some((sequence, bytes)),
+            Err(error) => {
+                self.durable().snapshot_failed(&error);
+                None
+            }
+        }
+    }
+
+    fn write_snapshot(
+        &mut self,
+        encoded: Encoded,
+        upkeep: Upkeep,
+        ctx: &mut Context<Self>,
+    ) -> Work<Self, ActorState> {
+        let durable = self.durable();
+        let before = durable.snapshot_sequence;
+        let writing: Work<Self, ()> = match encoded {
+            None => Box::pin(fut::ready(())),
+            Some((sequence, bytes)) => {
+                durable.snapshot_sequence = sequence;
+                durable.is_writing_snapshot = true;
+                durable.activity.set_dirty(false);
+                let written = write(Arc::clone(&durable.services), durable.log.clone(), sequence, bytes);
+                Box::pin(written.into_actor(self).map(move |is_written, actor, _| {
+                    let durable = actor.durable();
+                    durable.is_writing_snapshot = false;
+                    if !is_written {
+                        durable.snapshot_sequence = before;
+                        durable.activity.set_dirty(true);
+                    }
+                }))
+            }
+        };
+        match upkeep {
+            Upkeep::Snapshot => {
+                ctx.spawn(writing);
+                Box::pin(fut::ready(ActorState::Active))
+            }
+            Upkeep::Passivate => Box::pin(writing.map(|(), actor, ctx| {
+                actor.step_down(ctx);
+                ActorState::Stopped
+            })),
+        }
+    }
+}
+
+/// Writes a snapshot; tells whether it is written, or not needed any more.
+async fn write(services: Arc<Services>, log: LogId, sequence: u64, bytes: Vec<u8>) -> bool {
+    let Services { store, clock, snapshot_pauses, .. } = &*services;
+    match store.append_snapshot(&log, sequence, &bytes).await {
+        Ok(()) => {
+            snapshot_pauses.written(&log, bytes.len(), store.batch_bytes_max(), clock.monotonic());
+            true
+        }
+        // The log is gone, or has a snapshot of a later record.
+        Err(AppendError::Precondition(Unmet::LogMoved { at: None } | Unmet::SnapshotOvertaken)) => true,
+        Err(error) => {
+            snapshot_pauses.failed(&log, clock.monotonic(), &error);
+            false
+        }
+    }
+}

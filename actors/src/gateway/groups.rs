@@ -1,0 +1,262 @@
+//! Groups, as callers see them (*Managing Groups without Metadata Protection*): creation, uploads, and what members read.
+
+use std::sync::Arc;
+
+use snapshots::{AppId, AppendError, DomainName, Epoch, GroupId, GroupRow, Unmet, View};
+
+use super::Gateway;
+use crate::{
+    application::{Application, Source},
+    error::StorageError,
+    group::{
+        Accepted, AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntryContent, GroupError,
+        GroupMeta, GroupState, GroupView, NewGroup, Outcome, Upload, accepted_before, control_messages,
+        creation, refused,
+    },
+    mls::{CommitBundle, RequestMember, Rule, packet_head},
+};
+
+impl Gateway {
+    /// Creates a group (*Group Creation*).
+    ///
+    /// # Errors
+    /// [`GroupError::GroupExists`], [`GroupError::InvalidGroupInfo`], [`GroupError::MalformedMessage`],
+    /// [`GroupError::TooLarge`], or that the gateway cannot write.
+    pub async fn create_group(
+        &self,
+        app: AppId,
+        new: NewGroup,
+        source: Source,
+    ) -> Result<CreatedGroup, GroupError> {
+        let application = self.group_application(app)?.clone();
+        let digest = new.digest();
+        let services = Arc::clone(&self.services);
+        let now = services.clock.now();
+        let judged = self.services.validation.place(app).ok_or(GroupError::Busy)?.run(move || {
+            GroupState::create(services.rules(&application, &source), &new, now)
+                .map(|state| (state, Arc::new(new)))
+        });
+        let (state, new) = judged
+            .await
+            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
+        let group = state.id().clone();
+        let row =
+            GroupRow { epoch: Epoch(0), created_at: now, creation_digest: digest, hub: state.hub().cloned() };
+        let meta = GroupMeta::new(self.group_application(app)?, group.clone(), row);
+        match self.services.store.append(creation(&meta, &state, &new)?).await {
+            Ok(_) => {
+                meta.notify_peers(&*self.services.notices);
+                Ok(CreatedGroup { group, outcome: Outcome::New })
+            }
+            Err(AppendError::Precondition(Unmet::LogExists)) => {
+                if self.group_row(app, &group)?.creation_digest == digest {
+                    Ok(CreatedGroup { group, outcome: Outcome::Repeated })
+                } else if self.create_instead(self.group_application(app)?, &meta, &state, &new).await? {
+                    meta.notify_peers(&*self.services.notices);
+                    Ok(CreatedGroup { group, outcome: Outcome::New })
+                } else {
+                    Err(GroupError::GroupExists)
+                }
+            }
+            Err(AppendError::TooLarge { limit, .. }) => {
+                Err(GroupError::TooLarge { what: "the group", max: limit })
+            }
+            Err(
+                error @ (AppendError::Precondition(_)
+                | AppendError::Closed
+                | AppendError::Stalled { .. }
+                | AppendError::Storage(_)),
+            ) => Err(StorageError::from_append(&error).into()),
+        }
+    }
+
+    /// A group as it is now: nothing in it can still be lost.
+    ///
+    /// # Errors
+    /// [`GroupError::UnknownGroup`], or that the store cannot be read.
+    pub async fn group(&self, app: AppId, group: &GroupId) -> Result<Arc<GroupView>, GroupError> {
+        self.registry.group_view(self.group_application(app)?, group).await
+    }
+
+    /// The packets of the proposals that wait in the current epoch and can still be committed, oldest first (*Proposals*).
+    ///
+    /// # Errors
+    /// [`GroupError::UnknownGroup`], or that the store cannot be read.
+    pub async fn current_proposals(
+        &self,
+        app: AppId,
+        group: &GroupId,
+    ) -> Result<(Epoch, Vec<Arc<[u8]>>), GroupError> {
+        let application = self.group_application(app)?;
+        let view = self.registry.group_view(application, group).await?;
+        let now = self.services.clock.now();
+        let current = view.current_proposals(application, &self.services.store.view(), now)?;
+        Ok((view.epoch, current))
+    }
+
+    /// Uploads a proposal of the current epoch (*Proposals*).
+    ///
+    /// # Errors
+    /// What is wrong with it, [`GroupError::StaleEpoch`], [`GroupError::UnknownGroup`],
+    /// [`GroupError::TooManyProposals`], [`GroupError::KeyPackageReused`], or that the gateway cannot write.
+    pub async fn upload_proposal(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        packet: impl Into<Arc<[u8]>>,
+        source: Source,
+    ) -> Result<AcceptedProposal, GroupError> {
+        let packet = packet.into();
+        let head = head(group, (RequestMember::Packet, &packet), |rule, detail| {
+            GroupError::InvalidProposal { rule, detail }
+        });
+        match self.upload(app, group, head, EntryContent::Proposal { packet }, source).await? {
+            Accepted::Proposal(proposal) => Ok(proposal),
+            Accepted::Commit(_) => Err(StorageError::Unreadable.into()),
+        }
+    }
+
+    /// Uploads a commit of the current epoch with its group info and welcome (*Commits*). The first valid one wins the epoch;
+    /// the winner, uploaded again, gets its first answer again.
+    ///
+    /// # Errors
+    /// [`GroupError::StaleEpoch`] for every other commit, found before any signature is verified; what is wrong with it;
+    /// [`GroupError::UnknownGroup`], [`GroupError::KeyPackageReused`], or that the gateway cannot write.
+    pub async fn upload_commit(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        bundle: impl Into<Arc<CommitBundle>>,
+        source: Source,
+    ) -> Result<AcceptedCommit, GroupError> {
+        let bundle = bundle.into();
+        let head = head(group, (RequestMember::CommitPacket, &bundle.commit), |rule, detail| {
+            GroupError::InvalidCommit { rule, detail, proposal: None }
+        });
+        match self.upload(app, group, head, EntryContent::Commit(bundle), source).await? {
+            Accepted::Commit(commit) => Ok(commit),
+            Accepted::Proposal(_) => Err(StorageError::Unreadable.into()),
+        }
+    }
+
+    /// Passes an upload whose packet is for the epoch `head` to the group's owner.
+    async fn upload(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        head: Result<Epoch, GroupError>,
+        content: EntryContent,
+        source: Source,
+    ) -> Result<Accepted, GroupError> {
+        let application = self.group_application(app)?;
+        let (current, hub) = match self.registry.shown(app, group) {
+            Some(view) => (view.epoch, view.hub.clone()),
+            None => {
+                let row = self.group_row(app, group)?;
+                (row.epoch, row.hub)
+            }
+        };
+        let epoch = head?;
+        if epoch < current {
+            let view = self.services.store.view();
+            let stale = GroupError::StaleEpoch { packet: epoch, current };
+            return match accepted_before(&view, app, group, epoch, &content)? {
+                Some(accepted) => Ok(accepted),
+                None => Err(unless_unknown(&view, application, group, epoch, hub, stale)),
+            };
+        }
+        check_source(application, &source, hub)?;
+        self.registry
+            .ask_group(application, group, |permit| Upload {
+                content: content.clone(),
+                source: source.clone(),
+                permit,
+            })
+            .await
+    }
+
+    /// The packets that lead from one epoch to another (*Commits*, `control-msgs`), read from disk unless they are recent.
+    ///
+    /// # Errors
+    /// [`GroupError::UnknownGroup`], [`GroupError::EpochsPruned`], or that the store cannot be read.
+    pub async fn control_messages(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        from: Epoch,
+        to: Option<Epoch>,
+        limit: usize,
+    ) -> Result<ControlMessages, GroupError> {
+        self.group_application(app)?;
+        // The answer names every packet twice: in the draft's list and in its epoch.
+        let bytes_max = self.services.limits.answer_bytes_max / 2;
+        if let Some(view) = self.registry.shown(app, group) {
+            let (now, limits) = (self.services.clock.now(), self.services.recent);
+            if let Some(recent) = view.recent_messages((from, to), limit, bytes_max, now, limits) {
+                return Ok(recent);
+            }
+        }
+        control_messages(&self.services.store.view(), app, group, (from, to), limit, bytes_max)
+    }
+
+    pub(crate) fn group_application(&self, app: AppId) -> Result<&Application, GroupError> {
+        if self.services.is_stopping() {
+            return Err(GroupError::Stopping);
+        }
+        self.application(app).ok_or(GroupError::UnknownGroup)
+    }
+
+    pub(crate) fn group_row(&self, app: AppId, group: &GroupId) -> Result<GroupRow, GroupError> {
+        let row = self.services.store.view().group(app, group).map_err(StorageError::from)?;
+        row.ok_or(GroupError::UnknownGroup)
+    }
+}
+
+/// The epoch of a packet that is for this group.
+fn head(
+    group: &GroupId,
+    (member, packet): (RequestMember, &[u8]),
+    broken: impl Fn(Rule, String) -> GroupError,
+) -> Result<Epoch, GroupError> {
+    let head = packet_head(member, packet)
+        .map_err(|refusal| refused(refusal, |rule, detail, _| broken(rule, detail)))?;
+    if head.group.as_ref() != Some(group) {
+        return Err(broken(Rule::Group, "the packet was made for another group".into()));
+    }
+    Ok(head.epoch)
+}
+
+/// Checks that this sender may upload, and that this gateway orders the group.
+fn check_source(
+    application: &Application,
+    source: &Source,
+    hub: Option<DomainName>,
+) -> Result<(), GroupError> {
+    let is_known = match source {
+        Source::Application | Source::Hub => true,
+        Source::Peer(domains) => application.federates_with_any(domains),
+    };
+    match hub {
+        _ if !is_known => Err(GroupError::UnknownGroup),
+        Some(hub) if !application.is_hub(Some(&hub)) => Err(GroupError::NotHub { hub }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// That a packet is stale, unless this is a replica that does not know what came of the packet's epoch: then the hub is to
+/// say it.
+fn unless_unknown(
+    view: &View,
+    application: &Application,
+    group: &GroupId,
+    epoch: Epoch,
+    hub: Option<DomainName>,
+    stale: GroupError,
+) -> GroupError {
+    let Some(hub) = hub.filter(|hub| !application.is_hub(Some(hub))) else { return stale };
+    match epoch.next().map(|created| view.epoch(application.id, group, created)) {
+        Some(Ok(None)) => GroupError::NotHub { hub },
+        Some(Ok(Some(_))) | None => stale,
+        Some(Err(error)) => StorageError::from(error).into(),
+    }
+}

@@ -1,0 +1,243 @@
+//! The gateway's public face: everything that it can be asked, as async calls. Behind each call is the actor that owns the
+//! group or key queue, or the store where there is no owner.
+
+mod catching_up;
+mod clients;
+mod groups;
+mod key_packages;
+mod replica_count;
+mod replicas;
+mod transfers;
+mod turns;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::{Actor as _, Addr, Arbiter};
+use snapshots::{AppId, Batch, ClientId, DomainName, Retention, Store};
+use uuid::Uuid;
+
+pub use self::clients::{
+    ClientChange, ClientError, ClientQuery, JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient,
+};
+use self::{replica_count::ReplicaCount, turns::Turns};
+use crate::{
+    application::Application,
+    clock::Clock,
+    limits::{Limits, RecentLimits},
+    mls::Crypto,
+    peer::{PeerActor, PeerHealth, Transport},
+    runtime::{Directory, KNOWN_TIME, Periods, Registry, Stop, Supervisor},
+    services::Services,
+    snapshot_pauses::{SnapshotPauses, SnapshotStatus},
+    trusted_time::{RememberedTime, TrustRules, TrustedTime},
+    validation::ValidationPool,
+};
+
+/// Options of a gateway.
+pub struct GatewayOptions {
+    /// The applications whose clients, queues and groups it keeps.
+    pub applications: Vec<Application>,
+    /// Limits on what callers can make grow.
+    pub limits: Limits,
+    /// For how long history, welcomes and other data are kept.
+    pub retention: Retention,
+    /// How often actors with something new write a snapshot.
+    pub snapshot_period: Duration,
+    /// How often data that is too old is deleted.
+    pub retention_period: Duration,
+    /// The idle time after which an actor is passivated.
+    pub passivate_after: Duration,
+    /// How many threads the actors of groups and key queues share; at least one.
+    pub arbiters: usize,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// How entries reach the gateways of other domains; without it nothing is delivered.
+    pub transport: Option<Arc<dyn Transport>>,
+}
+
+/// The state of the deliveries to the gateway of another domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Its domain.
+    pub domain: DomainName,
+    /// Whether the last delivery reached it. What it misses is kept for it.
+    pub is_reachable: bool,
+    /// Groups of which it refuses the next entry, as far as is known since the start.
+    pub refused_groups: usize,
+}
+
+/// A running gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    services: Arc<Services>,
+    registry: Registry,
+    supervisor: Addr<Supervisor>,
+    peers: Arc<HashMap<DomainName, Arc<PeerHealth>>>,
+    replicas: Arc<ReplicaCount>,
+    /// Whose turn it is to write the row of a client.
+    client_turns: Arc<Turns<(AppId, ClientId)>>,
+    /// Names this store for as long as it exists.
+    store_id: Uuid,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gateway")
+    }
+}
+
+/// The setting that names a store.
+const STORE_ID: &str = "store_id";
+
+impl Gateway {
+    /// Starts the actors over an open store. Must be called inside a running actix system.
+    pub fn start(options: GatewayOptions, store: Store) -> Self {
+        let arbiters: Vec<Arbiter> = (0..options.arbiters.max(1)).map(|_| Arbiter::new()).collect();
+        let directory = Arc::new(Directory::new(&arbiters));
+        // Before the store is given a name: a store without one is new.
+        let trusted_time = trusted_time(TrustRules::of(&options.limits), &options.clock, &store);
+        let store_id = store_id(&store);
+        let validation = ValidationPool::new(
+            options.applications.iter().map(|application| application.id),
+            arbiters.len(),
+            options.limits.judgements_per_application_max,
+        );
+        let services = Arc::new(Services {
+            store,
+            applications: options.applications.into_iter().map(|app| (app.id, app)).collect(),
+            recent: RecentLimits::new(options.limits.recent_bytes_per_group_max, &options.retention),
+            limits: options.limits,
+            clock: options.clock,
+            trusted_time,
+            crypto: Crypto::default(),
+            validation,
+            snapshot_pauses: SnapshotPauses::default(),
+            notices: Box::new(Arc::clone(&directory)),
+            is_stopping: AtomicBool::new(false),
+        });
+        let registry = Registry::new(Arc::clone(&services), directory);
+        let peers = start_peers(&services, &registry, options.transport);
+        let periods = Periods {
+            snapshot: options.snapshot_period,
+            retention: options.retention_period,
+            passivate_after: options.passivate_after,
+        };
+        let supervisor =
+            Supervisor::new(Arc::clone(&services), registry.clone(), arbiters, periods, options.retention);
+        Self {
+            client_turns: Arc::new(Turns::new(services.limits.waiting_requests_per_actor_max)),
+            services,
+            registry,
+            supervisor: supervisor.start(),
+            peers,
+            replicas: Arc::default(),
+            store_id,
+        }
+    }
+
+    /// The application of this id.
+    pub fn application(&self, app: AppId) -> Option<&Application> {
+        self.services.applications.get(&app)
+    }
+
+    /// All applications, in no order.
+    pub fn applications(&self) -> impl Iterator<Item = &Application> {
+        self.services.applications.values()
+    }
+
+    /// The limits it runs with.
+    pub fn limits(&self) -> &Limits {
+        &self.services.limits
+    }
+
+    /// The store it writes to.
+    pub fn store(&self) -> &Store {
+        &self.services.store
+    }
+
+    /// Whether it accepts requests: it is not stopping, and its store has not failed and answers.
+    pub fn is_ready(&self) -> bool {
+        let Services { store, .. } = &*self.services;
+        !self.services.is_stopping() && !store.is_failed() && !store.is_stalled()
+    }
+
+    /// How many groups and key queues are active; the others are only in the store until they are asked for.
+    pub fn awake(&self) -> usize {
+        self.registry.active()
+    }
+
+    /// The state of the deliveries to each peer.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let status = |(domain, health): (&DomainName, &Arc<PeerHealth>)| PeerStatus {
+            domain: domain.clone(),
+            is_reachable: health.is_reachable.load(Ordering::Relaxed),
+            refused_groups: health.refused_groups.load(Ordering::Relaxed),
+        };
+        self.peers.iter().map(status).collect()
+    }
+
+    /// The state of the snapshots of groups and key queues.
+    pub fn snapshots(&self) -> SnapshotStatus {
+        self.services.snapshot_pauses.status()
+    }
+
+    /// Refuses new work, and waits until every actor has written its snapshot and stopped. The store may then be closed.
+    pub async fn stop(&self) {
+        self.services.is_stopping.store(true, Ordering::Release);
+        if self.supervisor.send(Stop).await.is_err() {
+            tracing::debug!("the gateway was stopped before");
+        }
+    }
+}
+
+/// The id of a store, made when the store is first opened.
+fn store_id(store: &Store) -> Uuid {
+    let read = || store.view().setting(STORE_ID).ok()?.and_then(|kept| Uuid::from_slice(&kept).ok());
+    if let Some(id) = read() {
+        return id;
+    }
+    let id = Uuid::new_v4();
+    let mut batch = Batch::new();
+    batch.put_setting(STORE_ID, id.as_bytes());
+    if let Err(error) = store.append_blocking(batch) {
+        tracing::error!(%error, "the store could not be given a name");
+    }
+    id
+}
+
+/// What an earlier run knew of the time.
+fn trusted_time(rules: TrustRules, clock: &Clock, store: &Store) -> TrustedTime {
+    let view = store.view();
+    let is_new = matches!(view.setting(STORE_ID), Ok(None));
+    let before = view.setting(KNOWN_TIME).ok().flatten();
+    let before = before.and_then(|bytes| RememberedTime::from_bytes(&bytes)).unwrap_or_default();
+    TrustedTime::new(rules, clock, before, is_new)
+}
+
+/// Starts one actor for each gateway that an application federates with.
+fn start_peers(
+    services: &Arc<Services>,
+    registry: &Registry,
+    transport: Option<Arc<dyn Transport>>,
+) -> Arc<HashMap<DomainName, Arc<PeerHealth>>> {
+    let Some(transport) = transport else { return Arc::default() };
+    let applications = services.applications.values();
+    let domains: BTreeSet<DomainName> =
+        applications.flat_map(|application| application.federates_with.iter().cloned()).collect();
+    let healths: HashMap<DomainName, Arc<PeerHealth>> =
+        domains.iter().map(|domain| (domain.clone(), Arc::default())).collect();
+    let views: Arc<dyn crate::peer::GroupViews> = Arc::new(registry.clone());
+    registry.start_peers(domains, |domain| {
+        let health = healths.get(&domain).map(Arc::clone).unwrap_or_default();
+        PeerActor::new(Arc::clone(services), Arc::clone(&views), domain, Arc::clone(&transport), health)
+    });
+    Arc::new(healths)
+}

@@ -1,0 +1,416 @@
+//! Replicas of groups that other gateways order (*Group Evolution*): a replica takes the entries that the group's hub
+//! delivers, checks each by the same rules as the hub, and answers reads.
+
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
+
+use snapshots::{
+    AppId, AppendError, ClientHandle, DomainName, Epoch, GroupId, GroupRow, LogId, MissedEntries, Timestamp,
+    Unmet,
+};
+
+use super::Gateway;
+use crate::{
+    application::{Application, Source},
+    error::StorageError,
+    group::{
+        EntryContent, GroupError, GroupMeta, GroupState, LogEntry, MemberView, NewGroup, Replicate,
+        SEQUENCE_MAX, Unseen, creation, creation_instead, filled, is_handed_over, shows_creation,
+    },
+    mls::Rule,
+    peer::{Delivery, DeliveryContent, Held, REVISION},
+};
+
+/// Entries in one delivery.
+const ENTRIES_MAX: usize = 1024;
+/// Epochs of a replica's history that one batch deletes when a creation takes the replica's place.
+const DELETED_MAX: u64 = 20_000;
+
+impl Gateway {
+    /// Takes a delivery of the gateway of these domains into the replica of its group. What is held already is passed
+    /// over, and what does not follow is left: the answer tells where to go on.
+    ///
+    /// # Errors
+    /// [`GroupError::NotFromHub`] when the peer is not the group's hub or delivers what no hub does, what is wrong with
+    /// an entry, or that the gateway cannot write. What was taken before stays.
+    pub async fn receive(&self, peer: &BTreeSet<DomainName>, delivery: Delivery) -> Result<Held, GroupError> {
+        let Delivery { app, group, hub, preceding, content } = delivery;
+        let application = self.group_application(app)?;
+        if !peer.contains(&hub) || !application.federates_with.contains(&hub) {
+            return Err(GroupError::NotFromHub(format!("{hub} is not a domain of the peer")));
+        }
+        let row = self.services.store.view().group(app, &group).map_err(StorageError::from)?;
+        let order = order(row, &hub);
+        match content {
+            DeliveryContent::Entries(entries) => {
+                if entries.len() > ENTRIES_MAX {
+                    return Err(GroupError::NotFromHub(format!(
+                        "a delivery has at most {ENTRIES_MAX} entries"
+                    )));
+                }
+                if entries.iter().any(|entry| entry.sequence > SEQUENCE_MAX) {
+                    return Err(beyond_last_sequence());
+                }
+                self.receive_entries(application, &group, &hub, order, (preceding, entries)).await
+            }
+            DeliveryContent::Transfer(handed) => {
+                if matches!(order, Order::Others { .. }) {
+                    return Err(others_group());
+                }
+                if handed.sequence > SEQUENCE_MAX {
+                    return Err(beyond_last_sequence());
+                }
+                self.receive_transfer(application, &group, (peer, hub), *handed).await
+            }
+        }
+    }
+
+    async fn receive_entries(
+        &self,
+        application: &Application,
+        group: &GroupId,
+        hub: &DomainName,
+        mut order: Order,
+        (preceding, entries): (Option<Timestamp>, Vec<LogEntry>),
+    ) -> Result<Held, GroupError> {
+        if order == Order::Hubs {
+            self.fill_history(application, group, &entries).await?;
+        }
+        let held = self.held_next(application.id, group)?;
+        let mut preceding = preceding;
+        let mut number_before = None;
+        for entry in entries {
+            let (number, accepted) = (entry.sequence, entry.timestamp);
+            // The entry before this one, if it was delivered with it, says more than what was said of the first.
+            let follows =
+                number_before.replace(number).is_none_or(|before| number.checked_sub(1) == Some(before));
+            let before = preceding.replace(accepted).filter(|_| follows);
+            if order == Order::Hubs && number < held {
+                continue;
+            }
+            self.check_skew(accepted)?;
+            let taken = match &entry.content {
+                EntryContent::Creation(new) if number == 0 => {
+                    let created = match &order {
+                        Order::Hubs => continue,
+                        Order::Others { row } if !is_handed_over(row) => return Err(others_group()),
+                        Order::Others { .. } | Order::Nobodys => {
+                            self.create_replica(application, group, hub, Arc::clone(new), (accepted, &order))
+                                .await
+                        }
+                    };
+                    created.map(|()| {
+                        order = Order::Hubs;
+                        1
+                    })
+                }
+                EntryContent::Creation(_) => {
+                    Err(GroupError::NotFromHub("a creation is entry 0 and no other".into()))
+                }
+                EntryContent::Proposal { .. } | EntryContent::Commit(_) => match order {
+                    Order::Others { .. } => return Err(others_group()),
+                    // The group's creation is missing.
+                    Order::Nobodys => return self.held(application.id, group),
+                    Order::Hubs => {
+                        self.registry
+                            .ask_group(application, group, |permit| Replicate {
+                                entry: entry.clone(),
+                                preceding: before,
+                                permit,
+                            })
+                            .await
+                    }
+                },
+            };
+            if let Err(error) = taken {
+                return self.not_taken(application, group, (hub, number), error).await;
+            }
+        }
+        self.held(application.id, group)
+    }
+
+    /// What the hub is answered when an entry cannot be taken.
+    async fn not_taken(
+        &self,
+        application: &Application,
+        group: &GroupId,
+        (hub, number): (&DomainName, u64),
+        error: GroupError,
+    ) -> Result<Held, GroupError> {
+        let is_unknown = matches!(error, GroupError::InvalidCommit { rule: Rule::KnownProposals, .. });
+        let lacks_proposal =
+            is_unknown && self.registry.group_view(application, group).await?.lacks_proposals;
+        if lacks_proposal || is_expired(&error) {
+            tracing::info!(hub = %hub, ?group, number, %error, "an entry can no longer be validated; asking for the group's state");
+            return Ok(Held { needs_transfer: true, ..self.held(application.id, group)? });
+        }
+        if let Some(retry_after) = self.lifetime_begins_in(&error) {
+            tracing::info!(hub = %hub, ?group, number, %error, ?retry_after, "an entry is early for the clock here");
+            return Ok(Held { retry_after: Some(retry_after), ..self.held(application.id, group)? });
+        }
+        if !matches!(error, GroupError::Storage(_) | GroupError::Busy | GroupError::Stopping) {
+            tracing::warn!(hub = %hub, ?group, number, %error, "an entry of the hub is refused");
+        }
+        Err(error)
+    }
+
+    /// How long it takes until a lifetime begins that has not begun by this clock; `None` for anything else, and when it is
+    /// longer than two clocks may be apart.
+    pub(super) fn lifetime_begins_in(&self, error: &GroupError) -> Option<Duration> {
+        let (GroupError::InvalidCommit { rule, .. }
+        | GroupError::InvalidProposal { rule, .. }
+        | GroupError::GroupInfoLifetime { rule, .. }) = error
+        else {
+            return None;
+        };
+        let Rule::LifetimeNotBegun { not_before_s } = *rule else { return None };
+        let wait_ms = not_before_s.saturating_mul(1000).saturating_sub(self.services.clock.now().0);
+        let wait = Duration::from_millis(wait_ms);
+        (wait <= Duration::from_secs(self.services.limits.clock_skew_s_max)).then_some(wait)
+    }
+
+    /// Takes what a replica was never shown of its history from entries of its hub.
+    async fn fill_history(
+        &self,
+        application: &Application,
+        group: &GroupId,
+        entries: &[LogEntry],
+    ) -> Result<(), GroupError> {
+        let app = application.id;
+        let Some(before) = self.missed(app, group)?.filter(MissedEntries::is_open) else { return Ok(()) };
+        let wanted = before.next..=before.through;
+        let missed: Vec<LogEntry> =
+            entries.iter().filter(|entry| wanted.contains(&entry.sequence)).cloned().collect();
+        if missed.is_empty() {
+            return Ok(());
+        }
+        let shown = self.registry.group_view(application, group).await?;
+        let meta = GroupMeta::new(application, group.clone(), self.group_row(app, group)?);
+        let (services, application, cipher_suite) =
+            (Arc::clone(&self.services), application.clone(), shown.cipher_suite);
+        let place = self.services.validation.place(app).ok_or(GroupError::Busy)?;
+        let reading = place.run(move || {
+            let (crypto, limits) = (&services.crypto, &services.limits);
+            let unseen = Unseen { crypto, limits, group: &meta.group, cipher_suite };
+            let found = unseen.fill(&before, &missed)?;
+            if found.missed == before {
+                return Ok(None);
+            }
+            let view = services.store.view();
+            filled(&meta, (&application, crypto, cipher_suite), &view, (&before, &found))
+                .map(Some)
+                .map_err(GroupError::from)
+        });
+        let read =
+            reading.await.ok_or_else(|| GroupError::NotFromHub("the history cannot be read".into()))??;
+        let Some((batch, used)) = read else { return Ok(()) };
+        match self.services.store.append(batch).await {
+            Ok(_) => {
+                self.services.notices.key_packages_used(app, used);
+                Ok(())
+            }
+            // The same delivery came twice at once.
+            Err(AppendError::Precondition(Unmet::MissedEntriesChanged)) => Ok(()),
+            Err(error) => Err(unwritten(&error, "the history")),
+        }
+    }
+
+    pub(super) fn missed(&self, app: AppId, group: &GroupId) -> Result<Option<MissedEntries>, StorageError> {
+        Ok(self.services.store.view().missed_entries(app, group)?)
+    }
+
+    /// The number of the entry that a replica needs next.
+    fn held_next(&self, app: AppId, group: &GroupId) -> Result<u64, StorageError> {
+        let log = LogId::Group(app, group.clone());
+        Ok(self.services.store.view().log_head(&log)?.map_or(0, |head| head.saturating_add(1)))
+    }
+
+    /// Where a replica stands.
+    pub(super) fn held(&self, app: AppId, group: &GroupId) -> Result<Held, GroupError> {
+        let missed = self.missed(app, group)?.filter(MissedEntries::is_open);
+        Ok(Held {
+            next: self.held_next(app, group)?,
+            needs_transfer: false,
+            retry_after: None,
+            missing: missed.map(|missed| missed.next..=missed.through),
+            revision: REVISION,
+            store: self.store_id,
+        })
+    }
+
+    async fn create_replica(
+        &self,
+        application: &Application,
+        group: &GroupId,
+        hub: &DomainName,
+        new: Arc<NewGroup>,
+        (accepted, order): (Timestamp, &Order),
+    ) -> Result<(), GroupError> {
+        let room = self.replicas.take(&self.services, application.id, hub).await?;
+        let digest = new.digest();
+        let (services, application_there) = (Arc::clone(&self.services), application.clone());
+        let place = self.services.validation.place(application.id).ok_or(GroupError::Busy)?;
+        let judged = place.run(move || {
+            let rules = services.rules(&application_there, &Source::Hub);
+            GroupState::create(rules, &new, accepted).map(|state| (state, new))
+        });
+        let (state, new) = judged
+            .await
+            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
+        check_group(&state, group)?;
+        if state.hub() != Some(hub) {
+            return Err(GroupError::NotFromHub(
+                "the group's creator is of another domain than the hub".into(),
+            ));
+        }
+        let row = GroupRow {
+            epoch: Epoch(0),
+            created_at: accepted,
+            creation_digest: digest,
+            hub: Some(hub.clone()),
+        };
+        let meta = GroupMeta::new(application, group.clone(), row);
+        if let Order::Others { .. } = order {
+            return if self.create_instead(application, &meta, &state, &new).await? {
+                room.keep();
+                Ok(())
+            } else {
+                Err(others_group())
+            };
+        }
+        match self.services.store.append(creation(&meta, &state, &new)?).await {
+            Ok(_) => {
+                room.keep();
+                Ok(())
+            }
+            // The same delivery came twice at once, or another gateway was quicker with the same group id.
+            Err(AppendError::Precondition(Unmet::LogExists)) => {
+                let row = self.group_row(application.id, group)?;
+                if row.hub.as_ref() == Some(hub) { Ok(()) } else { Err(GroupError::GroupExists) }
+            }
+            Err(error) => Err(unwritten(&error, "the group")),
+        }
+    }
+
+    /// Puts a creation in the place of a replica that another gateway handed over without one. A creation outranks such a
+    /// replica when the client that made it was at leaf 0, where MLS puts a group's creator, and the gateway that handed
+    /// the group over does not speak for that client: then it is the creation of this group, and that gateway was not its
+    /// hub. Answers whether it was that one.
+    pub(crate) async fn create_instead(
+        &self,
+        application: &Application,
+        meta: &GroupMeta,
+        state: &GroupState,
+        new: &Arc<NewGroup>,
+    ) -> Result<bool, GroupError> {
+        let (app, group) = (meta.app, &meta.group);
+        let row = self.group_row(app, group)?;
+        let is_replica = !application.is_hub(row.hub.as_ref());
+        if !is_replica || !is_handed_over(&row) || row.hub == meta.row.hub {
+            return Ok(false);
+        }
+        let replica = self.registry.group_view(application, group).await?;
+        let first = first_leaf(&replica.members).map(named);
+        let is_shown_by = |creator| shows_creation(&row, named(creator), first);
+        if !first_leaf(state.roster()).is_some_and(is_shown_by) {
+            return Ok(false);
+        }
+        let view = self.services.store.view();
+        let missed = view.missed_entries(app, group).map_err(StorageError::from)?;
+        let history = match view.first_epoch(app, group).map_err(StorageError::from)? {
+            Some(first) => first.0..=replica.epoch.0.min(first.0.saturating_add(DELETED_MAX)),
+            None => RangeInclusive::new(1, 0),
+        };
+        drop(view);
+        tracing::warn!(
+            ?group, before = ?row.hub, hub = ?meta.row.hub,
+            "the creation of a group that another gateway handed over is here; its replica is replaced"
+        );
+        let batch = creation_instead(meta, state, new, (&replica, missed.as_ref(), history))?;
+        self.registry.passivate_group(app, group).await;
+        let written = self.services.store.append(batch).await;
+        self.registry.passivate_group(app, group).await;
+        match written {
+            Ok(_) => {
+                if let Some(before) = &row.hub {
+                    self.replicas.give_back(app, before);
+                }
+                Ok(true)
+            }
+            Err(error) => Err(unwritten(&error, "the group")),
+        }
+    }
+
+    /// A hub's clock may be a little ahead of this one, and no more: it could otherwise make certificates expire.
+    pub(super) fn check_skew(&self, accepted: Timestamp) -> Result<(), GroupError> {
+        let ahead_ms = self.services.limits.clock_skew_s_max.saturating_mul(1000);
+        if accepted.0 <= self.services.clock.now().0.saturating_add(ahead_ms) {
+            return Ok(());
+        }
+        Err(GroupError::NotFromHub(format!(
+            "the entry was accepted at {accepted}, which is in the future here"
+        )))
+    }
+}
+
+/// Who orders a group for which something is delivered.
+#[derive(Debug, PartialEq, Eq)]
+enum Order {
+    /// The gateway that delivers it.
+    Hubs,
+    /// Another gateway, or this one.
+    Others { row: GroupRow },
+    /// The group is not here.
+    Nobodys,
+}
+
+fn order(row: Option<GroupRow>, hub: &DomainName) -> Order {
+    match row {
+        Some(row) if row.hub.as_ref() == Some(hub) => Order::Hubs,
+        Some(row) => Order::Others { row },
+        None => Order::Nobodys,
+    }
+}
+
+fn others_group() -> GroupError {
+    GroupError::NotFromHub("another gateway orders this group".into())
+}
+
+fn beyond_last_sequence() -> GroupError {
+    GroupError::NotFromHub(format!("no entry has a number above {SEQUENCE_MAX}"))
+}
+
+pub(super) fn first_leaf(members: &[MemberView]) -> Option<&MemberView> {
+    members.iter().find(|member| member.leaf_index == 0)
+}
+
+pub(super) fn named(member: &MemberView) -> (&ClientHandle, Option<&DomainName>) {
+    (&member.handle, member.domain.as_ref())
+}
+
+/// Whether a lifetime was over by the clock here that was not when the hub accepted the entry.
+fn is_expired(error: &GroupError) -> bool {
+    matches!(
+        error,
+        GroupError::InvalidCommit { rule: Rule::Lifetime, .. }
+            | GroupError::InvalidProposal { rule: Rule::Lifetime, .. }
+            | GroupError::GroupInfoLifetime { rule: Rule::Lifetime, .. }
+    )
+}
+
+/// What is delivered for a group is that group.
+pub(super) fn check_group(state: &GroupState, group: &GroupId) -> Result<(), GroupError> {
+    if state.id() == group {
+        return Ok(());
+    }
+    Err(GroupError::NotFromHub("the group info is of another group".into()))
+}
+
+pub(super) fn unwritten(error: &AppendError, what: &'static str) -> GroupError {
+    match error {
+        AppendError::TooLarge { limit, .. } => GroupError::TooLarge { what, max: *limit },
+        AppendError::Precondition(_)
+        | AppendError::Closed
+        | AppendError::Stalled { .. }
+        | AppendError::Storage(_) => StorageError::from_append(error).into(),
+    }
+}

@@ -1,0 +1,244 @@
+//! Transfers of groups: a replica that cannot follow the log any more takes the group as it stands, if it follows on what
+//! the replica knows.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use snapshots::{
+    AppendError, Batch, Bytes, ClientHandle, DomainName, GroupId, GroupRow, Invitation, InvitedClient,
+    MissedEntries, Timestamp, Unmet, UsedRow, WelcomeRow,
+};
+
+use super::{
+    Gateway,
+    replicas::{check_group, first_leaf, named, unwritten},
+};
+use crate::{
+    application::{Application, Source},
+    error::StorageError,
+    group::{
+        GroupError, GroupMeta, GroupState, GroupTransfer, GroupView, Handed, MemberView, Reached,
+        handed_over_row, missed_after, transfer,
+    },
+    mls::welcome_references,
+    peer::Held,
+    services::UsedPackages,
+};
+
+/// Key packages of which one transfer may say that they were used.
+const USED_MAX: usize = 4096;
+impl Gateway {
+    pub(super) async fn receive_transfer(
+        &self,
+        application: &Application,
+        group: &GroupId,
+        (peer, hub): (&BTreeSet<DomainName>, DomainName),
+        handed: GroupTransfer,
+    ) -> Result<Held, GroupError> {
+        self.check_skew(handed.timestamp)?;
+        let app = application.id;
+        let held = self.held(app, group)?;
+        if handed.sequence < held.next {
+            return Ok(held);
+        }
+        let before = match held.next {
+            0 => None,
+            _ => Some((self.group_row(app, group)?, self.registry.group_view(application, group).await?)),
+        };
+        let room = match &before {
+            Some(_) => None,
+            None => Some(self.replicas.take(&self.services, app, &hub).await?),
+        };
+        let (services, hub_there, application_there) =
+            (Arc::clone(&self.services), hub.clone(), application.clone());
+        let (sequence, accepted) = (handed.sequence, handed.timestamp);
+        let place = self.services.validation.place(app).ok_or(GroupError::Busy)?;
+        let validated = place.run(move || {
+            let rules = services.rules(&application_there, &Source::Hub);
+            GroupState::from_transfer(rules, &handed, hub_there).map(|state| (state, handed))
+        });
+        let validated = validated
+            .await
+            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be validated".into()))?;
+        let (state, handed) = match validated {
+            Ok(validated) => validated,
+            Err(error) => {
+                return match self.lifetime_begins_in(&error) {
+                    Some(retry_after) => Ok(Held { retry_after: Some(retry_after), ..held }),
+                    None => Err(error),
+                };
+            }
+        };
+        check_group(&state, group)?;
+        match &before {
+            Some((_, view)) => check_succession(view, &state, accepted)?,
+            None => check_claim(application, peer, &hub, state.roster())?,
+        }
+        let before_row = before.as_ref().map(|(row, _)| row);
+        let row = row_after(before_row, &state, (peer, hub), accepted);
+        let meta = GroupMeta::new(application, group.clone(), row);
+        let replaced = before.as_ref().map(|(_, view)| (view.sequence, &*view.members as &[MemberView]));
+        let mut batch = transfer(&meta, &state, sequence, replaced)?;
+        let used = self.tell_used(&mut batch, &meta, &state, &handed)?;
+        let missed_before = self.missed(app, group)?;
+        let view = before.as_ref().map(|(_, view)| &**view);
+        let missed = missed_by(view, missed_before.as_ref(), &state, &handed);
+        batch.replace_missed_entries(app, group, missed_before.as_ref(), Some(&missed));
+        self.registry.passivate_group(app, group).await;
+        let written = self.services.store.append(batch).await;
+        // An actor that was activated meanwhile has loaded what was there before.
+        self.registry.passivate_group(app, group).await;
+        match written {
+            Ok(_) => {
+                if let Some(room) = room {
+                    room.keep();
+                }
+                self.services.notices.key_packages_used(app, used);
+                self.held(app, group)
+            }
+            Err(AppendError::Precondition(
+                Unmet::LogMoved { .. } | Unmet::LogExists | Unmet::MissedEntriesChanged,
+            )) => self.held(app, group),
+            Err(error) => Err(unwritten(&error, "the group")),
+        }
+    }
+
+    /// Notes which key packages of clients here were used in what this gateway never saw, and keeps the welcome of the
+    /// epoch for those of them whom it is for. Who they are, their key queues tell.
+    fn tell_used(
+        &self,
+        batch: &mut Batch,
+        meta: &GroupMeta,
+        state: &GroupState,
+        handed: &GroupTransfer,
+    ) -> Result<UsedPackages, GroupError> {
+        let (app, group, epoch) = (meta.app, &meta.group, state.epoch());
+        let view = self.services.store.view();
+        let welcomed: BTreeSet<_> =
+            handed.welcome.as_deref().map(welcome_references).unwrap_or_default().into_iter().collect();
+        let references = handed.used.iter().take(USED_MAX).chain(&welcomed).collect::<BTreeSet<_>>();
+        let (mut used, mut waiting) = (UsedPackages::new(), BTreeSet::new());
+        for reference in references {
+            for (queue, client, row) in view.queues_holding(app, reference).map_err(StorageError::from)? {
+                let client = view.client(app, client).map_err(StorageError::from)?;
+                if let Some(client) = client.filter(|_| welcomed.contains(reference)) {
+                    waiting.insert((client.domain, client.handle));
+                }
+                if !row.is_final {
+                    let used_row = UsedRow { group: group.clone(), epoch, not_after: row.not_after };
+                    batch.note_key_package_used(app, reference, &used_row);
+                    batch.delete_key_package(app, queue, reference);
+                    used.push((queue, reference.clone()));
+                }
+            }
+        }
+        let members: BTreeSet<_> =
+            state.roster().iter().map(|member| (member.domain.as_ref(), &member.handle)).collect();
+        let is_member = |(domain, handle): &(Option<DomainName>, ClientHandle)| {
+            members.contains(&(domain.as_ref(), handle))
+        };
+        let clients: Vec<InvitedClient> = waiting
+            .into_iter()
+            .filter(is_member)
+            .map(|(domain, handle)| InvitedClient { handle, domain })
+            .collect();
+        if let Some(welcome) = &handed.welcome {
+            let row = WelcomeRow {
+                welcome: Bytes::copy_from_slice(welcome),
+                ratchet_tree: Bytes::copy_from_slice(&handed.ratchet_tree),
+                timestamp: handed.timestamp,
+            };
+            batch.put_welcome(app, group, epoch, &row, &clients, Invitation::AcceptedElsewhere);
+        }
+        Ok(used)
+    }
+}
+
+/// The row of a group after a transfer.
+fn row_after(
+    before: Option<&GroupRow>,
+    state: &GroupState,
+    (peer, hub): (&BTreeSet<DomainName>, DomainName),
+    accepted: Timestamp,
+) -> GroupRow {
+    let epoch = state.epoch();
+    if let Some(row) = before {
+        return GroupRow { epoch, ..row.clone() };
+    }
+    let creator = first_leaf(state.roster()).map(named);
+    // A client of the hub's own domains needs no other gateway to show the creation.
+    let others = creator.filter(|(_, domain)| domain.is_none_or(|domain| !peer.contains(domain)));
+    handed_over_row(epoch, accepted, hub, others)
+}
+
+/// What a replica misses after a transfer. The history before the gap is shown again once the gap is filled.
+fn missed_by(
+    before: Option<&GroupView>,
+    missed_before: Option<&MissedEntries>,
+    state: &GroupState,
+    handed: &GroupTransfer,
+) -> MissedEntries {
+    let reached = before.map(|view| Reached {
+        next: view.sequence.saturating_add(1),
+        epoch: view.epoch,
+        stamp: view.stamp,
+        proposals: &view.proposals,
+        interim_transcript_hash: &view.interim_transcript_hash,
+        has_all_proposals: !view.lacks_proposals,
+    });
+    let handed = Handed {
+        through: handed.sequence,
+        until: state.epoch(),
+        confirmed_transcript_hash: state.confirmed_transcript_hash().to_vec(),
+        has_last_welcome: handed.welcome.is_some(),
+    };
+    missed_after(reached, missed_before, handed)
+}
+
+/// A group that is handed over where its creation never was may be ordered by the gateway that hands it over: the client at
+/// leaf 0, where MLS puts a group's creator, is of that gateway's domains. Once the creator has left, and nobody took that
+/// leaf for whom another gateway of the application speaks, any member of the hub's domain will do.
+fn check_claim(
+    application: &Application,
+    peer: &BTreeSet<DomainName>,
+    hub: &DomainName,
+    roster: &[MemberView],
+) -> Result<(), GroupError> {
+    let refuse = |detail: String| Err(GroupError::NotFromHub(detail));
+    let first = first_leaf(roster).and_then(|member| member.domain.as_ref());
+    match first {
+        Some(domain) if peer.contains(domain) => return Ok(()),
+        Some(domain) if application.federates_with.contains(domain) => {
+            return refuse(format!(
+                "the client at the group's first leaf is of {domain}, whose gateway then orders the group, not that of {hub}"
+            ));
+        }
+        Some(_) | None => {}
+    }
+    if roster.iter().any(|member| member.domain.as_ref() == Some(hub)) {
+        Ok(())
+    } else {
+        refuse(format!(
+            "the group that is handed over has no member of {hub}, whose gateway says that it orders it"
+        ))
+    }
+}
+
+/// A group that is handed over follows on what the replica has checked itself: it is not older, and its group info is
+/// signed by a client whom the replica knows as a member. In the same epoch it is the same group.
+fn check_succession(before: &GroupView, state: &GroupState, accepted: Timestamp) -> Result<(), GroupError> {
+    let refuse = |detail: &str| Err(GroupError::NotFromHub(detail.to_owned()));
+    if state.epoch() < before.epoch || accepted < before.stamp {
+        return refuse("the group that is handed over is older than the replica");
+    }
+    if state.cipher_suite() != before.cipher_suite {
+        return refuse("the group that is handed over has another cipher suite than the replica");
+    }
+    if state.epoch() == before.epoch && state.ratchet_tree() != before.ratchet_tree() {
+        return refuse("the group that is handed over is another one in the same epoch");
+    }
+    let signer = state.group_info_signer();
+    let is_known = signer.is_some_and(|signer| {
+        before.members.iter().any(|known| known.handle == signer.handle && known.domain == signer.domain)
+    });
+    if is_known { Ok(()) } else { refuse("the group info is not signed by a member that this replica knows") }
+}

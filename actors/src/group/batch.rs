@@ -1,0 +1,292 @@
+//! Batches that make a group's changes durable: everything that one accepted request changes, written as a whole or not at
+//! all.
+
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
+
+use openmls::prelude::Extensions;
+use sha2::{Digest as _, Sha256};
+use snapshots::{
+    Batch, Bytes, Epoch, EpochRow, GroupRow, Invitation, InvitedClient, KeyPackageRef, MissedEntries,
+    UsedRow, View, WelcomeRow,
+};
+
+use super::{
+    EntryContent, GroupError, GroupMeta, GroupState, GroupView, LogEntry, MemberView, NewGroup,
+    log::commit_digest,
+    missed::{Filled, FilledEpoch},
+    package_use::{PackageUse, used_once},
+    state::StagedEntry,
+};
+use crate::{
+    application::Application,
+    codec::CodecError,
+    durable::DurableState,
+    error::StorageError,
+    identity::{ApplicationContext, Identity},
+    mls::{
+        AddedMember, CommitBundle, Crypto, StagedEpoch, StagedProposal, UnseenKeyPackage, cipher_suite,
+        key_package_reference, welcome_references,
+    },
+    services::UsedPackages,
+};
+
+/// Creates the group's log, its first snapshot, its row and its creator's membership; refused if the log exists.
+pub(crate) fn creation(
+    meta: &GroupMeta,
+    state: &GroupState,
+    new: &Arc<NewGroup>,
+) -> Result<Batch, GroupError> {
+    let mut batch = Batch::new();
+    batch.create_log(&meta.log());
+    put_creation(&mut batch, meta, state, new)?;
+    Ok(batch)
+}
+
+/// As [`creation`], in the place of a replica that another gateway handed over without the creation. `history` are the
+/// epochs that the replica has rows of.
+pub(crate) fn creation_instead(
+    meta: &GroupMeta,
+    state: &GroupState,
+    new: &Arc<NewGroup>,
+    (before, missed, history): (&GroupView, Option<&MissedEntries>, RangeInclusive<u64>),
+) -> Result<Batch, GroupError> {
+    let mut batch = Batch::new();
+    batch.start_log_at(&meta.log(), Some(before.sequence), 0);
+    batch.replace_missed_entries(meta.app, &meta.group, missed, None);
+    for epoch in history {
+        batch.delete_epoch(meta.app, &meta.group, Epoch(epoch));
+    }
+    for member in before.members.iter() {
+        batch.delete_membership(meta.app, &member.handle, member.domain.as_ref(), &meta.group);
+    }
+    put_creation(&mut batch, meta, state, new)?;
+    Ok(batch)
+}
+
+fn put_creation(
+    batch: &mut Batch,
+    meta: &GroupMeta,
+    state: &GroupState,
+    new: &Arc<NewGroup>,
+) -> Result<(), GroupError> {
+    let log = meta.log();
+    batch.put_snapshot(&log, 0, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
+    batch.put_group(meta.app, &meta.group, &meta.row);
+    for member in state.roster() {
+        batch.put_membership(meta.app, &member.handle, member.domain.as_ref(), &meta.group);
+    }
+    let content = EntryContent::Creation(Arc::clone(new));
+    let entry = LogEntry { sequence: 0, timestamp: state.stamp(), content };
+    meta.put_entry(batch, &entry).map_err(|_| StorageError::Unreadable)?;
+    Ok(())
+}
+
+/// Puts a group that its hub handed over as a whole in the place of the replica that is there, if one is.
+pub(crate) fn transfer(
+    meta: &GroupMeta,
+    state: &GroupState,
+    sequence: u64,
+    before: Option<(u64, &[MemberView])>,
+) -> Result<Batch, GroupError> {
+    let log = meta.log();
+    let mut batch = Batch::new();
+    batch.start_log_at(&log, before.map(|(head, _)| head), sequence);
+    batch.put_snapshot(&log, sequence, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
+    batch.put_group(meta.app, &meta.group, &meta.row);
+    for member in before.map_or([].as_slice(), |(_, roster)| roster) {
+        batch.delete_membership(meta.app, &member.handle, member.domain.as_ref(), &meta.group);
+    }
+    for member in state.roster() {
+        batch.put_membership(meta.app, &member.handle, member.domain.as_ref(), &meta.group);
+    }
+    Ok(batch)
+}
+
+/// Keeps what a replica was shown of its history after the group had been handed over: the epochs, the answers to
+/// their proposals, the welcomes for clients here, and which key packages were used.
+pub(crate) fn filled(
+    meta: &GroupMeta,
+    (application, crypto, suite): (&Application, &Crypto, u16),
+    view: &View,
+    (before, filled): (&MissedEntries, &Filled),
+) -> Result<(Batch, UsedPackages), StorageError> {
+    let (app, group) = (meta.app, &meta.group);
+    let (mut batch, mut used) = (Batch::new(), UsedPackages::new());
+    let after = Some(&filled.missed).filter(|missed| missed.is_open() || missed.floor > Epoch(0));
+    batch.replace_missed_entries(app, group, Some(before), after);
+    for (epoch, digest, reference) in &filled.proposals {
+        batch.put_accepted_proposal(app, group, *epoch, digest, reference);
+    }
+    for filled in &filled.epochs {
+        // An epoch that the replica went through itself, between two groups that it was handed.
+        let is_known = view
+            .epoch(app, group, filled.epoch)?
+            .is_some_and(|row| (row.sequence, row.digest) == (filled.row.sequence, filled.row.digest));
+        if is_known {
+            continue;
+        }
+        batch.put_epoch(app, group, filled.epoch, &filled.row);
+        let clients = note_added(&mut batch, &mut used, meta, (application, crypto, suite), view, filled)?;
+        if let Some(welcome) = &filled.welcome {
+            let row = WelcomeRow {
+                welcome: Bytes::copy_from_slice(welcome),
+                ratchet_tree: filled.ratchet_tree.clone().unwrap_or_default().into(),
+                timestamp: filled.row.timestamp,
+            };
+            batch.put_welcome(app, group, filled.epoch, &row, &clients, Invitation::AcceptedElsewhere);
+        }
+    }
+    Ok((batch, used))
+}
+
+/// Notes that the key packages which a commit added were used; answers which clients here the welcome is for.
+fn note_added(
+    batch: &mut Batch,
+    used: &mut UsedPackages,
+    meta: &GroupMeta,
+    (application, crypto, suite): (&Application, &Crypto, u16),
+    view: &View,
+    filled: &FilledEpoch,
+) -> Result<Vec<InvitedClient>, StorageError> {
+    let welcomed: BTreeSet<KeyPackageRef> =
+        filled.welcome.as_deref().map(welcome_references).unwrap_or_default().into_iter().collect();
+    let Ok(suite) = cipher_suite(suite) else { return Ok(Vec::new()) };
+    let mut clients = Vec::new();
+    for bytes in &filled.added {
+        let read = UnseenKeyPackage::read(bytes)
+            .and_then(|package| Ok((key_package_reference(crypto, suite, bytes)?, package)));
+        let Ok((reference, package)) = read else { continue };
+        let (once, queues) = used_once(view, meta.app, &reference, package.last_resort)?;
+        if once {
+            let row =
+                UsedRow { group: meta.group.clone(), epoch: filled.epoch, not_after: package.not_after };
+            batch.note_key_package_used(meta.app, &reference, &row);
+            for queue in queues {
+                batch.delete_key_package(meta.app, queue, &reference);
+                used.push((queue, reference.clone()));
+            }
+        }
+        if !welcomed.contains(&reference) {
+            continue;
+        }
+        let identity = Identity { signature_key: package.signature_key, credential: &package.credential };
+        let context = ApplicationContext { msg_timestamp: filled.row.timestamp };
+        let identified = application.identity.identify(identity, &Extensions::empty(), context);
+        match identified {
+            Ok(client) if meta.hosts(client.domain.as_ref()) => {
+                clients.push(InvitedClient { handle: client.handle, domain: client.domain });
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(clients)
+}
+
+/// Appends a proposal to the log, and remembers its answer for these bytes. `used_once` is the key package that must still
+/// be unused.
+pub(super) fn proposal(
+    batch: &mut Batch,
+    meta: &GroupMeta,
+    staged: &StagedEntry,
+    (proposal, packet): (&StagedProposal, &[u8]),
+    used_once: Option<&KeyPackageRef>,
+) -> Result<(), CodecError> {
+    let digest = Sha256::digest(packet).into();
+    append(batch, meta, staged)?;
+    let reference = &proposal.pending.reference;
+    batch.put_accepted_proposal(meta.app, &meta.group, meta.row.epoch, &digest, reference);
+    if let Some(package) = used_once {
+        batch.require_unused(meta.app, package);
+    }
+    Ok(())
+}
+
+/// Appends the record of an entry to the log, and the entry itself for the peers.
+fn append(batch: &mut Batch, meta: &GroupMeta, staged: &StagedEntry) -> Result<(), CodecError> {
+    let StagedEntry { entry, record, .. } = staged;
+    batch.append_record(&meta.log(), entry.sequence.saturating_sub(1), record);
+    meta.put_entry(batch, entry)
+}
+
+/// Remembers the answer to a proposal that waits for another form of it, unless it is remembered for `others_max` already.
+pub(crate) fn other_bytes(
+    batch: &mut Batch,
+    meta: &GroupMeta,
+    packet: &[u8],
+    reference: &[u8],
+    others_max: usize,
+) {
+    let digest = Sha256::digest(packet).into();
+    // The form that was accepted first counts as well.
+    let forms_max = others_max.saturating_add(1);
+    let GroupMeta { app, group, row, .. } = meta;
+    batch.put_other_accepted_proposal(*app, group, row.epoch, &digest, reference, forms_max);
+}
+
+/// Appends a commit to the log, with what follows from it: the epoch for the history, the index of memberships, one join
+/// info for each added client of a domain that this gateway hosts, and one used row for each package that is used once.
+/// Join infos are held to the limits of the invitation. Returns the packages that queues here lose.
+pub(super) fn commit(
+    batch: &mut Batch,
+    meta: &GroupMeta,
+    staged: &StagedEntry,
+    (epoch, bundle): (&StagedEpoch, &CommitBundle),
+    packages: &[PackageUse],
+    invitation: Invitation,
+) -> Result<UsedPackages, CodecError> {
+    let (app, group) = (meta.app, &meta.group);
+    let LogEntry { sequence, timestamp, .. } = staged.entry;
+    append(batch, meta, staged)?;
+    batch.put_group(app, group, &GroupRow { epoch: epoch.epoch, ..meta.row.clone() });
+    let row = EpochRow {
+        timestamp,
+        commit: Bytes::copy_from_slice(&bundle.commit),
+        proposals: epoch.referenced.iter().map(|packet| Bytes::copy_from_slice(packet)).collect(),
+        digest: commit_digest(bundle),
+        sequence,
+    };
+    batch.put_epoch(app, group, epoch.epoch, &row);
+    for member in &epoch.departed {
+        batch.delete_membership(app, &member.handle, member.domain.as_ref(), group);
+    }
+    for member in &epoch.arrived {
+        batch.put_membership(app, &member.handle, member.domain.as_ref(), group);
+    }
+    if let Some(welcome) = &bundle.welcome {
+        // A client of another domain asks its own gateway.
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            invited_clients(&epoch.added).into_iter().partition(|client| meta.hosts(client.domain.as_ref()));
+        if let Invitation::Accepted { by, limits } = invitation {
+            batch.count_invitations_elsewhere(app, &elsewhere, by, limits, timestamp);
+        }
+        let row = WelcomeRow {
+            welcome: Bytes::copy_from_slice(welcome),
+            ratchet_tree: epoch.tree.to_bytes().into(),
+            timestamp,
+        };
+        batch.put_welcome(app, group, epoch.epoch, &row, &here, invitation);
+    }
+    let mut used = UsedPackages::new();
+    for package in packages.iter().filter(|package| package.once) {
+        let row = UsedRow { group: group.clone(), epoch: epoch.epoch, not_after: package.not_after };
+        if meta.is_replica {
+            batch.note_key_package_used(app, &package.reference, &row);
+        } else {
+            batch.use_key_package(app, &package.reference, &row);
+        }
+        for queue in &package.queues {
+            batch.delete_key_package(app, *queue, &package.reference);
+            used.push((*queue, package.reference.clone()));
+        }
+    }
+    Ok(used)
+}
+
+/// The clients that a commit adds.
+pub(crate) fn invited_clients(added: &[AddedMember]) -> Vec<InvitedClient> {
+    let client = |AddedMember { member, .. }: &AddedMember| InvitedClient {
+        handle: member.handle.clone(),
+        domain: member.domain.clone(),
+    };
+    added.iter().map(client).collect()
+}

@@ -1,0 +1,224 @@
+//! Entries of a group's log (*Group Evolution*): what its hub accepted, in the order in which it was accepted, and the form
+//! in which entries are stored for other gateways.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use snapshots::{KeyPackageRef, Timestamp};
+
+use crate::{
+    codec::{CodecError, decode, encode},
+    mls::CommitBundle,
+};
+
+/// One accepted entry of a group's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Its number: 0 is the group's creation, and there is no gap.
+    pub sequence: u64,
+    /// The time at which the hub accepted it. Certificates are validated at this time.
+    pub timestamp: Timestamp,
+    /// What was accepted.
+    pub content: EntryContent,
+}
+
+/// A group to create (*Group Creation*).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewGroup {
+    /// MLSMessage with the GroupInfo of epoch 0.
+    #[serde(with = "serde_bytes")]
+    pub group_info: Vec<u8>,
+    /// `optional<Node> ratchet_tree<V>`, length prefix included, unless the GroupInfo carries it.
+    #[serde(with = "serde_bytes")]
+    pub ratchet_tree: Option<Vec<u8>>,
+}
+
+/// The content of a log entry: the messages as they were uploaded. A clone shares them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryContent {
+    /// *Group Creation*.
+    Creation(#[serde(with = "shared")] Arc<NewGroup>),
+    /// *Proposals*.
+    Proposal {
+        /// The proposal, a PublicMessage.
+        #[serde(with = "shared_bytes")]
+        packet: Arc<[u8]>,
+    },
+    /// *Commits*.
+    Commit(#[serde(with = "shared")] Arc<CommitBundle>),
+}
+
+impl From<NewGroup> for EntryContent {
+    fn from(new: NewGroup) -> Self {
+        Self::Creation(Arc::new(new))
+    }
+}
+
+impl From<CommitBundle> for EntryContent {
+    fn from(bundle: CommitBundle) -> Self {
+        Self::Commit(Arc::new(bundle))
+    }
+}
+
+/// A shared value, stored as the value.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Arc<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        T::serialize(value, serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(deserializer).map(Arc::new)
+    }
+}
+
+/// Shared bytes, stored as bytes.
+mod shared_bytes {
+    use std::sync::Arc;
+
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[u8]>, D::Error> {
+        serde_bytes::deserialize::<Vec<u8>, D>(deserializer).map(Arc::from)
+    }
+}
+
+/// A group as it stands after an entry, for a follower whose next entry is no longer kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupTransfer {
+    /// The last entry that is in it.
+    pub sequence: u64,
+    /// When the hub accepted that entry.
+    pub timestamp: Timestamp,
+    /// MLSMessage with the GroupInfo of the current epoch, signed by a member.
+    pub group_info: Vec<u8>,
+    /// `optional<Node> ratchet_tree<V>` of the current epoch.
+    pub ratchet_tree: Vec<u8>,
+    /// The proposals that wait in the current epoch, in the order in which they were accepted.
+    pub proposals: Vec<Vec<u8>>,
+    /// The Welcome of the current epoch, if its commit added clients and is still known: whoever was added in an
+    /// earlier epoch that the follower never saw joins by an external commit.
+    pub welcome: Option<Vec<u8>>,
+    /// Key packages that the follower has not seen used and that were, as far as is still known.
+    pub used: Vec<KeyPackageRef>,
+    /// Whether the group was re-initialised, so that nothing can follow (RFC 9420 §11.2).
+    pub reinitialised: bool,
+}
+
+/// The highest number that an entry of a log may have, 2⁵³ − 1: what JSON carries exactly, and more than any log reaches.
+pub const SEQUENCE_MAX: u64 = (1 << 53) - 1;
+
+const FORMAT: u8 = 1;
+
+#[derive(Serialize)]
+struct Stored<'a> {
+    format: u8,
+    entry: &'a LogEntry,
+}
+
+#[derive(Deserialize)]
+struct StoredOwned {
+    format: u8,
+    entry: LogEntry,
+}
+
+impl EntryContent {
+    /// The bytes by which it is decided on which thread the entry is validated. A group info may carry a whole tree, but is
+    /// hardly more than compared.
+    pub(crate) fn validated_bytes(&self) -> usize {
+        let length = |message: &Option<Vec<u8>>| message.as_ref().map_or(0, Vec::len);
+        match self {
+            Self::Creation(new) => new.group_info.len() + length(&new.ratchet_tree),
+            Self::Proposal { packet } => packet.len(),
+            Self::Commit(bundle) => {
+                bundle.commit.len() + length(&bundle.welcome) + length(&bundle.group_info) / 8
+            }
+        }
+    }
+}
+
+/// A digest that tells a commit, with its group info and welcome, from every other: the winner of an epoch is recognised
+/// by it when it is uploaded again.
+pub(crate) fn commit_digest(bundle: &CommitBundle) -> [u8; 32] {
+    digest(&[Some(&bundle.commit), bundle.group_info.as_deref(), bundle.welcome.as_deref()])
+}
+
+impl NewGroup {
+    /// A digest that tells this creation from every other, so that a retry is recognised.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        digest(&[Some(&self.group_info), self.ratchet_tree.as_deref()])
+    }
+}
+
+fn digest(parts: &[Option<&[u8]>]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        match part {
+            Some(bytes) => {
+                hash.update([1]);
+                hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+                hash.update(bytes);
+            }
+            None => hash.update([0]),
+        }
+    }
+    hash.finalize().into()
+}
+
+impl LogEntry {
+    /// The entry as it is stored for other gateways: MessagePack, with the version of the format.
+    ///
+    /// # Errors
+    /// None is known.
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, CodecError> {
+        encode(&Stored { format: FORMAT, entry: self })
+    }
+
+    /// Reads a stored entry.
+    ///
+    /// # Errors
+    /// Bytes that are damaged, or that a newer version wrote.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        let stored: StoredOwned = decode(bytes)?;
+        if stored.format == FORMAT { Ok(stored.entry) } else { Err(CodecError::damaged("format")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_back_as_they_were() {
+        let creation = |group_info: &[u8], ratchet_tree: Option<&[u8]>| {
+            let ratchet_tree = ratchet_tree.map(<[u8]>::to_vec);
+            EntryContent::Creation(Arc::new(NewGroup { group_info: group_info.to_vec(), ratchet_tree }))
+        };
+        let bundle = CommitBundle { commit: vec![4], group_info: Some(Vec::new()), welcome: None };
+        let contents = [
+            creation(&[1; 300], None),
+            creation(&[1], Some(&[2])),
+            EntryContent::Proposal { packet: Arc::from([3; 70_000]) },
+            EntryContent::Commit(Arc::new(bundle)),
+        ];
+        for content in contents {
+            let entry = LogEntry { sequence: 7, timestamp: Timestamp(9), content };
+            let bytes = entry.to_bytes().unwrap();
+            assert_eq!(LogEntry::from_bytes(&bytes).unwrap(), entry);
+            assert!(LogEntry::from_bytes(&bytes[..bytes.len() - 1]).is_err());
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Messages to the actor of a group, and what it publishes.
+
+use std::sync::Arc;
+
+use actix::Message;
+use snapshots::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Accepted, EntryContent, GroupError, GroupView, LogEntry};
+use crate::{application::Source, error::StorageError};
+
+/// What a group's actor shows to readers.
+#[derive(Clone, Debug)]
+pub(crate) enum Published {
+    /// The state is being loaded, or not kept any more.
+    Loading,
+    Ready(Arc<GroupView>),
+    Failed(StorageError),
+}
+
+/// Uploads a proposal or a commit; answered when it is durable, or refused.
+pub(crate) struct Upload {
+    pub(crate) content: EntryContent,
+    pub(crate) source: Source,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+impl Message for Upload {
+    type Result = Result<Accepted, GroupError>;
+}
+
+/// Takes an entry of the hub's log into this replica; answered with the number of the entry that is needed next.
+pub(crate) struct Replicate {
+    pub(crate) entry: LogEntry,
+    /// When the hub accepted the entry before it, if the hub says so.
+    pub(crate) preceding: Option<Timestamp>,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+impl Message for Replicate {
+    type Result = Result<u64, GroupError>;
+}

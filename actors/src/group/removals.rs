@@ -1,0 +1,75 @@
+//! Removal of members whose credentials have expired: the gateway proposes it as an external sender (RFC 9420 §12.1.8.1).
+
+use actix::ActorFutureExt as _;
+use snapshots::Batch;
+
+use super::{
+    EntryContent, GroupError, LogEntry,
+    actor::{Append, GroupActor, Pending, ready},
+    batch,
+    guarded::broken_proposal,
+    state::{StagedChange, StagedEntry, unencodable},
+};
+use crate::{
+    application::{ExpiredMembers, Source},
+    services::UsedPackages,
+};
+
+/// The approximate size of a proposal to remove a member, in bytes.
+const REMOVAL_BYTES: usize = 320;
+
+impl GroupActor {
+    /// Proposes the removal of the members whose credentials have expired, where this gateway orders the group, may propose
+    /// in it and is to. What cannot be proposed now will be at the next commit.
+    pub(super) fn propose_removals(&mut self, source: &Source) -> Pending<()> {
+        if self.application.expired_members == ExpiredMembers::Ignore || *source == Source::Hub {
+            return ready(Ok(()));
+        }
+        let now = self.services.clock.now();
+        let expired = self.durable.state().map_or(0, |state| state.expired_members(now));
+        if expired == 0 {
+            return ready(Ok(()));
+        }
+        let (keys, first) = (self.application.external_senders.clone(), self.next_sequence());
+        let bytes = expired.saturating_mul(REMOVAL_BYTES);
+        // As if they had been uploaded: the rules of proposals apply to them.
+        let staged = self.validate((bytes, broken_proposal), &Source::Application, move |state, rules| {
+            let timestamp = now.max(state.stamp());
+            let packets = state.removals(&keys, rules.limits, now);
+            let staged = (first..).zip(packets).map_while(|(sequence, packet)| {
+                let content = EntryContent::Proposal { packet: packet.into() };
+                state.stage(rules, LogEntry { sequence, timestamp, content }).ok()
+            });
+            Ok(staged.collect::<Vec<_>>())
+        });
+        Box::pin(staged.then(|staged, actor, _| {
+            let appending = staged.and_then(|staged| actor.removals(staged)).map_or_else(
+                |error| ready(Err(error)),
+                |removals| removals.map_or_else(|| ready(Ok(())), |append| actor.append_removals(append)),
+            );
+            appending.map(|result, _, _| {
+                if let Err(error) = &result {
+                    tracing::warn!(%error, "the removal of expired members was not proposed");
+                }
+                result
+            })
+        }))
+    }
+
+    fn removals(&self, staged: Vec<StagedEntry>) -> Result<Option<Append>, GroupError> {
+        let mut batch = Batch::new();
+        for staged in &staged {
+            if let (StagedChange::Proposal(proposal), EntryContent::Proposal { packet }) =
+                (&staged.change, &staged.entry.content)
+            {
+                batch::proposal(&mut batch, &self.meta, staged, (proposal, packet), None)
+                    .map_err(|error| unencodable(&error))?;
+            }
+        }
+        Ok((!staged.is_empty()).then_some(Append { batch, staged, used: UsedPackages::new() }))
+    }
+
+    fn append_removals(&self, append: Append) -> Pending<()> {
+        Box::pin(self.append(append).map(|appended, _, _| appended.map(drop)))
+    }
+}

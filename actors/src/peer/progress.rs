@@ -1,0 +1,97 @@
+//! Progress of a peer in the log of a group: what its answer means for what it is sent next.
+
+use snapshots::LogId;
+
+use super::{
+    Held,
+    actor::{PeerActor, WAITING_MAX},
+    outgoing::Sent,
+    schedule::{Ending, Place},
+};
+
+/// What is known of entries that a peer refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RefusedEntries {
+    /// They began with this one. The newest entry is sent to learn what the peer needs next.
+    From(u64),
+    /// They were of a past that the peer was never shown, and the peer does without it.
+    OfThePast,
+}
+
+impl PeerActor {
+    /// What to send next of a group of which the peer refused something. A past that the peer cannot take must not keep it
+    /// from what is new, so the newest entry is sent: its answer says what the peer needs.
+    pub(super) fn after_refusal(&mut self, place: &Place, from: u64, sent: Sent) -> Ending {
+        if self.transfers.contains(place) {
+            return Ending::More;
+        }
+        let (app, group) = place;
+        let head = self.services.store.view().log_head(&LogId::Group(*app, group.clone()));
+        let Ok(Some(head)) = head else { return Ending::SetAside };
+        let may_ask = self.refused.len() < WAITING_MAX && !self.refused.contains_key(place);
+        if sent != Sent::Entries || from >= head || !may_ask {
+            if self.refused.get(place).is_some_and(|refused| *refused != RefusedEntries::OfThePast) {
+                self.refused.remove(place);
+            }
+            return Ending::SetAside;
+        }
+        self.refused.insert(place.clone(), RefusedEntries::From(from));
+        self.positions.insert(place.clone(), head);
+        Ending::More
+    }
+
+    /// What the peer's answer means for what to send next.
+    pub(super) fn progress(&mut self, place: &Place, (from, sent): (u64, Sent), held: &Held) -> Ending {
+        let (app, group) = place;
+        let view = self.services.store.view();
+        let head = view.log_head(&LogId::Group(*app, group.clone()));
+        let Ok(Some(head)) = head else { return Ending::SetAside };
+        if held.next > head.saturating_add(1) {
+            tracing::error!(
+                peer = %self.peer, ?group, held = held.next, head,
+                "a peer holds entries that this hub does not have"
+            );
+            return Ending::SetAside;
+        }
+        if held.needs_transfer {
+            self.positions.insert(place.clone(), held.next);
+            if sent == Sent::Transfer || self.transferred.contains(place) {
+                return Ending::SetAside;
+            }
+            self.transfers.insert(place.clone());
+            return Ending::More;
+        }
+        let mut is_asked = false;
+        if let Some(RefusedEntries::From(refused)) = self.refused.get(place).copied() {
+            self.refused.remove(place);
+            if held.next <= refused {
+                self.positions.insert(place.clone(), held.next);
+                return Ending::SetAside;
+            }
+            is_asked = true;
+            // The newest entry may have ended the past as well: then nothing is missing any more.
+            if held.missing.is_some() {
+                self.refused.insert(place.clone(), RefusedEntries::OfThePast);
+            }
+        }
+        let does_without = self.refused.contains_key(place);
+        // What it was never shown and is still kept here comes first.
+        let missing = held.missing.as_ref().filter(|missing| missing.end() < &held.next && !does_without);
+        let first_missing =
+            missing.map(|missing| view.first_log_entry(*app, group, *missing.start(), *missing.end()));
+        let next = match first_missing {
+            Some(Ok(Some(kept))) => kept,
+            Some(Ok(None)) | None => held.next,
+            Some(Err(error)) => {
+                tracing::error!(peer = %self.peer, %error, "what a peer needs could not be read");
+                return Ending::SetAside;
+            }
+        };
+        self.positions.insert(place.clone(), next);
+        if next <= from && !is_asked && !(sent == Sent::Transfer && held.next > from) {
+            tracing::warn!(peer = %self.peer, ?group, from, next, "a peer went back in a log, or did not go on");
+            return Ending::SetAside;
+        }
+        if next > head { Ending::Done } else { Ending::More }
+    }
+}

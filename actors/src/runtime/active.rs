@@ -1,0 +1,150 @@
+//! Active actors of one kind, by what each of them owns. An actor is activated when something is asked of it; it is
+//! forgotten once it has stopped, and activated again by the next request.
+
+use std::{hash::Hash, sync::Arc};
+
+use actix::{Actor, Addr, Context, Handler, MailboxError, Message};
+use dashmap::{DashMap, mapref::entry::Entry};
+use snapshots::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::activity::{Activity, ActorState, AskError, Upkeep};
+
+/// How many times a request is sent when its actor stops before it answers.
+const ATTEMPTS: usize = 4;
+
+/// An actor that owns something of which there are many.
+pub(crate) trait Owner: Actor<Context = Context<Self>> + Handler<Upkeep> {
+    /// The name of what it owns.
+    type Key: Clone + Eq + Hash + Send + Sync + 'static;
+    /// What others see of it without asking.
+    type Watch: Clone + Send + Sync + 'static;
+}
+
+/// An active actor.
+pub(crate) struct Active<A: Owner> {
+    pub(crate) address: Addr<A>,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) watch: A::Watch,
+}
+
+impl<A: Owner> Clone for Active<A> {
+    fn clone(&self) -> Self {
+        Self {
+            address: self.address.clone(),
+            activity: Arc::clone(&self.activity),
+            watch: self.watch.clone(),
+        }
+    }
+}
+
+/// The active actors of one kind.
+pub(crate) struct ActiveActors<A: Owner>(DashMap<A::Key, Active<A>>);
+
+impl<A: Owner> Default for ActiveActors<A> {
+    fn default() -> Self {
+        Self(DashMap::new())
+    }
+}
+
+impl<A: Owner> ActiveActors<A> {
+    /// How many are active.
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().filter(|active| active.address.connected()).count()
+    }
+
+    /// The actor of `key`, if it is active.
+    pub(crate) fn get(&self, key: &A::Key) -> Option<Active<A>> {
+        let active = self.0.get(key)?;
+        active.address.connected().then(|| active.clone())
+    }
+
+    /// The actor of `key`, started if none is active. Two callers get the same one.
+    pub(crate) fn get_or_start(&self, key: A::Key, start: impl FnOnce() -> Active<A>) -> Active<A> {
+        match self.0.entry(key) {
+            Entry::Occupied(mut active) => {
+                if !active.get().address.connected() {
+                    active.insert(start());
+                }
+                active.get().clone()
+            }
+            Entry::Vacant(place) => place.insert(start()).clone(),
+        }
+    }
+
+    /// Forgets the actor of `key`, unless another one has been started since.
+    pub(crate) fn forget(&self, key: &A::Key, address: &Addr<A>) {
+        self.0.remove_if(key, |_, active| active.address == *address);
+    }
+
+    /// Asks the actor that `activate` gives; another one if that one stops before it answers.
+    ///
+    /// # Errors
+    /// What `activate` or the actor answers, and [`AskError`].
+    pub(crate) async fn ask<M, T, E>(
+        &self,
+        key: &A::Key,
+        activate: impl Fn() -> Result<Active<A>, E>,
+        message: impl Fn(OwnedSemaphorePermit) -> M,
+    ) -> Result<T, E>
+    where
+        M: Message<Result = Result<T, E>> + Send + 'static,
+        A: Handler<M>,
+        T: Send + 'static,
+        E: From<AskError> + Send + 'static,
+    {
+        for _ in 0..ATTEMPTS {
+            let active = activate()?;
+            let permit = active.activity.permit().ok_or(AskError::Busy)?;
+            match active.address.send(message(permit)).await {
+                Ok(answer) => return answer,
+                Err(MailboxError::Closed | MailboxError::Timeout) => self.forget(key, &active.address),
+            }
+        }
+        Err(AskError::NoAnswer.into())
+    }
+
+    /// Sends a notice to the actor of `key` if it is active.
+    pub(crate) fn notify<M>(&self, key: &A::Key, notice: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        A: Handler<M>,
+    {
+        if let Some(active) = self.get(key) {
+            active.address.do_send(notice);
+        }
+    }
+
+    /// Passivates the actor of `key` if it is active. The next request starts another one, whatever this one still does.
+    pub(crate) async fn passivate(&self, key: &A::Key) {
+        if let Some(active) = self.get(key) {
+            self.keep_up(key, &active.address, Upkeep::Passivate).await;
+            self.forget(key, &active.address);
+        }
+    }
+
+    /// Has an actor do its upkeep, and forgets it if it stops.
+    pub(crate) async fn keep_up(&self, key: &A::Key, address: &Addr<A>, upkeep: Upkeep) {
+        match address.send(upkeep).await {
+            Ok(ActorState::Active) => {}
+            // One that has stopped already has nothing to write.
+            Ok(ActorState::Stopped) | Err(MailboxError::Closed | MailboxError::Timeout) => {
+                self.forget(key, address);
+            }
+        }
+    }
+
+    /// Those actors for which `upkeep` gives something to do, with what it is.
+    pub(crate) fn due(&self, upkeep: impl Fn(&Activity) -> Option<Upkeep>) -> Vec<(A::Key, Addr<A>, Upkeep)> {
+        let due = |active: dashmap::mapref::multiple::RefMulti<'_, A::Key, Active<A>>| {
+            let upkeep = upkeep(&active.activity)?;
+            Some((active.key().clone(), active.address.clone(), upkeep))
+        };
+        self.0.iter().filter_map(due).collect()
+    }
+
+    /// When each of them was used last, and its weight in bytes.
+    pub(crate) fn uses_and_weights(&self) -> impl Iterator<Item = (Timestamp, usize)> + '_ {
+        self.0.iter().map(|active| (active.activity.last_used(), active.activity.weight()))
+    }
+}

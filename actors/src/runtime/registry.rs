@@ -1,0 +1,314 @@
+//! The registry of the gateway's actors: the owners of groups and key queues that are active, and the actors of peers. It
+//! knows the actors; none of them knows it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::{BuildHasher as _, Hash, RandomState},
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
+
+use actix::{Actor as _, Addr, Arbiter, ArbiterHandle, Handler, Message};
+use snapshots::{AppId, DomainName, GroupId, KeyQueueId, QueueRow, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::active::{Active, ActiveActors, Owner};
+use crate::{
+    activity::{Activity, AskError, Upkeep},
+    application::Application,
+    error::StorageError,
+    group::{GroupActor, GroupError, GroupMeta, GroupView, Published},
+    key_queue::{Advance, Close, KeyQueueActor, KeyQueueError},
+    peer::{GroupViews, LogGrew, PeerActor, ReadingGroup},
+    services::{Notices, Services, UsedPackages},
+};
+
+/// How many times a group's view is waited for when its actor stops before it shows one.
+const ATTEMPTS: usize = 4;
+
+impl Owner for GroupActor {
+    type Key = (AppId, GroupId);
+    type Watch = watch::Receiver<Published>;
+}
+
+impl Owner for KeyQueueActor {
+    type Key = (AppId, KeyQueueId);
+    type Watch = ();
+}
+
+/// The addresses of the actors, and the threads that they run on.
+pub(crate) struct Directory {
+    groups: ActiveActors<GroupActor>,
+    key_queues: ActiveActors<KeyQueueActor>,
+    /// Set once, at the start.
+    peers: OnceLock<HashMap<DomainName, Addr<PeerActor>>>,
+    arbiters: Vec<ArbiterHandle>,
+    hasher: RandomState,
+}
+
+impl Directory {
+    /// Without any actor yet; those to come share these threads.
+    pub(crate) fn new(arbiters: &[Arbiter]) -> Self {
+        Self {
+            groups: ActiveActors::default(),
+            key_queues: ActiveActors::default(),
+            peers: OnceLock::new(),
+            arbiters: arbiters.iter().map(Arbiter::handle).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// The thread of the actor with this key; `None` if there are no threads.
+    fn arbiter(&self, key: &impl Hash) -> Option<&ArbiterHandle> {
+        let hash = usize::try_from(self.hasher.hash_one(key) >> 33).unwrap_or_default();
+        self.arbiters.get(hash.checked_rem(self.arbiters.len())?)
+    }
+}
+
+impl Notices for Arc<Directory> {
+    fn log_grew(&self, peers: &BTreeSet<DomainName>, app: AppId, group: &GroupId) {
+        let Some(addresses) = self.peers.get() else { return };
+        for address in peers.iter().filter_map(|peer| addresses.get(peer)) {
+            address.do_send(LogGrew { app, group: group.clone() });
+        }
+    }
+
+    fn key_packages_used(&self, app: AppId, used: UsedPackages) {
+        for (queue, reference) in used {
+            self.key_queues.notify(&(app, queue), Advance { reference });
+        }
+    }
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Registry {
+    services: Arc<Services>,
+    directory: Arc<Directory>,
+}
+
+impl Registry {
+    pub(crate) fn new(services: Arc<Services>, directory: Arc<Directory>) -> Self {
+        Self { services, directory }
+    }
+
+    /// How many owners of groups and key queues are active.
+    pub(crate) fn active(&self) -> usize {
+        self.directory.groups.len() + self.directory.key_queues.len()
+    }
+
+    /// When each active owner was used last, and its weight in bytes.
+    pub(crate) fn uses_and_weights(&self) -> Vec<(Timestamp, usize)> {
+        let Directory { groups, key_queues, .. } = &*self.directory;
+        groups.uses_and_weights().chain(key_queues.uses_and_weights()).collect()
+    }
+
+    /// The upkeep of every active owner for which `upkeep` gives something to do.
+    pub(crate) fn upkeep(&self, upkeep: impl Fn(&Activity) -> Option<Upkeep>) -> Vec<UpkeepTask> {
+        let Directory { groups, key_queues, .. } = &*self.directory;
+        let mut tasks = Vec::new();
+        for (key, address, upkeep) in groups.due(&upkeep) {
+            let directory = Arc::clone(&self.directory);
+            tasks
+                .push(Box::pin(async move { directory.groups.keep_up(&key, &address, upkeep).await })
+                    as UpkeepTask);
+        }
+        for (key, address, upkeep) in key_queues.due(&upkeep) {
+            let directory = Arc::clone(&self.directory);
+            tasks.push(Box::pin(async move { directory.key_queues.keep_up(&key, &address, upkeep).await }));
+        }
+        tasks
+    }
+
+    /// The final upkeep of the actors of peers.
+    pub(crate) fn stop_peers(&self) -> Vec<UpkeepTask> {
+        let stop = |address: &Addr<PeerActor>| {
+            let address = address.clone();
+            let stopping = async move {
+                // One that has stopped already has nothing to write.
+                let _ = address.send(Upkeep::Passivate).await;
+            };
+            Box::pin(stopping) as UpkeepTask
+        };
+        self.directory.peers.get().into_iter().flat_map(HashMap::values).map(stop).collect()
+    }
+
+    /// Starts an actor for each of these peers.
+    pub(crate) fn start_peers(
+        &self,
+        peers: impl IntoIterator<Item = DomainName>,
+        actor: impl Fn(DomainName) -> PeerActor,
+    ) where
+        PeerActor: Send,
+    {
+        let mut addresses = HashMap::new();
+        for peer in peers {
+            let Some(arbiter) = self.directory.arbiter(&peer) else { continue };
+            let actor = actor(peer.clone());
+            addresses.insert(peer, PeerActor::start_in_arbiter(arbiter, move |_| actor));
+        }
+        if self.directory.peers.set(addresses).is_err() {
+            tracing::error!("the actors of peers were started before");
+        }
+    }
+
+    /// The owner of a group, activated if need be.
+    ///
+    /// # Errors
+    /// [`GroupError::UnknownGroup`], [`GroupError::Stopping`], or that the store cannot be read.
+    fn group(&self, application: &Application, group: &GroupId) -> Result<Active<GroupActor>, GroupError> {
+        let Self { services, directory } = self;
+        let key = (application.id, group.clone());
+        if let Some(active) = directory.groups.get(&key) {
+            return Ok(active);
+        }
+        let row = services.store.view().group(application.id, group).map_err(StorageError::from)?;
+        let row = row.ok_or(GroupError::UnknownGroup)?;
+        let arbiter = directory.arbiter(&key).filter(|_| !services.is_stopping());
+        let arbiter = arbiter.ok_or(GroupError::Stopping)?;
+        Ok(directory.groups.get_or_start(key, || {
+            let activity = self.activity();
+            let (publish, watch) = watch::channel(Published::Loading);
+            let meta = GroupMeta::new(application, group.clone(), row);
+            let (services, application) = (Arc::clone(services), application.clone());
+            let of_actor = Arc::clone(&activity);
+            let address = GroupActor::start_in_arbiter(arbiter, move |_| {
+                GroupActor::new(services, application, meta, of_actor, publish)
+            });
+            Active { address, activity, watch }
+        }))
+    }
+
+    /// The owner of a key queue, activated if need be.
+    ///
+    /// # Errors
+    /// [`KeyQueueError::UnknownKeyQueue`], [`KeyQueueError::Stopping`], or that the store cannot be read.
+    fn key_queue(&self, app: AppId, row: &QueueRow) -> Result<Active<KeyQueueActor>, KeyQueueError> {
+        let Self { services, directory } = self;
+        let key = (app, row.queue_id);
+        if let Some(active) = directory.key_queues.get(&key) {
+            return Ok(active);
+        }
+        // It may have been deleted since the row was read.
+        let stored = services.store.view().queue(app, row.client_id, row.queue_id);
+        stored.map_err(StorageError::from)?.ok_or(KeyQueueError::UnknownKeyQueue)?;
+        let arbiter = directory.arbiter(&key).filter(|_| !services.is_stopping());
+        let arbiter = arbiter.ok_or(KeyQueueError::Stopping)?;
+        Ok(directory.key_queues.get_or_start(key, || {
+            let activity = self.activity();
+            let (services, of_actor) = (Arc::clone(services), Arc::clone(&activity));
+            let (client, queue) = (row.client_id, row.queue_id);
+            let address = KeyQueueActor::start_in_arbiter(arbiter, move |_| {
+                KeyQueueActor::new(services, app, client, queue, of_actor)
+            });
+            Active { address, activity, watch: () }
+        }))
+    }
+
+    fn activity(&self) -> Arc<Activity> {
+        Activity::new(self.services.limits.waiting_requests_per_actor_max, self.services.clock.now())
+    }
+
+    /// Asks the owner of a group.
+    ///
+    /// # Errors
+    /// What it answers, [`GroupError::UnknownGroup`], [`GroupError::Busy`], [`GroupError::Stopping`], or that the store
+    /// cannot be read.
+    pub(crate) async fn ask_group<M, T>(
+        &self,
+        application: &Application,
+        group: &GroupId,
+        message: impl Fn(OwnedSemaphorePermit) -> M,
+    ) -> Result<T, GroupError>
+    where
+        M: Message<Result = Result<T, GroupError>> + Send + 'static,
+        GroupActor: Handler<M>,
+        T: Send + 'static,
+    {
+        let key = (application.id, group.clone());
+        self.directory.groups.ask(&key, || self.group(application, group), message).await
+    }
+
+    /// Asks the owner of a key queue.
+    ///
+    /// # Errors
+    /// What it answers, [`KeyQueueError::UnknownKeyQueue`], [`KeyQueueError::Busy`], [`KeyQueueError::Stopping`], or that
+    /// the store cannot be read.
+    pub(crate) async fn ask_key_queue<M, T>(
+        &self,
+        app: AppId,
+        row: &QueueRow,
+        message: impl Fn(OwnedSemaphorePermit) -> M,
+    ) -> Result<T, KeyQueueError>
+    where
+        M: Message<Result = Result<T, KeyQueueError>> + Send + 'static,
+        KeyQueueActor: Handler<M>,
+        T: Send + 'static,
+    {
+        let key = (app, row.queue_id);
+        self.directory.key_queues.ask(&key, || self.key_queue(app, row), message).await
+    }
+
+    /// Tells the owner of a key queue that the queue was deleted.
+    pub(crate) fn close_key_queue(&self, app: AppId, queue: KeyQueueId) {
+        self.directory.key_queues.notify(&(app, queue), Close);
+    }
+
+    /// Passivates the owner of a group; the next request activates it again, from the store.
+    pub(crate) async fn passivate_group(&self, app: AppId, group: &GroupId) {
+        self.directory.groups.passivate(&(app, group.clone())).await;
+    }
+
+    /// What an active group shows at this moment.
+    pub(crate) fn shown(&self, app: AppId, group: &GroupId) -> Option<Arc<GroupView>> {
+        let active = self.directory.groups.get(&(app, group.clone()))?;
+        let shown = active.watch.borrow();
+        match &*shown {
+            Published::Ready(view) => Some(Arc::clone(view)),
+            Published::Loading | Published::Failed(_) => None,
+        }
+    }
+
+    /// What an active group shows, as it changes.
+    pub(crate) fn watch(&self, app: AppId, group: &GroupId) -> Option<watch::Receiver<Published>> {
+        self.directory.groups.get(&(app, group.clone())).map(|active| active.watch)
+    }
+
+    /// A group as it is now, activated if need be: nothing in it can still be lost.
+    ///
+    /// # Errors
+    /// [`GroupError::UnknownGroup`], [`GroupError::Stopping`], or that the store cannot be read.
+    pub(crate) async fn group_view(
+        &self,
+        application: &Application,
+        group: &GroupId,
+    ) -> Result<Arc<GroupView>, GroupError> {
+        for _ in 0..ATTEMPTS {
+            let mut active = self.group(application, group)?;
+            active.activity.touch(self.services.clock.now());
+            let shown = active.watch.wait_for(|shown| !matches!(shown, Published::Loading)).await;
+            match shown.as_deref() {
+                Ok(Published::Ready(view)) => return Ok(Arc::clone(view)),
+                Ok(Published::Failed(error)) => return Err(error.clone().into()),
+                // The actor stopped before it had loaded anything.
+                Ok(Published::Loading) | Err(_) => {
+                    self.directory.groups.forget(&(application.id, group.clone()), &active.address);
+                }
+            }
+        }
+        Err(AskError::NoAnswer.into())
+    }
+}
+
+/// A task of an actor's upkeep; it ends when the actor has done it.
+pub(crate) type UpkeepTask = Pin<Box<dyn Future<Output = ()>>>;
+
+impl GroupViews for Registry {
+    fn group_view(&self, app: AppId, group: &GroupId) -> ReadingGroup {
+        let (registry, group) = (self.clone(), group.clone());
+        Box::pin(async move {
+            let application = registry.services.applications.get(&app).ok_or(GroupError::UnknownGroup)?;
+            Self::group_view(&registry, application, &group).await
+        })
+    }
+}

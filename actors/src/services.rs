@@ -1,0 +1,72 @@
+//! Services of the gateway for its actors: the store, the clocks, the limits, cryptography, the applications, and notices
+//! to other actors. An actor knows these and no other part of the gateway.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use snapshots::{AppId, DomainName, GroupId, KeyPackageRef, KeyQueueId, Store, Timestamp};
+
+use crate::{
+    application::{Application, Source},
+    clock::Clock,
+    limits::{Limits, RecentLimits},
+    mls::{Crypto, Rules},
+    snapshot_pauses::SnapshotPauses,
+    trusted_time::TrustedTime,
+    validation::ValidationPool,
+};
+
+/// Key packages that were used, with the queue that held each.
+pub(crate) type UsedPackages = Vec<(KeyQueueId, KeyPackageRef)>;
+
+/// Notices to other actors after a durable write. A notice may be lost: whoever missed it finds the change in the store.
+pub(crate) trait Notices: Send + Sync {
+    /// Tells these peers that the log of a group has grown.
+    fn log_grew(&self, peers: &BTreeSet<DomainName>, app: AppId, group: &GroupId);
+
+    /// Tells key queues which of their packages were used.
+    fn key_packages_used(&self, app: AppId, used: UsedPackages);
+}
+
+/// See the module.
+pub(crate) struct Services {
+    pub(crate) store: Store,
+    pub(crate) applications: HashMap<AppId, Application>,
+    pub(crate) limits: Limits,
+    /// How much of its past a group keeps in memory.
+    pub(crate) recent: RecentLimits,
+    pub(crate) clock: Clock,
+    /// The time up to which data may be deleted because of its age.
+    pub(crate) trusted_time: TrustedTime,
+    pub(crate) crypto: Crypto,
+    /// Threads for validations that may take long.
+    pub(crate) validation: ValidationPool,
+    pub(crate) snapshot_pauses: SnapshotPauses,
+    pub(crate) notices: Box<dyn Notices>,
+    pub(crate) is_stopping: AtomicBool,
+}
+
+impl Services {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// The time up to which data may be deleted because of its age: the clock's time, unless the clock has jumped.
+    pub(crate) fn delete_until(&self) -> Timestamp {
+        self.trusted_time.look(&self.clock).delete_until
+    }
+
+    /// The validation context of messages from a source.
+    pub(crate) fn rules<'a>(&'a self, application: &'a Application, source: &'a Source) -> Rules<'a> {
+        Rules { crypto: &self.crypto, limits: &self.limits, application, source }
+    }
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Services")
+    }
+}

@@ -1,0 +1,303 @@
+//! Rules about the sources that Cargo does not check: which modules may import which, what pure modules may not name, and
+//! how long files and functions are. `docs/architecture.md` states them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Lines of a file before its tests, at most.
+const FILE_LINES_MAX: usize = 500;
+/// Lines of a function, at most.
+const FUNCTION_LINES_MAX: usize = 80;
+
+/// A source file of a package.
+struct Source {
+    /// Its path below the package's `src`, with `/`.
+    name: String,
+    /// Its text before its tests, without comments.
+    code: String,
+    /// Lines before its tests, comments included.
+    lines: usize,
+}
+
+impl Source {
+    /// The module that it is, below the package's root: `group::state`, and empty for the root.
+    fn module(&self) -> String {
+        let module = self.name.trim_end_matches(".rs").replace('/', "::");
+        let module = module.strip_suffix("::mod").unwrap_or(&module);
+        if matches!(module, "lib" | "main" | "mod") { String::new() } else { module.to_owned() }
+    }
+
+    /// Its folder: the first one below `src`, or none.
+    fn folder(&self) -> &str {
+        self.name.split_once('/').map_or("", |(folder, _)| folder)
+    }
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The production sources of a package; `skipped` folders are left out.
+fn sources(package: &str, skipped: &[&str]) -> Vec<Source> {
+    let root = repository().join(package).join("src");
+    let mut sources = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+            if path.is_dir() {
+                if !skipped.contains(&name.as_str()) && !name.ends_with("tests") {
+                    folders.push(path);
+                }
+            } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+                sources.push(source(name, &path));
+            }
+        }
+    }
+    sources.sort_by(|one, other| one.name.cmp(&other.name));
+    sources
+}
+
+fn source(name: String, path: &PathBuf) -> Source {
+    let text = fs::read_to_string(path).unwrap();
+    let production = text.split("#[cfg(test)]\nmod ").next().unwrap();
+    let code: Vec<&str> =
+        production.lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code)).collect();
+    Source { name, lines: production.lines().count(), code: code.join("\n") }
+}
+
+/// The paths that `use` declarations and qualified names of a file lead to, from the package's root: `crate::group::X`
+/// gives `group::X`.
+fn imports(source: &Source) -> BTreeSet<String> {
+    let module = source.module();
+    let is_folder = source.name.ends_with("mod.rs") || source.name == "lib.rs" || source.name == "main.rs";
+    let mut found = BTreeSet::new();
+    for (start, _) in source.code.match_indices("use ") {
+        let before = source.code.get(..start).unwrap();
+        if !before.ends_with(char::is_whitespace) && !before.is_empty() {
+            continue;
+        }
+        let rest = source.code.get(start + 4..).unwrap();
+        let Some((tree, _)) = rest.split_once(';') else { continue };
+        for path in expand(&tree.split_whitespace().collect::<Vec<_>>().join(" ")) {
+            found.extend(resolve(&path, &module, is_folder));
+        }
+    }
+    for (start, _) in source.code.match_indices("crate::") {
+        let rest = source.code.get(start..).unwrap();
+        let end =
+            rest.find(|character: char| !(character.is_alphanumeric() || matches!(character, '_' | ':')));
+        found.extend(resolve(rest.get(..end.unwrap_or(rest.len())).unwrap(), &module, is_folder));
+    }
+    found
+}
+
+/// The paths of a use tree: `a::{b, c::d}` gives `a::b` and `a::c::d`.
+fn expand(tree: &str) -> Vec<String> {
+    let tree = tree.trim();
+    let Some((prefix, rest)) = tree.split_once('{') else { return vec![tree.to_owned()] };
+    let inner = rest.strip_suffix('}').unwrap_or(rest);
+    let (mut paths, mut depth, mut start) = (Vec::new(), 0, 0);
+    let mut parts = Vec::new();
+    for (at, character) in inner.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&inner[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&inner[start..]);
+    for part in parts.into_iter().filter(|part| !part.trim().is_empty()) {
+        paths.extend(expand(part).into_iter().map(|path| format!("{}{path}", prefix.trim())));
+    }
+    paths
+}
+
+/// A path from the package's root, if it leads into the package.
+fn resolve(path: &str, module: &str, is_folder: bool) -> Option<String> {
+    let path = path.split(" as ").next()?.trim();
+    let mut base: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
+    let mut parts = path.split("::").peekable();
+    match parts.next()? {
+        "crate" => base.clear(),
+        "self" => {}
+        "super" => {
+            base.pop();
+        }
+        _ => return None,
+    }
+    while parts.next_if_eq(&"super").is_some() {
+        base.pop();
+    }
+    // `self` in a file that is no folder is the file itself, as it is in one that is.
+    let _ = is_folder;
+    base.extend(parts);
+    Some(base.join("::"))
+}
+
+/// Which files each file imports, as indices.
+fn arrows(sources: &[Source]) -> Vec<BTreeSet<usize>> {
+    let modules: BTreeMap<String, usize> =
+        sources.iter().enumerate().map(|(index, source)| (source.module(), index)).collect();
+    let file_of = |path: &str| {
+        let mut path = path;
+        loop {
+            if let Some(index) = modules.get(path) {
+                return Some(*index);
+            }
+            path = path.rsplit_once("::").map_or("", |(parent, _)| parent);
+        }
+    };
+    let of = |(index, source): (usize, &Source)| {
+        imports(source).iter().filter_map(|path| file_of(path)).filter(|to| *to != index).collect()
+    };
+    sources.iter().enumerate().map(of).collect()
+}
+
+/// The files that can be reached from a file.
+fn reachable(arrows: &[BTreeSet<usize>], from: usize) -> BTreeSet<usize> {
+    let (mut seen, mut left) = (BTreeSet::new(), vec![from]);
+    while let Some(file) = left.pop() {
+        for to in &arrows[file] {
+            if seen.insert(*to) {
+                left.push(*to);
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn no_circle_of_imports_goes_over_more_than_one_folder() {
+    for package in ["", "actors", "snapshots"] {
+        let sources = sources(package, &[]);
+        assert!(sources.len() > 10, "{package}: the sources are not there");
+        let arrows = arrows(&sources);
+        let reach: Vec<BTreeSet<usize>> = (0..sources.len()).map(|file| reachable(&arrows, file)).collect();
+        for (file, source) in sources.iter().enumerate() {
+            let circle: Vec<&str> = reach[file]
+                .iter()
+                .filter(|other| {
+                    reach[**other].contains(&file) && sources[**other].folder() != source.folder()
+                })
+                .map(|other| sources[*other].name.as_str())
+                .collect();
+            assert!(circle.is_empty(), "{package}/src/{} is in a circle with {circle:?}", source.name);
+        }
+    }
+}
+
+/// Checks that no file of these names one of these words.
+fn check_absent<'a>(sources: impl IntoIterator<Item = &'a Source>, words: &[&str]) {
+    let mut count = 0;
+    for source in sources {
+        count += 1;
+        for word in words {
+            assert!(!source.code.contains(word), "{} names {word}", source.name);
+        }
+    }
+    assert!(count > 0, "no file was looked at for {words:?}");
+}
+
+#[test]
+fn states_and_mls_know_no_actor_no_disk_and_no_clock() {
+    let actors = sources("actors", &[]);
+    let is_pure = |source: &&Source| source.name.starts_with("mls/") || source.name.ends_with("/state.rs");
+    let words =
+        ["actix", "tokio", "std::fs", "SystemTime", "Instant", "crate::clock", "snapshots::Store", "Batch"];
+    check_absent(actors.iter().filter(is_pure), &words);
+}
+
+#[test]
+fn owners_do_not_know_the_registry_or_the_gateway() {
+    let actors = sources("actors", &[]);
+    let is_owner = |source: &&Source| matches!(source.folder(), "group" | "key_queue" | "peer");
+    check_absent(actors.iter().filter(is_owner), &["runtime::", "gateway::", "Registry", "Gateway"]);
+}
+
+#[test]
+fn the_edge_knows_no_mls_library() {
+    let edge = sources("", &["tools"]);
+    check_absent(&edge, &["openmls", "tls_codec"]);
+}
+
+#[test]
+fn the_store_parses_no_mls() {
+    check_absent(&sources("snapshots", &[]), &["openmls", "tls_codec", "x509"]);
+}
+
+#[test]
+fn no_file_and_no_function_is_too_long() {
+    for package in ["", "actors", "snapshots"] {
+        for source in sources(package, &[]) {
+            let Source { name, lines, code } = &source;
+            assert!(*lines <= FILE_LINES_MAX, "{package}/src/{name} has {lines} lines before its tests");
+            for (function, lines) in functions(code) {
+                assert!(lines <= FUNCTION_LINES_MAX, "{package}/src/{name}: {function} has {lines} lines");
+            }
+        }
+    }
+}
+
+/// The functions of a formatted file, each with its number of lines.
+fn functions(code: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = code.lines().collect();
+    let mut functions = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        let Some(after) = line.trim_start().split_once("fn ").filter(|(before, _)| {
+            before
+                .split_whitespace()
+                .all(|word| word.starts_with("pub") || matches!(word, "async" | "const" | "in" | "extern"))
+        }) else {
+            continue;
+        };
+        let name = after.1.split(['(', '<']).next().unwrap_or_default().to_owned();
+        let end = format!("{}}}", " ".repeat(indent));
+        let is_end = |line: &&&str| {
+            **line == end || line.trim_end().ends_with(';') && line.len() - line.trim_start().len() == indent
+        };
+        let length = lines[start + 1..].iter().take_while(|line| !is_end(line)).count() + 2;
+        functions.push((name, length));
+    }
+    functions
+}
+
+#[test]
+fn the_map_names_every_module() {
+    let map = fs::read_to_string(repository().join("docs/architecture.md")).unwrap();
+    for package in ["", "actors", "snapshots"] {
+        for source in sources(package, &[]) {
+            let file = source.name.rsplit('/').next().unwrap();
+            let is_root = matches!(source.name.as_str(), "lib.rs" | "main.rs");
+            let named = if file == "mod.rs" { source.folder() } else { file };
+            assert!(
+                is_root || map.contains(named),
+                "docs/architecture.md does not name {package}/src/{}",
+                source.name
+            );
+        }
+    }
+}
+
+#[test]
+fn use_trees_are_expanded_and_resolved() {
+    let expanded = expand("crate::{a::{B, c::D}, e}");
+    assert_eq!(expanded, ["crate::a::B", "crate::a::c::D", "crate::e"]);
+    let check = |path: &str, module: &str, expected: Option<&str>| {
+        assert_eq!(resolve(path, module, false).as_deref(), expected, "{path} in {module}");
+    };
+    check("crate::a::B", "x::y", Some("a::B"));
+    check("super::B", "x::y", Some("x::B"));
+    check("super::super::B", "x::y", Some("B"));
+    check("self::z::B", "x", Some("x::z::B"));
+    check("std::fs", "x", None);
+}
