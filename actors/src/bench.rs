@@ -136,7 +136,14 @@ impl BenchQueue {
         };
         let packages = (0..packages).map(package).collect::<Result<_, String>>()?;
         let mut queue = Self::default();
-        queue.0.apply(QueueRecord::Uploaded { is_reset: false, packages, final_key: None, generation: 0 });
+        let at = Timestamp(0);
+        queue.0.apply(QueueRecord::Uploaded {
+            is_reset: false,
+            packages,
+            final_key: None,
+            generation: 0,
+            at,
+        });
         Ok(queue)
     }
 

@@ -57,6 +57,9 @@ pub use self::{
         CommitBundle, MalformedMessage, PROTOCOL_VERSION, RequestMember, Rule, UnknownKind,
         supported_cipher_suites,
     },
-    peer::{Delivering, Delivery, DeliveryContent, DeliveryError, Held, REVISION, Transport},
+    peer::{
+        Delivering, Delivery, DeliveryContent, DeliveryError, Held, REVISION, Transport,
+        USED_KEY_PACKAGES_MAX,
+    },
     snapshot_pauses::SnapshotStatus,
 };

@@ -27,9 +27,10 @@ settings! {
         pub ratchet_tree_bytes_max: usize = 8 << 20 => Accepts::BYTES;
         /// Members of one group.
         pub group_members_max: usize = 20_000 => Accepts::COUNT;
-        /// Proposals waiting in one epoch of a group.
+        /// Proposals that can be committed and wait in one epoch of a group. Those that can no longer be committed are not
+        /// counted; all together may be twice as many.
         pub proposals_per_epoch_max: usize = 256 => Accepts::from_to(1, Limits::LIST_MAX as u64);
-        /// Proposals waiting in one epoch of a group, in bytes together.
+        /// Such proposals, in bytes together.
         pub proposal_bytes_per_epoch_max: usize = 4 << 20 => Accepts::BYTES;
         /// Proposals that one commit may carry, by value and by reference together.
         pub proposals_per_commit_max: usize = 1024 => Accepts::COUNT;

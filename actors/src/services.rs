@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use snapshots::{AppId, DomainName, GroupId, KeyPackageRef, KeyQueueId, Store, Timestamp};
+use snapshots::{AppId, AssignedLimits, DomainName, GroupId, KeyPackageRef, KeyQueueId, Store, Timestamp};
 
 use crate::{
     application::{Application, Source},
@@ -57,6 +57,14 @@ impl Services {
     /// The time up to which data may be deleted because of its age: the clock's time, unless the clock has jumped.
     pub(crate) fn delete_until(&self) -> Timestamp {
         self.trusted_time.look(&self.clock).delete_until
+    }
+
+    /// The number of assigned key packages of one client that are remembered.
+    pub(crate) fn assigned_limits(&self) -> AssignedLimits {
+        AssignedLimits {
+            per_client_max: self.limits.assigned_key_packages_per_client_max as u64,
+            per_peer_max: self.limits.key_packages_per_peer_max as u64,
+        }
     }
 
     /// The validation context of messages from a source.

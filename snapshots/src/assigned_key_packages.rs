@@ -1,6 +1,6 @@
 //! The receivers of assigned one-time key packages, kept until the package is used or has expired. A package that is
 //! uploaded again, to another queue or to one that was deleted and made again, still belongs to its receiver (*Key
-//! Package Retrieval*).
+//! Package Retrieval*). Final keys that were replaced, or deleted with their queue, are kept as packages of nobody.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -16,6 +16,8 @@ use crate::batch::Batch;
 use crate::draft::Draft;
 use crate::errors::{ReadError, Refusal, Unmet};
 use crate::ids::{AppId, ClientId, DomainName, KeyPackageRef, Timestamp};
+use crate::key_packages;
+use crate::key_queues::QueueRow;
 use crate::keys::{Key, KeyReader};
 use crate::retention::Expiring;
 use crate::rows::{self, Rows};
@@ -52,6 +54,18 @@ pub struct AssignedLimits {
     pub per_client_max: u64,
     /// To the receivers of one peer; beyond it none is assigned.
     pub per_peer_max: u64,
+}
+
+impl AssignedRow {
+    /// That a key package was the final key of a queue and is no more: many may have it, so it is nobody's to be used once.
+    pub fn of_final_key(client_id: ClientId, not_after: Timestamp) -> Self {
+        Self { client_id, peer: None, receiver: String::new(), not_after }
+    }
+
+    /// Whether it says that. No receiver's id is empty.
+    pub fn is_of_final_key(&self) -> bool {
+        self.peer.is_none() && self.receiver.is_empty()
+    }
 }
 
 fn assigned_key(app: AppId, reference: &KeyPackageRef) -> Key {
@@ -91,9 +105,9 @@ impl Batch {
         limits: AssignedLimits,
     ) -> &mut Self {
         let expiring = Expiring::Assigned { app, reference: reference.clone() };
-        let key = self.key(assigned_key(app, reference));
-        let by_expiry = self.key(expiry_key(app, reference, row));
-        let expiry = self.key(expiring.key(row.not_after));
+        self.key(assigned_key(app, reference));
+        self.key(expiry_key(app, reference, row));
+        self.key(expiring.key(row.not_after));
         let value = self.row(row);
         let (reference, row) = (reference.clone(), row.clone());
         self.step(move |draft| {
@@ -103,14 +117,22 @@ impl Batch {
             {
                 return Err(Unmet::PeerShareTaken { max: limits.per_peer_max }.into());
             }
-            draft.put(TABLE, &key, value);
-            draft.put(TABLE, &by_expiry, Slice::from([]));
-            draft.put(Table::Expiries, &expiry, Slice::from([]));
-            for key in count_keys(app, &row) {
-                let more = count(draft, &key)?.saturating_add(1);
-                draft.put(TABLE, &key, Slice::from(more.to_be_bytes()));
-            }
+            assign(draft, app, &reference, &row, value)?;
             forget_first(draft, app, row.client_id, limits.per_client_max)
+        })
+    }
+
+    /// Remembers the final keys of a queue, which is about to be deleted.
+    pub fn remember_final_keys(&mut self, app: AppId, row: &QueueRow, limits: AssignedLimits) -> &mut Self {
+        let (queue, client) = (row.queue_id, row.client_id);
+        self.step(move |draft| {
+            for (reference, not_after) in key_packages::final_keys_of(draft, app, queue)? {
+                let row = AssignedRow::of_final_key(client, not_after);
+                let value = rows::encode(&row).map_err(|error| ReadError::damaged(error.to_string()))?;
+                assign(draft, app, &reference, &row, value)?;
+                forget_first(draft, app, client, limits.per_client_max)?;
+            }
+            Ok(())
         })
     }
 
@@ -134,6 +156,26 @@ impl Batch {
 
 fn count(draft: &Draft<'_>, key: &Key) -> Result<u64, ReadError> {
     draft.value(TABLE, key)?.map_or(Ok(0), |value| rows::number(TABLE, &value))
+}
+
+/// Writes an assignment, over an older one.
+fn assign(
+    draft: &mut Draft<'_>,
+    app: AppId,
+    reference: &KeyPackageRef,
+    row: &AssignedRow,
+    value: Slice,
+) -> Result<(), Refusal> {
+    forget(draft, app, reference)?;
+    let expiring = Expiring::Assigned { app, reference: reference.clone() };
+    draft.put(TABLE, &assigned_key(app, reference), value);
+    draft.put(TABLE, &expiry_key(app, reference, row), Slice::from([]));
+    draft.put(Table::Expiries, &expiring.key(row.not_after), Slice::from([]));
+    for key in count_keys(app, row) {
+        let more = count(draft, &key)?.saturating_add(1);
+        draft.put(TABLE, &key, Slice::from(more.to_be_bytes()));
+    }
+    Ok(())
 }
 
 /// Forgets an assignment, if there is one.

@@ -86,8 +86,8 @@ impl Disk {
                 missing_batches_min = acknowledged.number.saturating_sub(kept.number),
                 last_acknowledged_batch = acknowledged.number,
                 last_acknowledged_written = %acknowledged.written,
-                "the store has lost its newest writes although they were acknowledged: its journal ends early, \
-                 or an older store was put in its place",
+                "the store lacks its newest writes although they were acknowledged: its journal ends early, an older \
+                 store was put in its place, or it was copied before the file `witness` while the gateway ran",
             );
         }
         // Said once: from here on the batches are numbered anew.

@@ -196,6 +196,25 @@ pub(crate) fn delete_key_packages_of(
     Ok(())
 }
 
+/// The final keys that a queue holds, with the ends of their lifetimes.
+pub(crate) fn final_keys_of(
+    draft: &Draft<'_>,
+    app: AppId,
+    queue: KeyQueueId,
+) -> Result<Vec<(KeyPackageRef, Timestamp)>, ReadError> {
+    let prefix = held_by(app, queue);
+    let skipped = prefix.as_bytes().len();
+    let mut found = Vec::new();
+    for (key, _) in draft.scan(Table::QueueKeyPackages, prefix.prefix())? {
+        let reference = read_reference(key.get(skipped..).unwrap_or(&[]))?;
+        let row = draft.row::<KeyPackageRow>(Table::KeyPackages, &holder_key(app, &reference, queue))?;
+        if let Some(KeyPackageRow { is_final: true, not_after, .. }) = row {
+            found.push((reference, not_after));
+        }
+    }
+    Ok(found)
+}
+
 /// Deletes a held package's rows, if it is held.
 pub(crate) fn delete_key_package(
     draft: &mut Draft<'_>,

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use actors::{DomainName, Timestamp};
+use actors::{DomainName, Timestamp, USED_KEY_PACKAGES_MAX};
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
@@ -193,11 +193,12 @@ pub struct GroupTransferBody {
     /// An MLSMessage that holds the Welcome of the current epoch, if its commit added clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub welcome: Option<Base64>,
-    /// KeyPackageRefs (RFC 9420 §5.2) of packages that were used in entries that the follower has not seen.
+    /// KeyPackageRefs (RFC 9420 §5.2) of packages that were used in entries that the follower has not seen; of more than
+    /// 4096 the others are passed over.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "list::at_most::<{ list::USED_KEY_PACKAGES_MAX }, _, _>"
+        deserialize_with = "list::first::<{ USED_KEY_PACKAGES_MAX }, _, _>"
     )]
     pub used_key_packages: Vec<Base64>,
     /// Whether the group was re-initialised, so that nothing can follow (RFC 9420 §11.2). Left out once a follower has

@@ -9,7 +9,7 @@ use std::{fmt, marker::PhantomData};
 use actors::Limits;
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, SeqAccess, Visitor},
+    de::{Error as _, IgnoredAny, SeqAccess, Visitor},
 };
 
 /// How the message begins that says that a list is too long.
@@ -19,13 +19,10 @@ pub(crate) const TOO_LONG: &str = "a list with more than ";
 pub(crate) const TAGS_MAX: usize = Limits::LIST_MAX;
 /// Key packages that one request may upload.
 pub(crate) const KEY_PACKAGES_MAX: usize = Limits::LIST_MAX;
-/// Proposals that may wait in one epoch of a group.
-pub(crate) const PROPOSALS_MAX: usize = Limits::LIST_MAX;
+/// Proposals that may wait in one epoch of a group, those included that can no longer be committed.
+pub(crate) const PROPOSALS_MAX: usize = 2 * Limits::LIST_MAX;
 /// Log entries in one delivery.
 pub(crate) const ENTRIES_MAX: usize = 1024;
-/// Key packages that were used in entries which a follower has not seen.
-pub(crate) const USED_KEY_PACKAGES_MAX: usize = 1 << 20;
-
 /// Reads a list of at most `MAX` members, and stops at the first that is too many.
 ///
 /// # Errors
@@ -36,6 +33,40 @@ where
     D: Deserializer<'de>,
 {
     deserializer.deserialize_seq(Bounded::<MAX, T>(PhantomData))
+}
+
+/// Reads the first `MAX` members of a list, and passes over the others.
+///
+/// # Errors
+/// Of the members that are read.
+pub(crate) fn first<'de, const MAX: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_seq(First::<MAX, T>(PhantomData))
+}
+
+struct First<const MAX: usize, T>(PhantomData<T>);
+
+impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for First<MAX, T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut members: A) -> Result<Vec<T>, A::Error> {
+        let mut list = Vec::new();
+        while list.len() < MAX {
+            match members.next_element()? {
+                Some(member) => list.push(member),
+                None => return Ok(list),
+            }
+        }
+        while members.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(list)
+    }
 }
 
 struct Bounded<const MAX: usize, T>(PhantomData<T>);
@@ -56,5 +87,36 @@ impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Bounded<MAX, T
             list.push(member);
         }
         Ok(list)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Lists {
+        #[serde(default, deserialize_with = "at_most::<2, _, _>")]
+        bounded: Vec<u8>,
+        #[serde(default, deserialize_with = "first::<2, _, _>")]
+        first: Vec<u8>,
+    }
+
+    #[test]
+    fn a_list_stops_at_its_bound_and_a_first_part_passes_over_the_rest() {
+        let read = |text: &str| serde_json::from_str::<Lists>(text);
+        assert_eq!(read(r#"{"bounded":[1,2]}"#).unwrap().bounded, [1, 2]);
+        let error = read(r#"{"bounded":[1,2,3]}"#).unwrap_err().to_string();
+        assert!(error.starts_with(TOO_LONG), "{error}");
+        for (text, expected) in [
+            (r#"{"first":[]}"#, [].as_slice()),
+            (r#"{"first":[1]}"#, &[1]),
+            (r#"{"first":[1,2]}"#, &[1, 2]),
+            (r#"{"first":[1,2,3,"four",{"five":[]}]}"#, &[1, 2]),
+        ] {
+            assert_eq!(read(text).unwrap().first, expected, "{text}");
+        }
+        assert!(read(r#"{"first":["one"]}"#).is_err());
+        assert!(read(r#"{"first":[1,2,3"#).is_err());
     }
 }

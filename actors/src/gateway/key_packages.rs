@@ -167,6 +167,7 @@ impl Gateway {
         loop {
             let row = self.queue_row(app, client, queue)?;
             let mut batch = Batch::new();
+            batch.require_queue(app, &row).remember_final_keys(app, &row, self.services.assigned_limits());
             batch.delete_queue(app, &row);
             let outcome = self.services.store.append(batch).await.map_err(|error| refused(&error));
             match outcome {
@@ -377,8 +378,12 @@ fn check_not_taken(
     if view.used(app, reference).map_err(unreadable)?.is_some() {
         return Err("it was already used".into());
     }
-    if is_final && view.assigned(app, reference).map_err(unreadable)?.is_some() {
-        return Err("it was assigned, as a package that is used once".into());
+    match view.assigned(app, reference).map_err(unreadable)? {
+        Some(row) if row.is_of_final_key() && !is_final => return Err("it was a final key".into()),
+        Some(row) if !row.is_of_final_key() && is_final => {
+            return Err("it was assigned, as a package that is used once".into());
+        }
+        Some(_) | None => {}
     }
     let holders = view.queues_holding(app, reference).map_err(unreadable)?;
     match holders.iter().find(|(holder, _, row)| row.excludes(*holder == queue, is_final)) {

@@ -20,12 +20,10 @@ use crate::{
         handed_over_row, missed_after, transfer,
     },
     mls::welcome_references,
-    peer::Held,
+    peer::{Held, USED_KEY_PACKAGES_MAX},
     services::UsedPackages,
 };
 
-/// Key packages of which one transfer may say that they were used.
-const USED_MAX: usize = 4096;
 impl Gateway {
     pub(super) async fn receive_transfer(
         &self,
@@ -115,7 +113,8 @@ impl Gateway {
         let view = self.services.store.view();
         let welcomed: BTreeSet<_> =
             handed.welcome.as_deref().map(welcome_references).unwrap_or_default().into_iter().collect();
-        let references = handed.used.iter().take(USED_MAX).chain(&welcomed).collect::<BTreeSet<_>>();
+        let references =
+            handed.used.iter().take(USED_KEY_PACKAGES_MAX).chain(&welcomed).collect::<BTreeSet<_>>();
         let (mut used, mut waiting) = (UsedPackages::new(), BTreeSet::new());
         for reference in references {
             for (queue, client, row) in view.queues_holding(app, reference).map_err(StorageError::from)? {

@@ -13,7 +13,7 @@ use actix::{
     Actor, ActorContext as _, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context,
     Handler, WrapFuture as _, fut,
 };
-use snapshots::{AppendError, Appended, Batch, Invitation, Timestamp, Unmet, View};
+use snapshots::{AppendError, Appended, Batch, Invitation, KeyPackageRef, Timestamp, Unmet, View};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
@@ -97,7 +97,12 @@ impl GroupActor {
             EntryContent::Creation(_) | EntryContent::Commit(_) => broken_commit,
         };
         let bytes = entry.content.validated_bytes();
-        let staged = self.validate((bytes, broken), source, move |state, rules| state.stage(rules, entry));
+        let (app, store) = (self.meta.app, self.services.store.clone());
+        let staged = self.validate((bytes, broken), source, move |state, rules| {
+            // A package that cannot be looked up counts as unused: the commit of its proposal looks again.
+            let is_used = |package: &KeyPackageRef| matches!(store.view().used(app, package), Ok(Some(_)));
+            state.stage(rules, entry, &is_used)
+        });
         Box::pin(staged.then(|staged, actor, _| match staged.and_then(|staged| actor.prepare(staged)) {
             Ok(Write::Append(append)) => actor.append(append),
             Ok(Write::Repeated { batch, reference }) => actor.answer_again(batch, reference),

@@ -4,7 +4,9 @@
 use sha2::{Digest as _, Sha256};
 use snapshots::{Bytes, Epoch, EpochRow, GroupId, MissedEntries, Timestamp};
 
-use super::{EntryContent, GroupError, LogEntry, log::commit_digest, view::WaitingProposal};
+use super::{
+    EntryContent, GroupError, LogEntry, log::commit_digest, state::WAITING_PER_LIMIT, view::WaitingProposal,
+};
 use crate::{
     limits::Limits,
     mls::{
@@ -111,9 +113,9 @@ impl Unseen<'_> {
         let missed = &mut filled.missed;
         enter(missed, proposal.epoch)?;
         let bytes: usize = missed.proposals.iter().map(Bytes::len).sum();
-        if missed.proposals.len() >= self.limits.proposals_per_epoch_max
-            || bytes.saturating_add(packet.len()) > self.limits.proposal_bytes_per_epoch_max
-        {
+        let count_max = self.limits.proposals_per_epoch_max.saturating_mul(WAITING_PER_LIMIT);
+        let bytes_max = self.limits.proposal_bytes_per_epoch_max.saturating_mul(WAITING_PER_LIMIT);
+        if missed.proposals.len() >= count_max || bytes.saturating_add(packet.len()) > bytes_max {
             return Err(Unusable::Order("its epoch has more proposals than an epoch may have"));
         }
         let reference = proposal.reference(self.crypto, cipher_suite(self.cipher_suite)?)?;

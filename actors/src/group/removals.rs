@@ -38,7 +38,7 @@ impl GroupActor {
             let packets = state.removals(&keys, rules.limits, now);
             let staged = (first..).zip(packets).map_while(|(sequence, packet)| {
                 let content = EntryContent::Proposal { packet: packet.into() };
-                state.stage(rules, LogEntry { sequence, timestamp, content }).ok()
+                state.stage(rules, LogEntry { sequence, timestamp, content }, &|_| false).ok()
             });
             Ok(staged.collect::<Vec<_>>())
         });

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use snapshots::{DomainName, Epoch, GroupId, Timestamp};
+use snapshots::{DomainName, Epoch, GroupId, KeyPackageRef, Timestamp};
 
 use super::{
     EntryContent, EpochEntry, GroupError, GroupTransfer, LogEntry, NewGroup,
@@ -18,8 +18,8 @@ use crate::{
     external_sender::ExternalSenderKey,
     limits::Limits,
     mls::{
-        AddedMember, CommitBundle, Member, PROTOCOL_VERSION, Refusal, Rule, Rules, StagedEpoch,
-        StagedProposal, TrackedGroup, group_info_signer,
+        AddedMember, CommitBundle, Member, PROTOCOL_VERSION, ProposalNeeds, Refusal, Rule, Rules,
+        StagedEpoch, StagedProposal, TrackedGroup, group_info_signer,
     },
 };
 
@@ -35,6 +35,10 @@ const WEIGHT_OF_MEMBER: usize = 6 << 10;
 /// How often the tree and the pending proposals are in memory: as they came, as the MLS library has them, and as readers
 /// get them.
 const COPIES: usize = 3;
+
+/// How many times the limits of an epoch all proposals may take that wait in it, those included that can no longer be
+/// committed: they stay until the epoch ends, and keep no other from being proposed.
+pub(crate) const WAITING_PER_LIMIT: usize = 2;
 
 /// Bytes of messages that are judged at once: about 50 proposals by value, or a handful of certificate chains.
 const LONG_BYTES: usize = 16 << 10;
@@ -147,7 +151,7 @@ impl GroupState {
             lacks_proposals: false,
         };
         for packet in &transfer.proposals {
-            match state.stage_proposal(rules, packet, now) {
+            match state.stage_proposal(rules, packet, now, &|_| false) {
                 Ok((_, staged)) => {
                     state.tracked.apply_proposal(staged.pending).map_err(|error| unencodable(&error))?;
                 }
@@ -227,17 +231,57 @@ impl GroupState {
         self.tracked.pending().iter().any(|pending| pending.reference == reference)
     }
 
-    /// Validates the next entry of the log. Nothing changes.
+    /// Whether a proposal of this many bytes may wait as well: those that can still be committed are within the limits of an
+    /// epoch, and all together within [`WAITING_PER_LIMIT`] times as much.
+    fn has_room_for(
+        &self,
+        rules: Rules<'_>,
+        packet_bytes: usize,
+        at: Timestamp,
+        is_used: &dyn Fn(&KeyPackageRef) -> bool,
+    ) -> bool {
+        let (count_max, bytes_max) =
+            (rules.limits.proposals_per_epoch_max, rules.limits.proposal_bytes_per_epoch_max);
+        let fits = |count: usize, bytes: usize, times: usize| {
+            count < count_max.saturating_mul(times)
+                && bytes.saturating_add(packet_bytes) <= bytes_max.saturating_mul(times)
+        };
+        let (count, bytes) = (self.tracked.pending().len(), self.tracked.pending_bytes());
+        if fits(count, bytes, 1) {
+            return true;
+        }
+        // The hub knows better which of those that it accepted can still be committed.
+        if !fits(count, bytes, WAITING_PER_LIMIT) || *rules.source == Source::Hub {
+            return fits(count, bytes, WAITING_PER_LIMIT);
+        }
+        let is_void = |needs: &ProposalNeeds| {
+            needs.expired(at).is_some()
+                || !rules.application.knows(needs.domain.as_ref())
+                || needs.package.as_ref().is_some_and(is_used)
+        };
+        let committable = self.tracked.pending().iter().filter(|pending| !is_void(&pending.needs));
+        let (count, bytes) =
+            committable.fold((0, 0), |(count, bytes), pending| (count + 1, bytes + pending.packet.len()));
+        fits(count, bytes, 1)
+    }
+
+    /// Validates the next entry of the log. Nothing changes. Whether a key package was used is asked when the epoch has about
+    /// as many proposals as it may.
     ///
     /// # Errors
     /// Why it is refused.
-    pub(crate) fn stage(&self, rules: Rules<'_>, entry: LogEntry) -> Result<StagedEntry, GroupError> {
+    pub(crate) fn stage(
+        &self,
+        rules: Rules<'_>,
+        entry: LogEntry,
+        is_used: &dyn Fn(&KeyPackageRef) -> bool,
+    ) -> Result<StagedEntry, GroupError> {
         match &entry.content {
             EntryContent::Creation(_) => {
                 Err(GroupError::NotFromHub("a creation is entry 0 and no other".into()))
             }
             EntryContent::Proposal { packet } => {
-                let (record, staged) = self.stage_proposal(rules, packet, entry.timestamp)?;
+                let (record, staged) = self.stage_proposal(rules, packet, entry.timestamp, is_used)?;
                 Ok(StagedEntry { record, change: StagedChange::Proposal(staged), entry })
             }
             EntryContent::Commit(bundle) => {
@@ -253,14 +297,12 @@ impl GroupState {
         rules: Rules<'_>,
         packet: &[u8],
         stamp: Timestamp,
+        is_used: &dyn Fn(&KeyPackageRef) -> bool,
     ) -> Result<(Vec<u8>, StagedProposal), GroupError> {
         within("packet", packet.len(), rules.limits.packet_bytes_max)?;
         self.tracked.expect_proposal(packet).map_err(refused_proposal)?;
-        let max = rules.limits.proposals_per_epoch_max;
-        if self.tracked.pending().len() >= max
-            || self.tracked.pending_bytes() + packet.len() > rules.limits.proposal_bytes_per_epoch_max
-        {
-            return Err(GroupError::TooManyProposals { max });
+        if !self.has_room_for(rules, packet.len(), stamp, is_used) {
+            return Err(GroupError::TooManyProposals { max: rules.limits.proposals_per_epoch_max });
         }
         let staged = self.tracked.stage_proposal(rules, packet, stamp).map_err(refused_proposal)?;
         let record = keep(&GroupRecord::Proposal { pending: staged.pending.clone(), stamp })

@@ -7,20 +7,20 @@ use actix::{
     WrapFuture as _, fut,
 };
 use snapshots::{
-    AppId, AppendError, AssignedLimits, AssignedRow, Batch, ClientId, ClientRow, KeyPackageRef,
-    KeyPackageRow, KeyQueueId, LogId, QueueRow, Store, Unmet,
+    AppId, AppendError, AssignedRow, Batch, ClientId, ClientRow, KeyPackageRef, KeyPackageRow, KeyQueueId,
+    LogId, QueueRow, Store, Timestamp, Unmet,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     AssignedKeyPackage, KeyQueueError, NewPackage, PoolCounts, Receiver,
-    state::{Candidate, Choice, KeyQueueState, QueueRecord},
+    state::{Candidate, Choice, KeyQueueState, QueueRecord, Unfit},
 };
 use crate::{
     activity::{Activity, ActorState, Upkeep},
     durable::{Durable, DurableActor, Loaded, load},
     error::StorageError,
-    mls::{CredentialCheck, LeafChecks, RefusedCredentials, is_fit},
+    mls::{CredentialCheck, LeafChecks, RefusedCredentials, check_fit},
     services::Services,
 };
 
@@ -133,11 +133,14 @@ impl KeyQueueActor {
         let now = self.services.clock.now();
         let bytes_max = self.services.limits.key_queue_bytes_max;
         let (packages, rows) = self.with_receivers(&upload.packages)?;
+        let final_row =
+            upload.final_key.as_ref().map(|package| self.former_final_key(package)).transpose()?;
         let (state, _) = self.current()?;
         if state.free_after(upload.is_reset, &packages, now) > max {
             return Err(KeyQueueError::TooManyKeyPackages { what: "the queue", max });
         }
-        if state.bytes_after(upload.is_reset, &packages, upload.final_key.as_ref()) > bytes_max {
+        let final_key = upload.final_key.as_ref().map(|package| (package, upload.generation, now));
+        if state.bytes_after(upload.is_reset, &packages, final_key) > bytes_max {
             return Err(KeyQueueError::TooManyBytes { max: bytes_max });
         }
         let record = QueueRecord::Uploaded {
@@ -145,12 +148,15 @@ impl KeyQueueActor {
             packages,
             final_key: upload.final_key.clone(),
             generation: upload.generation,
+            at: now,
         };
-        let mut removed: Vec<KeyPackageRef> =
+        let removed: Vec<KeyPackageRef> =
             if upload.is_reset { state.references().cloned().collect() } else { Vec::new() };
-        if upload.final_key.is_some() {
-            removed.extend(state.final_key_reference().cloned());
-        }
+        let replaced: Vec<(KeyPackageRef, Timestamp)> = final_key
+            .into_iter()
+            .flat_map(|(new, generation, at)| state.replaced_by(new, generation, at))
+            .map(|key| (key.reference.clone(), key.not_after))
+            .collect();
         let mut batch = Batch::new();
         batch.append_record(
             self.durable.log(),
@@ -164,8 +170,13 @@ impl KeyQueueActor {
         for reference in &removed {
             batch.delete_key_package(self.app, self.queue, reference);
         }
+        for (reference, not_after) in &replaced {
+            batch.delete_key_package(self.app, self.queue, reference);
+            let row = AssignedRow::of_final_key(self.client, *not_after);
+            batch.assign_key_package(self.app, reference, &row, self.services.assigned_limits());
+        }
         let packages = upload.packages.iter().zip(rows).map(|(package, row)| (package, row, false));
-        let final_key = upload.final_key.iter().map(|package| (package, None, true));
+        let final_key = upload.final_key.iter().zip(final_row).map(|(package, row)| (package, row, true));
         for (package, assigned, is_final) in packages.chain(final_key) {
             batch.require_assigned(self.app, &package.reference, assigned.as_ref());
             batch.require_unused(self.app, &package.reference);
@@ -182,9 +193,19 @@ impl KeyQueueActor {
         let view = self.services.store.view();
         let with_receiver = |package: &NewPackage| {
             let row = view.assigned(self.app, &package.reference).map_err(StorageError::from)?;
+            // A package that became a final key, and is gone since it was checked, does not come in: nobody is expected to hold
+            // it.
+            let row = row.filter(|row| !row.is_of_final_key());
             Ok((NewPackage { receiver: row.clone().map(Receiver::from), ..package.clone() }, row))
         };
         packages.iter().map(with_receiver).collect()
+    }
+
+    /// The row that says that a package was a final key before, if it was.
+    fn former_final_key(&self, package: &NewPackage) -> Result<Option<AssignedRow>, KeyQueueError> {
+        let view = self.services.store.view();
+        let row = view.assigned(self.app, &package.reference).map_err(StorageError::from)?;
+        Ok(row.filter(AssignedRow::is_of_final_key))
     }
 
     fn appended(
@@ -243,7 +264,7 @@ impl KeyQueueActor {
         let (view, app, now) = (services.store.view(), self.app, services.clock.now());
         let application = services.applications.get(&app).ok_or(KeyQueueError::UnknownClient)?;
         self.current()?;
-        let share = self.assigned_limits().per_peer_max;
+        let share = self.services.assigned_limits().per_peer_max;
         let state = self.durable.state_mut()?;
         let mut credentials = CredentialCheck::new(&*application.identity, now, &mut self.refused);
         let (mut used, mut unreadable) = (Vec::new(), None);
@@ -281,14 +302,6 @@ impl KeyQueueActor {
             None => Ok(choice),
         }
     }
-
-    fn assigned_limits(&self) -> AssignedLimits {
-        let limits = &self.services.limits;
-        AssignedLimits {
-            per_client_max: limits.assigned_key_packages_per_client_max as u64,
-            per_peer_max: limits.key_packages_per_peer_max as u64,
-        }
-    }
 }
 
 /// Loads a queue and leaves out what was used and what no group could take in; blocks.
@@ -298,7 +311,14 @@ fn load_queue(store: &Store, app: AppId, queue: KeyQueueId) -> Result<Loaded<Key
     if let Some(row) = view.queue_by_id(app, queue)? {
         // The longest lifetime is policy, which may change: it is asked of what comes in.
         let checks = LeafChecks { cipher_suite: row.cipher_suite, lifetime_s_max: 0 };
-        state.retain_fit(|message| is_fit(checks, message));
+        if let Some(Unfit { count, reason }) = state.retain_fit(|message| check_fit(checks, message)) {
+            tracing::info!(
+                %queue,
+                count,
+                reason,
+                "stored key packages are dropped because no group could accept them; the reason is that of the first",
+            );
+        }
     }
     let references: Vec<KeyPackageRef> = state.references().cloned().collect();
     for reference in references {
@@ -379,7 +399,7 @@ impl Handler<Assign> for KeyQueueActor {
         };
         batch.append_record(self.durable.log(), self.durable.sequence(), bytes);
         batch.require_unused(self.app, &package.reference);
-        batch.assign_key_package(self.app, &package.reference, &row, self.assigned_limits());
+        batch.assign_key_package(self.app, &package.reference, &row, self.services.assigned_limits());
         let store = self.services.store.clone();
         let append = async move { (store.append(batch).await, permit) };
         AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {

@@ -81,11 +81,18 @@ pub(crate) enum QueueRecord {
         final_key: Option<NewPackage>,
         /// The client's handle generation that the packages were checked against.
         generation: u64,
+        /// When it was. Records that were written before it was kept are taken as of later than any lifetime begins.
+        #[serde(default = "after_all")]
+        at: Timestamp,
     },
     Assigned {
         reference: KeyPackageRef,
         receiver: Receiver,
     },
+}
+
+fn after_all() -> Timestamp {
+    Timestamp(u64::MAX)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +112,9 @@ pub(crate) struct KeyQueueState {
     places: HashMap<KeyPackageRef, Place>,
     assigned: HashMap<Receiver, Place>,
     final_key: Option<FinalKey>,
+    /// The final key that was in use when the present one was uploaded, whose lifetime had not begun: it stays in use until
+    /// that begins.
+    earlier_final_key: Option<FinalKey>,
     arrivals: u64,
     /// Packages that a reset removed after they were assigned: if one comes back, it is its receiver's.
     removed: BTreeMap<KeyPackageRef, Removed>,
@@ -115,6 +125,14 @@ pub(crate) struct KeyQueueState {
 struct Removed {
     receiver: Receiver,
     not_after: Timestamp,
+}
+
+/// Packages that were dropped because no group could take them in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unfit {
+    pub(crate) count: usize,
+    /// Why the first one was.
+    pub(crate) reason: String,
 }
 
 /// How many removed packages are remembered; beyond it those that expire first are forgotten.
@@ -142,6 +160,8 @@ struct Snapshot {
     format: u8,
     held: Vec<(Place, Held)>,
     final_key: Option<FinalKey>,
+    #[serde(default)]
+    earlier_final_key: Option<FinalKey>,
     arrivals: u64,
     #[serde(default)]
     removed: BTreeMap<KeyPackageRef, Removed>,
@@ -153,6 +173,7 @@ struct NewSnapshot<'a> {
     format: u8,
     held: Vec<(&'a Place, &'a Held)>,
     final_key: Option<&'a FinalKey>,
+    earlier_final_key: Option<&'a FinalKey>,
     arrivals: u64,
     removed: &'a BTreeMap<KeyPackageRef, Removed>,
 }
@@ -204,6 +225,45 @@ impl KeyQueueState {
         if self.final_key.as_ref().is_some_and(stale) {
             self.final_key = None;
         }
+        // Without a later one there is none that it stays in use for.
+        if self.final_key.is_none() || self.earlier_final_key.as_ref().is_some_and(stale) {
+            self.earlier_final_key = None;
+        }
+    }
+
+    /// The final key that is in use at a moment.
+    fn final_key_at(&self, at: Timestamp) -> Option<&FinalKey> {
+        match &self.final_key {
+            Some(key) if at < key.package.not_before => self.earlier_final_key.as_ref(),
+            latest => latest.as_ref(),
+        }
+    }
+
+    /// The final key that stays in use for a while when a new one is uploaded.
+    fn kept_beside(&self, new: &NewPackage, generation: u64, at: Timestamp) -> Option<&FinalKey> {
+        if new.not_before <= at {
+            return None;
+        }
+        let is_repeated = |key: &FinalKey| key.package.reference == new.reference;
+        let kept = match &self.final_key {
+            Some(key) if is_repeated(key) => self.earlier_final_key.as_ref(),
+            _ => self.final_key_at(at),
+        };
+        kept.filter(|key| key.generation == generation && !is_repeated(key))
+    }
+
+    /// The final keys that are gone once a new one is uploaded.
+    pub(crate) fn replaced_by<'a>(
+        &'a self,
+        new: &'a NewPackage,
+        generation: u64,
+        at: Timestamp,
+    ) -> impl Iterator<Item = &'a NewPackage> {
+        let kept = self.kept_beside(new, generation, at).map(|key| &key.package.reference);
+        let present = [&self.final_key, &self.earlier_final_key].into_iter().flatten();
+        present
+            .map(|key| &key.package)
+            .filter(move |key| key.reference != new.reference && Some(&key.reference) != kept)
     }
 
     /// Takes a used package out of the queue (*Advancing a Key Package Queue*).
@@ -250,8 +310,7 @@ impl KeyQueueState {
         {
             return Choice::Assignable(held.package.clone());
         }
-        let valid_final_key = self.final_key.as_ref().filter(|key| is_valid(&key.package));
-        match valid_final_key.filter(|key| usable(&key.package, true)) {
+        match self.final_key_at(now).filter(|key| usable(&key.package, true)) {
             Some(key) => Choice::Final(key.package.clone()),
             None => Choice::Nothing,
         }
@@ -280,42 +339,54 @@ impl KeyQueueState {
             + unassigned.filter(|package| !self.places.contains_key(&package.reference)).count()
     }
 
-    /// How many bytes the queue would have at rest after an upload, at most.
+    /// How many bytes the queue would have at rest after an upload, at most. The final key comes with its client's handle
+    /// generation and the time.
     pub(crate) fn bytes_after(
         &self,
         is_reset: bool,
         packages: &[NewPackage],
-        final_key: Option<&NewPackage>,
+        final_key: Option<(&NewPackage, u64, Timestamp)>,
     ) -> usize {
         let bytes = |package: &NewPackage| package.message.len().saturating_add(PACKAGE_OVERHEAD_BYTES);
         let held = self.held.values().map(|held| bytes(&held.package)).sum::<usize>();
         let new = packages.iter().filter(|package| is_reset || !self.places.contains_key(&package.reference));
-        let final_key = final_key.or(self.final_key.as_ref().map(|key| &key.package));
+        let of_final = |key: Option<&FinalKey>| key.map_or(0, |key| bytes(&key.package));
+        let final_keys = match final_key {
+            Some((new, generation, at)) => {
+                bytes(new).saturating_add(of_final(self.kept_beside(new, generation, at)))
+            }
+            None => {
+                of_final(self.final_key.as_ref()).saturating_add(of_final(self.earlier_final_key.as_ref()))
+            }
+        };
         let before = if is_reset { 0 } else { held };
-        before.saturating_add(new.map(bytes).sum()).saturating_add(final_key.map_or(0, bytes))
+        before.saturating_add(new.map(bytes).sum()).saturating_add(final_keys)
     }
 
-    /// Drops the packages that are not fit, which were stored before that was asked for, and the final key likewise.
-    pub(crate) fn retain_fit(&mut self, is_fit: impl Fn(&[u8]) -> bool) {
+    /// Drops the packages that are not fit, which were stored before that was asked for, final keys likewise; answers what
+    /// there was to drop, if anything.
+    pub(crate) fn retain_fit(&mut self, check_fit: impl Fn(&[u8]) -> Result<(), String>) -> Option<Unfit> {
+        let mut dropped: Option<Unfit> = None;
+        let mut is_fit = |package: &NewPackage| match check_fit(&package.message) {
+            Ok(()) => true,
+            Err(reason) => {
+                dropped.get_or_insert(Unfit { count: 0, reason }).count += 1;
+                false
+            }
+        };
         let packages = self.held.values().map(|held| &held.package);
-        let unfit: Vec<KeyPackageRef> = packages
-            .filter(|package| !is_fit(&package.message))
-            .map(|package| package.reference.clone())
-            .collect();
+        let unfit: Vec<KeyPackageRef> =
+            packages.filter(|package| !is_fit(package)).map(|package| package.reference.clone()).collect();
+        self.final_key = self.final_key.take().filter(|key| is_fit(&key.package));
+        self.earlier_final_key = self.earlier_final_key.take().filter(|key| is_fit(&key.package));
         for reference in unfit {
             self.advance(&reference);
         }
-        if self.final_key.as_ref().is_some_and(|key| !is_fit(&key.package.message)) {
-            self.final_key = None;
-        }
+        dropped
     }
 
     pub(crate) fn references(&self) -> impl Iterator<Item = &KeyPackageRef> {
         self.places.keys()
-    }
-
-    pub(crate) fn final_key_reference(&self) -> Option<&KeyPackageRef> {
-        self.final_key.as_ref().map(|key| &key.package.reference)
     }
 
     /// What of the queue has not expired at `now`.
@@ -332,7 +403,7 @@ impl KeyQueueState {
     /// Takes a recorded change in.
     pub(crate) fn apply(&mut self, record: QueueRecord) {
         match record {
-            QueueRecord::Uploaded { is_reset, packages, final_key, generation } => {
+            QueueRecord::Uploaded { is_reset, packages, final_key, generation, at } => {
                 let before = if is_reset {
                     self.places.clear();
                     self.assigned.clear();
@@ -358,6 +429,7 @@ impl KeyQueueState {
                     self.removed.remove(&first);
                 }
                 if let Some(package) = final_key {
+                    self.earlier_final_key = self.kept_beside(&package, generation, at).cloned();
                     self.final_key = Some(FinalKey { package, generation });
                 }
             }
@@ -405,6 +477,7 @@ impl DurableState for KeyQueueState {
             format: FORMAT,
             held: self.held.iter().collect(),
             final_key: self.final_key.as_ref(),
+            earlier_final_key: self.earlier_final_key.as_ref(),
             arrivals: self.arrivals,
             removed: &self.removed,
         };
@@ -429,6 +502,7 @@ impl DurableState for KeyQueueState {
                 state.held.insert(place, held);
             }
             state.final_key = kept.final_key;
+            state.earlier_final_key = kept.earlier_final_key;
             state.arrivals = kept.arrivals;
             state.removed = kept.removed;
         }
@@ -469,7 +543,7 @@ mod tests {
     }
 
     fn uploaded(packages: Vec<NewPackage>) -> QueueRecord {
-        QueueRecord::Uploaded { is_reset: false, packages, final_key: None, generation: 0 }
+        QueueRecord::Uploaded { is_reset: false, packages, final_key: None, generation: 0, at: NOW }
     }
 
     /// Chooses for a receiver and records what was chosen; answers the package's name.
@@ -538,6 +612,7 @@ mod tests {
             packages: vec![package(1, 100), package(2, 200)],
             final_key: Some(package(9, 500)),
             generation: 0,
+            at: NOW,
         });
         assert_eq!(assign(&mut state, "a"), Some(1));
         let before = state.clone();
@@ -578,6 +653,7 @@ mod tests {
             packages,
             final_key: None,
             generation,
+            at: NOW,
         };
         // R's first package was used and R has a second: finding the first one used again takes nothing from R.
         let mut state = KeyQueueState::default();
@@ -611,6 +687,7 @@ mod tests {
             packages: vec![package(1, 100)],
             final_key: Some(package(9, 500)),
             generation: 0,
+            at: NOW,
         });
         assert_eq!(assign(&mut state, "a"), Some(1));
         assert_eq!(assign(&mut state, "b"), Some(9));
@@ -619,6 +696,7 @@ mod tests {
             packages: vec![package(1, 100), package(2, 50)],
             final_key: None,
             generation: 0,
+            at: NOW,
         });
         assert_eq!(
             assign(&mut state, "b"),
@@ -630,9 +708,90 @@ mod tests {
     }
 
     #[test]
+    fn a_final_key_that_is_not_valid_yet_leaves_the_one_before_in_use_until_it_is() {
+        let starting = |name, not_before| NewPackage {
+            not_before: Timestamp(not_before),
+            ..package(name, u64::from(name) * 1000)
+        };
+        let upload = |state: &mut KeyQueueState, package: NewPackage, at| {
+            let record = QueueRecord::Uploaded {
+                is_reset: false,
+                packages: vec![],
+                final_key: Some(package),
+                generation: 0,
+                at: Timestamp(at),
+            };
+            state.apply(QueueRecord::from_bytes(&record.to_bytes().unwrap()).unwrap());
+        };
+        let in_use =
+            |state: &KeyQueueState, now| match state.choose(&receiver("a"), Timestamp(now), 3, |_| true) {
+                Choice::Final(package) => package.message.first().copied(),
+                Choice::Assigned(_) | Choice::Assignable(_) | Choice::Nothing => None,
+            };
+        let replaced = |state: &KeyQueueState, new: &NewPackage, at| -> Vec<u8> {
+            state.replaced_by(new, 0, Timestamp(at)).map(|key| key.message[0]).collect()
+        };
+        let mut state = KeyQueueState::default();
+        upload(&mut state, starting(1, 0), 0);
+        assert!(replaced(&state, &starting(2, 100), 10).is_empty());
+        upload(&mut state, starting(2, 100), 10);
+        for (now, expected) in [(10, 1), (99, 1), (100, 2), (500, 2)] {
+            assert_eq!(in_use(&state, now), Some(expected), "at {now}");
+        }
+        let rested = KeyQueueState::restore(Some(&state.to_snapshot().unwrap()), []).unwrap();
+        assert_eq!(rested, state);
+        // A retry changes nothing, and a third one replaces the second, which was never in use.
+        upload(&mut state, starting(2, 100), 20);
+        assert_eq!(state, rested);
+        assert_eq!(replaced(&state, &starting(3, 200), 30), [2]);
+        upload(&mut state, starting(3, 200), 30);
+        assert_eq!((in_use(&state, 150), in_use(&state, 200)), (Some(1), Some(3)));
+        // Once the third is in use, the first does not come back; one that is valid at once replaces all.
+        upload(&mut state, starting(4, 300), 250);
+        assert_eq!((in_use(&state, 299), in_use(&state, 300)), (Some(3), Some(4)));
+        assert_eq!(replaced(&state, &starting(5, 0), 260), [4, 3]);
+        upload(&mut state, starting(5, 0), 260);
+        assert_eq!(in_use(&state, 260), Some(5));
+        assert_eq!(state.bytes_after(false, &[], None), PACKAGE_OVERHEAD_BYTES + 1, "nothing else is kept");
+        // What belongs to an older handle is not kept.
+        let mut state = KeyQueueState::default();
+        upload(&mut state, starting(1, 0), 0);
+        let record = QueueRecord::Uploaded {
+            is_reset: false,
+            packages: vec![],
+            final_key: Some(starting(2, 100)),
+            generation: 1,
+            at: Timestamp(10),
+        };
+        state.apply(record);
+        assert_eq!(in_use(&state, 50), None);
+    }
+
+    #[test]
+    fn packages_that_are_not_fit_are_dropped_and_counted_once() {
+        let mut state = KeyQueueState::default();
+        state.apply(QueueRecord::Uploaded {
+            is_reset: false,
+            packages: vec![package(1, 100), package(2, 200), package(3, 300)],
+            final_key: Some(package(9, 500)),
+            generation: 0,
+            at: NOW,
+        });
+        let check = |message: &[u8]| if message == [2] { Ok(()) } else { Err(format!("{message:?}")) };
+        assert_eq!(state.retain_fit(check), Some(Unfit { count: 3, reason: "[1]".into() }));
+        assert_eq!(state.counts(NOW), PoolCounts { in_pool: 1, available: 1, has_final_key: false });
+        assert_eq!(state.retain_fit(check), None);
+    }
+
+    #[test]
     fn an_assigned_package_that_a_reset_removed_is_its_receivers_when_it_comes_back() {
-        let reset =
-            |packages| QueueRecord::Uploaded { is_reset: true, packages, final_key: None, generation: 0 };
+        let reset = |packages| QueueRecord::Uploaded {
+            is_reset: true,
+            packages,
+            final_key: None,
+            generation: 0,
+            at: NOW,
+        };
         for is_reset in [false, true] {
             let mut state = KeyQueueState::default();
             state.apply(uploaded(vec![package(1, 100)]));
@@ -646,6 +805,7 @@ mod tests {
                 packages: vec![package(1, 100), package(3, 300)],
                 final_key: None,
                 generation: 0,
+                at: NOW,
             };
             state.apply(record);
             assert_eq!(assign(&mut state, "b"), Some(3), "the first is not for another");
@@ -673,12 +833,13 @@ mod tests {
         let mut packages: Vec<NewPackage> = (1..=60).map(|name| package(name, 100)).collect();
         packages.iter_mut().for_each(|package| package.message = vec![7; 1000]);
         let last = packages.pop().unwrap();
-        let counted = state.bytes_after(false, &packages, Some(&last));
+        let counted = state.bytes_after(false, &packages, Some((&last, u64::MAX, NOW)));
         state.apply(QueueRecord::Uploaded {
             is_reset: false,
             packages,
             final_key: Some(last),
             generation: u64::MAX,
+            at: NOW,
         });
         for name in 1..60_u8 {
             let id = format!("{name:0>256}");
@@ -710,6 +871,7 @@ mod tests {
                         .collect(),
                     final_key: with_final.then(|| package(200, 1000)),
                     generation: 0,
+                    at: NOW,
                 }
             }),
             (0_u8..12, 0_u8..4).prop_map(|(name, id)| QueueRecord::Assigned {

@@ -23,13 +23,18 @@ impl TrackedGroup {
         outline: &CommitOutline<'_>,
     ) -> Refusal {
         let Refusal::Broken { rule, proposal: None, .. } = refusal else { return refusal };
+        if !may_be_one_alone(rule, sender, outline) {
+            return refusal;
+        }
+        #[cfg(test)]
+        DECODED.set(DECODED.get() + outline.references.len());
         let referenced: Vec<QueuedProposal> = outline
             .references
             .iter()
             .filter_map(|reference| self.pending.iter().find(|pending| pending.reference == *reference))
             .filter_map(|pending| decode(&pending.queued).ok())
             .collect();
-        let culprit = self.culprit(rule, sender, outline, &referenced);
+        let culprit = self.culprit(rule, sender, &referenced);
         refusal.caused_by(culprit.map(|queued| queued.proposal_reference_ref().as_slice()))
     }
 
@@ -37,7 +42,6 @@ impl TrackedGroup {
         &self,
         rule: Rule,
         sender: SenderKind,
-        outline: &CommitOutline<'_>,
         referenced: &'a [QueuedProposal],
     ) -> Option<&'a QueuedProposal> {
         match rule {
@@ -59,10 +63,8 @@ impl TrackedGroup {
             Rule::DistinctProposals => first_repeated(referenced),
             Rule::DistinctKeys => self.first_with_known_key(referenced),
             Rule::LeafNode | Rule::Capabilities | Rule::Lifetime | Rule::LifetimeNotBegun { .. } => {
-                let is_all_there_is =
-                    outline.proposals == referenced.len() && outline.path_ciphertexts.is_none();
                 let mut bringing = referenced.iter().filter(|queued| fresh_leaf(queued.proposal()).is_some());
-                let only = bringing.next().filter(|_| is_all_there_is)?;
+                let only = bringing.next()?;
                 bringing.next().is_none().then_some(only)
             }
             Rule::ExternalCommit
@@ -97,6 +99,45 @@ impl TrackedGroup {
             let leaf = fresh_leaf(queued.proposal());
             leaf.is_some_and(|leaf| keys_of(leaf).into_iter().any(|key| !known.insert(key)))
         })
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many proposals were decoded to find one that is at fault.
+    pub(super) static DECODED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Whether one referenced proposal alone can be why a rule is broken, as far as the commit's outline tells.
+fn may_be_one_alone(rule: Rule, sender: SenderKind, outline: &CommitOutline<'_>) -> bool {
+    let references = outline.references.len();
+    match rule {
+        Rule::ExternalCommit => references > 0 && sender == SenderKind::NewMemberCommit,
+        // The first of them repeats only what the committer or a member has.
+        Rule::OneProposalPerLeaf | Rule::DistinctKeys => references > 0,
+        Rule::DistinctProposals => references > 1,
+        // Otherwise the leaf may be one that the commit itself brings in.
+        Rule::LeafNode | Rule::Capabilities | Rule::Lifetime | Rule::LifetimeNotBegun { .. } => {
+            references > 0 && outline.proposals == references && outline.path_ciphertexts.is_none()
+        }
+        Rule::PublicMessage
+        | Rule::Group
+        | Rule::Sender
+        | Rule::Signature
+        | Rule::KnownProposals
+        | Rule::ReInitAlone
+        | Rule::NothingAfterReInit
+        | Rule::Proposal
+        | Rule::ProposalCount
+        | Rule::PathRequired
+        | Rule::Path
+        | Rule::PathCiphertexts
+        | Rule::GroupContextExtensions
+        | Rule::Identity
+        | Rule::Successor
+        | Rule::DistinctClients
+        | Rule::Domain
+        | Rule::MemberCount => false,
     }
 }
 

@@ -62,17 +62,12 @@ fn outline_of(message: &[u8]) -> Result<KeyPackageOutline<'_>, String> {
     })
 }
 
-/// Whether a package that was stored before it had to be fit is: no group could ever take in one that is not.
-pub(crate) fn is_fit(checks: LeafChecks, message: &[u8]) -> bool {
-    let fit = outline_of(message)
-        .and_then(|package| checks.check_key_package(&package).map_err(|unfit| unfit.detail));
-    match fit {
-        Ok(()) => true,
-        Err(reason) => {
-            tracing::info!(reason, "a stored key package is dropped: no group could take it in");
-            false
-        }
-    }
+/// Checks that a package is fit which was stored before it had to be: no group could ever take in one that is not.
+///
+/// # Errors
+/// Why it is not.
+pub(crate) fn check_fit(checks: LeafChecks, message: &[u8]) -> Result<(), String> {
+    outline_of(message).and_then(|package| checks.check_key_package(&package).map_err(|unfit| unfit.detail))
 }
 
 /// The digest of a credential and its signature key.

@@ -39,7 +39,7 @@ pub(crate) use self::{
     commit::{AddedMember, Committer, EpochChange, StagedEpoch},
     companions::{group_info_signer, welcome_references},
     group::{GroupSnapshot, Member, TrackedGroup},
-    key_package::{CredentialCheck, KeyPackageChecks, KeyPackageJudge, RefusedCredentials, is_fit},
+    key_package::{CredentialCheck, KeyPackageChecks, KeyPackageJudge, RefusedCredentials, check_fit},
     leaf::LeafChecks,
     proposal::{PendingProposal, ProposalNeeds, StagedProposal},
     refusal::Refusal,

@@ -49,6 +49,9 @@ pub enum DeliveryContent {
 /// takes entries of its history after a transfer, and [`GroupTransfer::reinitialised`].
 pub const REVISION: u32 = 1;
 
+/// The number of used key packages that a transfer names at most; a follower takes no more.
+pub const USED_KEY_PACKAGES_MAX: usize = 4096;
+
 /// Where a follower stands after a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {

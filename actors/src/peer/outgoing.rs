@@ -2,7 +2,7 @@
 
 use snapshots::{AppId, DomainName, GroupId, LogId, Timestamp, View};
 
-use super::{DeliveryError, GroupViews, schedule::Place};
+use super::{DeliveryError, GroupViews, USED_KEY_PACKAGES_MAX, schedule::Place};
 use crate::{
     error::StorageError,
     group::{EntryContent, GroupTransfer, LogEntry},
@@ -127,7 +127,12 @@ pub(super) async fn transfer(
         ratchet_tree: view.ratchet_tree().to_vec(),
         proposals: view.proposals.iter().map(|waiting| waiting.packet.to_vec()).collect(),
         welcome: current_welcome(services, app, group, view.sequence),
-        used: missed.iter().filter_map(welcome_of).flat_map(welcome_references).collect(),
+        used: missed
+            .iter()
+            .filter_map(welcome_of)
+            .flat_map(welcome_references)
+            .take(USED_KEY_PACKAGES_MAX)
+            .collect(),
         reinitialised: view.is_reinitialised && knows_reinitialised,
     })
 }

@@ -520,3 +520,32 @@ async fn a_package_goes_to_one_receiver_over_queues_made_again() {
     assert_eq!(gateway.get(&from_other("carol")).await.success(200)["keyPackage"], second);
     gateway.stop().await;
 }
+
+/// Many may have a final key that was handed out, so it does not come back as a package that is used once.
+#[actix_web::test]
+async fn a_final_key_does_not_come_back_as_a_package_that_is_used_once() {
+    let gateway = TestGateway::start().await;
+    let alice = register(&gateway, "alice").await;
+    let (first, second, third) = (good("alice"), good("alice"), good("alice"));
+    let final_key = |package: &str| json!({ "keyPackages": [], "finalKey": package });
+    let once = |package: &str| json!({ "keyPackages": [package] });
+    let queue = create_queue(&gateway, &alice, "").await;
+    gateway.patch(&queue, final_key(&first)).await.success(200);
+    assert_eq!(gateway.get(&wanted(&alice, "bob")).await.success(200)["keyPackage"], first);
+    // It is replaced, and its successor goes with the queue.
+    gateway.patch(&queue, final_key(&second)).await.success(200);
+    let refused = gateway.patch(&queue, once(&first)).await.problem(422, "invalid-key-package", "");
+    assert!(refused["errors"][0]["detail"].as_str().unwrap().contains("it was a final key"), "{refused}");
+    gateway.delete(&queue).await.success(204);
+    let queue = create_queue(&gateway, &alice, "").await;
+    for package in [&first, &second] {
+        gateway.patch(&queue, once(package)).await.problem(422, "invalid-key-package", "");
+    }
+    gateway.patch(&queue, once(&third)).await.success(200);
+    // As a final key it may come back.
+    gateway.patch(&queue, final_key(&first)).await.success(200);
+    gateway.patch(&queue, final_key(&first)).await.success(200);
+    assert_eq!(gateway.get(&wanted(&alice, "carol")).await.success(200)["keyPackage"], third);
+    assert_eq!(gateway.get(&wanted(&alice, "dave")).await.success(200)["keyPackage"], first);
+    gateway.stop().await;
+}

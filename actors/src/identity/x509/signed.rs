@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use rustls_pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
@@ -97,16 +97,23 @@ impl ListSigner {
         {
             return true;
         }
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if others.iter().any(|other| other == public_key) {
+        if self.others().iter().any(|other| other == public_key) {
             return false;
         }
+        // Nobody waits for this: whoever asks for the same key meanwhile computes the same.
         let found = (0..ALGORITHMS.len()).any(|way| self.verify(way, public_key, message, signature).is_ok());
         if !found {
-            others.truncate(OTHERS_MAX - 1);
-            others.push_front(public_key.to_vec());
+            let mut others = self.others();
+            if !others.iter().any(|other| other == public_key) {
+                others.truncate(OTHERS_MAX - 1);
+                others.push_front(public_key.to_vec());
+            }
         }
         found
+    }
+
+    fn others(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn verify(

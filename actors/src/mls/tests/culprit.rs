@@ -2,6 +2,7 @@
 
 use crate::mls::{
     Refusal, Rule,
+    culprit::DECODED,
     wire::{CommitOutline, SenderKind},
 };
 
@@ -59,4 +60,25 @@ fn the_proposal_that_breaks_a_rule_is_found() {
     check(&story, Rule::ExternalCommit, SenderKind::NewMemberCommit, std::slice::from_ref(&add), Some(0));
     check(&story, Rule::ExternalCommit, member(3), std::slice::from_ref(&add), None);
     check(&story, Rule::Signature, member(3), &[add], None);
+}
+
+#[test]
+fn no_proposal_is_decoded_when_none_can_be_at_fault_alone() {
+    let mut story = Story::begin();
+    story.step(&Step::Add { who: 0, count: 2 });
+    let remove = story.members[0].propose_remove(1, vec![]).unwrap();
+    let other = story.members[0].propose_remove(2, vec![]).unwrap();
+    let both = [remove, other].map(|packet| propose(&mut story, &packet));
+    let decoded = |story: &Story, rule, sender, references: &[Vec<u8>], expected| {
+        DECODED.set(0);
+        check(story, rule, sender, references, None);
+        assert_eq!(DECODED.get(), expected, "{rule}");
+    };
+    let member = SenderKind::Member(0);
+    for rule in [Rule::Signature, Rule::Path, Rule::MemberCount, Rule::ExternalCommit, Rule::Identity] {
+        decoded(&story, rule, member, &both, 0);
+    }
+    decoded(&story, Rule::DistinctProposals, member, &both[..1], 0);
+    decoded(&story, Rule::OneProposalPerLeaf, member, &[], 0);
+    decoded(&story, Rule::DistinctProposals, member, &both, 2);
 }

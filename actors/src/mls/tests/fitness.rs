@@ -6,7 +6,7 @@ use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, ProtocolVersion, tls_code
 use snapshots::KeyPackageRef;
 
 use super::{forged::Forged, *};
-use crate::mls::{KeyPackageChecks, KeyPackageJudge, LeafChecks, is_fit, leaf};
+use crate::mls::{KeyPackageChecks, KeyPackageJudge, LeafChecks, check_fit, leaf};
 
 /// A package of now, changed, and what the refusal says of it; `None` if it is accepted.
 type Case = (&'static str, fn(&mut Forged), Option<&'static str>);
@@ -112,7 +112,7 @@ fn a_package_that_no_commit_could_use_is_refused_at_upload_and_not_kept() {
         change(&mut forged);
         let message = forged.message();
         assert_says(case, check(checks(0), &message), *expected);
-        assert_eq!(is_fit(checks(0).leaf, &message), expected.is_none(), "{case}: stored before");
+        assert_eq!(check_fit(checks(0).leaf, &message).is_ok(), expected.is_none(), "{case}: stored before");
     }
 }
 
