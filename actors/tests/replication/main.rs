@@ -17,3 +17,4 @@ mod hubs_that_lie;
 mod late;
 mod members;
 mod net;
+mod welcomes;
