@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use actors::{
-    AppId, Application, Clock, CommitUpload, Gateway, GatewayOptions, GroupError, GroupId, Limits, NewGroup,
+    AppId, Application, Clock, CommitBundle, Gateway, GatewayOptions, GroupError, GroupId, Limits, NewGroup,
     Retention, Source, Store, StoreOptions,
 };
 use mls_rs::{
@@ -81,7 +81,7 @@ fn proposals_that_can_no_longer_be_committed_keep_no_other_out() {
         let mut use_package = async |place: usize| {
             let package = packages.get(place).unwrap().clone();
             let output = other.commit_builder().add_member(package).unwrap().build().unwrap();
-            let upload = CommitUpload {
+            let upload = CommitBundle {
                 commit: output.commit_message.to_bytes().unwrap(),
                 group_info: None,
                 welcome: output.welcome_messages.first().map(|welcome| welcome.to_bytes().unwrap()),

@@ -9,6 +9,7 @@
     reason = "a benchmark that meets what it does not expect has failed"
 )]
 
+#[expect(dead_code, reason = "the tests of attacks use the rest")]
 mod messages;
 
 use std::{

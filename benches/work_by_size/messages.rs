@@ -1,7 +1,10 @@
 //! MLS messages of any size, written by hand and validly signed (RFC 9420): no MLS library makes the ones that cost
 //! most.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::LazyLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use sha2::{Digest as _, Sha256};
@@ -32,29 +35,53 @@ fn hash(content: &[u8]) -> Vec<u8> {
     Sha256::digest(content).to_vec()
 }
 
+fn key(number: u64) -> SigningKey {
+    SigningKey::from_bytes(&hash(&number.to_be_bytes()).try_into().unwrap())
+}
+
 /// A client, by its number.
+#[derive(Clone)]
 pub(crate) struct Client {
     key: SigningKey,
     number: u64,
+    /// The type of its credential and the credential's content.
+    credential: (u16, Vec<u8>),
 }
 
 impl Client {
     pub(crate) fn new(number: u64) -> Self {
-        Self { key: SigningKey::from_bytes(&hash(&number.to_be_bytes()).try_into().unwrap()), number }
+        Self::named(number, &format!("client {number}"))
+    }
+
+    /// With a basic credential of this name.
+    pub(crate) fn named(number: u64, name: &str) -> Self {
+        Self { key: key(number), number, credential: (1, vector(name.as_bytes())) }
+    }
+
+    /// With an X.509 credential (§5.3): the chain that is made for its public key, its own certificate first.
+    pub(crate) fn certified(number: u64, chain: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) -> Self {
+        let key = key(number);
+        let chain = chain(key.verifying_key().as_bytes());
+        let content: Vec<u8> = chain.iter().flat_map(|certificate| vector(certificate)).collect();
+        Self { key, number, credential: (2, vector(&content)) }
     }
 
     /// Its leaf node, which lists so many extension types.
     pub(crate) fn leaf(&self, extension_types: usize) -> Vec<u8> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let day = Duration::from_secs(24 * 3600);
+        // Of one time, so that a client's leaf is the same whenever it is made.
+        static NOW: LazyLock<Duration> =
+            LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap());
+        let (now, day) = (*NOW, Duration::from_secs(24 * 3600));
         let lifetime = [(now - day).as_secs(), (now + day).as_secs()].map(u64::to_be_bytes).concat();
         let one = vector(&[0, 1]);
+        let (credential_type, credential) = &self.credential;
+        let credential_type = credential_type.to_be_bytes();
         let content = [
             vector(&hash(&[&[1], &self.number.to_be_bytes()[..]].concat())),
             vector(self.key.verifying_key().as_bytes()),
-            vec![0, 1],
-            vector(format!("client {}", self.number).as_bytes()),
-            [one.clone(), one.clone(), types(extension_types), vector(&[]), one].concat(),
+            credential_type.to_vec(),
+            credential.clone(),
+            [one.clone(), one, types(extension_types), vector(&[]), vector(&credential_type)].concat(),
             vec![1],
             lifetime,
             vector(&[]),
@@ -66,8 +93,13 @@ impl Client {
 
     /// Its key package, without the frame of an MLSMessage.
     pub(crate) fn key_package(&self) -> Vec<u8> {
+        self.key_package_of(0)
+    }
+
+    /// As [`Client::key_package`], with a leaf that lists so many extension types.
+    pub(crate) fn key_package_of(&self, extension_types: usize) -> Vec<u8> {
         let init_key = vector(&hash(&[&[2], &self.number.to_be_bytes()[..]].concat()));
-        let content = [vec![0, 1, 0, 1], init_key, self.leaf(0), vector(&[])].concat();
+        let content = [vec![0, 1, 0, 1], init_key, self.leaf(extension_types), vector(&[])].concat();
         let signature = sign(&self.key, "KeyPackageTBS", &content);
         [content, signature].concat()
     }
@@ -75,6 +107,7 @@ impl Client {
 
 /// A new group of some clients, under blank parents; the first one sends.
 pub(crate) struct NewGroup {
+    id: Vec<u8>,
     clients: Vec<Client>,
     leaves: Vec<Vec<u8>>,
     context: Vec<u8>,
@@ -83,19 +116,24 @@ pub(crate) struct NewGroup {
 impl NewGroup {
     /// Of so many clients, whose leaves list so many extension types each.
     pub(crate) fn new(clients: usize, extension_types: usize) -> Self {
-        let clients: Vec<_> = (0..u64::try_from(clients).unwrap()).map(Client::new).collect();
+        Self::of("group", (0..u64::try_from(clients).unwrap()).map(Client::new).collect(), extension_types)
+    }
+
+    /// As [`NewGroup::new`], of these clients and with this id.
+    pub(crate) fn of(id: &str, clients: Vec<Client>, extension_types: usize) -> Self {
+        let id = id.as_bytes().to_vec();
         let leaves: Vec<_> = clients.iter().map(|client| client.leaf(extension_types)).collect();
         let width = leaves.len().next_power_of_two();
         let context = [
             vec![0, 1, 0, 1],
-            vector(b"group"),
+            vector(&id),
             vec![0; 8],
             vector(&tree_hash(&leaves, 0, width)),
             vector(&[]),
             vector(&[]),
         ]
         .concat();
-        Self { clients, leaves, context }
+        Self { id, clients, leaves, context }
     }
 
     /// `optional<Node> ratchet_tree<V>` (§12.4.3.3).
@@ -133,7 +171,7 @@ impl NewGroup {
     /// A PublicMessage of the first client (§6.2), whose content is a proposal or a commit.
     pub(crate) fn public(&self, content: &[u8]) -> Vec<u8> {
         let framed =
-            [vector(b"group"), vec![0; 8], vec![1, 0, 0, 0, 0], vector(&[]), content.to_vec()].concat();
+            [vector(&self.id), vec![0; 8], vec![1, 0, 0, 0, 0], vector(&[]), content.to_vec()].concat();
         let signed = [vec![0, 1, 0, 1], framed.clone(), self.context.clone()].concat();
         let signature = sign(&self.clients[0].key, "FramedContentTBS", &signed);
         let confirmation = if content[0] == 3 { vector(&[7; 32]) } else { Vec::new() };

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::target::Target;
+use crate::target::{Reply, Target};
 
 /// How long the bystander is measured while all is quiet.
 const QUIET: Duration = Duration::from_millis(700);
@@ -42,8 +42,19 @@ pub(crate) struct Damage {
 impl Damage {
     /// Measures a bystander while all is quiet, and again from the beginning of an attack to its end.
     pub(crate) fn of<T>(target: &Target, attack: impl FnOnce() -> T) -> (Self, T) {
-        let quiet = observe(target, || std::thread::sleep(QUIET)).0;
-        let (attacked, outcome) = observe(target, || {
+        Self::to(target, |number| ask(target, number), attack)
+    }
+
+    /// As [`Damage::of`], to a bystander who makes these requests, numbered from 0 on.
+    pub(crate) fn to<T>(
+        target: &Target,
+        ask: impl Fn(u64) -> Result<(), String> + Sync,
+        attack: impl FnOnce() -> T,
+    ) -> (Self, T) {
+        let asked = AtomicU64::new(0);
+        let ask = || ask(asked.fetch_add(1, Ordering::Relaxed));
+        let quiet = observe(&ask, || std::thread::sleep(QUIET)).0;
+        let (attacked, outcome) = observe(&ask, || {
             let outcome = attack();
             std::thread::sleep(AFTERMATH);
             outcome
@@ -76,14 +87,17 @@ impl Damage {
 }
 
 /// Measures a bystander while something happens.
-fn observe<T>(target: &Target, happening: impl FnOnce() -> T) -> (Observation, T) {
+fn observe<T>(
+    ask: &(impl Fn() -> Result<(), String> + Sync),
+    happening: impl FnOnce() -> T,
+) -> (Observation, T) {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let bystander = scope.spawn(|| {
             let mut observation = Observation::default();
             while !is_over.load(Ordering::Acquire) {
                 let started = Instant::now();
-                match ask(target) {
+                match ask() {
                     Ok(()) => observation.took.push(started.elapsed()),
                     Err(failure) => observation.failed.push(failure),
                 }
@@ -99,18 +113,21 @@ fn observe<T>(target: &Target, happening: impl FnOnce() -> T) -> (Observation, T
 }
 
 /// One request, of each kind in turn, on a connection of its own.
-fn ask(target: &Target) -> Result<(), String> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    let reply = match next % 4 {
+fn ask(target: &Target, number: u64) -> Result<(), String> {
+    let reply = match number % 4 {
         0 => target.get("/healthz"),
         1 => target.call(&target.other, "GET", "/clients?tag=none", None),
         2 => {
-            let client = format!(r#"{{"clientHandle":"bystander-{next}"}}"#);
+            let client = format!(r#"{{"clientHandle":"bystander-{number}"}}"#);
             target.call(&target.other, "POST", "/clients", Some(&client))
         }
         _ => target.get("/readyz"),
     };
+    succeeded(reply)
+}
+
+/// A request of the bystander that was answered with a success.
+pub(crate) fn succeeded(reply: std::io::Result<Reply>) -> Result<(), String> {
     match reply {
         Ok(reply) if matches!(reply.status, 200 | 201) => Ok(()),
         Ok(reply) => Err(format!("{} {}", reply.status, String::from_utf8_lossy(&reply.body))),

@@ -4,6 +4,7 @@ use std::{io::Write as _, time::Duration};
 
 use crate::{
     bystander::Damage,
+    packets::KeyQueue,
     target::{Target, read_reply, request, scale},
 };
 
@@ -16,17 +17,12 @@ fn flood(before: &str, member: &str, after: &str) -> String {
 #[test]
 fn lists_stop_at_their_limit() {
     let target = Target::start("", "");
-    let client = r#"{"clientHandle":"attacker"}"#;
-    let reply = target.call(&target.attacked, "POST", "/clients", Some(client)).unwrap();
-    let client = format!("/clients/{}", reply.json()["clientId"].as_str().unwrap());
-    let queue = r#"{"protocolVersion":1,"cipherSuite":1,"appLabel":""}"#;
-    let reply = target.call(&target.attacked, "POST", &format!("{client}/queues"), Some(queue)).unwrap();
-    let queue = format!("{client}/queues/{}", reply.json()["keyQueueId"].as_str().unwrap());
+    let queue = KeyQueue::new(&target, &target.attacked, "attacker");
     let floods = [
         ("POST", "/clients", flood(r#"{"clientHandle":"a","tags":["#, r#""a""#, "]}")),
-        ("PATCH", &client, flood(r#"{"tagsToAdd":["#, r#""a""#, "]}")),
-        ("PATCH", &client, flood(r#"{"tagsToRemove":["#, r#""""#, "]}")),
-        ("PATCH", &queue, flood(r#"{"keyPackages":["#, r#""""#, "]}")),
+        ("PATCH", queue.client(), flood(r#"{"tagsToAdd":["#, r#""a""#, "]}")),
+        ("PATCH", queue.client(), flood(r#"{"tagsToRemove":["#, r#""""#, "]}")),
+        ("PATCH", queue.path(), flood(r#"{"keyPackages":["#, r#""""#, "]}")),
     ];
     let before = target.resident_mb();
     let (damage, ()) = Damage::of(&target, || {

@@ -17,4 +17,14 @@ mod connections;
 mod edge;
 mod limits;
 mod lists;
+#[expect(dead_code, reason = "the benchmark of the cost of messages uses the rest")]
+#[path = "../../benches/work_by_size/messages.rs"]
+mod messages;
+mod packets;
+mod peers;
+mod queues;
+#[expect(dead_code, reason = "every test target uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
 mod target;
+mod work;

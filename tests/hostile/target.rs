@@ -3,16 +3,18 @@
 use std::{
     fmt::Write as _,
     fs::File,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use mimi_gateway::token::Token;
+use mimi_gateway::{config::DataDir, token::Token};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::support::Setup;
 
 /// How long an answer may take before a test has failed.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,6 +38,8 @@ pub(crate) struct Target {
     /// One gateway at a time is attacked on this machine, so that no attack is measured beside another.
     _alone: File,
     pub(crate) address: SocketAddr,
+    /// Where it listens for other gateways, if it federates.
+    pub(crate) federation: Option<SocketAddr>,
     /// Whose token the attacker has.
     pub(crate) attacked: Application,
     /// Whose token the bystander has.
@@ -65,36 +69,66 @@ impl Reply {
 impl Target {
     /// Starts one with these settings under `[internal]`, and these at the top.
     pub(crate) fn start(internal: &str, top: &str) -> Self {
-        let alone = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile.lock")).unwrap();
-        alone.lock().unwrap();
-        let directory = tempfile::tempdir().unwrap();
         let application = || Application {
             id: uuid::Uuid::new_v4().to_string(),
             token: Token::generate().unwrap().reveal().to_owned(),
         };
         let (attacked, other) = (application(), application());
-        let config = directory.path().join("gateway.toml");
-        std::fs::write(&config, configuration(directory.path(), internal, top, &[&attacked, &other]))
-            .unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"))
-            .args(["serve", "--config"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(directory.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let address = lines.find_map(|line| {
-            let line = line.unwrap();
-            let rest = line.strip_prefix("listening internal=http://")?;
-            Some(rest.split(' ').next().unwrap().parse().unwrap())
-        });
-        let Some(address) = address else {
-            let log = std::fs::read_to_string(directory.path().join("log")).unwrap_or_default();
-            panic!("the gateway does not listen: {log}");
+        let directory = tempfile::tempdir().unwrap();
+        let config = configuration(directory.path(), internal, top, &[&attacked, &other]);
+        Self::launch(directory, &config, attacked, other)
+    }
+
+    /// Starts one of this setup, whose first application is the attacked one.
+    pub(crate) fn of(setup: &Setup) -> Self {
+        let application = |id: actors::AppId, token: &Token| Application {
+            id: id.to_string(),
+            token: token.reveal().to_owned(),
         };
-        Self { process, directory, _alone: alone, address, attacked, other }
+        let directory = tempfile::tempdir().unwrap();
+        let config = setup.config.clone().kept_in(DataDir::Directory(directory.path().join("data")));
+        let attacked = application(setup.app, &setup.writer);
+        let other = application(setup.other_app, &setup.other_writer);
+        Self::launch(directory, &config.to_toml().unwrap(), attacked, other)
+    }
+
+    fn launch(directory: TempDir, config: &str, attacked: Application, other: Application) -> Self {
+        let alone = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile.lock")).unwrap();
+        alone.lock().unwrap();
+        std::fs::write(directory.path().join("gateway.toml"), config).unwrap();
+        let (process, listening) = serve(directory.path());
+        Self {
+            process,
+            directory,
+            _alone: alone,
+            address: listening.internal,
+            federation: listening.federation,
+            attacked,
+            other,
+        }
+    }
+
+    /// Stops it and starts it again on its directory, on other ports.
+    pub(crate) fn restart(&mut self) {
+        self.terminate(ANSWER_TIMEOUT);
+        let (process, listening) = serve(self.directory.path());
+        self.process = process;
+        self.address = listening.internal;
+        self.federation = listening.federation;
+    }
+
+    /// Tells it to stop; how long it took until it had, and its exit code.
+    pub(crate) fn terminate(&mut self, patience: Duration) -> (Duration, Option<i32>) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let since = Instant::now();
+        while since.elapsed() < patience {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return (since.elapsed(), status.code());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it has not stopped after {patience:?}: {}", self.log());
     }
 
     /// What the gateway's process takes of the memory now, in MB.
@@ -152,6 +186,36 @@ impl Target {
     }
 }
 
+/// Where a gateway listens.
+struct Listening {
+    internal: SocketAddr,
+    federation: Option<SocketAddr>,
+}
+
+/// Runs the gateway whose configuration is in a directory, and waits until it listens.
+fn serve(directory: &Path) -> (Child, Listening) {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"))
+        .args(["serve", "--config"])
+        .arg(directory.join("gateway.toml"))
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(directory.join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let said = lines.map(Result::unwrap).find(|line| line.starts_with("listening "));
+    let Some(said) = said else {
+        let log = std::fs::read_to_string(directory.join("log")).unwrap_or_default();
+        panic!("the gateway does not listen: {log}");
+    };
+    let address = |name: &str| {
+        let place = said.split(' ').find_map(|part| part.strip_prefix(name))?;
+        Some(place.split_once("://").unwrap().1.parse().unwrap())
+    };
+    (process, Listening { internal: address("internal=").unwrap(), federation: address("federation=") })
+}
+
 impl Drop for Target {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -161,10 +225,13 @@ impl Drop for Target {
 
 /// A request of an application, as it is written.
 pub(crate) fn request(application: &Application, method: &str, rest: &str, body: Option<&str>) -> Vec<u8> {
-    let mut request = format!(
-        "{method} /apps/{}{rest} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {}\r\n",
-        application.id, application.token
-    );
+    let path = format!("/apps/{}{rest}", application.id);
+    request_with(&format!("Authorization: Bearer {}\r\n", application.token), method, &path, body)
+}
+
+/// A request with this header field, as it is written.
+pub(crate) fn request_with(field: &str, method: &str, path: &str, body: Option<&str>) -> Vec<u8> {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: gateway\r\n{field}");
     if let Some(body) = body {
         write!(request, "Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()).unwrap();
     }
@@ -174,8 +241,15 @@ pub(crate) fn request(application: &Application, method: &str, rest: &str, body:
 }
 
 /// Reads one answer.
-pub(crate) fn read_reply(stream: &mut TcpStream) -> std::io::Result<Reply> {
-    let closed = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "closed within an answer");
+pub(crate) fn read_reply(stream: &mut impl Read) -> std::io::Result<Reply> {
+    let (head, body) = read_message(stream)?;
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Ok(Reply { status, head, body })
+}
+
+/// Reads one request or answer: its head, in lower case, and its body.
+pub(crate) fn read_message(stream: &mut impl Read) -> std::io::Result<(String, Vec<u8>)> {
+    let closed = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "closed within a message");
     let mut bytes = Vec::new();
     let mut buffer = [0; 16 << 10];
     loop {
@@ -184,8 +258,7 @@ pub(crate) fn read_reply(stream: &mut TcpStream) -> std::io::Result<Reply> {
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
             let length: usize = length.map_or(0, |length| length.parse().unwrap());
             if bytes.len() >= end + 4 + length {
-                let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-                return Ok(Reply { status, head, body: bytes[end + 4..end + 4 + length].to_vec() });
+                return Ok((head, bytes[end + 4..end + 4 + length].to_vec()));
             }
         }
         match stream.read(&mut buffer)? {
@@ -193,6 +266,15 @@ pub(crate) fn read_reply(stream: &mut TcpStream) -> std::io::Result<Reply> {
             count => bytes.extend_from_slice(&buffer[..count]),
         }
     }
+}
+
+/// Does something so many times at once.
+pub(crate) fn at_once<T: Send>(count: usize, each: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let each = &each;
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..count).map(|number| scope.spawn(move || each(number))).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 fn configuration(directory: &Path, internal: &str, top: &str, applications: &[&Application]) -> String {

@@ -54,10 +54,10 @@ pub(crate) struct Setup {
     /// The whole configuration; change it before [`Setup::start`].
     pub(crate) config: Config,
     pub(crate) app: AppId,
-    other_app: AppId,
-    writer: Token,
+    pub(crate) other_app: AppId,
+    pub(crate) writer: Token,
     reader: Token,
-    other_writer: Token,
+    pub(crate) other_writer: Token,
     /// How far the gateway's clock is ahead of the machine's, in milliseconds.
     ahead_ms: Arc<AtomicU64>,
     /// Keeps the files that the configuration names.

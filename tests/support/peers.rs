@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use actors::AppId;
 use mimi_gateway::config::{Federation, ListenerSettings, PeerSettings};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
@@ -19,6 +20,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -146,6 +148,30 @@ impl Issued {
             .with_single_cert(self.chain(), self.key())
             .unwrap()
     }
+}
+
+/// The ApplicationConfiguration of an application of [`Setup::x509`](super::Setup::x509).
+pub(crate) fn configuration(app: AppId) -> Value {
+    json!({
+        "id": app.to_string(),
+        "identity_configuration": {
+            "identity_provider_type": 2,
+            "parameters": {
+                "account_handle_offset": 1,
+                "device_handle_range": { "end": 0, "start": 0 },
+                "domain_name_offset": 2
+            },
+            "supports_accounts": true,
+            "supports_domains": true
+        }
+    })
+}
+
+/// What names it in the header: its JSON with sorted members and no spaces, hashed.
+pub(crate) fn digest(app: AppId) -> String {
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::digest(configuration(app).to_string());
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The way to a gateway: an address that is there before the gateway is, and that leads where it is told.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::mls_support::pki::Pki;
 use crate::support::{
     Setup, TestGateway,
-    peers::{GatewayPki, Issued, Link, Way},
+    peers::{GatewayPki, Issued, Link, Way, configuration, digest},
 };
 
 const A: &str = "a.example";
@@ -112,28 +112,4 @@ async fn register(gateway: &TestGateway, handles: &[&str]) {
         let client = json!({ "clientHandle": handle, "tags": ["team"] });
         gateway.post("/clients", client).await.success(201);
     }
-}
-
-/// The ApplicationConfiguration of the application of these tests.
-fn configuration(app: AppId) -> Value {
-    json!({
-        "id": app.to_string(),
-        "identity_configuration": {
-            "identity_provider_type": 2,
-            "parameters": {
-                "account_handle_offset": 1,
-                "device_handle_range": { "end": 0, "start": 0 },
-                "domain_name_offset": 2
-            },
-            "supports_accounts": true,
-            "supports_domains": true
-        }
-    })
-}
-
-/// What names it in the header: its JSON with sorted members and no spaces, hashed.
-fn digest(app: AppId) -> String {
-    use sha2::Digest as _;
-    let hash = sha2::Sha256::digest(configuration(app).to_string());
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
