@@ -1,6 +1,12 @@
 //! Rules about the sources that Cargo does not check: which modules may import which, what pure modules may not name, and
 //! how long files and functions are. `docs/architecture.md` states them.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect has failed"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
