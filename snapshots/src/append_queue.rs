@@ -140,7 +140,8 @@ impl AppendQueue {
     /// Says that the committer has written.
     pub(crate) fn end_write(&self) {
         *self.writing_since() = None;
-        if self.stalled.send_replace(false) {
+        // Only a change is sent: otherwise every append that waits would wake up after every batch.
+        if self.stalled.send_if_modified(std::mem::take) {
             tracing::warn!("the disk answers again");
         }
     }

@@ -109,6 +109,8 @@ type Place = (Timestamp, u64);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyQueueState {
     held: BTreeMap<Place, Held>,
+    /// The size of the packages in `held` in a snapshot, in bytes.
+    held_bytes: usize,
     places: HashMap<KeyPackageRef, Place>,
     assigned: HashMap<Receiver, Place>,
     final_key: Option<FinalKey>,
@@ -197,6 +199,11 @@ pub(crate) enum Choice {
     Nothing,
 }
 
+/// The size of a package in a snapshot, at most, in bytes.
+fn snapshot_bytes(package: &NewPackage) -> usize {
+    package.message.len().saturating_add(PACKAGE_OVERHEAD_BYTES)
+}
+
 impl QueueRecord {
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, CodecError> {
         encode(&KeptRecord { format: FORMAT, record: self.clone() })
@@ -269,7 +276,7 @@ impl KeyQueueState {
     /// Takes a used package out of the queue (*Advancing a Key Package Queue*).
     pub(crate) fn advance(&mut self, reference: &KeyPackageRef) {
         if let Some(place) = self.places.remove(reference)
-            && let Some(held) = self.held.remove(&place)
+            && let Some(held) = self.remove(&place)
             && let Some(receiver) = held.receiver
             && self.assigned.get(&receiver) == Some(&place)
         {
@@ -280,6 +287,17 @@ impl KeyQueueState {
                 None => self.assigned.remove(&receiver),
             };
         }
+    }
+
+    fn remove(&mut self, place: &Place) -> Option<Held> {
+        let held = self.held.remove(place)?;
+        self.held_bytes = self.held_bytes.saturating_sub(snapshot_bytes(&held.package));
+        Some(held)
+    }
+
+    fn put(&mut self, place: Place, held: Held) {
+        self.held_bytes = self.held_bytes.saturating_add(snapshot_bytes(&held.package));
+        self.held.insert(place, held);
     }
 
     /// Makes a place its receiver's, unless it has one that comes first.
@@ -347,20 +365,18 @@ impl KeyQueueState {
         packages: &[NewPackage],
         final_key: Option<(&NewPackage, u64, Timestamp)>,
     ) -> usize {
-        let bytes = |package: &NewPackage| package.message.len().saturating_add(PACKAGE_OVERHEAD_BYTES);
-        let held = self.held.values().map(|held| bytes(&held.package)).sum::<usize>();
         let new = packages.iter().filter(|package| is_reset || !self.places.contains_key(&package.reference));
-        let of_final = |key: Option<&FinalKey>| key.map_or(0, |key| bytes(&key.package));
+        let of_final = |key: Option<&FinalKey>| key.map_or(0, |key| snapshot_bytes(&key.package));
         let final_keys = match final_key {
             Some((new, generation, at)) => {
-                bytes(new).saturating_add(of_final(self.kept_beside(new, generation, at)))
+                snapshot_bytes(new).saturating_add(of_final(self.kept_beside(new, generation, at)))
             }
             None => {
                 of_final(self.final_key.as_ref()).saturating_add(of_final(self.earlier_final_key.as_ref()))
             }
         };
-        let before = if is_reset { 0 } else { held };
-        before.saturating_add(new.map(bytes).sum()).saturating_add(final_keys)
+        let before = if is_reset { 0 } else { self.held_bytes };
+        before.saturating_add(new.map(snapshot_bytes).sum()).saturating_add(final_keys)
     }
 
     /// Drops the packages that are not fit, which were stored before that was asked for, final keys likewise; answers what
@@ -407,6 +423,7 @@ impl KeyQueueState {
                 let before = if is_reset {
                     self.places.clear();
                     self.assigned.clear();
+                    self.held_bytes = 0;
                     std::mem::take(&mut self.held)
                 } else {
                     BTreeMap::new()
@@ -466,7 +483,7 @@ impl KeyQueueState {
         if let Some(receiver) = &receiver {
             self.point(receiver.clone(), place);
         }
-        self.held.insert(place, Held { package, generation, receiver });
+        self.put(place, Held { package, generation, receiver });
     }
 }
 
@@ -499,7 +516,7 @@ impl DurableState for KeyQueueState {
                 if let Some(receiver) = &held.receiver {
                     state.point(receiver.clone(), place);
                 }
-                state.held.insert(place, held);
+                state.put(place, held);
             }
             state.final_key = kept.final_key;
             state.earlier_final_key = kept.earlier_final_key;
@@ -902,7 +919,12 @@ mod tests {
             for record in after {
                 live.apply(record.clone());
             }
-            prop_assert_eq!(woken, live);
+            prop_assert_eq!(&woken, &live);
+            let of_all = |state: &KeyQueueState| state.held.values().map(|held| snapshot_bytes(&held.package)).sum::<usize>();
+            prop_assert_eq!(live.held_bytes, of_all(&live));
+            live.retire(Timestamp(40), 0);
+            live.advance(&package(7, 0).reference);
+            prop_assert_eq!(live.held_bytes, of_all(&live));
         }
     }
 }
