@@ -6,7 +6,7 @@ use snapshots::Batch;
 
 use crate::{
     config::{ApplicationSettings, TokenAccess, TokenSettings},
-    serve::StartError,
+    start_error::StartError,
     token::{Token, TokenHash},
 };
 

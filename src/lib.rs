@@ -42,12 +42,15 @@ pub mod api;
 pub mod cli;
 pub mod client;
 pub mod config;
+mod connections;
 mod default_application;
 mod federation;
 mod http;
 mod listener;
+mod open_files;
 pub mod serve;
 mod shares;
+mod start_error;
 mod tls;
 pub mod token;
 #[cfg(feature = "tools")]

@@ -1,7 +1,6 @@
 //! Starting a gateway in this process, and stopping it without losing anything acknowledged.
 
 use std::{
-    io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -9,14 +8,13 @@ use std::{
 
 use actors::{Application, Clock, Gateway, GatewayOptions, Store, Transport};
 use rustls::ServerConfig;
-use snapshots::{AppendError, OpenError, ReadError};
 
 use crate::{
     api::{
         applications::ApplicationConfiguration,
         federation::{GatewayDescription, VERSION},
     },
-    config::{ApplicationSettings, Config, ConfigError, Federation, FederationTls},
+    config::{ApplicationSettings, Config, Federation, FederationTls},
     default_application::{DefaultApplication, cursor_key},
     federation::{self, HttpsTransport, SharedApplication},
     http::{
@@ -26,61 +24,12 @@ use crate::{
         edge::{Edge, Served},
         peer_auth::{Peers, note_certificate},
     },
-    listener::{
-        Bound, Listener, Protocol,
-        files::{self, FewFiles},
-    },
+    listener::{Bound, Listener, Protocol},
+    open_files::{self, FewFiles},
     tls,
 };
 
-/// Why a gateway did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Another program listens there.
-    #[error(
-        "{address} is in use by another program: choose another address with --listen ADDRESS:PORT (port 0 picks a \
-         free one) or with `listen` under [internal] in the configuration"
-    )]
-    AddressInUse {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The operating system's error.
-        source: io::Error,
-    },
-    /// The operating system lets it have too few connections.
-    #[error(transparent)]
-    Files(#[from] FewFiles),
-    /// The store cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The store cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The store cannot be written.
-    #[error(transparent)]
-    Append(#[from] AppendError),
-    /// The settings that the store keeps for the gateway itself are damaged.
-    #[error("a setting in the store cannot be used: {0}")]
-    Settings(String),
-    /// The internal listener cannot speak TLS.
-    #[error("TLS: {0}")]
-    Tls(String),
-    /// Other gateways cannot be worked with.
-    #[error("federation: {0}")]
-    Federation(String),
-    /// The operating system gave no random numbers.
-    #[error("no random numbers: {0}")]
-    Random(#[from] getrandom::Error),
-}
+pub use crate::start_error::StartError;
 
 /// A gateway that runs. Dropping it does not stop it.
 pub struct Running {
@@ -275,8 +224,8 @@ fn fit_connections(config: &mut Config) -> Result<(), FewFiles> {
     let federation = config.federation.as_mut();
     listeners.extend(federation.map(|settings| ("federation", &mut settings.listener.connections_max)));
     let wanted: Vec<usize> = listeners.iter().map(|(_, max)| **max).collect();
-    let allowed = files::allowed();
-    for ((section, max), fitting) in listeners.into_iter().zip(files::fitting(allowed, &wanted)?) {
+    let allowed = open_files::allowed();
+    for ((section, max), fitting) in listeners.into_iter().zip(open_files::fitting(allowed, &wanted)?) {
         if fitting < *max {
             tracing::warn!(
                 open_files = allowed,

@@ -36,9 +36,14 @@ impl Source {
         if matches!(module, "lib" | "main" | "mod") { String::new() } else { module.to_owned() }
     }
 
-    /// Its folder: the first one below `src`, or none.
-    fn folder(&self) -> &str {
-        self.name.split_once('/').map_or("", |(folder, _)| folder)
+    /// Its folder: the first one below `src`, or none. A file beside a folder of its name belongs to that folder.
+    fn folder(&self, sources: &[Self]) -> &str {
+        let (first, is_in_folder) = self
+            .name
+            .split_once('/')
+            .map_or_else(|| (self.name.trim_end_matches(".rs"), false), |(folder, _)| (folder, true));
+        let has_folder = || sources.iter().any(|other| other.name.starts_with(&format!("{first}/")));
+        if is_in_folder || has_folder() { first } else { "" }
     }
 }
 
@@ -80,7 +85,6 @@ fn source(name: String, path: &PathBuf) -> Source {
 /// gives `group::X`.
 fn imports(source: &Source) -> BTreeSet<String> {
     let module = source.module();
-    let is_folder = source.name.ends_with("mod.rs") || source.name == "lib.rs" || source.name == "main.rs";
     let mut found = BTreeSet::new();
     for (start, _) in source.code.match_indices("use ") {
         let before = source.code.get(..start).unwrap();
@@ -90,14 +94,17 @@ fn imports(source: &Source) -> BTreeSet<String> {
         let rest = source.code.get(start + 4..).unwrap();
         let Some((tree, _)) = rest.split_once(';') else { continue };
         for path in expand(&tree.split_whitespace().collect::<Vec<_>>().join(" ")) {
-            found.extend(resolve(&path, &module, is_folder));
+            found.extend(resolve(&path, &module));
         }
     }
     for (start, _) in source.code.match_indices("crate::") {
-        let rest = source.code.get(start..).unwrap();
-        let end =
-            rest.find(|character: char| !(character.is_alphanumeric() || matches!(character, '_' | ':')));
-        found.extend(resolve(rest.get(..end.unwrap_or(rest.len())).unwrap(), &module, is_folder));
+        let path = source.code.get(start..).unwrap();
+        let is_part = |character: char| character.is_alphanumeric() || matches!(character, '_' | ':');
+        let path = path.get(..path.find(|character| !is_part(character)).unwrap_or(path.len())).unwrap();
+        // A use tree goes on after this; it was expanded above.
+        if !path.ends_with("::") {
+            found.extend(resolve(path, &module));
+        }
     }
     found
 }
@@ -128,7 +135,7 @@ fn expand(tree: &str) -> Vec<String> {
 }
 
 /// A path from the package's root, if it leads into the package.
-fn resolve(path: &str, module: &str, is_folder: bool) -> Option<String> {
+fn resolve(path: &str, module: &str) -> Option<String> {
     let path = path.split(" as ").next()?.trim();
     let mut base: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
     let mut parts = path.split("::").peekable();
@@ -143,8 +150,6 @@ fn resolve(path: &str, module: &str, is_folder: bool) -> Option<String> {
     while parts.next_if_eq(&"super").is_some() {
         base.pop();
     }
-    // `self` in a file that is no folder is the file itself, as it is in one that is.
-    let _ = is_folder;
     base.extend(parts);
     Some(base.join("::"))
 }
@@ -192,7 +197,8 @@ fn no_circle_of_imports_goes_over_more_than_one_folder() {
             let circle: Vec<&str> = reach[file]
                 .iter()
                 .filter(|other| {
-                    reach[**other].contains(&file) && sources[**other].folder() != source.folder()
+                    reach[**other].contains(&file)
+                        && sources[**other].folder(&sources) != source.folder(&sources)
                 })
                 .map(|other| sources[*other].name.as_str())
                 .collect();
@@ -217,15 +223,23 @@ fn check_absent<'a>(sources: impl IntoIterator<Item = &'a Source>, words: &[&str
 fn states_and_mls_know_no_actor_no_disk_and_no_clock() {
     let actors = sources("actors", &[]);
     let is_pure = |source: &&Source| source.name.starts_with("mls/") || source.name.ends_with("/state.rs");
-    let words =
-        ["actix", "tokio", "std::fs", "SystemTime", "Instant", "crate::clock", "snapshots::Store", "Batch"];
+    let words = [
+        "actix",
+        "tokio",
+        "std::fs",
+        "SystemTime::",
+        "Instant::",
+        "crate::clock",
+        "snapshots::Store",
+        "Batch",
+    ];
     check_absent(actors.iter().filter(is_pure), &words);
 }
 
 #[test]
 fn owners_do_not_know_the_registry_or_the_gateway() {
     let actors = sources("actors", &[]);
-    let is_owner = |source: &&Source| matches!(source.folder(), "group" | "key_queue" | "peer");
+    let is_owner = |source: &&Source| matches!(source.folder(&actors), "group" | "key_queue" | "peer");
     check_absent(actors.iter().filter(is_owner), &["runtime::", "gateway::", "Registry", "Gateway"]);
 }
 
@@ -281,10 +295,11 @@ fn functions(code: &str) -> Vec<(String, usize)> {
 fn the_map_names_every_module() {
     let map = fs::read_to_string(repository().join("docs/architecture.md")).unwrap();
     for package in ["", "actors", "snapshots"] {
-        for source in sources(package, &[]) {
+        let sources = sources(package, &[]);
+        for source in &sources {
             let file = source.name.rsplit('/').next().unwrap();
             let is_root = matches!(source.name.as_str(), "lib.rs" | "main.rs");
-            let named = if file == "mod.rs" { source.folder() } else { file };
+            let named = if file == "mod.rs" { source.folder(&sources) } else { file };
             assert!(
                 is_root || map.contains(named),
                 "docs/architecture.md does not name {package}/src/{}",
@@ -299,7 +314,7 @@ fn use_trees_are_expanded_and_resolved() {
     let expanded = expand("crate::{a::{B, c::D}, e}");
     assert_eq!(expanded, ["crate::a::B", "crate::a::c::D", "crate::e"]);
     let check = |path: &str, module: &str, expected: Option<&str>| {
-        assert_eq!(resolve(path, module, false).as_deref(), expected, "{path} in {module}");
+        assert_eq!(resolve(path, module).as_deref(), expected, "{path} in {module}");
     };
     check("crate::a::B", "x::y", Some("a::B"));
     check("super::B", "x::y", Some("x::B"));

@@ -11,7 +11,7 @@ use tokio::{
 use super::problem::Problem;
 use crate::{
     config::ListenerSettings,
-    listener::connections::HolderId,
+    connections::HolderId,
     shares::{Account, Full, Held, Percent, Pool},
 };
 

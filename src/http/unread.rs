@@ -12,10 +12,7 @@ use actix_http::{
 use actix_web::{HttpResponse, web::Bytes};
 
 use crate::{
-    listener::{
-        Link,
-        connections::{HolderId, Phase},
-    },
+    connections::{HolderId, Link, Phase},
     shares::Held,
 };
 

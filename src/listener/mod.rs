@@ -4,8 +4,6 @@
 //! connections and closes those that wait when somebody else wants to get in; `watched.rs` is one connection with its
 //! deadlines.
 
-pub(crate) mod connections;
-pub(crate) mod files;
 mod watched;
 
 use std::{
@@ -36,18 +34,16 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use self::{
-    connections::{Connection, Connections},
-    watched::{ClientLimits, Watched},
-};
+use self::watched::{ClientLimits, Watched};
 use crate::{
     config::ListenerSettings,
+    connections::{Connection, Connections, Link},
     http::{
         auth::Authority,
         edge::{Edge, refusal_of_parser},
     },
-    serve::StartError,
     shares::Percent,
+    start_error::StartError,
 };
 
 /// Connections that the operating system holds until they are accepted.
@@ -93,13 +89,6 @@ pub(crate) struct Listener<A: Authority> {
     server: ServerHandle,
     ended: Arc<Ended>,
     shutdown_timeout: Duration,
-}
-
-/// The connection of a request, and the others of its listener.
-#[derive(Clone, Debug)]
-pub(crate) struct Link {
-    pub(crate) connection: Arc<Connection>,
-    pub(crate) connections: Arc<Connections>,
 }
 
 /// Whether the threads of a listener have ended.

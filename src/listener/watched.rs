@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::connections::{Connection, Phase, Place};
+use crate::connections::{Connection, Phase, Place};
 use crate::shares::Held;
 
 /// Bytes that are read in one turn of the dispatcher, and while it works on a request without waiting for its body.

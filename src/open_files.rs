@@ -1,6 +1,6 @@
 //! The number of connections that the limit on open files allows.
 
-use super::connections::Connections;
+use crate::connections::Connections;
 
 /// Files besides connections, at least: the store's, the log, connections to peers.
 const OTHERS_MIN: usize = 64;
