@@ -16,6 +16,8 @@ mod recent;
 mod removals;
 mod state;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use snapshots::{Epoch, GroupId, Timestamp};

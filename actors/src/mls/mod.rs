@@ -23,7 +23,7 @@ mod rule;
 mod shape;
 mod syntax;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tree;
 mod unseen;
 mod wire;

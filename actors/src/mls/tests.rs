@@ -175,7 +175,7 @@ fn the_vectors_at_their_time() {
     }
 }
 
-type Config = WithMlsRules<
+pub(crate) type Config = WithMlsRules<
     DefaultMlsRules,
     WithIdentityProvider<Lenient, WithCryptoProvider<RustCryptoProvider, BaseConfig>>,
 >;
@@ -184,7 +184,7 @@ const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
 
 /// Clients that let everything pass which an identity provider could object to, so that the gateway has to.
 #[derive(Clone, Copy, Debug)]
-struct Lenient;
+pub(crate) struct Lenient;
 
 impl IdentityProvider for Lenient {
     type Error = Infallible;
@@ -235,7 +235,7 @@ fn identity(name: &str) -> (SignatureSecretKey, SigningIdentity) {
     (secret, SigningIdentity::new(credential, public))
 }
 
-fn client(name: &str) -> Client<Config> {
+pub(crate) fn client(name: &str) -> Client<Config> {
     client_of(identity(name))
 }
 

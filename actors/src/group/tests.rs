@@ -1,0 +1,142 @@
+//! The owner of a group alone: a store, a clock and a place for its notices, and no gateway.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
+
+use actix::{Actor as _, Addr};
+use mls_rs::{ExtensionList, Group, MlsMessage, client_builder::MlsConfig};
+use snapshots::{AppId, DomainName, Epoch, GroupId, GroupRow, Location, Retention, Store, StoreOptions};
+use tokio::sync::{Semaphore, watch};
+
+use super::{
+    Accepted, AcceptedCommit, EntryContent, GroupActor, GroupError, GroupMeta, GroupState, NewGroup, Outcome,
+    Published, Upload, batch::creation,
+};
+use crate::{
+    activity::{Activity, ActorState, Upkeep},
+    application::{Application, Source},
+    clock::Clock,
+    limits::{Limits, RecentLimits},
+    mls::{CommitBundle, Crypto, tests::client},
+    services::{Notices, Services, UsedPackages},
+    snapshot_pauses::SnapshotPauses,
+    trusted_time::{RememberedTime, TrustRules, TrustedTime},
+    validation::ValidationPool,
+};
+
+/// Counts the notices that the log has grown.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<usize>>);
+
+impl Notices for Heard {
+    fn log_grew(&self, _: &BTreeSet<DomainName>, _: AppId, _: &GroupId) {
+        *self.0.lock().unwrap() += 1;
+    }
+
+    fn key_packages_used(&self, _: AppId, used: UsedPackages) {
+        assert!(used.is_empty(), "nobody is added here");
+    }
+}
+
+fn services(application: &Application, heard: Heard) -> Arc<Services> {
+    let (limits, clock) = (Limits::default(), Clock::system());
+    let store =
+        Store::open(&StoreOptions { location: Location::Temporary, ..StoreOptions::default() }).unwrap();
+    let trusted_time = TrustedTime::new(TrustRules::of(&limits), &clock, RememberedTime::default(), true);
+    Arc::new(Services {
+        store,
+        applications: HashMap::from([(application.id, application.clone())]),
+        recent: RecentLimits::new(limits.recent_bytes_per_group_max, &Retention::default()),
+        validation: ValidationPool::new([application.id], 1, 8),
+        limits,
+        clock,
+        trusted_time,
+        crypto: Crypto::default(),
+        snapshot_pauses: SnapshotPauses::default(),
+        notices: Box::new(heard),
+        is_stopping: AtomicBool::new(false),
+    })
+}
+
+/// Starts the owner of a stored group.
+fn activate(
+    services: &Arc<Services>,
+    application: &Application,
+    meta: &GroupMeta,
+) -> (Addr<GroupActor>, watch::Receiver<Published>) {
+    let (publish, published) = watch::channel(Published::Loading);
+    let activity = Activity::new(8, services.clock.now());
+    let actor = GroupActor::new(Arc::clone(services), application.clone(), meta.clone(), activity, publish);
+    (actor.start(), published)
+}
+
+async fn upload(actor: &Addr<GroupActor>, bundle: &Arc<CommitBundle>) -> Result<AcceptedCommit, GroupError> {
+    let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+    let content = EntryContent::Commit(Arc::clone(bundle));
+    match actor.send(Upload { content, source: Source::Application, permit }).await.unwrap()? {
+        Accepted::Commit(commit) => Ok(commit),
+        Accepted::Proposal(proposal) => panic!("a commit was accepted as {proposal:?}"),
+    }
+}
+
+fn commit(group: &mut Group<impl MlsConfig>) -> Arc<CommitBundle> {
+    let output = group.commit(Vec::new()).unwrap();
+    let bytes = |message: &MlsMessage| message.to_bytes().unwrap();
+    Arc::new(CommitBundle {
+        commit: bytes(&output.commit_message),
+        group_info: output.external_commit_group_info.as_ref().map(bytes),
+        welcome: None,
+    })
+}
+
+fn epoch(published: &watch::Receiver<Published>) -> Option<Epoch> {
+    match &*published.borrow() {
+        Published::Ready(view) => Some(view.epoch),
+        Published::Loading | Published::Failed(_) => None,
+    }
+}
+
+#[test]
+fn an_owner_alone_lets_the_first_commit_win_and_comes_back_from_its_log() {
+    actix::System::new().block_on(async {
+        let application = Application::basic(AppId::random());
+        let heard = Heard::default();
+        let services = services(&application, heard.clone());
+        let mut alice =
+            client("alice").create_group(ExtensionList::new(), ExtensionList::new(), None).unwrap();
+        let new = Arc::new(NewGroup {
+            group_info: alice.group_info_message(true).unwrap().to_bytes().unwrap(),
+            ratchet_tree: Some(alice.export_tree().to_bytes().unwrap()),
+        });
+        let now = services.clock.now();
+        let state =
+            GroupState::create(services.rules(&application, &Source::Application), &new, now).unwrap();
+        let row = GroupRow { epoch: Epoch(0), created_at: now, creation_digest: new.digest(), hub: None };
+        let meta = GroupMeta::new(&application, state.id().clone(), row);
+        services.store.append(creation(&meta, &state, &new).unwrap()).await.unwrap();
+
+        let (actor, published) = activate(&services, &application, &meta);
+        let first = commit(&mut alice);
+        alice.clear_pending_commit();
+        let second = commit(&mut alice);
+        let won = upload(&actor, &first).await.unwrap();
+        assert_eq!((won.epoch, won.outcome), (Epoch(1), Outcome::New));
+        assert_eq!(epoch(&published), Some(Epoch(1)));
+        assert_eq!(*heard.0.lock().unwrap(), 1);
+        let stale = GroupError::StaleEpoch { packet: Epoch(0), current: Epoch(1) };
+        assert_eq!(upload(&actor, &second).await, Err(stale.clone()));
+        let repeated = AcceptedCommit { outcome: Outcome::Repeated, ..won };
+        assert_eq!(upload(&actor, &first).await, Ok(repeated.clone()));
+        assert_eq!(*heard.0.lock().unwrap(), 1, "nothing else was appended");
+
+        assert_eq!(actor.send(Upkeep::Passivate).await.unwrap(), ActorState::Stopped);
+        assert_eq!(epoch(&published), None, "what is shown is not kept up to date any more");
+        let (actor, published) = activate(&services, &application, &meta);
+        assert_eq!(upload(&actor, &first).await, Ok(repeated));
+        assert_eq!(upload(&actor, &second).await, Err(stale));
+        assert_eq!(epoch(&published), Some(Epoch(1)));
+        services.store.shutdown().await;
+    });
+}
