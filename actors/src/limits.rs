@@ -109,6 +109,13 @@ impl Limits {
     pub const LIST_MAX: usize = 10_000;
 }
 
+impl Limits {
+    /// [`Limits::key_package_lifetime_s_max`], which is 0 where there is no limit.
+    pub(crate) fn lifetime_s_max(&self) -> Option<u64> {
+        Some(self.key_package_lifetime_s_max).filter(|max| *max > 0)
+    }
+}
+
 /// How much of its past a group keeps in memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecentLimits {

@@ -43,12 +43,6 @@ impl Handle for ListKeyQueues {
 impl Handle for UploadKeyPackages {
     async fn handle(call: Call<Self>) -> Result<Answer<PoolSize>, Problem> {
         let (edge, path, body) = (call.edge, call.path, call.body);
-        let max = edge.gateway.limits().key_packages_per_request_max;
-        if body.key_packages.len() > max {
-            let detail =
-                format!("`keyPackages` holds at most {max} key packages; send the others in another request");
-            return Err(Problem::new(ProblemKind::TooLarge, detail));
-        }
         let upload = KeyPackageUpload {
             key_packages: body.key_packages.into_iter().map(|Base64(packet)| packet).collect(),
             is_reset: body.is_reset,

@@ -253,6 +253,7 @@ impl From<KeyQueueError> for Problem {
                 Self::new(ProblemKind::KeyQueueExists, detail).member("keyQueueId", queue.to_string())
             }
             KeyQueueError::Unusable(_) => Self::malformed(detail),
+            KeyQueueError::TooManyInRequest { .. } => Self::new(ProblemKind::TooLarge, detail),
             KeyQueueError::TooManyQueues { .. }
             | KeyQueueError::TooManyKeyPackages { .. }
             | KeyQueueError::TooManyBytes { .. } => Self::new(ProblemKind::LimitReached, detail),

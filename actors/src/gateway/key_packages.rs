@@ -117,7 +117,7 @@ impl Gateway {
         let limits = &self.services.limits;
         let max = limits.key_packages_per_request_max;
         if upload.key_packages.len() > max {
-            return Err(KeyQueueError::TooManyKeyPackages { what: "one request", max });
+            return Err(KeyQueueError::TooManyInRequest { max });
         }
         if let Some(label) = &upload.app_label {
             self.check_label("appLabel", label)?;
@@ -246,7 +246,7 @@ impl Gateway {
         let (domain, key_package) = (domain.clone(), key_package.to_vec());
         let checked = place.run(move || {
             let checks = KeyPackageChecks {
-                leaf: LeafChecks { cipher_suite, lifetime_s_max: services.limits.key_package_lifetime_s_max },
+                leaf: LeafChecks { cipher_suite, lifetime_s_max: services.limits.lifetime_s_max() },
                 handle: None,
                 domain: Some(&domain),
                 now: services.clock.now(),
@@ -275,7 +275,7 @@ impl Gateway {
         let checks = KeyPackageChecks {
             leaf: LeafChecks {
                 cipher_suite: row.cipher_suite,
-                lifetime_s_max: self.services.limits.key_package_lifetime_s_max,
+                lifetime_s_max: self.services.limits.lifetime_s_max(),
             },
             handle: Some(&client.handle),
             domain: client.domain.as_ref(),

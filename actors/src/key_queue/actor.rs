@@ -137,7 +137,7 @@ impl KeyQueueActor {
             upload.final_key.as_ref().map(|package| self.former_final_key(package)).transpose()?;
         let (state, _) = self.current()?;
         if state.free_after(upload.is_reset, &packages, now) > max {
-            return Err(KeyQueueError::TooManyKeyPackages { what: "the queue", max });
+            return Err(KeyQueueError::TooManyKeyPackages { max });
         }
         let final_key = upload.final_key.as_ref().map(|package| (package, upload.generation, now));
         if state.bytes_after(upload.is_reset, &packages, final_key) > bytes_max {
@@ -310,7 +310,7 @@ fn load_queue(store: &Store, app: AppId, queue: KeyQueueId) -> Result<Loaded<Key
     let (state, view) = (&mut loaded.state, store.view());
     if let Some(row) = view.queue_by_id(app, queue)? {
         // The longest lifetime is policy, which may change: it is asked of what comes in.
-        let checks = LeafChecks { cipher_suite: row.cipher_suite, lifetime_s_max: 0 };
+        let checks = LeafChecks { cipher_suite: row.cipher_suite, lifetime_s_max: None };
         if let Some(Unfit { count, reason }) = state.retain_fit(|message| check_fit(checks, message)) {
             tracing::info!(
                 %queue,

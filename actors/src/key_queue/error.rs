@@ -31,11 +31,15 @@ pub enum KeyQueueError {
         /// The limit.
         max: usize,
     },
-    /// The queue would hold more key packages than it may, or the request carries too many.
-    #[error("{what}: at most {max} key packages")]
+    /// One upload carries more key packages than it may.
+    #[error("`keyPackages` holds at most {max} key packages; send the others in another request")]
+    TooManyInRequest {
+        /// The limit.
+        max: usize,
+    },
+    /// The queue would hold more key packages than it may.
+    #[error("the queue: at most {max} key packages")]
     TooManyKeyPackages {
-        /// Which of the two.
-        what: &'static str,
         /// The limit.
         max: usize,
     },

@@ -13,7 +13,7 @@ use crate::presentation::{Reader, WireError};
 pub(crate) struct LeafChecks {
     pub(crate) cipher_suite: u16,
     /// The longest total lifetime of a leaf that has one, in seconds; 0 accepts every lifetime (RFC 9420 §7.2).
-    pub(crate) lifetime_s_max: u64,
+    pub(crate) lifetime_s_max: Option<u64>,
 }
 
 /// A check that a leaf node or a key package did not pass.
@@ -304,14 +304,13 @@ impl LeafChecks {
         let total = lifetime.not_after_s.checked_sub(lifetime.not_before_s);
         match total {
             None => Err(unfit(Rule::LeafNode, "not_before is later than not_after")),
-            Some(total) if self.lifetime_s_max > 0 && total > self.lifetime_s_max => Err(unfit(
-                Rule::Lifetime,
-                format!(
-                    "the total lifetime is {total} seconds; this gateway accepts at most {}",
-                    self.lifetime_s_max
-                ),
-            )),
-            Some(_) => Ok(()),
+            Some(total) => match self.lifetime_s_max {
+                Some(max) if total > max => Err(unfit(
+                    Rule::Lifetime,
+                    format!("the total lifetime is {total} seconds; this gateway accepts at most {max}"),
+                )),
+                Some(_) | None => Ok(()),
+            },
         }
     }
 

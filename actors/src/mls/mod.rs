@@ -89,7 +89,7 @@ impl<'a> Rules<'a> {
     /// The judge of leaf nodes; `None` for what a hub accepted, perhaps before it asked for these checks. A replica that
     /// refused such an entry would never get past it, though the group's members can: they remove the leaf.
     fn leaf_checks(self, cipher_suite: u16) -> Option<LeafChecks> {
-        let lifetime_s_max = self.limits.key_package_lifetime_s_max;
+        let lifetime_s_max = self.limits.lifetime_s_max();
         (*self.source != Source::Hub).then_some(LeafChecks { cipher_suite, lifetime_s_max })
     }
 

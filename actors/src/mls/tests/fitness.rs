@@ -83,7 +83,7 @@ fn now_s() -> u64 {
 
 fn checks(lifetime_s_max: u64) -> KeyPackageChecks<'static> {
     KeyPackageChecks {
-        leaf: LeafChecks { cipher_suite: 1, lifetime_s_max },
+        leaf: LeafChecks { cipher_suite: 1, lifetime_s_max: Some(lifetime_s_max).filter(|max| *max > 0) },
         handle: None,
         domain: None,
         now: Timestamp(now_s() * 1000),
