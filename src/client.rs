@@ -10,9 +10,9 @@ use crate::{
         self, Access, Body as _, Endpoint, Nothing,
         applications::{ApplicationConfigurations, ListApplications},
         clients::{
-            ChangeClient, Client, ClientChangeBody, DeleteClient, FindClients, GetClient, GroupsOfClient,
-            GroupsOfClientQuery, Identities, ListGroupsOfClient, NewClientBody, PageQuery, RegisterClient,
-            RegisteredClient, TagQuery,
+            ChangeClient, ClientBody, ClientChangeBody, DeleteClient, FindClients, GetClient, GroupsOfClient,
+            GroupsOfClientQuery, IdentitiesBody, ListGroupsOfClient, NewClientBody, PageQuery,
+            RegisterClient, RegisteredClient, TagQuery,
         },
         external_senders::{ExternalSenders, ListExternalSenders},
         groups::{
@@ -76,7 +76,7 @@ pub struct GatewayClient {
 
 /// Why a request was not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub enum RequestError {
     /// The gateway refused it.
     #[error("{}: {}", .0.slug(), .0.detail)]
     Problem(Box<ProblemDocument>),
@@ -93,7 +93,7 @@ pub enum ClientError {
     },
 }
 
-impl ClientError {
+impl RequestError {
     /// The type of problem, when the gateway answered with one that is known here.
     pub fn kind(&self) -> Option<ProblemKind> {
         match self {
@@ -116,8 +116,8 @@ impl GatewayClient {
     /// A client of the gateway at a base URL as `http://127.0.0.1:8080`, for an application and with its token.
     ///
     /// # Errors
-    /// [`ClientError::Transport`] when there can be no HTTP client.
-    pub fn new(base_url: impl Into<String>, app: AppId, token: Token) -> Result<Self, ClientError> {
+    /// [`RequestError::Transport`] when there can be no HTTP client.
+    pub fn new(base_url: impl Into<String>, app: AppId, token: Token) -> Result<Self, RequestError> {
         let base_url = base_url.into().trim_end_matches('/').to_owned();
         // Over TLS a gateway is believed when this machine trusts its certificate.
         let http = if base_url.starts_with("https:") {
@@ -143,13 +143,13 @@ impl GatewayClient {
     /// Makes any request of the API.
     ///
     /// # Errors
-    /// [`ClientError::Problem`] when the gateway refuses it.
+    /// [`RequestError::Problem`] when the gateway refuses it.
     pub async fn send<E: Endpoint>(
         &self,
         path: &E::Path,
         query: &E::Query,
         body: &E::Body,
-    ) -> Result<Reply<E::Response>, ClientError> {
+    ) -> Result<Reply<E::Response>, RequestError> {
         let target = api::target::<E>(path, query).map_err(|error| unexpected(0, error))?;
         let url = format!("{}{target}", self.base_url);
         let method = reqwest::Method::from_bytes(E::METHOD.as_str().as_bytes()).unwrap_or_default();
@@ -171,7 +171,7 @@ impl GatewayClient {
         if media_type.is_none_or(|media_type| media_type != PROBLEM_JSON) {
             return Err(unexpected(status, "neither a success nor a problem document"));
         }
-        Err(ClientError::Problem(Box::new(decode(status, &response.bytes().await?)?)))
+        Err(RequestError::Problem(Box::new(decode(status, &response.bytes().await?)?)))
     }
 }
 
@@ -180,16 +180,16 @@ impl GatewayClient {
     /// The public applications of the gateway.
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn applications(&self) -> Result<ApplicationConfigurations, ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn applications(&self) -> Result<ApplicationConfigurations, RequestError> {
         Ok(self.send::<ListApplications>(&NoMembers, &Nothing {}, &Nothing {}).await?.body)
     }
 
     /// The keys by which the gateway proposes the removal of expired members (*Handing Timestamps*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn external_senders(&self) -> Result<ExternalSenders, ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn external_senders(&self) -> Result<ExternalSenders, RequestError> {
         let path = AppPath { app: self.app };
         Ok(self.send::<ListExternalSenders>(&path, &Nothing {}, &Nothing {}).await?.body)
     }
@@ -197,16 +197,16 @@ impl GatewayClient {
     /// Registers a client (*Identity Registration*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn register_client(&self, client: &NewClientBody) -> Result<RegisteredClient, ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn register_client(&self, client: &NewClientBody) -> Result<RegisteredClient, RequestError> {
         Ok(self.send::<RegisterClient>(&AppPath { app: self.app }, &Nothing {}, client).await?.body)
     }
 
     /// A registered client (*Identity Retrieval*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn client(&self, client: ClientId) -> Result<Client, ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn client(&self, client: ClientId) -> Result<ClientBody, RequestError> {
         Ok(self
             .send::<GetClient>(&ClientPath { app: self.app, client }, &Nothing {}, &Nothing {})
             .await?
@@ -216,20 +216,20 @@ impl GatewayClient {
     /// Renames a client, adds and removes tags.
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
+    /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn change_client(
         &self,
         client: ClientId,
         change: &ClientChangeBody,
-    ) -> Result<Client, ClientError> {
+    ) -> Result<ClientBody, RequestError> {
         Ok(self.send::<ChangeClient>(&ClientPath { app: self.app, client }, &Nothing {}, change).await?.body)
     }
 
     /// Deletes a client (*Identity Deletion*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn delete_client(&self, client: ClientId) -> Result<(), ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn delete_client(&self, client: ClientId) -> Result<(), RequestError> {
         self.send::<DeleteClient>(&ClientPath { app: self.app, client }, &Nothing {}, &Nothing {})
             .await
             .map(drop)
@@ -238,20 +238,20 @@ impl GatewayClient {
     /// The clients that have a tag, or all (*Client Discovery*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn find_clients(&self, query: &TagQuery) -> Result<Identities, ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn find_clients(&self, query: &TagQuery) -> Result<IdentitiesBody, RequestError> {
         Ok(self.send::<FindClients>(&AppPath { app: self.app }, query, &Nothing {}).await?.body)
     }
 
     /// The groups that a client is a member of, by its handle and its domain.
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
+    /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn groups_of_client(
         &self,
         handle: &ClientHandle,
         query: &GroupsOfClientQuery,
-    ) -> Result<GroupsOfClient, ClientError> {
+    ) -> Result<GroupsOfClient, RequestError> {
         Ok(self
             .send::<ListGroupsOfClient>(
                 &HandlePath { app: self.app, handle: handle.clone() },
@@ -265,20 +265,20 @@ impl GatewayClient {
     /// Creates a key queue (*Key Queue Creation*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
+    /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn create_key_queue(
         &self,
         client: ClientId,
         queue: &NewKeyQueueBody,
-    ) -> Result<CreatedKeyQueue, ClientError> {
+    ) -> Result<CreatedKeyQueue, RequestError> {
         Ok(self.send::<CreateKeyQueue>(&ClientPath { app: self.app, client }, &Nothing {}, queue).await?.body)
     }
 
     /// The key queues of a client.
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn key_queues(&self, client: ClientId) -> Result<KeyQueues, ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn key_queues(&self, client: ClientId) -> Result<KeyQueues, RequestError> {
         Ok(self
             .send::<ListKeyQueues>(&ClientPath { app: self.app, client }, &Nothing {}, &Nothing {})
             .await?
@@ -288,13 +288,13 @@ impl GatewayClient {
     /// Uploads key packages (*Key Queue Update*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
+    /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn upload_key_packages(
         &self,
         client: ClientId,
         queue: KeyQueueId,
         upload: &KeyPackageUploadBody,
-    ) -> Result<PoolSize, ClientError> {
+    ) -> Result<PoolSize, RequestError> {
         let path = KeyQueuePath { app: self.app, client, queue };
         Ok(self.send::<UploadKeyPackages>(&path, &Nothing {}, upload).await?.body)
     }
@@ -302,8 +302,8 @@ impl GatewayClient {
     /// Deletes a key queue (*Key Pool Deletion*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn delete_key_queue(&self, client: ClientId, queue: KeyQueueId) -> Result<(), ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn delete_key_queue(&self, client: ClientId, queue: KeyQueueId) -> Result<(), RequestError> {
         let path = KeyQueuePath { app: self.app, client, queue };
         self.send::<DeleteKeyQueue>(&path, &Nothing {}, &Nothing {}).await.map(drop)
     }
@@ -311,12 +311,12 @@ impl GatewayClient {
     /// A key package of a client, assigned to the receiver (*Key Package Retrieval*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
+    /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn retrieve_key_package(
         &self,
         client: ClientId,
         query: &KeyPackageQuery,
-    ) -> Result<RetrievedKeyPackage, ClientError> {
+    ) -> Result<RetrievedKeyPackage, RequestError> {
         Ok(self
             .send::<RetrieveKeyPackage>(&ClientPath { app: self.app, client }, query, &Nothing {})
             .await?
@@ -326,24 +326,24 @@ impl GatewayClient {
     /// Creates a group (*Group Creation*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn create_group(&self, group: &NewGroupBody) -> Result<CreatedGroupBody, ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn create_group(&self, group: &NewGroupBody) -> Result<CreatedGroupBody, RequestError> {
         Ok(self.send::<CreateGroup>(&AppPath { app: self.app }, &Nothing {}, group).await?.body)
     }
 
     /// All groups of the application.
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn groups(&self, page: &PageQuery) -> Result<Groups, ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn groups(&self, page: &PageQuery) -> Result<Groups, RequestError> {
         Ok(self.send::<ListGroups>(&AppPath { app: self.app }, page, &Nothing {}).await?.body)
     }
 
     /// A group as it is now.
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn group(&self, group: &GroupId) -> Result<Group, ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn group(&self, group: &GroupId) -> Result<Group, RequestError> {
         Ok(self
             .send::<GetGroup>(&GroupPath { app: self.app, group: group.clone() }, &Nothing {}, &Nothing {})
             .await?
@@ -353,12 +353,12 @@ impl GatewayClient {
     /// Uploads a proposal (*Proposals*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
+    /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn upload_proposal(
         &self,
         group: &GroupId,
         proposal: &ProposalBody,
-    ) -> Result<AcceptedProposalBody, ClientError> {
+    ) -> Result<AcceptedProposalBody, RequestError> {
         Ok(self
             .send::<UploadProposal>(&GroupPath { app: self.app, group: group.clone() }, &Nothing {}, proposal)
             .await?
@@ -368,8 +368,8 @@ impl GatewayClient {
     /// The proposals that wait (*Proposals*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn proposals(&self, group: &GroupId) -> Result<Proposals, ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn proposals(&self, group: &GroupId) -> Result<Proposals, RequestError> {
         Ok(self
             .send::<ListProposals>(
                 &GroupPath { app: self.app, group: group.clone() },
@@ -383,12 +383,12 @@ impl GatewayClient {
     /// Uploads a commit (*Commits*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
+    /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn upload_commit(
         &self,
         group: &GroupId,
         commit: &CommitBody,
-    ) -> Result<AcceptedCommitBody, ClientError> {
+    ) -> Result<AcceptedCommitBody, RequestError> {
         Ok(self
             .send::<UploadCommit>(&GroupPath { app: self.app, group: group.clone() }, &Nothing {}, commit)
             .await?
@@ -398,12 +398,12 @@ impl GatewayClient {
     /// The control messages of a range of epochs (*Commits*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
+    /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn control_messages(
         &self,
         group: &GroupId,
         range: &EpochRange,
-    ) -> Result<ControlMessagesBody, ClientError> {
+    ) -> Result<ControlMessagesBody, RequestError> {
         Ok(self
             .send::<ListControlMessages>(
                 &GroupPath { app: self.app, group: group.clone() },
@@ -417,8 +417,8 @@ impl GatewayClient {
     /// The group info and ratchet tree for an external joiner (*Joining*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
-    pub async fn group_info(&self, group: &GroupId) -> Result<GroupInfos, ClientError> {
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn group_info(&self, group: &GroupId) -> Result<GroupInfos, RequestError> {
         Ok(self
             .send::<GetGroupInfo>(
                 &GroupPath { app: self.app, group: group.clone() },
@@ -432,12 +432,12 @@ impl GatewayClient {
     /// The welcomes that wait for a handle (*Joining*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
+    /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn welcomes(
         &self,
         handle: &ClientHandle,
         query: &WelcomeQuery,
-    ) -> Result<JoinInfos, ClientError> {
+    ) -> Result<JoinInfos, RequestError> {
         Ok(self
             .send::<ListWelcomes>(&HandlePath { app: self.app, handle: handle.clone() }, query, &Nothing {})
             .await?
@@ -447,13 +447,13 @@ impl GatewayClient {
     /// Acknowledges a welcome of a client, by its handle and its domain (*Joining*).
     ///
     /// # Errors
-    /// [`ClientError`] as [`GatewayClient::send`].
+    /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn acknowledge_welcome(
         &self,
         handle: &ClientHandle,
         domain: Option<DomainName>,
         id: DeliveryId,
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), RequestError> {
         let path = JoinInfoPath { app: self.app, handle: handle.clone(), id };
         self.send::<AcknowledgeWelcome>(&path, &HandleQuery { domain }, &Nothing {}).await.map(drop)
     }
@@ -469,10 +469,10 @@ pub fn plain_http() -> reqwest::ClientBuilder {
     }
 }
 
-fn decode<T: DeserializeOwned>(status: u16, json: &[u8]) -> Result<T, ClientError> {
+fn decode<T: DeserializeOwned>(status: u16, json: &[u8]) -> Result<T, RequestError> {
     serde_json::from_slice(json).map_err(|error| unexpected(status, error))
 }
 
-fn unexpected(status: u16, reason: impl ToString) -> ClientError {
-    ClientError::Unexpected { status, reason: reason.to_string() }
+fn unexpected(status: u16, reason: impl ToString) -> RequestError {
+    RequestError::Unexpected { status, reason: reason.to_string() }
 }

@@ -30,7 +30,7 @@ use toml::Table;
 pub use self::{
     applications::{ApplicationSettings, TokenAccess, TokenSettings},
     example::example,
-    federation::{Federation, PeerSettings},
+    federation::{FederationSettings, PeerSettings},
     internal::{Internal, ListenerSettings},
     store::{DataDir, DurabilityMode, DurabilitySettings, PassivationSettings, RetentionSettings},
     x509::{ExternalSenderSettings, Pem, X509Settings},
@@ -70,7 +70,7 @@ actors::settings! {
             => Accepts::Table(PassivationSettings::ROWS);
         /// How this gateway works with those of other domains; without this table it does not.
         #[serde(skip_serializing_if = "Option::is_none")]
-        pub federation: Option<Federation> = None => Accepts::Table(Federation::ROWS);
+        pub federation: Option<FederationSettings> = None => Accepts::Table(FederationSettings::ROWS);
     }
 }
 
@@ -171,7 +171,7 @@ impl Config {
     /// Changes the paths of all files that the configuration names.
     fn change_paths(&mut self, change: &dyn Fn(&mut PathBuf)) {
         let internal = [&mut self.internal.certificate, &mut self.internal.private_key].into_iter().flatten();
-        let federation = self.federation.iter_mut().flat_map(Federation::paths);
+        let federation = self.federation.iter_mut().flat_map(FederationSettings::paths);
         internal.chain(federation).for_each(change);
         for x509 in self.applications.iter_mut().filter_map(|application| application.x509.as_mut()) {
             x509.change_paths(change);
@@ -218,7 +218,7 @@ impl Config {
 
 /// The defaults of the tables that a file has.
 fn defaults(file: &Table) -> Result<Table, ConfigError> {
-    let federation = file.contains_key("federation").then(Federation::default);
+    let federation = file.contains_key("federation").then(FederationSettings::default);
     Table::try_from(Config { federation, ..Config::default() }).map_err(rows::not_a_configuration)
 }
 

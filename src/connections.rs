@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::shares::{Account, Held, Percent, Pool};
+use crate::shares::{Account, HeldShare, Percent, Pool};
 
 /// Connections beyond the limit that are accepted when no other can be closed. Only probes are answered on them.
 const RESERVE: usize = 32;
@@ -106,13 +106,13 @@ pub(crate) struct Connection {
     is_draining: AtomicBool,
     waker: Mutex<Option<Waker>>,
     /// The bytes of the answers that are not yet read.
-    unread: Mutex<Vec<Held>>,
+    unread: Mutex<Vec<HeldShare>>,
     since: Instant,
 }
 
 /// A connection's place among those of its listener. Dropping it frees the place.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ConnectionSlot {
     connection: Arc<Connection>,
     connections: Arc<Connections>,
 }
@@ -146,7 +146,7 @@ impl Connections {
     }
 
     /// Takes in one more connection; others may be closed for it. `None` when there is no room at all.
-    pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<ConnectionSlot> {
         self.accepted.fetch_add(1, Ordering::AcqRel);
         let mut open = self.lock();
         if open.staying() >= self.max {
@@ -178,7 +178,7 @@ impl Connections {
         });
         open.by_id.insert(id, Arc::clone(&connection));
         *open.by_holder.entry(HolderId::NOBODY).or_default() += 1;
-        Some(Place { connection, connections: Arc::clone(self) })
+        Some(ConnectionSlot { connection, connections: Arc::clone(self) })
     }
 
     /// Notes whose connection it is. Who has more than a share loses one that is idle, and where there is none, this
@@ -312,7 +312,7 @@ impl Connection {
     }
 
     /// Keeps what an answer holds until the client has read it.
-    pub(crate) fn keep_until_read(&self, held: Held) {
+    pub(crate) fn keep_until_read(&self, held: HeldShare) {
         lock(&self.unread).push(held);
     }
 
@@ -352,7 +352,7 @@ impl Connection {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
@@ -362,7 +362,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut open = self.connections.lock();
         if open.by_id.remove(&self.connection.id).is_some() {
@@ -393,16 +393,16 @@ mod tests {
         Connections::new(max, Percent::new(share))
     }
 
-    fn enter(connections: &Arc<Connections>, count: usize) -> Vec<Place> {
+    fn enter(connections: &Arc<Connections>, count: usize) -> Vec<ConnectionSlot> {
         (0..count).map(|_| connections.enter().unwrap()).collect()
     }
 
-    fn closing(places: &[Place]) -> Vec<usize> {
+    fn closing(places: &[ConnectionSlot]) -> Vec<usize> {
         let closing = places.iter().enumerate().filter(|(_, place)| place.connection().is_closing());
         closing.map(|(index, _)| index).collect()
     }
 
-    fn all_in(places: &[Place], phase: Phase) {
+    fn all_in(places: &[ConnectionSlot], phase: Phase) {
         places.iter().for_each(|place| place.connection().enter_phase(phase));
     }
 

@@ -25,7 +25,7 @@ pub struct DefaultApplication {
 
 /// The part that the store keeps.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredApplication {
     id: AppId,
     token_sha256: TokenHash,
 }
@@ -34,13 +34,13 @@ impl DefaultApplication {
     /// The one that the store keeps, or a new one.
     pub(crate) fn load_or_create(store: &Store) -> Result<Self, StartError> {
         if let Some(kept) = store.view().setting(SETTING)? {
-            let kept: Kept = serde_json::from_slice(&kept)
+            let kept: StoredApplication = serde_json::from_slice(&kept)
                 .map_err(|error| StartError::Settings(format!("{SETTING}: {error}")))?;
             return Ok(Self { id: kept.id, token: None, hash: kept.token_sha256 });
         }
         let token = Token::generate()?;
         let id = AppId::random();
-        let kept = Kept { id, token_sha256: token.hash() };
+        let kept = StoredApplication { id, token_sha256: token.hash() };
         let bytes =
             serde_json::to_vec(&kept).map_err(|error| StartError::Settings(format!("{SETTING}: {error}")))?;
         create_setting(store, SETTING, bytes)?;

@@ -14,7 +14,7 @@ use crate::{
         applications::ApplicationConfiguration,
         federation::{GatewayDescription, VERSION},
     },
-    config::{ApplicationSettings, Config, Federation, FederationTls},
+    config::{ApplicationSettings, Config, FederationSettings, FederationTls},
     default_application::{DefaultApplication, cursor_key},
     federation::{self, HttpsTransport, SharedApplication},
     http::{
@@ -24,7 +24,7 @@ use crate::{
         edge::{Edge, Served},
         peer_auth::{Peers, note_certificate},
     },
-    listener::{Bound, Listener, Protocol},
+    listener::{BoundAddress, Listener, Protocol},
     open_files::{self, FewFiles},
     tls,
 };
@@ -86,7 +86,7 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
     }
     let shutdown_timeout = Duration::from_secs(config.internal.shutdown_timeout_s);
     // First, so that a busy address changes nothing on disk.
-    let internal = Bound::to(config.internal.listen)?;
+    let internal = BoundAddress::to(config.internal.listen)?;
     let outside = config.federation.as_ref().map(Outside::open).transpose()?;
     let options = config.store_options();
     let store = match tokio::task::spawn_blocking(move || Store::open(&options)).await {
@@ -250,18 +250,23 @@ fn internal_protocol(config: &Config) -> Result<Protocol, StartError> {
 
 /// The listener for other gateways, before it serves.
 struct Outside<'a> {
-    settings: &'a Federation,
+    settings: &'a FederationSettings,
     tls: FederationTls,
     server_tls: Box<ServerConfig>,
-    bound: Bound,
+    bound: BoundAddress,
 }
 
 impl<'a> Outside<'a> {
-    fn open(settings: &'a Federation) -> Result<Self, StartError> {
+    fn open(settings: &'a FederationSettings) -> Result<Self, StartError> {
         let tls = settings.tls()?;
         let server_tls = federation::tls::server_config(&tls)
             .map_err(|error| StartError::Federation(error.to_string()))?;
-        Ok(Self { settings, tls, server_tls: Box::new(server_tls), bound: Bound::to(settings.listen)? })
+        Ok(Self {
+            settings,
+            tls,
+            server_tls: Box::new(server_tls),
+            bound: BoundAddress::to(settings.listen)?,
+        })
     }
 
     /// The client for other gateways.

@@ -1,7 +1,7 @@
 //! Shares: bounded amounts that callers hold together. A [`Pool`] bounds the total, and an [`Account`] bounds what one
 //! caller holds of it, so that a caller that takes too much is refused while the others still get in.
 //!
-//! An amount is a number of requests, bytes or connections; the pool does not care. What was taken is a [`Held`] value
+//! An amount is a number of requests, bytes or connections; the pool does not care. What was taken is a [`HeldShare`] value
 //! and is given back when that is dropped, so nothing is lost on any path. Nothing here waits or locks, except
 //! [`Accounts`], which finds the account of a caller by its name.
 
@@ -37,7 +37,7 @@ pub(crate) struct Accounts<K, A> {
 /// An amount taken from an account. Dropping it gives it back.
 #[derive(Debug)]
 #[must_use = "what is held is given back when this is dropped"]
-pub(crate) struct Held {
+pub(crate) struct HeldShare {
     account: Account,
     amount: usize,
 }
@@ -127,9 +127,9 @@ impl Account {
     ///
     /// # Errors
     /// [`Full`] when the caller or all callers together hold too much; then nothing is taken.
-    pub(crate) fn take(&self, amount: usize) -> Result<Held, Full> {
+    pub(crate) fn take(&self, amount: usize) -> Result<HeldShare, Full> {
         self.add(amount, 0)?;
-        Ok(Held { account: self.clone(), amount })
+        Ok(HeldShare { account: self.clone(), amount })
     }
 
     /// The amount that the caller holds now.
@@ -152,7 +152,7 @@ impl Account {
     }
 }
 
-impl Held {
+impl HeldShare {
     /// How much is held.
     #[cfg(test)]
     pub(crate) fn amount(&self) -> usize {
@@ -173,7 +173,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldShare {
     fn drop(&mut self) {
         self.account.subtract(self.amount);
     }
@@ -212,7 +212,7 @@ mod tests {
     fn a_caller_takes_no_more_than_its_share() {
         let pool = Pool::new(100);
         let (greedy, modest) = (pool.account(percent(75)), pool.account(percent(75)));
-        let held: Vec<Held> = (0..75).map(|_| greedy.take(1).unwrap()).collect();
+        let held: Vec<HeldShare> = (0..75).map(|_| greedy.take(1).unwrap()).collect();
         assert_eq!(greedy.take(1).unwrap_err(), Full::Share { max: 75 });
         // Others still get in, up to what is left.
         let rest = modest.take(25).unwrap();

@@ -55,7 +55,7 @@ impl TlsFileError {
 
 /// A certificate with the chain that leads to it, and its key.
 #[derive(Debug)]
-pub(crate) struct Credentials {
+pub(crate) struct TlsIdentity {
     /// The leaf first.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     /// Of the leaf.
@@ -116,7 +116,7 @@ pub(crate) fn roots(path: &Path) -> Result<RootCertStore, TlsFileError> {
     Ok(roots)
 }
 
-impl Credentials {
+impl TlsIdentity {
     /// Reads a certificate chain and the key of its first certificate, both PEM, and makes sure that they belong
     /// together.
     pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, TlsFileError> {

@@ -17,7 +17,7 @@ mod registry;
 
 use std::time::Duration;
 
-use mimi_gateway::client::{ClientError, GatewayClient};
+use mimi_gateway::client::{GatewayClient, RequestError};
 
 use self::{
     group::GroupWriter,
@@ -31,11 +31,11 @@ const KINDS: [&str; 4] = ["clients", "tags", "assignments", "commits"];
 
 /// What one writer was answered before the gateway was gone; anything but a broken connection is a failure.
 #[track_caller]
-fn acknowledged<T>(answer: Result<T, ClientError>) -> Option<T> {
+fn acknowledged<T>(answer: Result<T, RequestError>) -> Option<T> {
     match answer {
         Ok(answer) => Some(answer),
-        Err(ClientError::Transport(_)) => None,
-        Err(error @ (ClientError::Problem(_) | ClientError::Unexpected { .. })) => panic!("{error}"),
+        Err(RequestError::Transport(_)) => None,
+        Err(error @ (RequestError::Problem(_) | RequestError::Unexpected { .. })) => panic!("{error}"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Rules about the sources that Cargo does not check: which modules may import which, what pure modules may not name, and
-//! how long files and functions are. `docs/architecture.md` states them.
+//! Rules about the sources that Cargo does not check: which modules may import which, what pure modules may not name, how
+//! long files and functions are, and that a type's name has one meaning. `docs/architecture.md` states them.
 
 #![expect(
     clippy::unwrap_used,
@@ -289,6 +289,48 @@ fn functions(code: &str) -> Vec<(String, usize)> {
         functions.push((name, length));
     }
     functions
+}
+
+/// The names of the types and traits that a formatted file declares, private ones included; associated types are not.
+fn declared_types(code: &str) -> impl Iterator<Item = &str> {
+    code.lines().filter_map(|line| {
+        let declaration = line.trim_start();
+        let is_indented = declaration.len() < line.len();
+        let declaration = match declaration.strip_prefix("pub(") {
+            Some(visibility) => visibility.split_once(") ")?.1,
+            None => declaration.strip_prefix("pub ").unwrap_or(declaration),
+        };
+        let (kind, rest) = declaration.split_once(' ')?;
+        let is_type = matches!(kind, "struct" | "enum" | "union" | "trait") || kind == "type" && !is_indented;
+        let name = rest.split(|character: char| !character.is_alphanumeric()).next()?;
+        (is_type && !name.is_empty()).then_some(name)
+    })
+}
+
+#[test]
+fn a_type_name_is_declared_once_in_a_package() {
+    for package in ["", "actors", "snapshots"] {
+        let sources = sources(package, &[]);
+        let mut files: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for source in &sources {
+            for name in declared_types(&source.code) {
+                files.entry(name).or_default().push(&source.name);
+            }
+        }
+        assert!(files.len() > 50, "{package}: {} types were found", files.len());
+        files.retain(|_, files| files.len() > 1);
+        assert!(
+            files.is_empty(),
+            "{package}: a name has one meaning, but these are declared twice: {files:?}"
+        );
+    }
+}
+
+#[test]
+fn declared_types_are_found() {
+    let code = "pub(crate) struct A<'a> {\n    type Inner = u8;\n}\nenum B {\n\npub type C = u8;\npub fn d() {\nuse e;\n\
+        pub(in crate::f) trait G: H {\n    pub struct I(u8);\n        pub struct $name {\n";
+    assert_eq!(declared_types(code).collect::<Vec<_>>(), ["A", "B", "C", "G", "I"]);
 }
 
 #[test]

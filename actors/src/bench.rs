@@ -7,7 +7,7 @@ use snapshots::{AppId, KeyPackageRef, Timestamp};
 use crate::{
     application::{Application, Source},
     codec::{decode, encode},
-    key_queue::{Caller, Choice, KeyQueueState, NewPackage, QueueRecord, Receiver},
+    key_queue::{Choice, KeyQueueState, NewPackage, QueueRecord, Receiver, Requester},
     limits::Limits,
     mls::{CommitBundle, Crypto, GroupSnapshot, Rules, StagedEpoch, TrackedGroup},
 };
@@ -149,7 +149,7 @@ impl BenchQueue {
 
     /// Assigns the next package to a receiver; how long its message is.
     pub fn assign(&mut self, receiver: &str) -> usize {
-        let receiver = Receiver { caller: Caller::Application, id: receiver.to_owned() };
+        let receiver = Receiver { caller: Requester::Application, id: receiver.to_owned() };
         match self.0.choose(&receiver, Timestamp(0), usize::MAX, |_| true) {
             Choice::Assignable(package) => {
                 let reference = package.reference.clone();

@@ -49,8 +49,8 @@ pub use self::{
         WaitingProposal,
     },
     key_queue::{
-        AssignedKeyPackage, Caller, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload, KeyQueueError,
-        KeyQueueStatus, NewKeyQueue, PoolCounts, Receiver,
+        AssignedKeyPackage, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload, KeyQueueError,
+        KeyQueueStatus, NewKeyQueue, PoolCounts, Receiver, Requester,
     },
     limits::Limits,
     mls::{
@@ -58,7 +58,7 @@ pub use self::{
         supported_cipher_suites,
     },
     peer::{
-        Delivering, Delivery, DeliveryContent, DeliveryError, Held, REVISION, Transport,
+        Delivering, Delivery, DeliveryContent, DeliveryError, REVISION, ReplicationAck, Transport,
         USED_KEY_PACKAGES_MAX,
     },
     snapshot_pauses::SnapshotStatus,

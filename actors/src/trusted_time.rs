@@ -59,11 +59,11 @@ fn timestamp(millis: i128) -> Timestamp {
 #[derive(Debug)]
 pub(crate) struct TrustedTime {
     rules: TrustRules,
-    state: Mutex<State>,
+    state: Mutex<ClockState>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct State {
+struct ClockState {
     /// A look that is believed; `None` when nothing is known from before.
     believed: Option<Look>,
     /// A clock that is too far from what is believed.
@@ -135,7 +135,7 @@ impl TrustedTime {
             Some(wall) => Some(Look { wall, ..look }),
             None => is_new.then_some(look),
         };
-        Self { rules, state: Mutex::new(State { believed, doubted }) }
+        Self { rules, state: Mutex::new(ClockState { believed, doubted }) }
     }
 
     /// Looks at the clocks. It is to be called now and then, so that a clock that jumps for a moment is seen to.
@@ -166,7 +166,7 @@ impl TrustedTime {
         };
         if ran >= rules.settle {
             tracing::warn!(now = %look.wall, "the clock has run steadily for long enough and is believed");
-            *state = State { believed: Some(look), doubted: None };
+            *state = ClockState { believed: Some(look), doubted: None };
             let remembered = RememberedTime { newest: Some(look.wall), doubted: None };
             return KnownTime { delete_until: look.wall, remembered };
         }
@@ -198,7 +198,7 @@ impl TrustedTime {
     }
 
     /// Nothing can panic under this lock.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ClockState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -22,7 +22,7 @@ struct Share {
 
 /// A place in the queue of an application.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ValidationPermit {
     place: OwnedSemaphorePermit,
     of_application: Arc<Semaphore>,
     of_all: Arc<Semaphore>,
@@ -51,9 +51,9 @@ impl ValidationPool {
     }
 
     /// A place for a validation of an application; `None` if its queue is full.
-    pub(crate) fn place(&self, app: AppId) -> Option<Place> {
+    pub(crate) fn place(&self, app: AppId) -> Option<ValidationPermit> {
         let share = self.shares.get(&app)?;
-        Some(Place {
+        Some(ValidationPermit {
             place: Arc::clone(&share.places).try_acquire_owned().ok()?,
             of_application: Arc::clone(&share.threads),
             of_all: Arc::clone(&self.threads),
@@ -61,7 +61,7 @@ impl ValidationPool {
     }
 }
 
-impl Place {
+impl ValidationPermit {
     /// Runs a validation when its turn comes; `None` if it panicked. It runs to its end, whether or not it is waited for.
     pub(crate) async fn run<T: Send + 'static>(
         self,

@@ -13,9 +13,9 @@ use std::{
 };
 
 use actors::{
-    AppId, Application, Caller, ClientHandle, Clock, CommitBundle, Epoch, Gateway, GatewayOptions,
-    GroupError, KeyPackageRequest, KeyPackageUpload, KeyQueueError, Limits, Location, NewClient, NewGroup,
-    NewKeyQueue, Outcome, Receiver, Retention, Source, Store, StoreOptions, Timestamp,
+    AppId, Application, ClientHandle, Clock, CommitBundle, Epoch, Gateway, GatewayOptions, GroupError,
+    KeyPackageRequest, KeyPackageUpload, KeyQueueError, Limits, Location, NewClient, NewGroup, NewKeyQueue,
+    Outcome, Receiver, Requester, Retention, Source, Store, StoreOptions, Timestamp,
 };
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList,
@@ -237,7 +237,7 @@ fn a_queue_that_sleeps_between_requests_assigns_no_package_twice() {
                     cipher_suite: 1,
                     app_label: String::new(),
                     domain: None,
-                    receiver: Receiver { caller: Caller::Application, id: receiver.to_string() },
+                    receiver: Receiver { caller: Requester::Application, id: receiver.to_string() },
                 };
                 let package = gateway.assign_key_package(app, client, request).await.unwrap().key_package;
                 assert_eq!(assigned.insert((receiver, package)), round == 0);
@@ -430,7 +430,7 @@ fn request_of(receiver: usize) -> KeyPackageRequest {
         cipher_suite: 1,
         app_label: String::new(),
         domain: None,
-        receiver: Receiver { caller: Caller::Application, id: receiver.to_string() },
+        receiver: Receiver { caller: Requester::Application, id: receiver.to_string() },
     }
 }
 

@@ -46,7 +46,7 @@ impl Endpoint for GetClient {
     type Path = ClientPath;
     type Query = Nothing;
     type Body = Nothing;
-    type Response = Client;
+    type Response = ClientBody;
 }
 
 /// `PATCH /apps/{appId}/clients/{clientId}` (*Identity Registration*): all or nothing.
@@ -64,7 +64,7 @@ impl Endpoint for ChangeClient {
     type Path = ClientPath;
     type Query = Nothing;
     type Body = ClientChangeBody;
-    type Response = Client;
+    type Response = ClientBody;
 }
 
 /// `DELETE /apps/{appId}/clients/{clientId}` (*Identity Deletion*): its queues, assignments, tags and pending welcomes
@@ -105,7 +105,7 @@ impl Endpoint for FindClients {
     type Path = AppPath;
     type Query = TagQuery;
     type Body = Nothing;
-    type Response = Identities;
+    type Response = IdentitiesBody;
 }
 
 /// `GET /apps/{appId}/clients/{clientHandle}/groups`: the groups whose current tree holds this client.
@@ -156,7 +156,8 @@ pub struct RegisteredClient {
 /// A registered client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Client {
+#[schema(as = Client)]
+pub struct ClientBody {
     /// Its id.
     #[schema(value_type = Uuid)]
     pub client_id: ClientId,
@@ -245,9 +246,10 @@ pub struct PageQuery {
 /// Clients that were found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Identities {
+#[schema(as = Identities)]
+pub struct IdentitiesBody {
     /// The clients, by their ids.
-    pub identities: Vec<Identity>,
+    pub identities: Vec<IdentityBody>,
     /// The cursor of the next page, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
@@ -256,7 +258,8 @@ pub struct Identities {
 /// One client that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Identity {
+#[schema(as = Identity)]
+pub struct IdentityBody {
     /// Its id.
     #[schema(value_type = Uuid)]
     pub client_id: ClientId,

@@ -90,7 +90,7 @@ impl Endpoint for ReplicateLog {
     type Path = GroupPath;
     type Query = Nothing;
     type Body = DeliveryBody;
-    type Response = HeldBody;
+    type Response = ReplicationAckBody;
 }
 
 /// The description of a gateway.
@@ -211,7 +211,7 @@ pub struct GroupTransferBody {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Held)]
-pub struct HeldBody {
+pub struct ReplicationAckBody {
     /// The number of the entry that it needs next.
     pub next: u64,
     /// Whether it cannot take that entry itself any more and needs the whole group.
@@ -349,8 +349,8 @@ mod tests {
     #[test]
     fn gateways_of_the_first_revision_understand_what_is_sent_to_them() {
         let text = r#"{"next":3,"needsTransfer":true,"store":"00000000-0000-0000-0000-000000000001"}"#;
-        let held: HeldBody = serde_json::from_str(text).unwrap();
-        let expected = HeldBody {
+        let held: ReplicationAckBody = serde_json::from_str(text).unwrap();
+        let expected = ReplicationAckBody {
             next: 3,
             needs_transfer: true,
             retry_after_ms: None,

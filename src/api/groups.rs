@@ -257,13 +257,14 @@ pub struct Group {
     /// Its cipher suite (RFC 9420 §17.1).
     pub cipher_suite: u16,
     /// Its members, in the order of their leaves.
-    pub members: Vec<Member>,
+    pub members: Vec<MemberBody>,
 }
 
 /// One member of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Member {
+#[schema(as = Member)]
+pub struct MemberBody {
     /// Its place in the ratchet tree.
     pub leaf_index: u32,
     /// Its handle, from its credential.

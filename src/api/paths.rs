@@ -64,7 +64,7 @@ impl PathMembers for NoMembers {
 }
 
 /// One member of a path, read from and written as text.
-trait Member: Sized {
+trait PathSegment: Sized {
     fn read(segment: &str) -> Result<Self, PathError>;
     fn text(&self) -> String;
 }
@@ -80,7 +80,7 @@ macro_rules! members {
         impl PathMembers for $name {
             fn read(segments: &[&str]) -> Result<Self, PathError> {
                 let mut segments = segments.iter().copied();
-                Ok(Self { $($field: Member::read(segments.next().unwrap_or_default())?,)+ })
+                Ok(Self { $($field: PathSegment::read(segments.next().unwrap_or_default())?,)+ })
             }
 
             fn texts(&self) -> Vec<String> {
@@ -113,7 +113,7 @@ members! {
     GroupPath { app: AppId, "The application."; group: GroupId, "The group."; }
 }
 
-impl Member for AppId {
+impl PathSegment for AppId {
     fn read(segment: &str) -> Result<Self, PathError> {
         text(segment)
             .and_then(|text| text.parse().ok())
@@ -125,7 +125,7 @@ impl Member for AppId {
     }
 }
 
-impl Member for ClientId {
+impl PathSegment for ClientId {
     fn read(segment: &str) -> Result<Self, PathError> {
         text(segment)
             .and_then(|text| text.parse().ok())
@@ -137,7 +137,7 @@ impl Member for ClientId {
     }
 }
 
-impl Member for KeyQueueId {
+impl PathSegment for KeyQueueId {
     fn read(segment: &str) -> Result<Self, PathError> {
         text(segment).and_then(|text| text.parse().ok()).ok_or_else(|| {
             error(ProblemKind::UnknownKeyQueue, "no queue has this keyQueueId: it is not a UUID")
@@ -149,7 +149,7 @@ impl Member for KeyQueueId {
     }
 }
 
-impl Member for ClientHandle {
+impl PathSegment for ClientHandle {
     fn read(segment: &str) -> Result<Self, PathError> {
         let text = text(segment).ok_or_else(|| {
             malformed("clientHandle: not percent-encoded UTF-8; write bytes that are not UTF-8 as `b64:` and base64url")
@@ -163,7 +163,7 @@ impl Member for ClientHandle {
     }
 }
 
-impl Member for GroupId {
+impl PathSegment for GroupId {
     fn read(segment: &str) -> Result<Self, PathError> {
         let text =
             text(segment).ok_or_else(|| malformed("groupId: a group id is base64url without padding"))?;
@@ -176,7 +176,7 @@ impl Member for GroupId {
     }
 }
 
-impl Member for DeliveryId {
+impl PathSegment for DeliveryId {
     fn read(segment: &str) -> Result<Self, PathError> {
         text(segment)
             .and_then(|text| text.parse().ok())

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use actors::settings::{Accepts, Row};
 use toml::{Table, Value};
 
-use super::{Config, Federation, rows};
+use super::{Config, FederationSettings, rows};
 
 const HEADER: &str = "\
 # The configuration of a MIMI gateway: every setting, with its default or, where there is none, with an example.
@@ -19,7 +19,7 @@ const HEADER: &str = "\
 pub fn example() -> String {
     let mut text = HEADER.to_owned();
     // Writing to a string does not fail, and defaults have a TOML form: a test compares the text.
-    let config = Config { federation: Some(Federation::default()), ..Config::default() };
+    let config = Config { federation: Some(FederationSettings::default()), ..Config::default() };
     if let Ok(defaults) = Table::try_from(config) {
         let _ = Section { rows: Config::ROWS, path: "", is_optional: false, defaults: &defaults }
             .write(&mut text);
@@ -187,7 +187,7 @@ mod tests {
             "federation.ca",
         ];
         let mut defaults = Vec::new();
-        let config = Config { federation: Some(Federation::default()), ..Config::default() };
+        let config = Config { federation: Some(FederationSettings::default()), ..Config::default() };
         values(&Table::try_from(config).unwrap(), "", &mut defaults);
         defaults.retain(|(path, value)| !value.is_table() && !without_default.contains(&path.as_str()));
         assert!(defaults.len() > 80, "{}", defaults.len());

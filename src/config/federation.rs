@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     api::federation::GatewayUrl,
-    tls::{self, Credentials},
+    tls::{self, TlsIdentity},
 };
 
 /// Where a gateway is.
@@ -30,7 +30,7 @@ const WAIT_MS: Accepts = Accepts::from_to(1, 3_600_000);
 actors::settings! {
     /// How this gateway works with those of other domains (*Operational Context*).
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-    pub struct Federation {
+    pub struct FederationSettings {
         /// Where it listens for other gateways; port 0 picks a free one. TLS 1.3 with client certificates, and HTTP/1.1.
         pub listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8443)) => rows::ADDRESS;
         /// Where other gateways reach it, when that is not `listen`.
@@ -97,14 +97,14 @@ actors::settings! {
 /// The certificate that a gateway shows its peers, and the authorities that it trusts.
 #[derive(Debug)]
 pub(crate) struct FederationTls {
-    pub(crate) credentials: Credentials,
+    pub(crate) credentials: TlsIdentity,
     pub(crate) roots: RootCertStore,
 }
 
-impl Federation {
+impl FederationSettings {
     /// Reads the certificate, the key and the certificate authorities of peers.
     pub(crate) fn tls(&self) -> Result<FederationTls, ConfigError> {
-        let credentials = Credentials::read(&self.certificate, &self.private_key)
+        let credentials = TlsIdentity::read(&self.certificate, &self.private_key)
             .map_err(|error| refuse(member(error.member()), error.to_string()))?;
         let roots = tls::roots(&self.ca).map_err(|error| refuse(member("ca"), error.to_string()))?;
         Ok(FederationTls { credentials, roots })
@@ -162,7 +162,10 @@ fn check_application(
     Ok(())
 }
 
-fn check_certificate(federation: &Federation, domains: &BTreeSet<DomainName>) -> Result<(), ConfigError> {
+fn check_certificate(
+    federation: &FederationSettings,
+    domains: &BTreeSet<DomainName>,
+) -> Result<(), ConfigError> {
     let at = member("certificate");
     let holder = federation
         .tls()?

@@ -15,7 +15,7 @@ use super::{
     ConfigError, cores,
     rows::{self, refuse},
 };
-use crate::tls::Credentials;
+use crate::tls::TlsIdentity;
 
 actors::settings! {
     /// The limits of a listener and of the requests on it; the defaults are those of `[internal]`.
@@ -79,13 +79,13 @@ impl Internal {
     }
 
     /// Reads the certificate and its key, where there are any.
-    pub(crate) fn credentials(&self) -> Result<Option<Credentials>, ConfigError> {
+    pub(crate) fn credentials(&self) -> Result<Option<TlsIdentity>, ConfigError> {
         let must = |name: &str, reason: String| refuse(rows::member("internal", name), reason);
         match (&self.certificate, &self.private_key) {
             (None, None) => Ok(None),
             (Some(_), None) => Err(must("private_key", "must be there with `certificate`".to_owned())),
             (None, Some(_)) => Err(must("certificate", "must be there with `private_key`".to_owned())),
-            (Some(certificate), Some(key)) => Credentials::read(certificate, key)
+            (Some(certificate), Some(key)) => TlsIdentity::read(certificate, key)
                 .map(Some)
                 .map_err(|error| must(error.member(), error.to_string())),
         }

@@ -11,7 +11,7 @@ use crate::api::{
 
 /// The success of a peer.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct PeerAnswer {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
 }
@@ -66,7 +66,7 @@ pub(super) async fn receive(
     mut response: Response,
     bytes_max: usize,
     success: &[Success],
-) -> Result<Result<Answer, Box<ProblemDocument>>, Failure> {
+) -> Result<Result<PeerAnswer, Box<ProblemDocument>>, Failure> {
     let status = response.status();
     let is_success = success.iter().any(|success| success.status() == status.as_u16());
     let is_problem =
@@ -83,7 +83,7 @@ pub(super) async fn receive(
         body.extend_from_slice(&chunk);
     }
     if is_success {
-        return Ok(Ok(Answer { status: status.as_u16(), body }));
+        return Ok(Ok(PeerAnswer { status: status.as_u16(), body }));
     }
     match serde_json::from_slice::<ProblemDocument>(&body) {
         Ok(problem) if problem.status == status.as_u16() && status.as_u16() >= 400 => {

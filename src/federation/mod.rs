@@ -29,7 +29,7 @@ use rustls::ClientConfig;
 use tokio::runtime::Handle;
 
 use self::{
-    answer::Answer,
+    answer::PeerAnswer,
     discovery::{Discovery, Located, Locator},
     peer::{Outgoing, Peer},
 };
@@ -45,7 +45,7 @@ use crate::{
         problem::ProblemDocument,
     },
     client::Reply,
-    config::{Federation as Settings, FederationTls},
+    config::{FederationSettings, FederationTls},
 };
 
 /// Asks the gateways of other domains.
@@ -118,7 +118,7 @@ pub(crate) enum FederationError {
 impl Federation {
     /// A gateway of `domains` that other gateways reach at `url`. Requests run on the runtime that this is called in.
     pub(crate) fn new(
-        settings: &Settings,
+        settings: &FederationSettings,
         tls: &FederationTls,
         url: GatewayUrl,
         domains: BTreeSet<DomainName>,
@@ -193,7 +193,7 @@ impl Federation {
         domain: &DomainName,
         app: AppId,
         request: Outgoing,
-    ) -> Result<Answer, PeerError> {
+    ) -> Result<PeerAnswer, PeerError> {
         let unreachable =
             |reason: &str| PeerError::Unreachable { domain: domain.clone(), reason: reason.into() };
         let application = self
@@ -208,7 +208,11 @@ impl Federation {
     }
 }
 
-fn locator(domain: &DomainName, settings: &Settings, tls: &ClientConfig) -> Result<Locator, reqwest::Error> {
+fn locator(
+    domain: &DomainName,
+    settings: &FederationSettings,
+    tls: &ClientConfig,
+) -> Result<Locator, reqwest::Error> {
     let connect_timeout = Duration::from_millis(settings.connect_timeout_ms);
     if let Some(peer) = settings.peers.iter().find(|peer| peer.domain == *domain) {
         return Ok(Locator::Configured(Located::new(domain, &peer.url, tls, connect_timeout)?));

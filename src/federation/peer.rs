@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     PeerError, SharedApplication,
-    answer::{self, Answer, Failure},
+    answer::{self, Failure, PeerAnswer},
     circuit::Circuit,
     configuration::{DIFFERENCES_MAX, differences, shortened_name},
     discovery::Locator,
@@ -32,7 +32,7 @@ use crate::{
         paths::AppPath,
         problem::{ProblemDocument, ProblemKind},
     },
-    config::Federation as Settings,
+    config::FederationSettings,
 };
 
 /// The pause until it is logged again that an application's configuration differs.
@@ -97,7 +97,7 @@ impl Outgoing {
 }
 
 impl Peer {
-    pub(super) fn new(domain: DomainName, locator: Locator, settings: &Settings) -> Self {
+    pub(super) fn new(domain: DomainName, locator: Locator, settings: &FederationSettings) -> Self {
         let requests_max = settings.peer_requests_in_flight_max.min(Semaphore::MAX_PERMITS);
         Self {
             domain,
@@ -127,7 +127,7 @@ impl Peer {
         app: AppId,
         application: &SharedApplication,
         request: &Outgoing,
-    ) -> Result<Answer, PeerError> {
+    ) -> Result<PeerAnswer, PeerError> {
         let Ok(_permit) = self.requests.try_acquire() else {
             return Err(PeerError::Busy { domain: self.domain.clone(), max: self.requests_max });
         };
@@ -212,14 +212,19 @@ impl Peer {
         Err(PeerError::Differs { domain: self.domain.clone(), members: differing })
     }
 
-    fn configuration(&self, answer: &Answer) -> Result<Map<String, Value>, PeerError> {
+    fn configuration(&self, answer: &PeerAnswer) -> Result<Map<String, Value>, PeerError> {
         let ConfigurationBody(theirs) = serde_json::from_slice(&answer.body)
             .map_err(|error| self.unreachable(format!("its configuration cannot be read: {error}")))?;
         Ok(theirs)
     }
 
     /// Makes a request, again when the peer was not reached, within the time that there is.
-    async fn send(&self, request: &Outgoing, digest: &str, deadline: Deadline) -> Result<Answer, PeerError> {
+    async fn send(
+        &self,
+        request: &Outgoing,
+        digest: &str,
+        deadline: Deadline,
+    ) -> Result<PeerAnswer, PeerError> {
         let mut failed = None;
         for attempt in 0..=self.retries {
             if attempt > 0 {
@@ -265,7 +270,7 @@ impl Peer {
         &self,
         request: &Outgoing,
         digest: &str,
-    ) -> Result<Result<Answer, Box<ProblemDocument>>, Failure> {
+    ) -> Result<Result<PeerAnswer, Box<ProblemDocument>>, Failure> {
         let located = self.locator.locate().await?;
         let url = format!("{}{}", located.base_url, request.target);
         let mut outgoing =

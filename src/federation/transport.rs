@@ -3,14 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use actors::{
-    Delivering, Delivery, DeliveryContent, DeliveryError, DomainName, EntryContent, GroupTransfer, Held,
-    LogEntry, Transport,
+    Delivering, Delivery, DeliveryContent, DeliveryError, DomainName, EntryContent, GroupTransfer, LogEntry,
+    ReplicationAck, Transport,
 };
 
 use super::{Federation, Outgoing, PeerError, answer::shortened};
 use crate::api::{
     Nothing,
-    federation::{DeliveryBody, EntryContentBody, GroupTransferBody, HeldBody, LogEntryBody, ReplicateLog},
+    federation::{
+        DeliveryBody, EntryContentBody, GroupTransferBody, LogEntryBody, ReplicateLog, ReplicationAckBody,
+    },
     groups::ProposalBody,
     paths::GroupPath,
     text::Base64,
@@ -43,10 +45,10 @@ impl Transport for HttpsTransport {
                     "its answer has more than {HELD_BYTES_MAX} bytes"
                 )));
             }
-            let held: HeldBody = serde_json::from_slice(&answer.body).map_err(|error| {
+            let held: ReplicationAckBody = serde_json::from_slice(&answer.body).map_err(|error| {
                 DeliveryError::Failed(shortened(format!("the answer cannot be read: {error}")))
             })?;
-            Ok(Held {
+            Ok(ReplicationAck {
                 next: held.next,
                 needs_transfer: held.needs_transfer,
                 retry_after: held.retry_after_ms.map(Duration::from_millis),

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Authentication and permissions on a listener.
-pub(crate) trait Authority: Sized + 'static {
+pub(crate) trait Authenticator: Sized + 'static {
     /// The part of a caller that handlers need.
     type Caller: 'static;
 
@@ -41,7 +41,7 @@ pub(crate) trait Authority: Sized + 'static {
 /// An authenticated caller, and its shares.
 pub(crate) type Admitted<C> = (C, Option<Arc<CallerShares>>);
 
-impl Authority for Tokens {
+impl Authenticator for Tokens {
     /// An authenticated caller is the application in the path.
     type Caller = ();
 

@@ -11,7 +11,7 @@ use actix_web::{
 use super::problem::Problem;
 use crate::{
     api::problem::ProblemKind,
-    shares::{Account, Full, Held},
+    shares::{Account, Full, HeldShare},
 };
 
 /// Room for bodies is taken in units of this many bytes.
@@ -30,7 +30,7 @@ pub(crate) struct BodyLimits {
 #[derive(Debug, Default)]
 pub(crate) struct ReceivedBody {
     pub(crate) bytes: Vec<u8>,
-    pub(super) room: Option<Held>,
+    pub(super) room: Option<HeldShare>,
 }
 
 impl BodyLimits {

@@ -12,7 +12,7 @@ use super::problem::Problem;
 use crate::{
     config::ListenerSettings,
     connections::HolderId,
-    shares::{Account, Full, Held, Percent, Pool},
+    shares::{Account, Full, HeldShare, Percent, Pool},
 };
 
 /// The share of all callers without credentials together, besides public routes. It is small enough that one caller, with
@@ -58,12 +58,12 @@ pub(crate) struct CallerShares {
 /// A request's right to compute an answer that may be large. The turn begins when the handler asks for it, and ends when
 /// this is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct ComputeTurn {
     shares: Arc<CallerShares>,
     begun: OnceCell<[Option<OwnedSemaphorePermit>; 2]>,
 }
 
-impl Turn {
+impl ComputeTurn {
     /// A turn that has not begun.
     pub(crate) fn new(shares: Arc<CallerShares>) -> Self {
         Self { shares, begun: OnceCell::new() }
@@ -93,7 +93,10 @@ impl Turn {
 impl CallerShares {
     /// Takes room for an answer of this many bytes until it is read. If there is none, it waits until other answers are
     /// read.
-    pub(crate) fn room_for_answer(&self, bytes: usize) -> impl Future<Output = Result<Held, Full>> + use<> {
+    pub(crate) fn room_for_answer(
+        &self,
+        bytes: usize,
+    ) -> impl Future<Output = Result<HeldShare, Full>> + use<> {
         let (unread, until) = (self.unread.clone(), Instant::now() + self.patience);
         async move {
             loop {
@@ -179,11 +182,11 @@ mod tests {
         let caller = Arc::new(ListenerShares::new(&limits(100)).caller());
         let mut turns = Vec::new();
         for _ in 0..TURNS_PER_CALLER {
-            let turn = Turn::new(Arc::clone(&caller));
+            let turn = ComputeTurn::new(Arc::clone(&caller));
             turn.begin().await.unwrap();
             turns.push(turn);
         }
-        let next = Turn::new(Arc::clone(&caller));
+        let next = ComputeTurn::new(Arc::clone(&caller));
         assert!(next.begin().await.unwrap_err().detail().contains("read them first"));
         turns.pop();
         next.begin().await.unwrap();

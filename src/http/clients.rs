@@ -3,7 +3,7 @@
 use actors::{AppId, ClientChange, ClientId, ClientQuery, ClientRow, NewClient};
 
 use super::{
-    auth::Authority,
+    auth::Authenticator,
     cursor,
     edge::Edge,
     problem::Problem,
@@ -12,8 +12,8 @@ use super::{
 use crate::api::{
     Nothing,
     clients::{
-        ChangeClient, Client, DeleteClient, FindClients, GetClient, GroupOfClient, GroupsOfClient,
-        Identities, Identity, ListGroupsOfClient, RegisterClient, RegisteredClient, TagQuery,
+        ChangeClient, ClientBody, DeleteClient, FindClients, GetClient, GroupOfClient, GroupsOfClient,
+        IdentitiesBody, IdentityBody, ListGroupsOfClient, RegisterClient, RegisteredClient, TagQuery,
     },
     text::{GroupIdText, HandleText},
 };
@@ -31,14 +31,14 @@ impl Handle for RegisterClient {
 }
 
 impl Handle for GetClient {
-    async fn handle(call: Call<Self>) -> Result<Answer<Client>, Problem> {
+    async fn handle(call: Call<Self>) -> Result<Answer<ClientBody>, Problem> {
         let row = call.edge.gateway.client(call.path.app, call.path.client).await?;
         Ok(Answer::Ok(client(row)))
     }
 }
 
 impl Handle for ChangeClient {
-    async fn handle(call: Call<Self>) -> Result<Answer<Client>, Problem> {
+    async fn handle(call: Call<Self>) -> Result<Answer<ClientBody>, Problem> {
         let change = ClientChange {
             handle: call.body.client_handle.map(|HandleText(handle)| handle),
             tags_to_add: call.body.tags_to_add,
@@ -57,7 +57,7 @@ impl Handle for DeleteClient {
 }
 
 impl Handle for FindClients {
-    async fn handle(call: Call<Self>) -> Result<Answer<Identities>, Problem> {
+    async fn handle(call: Call<Self>) -> Result<Answer<IdentitiesBody>, Problem> {
         let app = call.path.app;
         if let Some((federation, domain)) = call.edge.peer_of(app, call.query.domain.as_ref()) {
             let found = federation.ask::<Self>(domain, app, &call.path, &call.query, &call.body).await?;
@@ -75,11 +75,11 @@ impl Handle for FindClients {
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// The clients of this gateway that have a tag, or all.
-pub(super) async fn find_here<A: Authority>(
+pub(super) async fn find_here<A: Authenticator>(
     edge: &Edge<A>,
     app: AppId,
     query: &TagQuery,
-) -> Result<Identities, Problem> {
+) -> Result<IdentitiesBody, Problem> {
     let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
     let kind: &[u8] = if query.tag.is_some() { b"clients" } else { b"all clients" };
     let tag = query.tag.as_deref().unwrap_or_default();
@@ -101,7 +101,7 @@ pub(super) async fn find_here<A: Authority>(
     rows.truncate(page);
     let last = rows.last().filter(|_| has_more);
     let next_cursor = last.map(|row| edge.cursors.give(&list, row.client_id.as_uuid().as_bytes()));
-    Ok(Identities { identities: rows.into_iter().map(identity).collect(), next_cursor })
+    Ok(IdentitiesBody { identities: rows.into_iter().map(identity).collect(), next_cursor })
 }
 
 /// How many clients go into one page: at least one.
@@ -139,8 +139,8 @@ fn client_id(bytes: &[u8]) -> Result<ClientId, Problem> {
     uuid::Uuid::from_slice(bytes).map(ClientId::new).map_err(|_| cursor::refusal())
 }
 
-fn client(row: ClientRow) -> Client {
-    Client {
+fn client(row: ClientRow) -> ClientBody {
+    ClientBody {
         client_id: row.client_id,
         client_handle: HandleText(row.handle),
         domain: row.domain,
@@ -148,8 +148,8 @@ fn client(row: ClientRow) -> Client {
     }
 }
 
-fn identity(row: ClientRow) -> Identity {
-    Identity {
+fn identity(row: ClientRow) -> IdentityBody {
+    IdentityBody {
         client_id: row.client_id,
         client_handle: HandleText(row.handle),
         tags: row.tags.into_iter().collect(),

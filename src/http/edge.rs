@@ -22,19 +22,19 @@ use actors::Gateway;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    auth::{Authority, Tokens},
+    auth::{Authenticator, Tokens},
     body::{BodyLimits, ReceivedBody},
-    callers::{CallerShares, ListenerShares, Turn},
+    callers::{CallerShares, ComputeTurn, ListenerShares},
     cursor::Cursors,
     problem::Problem,
-    route::{self, Arrived, Route, Running},
+    route::{self, Arrived, PendingResponse, Route},
     unread::{self, Visit},
 };
 use crate::{
     api::{applications::ApplicationConfiguration, federation::GatewayDescription, problem::ProblemKind},
     config::ListenerSettings,
     federation::Federation,
-    shares::{Full, Held},
+    shares::{Full, HeldShare},
 };
 
 /// Large bodies that are decoded at once, each on a thread of its own.
@@ -56,7 +56,7 @@ pub(crate) struct Served {
 }
 
 /// The state that all requests of one listener share.
-pub(crate) struct Edge<A: Authority = Tokens> {
+pub(crate) struct Edge<A: Authenticator = Tokens> {
     pub(crate) gateway: Gateway,
     pub(crate) cursors: Arc<Cursors>,
     pub(crate) public_applications: Arc<[ApplicationConfiguration]>,
@@ -73,7 +73,7 @@ pub(crate) struct Edge<A: Authority = Tokens> {
     decoding: Arc<Semaphore>,
 }
 
-impl<A: Authority> Edge<A> {
+impl<A: Authenticator> Edge<A> {
     /// An edge whose callers have their shares of `shares`.
     pub(crate) fn new(
         served: Served,
@@ -199,7 +199,7 @@ impl<A: Authority> Edge<A> {
         request: &Request,
         payload: Payload,
         visit: &Visit,
-    ) -> Result<(HttpResponse, Option<Held>), Problem> {
+    ) -> Result<(HttpResponse, Option<HeldShare>), Problem> {
         check_expectation(request)?;
         check_upgrade(request, route.has_body)?;
         let (caller, shares) = self.authority.admit(request, route, members)?;
@@ -216,7 +216,7 @@ impl<A: Authority> Edge<A> {
         } else {
             ReceivedBody::default()
         };
-        let turn = Rc::new(Turn::new(Arc::clone(&shares)));
+        let turn = Rc::new(ComputeTurn::new(Arc::clone(&shares)));
         let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
         let arrived = Arrived {
             members: members.iter().map(|segment| (*segment).to_owned()).collect(),
@@ -257,7 +257,7 @@ impl<A: Authority> Edge<A> {
     }
 
     /// Lets a request in, as far as the shares of its caller go.
-    fn admit(&self, shares: &CallerShares, visit: &Visit) -> Result<Held, Problem> {
+    fn admit(&self, shares: &CallerShares, visit: &Visit) -> Result<HeldShare, Problem> {
         if self.is_stopping.load(Ordering::Acquire) {
             return Err(Problem::shutting_down());
         }
@@ -350,7 +350,7 @@ pub(crate) fn refusal_of_parser(status: u16) -> Vec<u8> {
 }
 
 /// Runs a handler; a panic in it is an answer too, and no reason to drop the connection.
-async fn caught(mut running: Running) -> Result<HttpResponse, Problem> {
+async fn caught(mut running: PendingResponse) -> Result<HttpResponse, Problem> {
     poll_fn(move |cx| {
         catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))).unwrap_or_else(|panic| {
             tracing::error!(panic = message(panic.as_ref()), "a request handler panicked");

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use actors::{
-    AppId, Caller, CommitBundle, Delivery, DeliveryContent, DomainError, DomainName, EntryContent,
-    GroupError, GroupTransfer, KeyPackageRef, LogEntry, NewGroup, SEQUENCE_MAX, Source,
+    AppId, CommitBundle, Delivery, DeliveryContent, DomainError, DomainName, EntryContent, GroupError,
+    GroupTransfer, KeyPackageRef, LogEntry, NewGroup, Requester, SEQUENCE_MAX, Source,
 };
 
 use super::{
-    auth::Authority,
+    auth::Authenticator,
     clients,
     edge::Edge,
     groups, key_packages,
@@ -18,10 +18,11 @@ use super::{
 };
 use crate::{
     api::{
-        clients::{FindClients, Identities},
+        clients::{FindClients, IdentitiesBody},
         federation::{
             CompareConfiguration, ConfigurationBody, DeliveryBody, Discover, EntryContentBody,
-            GatewayDescription, GroupTransferBody, HeldBody, LogEntryBody, MissingEntriesBody, ReplicateLog,
+            GatewayDescription, GroupTransferBody, LogEntryBody, MissingEntriesBody, ReplicateLog,
+            ReplicationAckBody,
         },
         groups::{AcceptedCommitBody, AcceptedProposalBody, UploadCommit, UploadProposal},
         key_packages::{RetrieveKeyPackage, RetrievedKeyPackage},
@@ -42,7 +43,7 @@ pub(super) static PEER_ROUTES: &[Route<Peers>] = &[
 ];
 
 /// The same on both listeners.
-impl<A: Authority> Handle<A> for Discover {
+impl<A: Authenticator> Handle<A> for Discover {
     async fn handle(call: Call<Self, A>) -> Result<Answer<GatewayDescription>, Problem> {
         Ok(Answer::Ok(call.edge.description.as_ref().clone()))
     }
@@ -65,7 +66,7 @@ impl Handle<Peers> for CompareConfiguration {
 
 /// Only clients of this gateway: a peer asks for those of others at theirs.
 impl Handle<Peers> for FindClients {
-    async fn handle(call: Call<Self, Peers>) -> Result<Answer<Identities>, Problem> {
+    async fn handle(call: Call<Self, Peers>) -> Result<Answer<IdentitiesBody>, Problem> {
         check_own_domain(&call.edge, call.path.app, call.query.domain.as_ref())?;
         call.turn.begin().await?;
         let found = clients::find_here(&call.edge, call.path.app, &call.query).await?;
@@ -79,7 +80,7 @@ impl Handle<Peers> for RetrieveKeyPackage {
     async fn handle(call: Call<Self, Peers>) -> Result<Answer<RetrievedKeyPackage>, Problem> {
         check_own_domain(&call.edge, call.path.app, call.query.domain.as_ref())?;
         let (_, domain) = call.edge.authority().shared_with(Some(call.path.app), &call.caller)?;
-        let caller = Caller::Peer(domain);
+        let caller = Requester::Peer(domain);
         Ok(Answer::Ok(key_packages::assign_here(&call.edge, &call.path, call.query, caller).await?))
     }
 }
@@ -100,7 +101,7 @@ impl Handle<Peers> for UploadCommit {
 }
 
 impl Handle<Peers> for ReplicateLog {
-    async fn handle(call: Call<Self, Peers>) -> Result<Answer<HeldBody>, Problem> {
+    async fn handle(call: Call<Self, Peers>) -> Result<Answer<ReplicationAckBody>, Problem> {
         let (path, peer) = (call.path, call.caller);
         let delivery = Delivery {
             app: path.app,
@@ -111,7 +112,7 @@ impl Handle<Peers> for ReplicateLog {
         };
         let (hub, group) = (delivery.hub.clone(), delivery.group.clone());
         match call.edge.gateway.receive(&peer.domains, delivery).await {
-            Ok(held) => Ok(Answer::Ok(HeldBody {
+            Ok(held) => Ok(Answer::Ok(ReplicationAckBody {
                 next: held.next,
                 needs_transfer: held.needs_transfer,
                 retry_after_ms: held
@@ -134,7 +135,7 @@ impl Handle<Peers> for ReplicateLog {
     }
 }
 
-fn check_own_domain<A: Authority>(
+fn check_own_domain<A: Authenticator>(
     edge: &Edge<A>,
     app: AppId,
     domain: Option<&DomainName>,

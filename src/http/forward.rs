@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A write to a group that can be forwarded to its hub.
-pub(super) trait Write: Endpoint<Path = GroupPath, Query = Nothing> {
+pub(super) trait ForwardedWrite: Endpoint<Path = GroupPath, Query = Nothing> {
     /// Waits until the replica here shows what the hub accepted, or until the time is over.
     async fn await_accepted(
         gateway: &Gateway,
@@ -27,7 +27,7 @@ pub(super) trait Write: Endpoint<Path = GroupPath, Query = Nothing> {
     );
 }
 
-impl Write for UploadCommit {
+impl ForwardedWrite for UploadCommit {
     async fn await_accepted(
         gateway: &Gateway,
         path: &GroupPath,
@@ -39,7 +39,7 @@ impl Write for UploadCommit {
     }
 }
 
-impl Write for UploadProposal {
+impl ForwardedWrite for UploadProposal {
     async fn await_accepted(
         gateway: &Gateway,
         path: &GroupPath,
@@ -67,7 +67,7 @@ impl Edge<Tokens> {
 
     /// Forwards a write to the gateway that orders the group. The answer comes back once the replica here has caught up, so
     /// that the writer, or the loser of a race, sees the result here.
-    pub(super) async fn forward_to_hub<E: Write>(
+    pub(super) async fn forward_to_hub<E: ForwardedWrite>(
         &self,
         hub: &DomainName,
         path: &GroupPath,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actors::{CommitBundle, GroupError, GroupId, GroupRow, GroupView, Outcome, Source};
 
 use super::{
-    auth::Authority,
+    auth::Authenticator,
     control_messages, cursor,
     edge::Edge,
     problem::Problem,
@@ -15,7 +15,7 @@ use crate::api::{
     Limit,
     groups::{
         AcceptedCommitBody, AcceptedProposalBody, ControlMessagesBody, CreateGroup, CreatedGroupBody,
-        GetGroup, Group, Groups, ListControlMessages, ListGroups, ListProposals, ListedGroup, Member,
+        GetGroup, Group, Groups, ListControlMessages, ListGroups, ListProposals, ListedGroup, MemberBody,
         ProposalBody, Proposals, UploadCommit, UploadProposal,
     },
     paths::GroupPath,
@@ -73,7 +73,7 @@ impl Handle for UploadProposal {
 }
 
 /// Uploads a proposal to a group that is ordered here.
-pub(super) async fn upload_proposal_here<A: Authority>(
+pub(super) async fn upload_proposal_here<A: Authenticator>(
     edge: &Edge<A>,
     path: &GroupPath,
     packet: Arc<[u8]>,
@@ -109,7 +109,7 @@ impl Handle for UploadCommit {
 }
 
 /// Uploads a commit to a group that is ordered here.
-pub(super) async fn upload_commit_here<A: Authority>(
+pub(super) async fn upload_commit_here<A: Authenticator>(
     edge: &Edge<A>,
     path: &GroupPath,
     bundle: Arc<CommitBundle>,
@@ -149,7 +149,7 @@ fn answer<T>(outcome: Outcome, body: T) -> Answer<T> {
 }
 
 fn group(view: &GroupView) -> Group {
-    let members = view.members.iter().map(|member| Member {
+    let members = view.members.iter().map(|member| MemberBody {
         leaf_index: member.leaf_index,
         client_handle: HandleText(member.handle.clone()),
         domain: member.domain.clone(),

@@ -1,11 +1,11 @@
 //! *Managing Key Packages*.
 
 use actors::{
-    Caller, DomainName, KeyPackageRequest, KeyPackageUpload, KeyQueueStatus, NewKeyQueue, Receiver,
+    DomainName, KeyPackageRequest, KeyPackageUpload, KeyQueueStatus, NewKeyQueue, Receiver, Requester,
 };
 
 use super::{
-    auth::Authority,
+    auth::Authenticator,
     edge::Edge,
     problem::Problem,
     route::{Answer, Call, Handle},
@@ -76,16 +76,16 @@ impl Handle for RetrieveKeyPackage {
                 .map_err(|reason| not_a_key_package(domain, &reason))?;
             return Ok(Answer::Ok(given));
         }
-        Ok(Answer::Ok(assign_here(edge, &call.path, call.query, Caller::Application).await?))
+        Ok(Answer::Ok(assign_here(edge, &call.path, call.query, Requester::Application).await?))
     }
 }
 
 /// A key package of a client of this gateway.
-pub(super) async fn assign_here<A: Authority>(
+pub(super) async fn assign_here<A: Authenticator>(
     edge: &Edge<A>,
     path: &ClientPath,
     query: KeyPackageQuery,
-    caller: Caller,
+    caller: Requester,
 ) -> Result<RetrievedKeyPackage, Problem> {
     let request = KeyPackageRequest {
         protocol_version: query.protocol_version,

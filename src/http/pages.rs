@@ -15,7 +15,7 @@ use utoipa_swagger_ui::Config;
 use super::{
     openapi::{self, Description},
     problem::Problem,
-    route::{Arrived, Route, Running},
+    route::{Arrived, PendingResponse, Route},
     unread::SharedBody,
 };
 use crate::api::{
@@ -108,7 +108,11 @@ pub(super) const PROBLEM: Route = page(
 );
 
 /// A route that shows something to anyone.
-const fn page(template: &'static str, run: fn(Arrived) -> Running, description: Description) -> Route {
+const fn page(
+    template: &'static str,
+    run: fn(Arrived) -> PendingResponse,
+    description: Description,
+) -> Route {
     Route {
         method: Method::Get,
         template,
@@ -121,7 +125,7 @@ const fn page(template: &'static str, run: fn(Arrived) -> Running, description: 
     }
 }
 
-fn shown(arrived: Arrived, show: fn(&Arrived) -> Result<HttpResponse, Problem>) -> Running {
+fn shown(arrived: Arrived, show: fn(&Arrived) -> Result<HttpResponse, Problem>) -> PendingResponse {
     Box::pin(ready(show(&arrived)))
 }
 

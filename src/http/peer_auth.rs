@@ -8,7 +8,7 @@ use actors::{AppId, DomainName};
 use rustls::ServerConnection;
 
 use super::{
-    auth::{Admitted, Authority, app_id},
+    auth::{Admitted, Authenticator, app_id},
     callers::{CallerShares, ListenerShares},
     federation::PEER_ROUTES,
     problem::Problem,
@@ -35,7 +35,7 @@ pub(crate) struct Peers {
 
 /// A gateway that asks.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer {
+pub(crate) struct AuthenticatedPeer {
     /// The domains that its certificate names, at least one; when it asks about an application, those of them that the
     /// application federates with.
     pub(crate) domains: BTreeSet<DomainName>,
@@ -49,8 +49,8 @@ pub(crate) fn note_certificate(tls: &ServerConnection, data: &mut Extensions) {
     }
 }
 
-impl Authority for Peers {
-    type Caller = Peer;
+impl Authenticator for Peers {
+    type Caller = AuthenticatedPeer;
 
     fn routes() -> &'static [Route<Self>] {
         PEER_ROUTES
@@ -61,8 +61,8 @@ impl Authority for Peers {
         request: &Request,
         route: &Route<Self>,
         members: &[&str],
-    ) -> Result<Admitted<Peer>, Problem> {
-        let peer = Peer::of(request)?;
+    ) -> Result<Admitted<AuthenticatedPeer>, Problem> {
+        let peer = AuthenticatedPeer::of(request)?;
         let shares = peer.domains.first().map(|domain| self.shares.of(domain));
         match route.access {
             Access::Public => Ok((peer, shares)),
@@ -73,7 +73,7 @@ impl Authority for Peers {
                 if route.template != CompareConfiguration::PATH {
                     check_configuration(request, application, &domain)?;
                 }
-                Ok((Peer { domains: &application.federates_with & &peer.domains }, shares))
+                Ok((AuthenticatedPeer { domains: &application.federates_with & &peer.domains }, shares))
             }
         }
     }
@@ -92,7 +92,7 @@ impl Peers {
     pub(crate) fn shared_with(
         &self,
         app: Option<AppId>,
-        peer: &Peer,
+        peer: &AuthenticatedPeer,
     ) -> Result<(&SharedApplication, DomainName), Problem> {
         app.and_then(|app| self.federation.application(app))
             .and_then(|application| {
@@ -109,7 +109,7 @@ impl Peers {
     }
 }
 
-impl Peer {
+impl AuthenticatedPeer {
     fn of(request: &Request) -> Result<Self, Problem> {
         let refuse = |detail| Problem::new(ProblemKind::NotAuthenticated, detail);
         let holder = request

@@ -9,9 +9,9 @@ use actix_web::{
 use serde::Serialize;
 
 use super::{
-    auth::{Authority, Tokens},
+    auth::{Authenticator, Tokens},
     body::ReceivedBody,
-    callers::Turn,
+    callers::ComputeTurn,
     edge::Edge,
     json,
     openapi::{self, Description},
@@ -62,7 +62,7 @@ pub(super) static ROUTES: &[Route] = &[
 ];
 
 /// One path and method.
-pub(crate) struct Route<A: Authority = Tokens> {
+pub(crate) struct Route<A: Authenticator = Tokens> {
     pub(super) method: Method,
     pub(super) template: &'static str,
     pub(super) access: Access,
@@ -72,7 +72,7 @@ pub(crate) struct Route<A: Authority = Tokens> {
     pub(super) body_bytes_max: usize,
     /// Whether it is answered also when there are too many requests, and while the gateway stops.
     pub(super) is_probe: bool,
-    pub(super) run: fn(Arrived<A>) -> Running,
+    pub(super) run: fn(Arrived<A>) -> PendingResponse,
     pub(super) description: Description,
 }
 
@@ -80,15 +80,15 @@ pub(crate) struct Route<A: Authority = Tokens> {
 pub(super) const AT_ONCE_BYTES: usize = 128 << 10;
 
 /// An answer in the making.
-pub(super) type Running = Pin<Box<dyn Future<Output = Result<HttpResponse, Problem>>>>;
+pub(super) type PendingResponse = Pin<Box<dyn Future<Output = Result<HttpResponse, Problem>>>>;
 
 /// A request that has found its route, may be made, and has arrived whole.
-pub(super) struct Arrived<A: Authority = Tokens> {
+pub(super) struct Arrived<A: Authenticator = Tokens> {
     pub(super) edge: Arc<Edge<A>>,
     /// The caller.
     pub(super) caller: A::Caller,
     /// To compute an answer that may be large.
-    pub(super) turn: Rc<Turn>,
+    pub(super) turn: Rc<ComputeTurn>,
     /// The raw segments in the places of the template's members.
     pub(super) members: Vec<String>,
     /// The raw query string.
@@ -100,7 +100,7 @@ pub(super) struct Arrived<A: Authority = Tokens> {
 }
 
 /// The route of a request, and the raw segments in the places of its members.
-pub(super) fn find<'a, A: Authority>(
+pub(super) fn find<'a, A: Authenticator>(
     routes: &'static [Route<A>],
     method: &str,
     path: &'a str,
@@ -140,12 +140,12 @@ fn members<'a>(template: &str, path: &'a str) -> Option<Vec<&'a str>> {
 }
 
 /// A request of the API, decoded.
-pub(super) struct Call<E: Endpoint, A: Authority = Tokens> {
+pub(super) struct Call<E: Endpoint, A: Authenticator = Tokens> {
     pub(super) edge: Arc<Edge<A>>,
     /// The caller.
     pub(super) caller: A::Caller,
     /// To compute an answer that may be large.
-    pub(super) turn: Rc<Turn>,
+    pub(super) turn: Rc<ComputeTurn>,
     pub(super) path: E::Path,
     pub(super) query: E::Query,
     pub(super) body: E::Body,
@@ -164,11 +164,11 @@ pub(super) enum Answer<T> {
 }
 
 /// How the gateway answers one request of the API on a listener.
-pub(super) trait Handle<A: Authority = Tokens>: Endpoint {
+pub(super) trait Handle<A: Authenticator = Tokens>: Endpoint {
     fn handle(call: Call<Self, A>) -> impl Future<Output = Result<Answer<Self::Response>, Problem>>;
 }
 
-impl<A: Authority> Route<A> {
+impl<A: Authenticator> Route<A> {
     pub(super) const fn of<E: Handle<A>>() -> Self {
         Self {
             method: E::METHOD,
@@ -183,7 +183,7 @@ impl<A: Authority> Route<A> {
     }
 }
 
-async fn run<E: Handle<A>, A: Authority>(arrived: Arrived<A>) -> Result<HttpResponse, Problem> {
+async fn run<E: Handle<A>, A: Authenticator>(arrived: Arrived<A>) -> Result<HttpResponse, Problem> {
     let Arrived { edge, caller, turn, members, query, body, .. } = arrived;
     let segments: Vec<&str> = members.iter().map(String::as_str).collect();
     let path = E::Path::read(&segments)?;
@@ -197,7 +197,7 @@ async fn run<E: Handle<A>, A: Authority>(arrived: Arrived<A>) -> Result<HttpResp
 }
 
 /// Reads the body; a large one on a thread where it delays no other connection.
-async fn decode<E: Endpoint, A: Authority>(edge: &Edge<A>, bytes: Vec<u8>) -> Result<E::Body, Problem> {
+async fn decode<E: Endpoint, A: Authenticator>(edge: &Edge<A>, bytes: Vec<u8>) -> Result<E::Body, Problem> {
     if !E::Body::IS_SENT {
         // It is `Nothing`, the empty object.
         return json::read(b"{}");

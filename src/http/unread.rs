@@ -13,7 +13,7 @@ use actix_web::{HttpResponse, web::Bytes};
 
 use crate::{
     connections::{HolderId, Link, Phase},
-    shares::Held,
+    shares::HeldShare,
 };
 
 /// The largest piece of an answer that a connection copies into its buffer.
@@ -78,7 +78,7 @@ impl Visit {
     }
 
     /// Hands the answer to the connection, and what is held for it.
-    pub(super) fn answer(self, response: HttpResponse, held: Option<Held>) -> Response<BoxBody> {
+    pub(super) fn answer(self, response: HttpResponse, held: Option<HeldShare>) -> Response<BoxBody> {
         self.enter(Phase::Answering);
         let mut response: Response<BoxBody> = response.into();
         if self.is_reserve() {
@@ -112,7 +112,7 @@ struct Unread {
     content: Content,
     size: BodySize,
     visit: Visit,
-    held: Option<Held>,
+    held: Option<HeldShare>,
 }
 
 enum Content {

@@ -34,12 +34,12 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use self::watched::{ClientLimits, Watched};
+use self::watched::{ClientLimits, TimedConnection};
 use crate::{
     config::ListenerSettings,
     connections::{Connection, Connections, Link},
     http::{
-        auth::Authority,
+        auth::Authenticator,
         edge::{Edge, refusal_of_parser},
     },
     shares::Percent,
@@ -59,7 +59,7 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An address that is bound to this process.
 #[derive(Debug)]
-pub(crate) struct Bound {
+pub(crate) struct BoundAddress {
     listener: TcpListener,
     /// With the port that was chosen.
     pub(crate) address: SocketAddr,
@@ -81,24 +81,24 @@ pub(crate) enum Protocol {
 }
 
 /// A listener that serves.
-pub(crate) struct Listener<A: Authority> {
+pub(crate) struct Listener<A: Authenticator> {
     pub(crate) address: SocketAddr,
     pub(crate) has_tls: bool,
     edge: Arc<Edge<A>>,
     connections: Arc<Connections>,
     server: ServerHandle,
-    ended: Arc<Ended>,
+    ended: Arc<EndSignal>,
     shutdown_timeout: Duration,
 }
 
 /// Whether the threads of a listener have ended.
 #[derive(Debug, Default)]
-struct Ended {
+struct EndSignal {
     is_ended: AtomicBool,
     notify: Notify,
 }
 
-impl Ended {
+impl EndSignal {
     fn set(&self) {
         self.is_ended.store(true, Ordering::Release);
         self.notify.notify_waiters();
@@ -113,7 +113,7 @@ impl Ended {
     }
 }
 
-impl Bound {
+impl BoundAddress {
     /// Binds an address; port 0 picks a free one.
     pub(crate) fn to(address: SocketAddr) -> Result<Self, StartError> {
         let bound = || {
@@ -134,10 +134,10 @@ impl Bound {
     }
 }
 
-impl<A: Authority + Send + Sync> Listener<A> {
+impl<A: Authenticator + Send + Sync> Listener<A> {
     /// Serves. When it answers, a connection has been accepted, so that requests are answered.
     pub(crate) async fn start(
-        bound: Bound,
+        bound: BoundAddress,
         edge: Edge<A>,
         limits: &ListenerSettings,
         protocol: Protocol,
@@ -148,7 +148,7 @@ impl<A: Authority + Send + Sync> Listener<A> {
         let connections = Connections::new(limits.connections_max, Percent::new(limits.share_percent));
         let server = server(&edge, &connections, limits, bound, protocol)
             .map_err(|source| StartError::Listen { address, source })?;
-        let ended = Arc::new(Ended::default());
+        let ended = Arc::new(EndSignal::default());
         let handle = server.handle();
         actix_web::rt::spawn({
             let ended = Arc::clone(&ended);
@@ -218,9 +218,9 @@ impl<A: Authority + Send + Sync> Listener<A> {
 }
 
 /// A listener that has stopped, while its threads may still hold what they shared.
-pub(crate) struct Released<A: Authority>(Arc<Edge<A>>);
+pub(crate) struct Released<A: Authenticator>(Arc<Edge<A>>);
 
-impl<A: Authority> Released<A> {
+impl<A: Authenticator> Released<A> {
     /// Waits until the threads have let go: they do so a moment after they have stopped.
     pub(crate) async fn wait(self) {
         let since = Instant::now();
@@ -230,11 +230,11 @@ impl<A: Authority> Released<A> {
     }
 }
 
-fn server<A: Authority + Send + Sync>(
+fn server<A: Authenticator + Send + Sync>(
     edge: &Arc<Edge<A>>,
     connections: &Arc<Connections>,
     limits: &ListenerSettings,
-    bound: Bound,
+    bound: BoundAddress,
     protocol: Protocol,
 ) -> io::Result<Server> {
     let (edge, connections) = (Arc::clone(edge), Arc::clone(connections));
@@ -259,7 +259,7 @@ fn server<A: Authority + Send + Sync>(
                 async move {
                     let place = place.ok_or_else(no_room)?;
                     let address = prepare(&stream);
-                    let watched = Watched::new(stream, place, client, refusal_of_parser);
+                    let watched = TimedConnection::new(stream, place, client, refusal_of_parser);
                     Ok::<_, DispatchError>((watched, HttpVersion::Http1, address))
                 }
             })
@@ -279,7 +279,7 @@ fn server<A: Authority + Send + Sync>(
                         let stream = tokio::time::timeout(handshake_timeout, shaken)
                             .await
                             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                        let watched = Watched::new(stream, place, client, refusal_of_parser);
+                        let watched = TimedConnection::new(stream, place, client, refusal_of_parser);
                         Ok::<_, DispatchError>((watched, HttpVersion::Http1, address))
                     }
                 })
@@ -297,12 +297,12 @@ fn server<A: Authority + Send + Sync>(
     Ok(server.run())
 }
 
-/// HTTP/1.1 over a connection. The deadlines are [`Watched`]'s.
-fn http<A: Authority + Send + Sync, T: AsyncRead + AsyncWrite + Unpin + 'static>(
+/// HTTP/1.1 over a connection. The deadlines are [`TimedConnection`]'s.
+fn http<A: Authenticator + Send + Sync, T: AsyncRead + AsyncWrite + Unpin + 'static>(
     edge: Arc<Edge<A>>,
     on_connect: impl Fn(&T, &mut Extensions) + 'static,
 ) -> impl ServiceFactory<
-    (Watched<T>, HttpVersion, Option<SocketAddr>),
+    (TimedConnection<T>, HttpVersion, Option<SocketAddr>),
     Config = (),
     Response = (),
     Error = DispatchError,
@@ -313,7 +313,7 @@ fn http<A: Authority + Send + Sync, T: AsyncRead + AsyncWrite + Unpin + 'static>
         .keep_alive(KeepAlive::Os)
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-        .on_connect_ext(move |watched: &Watched<T>, data| {
+        .on_connect_ext(move |watched: &TimedConnection<T>, data| {
             data.insert(Link {
                 connection: Arc::clone(watched.place().connection()),
                 connections: Arc::clone(watched.place().connections()),

@@ -18,8 +18,8 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::connections::{Connection, Phase, Place};
-use crate::shares::Held;
+use crate::connections::{Connection, ConnectionSlot, Phase};
+use crate::shares::HeldShare;
 
 /// Bytes that are read in one turn of the dispatcher, and while it works on a request without waiting for its body.
 const AHEAD_BYTES: usize = 8 << 10;
@@ -48,14 +48,14 @@ pub(crate) struct ClientLimits {
 }
 
 /// The answer to what the HTTP/1.1 parser refused, from the status that it chose.
-pub(crate) type Refusal = fn(status: u16) -> Vec<u8>;
+pub(crate) type ParseErrorResponse = fn(status: u16) -> Vec<u8>;
 
 /// A connection with deadlines.
-pub(crate) struct Watched<T> {
+pub(crate) struct TimedConnection<T> {
     io: T,
-    place: Place,
+    place: ConnectionSlot,
     limits: ClientLimits,
-    refusal: Refusal,
+    refusal: ParseErrorResponse,
     opened: Instant,
     /// When the first byte of the next request came.
     header_since: Option<Instant>,
@@ -66,7 +66,7 @@ pub(crate) struct Watched<T> {
     /// Bytes read that are no whole request yet.
     header_bytes: usize,
     /// What they hold, once they are more than most headers have.
-    header_room: Option<Held>,
+    header_room: Option<HeldShare>,
     /// Bytes read in this turn of the dispatcher.
     read_in_turn: usize,
     /// Bytes read while a request was worked on.
@@ -77,8 +77,13 @@ pub(crate) struct Watched<T> {
     instead: Option<(Vec<u8>, usize)>,
 }
 
-impl<T> Watched<T> {
-    pub(crate) fn new(io: T, place: Place, limits: ClientLimits, refusal: Refusal) -> Self {
+impl<T> TimedConnection<T> {
+    pub(crate) fn new(
+        io: T,
+        place: ConnectionSlot,
+        limits: ClientLimits,
+        refusal: ParseErrorResponse,
+    ) -> Self {
         Self {
             io,
             place,
@@ -104,7 +109,7 @@ impl<T> Watched<T> {
     }
 
     /// Its place among the others.
-    pub(crate) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &ConnectionSlot {
         &self.place
     }
 
@@ -206,7 +211,7 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedConnection<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -251,7 +256,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> Watched<T> {
+impl<T: AsyncWrite + Unpin> TimedConnection<T> {
     fn poll_write_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some((document, written)) = &mut self.instead {
             let rest = document.get(*written..).unwrap_or_default();
@@ -274,7 +279,7 @@ impl<T: AsyncWrite + Unpin> Watched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for TimedConnection<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if this.connection().is_closing() {

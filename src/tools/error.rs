@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use crate::{client::ClientError, serve::StartError};
+use crate::{client::RequestError, serve::StartError};
 
 /// Why a tool did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum ToolError {
         /// The step.
         step: &'static str,
         /// The answer.
-        source: ClientError,
+        source: RequestError,
     },
     /// A library, for MLS, certificates or plots, refused.
     #[error("{step}: {reason}")]
@@ -64,7 +64,7 @@ pub(super) trait During<T> {
     fn during(self, step: &'static str) -> Result<T, ToolError>;
 }
 
-impl<T> During<T> for Result<T, ClientError> {
+impl<T> During<T> for Result<T, RequestError> {
     fn during(self, step: &'static str) -> Result<T, ToolError> {
         self.map_err(|source| ToolError::Gateway { step, source })
     }

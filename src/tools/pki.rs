@@ -17,7 +17,7 @@ const AUTHORITY_LASTS: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 /// An authority that issues certificates: a root, or one below it. In the draft's terms the subject of one below may be a domain or an
 /// account.
 #[derive(Debug)]
-pub struct Authority {
+pub struct CertificateAuthority {
     parameters: CertificateParams,
     key: KeyPair,
     certificate: Certificate,
@@ -44,7 +44,7 @@ pub enum ClientKey<'a> {
     P256(&'a [u8]),
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// A root with this Common Name and this path length: two for a root with domains, which have accounts, which have
     /// devices. Without a path length every account could make domains.
     ///

@@ -10,7 +10,7 @@ use mimi_gateway::{
         problem::ProblemKind,
         text::Base64,
     },
-    client::{ClientError, GatewayClient, Reply},
+    client::{GatewayClient, Reply, RequestError},
 };
 use openmls::prelude::{
     BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, LeafNodeIndex, MlsGroup,
@@ -129,7 +129,7 @@ impl GroupWriter {
             }
             let again = self.upload(api, commit).await.unwrap();
             assert_eq!((again.status, again.body), (200, reply.body));
-            let Err(ClientError::Problem(refusal)) = self.upload(api, rival).await else {
+            let Err(RequestError::Problem(refusal)) = self.upload(api, rival).await else {
                 panic!("two commits for one epoch were accepted");
             };
             assert_eq!(refusal.kind(), Some(ProblemKind::StaleEpoch));
@@ -199,7 +199,7 @@ impl GroupWriter {
         &self,
         api: &GatewayClient,
         commit: &CommitBody,
-    ) -> Result<Reply<AcceptedCommitBody>, ClientError> {
+    ) -> Result<Reply<AcceptedCommitBody>, RequestError> {
         let path = GroupPath { app: api.app(), group: self.id.clone() };
         api.send::<UploadCommit>(&path, &Nothing {}, commit).await
     }

@@ -11,7 +11,7 @@ use mimi_gateway::{
         problem::ProblemKind,
         text::{Base64, HandleText},
     },
-    client::{ClientError, GatewayClient},
+    client::{GatewayClient, RequestError},
 };
 use openmls::prelude::{BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, MlsMessageOut};
 use openmls_basic_credential::SignatureKeyPair;
@@ -73,7 +73,7 @@ impl Clients {
         if let Some(handle) = self.pending.take() {
             let client_id = match (self.known.get(&handle), api.register_client(&new_client(&handle)).await) {
                 (None, Ok(client)) => client.client_id,
-                (known, Err(ClientError::Problem(problem))) => {
+                (known, Err(RequestError::Problem(problem))) => {
                     assert_eq!(problem.kind(), Some(ProblemKind::ClientHandleTaken));
                     let taken = serde_json::from_value(problem.members["clientId"].clone()).unwrap();
                     assert!(known.is_none_or(|(id, _)| *id == taken), "{handle} has another id");
@@ -87,7 +87,7 @@ impl Clients {
         assert_eq!(self.download(api).await, self.known);
     }
 
-    async fn tag(&mut self, api: &GatewayClient, handle: &str) -> Result<(), ClientError> {
+    async fn tag(&mut self, api: &GatewayClient, handle: &str) -> Result<(), RequestError> {
         let (id, tags) = self.known.get_mut(handle).unwrap();
         let tag = tag_of(handle);
         let change = ClientChangeBody { tags_to_add: vec![tag.clone()], ..ClientChangeBody::default() };
@@ -228,7 +228,7 @@ impl Assignments {
         Base64(MlsMessageOut::from(package.into_key_package()).to_bytes().unwrap())
     }
 
-    async fn upload(&self, api: &GatewayClient, package: &Base64) -> Result<PoolSize, ClientError> {
+    async fn upload(&self, api: &GatewayClient, package: &Base64) -> Result<PoolSize, RequestError> {
         let pool = self.clients.last().unwrap();
         let upload =
             KeyPackageUploadBody { key_packages: vec![package.clone()], ..KeyPackageUploadBody::default() };
@@ -236,7 +236,7 @@ impl Assignments {
     }
 
     /// Asks for the only package that is not assigned.
-    async fn assign(&mut self, api: &GatewayClient, package: Base64) -> Result<(), ClientError> {
+    async fn assign(&mut self, api: &GatewayClient, package: Base64) -> Result<(), RequestError> {
         let pool = self.clients.last_mut().unwrap();
         let receiver = format!("receiver-{}", pool.assigned);
         let query = KeyPackageQuery::new(1, CIPHER_SUITE.into(), &receiver);

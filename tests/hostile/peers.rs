@@ -14,7 +14,7 @@ use actors::{AppId, SEQUENCE_MAX};
 use mimi_gateway::{
     api::federation::CONFIGURATION_HEADER,
     config::PeerSettings,
-    tools::pki::{Authority, ClientKey},
+    tools::pki::{CertificateAuthority, ClientKey},
 };
 use rustls::{ClientConfig, ClientConnection, ServerConnection, StreamOwned, pki_types::ServerName};
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ struct Federation {
     target: Target,
     app: AppId,
     pki: Arc<GatewayPki>,
-    root: Authority,
+    root: CertificateAuthority,
 }
 
 impl Federation {
@@ -51,9 +51,9 @@ impl Federation {
     fn start(
         pki: Arc<GatewayPki>,
         b: SocketAddr,
-        change: impl FnOnce(&mut mimi_gateway::config::Federation),
+        change: impl FnOnce(&mut mimi_gateway::config::FederationSettings),
     ) -> Self {
-        let (app, root) = (AppId::random(), Authority::root("Root", 2).unwrap());
+        let (app, root) = (AppId::random(), CertificateAuthority::root("Root", 2).unwrap());
         let mut setup = Setup::federated(&root.pem(), &pki, app, A, &[B, C]);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
         let peer = |(domain, address): (&str, SocketAddr)| PeerSettings {
@@ -66,7 +66,7 @@ impl Federation {
     }
 
     /// One whose peers are nowhere: they are those who ask.
-    fn alone(change: impl FnOnce(&mut mimi_gateway::config::Federation)) -> Self {
+    fn alone(change: impl FnOnce(&mut mimi_gateway::config::FederationSettings)) -> Self {
         Self::start(Arc::new(GatewayPki::new()), SocketAddr::from(([127, 0, 0, 1], 9)), change)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mimi_gateway::tools::pki::{Authority, ClientKey};
+use mimi_gateway::tools::pki::{CertificateAuthority, ClientKey};
 use serde_json::Value;
 
 use crate::{
@@ -120,7 +120,7 @@ fn refused_commits_of_one_application_do_not_delay_another() {
 #[test]
 fn certificate_chains_that_nobody_signed_cost_little() {
     // Every issuer has the name of the root, and none its key.
-    let [root, impostor] = [0, 1].map(|_| Authority::root("alice", 7).unwrap());
+    let [root, impostor] = [0, 1].map(|_| CertificateAuthority::root("alice", 7).unwrap());
     let target = Target::of(&Setup::x509(&root.pem(), &["a.example"], &[]));
     let issuer = (0..6).fold(impostor, |above, _| above.below("alice").unwrap());
     let packages: Vec<_> = (0..100)

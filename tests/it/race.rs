@@ -6,7 +6,7 @@ use mimi_gateway::{
         groups::{AcceptedCommitBody, CommitBody},
         problem::ProblemKind,
     },
-    client::{ClientError, Reply},
+    client::{Reply, RequestError},
 };
 
 use crate::mls_support::{Member, MlsClient, assert_agree, kept_in, refusal, refused};
@@ -15,7 +15,7 @@ use crate::support::TestGateway;
 const RACERS: usize = 16;
 const ROUNDS: usize = 4;
 
-type Outcome = Result<Reply<AcceptedCommitBody>, ClientError>;
+type Outcome = Result<Reply<AcceptedCommitBody>, RequestError>;
 
 /// A winner's upload and the answer to it.
 struct Won {

@@ -16,7 +16,7 @@ use mimi_gateway::{
         problem::ProblemKind,
         text::{Base64, HandleText},
     },
-    client::{ClientError, GatewayClient, plain_http},
+    client::{GatewayClient, RequestError, plain_http},
     token::Token,
 };
 use mls_rs::{
@@ -80,7 +80,7 @@ struct Running {
 }
 
 impl Running {
-    async fn register(&self, name: &str) -> Result<actors::ClientId, ClientError> {
+    async fn register(&self, name: &str) -> Result<actors::ClientId, RequestError> {
         let handle = actors::ClientHandle::new(name.as_bytes()).unwrap();
         let new = NewClientBody { client_handle: HandleText(handle), tags: vec![], domain: None };
         self.api.register_client(&new).await.map(|answer| answer.client_id)

@@ -11,7 +11,7 @@ use mimi_gateway::{
         },
         text::{Base64, HandleText},
     },
-    client::{ClientError, GatewayClient},
+    client::{GatewayClient, RequestError},
 };
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList, MlsMessage,
@@ -184,7 +184,7 @@ impl MlsClient {
         package
     }
 
-    pub(crate) async fn upload(&self, upload: &KeyPackageUploadBody) -> Result<PoolSize, ClientError> {
+    pub(crate) async fn upload(&self, upload: &KeyPackageUploadBody) -> Result<PoolSize, RequestError> {
         self.api.upload_key_packages(self.id, self.queue, upload).await
     }
 
@@ -196,7 +196,7 @@ impl MlsClient {
     }
 
     /// The package of this client that is assigned to a receiver.
-    pub(crate) async fn assign_to(&self, receiver: &str) -> Result<RetrievedKeyPackage, ClientError> {
+    pub(crate) async fn assign_to(&self, receiver: &str) -> Result<RetrievedKeyPackage, RequestError> {
         let mut query = KeyPackageQuery::new(1, u16::from(self.suite), receiver);
         query.domain = self.domain.clone();
         self.api.retrieve_key_package(self.id, &query).await

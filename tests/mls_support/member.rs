@@ -11,7 +11,7 @@ use mimi_gateway::{
         paths::GroupPath,
         text::Base64,
     },
-    client::{ClientError, GatewayClient, Reply},
+    client::{GatewayClient, Reply, RequestError},
 };
 use mls_rs::{
     Group,
@@ -113,7 +113,10 @@ impl Member {
     }
 
     /// Uploads a commit; the status tells a first answer from a repeated one.
-    pub(crate) async fn upload(&self, commit: &CommitBody) -> Result<Reply<AcceptedCommitBody>, ClientError> {
+    pub(crate) async fn upload(
+        &self,
+        commit: &CommitBody,
+    ) -> Result<Reply<AcceptedCommitBody>, RequestError> {
         Self::upload_aside(self.api.clone(), self.id(), commit.clone()).await
     }
 
@@ -122,7 +125,7 @@ impl Member {
         api: GatewayClient,
         group: GroupId,
         commit: CommitBody,
-    ) -> Result<Reply<AcceptedCommitBody>, ClientError> {
+    ) -> Result<Reply<AcceptedCommitBody>, RequestError> {
         let path = GroupPath { app: api.app(), group };
         api.send::<UploadCommit>(&path, &Nothing {}, &commit).await
     }
@@ -188,7 +191,10 @@ impl Member {
         ProposalBody { packet: bytes_of(&self.group.propose_remove(leaf, Vec::new()).unwrap()) }
     }
 
-    pub(crate) async fn propose(&self, proposal: &ProposalBody) -> Result<AcceptedProposalBody, ClientError> {
+    pub(crate) async fn propose(
+        &self,
+        proposal: &ProposalBody,
+    ) -> Result<AcceptedProposalBody, RequestError> {
         self.api.upload_proposal(&self.id(), proposal).await
     }
 

@@ -7,7 +7,7 @@ pub(crate) mod pki;
 
 use mimi_gateway::{
     api::problem::{ProblemDocument, ProblemKind},
-    client::ClientError,
+    client::RequestError,
 };
 use mls_rs::{
     client_builder::{BaseConfig, IntoConfigOutput, WithCryptoProvider, WithIdentityProvider, WithMlsRules},
@@ -38,17 +38,17 @@ pub(crate) fn kept_in(directory: &tempfile::TempDir) -> Setup {
 
 /// The problem that a request was refused with.
 #[track_caller]
-pub(crate) fn refusal<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> ProblemDocument {
+pub(crate) fn refusal<T: std::fmt::Debug>(outcome: Result<T, RequestError>) -> ProblemDocument {
     match outcome {
-        Err(ClientError::Problem(problem)) => *problem,
-        Err(error @ (ClientError::Transport(_) | ClientError::Unexpected { .. })) => panic!("{error}"),
+        Err(RequestError::Problem(problem)) => *problem,
+        Err(error @ (RequestError::Transport(_) | RequestError::Unexpected { .. })) => panic!("{error}"),
         Ok(answer) => panic!("accepted: {answer:?}"),
     }
 }
 
 /// The request was refused with this type of problem.
 #[track_caller]
-pub(crate) fn refused<T: std::fmt::Debug>(outcome: Result<T, ClientError>, kind: ProblemKind) {
+pub(crate) fn refused<T: std::fmt::Debug>(outcome: Result<T, RequestError>, kind: ProblemKind) {
     let problem = refusal(outcome);
     assert_eq!(problem.kind(), Some(kind), "{problem:?}");
 }

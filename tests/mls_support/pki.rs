@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actors::{ClientHandle, DomainName};
-use mimi_gateway::tools::pki::{Authority, ClientKey};
+use mimi_gateway::tools::pki::{CertificateAuthority, ClientKey};
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, CryptoProvider as _,
     identity::{
@@ -19,7 +19,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(86_400);
 
 /// A root, under which each domain, each account and each device has a certificate.
 pub(crate) struct Pki {
-    root: Authority,
+    root: CertificateAuthority,
 }
 
 /// A client with its certificate and its key.
@@ -35,7 +35,7 @@ pub(crate) struct Certified {
 
 impl Pki {
     pub(crate) fn new() -> Self {
-        Self { root: Authority::root("Test Root", 2).unwrap() }
+        Self { root: CertificateAuthority::root("Test Root", 2).unwrap() }
     }
 
     /// What an application trusts.
@@ -66,7 +66,7 @@ impl Pki {
         certify(&issuer, CipherSuite::CURVE25519_AES128, names, LONG)
     }
 
-    fn issuer(&self, domain: &str, account: &str) -> Authority {
+    fn issuer(&self, domain: &str, account: &str) -> CertificateAuthority {
         self.root.below(domain).unwrap().below(account).unwrap()
     }
 
@@ -82,7 +82,7 @@ impl Pki {
 }
 
 fn certify(
-    issuer: &Authority,
+    issuer: &CertificateAuthority,
     suite: CipherSuite,
     [domain, account, device]: [&str; 3],
     lasts: Duration,

@@ -17,8 +17,8 @@ use mimi_gateway::{
     api::applications::IdentityConfiguration,
     client::GatewayClient,
     config::{
-        ApplicationSettings, Config, DataDir, Federation, PeerSettings, Pem, TokenAccess, TokenSettings,
-        X509Settings,
+        ApplicationSettings, Config, DataDir, FederationSettings, PeerSettings, Pem, TokenAccess,
+        TokenSettings, X509Settings,
     },
     serve::{self, Running},
     token::Token,
@@ -106,7 +106,7 @@ impl Setup {
                 url: "https://127.0.0.1:9".parse().unwrap(),
             };
             let peers = setup.config.applications[0].federates_with.iter().map(nowhere).collect();
-            setup.config.federation = Some(Federation { peers, ..pki.settings(domains) });
+            setup.config.federation = Some(FederationSettings { peers, ..pki.settings(domains) });
             setup._pki = Some(pki);
         }
         setup
@@ -129,7 +129,7 @@ impl Setup {
     }
 
     /// How the gateway federates.
-    pub(crate) fn federation(&mut self) -> &mut Federation {
+    pub(crate) fn federation(&mut self) -> &mut FederationSettings {
         self.config.federation.as_mut().expect("a gateway that federates")
     }
 

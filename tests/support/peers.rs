@@ -11,7 +11,7 @@ use std::{
 };
 
 use actors::AppId;
-use mimi_gateway::config::{Federation, ListenerSettings, PeerSettings};
+use mimi_gateway::config::{FederationSettings, ListenerSettings, PeerSettings};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
@@ -90,10 +90,10 @@ impl GatewayPki {
     }
 
     /// A gateway of these domains on a free port, which does not wait long for anybody.
-    pub(crate) fn settings(&self, domains: &[&str]) -> Federation {
+    pub(crate) fn settings(&self, domains: &[&str]) -> FederationSettings {
         let issued = self.issue(domains);
-        let federation = Federation::default();
-        Federation {
+        let federation = FederationSettings::default();
+        FederationSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             certificate: issued.certificate,
             private_key: issued.key,

@@ -10,7 +10,7 @@ use crate::{
     error::StorageError,
     group::{
         Accepted, AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntryContent, GroupError,
-        GroupMeta, GroupState, GroupView, NewGroup, Outcome, Upload, accepted_before, control_messages,
+        GroupMeta, GroupState, GroupView, NewGroup, Outcome, UploadEntry, accepted_before, control_messages,
         creation, refused,
     },
     mls::{CommitBundle, RequestMember, Rule, packet_head},
@@ -167,7 +167,7 @@ impl Gateway {
         }
         check_source(application, &source, hub)?;
         self.registry
-            .ask_group(application, group, |permit| Upload {
+            .ask_group(application, group, |permit| UploadEntry {
                 content: content.clone(),
                 source: source.clone(),
                 permit,

@@ -14,8 +14,8 @@ use crate::{
     error::StorageError,
     group::signer,
     key_queue::{
-        Assign, AssignedKeyPackage, Attempt, Count, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload,
-        KeyQueueError, KeyQueueStatus, NewKeyQueue, NewPackage, PoolCounts, Upload,
+        AddKeyPackages, Assign, AssignedKeyPackage, Attempt, Count, InvalidKeyPackage, KeyPackageRequest,
+        KeyPackageUpload, KeyQueueError, KeyQueueStatus, NewKeyQueue, NewPackage, PoolCounts,
     },
     mls::{KeyPackageChecks, KeyPackageJudge, LeafChecks, PROTOCOL_VERSION, supported_cipher_suites},
 };
@@ -133,7 +133,7 @@ impl Gateway {
             let checked =
                 place.run(move || gateway.check_packages(&checked, &checked_row, &client, &to_check));
             let (packages, final_key) = checked.await.ok_or(StorageError::Unreadable)??;
-            let ask = |permit| Upload {
+            let ask = |permit| AddKeyPackages {
                 row: row.clone(),
                 is_reset: upload.is_reset,
                 packages: packages.clone(),

@@ -17,7 +17,7 @@ use crate::{
         SEQUENCE_MAX, Unseen, creation, creation_instead, filled, is_handed_over, shows_creation,
     },
     mls::Rule,
-    peer::{Delivery, DeliveryContent, Held, REVISION},
+    peer::{Delivery, DeliveryContent, REVISION, ReplicationAck},
 };
 
 /// Entries in one delivery.
@@ -32,7 +32,11 @@ impl Gateway {
     /// # Errors
     /// [`GroupError::NotFromHub`] when the peer is not the group's hub or delivers what no hub does, what is wrong with
     /// an entry, or that the gateway cannot write. What was taken before stays.
-    pub async fn receive(&self, peer: &BTreeSet<DomainName>, delivery: Delivery) -> Result<Held, GroupError> {
+    pub async fn receive(
+        &self,
+        peer: &BTreeSet<DomainName>,
+        delivery: Delivery,
+    ) -> Result<ReplicationAck, GroupError> {
         let Delivery { app, group, hub, preceding, content } = delivery;
         let application = self.group_application(app)?;
         if !peer.contains(&hub) || !application.federates_with.contains(&hub) {
@@ -71,7 +75,7 @@ impl Gateway {
         hub: &DomainName,
         mut order: Order,
         (preceding, entries): (Option<Timestamp>, Vec<LogEntry>),
-    ) -> Result<Held, GroupError> {
+    ) -> Result<ReplicationAck, GroupError> {
         if order == Order::Hubs {
             self.fill_history(application, group, &entries).await?;
         }
@@ -135,17 +139,20 @@ impl Gateway {
         group: &GroupId,
         (hub, number): (&DomainName, u64),
         error: GroupError,
-    ) -> Result<Held, GroupError> {
+    ) -> Result<ReplicationAck, GroupError> {
         let is_unknown = matches!(error, GroupError::InvalidCommit { rule: Rule::KnownProposals, .. });
         let lacks_proposal =
             is_unknown && self.registry.group_view(application, group).await?.lacks_proposals;
         if lacks_proposal || is_expired(&error) {
             tracing::info!(hub = %hub, ?group, number, %error, "an entry can no longer be validated; asking for the group's state");
-            return Ok(Held { needs_transfer: true, ..self.held(application.id, group)? });
+            return Ok(ReplicationAck { needs_transfer: true, ..self.held(application.id, group)? });
         }
         if let Some(retry_after) = self.lifetime_begins_in(&error) {
             tracing::info!(hub = %hub, ?group, number, %error, ?retry_after, "an entry is early for the clock here");
-            return Ok(Held { retry_after: Some(retry_after), ..self.held(application.id, group)? });
+            return Ok(ReplicationAck {
+                retry_after: Some(retry_after),
+                ..self.held(application.id, group)?
+            });
         }
         if !matches!(error, GroupError::Storage(_) | GroupError::Busy | GroupError::Stopping) {
             tracing::warn!(hub = %hub, ?group, number, %error, "an entry of the hub is refused");
@@ -225,9 +232,9 @@ impl Gateway {
     }
 
     /// Where a replica stands.
-    pub(super) fn held(&self, app: AppId, group: &GroupId) -> Result<Held, GroupError> {
+    pub(super) fn held(&self, app: AppId, group: &GroupId) -> Result<ReplicationAck, GroupError> {
         let missed = self.missed(app, group)?.filter(MissedEntries::is_open);
-        Ok(Held {
+        Ok(ReplicationAck {
             next: self.held_next(app, group)?,
             needs_transfer: false,
             retry_after: None,

@@ -20,7 +20,7 @@ use crate::{
         handed_over_row, missed_after, transfer,
     },
     mls::welcome_references,
-    peer::{Held, USED_KEY_PACKAGES_MAX},
+    peer::{ReplicationAck, USED_KEY_PACKAGES_MAX},
     services::UsedPackages,
 };
 
@@ -31,7 +31,7 @@ impl Gateway {
         group: &GroupId,
         (peer, hub): (&BTreeSet<DomainName>, DomainName),
         handed: GroupTransfer,
-    ) -> Result<Held, GroupError> {
+    ) -> Result<ReplicationAck, GroupError> {
         self.check_skew(handed.timestamp)?;
         let app = application.id;
         let held = self.held(app, group)?;
@@ -61,7 +61,7 @@ impl Gateway {
             Ok(validated) => validated,
             Err(error) => {
                 return match self.lifetime_begins_in(&error) {
-                    Some(retry_after) => Ok(Held { retry_after: Some(retry_after), ..held }),
+                    Some(retry_after) => Ok(ReplicationAck { retry_after: Some(retry_after), ..held }),
                     None => Err(error),
                 };
             }

@@ -12,14 +12,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Who waits for which row.
 #[derive(Debug)]
 pub(crate) struct Turns<K: Eq + Hash> {
-    lines: Arc<DashMap<K, Line, RandomState>>,
+    lines: Arc<DashMap<K, Writers, RandomState>>,
     /// How many may wait for one row, the one whose turn it is included.
     waiting_max: usize,
 }
 
 /// The writers of one row.
 #[derive(Debug)]
-struct Line {
+struct Writers {
     turn: Arc<Semaphore>,
     waiting: usize,
 }
@@ -27,7 +27,7 @@ struct Line {
 /// A turn, or the place in line for one. The next in line has its turn when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn<K: Clone + Eq + Hash> {
-    lines: Arc<DashMap<K, Line, RandomState>>,
+    lines: Arc<DashMap<K, Writers, RandomState>>,
     key: K,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -51,7 +51,7 @@ impl<K: Clone + Eq + Hash> Turns<K> {
         let mut line = self
             .lines
             .entry(key.clone())
-            .or_insert_with(|| Line { turn: Arc::new(Semaphore::new(1)), waiting: 0 });
+            .or_insert_with(|| Writers { turn: Arc::new(Semaphore::new(1)), waiting: 0 });
         if line.waiting >= self.waiting_max {
             return None;
         }

@@ -22,7 +22,7 @@ use super::{
     guarded::{Broken, broken_commit, broken_proposal, guarded},
     history::accepted_before,
     inviters::{inviter, welcome_limits},
-    messages::{Published, Replicate, Upload},
+    messages::{Published, Replicate, UploadEntry},
     package_use::PackageUse,
     state::{StagedChange, StagedEntry, unencodable},
 };
@@ -64,7 +64,7 @@ pub(super) struct Append {
 }
 
 /// What is to be written for a valid entry.
-enum Write {
+enum EntryWrite {
     Append(Append),
     /// The answer to a proposal that is pending already and came with other bytes. Only its membership tag can differ, which
     /// is not part of its reference.
@@ -104,8 +104,8 @@ impl GroupActor {
             state.stage(rules, entry, &is_used)
         });
         Box::pin(staged.then(|staged, actor, _| match staged.and_then(|staged| actor.prepare(staged)) {
-            Ok(Write::Append(append)) => actor.append(append),
-            Ok(Write::Repeated { batch, reference }) => actor.answer_again(batch, reference),
+            Ok(EntryWrite::Append(append)) => actor.append(append),
+            Ok(EntryWrite::Repeated { batch, reference }) => actor.answer_again(batch, reference),
             Err(refused) => ready(Err(refused)),
         }))
     }
@@ -150,14 +150,14 @@ impl GroupActor {
 
     /// What is to be written for a valid entry. Refuses Adds of key packages that were used, where this gateway orders the
     /// group: a replica takes what its hub accepted.
-    fn prepare(&self, staged: StagedEntry) -> Result<Write, GroupError> {
+    fn prepare(&self, staged: StagedEntry) -> Result<EntryWrite, GroupError> {
         let (mut batch, mut used) = (Batch::new(), UsedPackages::new());
         match (&staged.change, &staged.entry.content) {
             (StagedChange::Proposal(proposal), EntryContent::Proposal { packet }) => {
                 let reference = &proposal.pending.reference;
                 if !self.meta.is_replica && self.durable.state()?.has_pending(reference) {
                     batch::other_bytes(&mut batch, &self.meta, packet, reference, OTHER_BYTES_MAX);
-                    return Ok(Write::Repeated { batch, reference: reference.clone() });
+                    return Ok(EntryWrite::Repeated { batch, reference: reference.clone() });
                 }
                 let view = self.services.store.view();
                 let used_once = match &proposal.adds {
@@ -180,7 +180,7 @@ impl GroupActor {
                 return Err(StorageError::Unreadable.into());
             }
         }
-        Ok(Write::Append(Append { batch, staged: vec![staged], used }))
+        Ok(EntryWrite::Append(Append { batch, staged: vec![staged], used }))
     }
 
     /// How the key packages of a commit's Adds may be used, and what its welcomes count as.
@@ -441,10 +441,14 @@ impl Actor for GroupActor {
     }
 }
 
-impl Handler<Upload> for GroupActor {
+impl Handler<UploadEntry> for GroupActor {
     type Result = AtomicResponse<Self, Result<Accepted, GroupError>>;
 
-    fn handle(&mut self, Upload { content, source, permit }: Upload, _: &mut Context<Self>) -> Self::Result {
+    fn handle(
+        &mut self,
+        UploadEntry { content, source, permit }: UploadEntry,
+        _: &mut Context<Self>,
+    ) -> Self::Result {
         self.durable.touch();
         if let EntryContent::Proposal { packet } = &content
             && let Ok(state) = self.durable.state()

@@ -5,7 +5,8 @@ use sha2::{Digest as _, Sha256};
 use snapshots::{DomainName, InvitedClient, Inviter, ShareId, View, WelcomeLimits};
 
 use crate::{
-    application::Application, error::StorageError, identity::IdentityProvider, limits::Limits, mls::Committer,
+    application::Application, error::StorageError, identity::IdentityProvider, limits::Limits,
+    mls::CommitSender,
 };
 
 /// Key packages of each queue that are looked at for the committer's signature key. The packages of a queue share it in
@@ -36,7 +37,7 @@ pub(crate) fn welcome_limits(limits: &Limits) -> WelcomeLimits {
 pub(crate) fn inviter(
     view: &View,
     application: &Application,
-    committer: &Committer,
+    committer: &CommitSender,
     invited: &[InvitedClient],
     limits: WelcomeLimits,
 ) -> Result<Inviter, StorageError> {
@@ -61,7 +62,7 @@ pub(crate) fn inviter(
 fn is_known_here(
     view: &View,
     application: &Application,
-    committer: &Committer,
+    committer: &CommitSender,
 ) -> Result<bool, StorageError> {
     let member = &committer.member;
     let client = view.client_by_handle(application.id, member.domain.as_ref(), &member.handle)?;
@@ -74,7 +75,7 @@ fn is_known_here(
 }
 
 /// The share of one inviter: the client that its credential proves it to be, else the key that it signs with.
-fn own_share(provider: &dyn IdentityProvider, committer: &Committer) -> ShareId {
+fn own_share(provider: &dyn IdentityProvider, committer: &CommitSender) -> ShareId {
     let member = &committer.member;
     let domain = member.domain.as_ref().map_or("", DomainName::as_str);
     let key: &[u8] = if provider.authenticates() { &[] } else { &committer.signature_key };

@@ -19,13 +19,13 @@ pub(crate) enum Published {
 }
 
 /// Uploads a proposal or a commit; answered when it is durable, or refused.
-pub(crate) struct Upload {
+pub(crate) struct UploadEntry {
     pub(crate) content: EntryContent,
     pub(crate) source: Source,
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
-impl Message for Upload {
+impl Message for UploadEntry {
     type Result = Result<Accepted, GroupError>;
 }
 

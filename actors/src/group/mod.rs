@@ -27,7 +27,7 @@ pub(crate) use self::{
     batch::{creation, creation_instead, filled, transfer},
     history::{accepted_before, control_messages},
     inviters::signer,
-    messages::{Published, Replicate, Upload},
+    messages::{Published, Replicate, UploadEntry},
     meta::{GroupMeta, handed_over_row, is_handed_over, shows_creation},
     missed::{Handed, Reached, Unseen, missed_after},
     recent::RecentEpochs,

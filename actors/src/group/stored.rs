@@ -39,22 +39,22 @@ pub(super) enum NewRecord<'a> {
 const FORMAT: u8 = 1;
 
 #[derive(Serialize, Deserialize)]
-struct Kept<T> {
+struct Versioned<T> {
     format: u8,
     value: T,
 }
 
 pub(super) fn keep(value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
-    encode(&Kept { format: FORMAT, value })
+    encode(&Versioned { format: FORMAT, value })
 }
 
 /// As [`keep`], of a value of about so many bytes.
 pub(super) fn keep_long(value: &impl Serialize, bytes: usize) -> Result<Vec<u8>, CodecError> {
-    encode_long(&Kept { format: FORMAT, value }, bytes)
+    encode_long(&Versioned { format: FORMAT, value }, bytes)
 }
 
 pub(super) fn kept<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let kept: Kept<T> = decode(bytes)?;
+    let kept: Versioned<T> = decode(bytes)?;
     if kept.format == FORMAT { Ok(kept.value) } else { Err(CodecError::damaged("format")) }
 }
 

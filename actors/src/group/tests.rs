@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{
     Accepted, AcceptedCommit, EntryContent, GroupActor, GroupError, GroupMeta, GroupState, NewGroup, Outcome,
-    Published, Upload, batch::creation,
+    Published, UploadEntry, batch::creation,
 };
 use crate::{
     activity::{Activity, ActorState, Upkeep},
@@ -75,7 +75,7 @@ fn activate(
 async fn upload(actor: &Addr<GroupActor>, bundle: &Arc<CommitBundle>) -> Result<AcceptedCommit, GroupError> {
     let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
     let content = EntryContent::Commit(Arc::clone(bundle));
-    match actor.send(Upload { content, source: Source::Application, permit }).await.unwrap()? {
+    match actor.send(UploadEntry { content, source: Source::Application, permit }).await.unwrap()? {
         Accepted::Commit(commit) => Ok(commit),
         Accepted::Proposal(proposal) => panic!("a commit was accepted as {proposal:?}"),
     }

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     AssignedKeyPackage, KeyQueueError, NewPackage, PoolCounts, Receiver,
-    state::{Candidate, Choice, KeyQueueState, QueueRecord, Unfit},
+    state::{Candidate, Choice, DroppedPackages, KeyQueueState, QueueRecord},
 };
 use crate::{
     activity::{Activity, ActorState, Upkeep},
@@ -33,7 +33,7 @@ pub(crate) enum Attempt<T> {
 }
 
 /// Puts checked packages into the queue.
-pub(crate) struct Upload {
+pub(crate) struct AddKeyPackages {
     pub(crate) row: QueueRow,
     pub(crate) is_reset: bool,
     pub(crate) packages: Vec<NewPackage>,
@@ -44,7 +44,7 @@ pub(crate) struct Upload {
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
-impl Message for Upload {
+impl Message for AddKeyPackages {
     type Result = Result<Attempt<PoolCounts>, KeyQueueError>;
 }
 
@@ -90,13 +90,13 @@ pub(crate) struct KeyQueueActor {
 }
 
 type Packages = (Vec<NewPackage>, Vec<Option<AssignedRow>>);
-type Reply<T> = AtomicResponse<KeyQueueActor, Result<T, KeyQueueError>>;
+type QueueReply<T> = AtomicResponse<KeyQueueActor, Result<T, KeyQueueError>>;
 
 fn assigned(key_package: Vec<u8>, is_final_key: bool) -> Attempt<AssignedKeyPackage> {
     Attempt::Done(AssignedKeyPackage { key_package, is_final_key })
 }
 
-fn answer<T: 'static>(result: Result<T, KeyQueueError>) -> Reply<T> {
+fn answer<T: 'static>(result: Result<T, KeyQueueError>) -> QueueReply<T> {
     AtomicResponse::new(Box::pin(fut::ready(result)))
 }
 
@@ -128,7 +128,7 @@ impl KeyQueueActor {
         Ok(self.current()?.0.counts(now))
     }
 
-    fn upload_batch(&mut self, upload: &Upload) -> Result<(Batch, QueueRecord), KeyQueueError> {
+    fn upload_batch(&mut self, upload: &AddKeyPackages) -> Result<(Batch, QueueRecord), KeyQueueError> {
         let max = self.services.limits.key_packages_per_queue_max;
         let now = self.services.clock.now();
         let bytes_max = self.services.limits.key_queue_bytes_max;
@@ -311,7 +311,9 @@ fn load_queue(store: &Store, app: AppId, queue: KeyQueueId) -> Result<Loaded<Key
     if let Some(row) = view.queue_by_id(app, queue)? {
         // The longest lifetime is policy, which may change: it is asked of what comes in.
         let checks = LeafChecks { cipher_suite: row.cipher_suite, lifetime_s_max: None };
-        if let Some(Unfit { count, reason }) = state.retain_fit(|message| check_fit(checks, message)) {
+        if let Some(DroppedPackages { count, reason }) =
+            state.retain_fit(|message| check_fit(checks, message))
+        {
             tracing::info!(
                 %queue,
                 count,
@@ -350,10 +352,10 @@ impl Actor for KeyQueueActor {
     }
 }
 
-impl Handler<Upload> for KeyQueueActor {
-    type Result = Reply<Attempt<PoolCounts>>;
+impl Handler<AddKeyPackages> for KeyQueueActor {
+    type Result = QueueReply<Attempt<PoolCounts>>;
 
-    fn handle(&mut self, upload: Upload, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, upload: AddKeyPackages, _: &mut Context<Self>) -> Self::Result {
         let (batch, record) = match self.upload_batch(&upload) {
             Ok(staged) => staged,
             Err(refused) => return answer(Err(refused)),
@@ -371,7 +373,7 @@ impl Handler<Upload> for KeyQueueActor {
 }
 
 impl Handler<Assign> for KeyQueueActor {
-    type Result = Reply<Attempt<AssignedKeyPackage>>;
+    type Result = QueueReply<Attempt<AssignedKeyPackage>>;
 
     fn handle(&mut self, Assign { receiver, permit }: Assign, _: &mut Context<Self>) -> Self::Result {
         let package = match self.choose(&receiver) {

@@ -9,12 +9,12 @@ use snapshots::{DomainName, KeyQueueId};
 #[cfg(feature = "bench")]
 pub(crate) use self::state::{Choice, KeyQueueState, QueueRecord};
 pub(crate) use self::{
-    actor::{Advance, Assign, Attempt, Close, Count, KeyQueueActor, Upload},
+    actor::{AddKeyPackages, Advance, Assign, Attempt, Close, Count, KeyQueueActor},
     state::NewPackage,
 };
 pub use self::{
     error::{InvalidKeyPackage, KeyQueueError},
-    state::{Caller, Receiver},
+    state::{Receiver, Requester},
 };
 
 /// A queue to create (*Key Queue Creation*).

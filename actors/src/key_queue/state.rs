@@ -15,14 +15,14 @@ use crate::{
 
 /// On whose behalf a key package is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Caller {
+pub enum Requester {
     /// The application itself, through its application server.
     Application,
     /// The gateway of another domain: it cannot exhaust what is assigned to others.
     Peer(DomainName),
 }
 
-impl Caller {
+impl Requester {
     /// The domain of the peer that asks, if one does.
     pub(crate) fn peer(&self) -> Option<&DomainName> {
         match self {
@@ -36,14 +36,14 @@ impl Caller {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Receiver {
     /// Who asks.
-    pub caller: Caller,
+    pub caller: Requester,
     /// The draft's `receiver_client_id`.
     pub id: String,
 }
 
 impl From<AssignedRow> for Receiver {
     fn from(row: AssignedRow) -> Self {
-        Self { caller: row.peer.map_or(Caller::Application, Caller::Peer), id: row.receiver }
+        Self { caller: row.peer.map_or(Requester::Application, Requester::Peer), id: row.receiver }
     }
 }
 
@@ -96,23 +96,23 @@ fn after_all() -> Timestamp {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Held {
+struct StoredPackage {
     package: NewPackage,
     generation: u64,
     receiver: Option<Receiver>,
 }
 
 /// By what packages are chosen: what expires first goes first, then what came first.
-type Place = (Timestamp, u64);
+type QueuePosition = (Timestamp, u64);
 
 /// A key queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyQueueState {
-    held: BTreeMap<Place, Held>,
+    held: BTreeMap<QueuePosition, StoredPackage>,
     /// The size of the packages in `held` in a snapshot, in bytes.
     held_bytes: usize,
-    places: HashMap<KeyPackageRef, Place>,
-    assigned: HashMap<Receiver, Place>,
+    places: HashMap<KeyPackageRef, QueuePosition>,
+    assigned: HashMap<Receiver, QueuePosition>,
     final_key: Option<FinalKey>,
     /// The final key that was in use when the present one was uploaded, whose lifetime had not begun: it stays in use until
     /// that begins.
@@ -131,7 +131,7 @@ struct Removed {
 
 /// Packages that were dropped because no group could take them in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Unfit {
+pub(crate) struct DroppedPackages {
     pub(crate) count: usize,
     /// Why the first one was.
     pub(crate) reason: String,
@@ -160,7 +160,7 @@ struct KeptRecord {
 #[derive(Deserialize)]
 struct Snapshot {
     format: u8,
-    held: Vec<(Place, Held)>,
+    held: Vec<(QueuePosition, StoredPackage)>,
     final_key: Option<FinalKey>,
     #[serde(default)]
     earlier_final_key: Option<FinalKey>,
@@ -173,7 +173,7 @@ struct Snapshot {
 #[derive(Serialize)]
 struct NewSnapshot<'a> {
     format: u8,
-    held: Vec<(&'a Place, &'a Held)>,
+    held: Vec<(&'a QueuePosition, &'a StoredPackage)>,
     final_key: Option<&'a FinalKey>,
     earlier_final_key: Option<&'a FinalKey>,
     arrivals: u64,
@@ -289,19 +289,19 @@ impl KeyQueueState {
         }
     }
 
-    fn remove(&mut self, place: &Place) -> Option<Held> {
+    fn remove(&mut self, place: &QueuePosition) -> Option<StoredPackage> {
         let held = self.held.remove(place)?;
         self.held_bytes = self.held_bytes.saturating_sub(snapshot_bytes(&held.package));
         Some(held)
     }
 
-    fn put(&mut self, place: Place, held: Held) {
+    fn put(&mut self, place: QueuePosition, held: StoredPackage) {
         self.held_bytes = self.held_bytes.saturating_add(snapshot_bytes(&held.package));
         self.held.insert(place, held);
     }
 
     /// Makes a place its receiver's, unless it has one that comes first.
-    fn point(&mut self, receiver: Receiver, place: Place) {
+    fn point(&mut self, receiver: Receiver, place: QueuePosition) {
         self.assigned.entry(receiver).and_modify(|first| *first = place.min(*first)).or_insert(place);
     }
 
@@ -335,10 +335,10 @@ impl KeyQueueState {
     }
 
     /// Whether one more package may be assigned on behalf of this caller.
-    fn has_share(&self, caller: &Caller, per_peer_max: usize) -> bool {
+    fn has_share(&self, caller: &Requester, per_peer_max: usize) -> bool {
         match caller {
-            Caller::Application => true,
-            Caller::Peer(_) => {
+            Requester::Application => true,
+            Requester::Peer(_) => {
                 let taken = self.assigned.keys().filter(|receiver| receiver.caller == *caller);
                 taken.count() < per_peer_max
             }
@@ -352,7 +352,7 @@ impl KeyQueueState {
         if is_reset {
             return unassigned.count();
         }
-        let is_free = |held: &&Held| held.receiver.is_none() && now < held.package.not_after;
+        let is_free = |held: &&StoredPackage| held.receiver.is_none() && now < held.package.not_after;
         self.held.values().filter(is_free).count()
             + unassigned.filter(|package| !self.places.contains_key(&package.reference)).count()
     }
@@ -381,12 +381,15 @@ impl KeyQueueState {
 
     /// Drops the packages that are not fit, which were stored before that was asked for, final keys likewise; answers what
     /// there was to drop, if anything.
-    pub(crate) fn retain_fit(&mut self, check_fit: impl Fn(&[u8]) -> Result<(), String>) -> Option<Unfit> {
-        let mut dropped: Option<Unfit> = None;
+    pub(crate) fn retain_fit(
+        &mut self,
+        check_fit: impl Fn(&[u8]) -> Result<(), String>,
+    ) -> Option<DroppedPackages> {
+        let mut dropped: Option<DroppedPackages> = None;
         let mut is_fit = |package: &NewPackage| match check_fit(&package.message) {
             Ok(()) => true,
             Err(reason) => {
-                dropped.get_or_insert(Unfit { count: 0, reason }).count += 1;
+                dropped.get_or_insert(DroppedPackages { count: 0, reason }).count += 1;
                 false
             }
         };
@@ -483,7 +486,7 @@ impl KeyQueueState {
         if let Some(receiver) = &receiver {
             self.point(receiver.clone(), place);
         }
-        self.put(place, Held { package, generation, receiver });
+        self.put(place, StoredPackage { package, generation, receiver });
     }
 }
 
@@ -556,7 +559,7 @@ mod tests {
     }
 
     fn receiver(id: &str) -> Receiver {
-        Receiver { caller: Caller::Application, id: id.into() }
+        Receiver { caller: Requester::Application, id: id.into() }
     }
 
     fn uploaded(packages: Vec<NewPackage>) -> QueueRecord {
@@ -584,7 +587,8 @@ mod tests {
             assert_eq!(assign(&mut state, id), expected, "{id}");
         }
         assert_eq!(state.counts(Timestamp(0)), PoolCounts { in_pool: 3, available: 0, has_final_key: false });
-        let other = Receiver { caller: Caller::Peer(DomainName::new("b.example").unwrap()), id: "a".into() };
+        let other =
+            Receiver { caller: Requester::Peer(DomainName::new("b.example").unwrap()), id: "a".into() };
         assert_eq!(
             state.choose(&other, NOW, 3, |_| true),
             Choice::Nothing,
@@ -599,7 +603,7 @@ mod tests {
         let mut state = KeyQueueState::default();
         state.apply(uploaded((1..=4).map(|name| package(name, u64::from(name) * 100)).collect()));
         let of = |peer: &str, id: &str| Receiver {
-            caller: Caller::Peer(DomainName::new(peer).unwrap()),
+            caller: Requester::Peer(DomainName::new(peer).unwrap()),
             id: id.into(),
         };
         let take =
@@ -795,7 +799,7 @@ mod tests {
             at: NOW,
         });
         let check = |message: &[u8]| if message == [2] { Ok(()) } else { Err(format!("{message:?}")) };
-        assert_eq!(state.retain_fit(check), Some(Unfit { count: 3, reason: "[1]".into() }));
+        assert_eq!(state.retain_fit(check), Some(DroppedPackages { count: 3, reason: "[1]".into() }));
         assert_eq!(state.counts(NOW), PoolCounts { in_pool: 1, available: 1, has_final_key: false });
         assert_eq!(state.retain_fit(check), None);
     }
@@ -860,7 +864,7 @@ mod tests {
         });
         for name in 1..60_u8 {
             let id = format!("{name:0>256}");
-            let caller = Caller::Peer(DomainName::new(format!("{}.example", "b".repeat(60))).unwrap());
+            let caller = Requester::Peer(DomainName::new(format!("{}.example", "b".repeat(60))).unwrap());
             let (reference, receiver) = (package(name, 0).reference, Receiver { caller, id });
             state.apply(QueueRecord::Assigned { reference, receiver });
         }

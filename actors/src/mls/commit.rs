@@ -62,7 +62,7 @@ pub(crate) struct AddedMember {
 
 /// The member who made a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Committer {
+pub(crate) struct CommitSender {
     pub(crate) member: Member,
     /// The key that signed the commit.
     pub(crate) signature_key: Vec<u8>,
@@ -88,7 +88,7 @@ pub(crate) struct StagedEpoch {
     pub(crate) referenced: Vec<Arc<[u8]>>,
     pub(crate) added: Vec<AddedMember>,
     /// `None` for an external commit, which adds no member by a key package.
-    pub(crate) committer: Option<Committer>,
+    pub(crate) committer: Option<CommitSender>,
     /// Clients whose leaf is gone and that did not come back in the same commit.
     pub(crate) departed: Vec<Member>,
     pub(crate) arrived: Vec<Member>,
@@ -236,10 +236,10 @@ impl TrackedGroup {
         Ok(referenced)
     }
 
-    fn committer(&self, sender: SenderKind) -> Option<Committer> {
+    fn committer(&self, sender: SenderKind) -> Option<CommitSender> {
         let SenderKind::Member(leaf) = sender else { return None };
         let signature_key = self.leaf(leaf)?.signature_key().as_slice().to_vec();
-        Some(Committer { member: self.members.get(&leaf)?.clone(), signature_key })
+        Some(CommitSender { member: self.members.get(&leaf)?.clone(), signature_key })
     }
 
     /// Reads and routes the packet: everything that needs no cryptography, the epoch first of all.

@@ -151,14 +151,14 @@ fn identify_member(
 }
 
 /// A credential type, a credential and its signature key.
-type Client<'m> = (u16, &'m [u8], &'m [u8]);
+type LeafCredential<'m> = (u16, &'m [u8], &'m [u8]);
 
 /// Checks the key packages of one request. Packages of one client share few credentials, so each is judged once.
 pub(crate) struct KeyPackageJudge<'a, 'm> {
     checks: KeyPackageChecks<'a>,
     crypto: &'a Crypto,
     provider: &'a dyn IdentityProvider,
-    members: HashMap<Client<'m>, Result<Member, String>>,
+    members: HashMap<LeafCredential<'m>, Result<Member, String>>,
 }
 
 impl<'a, 'm> KeyPackageJudge<'a, 'm> {

@@ -36,7 +36,7 @@ pub use self::{
     syntax::UnknownKind,
 };
 pub(crate) use self::{
-    commit::{AddedMember, Committer, EpochChange, StagedEpoch},
+    commit::{AddedMember, CommitSender, EpochChange, StagedEpoch},
     companions::{group_info_signer, welcome_references},
     group::{GroupSnapshot, Member, TrackedGroup},
     key_package::{CredentialCheck, KeyPackageChecks, KeyPackageJudge, RefusedCredentials, check_fit},

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, fmt};
 
 use openmls::prelude::Ciphersuite;
 
-use self::cursor::{Cursor, Step, Stop, Walk};
+use self::cursor::{Cursor, PathStep, Walk, WalkError};
 
 /// The first field of a message that does not fit, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -275,7 +275,7 @@ fn known_suite(cursor: &mut Cursor<'_>) -> Walk {
     let suite = cursor.u16()?;
     match Ciphersuite::try_from(suite) {
         Ok(_) => Ok(()),
-        Err(_) => Err(Stop::new(start.at, Cause::UnknownSuite(suite))),
+        Err(_) => Err(WalkError::new(start.at, Cause::UnknownSuite(suite))),
     }
 }
 
@@ -318,8 +318,8 @@ fn credential(cursor: &mut Cursor<'_>) -> Walk {
         2 => cursor.list("certificates", |cursor| cursor.field("cert_data", Cursor::opaque)),
         value => {
             let kind = UnknownKind::Credential;
-            Err(Stop::new(start.at, Cause::UnknownKind { kind, value })
-                .inside(Step::Field("credential_type")))
+            Err(WalkError::new(start.at, Cause::UnknownKind { kind, value })
+                .inside(PathStep::Field("credential_type")))
         }
     }
 }
@@ -431,7 +431,7 @@ fn proposal(cursor: &mut Cursor<'_>) -> Walk {
     let start = *cursor;
     let unknown = |value| {
         let kind = UnknownKind::Proposal;
-        Stop::new(start.at, Cause::UnknownKind { kind, value }).inside(Step::Field("proposal_type"))
+        WalkError::new(start.at, Cause::UnknownKind { kind, value }).inside(PathStep::Field("proposal_type"))
     };
     match cursor.field("proposal_type", Cursor::u16)? {
         1 => cursor.field("add", |cursor| cursor.field("key_package", key_package)),

@@ -18,12 +18,12 @@ use actix::{
 use snapshots::{AppId, Batch, DomainName, GroupId, View};
 
 use super::{
-    Delivery, DeliveryContent, DeliveryError, GroupViews, Held, Transport,
+    Delivery, DeliveryContent, DeliveryError, GroupViews, ReplicationAck, Transport,
     compare::{Trust, compare_all},
-    outgoing::{Prepared, Sent, prepare, transfer},
+    outgoing::{NextDelivery, Sent, prepare, transfer},
     pace::Pace,
     progress::RefusedEntries,
-    schedule::{Ending, Place, Schedule},
+    schedule::{DeliverySchedule, Ending, GroupKey},
     store_changes::store_changes,
 };
 use crate::{
@@ -83,21 +83,21 @@ pub(crate) struct PeerActor {
     pub(super) peer: DomainName,
     transport: Arc<dyn Transport>,
     health: Arc<PeerHealth>,
-    pub(super) schedule: Schedule,
+    pub(super) schedule: DeliverySchedule,
     /// Behind which mark to look for more.
-    marks_after: Option<Place>,
+    marks_after: Option<GroupKey>,
     /// Where the peer is, as far as it is not written yet.
-    pub(super) positions: HashMap<Place, u64>,
+    pub(super) positions: HashMap<GroupKey, u64>,
     /// Groups that the peer is sent as a whole with its next delivery.
-    pub(super) transfers: HashSet<Place>,
+    pub(super) transfers: HashSet<GroupKey>,
     /// Groups that the peer was sent as a whole in this [`TRY_AGAIN_PERIOD`], and answered for: at most once each.
-    pub(super) transferred: HashSet<Place>,
+    pub(super) transferred: HashSet<GroupKey>,
     /// Groups of which the peer refused entries.
-    pub(super) refused: HashMap<Place, RefusedEntries>,
+    pub(super) refused: HashMap<GroupKey, RefusedEntries>,
     /// What the peer understands beyond the first version of the protocol, once it has said so.
     revision: Option<u32>,
     /// Groups of which the marks are to go, since they are not for the peer.
-    forgotten: Vec<Place>,
+    forgotten: Vec<GroupKey>,
     /// Which store the peer keeps its replicas in, once it has said so.
     pub(super) store: Option<uuid::Uuid>,
     /// When that may change again.
@@ -128,7 +128,7 @@ impl PeerActor {
             peer,
             transport,
             health,
-            schedule: Schedule::new(WAITING_MAX),
+            schedule: DeliverySchedule::new(WAITING_MAX),
             marks_after: None,
             positions: HashMap::new(),
             transfers: HashSet::new(),
@@ -178,7 +178,7 @@ impl PeerActor {
     }
 
     /// Reads what there is to send, away from the threads of the actors, and sends it.
-    fn begin(&mut self, place: Place, ctx: &mut Context<Self>) {
+    fn begin(&mut self, place: GroupKey, ctx: &mut Context<Self>) {
         let next = match self.next(&self.services.store.view(), &place) {
             Ok(next) => next,
             Err(error) => return self.unreadable(place, &error),
@@ -199,8 +199,8 @@ impl PeerActor {
         }));
     }
 
-    fn send(&mut self, place: Place, next: u64, prepared: Prepared, ctx: &mut Context<Self>) {
-        if matches!(prepared, Prepared::NotForPeer) {
+    fn send(&mut self, place: GroupKey, next: u64, prepared: NextDelivery, ctx: &mut Context<Self>) {
+        if matches!(prepared, NextDelivery::NotForPeer) {
             self.forgotten.push(place.clone());
         }
         let sent = prepared.kind();
@@ -223,11 +223,11 @@ impl PeerActor {
         let (app, group) = place.clone();
         let content = async move {
             match prepared {
-                Prepared::Nothing | Prepared::NotForPeer => Ok(None),
-                Prepared::Entries { hub, preceding, entries } => {
+                NextDelivery::Nothing | NextDelivery::NotForPeer => Ok(None),
+                NextDelivery::Entries { hub, preceding, entries } => {
                     Ok(Some((hub, preceding, DeliveryContent::Entries(entries))))
                 }
-                Prepared::Transfer { hub, missed } => {
+                NextDelivery::Transfer { hub, missed } => {
                     let transfer =
                         transfer(&services, &*views, (app, &group), &missed, knows_reinitialised).await?;
                     Ok(Some((hub, None, DeliveryContent::Transfer(Box::new(transfer)))))
@@ -247,7 +247,7 @@ impl PeerActor {
     }
 
     /// The number of the entry that the peer needs next, as far as is known.
-    fn next(&self, view: &View, place: &Place) -> Result<u64, StorageError> {
+    fn next(&self, view: &View, place: &GroupKey) -> Result<u64, StorageError> {
         if let Some(next) = self.positions.get(place) {
             return Ok(*next);
         }
@@ -255,16 +255,16 @@ impl PeerActor {
         Ok(view.peer_position(&self.peer, *app, group)?.unwrap_or(0))
     }
 
-    fn unreadable(&mut self, place: Place, error: &StorageError) {
+    fn unreadable(&mut self, place: GroupKey, error: &StorageError) {
         tracing::error!(peer = %self.peer, %error, "what a peer needs could not be read");
         self.schedule.end(place, Ending::SetAside);
     }
 
     fn delivered(
         &mut self,
-        place: Place,
+        place: GroupKey,
         (from, sent): (u64, Sent),
-        result: Result<Option<Held>, DeliveryError>,
+        result: Result<Option<ReplicationAck>, DeliveryError>,
         ctx: &mut Context<Self>,
     ) {
         let is_answered = matches!(result, Ok(Some(_)) | Err(DeliveryError::Refused { .. }));
@@ -332,7 +332,7 @@ impl PeerActor {
     }
 
     /// Leaves a group alone for a time.
-    fn set_aside_for(&mut self, place: Place, pause: Duration, ctx: &mut Context<Self>) {
+    fn set_aside_for(&mut self, place: GroupKey, pause: Duration, ctx: &mut Context<Self>) {
         if !self.schedule.set_aside_for(place.clone()) {
             return;
         }
@@ -377,11 +377,11 @@ impl PeerActor {
     }
 
     /// The batch that writes where the peer is, and what is in it.
-    fn positions_batch(&self) -> Option<(Batch, Vec<(Place, u64)>)> {
+    fn positions_batch(&self) -> Option<(Batch, Vec<(GroupKey, u64)>)> {
         if self.positions.is_empty() && self.forgotten.is_empty() {
             return None;
         }
-        let written: Vec<(Place, u64)> =
+        let written: Vec<(GroupKey, u64)> =
             self.positions.iter().take(WAITING_MAX).map(|(place, next)| (place.clone(), *next)).collect();
         let mut batch = Batch::new();
         for ((app, group), next) in &written {

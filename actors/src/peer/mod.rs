@@ -54,7 +54,7 @@ pub const USED_KEY_PACKAGES_MAX: usize = 4096;
 
 /// Where a follower stands after a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct ReplicationAck {
     /// The number of the entry that it needs next: 0 when it has nothing of the group.
     pub next: u64,
     /// It cannot take that entry itself any more and needs the whole group: a lifetime in the entry has expired since,
@@ -98,7 +98,7 @@ pub enum DeliveryError {
 }
 
 /// A delivery under way.
-pub type Delivering = Pin<Box<dyn Future<Output = Result<Held, DeliveryError>> + Send>>;
+pub type Delivering = Pin<Box<dyn Future<Output = Result<ReplicationAck, DeliveryError>> + Send>>;
 
 /// How deliveries reach the gateways of other domains.
 pub trait Transport: Send + Sync + 'static {

@@ -2,7 +2,7 @@
 
 use snapshots::{AppId, DomainName, GroupId, LogId, Timestamp, View};
 
-use super::{DeliveryError, GroupViews, USED_KEY_PACKAGES_MAX, schedule::Place};
+use super::{DeliveryError, GroupViews, USED_KEY_PACKAGES_MAX, schedule::GroupKey};
 use crate::{
     error::StorageError,
     group::{EntryContent, GroupTransfer, LogEntry},
@@ -21,7 +21,7 @@ const ENTRIES_MAX: usize = 64;
 const MISSED_MAX: usize = 256;
 
 /// What there is to send.
-pub(super) enum Prepared {
+pub(super) enum NextDelivery {
     Nothing,
     /// The application is gone, does not federate with the peer any more, or does not order the group here.
     NotForPeer,
@@ -46,7 +46,7 @@ pub(super) enum Sent {
     Transfer,
 }
 
-impl Prepared {
+impl NextDelivery {
     pub(super) fn kind(&self) -> Sent {
         match self {
             Self::Nothing | Self::NotForPeer => Sent::Nothing,
@@ -60,42 +60,42 @@ impl Prepared {
 pub(super) fn prepare(
     services: &Services,
     peer: &DomainName,
-    place: &Place,
+    place: &GroupKey,
     next: u64,
     is_whole: bool,
-) -> Result<Prepared, StorageError> {
+) -> Result<NextDelivery, StorageError> {
     let (app, group) = place;
     let view = services.store.view();
     let application = services.applications.get(app);
     let federating = application.filter(|application| application.federates_with.contains(peer));
     let (Some(application), Some(row)) = (federating, view.group(*app, group)?) else {
-        return Ok(Prepared::NotForPeer);
+        return Ok(NextDelivery::NotForPeer);
     };
     let Some(hub) = row.hub.filter(|hub| application.is_hub(Some(hub))) else {
-        return Ok(Prepared::NotForPeer);
+        return Ok(NextDelivery::NotForPeer);
     };
     let head = view.log_head(&LogId::Group(*app, group.clone()))?;
     if head.is_none_or(|head| next > head) {
-        return Ok(Prepared::Nothing);
+        return Ok(NextDelivery::Nothing);
     }
     if is_whole {
-        return Ok(Prepared::Transfer { hub, missed: read_entries(&view, place, next, MISSED_MAX)? });
+        return Ok(NextDelivery::Transfer { hub, missed: read_entries(&view, place, next, MISSED_MAX)? });
     }
     let entries = read_entries(&view, place, next, ENTRIES_MAX)?;
     if entries.is_empty() {
-        return Ok(Prepared::Transfer { hub, missed: Vec::new() });
+        return Ok(NextDelivery::Transfer { hub, missed: Vec::new() });
     }
     let preceding = match next.checked_sub(1) {
         Some(before) => read_entries(&view, place, before, 1)?.first().map(|entry| entry.timestamp),
         None => None,
     };
-    Ok(Prepared::Entries { hub, preceding, entries })
+    Ok(NextDelivery::Entries { hub, preceding, entries })
 }
 
 /// Entries of a group's log from a number on, as far as they are kept; few enough for one delivery.
 fn read_entries(
     view: &View,
-    (app, group): &Place,
+    (app, group): &GroupKey,
     from: u64,
     limit: usize,
 ) -> Result<Vec<LogEntry>, StorageError> {

@@ -3,10 +3,10 @@
 use snapshots::LogId;
 
 use super::{
-    Held,
+    ReplicationAck,
     actor::{PeerActor, WAITING_MAX},
     outgoing::Sent,
-    schedule::{Ending, Place},
+    schedule::{Ending, GroupKey},
 };
 
 /// What is known of entries that a peer refused.
@@ -21,7 +21,7 @@ pub(super) enum RefusedEntries {
 impl PeerActor {
     /// What to send next of a group of which the peer refused something. A past that the peer cannot take must not keep it
     /// from what is new, so the newest entry is sent: its answer says what the peer needs.
-    pub(super) fn after_refusal(&mut self, place: &Place, from: u64, sent: Sent) -> Ending {
+    pub(super) fn after_refusal(&mut self, place: &GroupKey, from: u64, sent: Sent) -> Ending {
         if self.transfers.contains(place) {
             return Ending::More;
         }
@@ -41,7 +41,12 @@ impl PeerActor {
     }
 
     /// What the peer's answer means for what to send next.
-    pub(super) fn progress(&mut self, place: &Place, (from, sent): (u64, Sent), held: &Held) -> Ending {
+    pub(super) fn progress(
+        &mut self,
+        place: &GroupKey,
+        (from, sent): (u64, Sent),
+        held: &ReplicationAck,
+    ) -> Ending {
         let (app, group) = place;
         let view = self.services.store.view();
         let head = view.log_head(&LogId::Group(*app, group.clone()));

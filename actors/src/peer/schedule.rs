@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use snapshots::{AppId, GroupId};
 
-pub(crate) type Place = (AppId, GroupId);
+pub(crate) type GroupKey = (AppId, GroupId);
 
 /// How a delivery ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,19 +30,19 @@ enum Marks {
 }
 
 #[derive(Debug)]
-pub(crate) struct Schedule {
+pub(crate) struct DeliverySchedule {
     waiting_max: usize,
-    waiting: VecDeque<Place>,
-    queued: HashSet<Place>,
+    waiting: VecDeque<GroupKey>,
+    queued: HashSet<GroupKey>,
     /// With whether it was heard of again meanwhile.
-    under_way: HashMap<Place, bool>,
-    set_aside: HashSet<Place>,
+    under_way: HashMap<GroupKey, bool>,
+    set_aside: HashSet<GroupKey>,
     /// Which of them are to be released at a time that is set already.
-    timed: HashSet<Place>,
+    timed: HashSet<GroupKey>,
     marks: Marks,
 }
 
-impl Schedule {
+impl DeliverySchedule {
     /// At the start nothing is known but that there may be marks.
     pub(crate) fn new(waiting_max: usize) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Schedule {
     }
 
     /// A group has something for the peer.
-    pub(crate) fn hear(&mut self, place: Place) {
+    pub(crate) fn hear(&mut self, place: GroupKey) {
         if let Some(again) = self.under_way.get_mut(&place) {
             *again = true;
         } else if self.set_aside.contains(&place) || self.queued.contains(&place) {
@@ -70,7 +70,7 @@ impl Schedule {
     }
 
     /// The next group to deliver, when fewer than `at_once` are under way.
-    pub(crate) fn take(&mut self, at_once: usize) -> Option<Place> {
+    pub(crate) fn take(&mut self, at_once: usize) -> Option<GroupKey> {
         if self.under_way.len() >= at_once {
             return None;
         }
@@ -91,12 +91,12 @@ impl Schedule {
     }
 
     /// Takes marks from the store in; `is_end` when they were the last.
-    pub(crate) fn take_marks(&mut self, places: Vec<Place>, is_end: bool) {
+    pub(crate) fn take_marks(&mut self, places: Vec<GroupKey>, is_end: bool) {
         self.marks = if is_end { Marks::Known } else { Marks::Partly };
         places.into_iter().for_each(|place| self.hear(place));
     }
 
-    pub(crate) fn end(&mut self, place: Place, ending: Ending) {
+    pub(crate) fn end(&mut self, place: GroupKey, ending: Ending) {
         let again = self.under_way.remove(&place).unwrap_or(false);
         match ending {
             Ending::Done if !again => {}
@@ -111,7 +111,7 @@ impl Schedule {
 
     /// Sets a group aside that was under way; answers whether the caller is to set a time at which it is released. When
     /// it was tried again earlier, the time that was set before still comes, and one is enough.
-    pub(crate) fn set_aside_for(&mut self, place: Place) -> bool {
+    pub(crate) fn set_aside_for(&mut self, place: GroupKey) -> bool {
         self.end(place.clone(), Ending::SetAside);
         self.set_aside.contains(&place) && self.timed.insert(place)
     }
@@ -123,7 +123,7 @@ impl Schedule {
     }
 
     /// The time of one group that was set aside has come: it is tried again.
-    pub(crate) fn release(&mut self, place: Place) {
+    pub(crate) fn release(&mut self, place: GroupKey) {
         self.timed.remove(&place);
         if self.set_aside.remove(&place) {
             self.hear(place);
@@ -140,13 +140,13 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    fn place(number: u8) -> Place {
+    fn place(number: u8) -> GroupKey {
         (AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001)), GroupId::new([number]).unwrap())
     }
 
     #[test]
     fn one_group_has_one_delivery_under_way() {
-        let mut schedule = Schedule::new(10);
+        let mut schedule = DeliverySchedule::new(10);
         schedule.hear(place(1));
         schedule.hear(place(1));
         assert_eq!(schedule.take(8), Some(place(1)));
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn no_more_are_under_way_than_may_be() {
-        let mut schedule = Schedule::new(10);
+        let mut schedule = DeliverySchedule::new(10);
         (1..=3).for_each(|number| schedule.hear(place(number)));
         assert_eq!(schedule.take(2), Some(place(1)));
         assert_eq!(schedule.take(2), Some(place(2)));
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_found_by_its_mark() {
-        let mut schedule = Schedule::new(2);
+        let mut schedule = DeliverySchedule::new(2);
         schedule.take_marks(Vec::new(), true);
         (1..=3).for_each(|number| schedule.hear(place(number)));
         assert!(!schedule.needs_marks());
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_left_alone_until_it_is_tried_again() {
-        let mut schedule = Schedule::new(10);
+        let mut schedule = DeliverySchedule::new(10);
         schedule.take_marks(vec![place(1)], true);
         assert_eq!(schedule.take(8), Some(place(1)));
         schedule.hear(place(1));
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_overflows_while_marks_are_read_is_looked_for_from_the_first() {
-        let mut schedule = Schedule::new(1);
+        let mut schedule = DeliverySchedule::new(1);
         assert!(schedule.needs_all_marks());
         schedule.take_marks(vec![place(5)], false);
         assert!(!schedule.needs_all_marks());
@@ -218,8 +218,8 @@ mod tests {
     /// A group that is tried again before its time would otherwise be tried more often each time.
     #[test]
     fn a_group_that_is_set_aside_has_one_time_at_which_it_is_released() {
-        let mut schedule = Schedule::new(10);
-        let tried = |schedule: &mut Schedule| {
+        let mut schedule = DeliverySchedule::new(10);
+        let tried = |schedule: &mut DeliverySchedule| {
             schedule.take_marks(vec![place(1)], true);
             assert_eq!(schedule.take(8), Some(place(1)));
             schedule.set_aside_for(place(1))

@@ -10,8 +10,8 @@ use std::{
 };
 
 use actors::{
-    Delivering, Delivery, DeliveryContent, DeliveryError, DomainName, Gateway, GroupError, GroupId, Held,
-    Transport,
+    Delivering, Delivery, DeliveryContent, DeliveryError, DomainName, Gateway, GroupError, GroupId,
+    ReplicationAck, Transport,
 };
 
 /// Numbers that look random and are the same for the same seed (splitmix64).
@@ -60,7 +60,7 @@ pub(crate) struct Wires {
     /// Whether followers know no member of a transfer that came with a later revision, and refuse it.
     pub(crate) are_of_first_revision: AtomicBool,
     /// What followers answer, one delivery after the other, in place of what they would; nothing then arrives.
-    pub(crate) answers: Mutex<VecDeque<Result<Held, DeliveryError>>>,
+    pub(crate) answers: Mutex<VecDeque<Result<ReplicationAck, DeliveryError>>>,
     /// Every delivery that was made.
     pub(crate) made: Mutex<Vec<Made>>,
     pub(crate) delivered: AtomicU64,
@@ -89,7 +89,7 @@ impl Wires {
         from: &DomainName,
         to: &DomainName,
         delivery: Delivery,
-    ) -> Result<Held, DeliveryError> {
+    ) -> Result<ReplicationAck, DeliveryError> {
         let entries = match &delivery.content {
             DeliveryContent::Entries(entries) => entries.iter().map(|entry| entry.sequence).collect(),
             DeliveryContent::Transfer(_) => Vec::new(),
@@ -130,7 +130,7 @@ impl Wires {
         from: DomainName,
         to: DomainName,
         mut delivery: Delivery,
-    ) -> Result<Held, DeliveryError> {
+    ) -> Result<ReplicationAck, DeliveryError> {
         if !self.are_faulty.load(Ordering::Relaxed) {
             return self.arrive(&from, &to, delivery).await;
         }

@@ -8,8 +8,8 @@ use std::{
 
 use actors::{
     ClientHandle, CommitBundle, Delivery, DeliveryContent, DeliveryError, EntryContent, Epoch, GroupError,
-    GroupId, GroupTransfer, Held, LogEntry, NewGroup, Outcome, REVISION, Retention, Rule, SEQUENCE_MAX,
-    Source, Timestamp,
+    GroupId, GroupTransfer, LogEntry, NewGroup, Outcome, REVISION, ReplicationAck, Retention, Rule,
+    SEQUENCE_MAX, Source, Timestamp,
 };
 use mls_rs::{ExtensionList, Group, client_builder::MlsConfig, time::MlsTime};
 use snapshots::DomainName;
@@ -35,7 +35,7 @@ async fn receive(
     group: &GroupId,
     preceding: Option<Timestamp>,
     content: DeliveryContent,
-) -> Result<Held, GroupError> {
+) -> Result<ReplicationAck, GroupError> {
     let delivery = Delivery { app: net.app, group: group.clone(), hub: from.clone(), preceding, content };
     net.at(at).receive(&BTreeSet::from([from.clone()]), delivery).await
 }
@@ -74,7 +74,7 @@ fn transfer(transfer: GroupTransfer) -> DeliveryContent {
     DeliveryContent::Transfer(Box::new(transfer))
 }
 
-fn check_refused(outcome: Result<Held, GroupError>, part: &str) {
+fn check_refused(outcome: Result<ReplicationAck, GroupError>, part: &str) {
     match outcome {
         Err(GroupError::NotFromHub(detail)) => assert!(detail.contains(part), "{detail}"),
         other => panic!("{part}: {other:?}"),
@@ -168,7 +168,7 @@ fn a_hub_waits_for_a_follower_whose_clock_is_behind() {
         net.start_all().await;
         let (a, b) = (domain("a.example"), domain("b.example"));
         let pause = Duration::from_millis(300);
-        net.wires.answers.lock().unwrap().push_back(Ok(Held {
+        net.wires.answers.lock().unwrap().push_back(Ok(ReplicationAck {
             next: 0,
             needs_transfer: false,
             retry_after: Some(pause),
@@ -197,7 +197,7 @@ fn after_a_transfer_that_failed_the_log_is_tried_again() {
         net.start_all().await;
         let (a, b) = (domain("a.example"), domain("b.example"));
         let (_, new) = new_group(&client("alice", &a));
-        let held = Held {
+        let held = ReplicationAck {
             next: 0,
             needs_transfer: true,
             retry_after: None,
@@ -539,7 +539,7 @@ fn a_store_that_changes_all_the_time_costs_little() {
         }
         let before = net.wires.made.lock().unwrap().len();
         let changing = (1..=2000).map(|number| {
-            Ok(Held {
+            Ok(ReplicationAck {
                 next: 1,
                 needs_transfer: false,
                 retry_after: None,
@@ -730,7 +730,7 @@ fn a_follower_that_asks_for_no_pause_is_not_asked_without_one() {
         let net = Net::new(&["a.example", "b.example"], 1);
         net.start_all().await;
         let (a, b) = (domain("a.example"), domain("b.example"));
-        let held = |retry_after| Held {
+        let held = |retry_after| ReplicationAck {
             next: 0,
             needs_transfer: false,
             retry_after: Some(retry_after),

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use actors::{
-    CommitBundle, Delivery, DeliveryContent, EntryContent, GroupError, GroupId, Held, LogEntry, NewGroup,
-    Source, Timestamp,
+    CommitBundle, Delivery, DeliveryContent, EntryContent, GroupError, GroupId, LogEntry, NewGroup,
+    ReplicationAck, Source, Timestamp,
 };
 use snapshots::DomainName;
 
@@ -150,7 +150,7 @@ fn a_group_info_that_is_older_does_not_replace_a_replica() {
         assert!(matches!(refused, Err(GroupError::NotFromHub(_))), "{refused:?}");
         // One that is behind is not even looked at.
         let behind = net.at(&b).receive(&peer, hand(actors::GroupTransfer { sequence: 1, ..old })).await;
-        assert!(matches!(behind, Ok(Held { next: 2, needs_transfer: false, .. })), "{behind:?}");
+        assert!(matches!(behind, Ok(ReplicationAck { next: 2, needs_transfer: false, .. })), "{behind:?}");
         assert_eq!(net.at(&b).group(net.app, &id).await.unwrap().epoch.0, 1);
         net.stop_all().await;
     });
@@ -238,7 +238,7 @@ fn a_hub_with_another_history_is_refused_and_reported() {
         let ahead =
             Delivery { content: DeliveryContent::Entries(vec![entry(1, now.0 + 1, own)]), ..delivery(now) };
         let taken = net.at(&b).receive(&peer, Delivery { preceding: None, ..ahead }).await;
-        assert!(matches!(taken, Ok(Held { next: 2, .. })), "{taken:?}");
+        assert!(matches!(taken, Ok(ReplicationAck { next: 2, .. })), "{taken:?}");
         group.clear_pending_commit();
         for _ in 0..2 {
             let upload = upload_of(&group.commit(Vec::new()).unwrap());

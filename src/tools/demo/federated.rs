@@ -7,12 +7,12 @@ use actors::{ClientHandle, DomainName, Epoch, GroupId};
 
 use super::{
     During as _, ToolError, ensure,
-    member::Member,
+    member::DemoMember,
     sites::{Site, Sites},
 };
 use crate::{
     api::{Limit, clients::TagQuery, key_packages::KeyQueue, problem::ProblemKind, text::Base64},
-    client::ClientError,
+    client::RequestError,
 };
 
 /// The tag by which carol is found.
@@ -40,10 +40,10 @@ pub async fn play(tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
 }
 
 /// The group that both domains share, and its members.
-struct Shared {
+struct SharedGroup {
     group: GroupId,
-    alice: Member,
-    carol: Member,
+    alice: DemoMember,
+    carol: DemoMember,
 }
 
 async fn story(sites: &mut Sites, tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
@@ -56,7 +56,7 @@ async fn story(sites: &mut Sites, tell: &mut dyn FnMut(&str)) -> Result<(), Tool
             site.federation_address()?
         ));
     }
-    let alice = Member::register(&sites.a.api, &sites.a.identities, "alice", &[]).await?;
+    let alice = DemoMember::register(&sites.a.api, &sites.a.identities, "alice", &[]).await?;
     let carol = register(&sites.b, tell).await?;
     let package = ask_for_key_package(sites, &alice, &carol, tell).await?;
     let mut shared = invite(sites, alice, carol, package, tell).await?;
@@ -73,8 +73,8 @@ async fn story(sites: &mut Sites, tell: &mut dyn FnMut(&str)) -> Result<(), Tool
 }
 
 /// The draft's first step.
-async fn register(b: &Site, tell: &mut dyn FnMut(&str)) -> Result<Member, ToolError> {
-    let carol = Member::register(&b.api, &b.identities, "carol", &[TAG]).await?;
+async fn register(b: &Site, tell: &mut dyn FnMut(&str)) -> Result<DemoMember, ToolError> {
+    let carol = DemoMember::register(&b.api, &b.identities, "carol", &[TAG]).await?;
     let pool = carol.upload_key_packages(KEY_PACKAGES).await?;
     ensure(pool.key_packages_available == KEY_PACKAGES, || {
         format!("carol uploaded {KEY_PACKAGES} key packages and gateway B counts {pool:?}")
@@ -86,8 +86,8 @@ async fn register(b: &Site, tell: &mut dyn FnMut(&str)) -> Result<Member, ToolEr
 /// The draft's steps 2 to 4: alice asks A, which asks B.
 async fn ask_for_key_package(
     sites: &Sites,
-    alice: &Member,
-    carol: &Member,
+    alice: &DemoMember,
+    carol: &DemoMember,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Base64, ToolError> {
     let Sites { a, b, .. } = sites;
@@ -126,11 +126,11 @@ async fn ask_for_key_package(
 /// The draft's steps 5 to 7: a welcome from A to B.
 async fn invite(
     sites: &Sites,
-    mut alice: Member,
-    mut carol: Member,
+    mut alice: DemoMember,
+    mut carol: DemoMember,
     package: Base64,
     tell: &mut dyn FnMut(&str),
-) -> Result<Shared, ToolError> {
+) -> Result<SharedGroup, ToolError> {
     let Sites { a, b, .. } = sites;
     let group = alice.create_group().await?;
     let commit = alice.mls.make_commit(&[package], &[])?;
@@ -153,7 +153,7 @@ async fn invite(
 
     let epoch = carol.join_by_welcome().await?;
     ensure(epoch == accepted.epoch_id, || format!("carol's welcome is for epoch {epoch}"))?;
-    let shared = Shared { group, alice, carol };
+    let shared = SharedGroup { group, alice, carol };
     ensure_agreement(sites, &shared).await?;
     tell("7. carol asks B, gets her welcome and joins.");
     Ok(shared)
@@ -162,10 +162,10 @@ async fn invite(
 /// A write at the gateway that does not order the group.
 async fn commit_from_afar(
     sites: &Sites,
-    shared: &mut Shared,
+    shared: &mut SharedGroup,
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), ToolError> {
-    let Shared { group, alice, carol } = &mut *shared;
+    let SharedGroup { group, alice, carol } = &mut *shared;
     let commit = carol.mls.make_commit(&[], &[])?;
     let accepted = sites.b.api.upload_commit(group, &commit).await.during("committing at B")?;
     carol.mls.apply_commit()?;
@@ -183,9 +183,9 @@ async fn commit_from_afar(
 }
 
 /// Both commit in the same epoch at the same time, each at the own gateway.
-async fn race(sites: &Sites, shared: &mut Shared, tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
+async fn race(sites: &Sites, shared: &mut SharedGroup, tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
     let Sites { a, b, .. } = sites;
-    let Shared { group, alice, carol } = &mut *shared;
+    let SharedGroup { group, alice, carol } = &mut *shared;
     let (at_a, at_b) = (alice.mls.make_commit(&[], &[])?, carol.mls.make_commit(&[], &[])?);
     let answers = tokio::join!(a.api.upload_commit(group, &at_a), b.api.upload_commit(group, &at_b));
     let (accepted, winner, (loser, site)) = match answers {
@@ -212,14 +212,14 @@ async fn race(sites: &Sites, shared: &mut Shared, tell: &mut dyn FnMut(&str)) ->
 /// B is away while alice commits.
 async fn miss_and_catch_up(
     sites: &mut Sites,
-    shared: &mut Shared,
+    shared: &mut SharedGroup,
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), ToolError> {
     let Sites { a, b, .. } = sites;
-    let Shared { group, alice, carol } = &mut *shared;
+    let SharedGroup { group, alice, carol } = &mut *shared;
     let before = alice.epoch()?;
     b.stop().await;
-    ensure(matches!(b.api.group(group).await, Err(ClientError::Transport(_))), || {
+    ensure(matches!(b.api.group(group).await, Err(RequestError::Transport(_))), || {
         "B was stopped and still answers".to_owned()
     })?;
     for _ in 0..MISSED {
@@ -248,7 +248,7 @@ async fn miss_and_catch_up(
 async fn follow(
     site: &Site,
     group: &GroupId,
-    member: &mut Member,
+    member: &mut DemoMember,
     epoch: Epoch,
     missed: usize,
 ) -> Result<(), ToolError> {
@@ -289,21 +289,21 @@ async fn eventually(
 /// How many key packages all queues of a client have together, of those that are counted.
 async fn key_packages(
     site: &Site,
-    member: &Member,
+    member: &DemoMember,
     number: impl Fn(&KeyQueue) -> usize,
 ) -> Result<usize, ToolError> {
     let queues = site.api.key_queues(member.id).await.during("listing key queues")?.queues;
     Ok(queues.iter().map(number).sum())
 }
 
-fn is_too_late(error: &ClientError) -> bool {
+fn is_too_late(error: &RequestError) -> bool {
     error.kind() == Some(ProblemKind::StaleEpoch)
 }
 
 /// Both gateways show the group alike, with A as its hub, and its two members are in that epoch with the same secrets.
-async fn ensure_agreement(sites: &Sites, shared: &Shared) -> Result<Epoch, ToolError> {
+async fn ensure_agreement(sites: &Sites, shared: &SharedGroup) -> Result<Epoch, ToolError> {
     let Sites { a, b, .. } = sites;
-    let Shared { group, alice, carol } = shared;
+    let SharedGroup { group, alice, carol } = shared;
     let at_a = a.api.group(group).await.during("asking A for the group")?;
     let at_b = b.api.group(group).await.during("asking B for the group")?;
     ensure(at_a == at_b, || format!("A and B show the group differently: {at_a:?} and {at_b:?}"))?;

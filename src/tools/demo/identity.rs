@@ -6,7 +6,7 @@ use actors::{ClientHandle, DomainName};
 use openmls::prelude::{BasicCredential, Credential, CredentialType};
 
 use super::{DuringLibrary as _, ToolError};
-use crate::tools::pki::{Authority, ClientKey, credential_content};
+use crate::tools::pki::{CertificateAuthority, ClientKey, credential_content};
 
 /// The domain of an organisation that is alone.
 const DOMAIN: &str = "harbour.example";
@@ -25,7 +25,7 @@ pub(super) enum Identities {
 
 /// An organisation below a root: it certifies accounts, which certify devices.
 pub(super) struct Organisation {
-    authority: Authority,
+    authority: CertificateAuthority,
     domain: DomainName,
     roots: String,
 }
@@ -33,11 +33,14 @@ pub(super) struct Organisation {
 impl Organisation {
     /// One with a root of its own.
     pub(super) fn found() -> Result<Self, ToolError> {
-        Self::below(&Authority::root("Demo Root", 2).during_library("making a root certificate")?, DOMAIN)
+        Self::below(
+            &CertificateAuthority::root("Demo Root", 2).during_library("making a root certificate")?,
+            DOMAIN,
+        )
     }
 
     /// The one of a domain, below a root that others may be below as well.
-    pub(super) fn below(root: &Authority, domain: &str) -> Result<Self, ToolError> {
+    pub(super) fn below(root: &CertificateAuthority, domain: &str) -> Result<Self, ToolError> {
         let authority = root.below(domain).during_library("making an organisation's certificate")?;
         let domain = DomainName::new(domain).during_library("naming a domain")?;
         Ok(Self { authority, domain, roots: root.pem() })

@@ -16,14 +16,14 @@ use crate::{
 };
 
 /// A registered client, and the one group that it is in.
-pub(super) struct Member {
+pub(super) struct DemoMember {
     pub(super) name: &'static str,
     pub(super) id: ClientId,
     pub(super) mls: MlsClient,
     api: GatewayClient,
 }
 
-impl Member {
+impl DemoMember {
     /// Makes signature keys and registers the client (*Identity Registration*).
     pub(super) async fn register(
         api: &GatewayClient,

@@ -19,12 +19,12 @@ use crate::{
     api::applications::IdentityConfiguration,
     client::GatewayClient,
     config::{
-        ApplicationSettings, Config, DataDir, Federation, PeerSettings, Pem, TokenAccess, TokenSettings,
-        X509Settings,
+        ApplicationSettings, Config, DataDir, FederationSettings, PeerSettings, Pem, TokenAccess,
+        TokenSettings, X509Settings,
     },
     serve::{self, Running},
     token::Token,
-    tools::pki::Authority,
+    tools::pki::CertificateAuthority,
 };
 
 const DOMAIN_A: &str = "a.example";
@@ -137,16 +137,17 @@ impl Site {
 struct Stage {
     directory: TempDir,
     /// The authority that certifies the gateways.
-    gateways: Authority,
+    gateways: CertificateAuthority,
     /// The authority that certifies the organisations whose clients they serve.
-    organisations: Authority,
+    organisations: CertificateAuthority,
     app: AppId,
     token: Token,
 }
 
 impl Stage {
     fn set() -> Result<Self, ToolError> {
-        let root = |name, depth| Authority::root(name, depth).during_library("making a root certificate");
+        let root =
+            |name, depth| CertificateAuthority::root(name, depth).during_library("making a root certificate");
         Ok(Self {
             directory: tempfile::Builder::new()
                 .prefix("mimi-gateway-demo-")
@@ -180,7 +181,7 @@ impl Stage {
             .kept_in(DataDir::Directory(self.directory.path().join(domain)))
             .with_application(application);
         config.domains.insert(organisation.domain().clone());
-        config.federation = Some(Federation {
+        config.federation = Some(FederationSettings {
             listen,
             circuit_open_ms: CIRCUIT_OPEN_MS,
             peers: vec![PeerSettings { domain: peer, url }],
@@ -190,7 +191,7 @@ impl Stage {
     }
 
     /// The files that introduce the gateway of a domain to others, and others to it.
-    fn certified(&self, domain: &str) -> Result<Federation, ToolError> {
+    fn certified(&self, domain: &str) -> Result<FederationSettings, ToolError> {
         let issued = self
             .gateways
             .certify_gateway(domain, GATEWAY_LASTS)
@@ -200,11 +201,11 @@ impl Stage {
             fs::write(&path, content).during("writing a certificate")?;
             Ok(path)
         };
-        Ok(Federation {
+        Ok(FederationSettings {
             certificate: file("gateway.pem", &issued.certificate)?,
             private_key: file("gateway.key", &issued.private_key)?,
             ca: file("peers-ca.pem", &self.gateways.pem())?,
-            ..Federation::default()
+            ..FederationSettings::default()
         })
     }
 }

@@ -5,7 +5,7 @@ use actors::{ClientHandle, Epoch, GroupId};
 use super::{
     During as _, DuringLibrary as _, ToolError, ensure,
     identity::{Identities, Organisation},
-    member::Member,
+    member::DemoMember,
 };
 use crate::{
     api::{
@@ -14,7 +14,7 @@ use crate::{
         groups::{AcceptedCommitBody, CommitBody},
         problem::ProblemKind,
     },
-    client::{ClientError, GatewayClient},
+    client::{GatewayClient, RequestError},
 };
 
 /// The tag by which the invited clients are found.
@@ -29,7 +29,7 @@ pub(super) async fn play(
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), ToolError> {
     let mut members = register(api, identities, tell).await?;
-    let mut erin = Member::register(api, identities, "erin", &[]).await?;
+    let mut erin = DemoMember::register(api, identities, "erin", &[]).await?;
     if let Identities::X509(_) = identities {
         refuse_impostor(api, identities, tell).await?;
     }
@@ -61,11 +61,11 @@ async fn register(
     api: &GatewayClient,
     identities: &Identities,
     tell: &mut dyn FnMut(&str),
-) -> Result<Vec<Member>, ToolError> {
+) -> Result<Vec<DemoMember>, ToolError> {
     let mut members = Vec::new();
     for name in ["alice", "bob", "carol", "dave"] {
         let tags: &[&str] = if name == "alice" { &[] } else { &[TAG] };
-        let member = Member::register(api, identities, name, tags).await?;
+        let member = DemoMember::register(api, identities, name, tags).await?;
         let pool = member.upload_key_packages(KEY_PACKAGES).await?;
         ensure(
             pool.key_packages_in_pool == KEY_PACKAGES && pool.key_packages_available == KEY_PACKAGES,
@@ -84,7 +84,7 @@ async fn refuse_impostor(
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), ToolError> {
     let forged = Identities::X509(Box::new(Organisation::found()?));
-    let mallory = Member::register(api, &forged, "mallory", &[]).await?;
+    let mallory = DemoMember::register(api, &forged, "mallory", &[]).await?;
     match mallory.upload_key_packages(1).await {
         Err(ToolError::Gateway { source, .. }) if source.kind() == Some(ProblemKind::InvalidKeyPackage) => {}
         Err(error) => return Err(error),
@@ -101,7 +101,7 @@ async fn refuse_impostor(
 async fn found_group(
     api: &GatewayClient,
     identities: &Identities,
-    members: &mut [Member],
+    members: &mut [DemoMember],
     tell: &mut dyn FnMut(&str),
 ) -> Result<GroupId, ToolError> {
     let [alice, others @ ..] = members else { return Err(nobody()) };
@@ -164,7 +164,7 @@ async fn found_group(
 async fn race(
     api: &GatewayClient,
     group: &GroupId,
-    members: &mut [Member],
+    members: &mut [DemoMember],
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), ToolError> {
     let mut uploads = Vec::new();
@@ -214,7 +214,7 @@ async fn upload(
     api: GatewayClient,
     group: GroupId,
     commit: CommitBody,
-) -> Result<AcceptedCommitBody, ClientError> {
+) -> Result<AcceptedCommitBody, RequestError> {
     api.upload_commit(&group, &commit).await
 }
 
@@ -222,7 +222,7 @@ async fn upload(
 async fn remove(
     api: &GatewayClient,
     group: &GroupId,
-    members: &mut Vec<Member>,
+    members: &mut Vec<DemoMember>,
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), ToolError> {
     if members.len() < 2 {
@@ -255,7 +255,7 @@ async fn remove(
 async fn ensure_agreement(
     api: &GatewayClient,
     group: &GroupId,
-    members: &[Member],
+    members: &[DemoMember],
 ) -> Result<Epoch, ToolError> {
     let now = api.group(group).await.during("asking for the group")?;
     let first = members.first().ok_or_else(nobody)?.epoch_authenticator()?;
@@ -289,7 +289,7 @@ async fn is_listed(api: &GatewayClient, group: &GroupId, handle: &ClientHandle) 
 }
 
 /// `a, b and c`.
-fn names(members: &[Member]) -> String {
+fn names(members: &[DemoMember]) -> String {
     let names: Vec<&str> = members.iter().map(|member| member.name).collect();
     match names.as_slice() {
         [] => String::new(),

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::{
     ToolError,
     options::Kind,
-    pool::Pool,
+    pool::ConnectionPool,
     recorder::{Ended, Recorder, Span},
     scoreboard::Scoreboard,
     setup::compute,
@@ -23,7 +23,7 @@ use crate::{
         problem::ProblemKind,
         text::Base64,
     },
-    client::ClientError,
+    client::RequestError,
     tools::mls_client::MlsClient,
 };
 
@@ -32,8 +32,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// What all players of a run share.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) pool: Pool,
+pub(super) struct RunContext {
+    pub(super) pool: ConnectionPool,
     pub(super) recorder: Recorder,
     /// Whether committers look for proposals before they commit.
     pub(super) with_proposals: bool,
@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub(super) give_up_at: Instant,
 }
 
-impl Shared {
+impl RunContext {
     /// Whether it is time to give up what has not been accepted yet.
     pub(super) fn is_over(&self) -> bool {
         Instant::now() >= self.give_up_at
@@ -83,7 +83,7 @@ impl Intents {
 
 /// A member and what it does.
 pub(super) struct Player {
-    shared: Arc<Shared>,
+    shared: Arc<RunContext>,
     scoreboard: Arc<Scoreboard>,
     /// `None` while it computes elsewhere.
     member: Option<MlsClient>,
@@ -104,7 +104,7 @@ pub(super) struct Played {
 }
 
 impl Player {
-    pub(super) fn new(shared: Arc<Shared>, scoreboard: Arc<Scoreboard>, member: MlsClient) -> Self {
+    pub(super) fn new(shared: Arc<RunContext>, scoreboard: Arc<Scoreboard>, member: MlsClient) -> Self {
         Self {
             shared,
             scoreboard,
@@ -332,7 +332,7 @@ impl Player {
         }
     }
 
-    fn failed(&self, error: &ClientError) {
+    fn failed(&self, error: &RequestError) {
         self.shared.recorder.request(Kind::Read, Instant::now(), Ended::Failed(label(error)));
     }
 
@@ -363,7 +363,7 @@ impl Player {
 }
 
 /// How a request other than a commit has ended.
-pub(super) fn ended<T>(answer: &Result<T, ClientError>) -> Ended {
+pub(super) fn ended<T>(answer: &Result<T, RequestError>) -> Ended {
     match answer {
         Ok(_) => Ended::Done,
         Err(error) if error.kind() == Some(ProblemKind::StaleEpoch) => Ended::Late,

@@ -8,17 +8,17 @@ use tokio::sync::Semaphore;
 use super::{During as _, ToolError, target::Target};
 use crate::{
     api::groups::{EpochMessages, EpochRange},
-    client::{ClientError, GatewayClient},
+    client::{GatewayClient, RequestError},
 };
 
 /// Asks a gateway over a limited number of connections. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Pool {
+pub(super) struct ConnectionPool {
     pub(super) api: GatewayClient,
     connections: Arc<Semaphore>,
 }
 
-impl Pool {
+impl ConnectionPool {
     pub(super) fn new(target: &Target, connections: usize) -> Result<Self, ToolError> {
         let api = GatewayClient::new(&target.url, target.app, target.token.clone())
             .during("making an HTTP client")?;
@@ -37,7 +37,7 @@ impl Pool {
         &self,
         group: &GroupId,
         after: Option<Epoch>,
-    ) -> Result<(Vec<EpochMessages>, Epoch), ClientError> {
+    ) -> Result<(Vec<EpochMessages>, Epoch), RequestError> {
         let mut range = EpochRange {
             start_epoch_id: Epoch(after.map_or(1, |epoch| epoch.0.saturating_add(1))),
             end_epoch_id: None,

@@ -8,7 +8,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 
-use super::player::Shared;
+use super::player::RunContext;
 
 /// How often the rate is shown.
 const TICK: Duration = Duration::from_millis(500);
@@ -51,7 +51,7 @@ impl Progress {
     }
 
     /// Shows the rate until the task is aborted.
-    pub(super) fn running(&self, duration: Duration, shared: Arc<Shared>) -> JoinHandle<()> {
+    pub(super) fn running(&self, duration: Duration, shared: Arc<RunContext>) -> JoinHandle<()> {
         self.begin("running, s", duration.as_secs());
         let (bar, started) = (self.0.clone(), Instant::now());
         tokio::spawn(async move {

@@ -17,16 +17,16 @@ use tokio::{
 use super::{
     During as _, ToolError,
     options::{Kind, Mix, RunOptions},
-    player::{Intents, Played, Player, Shared, ended},
-    pool::Pool,
+    player::{Intents, Played, Player, RunContext, ended},
+    pool::ConnectionPool,
     progress::Progress,
     recorder::{Figures, Recorder},
     report::{Proof, RunReport, Shape},
-    schedule::{Rng, Schedule},
+    schedule::{ArrivalSchedule, Rng},
     scoreboard::{Ledger, Scoreboard},
     setup::{self, GroupPlan, MadeGroup, compute, fresh_handle},
     target::Target,
-    verify::{Kept, Observations, Standing, digest},
+    verify::{Observations, RecordedEpoch, Standing, digest},
 };
 use crate::{
     api::{
@@ -51,7 +51,7 @@ const READ_EPOCHS: u64 = 16;
 
 /// Everything that a run acts on.
 struct Run {
-    shared: Arc<Shared>,
+    shared: Arc<RunContext>,
     scoreboards: Vec<Arc<Scoreboard>>,
     key_clients: Arc<Vec<ClientId>>,
     receivers: AtomicU64,
@@ -72,7 +72,7 @@ pub(super) async fn run(
     progress: &Progress,
 ) -> Result<RunReport, ToolError> {
     options.check()?;
-    let pool = Pool::new(target, options.connections)?;
+    let pool = ConnectionPool::new(target, options.connections)?;
     let plan = GroupPlan { members: count(options.members), live: count(options.live_members()).max(1) };
     progress.setting_up(options.groups);
     let (counted, making) = (progress.clone(), Instant::now());
@@ -107,7 +107,7 @@ pub(super) async fn run(
 
 /// Lets everybody act until the time is over. Who they were, what was recorded, and for how many seconds.
 async fn play(
-    pool: &Pool,
+    pool: &ConnectionPool,
     options: &RunOptions,
     made: Vec<MadeGroup>,
     key_clients: Vec<ClientId>,
@@ -115,7 +115,7 @@ async fn play(
 ) -> Result<(Vec<(Arc<Scoreboard>, Vec<Played>)>, Figures, f64), ToolError> {
     let started = Instant::now();
     let until = started + options.duration;
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(RunContext {
         pool: pool.clone(),
         recorder: Recorder::new(),
         with_proposals: options.mix.weight(Kind::Proposal) > 0,
@@ -218,8 +218,13 @@ async fn open_loop(
     options: &RunOptions,
     channels: Vec<Channels>,
 ) -> Result<JoinSet<()>, ToolError> {
-    let schedule =
-        Schedule::new(options.seed, options.mix.clone(), options.groups, options.rate, options.duration);
+    let schedule = ArrivalSchedule::new(
+        options.seed,
+        options.mix.clone(),
+        options.groups,
+        options.rate,
+        options.duration,
+    );
     let mut numbers = Rng::new(options.seed, 1);
     let (run, runtime) = (Arc::clone(run), tokio::runtime::Handle::current());
     let (tell, told) = tokio::sync::oneshot::channel();
@@ -309,13 +314,13 @@ impl Run {
 
 /// Lets every live member of a group follow to the end, and tells what was seen.
 pub(super) async fn observe(
-    pool: &Pool,
+    pool: &ConnectionPool,
     scoreboard: &Scoreboard,
     players: Vec<Played>,
 ) -> Result<(Observations, Ledger), ToolError> {
     let (history, current) =
         pool.history(&scoreboard.id, None).await.during("reading all control messages")?;
-    let kept = history.iter().map(|entry| Kept {
+    let kept = history.iter().map(|entry| RecordedEpoch {
         epoch: entry.epoch_id,
         timestamp: entry.timestamp,
         packet: digest(&entry.commit.0),

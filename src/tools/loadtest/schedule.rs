@@ -48,7 +48,7 @@ pub(super) struct Arrival {
 
 /// Arrivals of a Poisson process, so that bursts are as many callers make them who know nothing of each other.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct ArrivalSchedule {
     numbers: Rng,
     mix: Mix,
     groups: usize,
@@ -57,14 +57,14 @@ pub(super) struct Schedule {
     end: Duration,
 }
 
-impl Schedule {
+impl ArrivalSchedule {
     /// `rate` arrivals a second until `end`.
     pub(super) fn new(seed: u64, mix: Mix, groups: usize, rate: f64, end: Duration) -> Self {
         Self { numbers: Rng::new(seed, 0), mix, groups, rate, after_s: 0.0, end }
     }
 }
 
-impl Iterator for Schedule {
+impl Iterator for ArrivalSchedule {
     type Item = Arrival;
 
     fn next(&mut self) -> Option<Arrival> {
@@ -84,7 +84,7 @@ mod tests {
 
     fn schedule(seed: u64) -> Vec<Arrival> {
         let mix = "commits=3,reads=1".parse().unwrap();
-        Schedule::new(seed, mix, 5, 100.0, Duration::from_secs(100)).collect()
+        ArrivalSchedule::new(seed, mix, 5, 100.0, Duration::from_secs(100)).collect()
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     During as _, ToolError,
-    pool::Pool,
+    pool::ConnectionPool,
     verify::{Acknowledged, digest},
 };
 use crate::{
@@ -50,7 +50,7 @@ pub(super) struct MadeGroup {
 
 /// Makes groups, all by the same plan; `made` is told of each.
 pub(super) async fn groups(
-    pool: &Pool,
+    pool: &ConnectionPool,
     count: usize,
     plan: GroupPlan,
     made: impl Fn() + Send + Sync + 'static,
@@ -74,7 +74,7 @@ pub(super) async fn groups(
 }
 
 /// Clients with full key queues.
-pub(super) async fn key_clients(pool: &Pool, count: usize) -> Result<Vec<ClientId>, ToolError> {
+pub(super) async fn key_clients(pool: &ConnectionPool, count: usize) -> Result<Vec<ClientId>, ToolError> {
     let mut clients = Vec::with_capacity(count);
     for _ in 0..count {
         let member = compute(|| MlsClient::basic(&fresh_handle("keys"))).await?;
@@ -83,7 +83,7 @@ pub(super) async fn key_clients(pool: &Pool, count: usize) -> Result<Vec<ClientI
     Ok(clients)
 }
 
-async fn group(pool: &Pool, plan: GroupPlan) -> Result<MadeGroup, ToolError> {
+async fn group(pool: &ConnectionPool, plan: GroupPlan) -> Result<MadeGroup, ToolError> {
     let (mut creator, body) = compute(|| {
         let mut creator = MlsClient::basic(&fresh_handle("creator"))?;
         let body = creator.create_group()?;
@@ -123,7 +123,7 @@ async fn group(pool: &Pool, plan: GroupPlan) -> Result<MadeGroup, ToolError> {
 
 /// A member adds clients by their key packages.
 async fn add(
-    pool: &Pool,
+    pool: &ConnectionPool,
     mut member: MlsClient,
     packages: Vec<Base64>,
     acknowledged: &mut Vec<Acknowledged>,
@@ -148,7 +148,7 @@ async fn add(
 }
 
 /// Joins with the one welcome that waits, and acknowledges it.
-async fn join(pool: &Pool, mut member: MlsClient) -> Result<MlsClient, ToolError> {
+async fn join(pool: &ConnectionPool, mut member: MlsClient) -> Result<MlsClient, ToolError> {
     let query = WelcomeQuery::default();
     let welcomes = pool.request(pool.api.welcomes(&member.handle, &query)).await;
     let Some(join_info) = welcomes.during("fetching a welcome")?.join_infos.pop() else {
@@ -167,7 +167,7 @@ async fn join(pool: &Pool, mut member: MlsClient) -> Result<MlsClient, ToolError
 
 /// Registers a client; with key packages it gets a queue.
 async fn register(
-    pool: &Pool,
+    pool: &ConnectionPool,
     member: &MlsClient,
     packages: usize,
     with_final_key: bool,

@@ -157,7 +157,7 @@ mod tests {
         let mut config = config.unwrap();
         config.internal.certificate = Some("no.pem".into());
         config.internal.private_key = Some("no.key".into());
-        config.federation = Some(crate::config::Federation::default());
+        config.federation = Some(crate::config::FederationSettings::default());
         let app = AppId::random();
         let config = alone(config, "data".into(), ApplicationSettings::basic(app, Vec::new()));
         assert_eq!((config.durability.mode, config.internal.listener.workers), (DurabilityMode::Sync, 3));

@@ -6,14 +6,14 @@ use actors::Timestamp;
 
 use super::{
     options::Kind,
-    player::Shared,
+    player::RunContext,
     recorder::Ended,
     scoreboard::Scoreboard,
     verify::{Acknowledged, digest},
 };
 use crate::{
     api::{groups::CommitBody, problem::ProblemKind},
-    client::ClientError,
+    client::RequestError,
 };
 
 /// How often an upload is sent when it gets no answer that decides.
@@ -35,13 +35,13 @@ pub(super) enum Fate {
 
 /// Uploads a commit whose latency counts from `due`, and writes into the group's ledger what was acknowledged.
 pub(super) async fn commit(
-    shared: &Shared,
+    shared: &RunContext,
     scoreboard: &Scoreboard,
     kind: Kind,
     commit: &CommitBody,
     due: Instant,
 ) -> Fate {
-    let Shared { pool, recorder, .. } = shared;
+    let RunContext { pool, recorder, .. } = shared;
     let mut is_undecided = false;
     for send in 0..SENDS_MAX {
         if send > 0 {
@@ -79,29 +79,29 @@ pub(super) async fn commit(
 }
 
 /// How an error is counted: a few words, the same for all of its kind.
-pub(super) fn label(error: &ClientError) -> String {
+pub(super) fn label(error: &RequestError) -> String {
     match error {
-        ClientError::Problem(problem) => format!("{} {}", problem.status, problem.slug()),
-        ClientError::Transport(error) if error.is_timeout() => "connection: timeout".to_owned(),
-        ClientError::Transport(error) if error.is_connect() => "connection: refused".to_owned(),
-        ClientError::Transport(_) => "connection: broken".to_owned(),
-        ClientError::Unexpected { status, .. } => format!("{status} not an answer of a gateway"),
+        RequestError::Problem(problem) => format!("{} {}", problem.status, problem.slug()),
+        RequestError::Transport(error) if error.is_timeout() => "connection: timeout".to_owned(),
+        RequestError::Transport(error) if error.is_connect() => "connection: refused".to_owned(),
+        RequestError::Transport(_) => "connection: broken".to_owned(),
+        RequestError::Unexpected { status, .. } => format!("{status} not an answer of a gateway"),
     }
 }
 
 /// Whether the gateway may have done what was asked all the same.
-fn decides_nothing(error: &ClientError) -> bool {
+fn decides_nothing(error: &RequestError) -> bool {
     match error {
-        ClientError::Problem(problem) => problem.status >= 500,
-        ClientError::Transport(_) | ClientError::Unexpected { .. } => true,
+        RequestError::Problem(problem) => problem.status >= 500,
+        RequestError::Transport(_) | RequestError::Unexpected { .. } => true,
     }
 }
 
 /// Whether the same request may fare better later.
-fn may_pass(error: &ClientError) -> bool {
+fn may_pass(error: &RequestError) -> bool {
     match error {
-        ClientError::Problem(problem) => problem.status == 429 || problem.status >= 500,
-        ClientError::Transport(_) => true,
-        ClientError::Unexpected { .. } => false,
+        RequestError::Problem(problem) => problem.status == 429 || problem.status >= 500,
+        RequestError::Transport(_) => true,
+        RequestError::Unexpected { .. } => false,
     }
 }

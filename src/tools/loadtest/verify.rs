@@ -22,7 +22,7 @@ pub(super) struct Acknowledged {
 
 /// An epoch as the gateway's control messages tell it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Kept {
+pub(super) struct RecordedEpoch {
     pub(super) epoch: Epoch,
     pub(super) timestamp: Timestamp,
     pub(super) packet: PacketDigest,
@@ -43,7 +43,7 @@ pub(super) struct Observations {
     pub(super) acknowledged: Vec<Acknowledged>,
     /// Commits that were sent and whose answer never came: they may have been accepted.
     pub(super) unanswered: BTreeSet<PacketDigest>,
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<RecordedEpoch>,
     pub(super) current: Epoch,
     pub(super) standings: Vec<Standing>,
 }
@@ -164,7 +164,7 @@ pub(super) fn violations(seen: &Observations) -> Vec<Violation> {
     if seen.current.0 != last {
         found.push(Violation::End { group: group(), last, current: seen.current.0 });
     }
-    let kept: BTreeMap<Epoch, &Kept> = seen.kept.iter().map(|kept| (kept.epoch, kept)).collect();
+    let kept: BTreeMap<Epoch, &RecordedEpoch> = seen.kept.iter().map(|kept| (kept.epoch, kept)).collect();
     for (epoch, commit) in &winners {
         let different = |what| Violation::Different { group: seen.group.clone(), epoch: epoch.0, what };
         match kept.get(epoch) {
@@ -228,7 +228,7 @@ mod tests {
             unanswered: BTreeSet::new(),
             kept: commits
                 .iter()
-                .map(|(epoch, timestamp, packet)| Kept {
+                .map(|(epoch, timestamp, packet)| RecordedEpoch {
                     epoch: *epoch,
                     timestamp: *timestamp,
                     packet: *packet,

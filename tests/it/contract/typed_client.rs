@@ -11,7 +11,7 @@ use mimi_gateway::{
         problem::ProblemKind,
         text::HandleText,
     },
-    client::{ClientError, GatewayClient},
+    client::{GatewayClient, RequestError},
     token::Token,
 };
 
@@ -30,7 +30,7 @@ fn new_client(text: &str, tags: &[&str]) -> NewClientBody {
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(outcome: Result<T, ClientError>, kind: ProblemKind) {
+fn refused<T: std::fmt::Debug>(outcome: Result<T, RequestError>, kind: ProblemKind) {
     let error = outcome.unwrap_err();
     assert_eq!(error.kind(), Some(kind), "{error}");
 }
@@ -41,7 +41,7 @@ async fn tell_a_story(client: &GatewayClient) {
 
     let alice = client.register_client(&new_client("alice/phone é", &["a&b=c d"])).await.unwrap().client_id;
     let error = client.register_client(&new_client("alice/phone é", &[])).await.unwrap_err();
-    let ClientError::Problem(problem) = &error else { panic!("{error}") };
+    let RequestError::Problem(problem) = &error else { panic!("{error}") };
     assert_eq!(problem.kind(), Some(ProblemKind::ClientHandleTaken));
     assert_eq!(problem.members["clientId"], alice.to_string());
     assert_eq!((problem.status, problem.slug()), (409, "client-handle-taken"));
@@ -104,5 +104,5 @@ async fn nobody_there_is_no_problem_document() {
     let client = GatewayClient::new(gateway.base_url(), gateway.app, gateway.writer.clone()).unwrap();
     gateway.stop().await;
     let error = client.client(actors::ClientId::random()).await.unwrap_err();
-    assert!(matches!(error, ClientError::Transport(_)), "{error}");
+    assert!(matches!(error, RequestError::Transport(_)), "{error}");
 }

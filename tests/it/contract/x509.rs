@@ -5,14 +5,14 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mimi_gateway::{
     config::{ExternalSenderSettings, Pem},
-    tools::pki::{Authority, ClientKey},
+    tools::pki::{CertificateAuthority, ClientKey},
 };
 use serde_json::{Value, json};
 
 use crate::support::{Reply, Request, Setup, TestGateway};
 
 fn roots() -> String {
-    Authority::root("Root", 2).unwrap().pem()
+    CertificateAuthority::root("Root", 2).unwrap().pem()
 }
 
 #[actix_web::test]
@@ -104,7 +104,7 @@ async fn the_gateway_says_by_which_keys_it_proposes() {
         setup.policy().external_senders.push(ExternalSenderSettings { private_key, certificate: None });
         keys.push(key.public_key_raw().to_vec());
     }
-    let chain = Authority::root("Root", 2)
+    let chain = CertificateAuthority::root("Root", 2)
         .unwrap()
         .certify("gateway", ClientKey::Ed25519(&keys[0]), Duration::from_secs(60))
         .unwrap();

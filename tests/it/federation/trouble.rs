@@ -5,7 +5,7 @@ use std::time::Duration;
 use actors::Epoch;
 use mimi_gateway::{
     api::{groups::CommitBody, groups::EpochRange, problem::ProblemKind},
-    client::ClientError,
+    client::RequestError,
 };
 
 use super::world::World;
@@ -22,11 +22,11 @@ fn rounds() -> u64 {
 }
 
 /// Whether a request may be sent again after this, unchanged.
-fn is_passing(error: &ClientError) -> bool {
+fn is_passing(error: &RequestError) -> bool {
     match error {
-        ClientError::Transport(_) => true,
-        ClientError::Unexpected { .. } => false,
-        ClientError::Problem(problem) => matches!(
+        RequestError::Transport(_) => true,
+        RequestError::Unexpected { .. } => false,
+        RequestError::Problem(problem) => matches!(
             problem.kind(),
             Some(
                 ProblemKind::PeerUnreachable
@@ -49,7 +49,7 @@ async fn contend(mut member: Member, commit: CommitBody) -> (Member, bool) {
                 member.apply_pending();
                 break true;
             }
-            Err(ClientError::Problem(problem)) if problem.kind() == Some(ProblemKind::StaleEpoch) => {
+            Err(RequestError::Problem(problem)) if problem.kind() == Some(ProblemKind::StaleEpoch) => {
                 member.clear_pending();
                 break false;
             }

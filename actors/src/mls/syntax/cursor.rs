@@ -3,25 +3,25 @@
 use super::{Cause, Fault};
 
 /// Why a walk ended.
-pub(super) struct Stop {
+pub(super) struct WalkError {
     /// From the innermost field outwards.
-    pub(super) path: Vec<Step>,
+    pub(super) path: Vec<PathStep>,
     pub(super) offset: usize,
     pub(super) cause: Cause,
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Step {
+pub(super) enum PathStep {
     Field(&'static str),
     Index(usize),
 }
 
-impl Stop {
+impl WalkError {
     pub(super) fn new(offset: usize, cause: Cause) -> Box<Self> {
         Box::new(Self { path: Vec::new(), offset, cause })
     }
 
-    pub(super) fn inside(mut self: Box<Self>, step: Step) -> Box<Self> {
+    pub(super) fn inside(mut self: Box<Self>, step: PathStep) -> Box<Self> {
         self.path.push(step);
         self
     }
@@ -30,20 +30,20 @@ impl Stop {
         let mut field = String::new();
         for step in self.path.iter().rev() {
             match step {
-                Step::Field(name) => {
+                PathStep::Field(name) => {
                     if !field.is_empty() {
                         field.push('.');
                     }
                     field.push_str(name);
                 }
-                Step::Index(index) => field.push_str(&format!("[{index}]")),
+                PathStep::Index(index) => field.push_str(&format!("[{index}]")),
             }
         }
         field
     }
 }
 
-pub(super) type Walk<T = ()> = Result<T, Box<Stop>>;
+pub(super) type Walk<T = ()> = Result<T, Box<WalkError>>;
 
 /// A position in the bytes; `bytes` end where the innermost vector ends.
 #[derive(Clone, Copy)]
@@ -58,7 +58,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn fault<T>(&self, fault: Fault) -> Walk<T> {
-        Err(Stop::new(self.at, Cause::Fault(fault)))
+        Err(WalkError::new(self.at, Cause::Fault(fault)))
     }
 
     /// Reads a field of a structure.
@@ -67,7 +67,7 @@ impl<'a> Cursor<'a> {
         name: &'static str,
         read: impl FnOnce(&mut Self) -> Walk<T>,
     ) -> Walk<T> {
-        read(self).map_err(|stop| stop.inside(Step::Field(name)))
+        read(self).map_err(|stop| stop.inside(PathStep::Field(name)))
     }
 
     pub(super) fn number<const N: usize>(&mut self) -> Walk<u64> {
@@ -145,7 +145,7 @@ impl<'a> Cursor<'a> {
                     if cursor.is_at_end() {
                         break;
                     }
-                    item(cursor).map_err(|stop| stop.inside(Step::Index(index)))?;
+                    item(cursor).map_err(|stop| stop.inside(PathStep::Index(index)))?;
                 }
                 Ok(())
             })

@@ -28,7 +28,7 @@ use super::{
     machine::Machine,
     options::CapacityOptions,
     player::Played,
-    pool::Pool,
+    pool::ConnectionPool,
     progress::Progress,
     report::write_json,
     run::observe,
@@ -89,7 +89,7 @@ async fn measure(
     options: CapacityOptions,
 ) -> Result<CapacityReport, ToolError> {
     let progress = Progress::new();
-    let pool = Pool::new(&target, options.connections)?;
+    let pool = ConnectionPool::new(&target, options.connections)?;
     let members = usize::try_from(options.members).unwrap_or(usize::MAX);
     progress.setting_up(options.groups);
     let counted = progress.clone();

@@ -9,7 +9,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     super::{
-        ToolError, machine::cpu_time, options::Mix, recorder::Latencies, schedule::Schedule,
+        ToolError, machine::cpu_time, options::Mix, recorder::Latencies, schedule::ArrivalSchedule,
         verify::Acknowledged,
     },
     prepared::PreparedGroup,
@@ -150,7 +150,7 @@ pub(super) async fn replay(
 /// Gives each connection in turn its next due time, at the times of a Poisson process. A thread does nothing else, so that
 /// it is on time.
 fn pace(mut channels: Vec<(mpsc::Sender<Instant>, usize)>, rate: f64) -> Result<(), ToolError> {
-    let schedule = Schedule::new(SEED, Mix::default(), usize::MAX, rate, PACE_MAX);
+    let schedule = ArrivalSchedule::new(SEED, Mix::default(), usize::MAX, rate, PACE_MAX);
     let run = move || {
         let started = Instant::now();
         for arrival in schedule {

@@ -19,7 +19,7 @@ pub(super) struct Wire {
 
 /// An answer, until the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answer<'a> {
+pub(super) struct RawResponse<'a> {
     pub(super) status: u16,
     pub(super) body: &'a [u8],
 }
@@ -32,21 +32,21 @@ impl Wire {
     }
 
     /// Sends a request and waits for all of its answer.
-    pub(super) async fn ask(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
+    pub(super) async fn ask(&mut self, request: &[u8]) -> io::Result<RawResponse<'_>> {
         self.stream.write_all(request).await?;
         self.answer.clear();
         loop {
             if self.stream.read_buf(&mut self.answer).await? == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"));
             }
-            if let Some(head) = Head::of(&self.answer)? {
+            if let Some(head) = ResponseHead::of(&self.answer)? {
                 if head.end.saturating_add(head.length) > ANSWER_BYTES_MAX {
                     return Err(invalid("an answer is too long"));
                 }
                 let whole = head.end + head.length;
                 if self.answer.len() >= whole {
                     let body = self.answer.get(head.end..whole).unwrap_or_default();
-                    return Ok(Answer { status: head.status, body });
+                    return Ok(RawResponse { status: head.status, body });
                 }
             }
         }
@@ -55,7 +55,7 @@ impl Wire {
 
 /// What the header of an answer says.
 #[derive(Debug, PartialEq, Eq)]
-struct Head {
+struct ResponseHead {
     status: u16,
     /// Where the body begins.
     end: usize,
@@ -63,7 +63,7 @@ struct Head {
     length: usize,
 }
 
-impl Head {
+impl ResponseHead {
     /// `None` until it is complete.
     fn of(answer: &[u8]) -> io::Result<Option<Self>> {
         let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
@@ -106,14 +106,14 @@ mod tests {
     #[test]
     fn a_header_is_read_when_it_is_there() {
         fn check(answer: &[u8], expected: Option<(u16, usize, usize)>) {
-            let found = Head::of(answer).unwrap().map(|head| (head.status, head.end, head.length));
+            let found = ResponseHead::of(answer).unwrap().map(|head| (head.status, head.end, head.length));
             assert_eq!(found, expected);
         }
         check(b"", None);
         check(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r", None);
         check(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nab", Some((200, 38, 3)));
         check(b"HTTP/1.1 409 Conflict\r\nX: y\r\nContent-Length: 0\r\n\r\n", Some((409, 50, 0)));
-        assert!(Head::of(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
-        assert!(Head::of(b"nonsense\r\n\r\n").is_err());
+        assert!(ResponseHead::of(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+        assert!(ResponseHead::of(b"nonsense\r\n\r\n").is_err());
     }
 }
