@@ -65,7 +65,7 @@ actors::settings! {
         /// What an acknowledged write survives, and what the store may use.
         pub durability: DurabilitySettings = DurabilitySettings::default()
             => Accepts::Table(DurabilitySettings::ROWS);
-        /// When groups and key queues are written as snapshots and put to sleep.
+        /// When groups and key queues are written as snapshots and passivated.
         pub passivation: PassivationSettings = PassivationSettings::default()
             => Accepts::Table(PassivationSettings::ROWS);
         /// How this gateway works with those of other domains; without this table it does not.

@@ -72,7 +72,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     start_with_clock(config, Clock::system()).await
 }
 
-/// As [`start`], by another clock: what a packet is judged by, and what the gateway stamps it with.
+/// As [`start`], with another clock: packets are validated and stamped by it.
 ///
 /// # Errors
 /// [`StartError`] says what is in the way and what to do about it.

@@ -9,25 +9,25 @@ use crate::{
     codec::{decode, encode},
     key_queue::{Choice, KeyQueueState, NewPackage, QueueRecord, Receiver, Requester},
     limits::Limits,
-    mls::{CommitBundle, Crypto, GroupSnapshot, Rules, StagedEpoch, TrackedGroup},
+    mls::{CommitBundle, Crypto, GroupSnapshot, StagedEpoch, TrackedGroup, ValidationContext},
 };
 
 /// The public state of a group.
 #[derive(Debug)]
 pub struct BenchGroup {
     tracked: TrackedGroup,
-    judge: Judge,
+    validator: Validator,
 }
 
-/// What packets are judged by: a Basic application's rules.
+/// The validation context of packets: an application of the Basic identity provider.
 #[derive(Debug)]
-struct Judge {
+struct Validator {
     crypto: Crypto,
     limits: Limits,
     application: Application,
 }
 
-impl Judge {
+impl Validator {
     fn new() -> Self {
         Self {
             crypto: Crypto::default(),
@@ -36,8 +36,8 @@ impl Judge {
         }
     }
 
-    fn rules(&self) -> Rules<'_> {
-        Rules {
+    fn context(&self) -> ValidationContext<'_> {
+        ValidationContext {
             crypto: &self.crypto,
             limits: &self.limits,
             application: &self.application,
@@ -56,19 +56,19 @@ impl BenchGroup {
     /// # Errors
     /// What is wrong with it.
     pub fn open(group_info: &[u8], tree: &[u8], now: Timestamp) -> Result<Self, String> {
-        let judge = Judge::new();
-        let tracked = TrackedGroup::open(judge.rules(), group_info, Some(tree), now)
+        let validator = Validator::new();
+        let tracked = TrackedGroup::open(validator.context(), group_info, Some(tree), now)
             .map_err(|refusal| format!("{refusal:?}"))?;
-        Ok(Self { tracked, judge })
+        Ok(Self { tracked, validator })
     }
 
-    /// Judges a commit with its companions, as its group's actor does.
+    /// Validates a commit with its group info and welcome, as its group's actor does.
     ///
     /// # Errors
     /// Why it is refused.
     pub fn stage(&self, bundle: &CommitBundle, now: Timestamp) -> Result<BenchEpoch, String> {
         self.tracked
-            .stage_commit(self.judge.rules(), bundle, now)
+            .stage_commit(self.validator.context(), bundle, now)
             .map(BenchEpoch)
             .map_err(|refusal| format!("{refusal:?}"))
     }
@@ -81,14 +81,14 @@ impl BenchGroup {
         self.tracked.apply_epoch(epoch.0).map_err(|error| error.to_string())
     }
 
-    /// Judges a proposal and takes it in.
+    /// Validates a proposal and applies it.
     ///
     /// # Errors
     /// Why it is refused.
     pub fn propose(&mut self, packet: &[u8], now: Timestamp) -> Result<(), String> {
         let staged = self
             .tracked
-            .stage_proposal(self.judge.rules(), packet, now)
+            .stage_proposal(self.validator.context(), packet, now)
             .map_err(|refusal| format!("{refusal:?}"))?;
         self.tracked.apply_proposal(staged.pending).map_err(|error| error.to_string())
     }
@@ -108,7 +108,7 @@ impl BenchGroup {
     pub fn restore(snapshot: &[u8]) -> Result<Self, String> {
         let tracked = decode::<GroupSnapshot>(snapshot).and_then(TrackedGroup::restore);
         let tracked = tracked.map_err(|error| error.to_string())?;
-        Ok(Self { tracked, judge: Judge::new() })
+        Ok(Self { tracked, validator: Validator::new() })
     }
 }
 

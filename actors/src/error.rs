@@ -8,7 +8,7 @@ pub enum StorageError {
     /// Writing failed for good, or the store is closed: nothing more will be accepted.
     #[error("the store does not accept writes")]
     Unavailable,
-    /// The data on which the decision rested changed before the write. Nothing was written; another try may succeed.
+    /// The data behind the decision changed before the write. Nothing was written; another try may succeed.
     #[error("the stored data changed while this request was being handled, and nothing was done; try again")]
     Changed,
     /// The disk did not answer in time. With `is_queued` it is unknown whether the write will be done; otherwise nothing

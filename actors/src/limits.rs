@@ -83,7 +83,7 @@ settings! {
         pub welcomes_elsewhere_window_s: u64 = 24 * 3600 => Accepts::SECONDS;
         /// Longest label of a key queue and longest receiver id, in bytes.
         pub label_bytes_max: usize = 256 => Accepts::COUNT;
-        /// Packets of the newest epochs that a group keeps in memory while it is awake, in bytes; 0 keeps none.
+        /// Packets of the newest epochs that a group keeps in memory while it is active, in bytes; 0 keeps none.
         pub recent_bytes_per_group_max: usize = 16 << 10 => Accepts::from_to(0, 1 << 24);
         /// MLS messages in one answer, in bytes; the caller asks again for the rest.
         pub answer_bytes_max: usize = 16 << 20 => Accepts::BYTES;
@@ -95,10 +95,11 @@ settings! {
         /// For how long a clock that is farther away must have run steadily to be believed, in seconds; 0 believes it at
         /// once.
         pub clock_settle_s: u64 = 24 * 3600 => Accepts::from_to(0, Accepts::SECONDS_MAX);
-        /// Groups and key queues kept awake in memory. Beyond it, those that were idle longest go to sleep.
+        /// Groups and key queues that are active, in memory. Beyond this number, those that were idle longest are
+        /// passivated.
         pub awake_actors_max: usize = 100_000 => Accepts::COUNT;
-        /// Estimated memory of all awake groups and key queues together, in bytes. Beyond it, those that were idle longest
-        /// go to sleep.
+        /// Estimated memory of all active groups and key queues together, in bytes. Beyond it, those that were idle
+        /// longest are passivated.
         pub awake_bytes_max: usize = 2 << 30 => Accepts::from_to(1 << 20, Accepts::BYTES_MAX);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     application::{Application, Source},
     clock::Clock,
     limits::{Limits, RecentLimits},
-    mls::{Crypto, Rules},
+    mls::{Crypto, ValidationContext},
     snapshot_pauses::SnapshotPauses,
     trusted_time::TrustedTime,
     validation::ValidationPool,
@@ -68,8 +68,12 @@ impl Services {
     }
 
     /// The validation context of messages from a source.
-    pub(crate) fn rules<'a>(&'a self, application: &'a Application, source: &'a Source) -> Rules<'a> {
-        Rules { crypto: &self.crypto, limits: &self.limits, application, source }
+    pub(crate) fn validation_context<'a>(
+        &'a self,
+        application: &'a Application,
+        source: &'a Source,
+    ) -> ValidationContext<'a> {
+        ValidationContext { crypto: &self.crypto, limits: &self.limits, application, source }
     }
 }
 

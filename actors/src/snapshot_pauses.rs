@@ -41,7 +41,7 @@ struct Pause {
     until: Duration,
 }
 
-/// The pauses of actors, which outlast their sleep.
+/// The pauses of actors, which outlast passivation.
 #[derive(Debug, Default)]
 pub(crate) struct SnapshotPauses {
     pauses: DashMap<LogId, Pause>,

@@ -110,7 +110,7 @@ const HEADER: &str = "\
 What `actors/tests/pkits.rs` found: do not edit. `PKITS_WRITE=1 cargo test -p mimi-gateway-actors --test pkits` writes it.
 
 Every test of section 4 of NIST's *Public Key Interoperability Test Suite (PKITS) Certification Path Validation*, version
-1.0.1, with its default settings and with its CRLs, judged at 2026-01-01. *refused* is followed by what the gateway says; a
+1.0.1, with its default settings and with its CRLs, validated at 2026-01-01. *refused* is followed by what the gateway says; a
 number names the reason below, when that and not what the test is about is why an invalid chain is refused.
 ";
 
@@ -153,7 +153,7 @@ struct Suite {
 
 impl Suite {
     /// The gateway's verdict; an error says what is wrong with the revocation lists, or with the chain.
-    fn judge(&self, case: &Case) -> Result<(), String> {
+    fn validate(&self, case: &Case) -> Result<(), String> {
         let crls: Vec<_> = [ROOT_CRL]
             .into_iter()
             .chain(case.crls.iter().map(String::as_str))
@@ -233,7 +233,7 @@ fn document(suite: &Suite, cases: &[Case]) -> String {
     let (mut stricter, mut instead) = ([0; STRICTER.len()], [0; STRICTER.len()]);
     let (mut rows, mut verdicts, mut wrong) = (String::new(), BTreeMap::new(), Vec::new());
     for case in cases {
-        let verdict = suite.judge(case);
+        let verdict = suite.validate(case);
         let said = match case.outcome(&verdict) {
             Some(Outcome::Accepted) => {
                 accepted += 1;

@@ -17,7 +17,7 @@ const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed2
 /// Clients that one commit adds while a group is made.
 const ADDED_AT_ONCE: usize = 2500;
 
-/// A commit with its companions, and the proposals that it refers to.
+/// A commit with its group info and welcome, and the proposals that it refers to.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,

@@ -123,7 +123,7 @@ fn at_rest(criterion: &mut Criterion, members: usize, starting: &Starting) {
     group.bench_function(BenchmarkId::new("snapshot, encode", members), |bencher| {
         bencher.iter(|| black_box(&tracked).snapshot().unwrap());
     });
-    group.bench_function(BenchmarkId::new("wake up, decode", members), |bencher| {
+    group.bench_function(BenchmarkId::new("activate, decode", members), |bencher| {
         bencher.iter(|| BenchGroup::restore(black_box(&rested)).unwrap());
     });
     group.finish();

@@ -78,7 +78,7 @@ fn refused(result: Result<impl Sized, String>, part: &str) {
     assert!(reason.contains(part), "{part} is not in {reason}");
 }
 
-/// Refuses a commit without companions.
+/// Refuses a commit without group info and welcome.
 fn refusing(group: NewGroup, commit: Vec<u8>, part: &'static str) -> Box<dyn FnMut()> {
     let (tracked, bundle) = (open(&group), CommitBundle { commit, group_info: None, welcome: None });
     Box::new(move || refused(tracked.stage(&bundle, now()), part))

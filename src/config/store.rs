@@ -53,10 +53,10 @@ actors::settings! {
 }
 
 actors::settings! {
-    /// When groups and key queues are written as snapshots and put to sleep.
+    /// When groups and key queues are written as snapshots and passivated.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     pub struct PassivationSettings {
-        /// How long a group or key queue is idle before it is put to sleep, in seconds.
+        /// How long a group or key queue is idle before it is passivated, in seconds.
         pub after_s: u64 = 600 => Accepts::SECONDS;
         /// How often changed groups and key queues are written as snapshots, in seconds.
         pub snapshot_period_s: u64 = 60 => Accepts::SECONDS;

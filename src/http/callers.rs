@@ -43,7 +43,7 @@ pub(crate) struct ListenerShares {
 pub(crate) struct CallerShares {
     /// Requests that are worked on.
     pub(crate) requests: Account,
-    /// Bytes of requests that are not yet judged.
+    /// Bytes of requests that are not yet validated.
     pub(crate) received: Account,
     /// Bytes of answers that are not yet read.
     pub(crate) unread: Account,

@@ -1,4 +1,4 @@
-//! Work: messages that cost much to judge, and groups that are heavy while they are awake.
+//! Validation work: messages that are expensive to validate, and groups that take much memory while they are active.
 
 use std::time::Duration;
 
@@ -173,13 +173,13 @@ fn large_groups_that_are_read_in_turn_do_not_all_stay_in_memory() {
     damage.is_at_most(FACTOR);
     let more = target.resident_mb().saturating_sub(before);
     println!("{} large groups: {more} MB more", ids.len());
-    // Awake, each of them takes two or three MB: in the campaign they are many beside what the allocator keeps.
+    // Each of them takes two or three MB while it is active: together, much more than the allocator keeps.
     let bound = 60 + ids.len() as u64;
     assert!(more < bound, "{more} MB more");
 }
 
 #[test]
-fn a_gateway_that_has_much_to_judge_stops_in_time() {
+fn a_gateway_with_much_to_validate_stops_in_time() {
     let mut target = Target::start("shutdown_timeout_s = 1", "");
     let group = NewGroup::new(1, 0);
     create(&target, &target.attacked, &group);
@@ -199,7 +199,7 @@ fn a_gateway_that_has_much_to_judge_stops_in_time() {
         })
         .collect();
     let (took, code) = target.terminate(Duration::from_secs(30));
-    println!("it stopped after {took:?}, asked for {} judgements", asked.len());
+    println!("it stopped after {took:?}, asked for {} validations", asked.len());
     // Requests have a second, what is written after them has another one, and threads a moment each.
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(code, Some(0), "{}", target.log());

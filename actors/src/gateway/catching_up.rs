@@ -37,13 +37,13 @@ impl Gateway {
     ) {
         let Ok(application) = self.group_application(app) else { return };
         let waiting = async {
-            // An actor that goes to sleep while it is waited for is woken again.
+            // An actor that is passivated while a request waits for it is activated again.
             while let Ok(view) = self.registry.group_view(application, group).await {
                 if is_reached(&view) {
                     return;
                 }
-                let awake = self.registry.watch(app, group);
-                if let Some(published) = awake
+                let active = self.registry.watch(app, group);
+                if let Some(published) = active
                     && changed(published, &is_reached).await
                 {
                     return;
@@ -55,7 +55,7 @@ impl Gateway {
     }
 }
 
-/// Waits for a view that is as it should be; `false` when the actor went to sleep before it showed one.
+/// Waits for a view that satisfies the condition; `false` when the actor was passivated before it showed one.
 async fn changed(mut published: watch::Receiver<Published>, is_reached: impl Fn(&GroupView) -> bool) -> bool {
     let shows = |shown: &Published| matches!(shown, Published::Ready(view) if is_reached(view));
     published.wait_for(shows).await.is_ok()

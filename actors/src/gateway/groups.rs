@@ -32,13 +32,13 @@ impl Gateway {
         let digest = new.digest();
         let services = Arc::clone(&self.services);
         let now = services.clock.now();
-        let judged = self.services.validation.place(app).ok_or(GroupError::Busy)?.run(move || {
-            GroupState::create(services.rules(&application, &source), &new, now)
+        let validated = self.services.validation.place(app).ok_or(GroupError::Busy)?.run(move || {
+            GroupState::create(services.validation_context(&application, &source), &new, now)
                 .map(|state| (state, Arc::new(new)))
         });
-        let (state, new) = judged
+        let (state, new) = validated
             .await
-            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
+            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be validated".into()))??;
         let group = state.id().clone();
         let row =
             GroupRow { epoch: Epoch(0), created_at: now, creation_digest: digest, hub: state.hub().cloned() };

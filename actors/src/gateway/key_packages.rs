@@ -17,7 +17,7 @@ use crate::{
         AddKeyPackages, Assign, AssignedKeyPackage, Attempt, Count, InvalidKeyPackage, KeyPackageRequest,
         KeyPackageUpload, KeyQueueError, KeyQueueStatus, NewKeyQueue, NewPackage, PoolCounts,
     },
-    mls::{KeyPackageChecks, KeyPackageJudge, LeafChecks, PROTOCOL_VERSION, supported_cipher_suites},
+    mls::{KeyPackageChecks, KeyPackageValidator, LeafChecks, PROTOCOL_VERSION, supported_cipher_suites},
 };
 
 /// How often a queue's deletion is tried again when the queue is relabelled meanwhile.
@@ -229,7 +229,7 @@ impl Gateway {
     /// inner error says what is wrong with it.
     ///
     /// # Errors
-    /// [`KeyQueueError::Busy`] when too many judgements of the application wait already.
+    /// [`KeyQueueError::Busy`] when too many validations of the application wait already.
     pub async fn check_retrieved_key_package(
         &self,
         app: AppId,
@@ -253,9 +253,9 @@ impl Gateway {
                 // The peer hands out what is valid already; its clock may be ahead.
                 clock_skew_s_max: services.limits.clock_skew_s_max,
             };
-            KeyPackageJudge::new(checks, &services.crypto, &*provider).check(&key_package).map(drop)
+            KeyPackageValidator::new(checks, &services.crypto, &*provider).check(&key_package).map(drop)
         });
-        Ok(checked.await.unwrap_or_else(|| Err("it cannot be judged".into())))
+        Ok(checked.await.unwrap_or_else(|| Err("it cannot be validated".into())))
     }
 
     /// Checks every package of an upload and says of each that is not acceptable why.
@@ -282,13 +282,13 @@ impl Gateway {
             now: self.services.clock.now(),
             clock_skew_s_max: self.services.limits.clock_skew_s_max,
         };
-        let mut judge = KeyPackageJudge::new(checks, &self.services.crypto, &*application.identity);
+        let mut validator = KeyPackageValidator::new(checks, &self.services.crypto, &*application.identity);
         let mut check = |message, is_final| -> Result<NewPackage, String> {
             let message: &Vec<u8> = message;
             if message.len() > self.services.limits.packet_bytes_max {
                 return Err(format!("it has more than {} bytes", self.services.limits.packet_bytes_max));
             }
-            let checked = judge.check(message)?;
+            let checked = validator.check(message)?;
             check_not_taken(&view, application.id, row.queue_id, &checked.reference, is_final)?;
             Ok(NewPackage {
                 reference: checked.reference,

@@ -170,7 +170,7 @@ impl Gateway {
     }
 
     /// How many groups and key queues are active; the others are only in the store until they are asked for.
-    pub fn awake(&self) -> usize {
+    pub fn active(&self) -> usize {
         self.registry.active()
     }
 

@@ -256,13 +256,13 @@ impl Gateway {
         let digest = new.digest();
         let (services, application_there) = (Arc::clone(&self.services), application.clone());
         let place = self.services.validation.place(application.id).ok_or(GroupError::Busy)?;
-        let judged = place.run(move || {
-            let rules = services.rules(&application_there, &Source::Hub);
+        let validated = place.run(move || {
+            let rules = services.validation_context(&application_there, &Source::Hub);
             GroupState::create(rules, &new, accepted).map(|state| (state, new))
         });
-        let (state, new) = judged
+        let (state, new) = validated
             .await
-            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be judged".into()))??;
+            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be validated".into()))??;
         check_group(&state, group)?;
         if state.hub() != Some(hub) {
             return Err(GroupError::NotFromHub(

@@ -51,7 +51,7 @@ impl Gateway {
         let (sequence, accepted) = (handed.sequence, handed.timestamp);
         let place = self.services.validation.place(app).ok_or(GroupError::Busy)?;
         let validated = place.run(move || {
-            let rules = services.rules(&application_there, &Source::Hub);
+            let rules = services.validation_context(&application_there, &Source::Hub);
             GroupState::from_transfer(rules, &handed, hub_there).map(|state| (state, handed))
         });
         let validated = validated

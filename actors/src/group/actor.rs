@@ -31,7 +31,7 @@ use crate::{
     application::{Application, Source},
     durable::{Durable, DurableActor, DurableState, Loaded, load},
     error::StorageError,
-    mls::{AddedMember, Rules, StagedEpoch},
+    mls::{AddedMember, StagedEpoch, ValidationContext},
     services::{Services, UsedPackages},
 };
 
@@ -98,10 +98,10 @@ impl GroupActor {
         };
         let bytes = entry.content.validated_bytes();
         let (app, store) = (self.meta.app, self.services.store.clone());
-        let staged = self.validate((bytes, broken), source, move |state, rules| {
+        let staged = self.validate((bytes, broken), source, move |state, context| {
             // A package that cannot be looked up counts as unused: the commit of its proposal looks again.
             let is_used = |package: &KeyPackageRef| matches!(store.view().used(app, package), Ok(Some(_)));
-            state.stage(rules, entry, &is_used)
+            state.stage(context, entry, &is_used)
         });
         Box::pin(staged.then(|staged, actor, _| match staged.and_then(|staged| actor.prepare(staged)) {
             Ok(EntryWrite::Append(append)) => actor.append(append),
@@ -116,13 +116,13 @@ impl GroupActor {
         &mut self,
         (bytes, broken): (usize, Broken),
         source: &Source,
-        validation: impl FnOnce(&GroupState, Rules<'_>) -> Result<T, GroupError> + Send + 'static,
+        validation: impl FnOnce(&GroupState, ValidationContext<'_>) -> Result<T, GroupError> + Send + 'static,
     ) -> Pending<T> {
         let Ok(state) = self.durable.take() else { return ready(Err(StorageError::Unreadable.into())) };
         let takes_long = state.takes_long(bytes);
         if !takes_long {
-            let rules = self.services.rules(&self.application, source);
-            let validated = guarded(broken, || validation(&state, rules));
+            let context = self.services.validation_context(&self.application, source);
+            let validated = guarded(broken, || validation(&state, context));
             self.durable.put_back(state);
             return ready(validated);
         }
@@ -133,8 +133,8 @@ impl GroupActor {
         let (services, application) = (Arc::clone(&self.services), self.application.clone());
         let source = source.clone();
         let validating = place.run(move || {
-            let rules = services.rules(&application, &source);
-            (guarded(broken, || validation(&state, rules)), state)
+            let context = services.validation_context(&application, &source);
+            (guarded(broken, || validation(&state, context)), state)
         });
         Box::pin(validating.into_actor(self).map(|validated, actor, ctx| match validated {
             Some((verdict, state)) => {

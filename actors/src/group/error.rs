@@ -5,7 +5,7 @@ use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef};
 use crate::{
     activity::AskError,
     error::StorageError,
-    mls::{MalformedMessage, Rule, UnknownKind},
+    mls::{MalformedMessage, Refusal, Rule, UnknownKind},
 };
 
 /// Why a request to a group was refused. Nothing has changed when one of these is answered.
@@ -198,5 +198,34 @@ fn too_many_welcomes(
             "{max} welcomes {whose} were sent to {client}, the most that may be sent in this time: leave the client out of \
              the commit, and invite it in {seconds} seconds"
         ),
+    }
+}
+
+/// The error of a refused proposal.
+pub(super) fn refused_proposal(refusal: Refusal) -> GroupError {
+    refused(refusal, |rule, detail, _| GroupError::InvalidProposal { rule, detail })
+}
+
+/// The error of a refused commit, or of a group info that cannot open a group.
+pub(super) fn refused_commit(refusal: Refusal) -> GroupError {
+    refused(refusal, |rule, detail, proposal| GroupError::InvalidCommit { rule, detail, proposal })
+}
+
+/// The error of a refused packet; `broken` makes the one for a broken rule.
+pub(crate) fn refused(
+    refusal: Refusal,
+    broken: impl FnOnce(Rule, String, Option<Vec<u8>>) -> GroupError,
+) -> GroupError {
+    match refusal {
+        Refusal::Malformed(malformed) => GroupError::MalformedMessage(malformed),
+        Refusal::UnknownKind { kind, value, detail } => GroupError::UnknownKind { kind, value, detail },
+        Refusal::Stale { packet, current } => GroupError::StaleEpoch { packet, current },
+        Refusal::Future { packet, current } => GroupError::FutureEpoch { packet, current },
+        Refusal::Broken { rule, detail, proposal } => broken(rule, detail, proposal),
+        Refusal::OpenedWith(detail) => GroupError::InvalidGroupInfo(detail),
+        Refusal::OpenedOutsideLifetime { rule, detail } => GroupError::GroupInfoLifetime { rule, detail },
+        Refusal::GroupInfo(detail) => GroupError::GroupInfoMismatch(detail),
+        Refusal::WelcomeMissing { added } => GroupError::WelcomeMissing { added },
+        Refusal::Welcome(detail) => GroupError::WelcomeMismatch(detail),
     }
 }

@@ -25,13 +25,14 @@ use snapshots::{Epoch, GroupId, Timestamp};
 pub(crate) use self::{
     actor::GroupActor,
     batch::{creation, creation_instead, filled, transfer},
+    error::refused,
     history::{accepted_before, control_messages},
     inviters::signer,
     messages::{Published, Replicate, UploadEntry},
     meta::{GroupMeta, handed_over_row, is_handed_over, shows_creation},
     missed::{Handed, Reached, Unseen, missed_after},
     recent::RecentEpochs,
-    state::{GroupState, refused},
+    state::GroupState,
 };
 pub use self::{
     error::GroupError,

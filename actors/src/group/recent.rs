@@ -7,7 +7,7 @@ use snapshots::{Epoch, Timestamp};
 use super::{ControlMessages, EpochEntry, GroupView};
 use crate::limits::RecentLimits;
 
-/// Consecutive epochs up to the present one; empty when nothing was committed since the group woke up.
+/// Consecutive epochs up to the present one; empty when nothing was committed since the group was activated.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RecentEpochs {
     epochs: VecDeque<Arc<EpochEntry>>,

@@ -33,12 +33,12 @@ impl GroupActor {
         let (keys, first) = (self.application.external_senders.clone(), self.next_sequence());
         let bytes = expired.saturating_mul(REMOVAL_BYTES);
         // As if they had been uploaded: the rules of proposals apply to them.
-        let staged = self.validate((bytes, broken_proposal), &Source::Application, move |state, rules| {
+        let staged = self.validate((bytes, broken_proposal), &Source::Application, move |state, context| {
             let timestamp = now.max(state.stamp());
-            let packets = state.removals(&keys, rules.limits, now);
+            let packets = state.removals(&keys, context.limits, now);
             let staged = (first..).zip(packets).map_while(|(sequence, packet)| {
                 let content = EntryContent::Proposal { packet: packet.into() };
-                state.stage(rules, LogEntry { sequence, timestamp, content }, &|_| false).ok()
+                state.stage(context, LogEntry { sequence, timestamp, content }, &|_| false).ok()
             });
             Ok(staged.collect::<Vec<_>>())
         });

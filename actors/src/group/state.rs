@@ -7,6 +7,7 @@ use snapshots::{DomainName, Epoch, GroupId, KeyPackageRef, Timestamp};
 
 use super::{
     EntryContent, EpochEntry, GroupError, GroupTransfer, LogEntry, NewGroup,
+    error::{refused_commit, refused_proposal},
     stored::{GroupRecord, NewRecord, StateSnapshot, keep, keep_long, kept},
     view::{GroupView, MemberView, WaitingProposal},
 };
@@ -18,8 +19,8 @@ use crate::{
     external_sender::ExternalSenderKey,
     limits::Limits,
     mls::{
-        AddedMember, CommitBundle, Member, PROTOCOL_VERSION, ProposalNeeds, Refusal, Rule, Rules,
-        StagedEpoch, StagedProposal, TrackedGroup, group_info_signer,
+        AddedMember, CommitBundle, Member, PROTOCOL_VERSION, ProposalNeeds, Rule, StagedEpoch,
+        StagedProposal, TrackedGroup, ValidationContext, group_info_signer,
     },
 };
 
@@ -40,13 +41,13 @@ const COPIES: usize = 3;
 /// committed: they stay until the epoch ends, and keep no other from being proposed.
 pub(crate) const WAITING_PER_LIMIT: usize = 2;
 
-/// Bytes of messages that are judged at once: about 50 proposals by value, or a handful of certificate chains.
+/// Bytes of messages that are validated on the same thread: about 50 proposals by value, or a handful of certificate chains.
 const LONG_BYTES: usize = 16 << 10;
 
-/// Members of a group whose messages are judged at once: the MLS library hashes the whole tree.
+/// Members of a group whose messages are validated on the same thread: the MLS library hashes the whole tree.
 const MANY_MEMBERS: usize = 256;
 
-/// Waiting proposals with which messages are judged at once: a commit may refer to all of them.
+/// Waiting proposals with which messages are validated on the same thread: a commit may refer to all of them.
 const MANY_PROPOSALS: usize = 32;
 
 /// A group (*Group State*).
@@ -89,16 +90,20 @@ pub(crate) enum StagedChange {
 }
 
 impl GroupState {
-    /// Judges a new group (*Group Creation*) and answers its state, which is not yet anybody's.
+    /// Validates a new group (*Group Creation*) and returns its state, which has no owner yet.
     ///
     /// # Errors
     /// [`GroupError::MalformedMessage`], [`GroupError::InvalidGroupInfo`] or [`GroupError::TooLarge`].
-    pub(crate) fn create(rules: Rules<'_>, new: &NewGroup, now: Timestamp) -> Result<Self, GroupError> {
+    pub(crate) fn create(
+        context: ValidationContext<'_>,
+        new: &NewGroup,
+        now: Timestamp,
+    ) -> Result<Self, GroupError> {
         let tree = new.ratchet_tree.as_deref();
-        let info_max = rules.limits.packet_bytes_max.saturating_add(rules.limits.ratchet_tree_bytes_max);
+        let info_max = context.limits.packet_bytes_max.saturating_add(context.limits.ratchet_tree_bytes_max);
         within("groupInfo", new.group_info.len(), info_max)?;
-        within("ratchetTree", tree.map_or(0, <[u8]>::len), rules.limits.ratchet_tree_bytes_max)?;
-        let tracked = TrackedGroup::create(rules, &new.group_info, tree, now).map_err(refused_commit)?;
+        within("ratchetTree", tree.map_or(0, <[u8]>::len), context.limits.ratchet_tree_bytes_max)?;
+        let tracked = TrackedGroup::create(context, &new.group_info, tree, now).map_err(refused_commit)?;
         // The gateway of the domain of its first member orders the group.
         let hub = tracked.members().values().next().and_then(|creator| creator.domain.clone());
         Ok(Self {
@@ -111,28 +116,28 @@ impl GroupState {
         })
     }
 
-    /// Judges a group that its hub hands over as a whole, and answers its state.
+    /// Validates a group that its hub hands over as a whole, and returns its state.
     ///
     /// A proposal that waits and whose key package or certificate has expired since it was accepted is left out: it
-    /// cannot be judged any more. Should the hub accept a commit that references it all the same, the replica needs the
+    /// cannot be validated any more. Should the hub accept a commit that references it all the same, the replica needs the
     /// group as a whole again.
     ///
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn from_transfer(
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         transfer: &GroupTransfer,
         hub: DomainName,
     ) -> Result<Self, GroupError> {
-        let tree_max = rules.limits.ratchet_tree_bytes_max;
-        let info_max = rules.limits.packet_bytes_max.saturating_add(tree_max);
+        let tree_max = context.limits.ratchet_tree_bytes_max;
+        let info_max = context.limits.packet_bytes_max.saturating_add(tree_max);
         within("groupInfo", transfer.group_info.len(), info_max)?;
         within("ratchetTree", transfer.ratchet_tree.len(), tree_max)?;
         let now = transfer.timestamp;
         let tree = Some(transfer.ratchet_tree.as_slice());
         let mut tracked =
-            TrackedGroup::open(rules, &transfer.group_info, tree, now).map_err(refused_commit)?;
-        let max = rules.limits.group_members_max;
+            TrackedGroup::open(context, &transfer.group_info, tree, now).map_err(refused_commit)?;
+        let max = context.limits.group_members_max;
         if tracked.members().len() > max {
             return Err(GroupError::InvalidGroupInfo(format!(
                 "the group has {} members; at most {max}",
@@ -151,14 +156,14 @@ impl GroupState {
             lacks_proposals: false,
         };
         for packet in &transfer.proposals {
-            match state.stage_proposal(rules, packet, now, &|_| false) {
+            match state.stage_proposal(context, packet, now, &|_| false) {
                 Ok((_, staged)) => {
                     state.tracked.apply_proposal(staged.pending).map_err(|error| unencodable(&error))?;
                 }
                 Err(GroupError::InvalidProposal {
                     rule: Rule::Lifetime | Rule::Identity, detail, ..
                 }) => {
-                    tracing::info!(detail, "a proposal that was handed over cannot be judged any more");
+                    tracing::info!(detail, "a proposal that was handed over cannot be validated any more");
                     state.lacks_proposals = true;
                 }
                 Err(refused) => return Err(refused),
@@ -210,7 +215,7 @@ impl GroupState {
         &self.roster
     }
 
-    /// Whether judging messages of so many bytes may take longer than a thread that others wait for should be held.
+    /// Whether validating `bytes` bytes of messages may hold the thread longer than other requests should wait.
     pub(crate) fn takes_long(&self, bytes: usize) -> bool {
         bytes > LONG_BYTES
             || self.tracked.members().len() > MANY_MEMBERS
@@ -235,13 +240,13 @@ impl GroupState {
     /// epoch, and all together within [`WAITING_PER_LIMIT`] times as much.
     fn has_room_for(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         packet_bytes: usize,
         at: Timestamp,
         is_used: &dyn Fn(&KeyPackageRef) -> bool,
     ) -> bool {
         let (count_max, bytes_max) =
-            (rules.limits.proposals_per_epoch_max, rules.limits.proposal_bytes_per_epoch_max);
+            (context.limits.proposals_per_epoch_max, context.limits.proposal_bytes_per_epoch_max);
         let fits = |count: usize, bytes: usize, times: usize| {
             count < count_max.saturating_mul(times)
                 && bytes.saturating_add(packet_bytes) <= bytes_max.saturating_mul(times)
@@ -251,12 +256,12 @@ impl GroupState {
             return true;
         }
         // The hub knows better which of those that it accepted can still be committed.
-        if !fits(count, bytes, WAITING_PER_LIMIT) || *rules.source == Source::Hub {
+        if !fits(count, bytes, WAITING_PER_LIMIT) || *context.source == Source::Hub {
             return fits(count, bytes, WAITING_PER_LIMIT);
         }
         let is_void = |needs: &ProposalNeeds| {
             needs.expired(at).is_some()
-                || !rules.application.knows(needs.domain.as_ref())
+                || !context.application.knows(needs.domain.as_ref())
                 || needs.package.as_ref().is_some_and(is_used)
         };
         let committable = self.tracked.pending().iter().filter(|pending| !is_void(&pending.needs));
@@ -272,7 +277,7 @@ impl GroupState {
     /// Why it is refused.
     pub(crate) fn stage(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         entry: LogEntry,
         is_used: &dyn Fn(&KeyPackageRef) -> bool,
     ) -> Result<StagedEntry, GroupError> {
@@ -281,11 +286,11 @@ impl GroupState {
                 Err(GroupError::NotFromHub("a creation is entry 0 and no other".into()))
             }
             EntryContent::Proposal { packet } => {
-                let (record, staged) = self.stage_proposal(rules, packet, entry.timestamp, is_used)?;
+                let (record, staged) = self.stage_proposal(context, packet, entry.timestamp, is_used)?;
                 Ok(StagedEntry { record, change: StagedChange::Proposal(staged), entry })
             }
             EntryContent::Commit(bundle) => {
-                let (record, staged) = self.stage_commit(rules, bundle, entry.timestamp)?;
+                let (record, staged) = self.stage_commit(context, bundle, entry.timestamp)?;
                 Ok(StagedEntry { record, change: StagedChange::Commit(staged), entry })
             }
         }
@@ -294,17 +299,17 @@ impl GroupState {
     /// Validates a proposal (*Proposals*); with it comes its record.
     fn stage_proposal(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         packet: &[u8],
         stamp: Timestamp,
         is_used: &dyn Fn(&KeyPackageRef) -> bool,
     ) -> Result<(Vec<u8>, StagedProposal), GroupError> {
-        within("packet", packet.len(), rules.limits.packet_bytes_max)?;
+        within("packet", packet.len(), context.limits.packet_bytes_max)?;
         self.tracked.expect_proposal(packet).map_err(refused_proposal)?;
-        if !self.has_room_for(rules, packet.len(), stamp, is_used) {
-            return Err(GroupError::TooManyProposals { max: rules.limits.proposals_per_epoch_max });
+        if !self.has_room_for(context, packet.len(), stamp, is_used) {
+            return Err(GroupError::TooManyProposals { max: context.limits.proposals_per_epoch_max });
         }
-        let staged = self.tracked.stage_proposal(rules, packet, stamp).map_err(refused_proposal)?;
+        let staged = self.tracked.stage_proposal(context, packet, stamp).map_err(refused_proposal)?;
         let record = keep(&GroupRecord::Proposal { pending: staged.pending.clone(), stamp })
             .map_err(|error| unencodable(&error))?;
         Ok((record, staged))
@@ -313,19 +318,19 @@ impl GroupState {
     /// Validates a commit with its group info and welcome (*Commits*); with it comes its record.
     fn stage_commit(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         bundle: &CommitBundle,
         stamp: Timestamp,
     ) -> Result<(Vec<u8>, StagedEpoch), GroupError> {
-        let max = rules.limits.packet_bytes_max;
+        let max = context.limits.packet_bytes_max;
         within("commitPacket", bundle.commit.len(), max)?;
-        let info_max = max.saturating_add(rules.limits.ratchet_tree_bytes_max);
+        let info_max = max.saturating_add(context.limits.ratchet_tree_bytes_max);
         within("groupInfo", bundle.group_info.as_ref().map_or(0, Vec::len), info_max)?;
         within("welcomePacket", bundle.welcome.as_ref().map_or(0, Vec::len), max)?;
-        let staged = self.tracked.stage_commit(rules, bundle, stamp).map_err(refused_commit)?;
+        let staged = self.tracked.stage_commit(context, bundle, stamp).map_err(refused_commit)?;
         // The hub has applied the policy to what it accepted.
         let is_refused =
-            rules.application.expired_members == ExpiredMembers::Refuse && *rules.source != Source::Hub;
+            context.application.expired_members == ExpiredMembers::Refuse && *context.source != Source::Hub;
         if is_refused && !staged.expired.is_empty() && staged.room_for_removals > 0 {
             return Err(GroupError::ExpiredMembers { leaves: staged.expired });
         }
@@ -486,34 +491,8 @@ fn within(what: &'static str, length: usize, max: usize) -> Result<(), GroupErro
     if length <= max { Ok(()) } else { Err(GroupError::TooLarge { what, max }) }
 }
 
-/// What was judged to be good cannot be written or read back: no fault of the request.
+/// The error of a valid entry that cannot be encoded: the request is not at fault.
 pub(super) fn unencodable(error: &CodecError) -> GroupError {
     tracing::error!(%error, "what was staged cannot be encoded");
     StorageError::Unreadable.into()
-}
-
-fn refused_proposal(refusal: Refusal) -> GroupError {
-    refused(refusal, |rule, detail, _| GroupError::InvalidProposal { rule, detail })
-}
-
-fn refused_commit(refusal: Refusal) -> GroupError {
-    refused(refusal, |rule, detail, proposal| GroupError::InvalidCommit { rule, detail, proposal })
-}
-
-pub(crate) fn refused(
-    refusal: Refusal,
-    broken: impl FnOnce(Rule, String, Option<Vec<u8>>) -> GroupError,
-) -> GroupError {
-    match refusal {
-        Refusal::Malformed(malformed) => GroupError::MalformedMessage(malformed),
-        Refusal::UnknownKind { kind, value, detail } => GroupError::UnknownKind { kind, value, detail },
-        Refusal::Stale { packet, current } => GroupError::StaleEpoch { packet, current },
-        Refusal::Future { packet, current } => GroupError::FutureEpoch { packet, current },
-        Refusal::Broken { rule, detail, proposal } => broken(rule, detail, proposal),
-        Refusal::OpenedWith(detail) => GroupError::InvalidGroupInfo(detail),
-        Refusal::OpenedOutsideLifetime { rule, detail } => GroupError::GroupInfoLifetime { rule, detail },
-        Refusal::GroupInfo(detail) => GroupError::GroupInfoMismatch(detail),
-        Refusal::WelcomeMissing { added } => GroupError::WelcomeMissing { added },
-        Refusal::Welcome(detail) => GroupError::WelcomeMismatch(detail),
-    }
 }

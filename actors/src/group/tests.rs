@@ -112,7 +112,8 @@ fn an_owner_alone_lets_the_first_commit_win_and_comes_back_from_its_log() {
         });
         let now = services.clock.now();
         let state =
-            GroupState::create(services.rules(&application, &Source::Application), &new, now).unwrap();
+            GroupState::create(services.validation_context(&application, &Source::Application), &new, now)
+                .unwrap();
         let row = GroupRow { epoch: Epoch(0), created_at: now, creation_digest: new.digest(), hub: None };
         let meta = GroupMeta::new(&application, state.id().clone(), row);
         services.store.append(creation(&meta, &state, &new).unwrap()).await.unwrap();

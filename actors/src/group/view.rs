@@ -56,7 +56,7 @@ pub struct GroupView {
     pub(crate) stamp: Timestamp,
     /// The newest epochs, as far as they are kept in memory.
     pub(crate) recent: Arc<[Arc<EpochEntry>]>,
-    /// Whether a proposal that waits at the hub is not among `proposals`: it could not be judged any more.
+    /// Whether a proposal that waits at the hub is not among `proposals`: it could not be validated any more.
     pub(crate) lacks_proposals: bool,
     /// Whether the group was re-initialised.
     pub(crate) is_reinitialised: bool,
@@ -67,7 +67,7 @@ pub struct GroupView {
 }
 
 impl GroupView {
-    /// The proposals that can still be committed, as far as that can be told without judging them anew: key packages
+    /// The proposals that can still be committed, as far as that can be told without validating them anew: key packages
     /// and credentials are within their time, no other commit has used the package, and the application still knows
     /// the domain.
     ///
@@ -79,7 +79,7 @@ impl GroupView {
         store: &View,
         now: Timestamp,
     ) -> Result<Vec<Arc<[u8]>>, StorageError> {
-        // What the newest entry was judged at is not gone back on when the clock is.
+        // Validation time does not go back, even if the clock does.
         let at = now.max(self.stamp);
         let mut current = Vec::with_capacity(self.proposals.len());
         for WaitingProposal { packet, needs } in &self.proposals {

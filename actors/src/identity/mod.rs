@@ -20,9 +20,9 @@ pub struct Identity<'a> {
 /// The context in which an identity is validated: the draft's `ApplicationContext`.
 #[derive(Clone, Copy, Debug)]
 pub struct ApplicationContext {
-    /// When the message that carries the identity was accepted, in Unix milliseconds: validity is judged at this
-    /// time and no other, so that every replica judges alike, as far as it is configured alike: what a provider trusts
-    /// is a gateway's own. A replay judges nothing.
+    /// When the message that carries the identity was accepted, in Unix milliseconds: validity is validated at this
+    /// time and no other, so that every replica validates alike, as far as it is configured alike: what a provider trusts
+    /// is a gateway's own. A replay validates nothing.
     pub msg_timestamp: Timestamp,
 }
 
@@ -85,7 +85,7 @@ pub trait IdentityProvider: Send + Sync {
         Ok(None)
     }
 
-    /// Validates the identity and says who it is, at once: a credential may be large, and all of this rests on reading it.
+    /// Validates the identity and says who it is, at once: a credential may be large, and all of this depends on reading it.
     ///
     /// # Errors
     /// Those of [`Self::validate`], and that the credential names no client.

@@ -357,7 +357,7 @@ impl KeyQueueState {
             + unassigned.filter(|package| !self.places.contains_key(&package.reference)).count()
     }
 
-    /// How many bytes the queue would have at rest after an upload, at most. The final key comes with its client's handle
+    /// The largest size in bytes that the queue's snapshot would have after an upload. The final key comes with its client's handle
     /// generation and the time.
     pub(crate) fn bytes_after(
         &self,
@@ -759,11 +759,11 @@ mod tests {
         for (now, expected) in [(10, 1), (99, 1), (100, 2), (500, 2)] {
             assert_eq!(in_use(&state, now), Some(expected), "at {now}");
         }
-        let rested = KeyQueueState::restore(Some(&state.to_snapshot().unwrap()), []).unwrap();
-        assert_eq!(rested, state);
+        let reloaded = KeyQueueState::restore(Some(&state.to_snapshot().unwrap()), []).unwrap();
+        assert_eq!(reloaded, state);
         // A retry changes nothing, and a third one replaces the second, which was never in use.
         upload(&mut state, starting(2, 100), 20);
-        assert_eq!(state, rested);
+        assert_eq!(state, reloaded);
         assert_eq!(replaced(&state, &starting(3, 200), 30), [2]);
         upload(&mut state, starting(3, 200), 30);
         assert_eq!((in_use(&state, 150), in_use(&state, 200)), (Some(1), Some(3)));
@@ -903,7 +903,7 @@ mod tests {
     }
 
     proptest! {
-        /// A queue that was put to rest at any point is the queue that stayed awake.
+        /// A queue that was passivated at any point equals the queue that stayed active.
         #[test]
         fn rest_changes_nothing(records in proptest::collection::vec(any_record(), 0..20), cut in 0_usize..20) {
             let mut live = KeyQueueState::default();
@@ -919,11 +919,11 @@ mod tests {
             }
             let snapshot = live.to_snapshot().unwrap();
             let tail: Vec<Vec<u8>> = after.iter().map(|record| record.to_bytes().unwrap()).collect();
-            let woken = KeyQueueState::restore(Some(&snapshot), tail.iter().map(Vec::as_slice)).unwrap();
+            let activated = KeyQueueState::restore(Some(&snapshot), tail.iter().map(Vec::as_slice)).unwrap();
             for record in after {
                 live.apply(record.clone());
             }
-            prop_assert_eq!(&woken, &live);
+            prop_assert_eq!(&activated, &live);
             let of_all = |state: &KeyQueueState| state.held.values().map(|held| snapshot_bytes(&held.package)).sum::<usize>();
             prop_assert_eq!(live.held_bytes, of_all(&live));
             live.retire(Timestamp(40), 0);

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use snapshots::{Epoch, KeyPackageRef, Timestamp};
 
 use super::{
-    Crypto, Refusal, RequestMember, Rule, Rules, TrackedGroup,
-    companions::{check_group_info, check_group_info_head, check_welcome, read_welcome},
+    Crypto, Refusal, RequestMember, Rule, TrackedGroup, ValidationContext,
     group::Member,
+    group_info::{check_group_info, check_group_info_head},
     handshake_header,
     leaf::is_last_resort,
     proposal::PendingProposal,
@@ -27,6 +27,7 @@ use super::{
     public_part,
     shape::TreeShape,
     tree::{SerialisedTree, TreeChanges},
+    welcome::{check_welcome, read_welcome},
     wire::{self, CommitOutline, ContentKind, SenderKind},
 };
 use crate::{application::Source, codec::encode_long, limits::Limits};
@@ -103,23 +104,23 @@ pub(crate) struct StagedEpoch {
 }
 
 impl TrackedGroup {
-    /// Stages a commit with its companions. Takes `&self`: whatever happens, the group stays as it is.
+    /// Stages a commit with its group info and welcome. Takes `&self`: whatever happens, the group stays as it is.
     pub(crate) fn stage_commit(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         bundle: &CommitBundle,
         now: Timestamp,
     ) -> Result<StagedEpoch, Refusal> {
-        let head = self.commit_head(rules, &bundle.commit, now)?;
+        let head = self.commit_head(context, &bundle.commit, now)?;
         let welcome = read_welcome(bundle.welcome.as_deref(), head.adds, self.public.ciphersuite())?;
         if let Some(group_info) = bundle.group_info.as_deref() {
             check_group_info_head(group_info, &head.outline)?;
         }
-        let (epoch, committer, outline) = self.stage_read(rules, &bundle.commit, head, now)?;
+        let (epoch, committer, outline) = self.stage_read(context, &bundle.commit, head, now)?;
         if let Some(group_info) = bundle.group_info.as_deref() {
             let signer = epoch.staged.update_path_leaf_node().or_else(|| self.leaf(committer));
             check_group_info(
-                rules.crypto,
+                context.crypto,
                 group_info,
                 &epoch.staged,
                 &epoch.tree,
@@ -131,27 +132,27 @@ impl TrackedGroup {
         Ok(epoch)
     }
 
-    /// Stages a commit as an observer sees it, without its companions; answers the committer's leaf as well.
+    /// Stages a commit as an observer sees it, without its group info and welcome; answers the committer's leaf as well.
     #[cfg(test)]
     pub(super) fn stage_alone<'a>(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         commit: &'a [u8],
         now: Timestamp,
     ) -> Result<(StagedEpoch, u32, CommitOutline<'a>), Refusal> {
-        self.stage_read(rules, commit, self.commit_head(rules, commit, now)?, now)
+        self.stage_read(context, commit, self.commit_head(context, commit, now)?, now)
     }
 
     /// What is left to do when everything was checked that needs no cryptography.
     fn stage_read<'a>(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         commit: &'a [u8],
         CommitHead { sender, outline, referenced, message, .. }: CommitHead<'a>,
         now: Timestamp,
     ) -> Result<(StagedEpoch, u32, CommitOutline<'a>), Refusal> {
         let staged = self
-            .verify_commit(rules.crypto, commit, message)
+            .verify_commit(context.crypto, commit, message)
             .map_err(|refusal| self.with_culprit(refusal, sender, &outline))?;
         let proposals: Vec<&QueuedProposal> = staged.queued_proposals().collect();
         if proposals.len() != outline.proposals {
@@ -159,16 +160,16 @@ impl TrackedGroup {
         }
         check_proposal_list(&proposals, sender)?;
         let (shape, committer, added_leaves) = self.shape_after(&proposals, &staged, sender, &outline)?;
-        if let Some(checks) = rules.leaf_checks(self.cipher_suite()) {
+        if let Some(checks) = context.leaf_checks(self.cipher_suite()) {
             checks.check_path_keys(&outline.path_keys)?;
         }
         let roster =
-            self.roster_after((rules, now), &staged, &proposals, (sender, committer), &added_leaves)?;
-        check_member_count(roster.count, rules.limits)?;
+            self.roster_after((context, now), &staged, &proposals, (sender, committer), &added_leaves)?;
+        check_member_count(roster.count, context.limits)?;
         let mut expired = self.expired(now);
         let left: BTreeSet<u32> = roster.left.iter().copied().collect();
         expired.retain(|leaf| !left.contains(leaf) && !roster.joined.contains_key(leaf));
-        let added = added_members(rules.crypto, &proposals, &added_leaves, &roster.joined)?;
+        let added = added_members(context.crypto, &proposals, &added_leaves, &roster.joined)?;
 
         let bytes = encode_long(&staged, STAGED_PER_PACKET * commit.len())
             .map_err(|error| Refusal::broken(Rule::Proposal, error.to_string()))?;
@@ -193,7 +194,7 @@ impl TrackedGroup {
             expired,
             room_for_removals: match sender {
                 SenderKind::Member(_) => {
-                    rules.limits.proposals_per_commit_max.saturating_sub(outline.proposals)
+                    context.limits.proposals_per_commit_max.saturating_sub(outline.proposals)
                 }
                 SenderKind::NewMemberCommit | SenderKind::External(_) | SenderKind::NewMemberProposal => 0,
             },
@@ -207,7 +208,7 @@ impl TrackedGroup {
     /// The referenced proposals, in order: each waits in this epoch and has not expired since.
     fn check_references(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         outline: &CommitOutline<'_>,
         now: Timestamp,
     ) -> Result<Vec<&PendingProposal>, Refusal> {
@@ -226,7 +227,7 @@ impl TrackedGroup {
                 );
             };
             // The hub has held the commit to this at the time that it gave it.
-            if *rules.source != Source::Hub
+            if *context.source != Source::Hub
                 && let Some((rule, detail)) = pending.needs.expired(now)
             {
                 return refuse(rule, detail);
@@ -245,12 +246,12 @@ impl TrackedGroup {
     /// Reads and routes the packet: everything that needs no cryptography, the epoch first of all.
     fn commit_head<'a>(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         packet: &'a [u8],
         now: Timestamp,
     ) -> Result<CommitHead<'a>, Refusal> {
         let public = self.handshake_head(packet, ContentKind::Commit)?;
-        let limits = rules.limits;
+        let limits = context.limits;
         let max = limits.proposals_per_commit_max;
         let unreadable = |_| Refusal::unreadable(RequestMember::CommitPacket, packet);
         let outline = wire::commit_outline(public, max).map_err(unreadable)?.ok_or_else(|| {
@@ -268,7 +269,7 @@ impl TrackedGroup {
         }
         self.check_types_known(&outline.unknown_types)?;
         let (mut referenced, mut adds, mut listed) = (Vec::new(), outline.adds, outline.listed);
-        for pending in self.check_references(rules, &outline, now)? {
+        for pending in self.check_references(context, &outline, now)? {
             if let Some(public) = public_part(&pending.packet) {
                 adds += usize::from(public.proposal_type() == Some(wire::ADD));
                 listed.add(public.listed_by_proposal());

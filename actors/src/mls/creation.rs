@@ -1,6 +1,6 @@
 //! Rules for a new group, in addition to those for any group (*Group Creation*).
 
-use super::{Refusal, Rules, TrackedGroup, group::read_group_info, proposal::Needs, wire};
+use super::{Refusal, TrackedGroup, ValidationContext, group::read_group_info, proposal::Needs, wire};
 use snapshots::Timestamp;
 
 impl TrackedGroup {
@@ -12,7 +12,7 @@ impl TrackedGroup {
     /// # Errors
     /// As [`TrackedGroup::open`], and [`Refusal::OpenedWith`] for a group that is valid and not a new one.
     pub(crate) fn create(
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         group_info: &[u8],
         ratchet_tree: Option<&[u8]>,
         now: Timestamp,
@@ -36,7 +36,7 @@ impl TrackedGroup {
                 return Err(Refusal::OpenedWith(detail.into()));
             }
         }
-        let group = Self::open(rules, group_info, ratchet_tree, now)?;
+        let group = Self::open(context, group_info, ratchet_tree, now)?;
         let extensions = group.public.group_context().extensions();
         // The rules for a leaf of a group (RFC 9420 §7.3) hold for its creator as well.
         match group.leaf(0).and_then(|creator| Needs::of(extensions).lack_of(creator)) {

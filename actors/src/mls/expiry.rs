@@ -11,7 +11,9 @@ use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::signatures::Signer as _;
 use snapshots::Timestamp;
 
-use super::{Refusal, Rule, Rules, TrackedGroup, external_senders::parts, proposal_list::removed_leaf};
+use super::{
+    Refusal, Rule, TrackedGroup, ValidationContext, external_senders::parts, proposal_list::removed_leaf,
+};
 use crate::{
     codec::decode,
     {external_sender::ExternalSenderKey, limits::Limits},
@@ -29,13 +31,13 @@ impl TrackedGroup {
     /// [`Rule::Identity`], if it does anything else.
     pub(super) fn check_in_date(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         leaf: u32,
         renews: bool,
         at: Timestamp,
     ) -> Result<(), Refusal> {
         let is_expired = self.members.get(&leaf).is_some_and(|member| member.is_expired(at));
-        if renews || !is_expired || !rules.holds_members_to_expiry() {
+        if renews || !is_expired || !context.holds_members_to_expiry() {
             return Ok(());
         }
         Err(Refusal::broken(

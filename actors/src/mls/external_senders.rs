@@ -9,10 +9,10 @@ use snapshots::Timestamp;
 use crate::identity::{ApplicationContext, Identity, IdentityProvider};
 use crate::presentation::Reader;
 
-/// Judges the X.509 credentials among those of the external senders, each with its key, as those of clients. Credentials of
+/// Validates the X.509 credentials among those of the external senders, each with its key, as those of clients. Credentials of
 /// other types pass: they certify nothing, and what counts is that a member, who set the extension, knows the key.
 ///
-/// With `is_past` the extensions may be older than `at`: a credential that has ended since is judged by its last
+/// With `is_past` the extensions may be older than `at`: a credential that has ended since is validated by its last
 /// moment.
 ///
 /// # Errors
@@ -41,7 +41,7 @@ pub(super) fn check_external_senders(
     Ok(())
 }
 
-/// The last moment at which all credentials that [`check_external_senders`] judges are valid; `None` if none of them ends.
+/// The last moment at which all credentials that [`check_external_senders`] validates are valid; `None` if none of them ends.
 pub(super) fn external_senders_end(
     provider: &dyn IdentityProvider,
     extensions: &Extensions<GroupContext>,
@@ -52,8 +52,8 @@ pub(super) fn external_senders_end(
     let end = |sender: &ExternalSender| {
         let (key, credential) = parts(sender)?;
         let identity = Identity { signature_key: &key, credential: &credential };
-        let is_judged = credential.credential_type() == CredentialType::X509;
-        is_judged.then(|| provider.valid_until(identity).ok().flatten()).flatten()
+        let is_validated = credential.credential_type() == CredentialType::X509;
+        is_validated.then(|| provider.valid_until(identity).ok().flatten()).flatten()
     };
     extensions.external_senders()?.iter().filter_map(end).min()
 }

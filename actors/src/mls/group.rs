@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 
 use super::{
-    Refusal, RequestMember, Rules, StagedEpoch, WIRE_FORMAT,
+    Refusal, RequestMember, StagedEpoch, ValidationContext, WIRE_FORMAT,
     commit::EpochChange,
     external_senders::check_external_senders,
     openmls_storage::{GroupValues, Values},
@@ -77,7 +77,7 @@ impl TrackedGroup {
     /// Opens a group from a GroupInfo message and its tree, which may be in the GroupInfo instead
     /// (RFC 9420 §12.4.3). Any epoch will do; [`TrackedGroup::create`] opens a new group.
     pub(crate) fn open(
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         group_info: &[u8],
         ratchet_tree: Option<&[u8]>,
         now: Timestamp,
@@ -101,12 +101,12 @@ impl TrackedGroup {
             Some(tree) => Refusal::unreadable_tree(tree),
             None => Refusal::unreadable(RequestMember::GroupInfo, group_info),
         };
-        let nodes_max = nodes_max(rules.limits.group_members_max);
+        let nodes_max = nodes_max(context.limits.group_members_max);
         let size =
             wire::ratchet_tree_size(tree_bytes, nodes_max).map_err(|_| unreadable())?.ok_or_else(|| {
                 Refusal::OpenedWith(format!("the ratchet tree has more than {nodes_max} nodes"))
             })?;
-        check_tree_size(size, rules.limits.group_members_max)?;
+        check_tree_size(size, context.limits.group_members_max)?;
         let (tree, shape) = SerialisedTree::parse(tree_bytes).ok_or_else(unreadable)?;
         let tree_in = RatchetTreeIn::tls_deserialize_exact_bytes(tree_bytes).map_err(|_| unreadable())?;
         let verifiable =
@@ -116,12 +116,12 @@ impl TrackedGroup {
             };
         let values = Values::default();
         let (public, _) =
-            PublicGroup::from_external(&rules.crypto.0, &values, tree_in, verifiable, ProposalStore::new())
+            PublicGroup::from_external(&context.crypto.0, &values, tree_in, verifiable, ProposalStore::new())
                 .map_err(|error| Refusal::of_opening(&error))?;
         let is_past = public.group_context().epoch().as_u64() > 0;
-        check_external_senders(rules.provider(), public.group_context().extensions(), now, is_past)
+        check_external_senders(context.provider(), public.group_context().extensions(), now, is_past)
             .map_err(Refusal::OpenedWith)?;
-        let leaf_checks = rules.leaf_checks(suite_number(public.ciphersuite()));
+        let leaf_checks = context.leaf_checks(suite_number(public.ciphersuite()));
         let mut members = BTreeMap::new();
         for member in public.members() {
             if let (Some(checks), Some(leaf)) = (leaf_checks, public.leaf(member.index)) {
@@ -130,13 +130,13 @@ impl TrackedGroup {
             let identity = Identity { signature_key: &member.signature_key, credential: &member.credential };
             let extensions = public.group_context().extensions();
             // A group that has a history may have members whose credentials have expired since they came in.
-            let at = match rules.provider().valid_until(identity) {
+            let at = match context.provider().valid_until(identity) {
                 Ok(Some(until)) if is_past => now.min(until),
                 Ok(_) | Err(_) => now,
             };
-            let who = identify(rules.provider(), identity, extensions, at)
+            let who = identify(context.provider(), identity, extensions, at)
                 .map_err(|reason| Refusal::OpenedWith(reason.to_string()))?;
-            rules.check_own_domain(&who).map_err(Refusal::OpenedWith)?;
+            context.check_own_domain(&who).map_err(Refusal::OpenedWith)?;
             members.insert(member.index.u32(), who);
         }
         let group = Self {

@@ -73,7 +73,7 @@ pub(crate) fn check_fit(checks: LeafChecks, message: &[u8]) -> Result<(), String
 /// The digest of a credential and its signature key.
 type CredentialDigest = [u8; 32];
 
-/// Credentials that were not acceptable, each until it is to be judged again: what is wrong may be this gateway's roots, a
+/// Credentials that were not acceptable, each until it is validated again: what is wrong may be this gateway's roots, a
 /// revocation list that is late, or its clock.
 #[derive(Debug, Default)]
 pub(crate) struct RefusedCredentials(HashMap<CredentialDigest, Timestamp>);
@@ -98,8 +98,8 @@ impl RefusedCredentials {
     }
 }
 
-/// Judges the credentials of packages that were checked before: certificates expire and are revoked. A queue full of
-/// refused ones costs one judgement per credential, and for the next requests nothing until the refusals end.
+/// Validates the credentials of packages that were checked before: certificates expire and are revoked. A queue full of
+/// refused ones costs one validation per credential, and for the next requests nothing until the refusals end.
 pub(crate) struct CredentialCheck<'a> {
     provider: &'a dyn IdentityProvider,
     now: Timestamp,
@@ -153,15 +153,15 @@ fn identify_member(
 /// A credential type, a credential and its signature key.
 type LeafCredential<'m> = (u16, &'m [u8], &'m [u8]);
 
-/// Checks the key packages of one request. Packages of one client share few credentials, so each is judged once.
-pub(crate) struct KeyPackageJudge<'a, 'm> {
+/// Checks the key packages of one request. Packages of one client share few credentials, so each is validated once.
+pub(crate) struct KeyPackageValidator<'a, 'm> {
     checks: KeyPackageChecks<'a>,
     crypto: &'a Crypto,
     provider: &'a dyn IdentityProvider,
     members: HashMap<LeafCredential<'m>, Result<Member, String>>,
 }
 
-impl<'a, 'm> KeyPackageJudge<'a, 'm> {
+impl<'a, 'm> KeyPackageValidator<'a, 'm> {
     pub(crate) fn new(
         checks: KeyPackageChecks<'a>,
         crypto: &'a Crypto,
@@ -208,7 +208,7 @@ impl<'a, 'm> KeyPackageJudge<'a, 'm> {
         Ok(CheckedKeyPackage { reference, not_before, not_after, signature_key })
     }
 
-    /// The MLS library's checks, of the signatures above all. It judges the lifetime last and by the wall clock, which
+    /// The MLS library's checks, of the signatures above all. It validates the lifetime last and by the wall clock, which
     /// has been done here by the gateway's clock and with the clock skew.
     fn verify(&self, message: &[u8]) -> Result<(), String> {
         let package = match MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract) {
@@ -224,7 +224,7 @@ impl<'a, 'm> KeyPackageJudge<'a, 'm> {
     fn member(&mut self, outline: &KeyPackageOutline<'m>) -> Result<Member, String> {
         let leaf = &outline.leaf;
         match self.members.entry((leaf.credential_type, leaf.credential, leaf.signature_key)) {
-            Entry::Occupied(judged) => judged.get().clone(),
+            Entry::Occupied(validated) => validated.get().clone(),
             Entry::Vacant(place) => {
                 place.insert(identify_member(self.provider, outline, self.checks.now)).clone()
             }

@@ -8,7 +8,7 @@ use openmls::prelude::{KeyPackage, LeafNode, tls_codec::Serialize as _};
 use super::{Refusal, Rule, hpke_key::Kem};
 use crate::presentation::{Reader, WireError};
 
-/// The judge of leaf nodes, for one cipher suite.
+/// Checks of leaf nodes for one cipher suite.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LeafChecks {
     pub(crate) cipher_suite: u16,

@@ -5,12 +5,12 @@
 //! time is an argument; only the library reads the system's clock, when it validates a lifetime.
 
 mod commit;
-mod companions;
 mod creation;
 mod culprit;
 mod expiry;
 mod external_senders;
 mod group;
+mod group_info;
 mod hpke_key;
 mod key_package;
 mod leaf;
@@ -26,6 +26,7 @@ mod syntax;
 pub(crate) mod tests;
 mod tree;
 mod unseen;
+mod welcome;
 mod wire;
 mod work;
 
@@ -37,9 +38,9 @@ pub use self::{
 };
 pub(crate) use self::{
     commit::{AddedMember, CommitSender, EpochChange, StagedEpoch},
-    companions::{group_info_signer, welcome_references},
     group::{GroupSnapshot, Member, TrackedGroup},
-    key_package::{CredentialCheck, KeyPackageChecks, KeyPackageJudge, RefusedCredentials, check_fit},
+    group_info::group_info_signer,
+    key_package::{CredentialCheck, KeyPackageChecks, KeyPackageValidator, RefusedCredentials, check_fit},
     leaf::LeafChecks,
     proposal::{PendingProposal, ProposalNeeds, StagedProposal},
     refusal::Refusal,
@@ -48,6 +49,7 @@ pub(crate) use self::{
         Unreadable, UnseenCommit, UnseenKeyPackage, UnseenProposal, carried_tree, cipher_suite,
         first_interim_hash, key_package_reference,
     },
+    welcome::welcome_references,
 };
 
 use openmls::prelude::Ciphersuite;
@@ -67,7 +69,7 @@ pub(crate) struct Crypto(pub(crate) RustCrypto);
 
 /// The validation context of a packet. It is not used on replay.
 #[derive(Clone, Copy)]
-pub(crate) struct Rules<'a> {
+pub(crate) struct ValidationContext<'a> {
     pub(crate) crypto: &'a Crypto,
     pub(crate) limits: &'a Limits,
     pub(crate) application: &'a Application,
@@ -75,7 +77,7 @@ pub(crate) struct Rules<'a> {
     pub(crate) source: &'a Source,
 }
 
-impl<'a> Rules<'a> {
+impl<'a> ValidationContext<'a> {
     pub(crate) fn provider(self) -> &'a dyn IdentityProvider {
         &*self.application.identity
     }
@@ -86,7 +88,7 @@ impl<'a> Rules<'a> {
         *self.source != Source::Hub && self.application.expired_members != ExpiredMembers::Ignore
     }
 
-    /// The judge of leaf nodes; `None` for what a hub accepted, perhaps before it asked for these checks. A replica that
+    /// The checks of leaf nodes; `None` for an entry that a hub accepted, perhaps before it made these checks. A replica that
     /// refused such an entry would never get past it, though the group's members can: they remove the leaf.
     fn leaf_checks(self, cipher_suite: u16) -> Option<LeafChecks> {
         let lifetime_s_max = self.limits.lifetime_s_max();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use snapshots::{DomainName, KeyPackageRef, Timestamp};
 
 use super::{
-    Refusal, RequestMember, Rule, Rules, TrackedGroup, UnknownKind,
+    Refusal, RequestMember, Rule, TrackedGroup, UnknownKind, ValidationContext,
     commit::protocol_message,
     external_senders::{check_external_senders, external_senders_end},
     group::{identify, identity_of},
@@ -37,7 +37,7 @@ pub(crate) struct PendingProposal {
     pub(crate) needs: ProposalNeeds,
 }
 
-/// What must still hold when a proposal is committed and can end while it waits. All else that it was judged by stays as it
+/// Conditions that must still hold when a proposal is committed and can end while it waits. All others stay as they
 /// is for the epoch: the tree, the members and the GroupContext.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProposalNeeds {
@@ -83,7 +83,7 @@ impl TrackedGroup {
     /// Stages a proposal of the current epoch. Takes `&self`: whatever happens, the group stays as it is.
     pub(crate) fn stage_proposal(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         packet: &[u8],
         now: Timestamp,
     ) -> Result<StagedProposal, Refusal> {
@@ -98,7 +98,7 @@ impl TrackedGroup {
         self.check_types_known(&unknown.into_iter().collect())?;
         self.check_comparable(public.listed_by_proposal())?;
         let message = protocol_message(RequestMember::Packet, packet)?;
-        let queued = match self.verify(rules.crypto, message)? {
+        let queued = match self.verify(context.crypto, message)? {
             ProcessedMessageContent::ProposalMessage(queued)
             | ProcessedMessageContent::ExternalJoinProposalMessage(queued) => queued,
             ProcessedMessageContent::ApplicationMessage(_)
@@ -108,7 +108,7 @@ impl TrackedGroup {
                 return Err(Refusal::unreadable(RequestMember::Packet, packet));
             }
         };
-        let (adds, needs) = self.check_proposal(rules, queued.proposal(), queued.sender(), public, now)?;
+        let (adds, needs) = self.check_proposal(context, queued.proposal(), queued.sender(), public, now)?;
         let queued_bytes =
             encode(&queued).map_err(|error| Refusal::broken(Rule::Proposal, error.to_string()))?;
         let reference = queued.proposal_reference_ref().as_slice().to_vec();
@@ -120,7 +120,7 @@ impl TrackedGroup {
 
     fn check_proposal(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         proposal: &Proposal,
         sender: &Sender,
         public: PublicPart<'_>,
@@ -128,12 +128,12 @@ impl TrackedGroup {
     ) -> Result<(Option<(KeyPackageRef, bool)>, ProposalNeeds), Refusal> {
         let mut needs = ProposalNeeds::default();
         if let Sender::Member(leaf) = sender {
-            self.check_in_date(rules, leaf.u32(), matches!(proposal, Proposal::Update(_)), now)?;
+            self.check_in_date(context, leaf.u32(), matches!(proposal, Proposal::Update(_)), now)?;
         }
         match proposal {
-            Proposal::Add(add) => return self.check_add(rules, add.key_package(), now),
+            Proposal::Add(add) => return self.check_add(context, add.key_package(), now),
             Proposal::Update(update) => {
-                needs.credentials_end = self.check_update(rules, update.leaf_node(), sender, now)?;
+                needs.credentials_end = self.check_update(context, update.leaf_node(), sender, now)?;
             }
             Proposal::Remove(remove) => {
                 if self.leaf(remove.removed().u32()).is_none() {
@@ -175,7 +175,7 @@ impl TrackedGroup {
                 ));
             }
             Proposal::GroupContextExtensions(change) => {
-                needs.credentials_end = self.check_context_extensions(rules, change.extensions(), now)?;
+                needs.credentials_end = self.check_context_extensions(context, change.extensions(), now)?;
             }
             // All members know its type: that was checked before anything else.
             Proposal::Custom(_) => {}
@@ -186,20 +186,20 @@ impl TrackedGroup {
     /// Checks the key package of an Add; answers its reference, whether it is one of last resort, and what it needs.
     fn check_add(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         package: &KeyPackage,
         now: Timestamp,
     ) -> Result<(Option<(KeyPackageRef, bool)>, ProposalNeeds), Refusal> {
-        if let Some(checks) = rules.leaf_checks(self.cipher_suite()) {
+        if let Some(checks) = context.leaf_checks(self.cipher_suite()) {
             checks.check_verified_package(package)?;
         }
         self.check_leaf_fits(package.leaf_node())?;
         let extensions = self.public.group_context().extensions();
-        let client = identify(rules.provider(), identity_of(package.leaf_node()), extensions, now)
+        let client = identify(context.provider(), identity_of(package.leaf_node()), extensions, now)
             .map_err(Refusal::of_identity)?;
-        rules.check_own_domain(&client).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
+        context.check_own_domain(&client).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
         let reference = package
-            .hash_ref(&rules.crypto.0)
+            .hash_ref(&context.crypto.0)
             .ok()
             .and_then(|reference| KeyPackageRef::new(reference.as_slice()).ok())
             .ok_or_else(|| Refusal::broken(Rule::Proposal, "the key package has no reference"))?;
@@ -217,7 +217,7 @@ impl TrackedGroup {
     /// Checks the leaf of an Update; answers when its credential ends.
     fn check_update(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         leaf: &LeafNode,
         sender: &Sender,
         now: Timestamp,
@@ -228,15 +228,15 @@ impl TrackedGroup {
         let before = self
             .leaf(index.u32())
             .ok_or_else(|| Refusal::broken(Rule::Sender, "the sender's leaf is blank"))?;
-        if let Some(checks) = rules.leaf_checks(self.cipher_suite()) {
+        if let Some(checks) = context.leaf_checks(self.cipher_suite()) {
             checks.check_verified_leaf(leaf)?;
         }
         self.check_leaf_fits(leaf)?;
         self.check_encryption_key_is_new(leaf)?;
         let extensions = self.public.group_context().extensions();
         let client =
-            identify(rules.provider(), identity_of(leaf), extensions, now).map_err(Refusal::of_identity)?;
-        if !rules.provider().valid_successor(identity_of(before), identity_of(leaf)) {
+            identify(context.provider(), identity_of(leaf), extensions, now).map_err(Refusal::of_identity)?;
+        if !context.provider().valid_successor(identity_of(before), identity_of(leaf)) {
             let detail = "a leaf may only be replaced by one of the same client";
             return Err(Refusal::broken(Rule::Successor, detail));
         }
@@ -246,7 +246,7 @@ impl TrackedGroup {
     /// Checks new GroupContext extensions against the members; answers when the credentials in them end.
     fn check_context_extensions(
         &self,
-        rules: Rules<'_>,
+        context: ValidationContext<'_>,
         extensions: &Extensions<GroupContext>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, Refusal> {
@@ -257,11 +257,11 @@ impl TrackedGroup {
         };
         for member in self.public.members().filter(is_checked) {
             let identity = Identity { signature_key: &member.signature_key, credential: &member.credential };
-            identify(rules.provider(), identity, extensions, now).map_err(Refusal::of_identity)?;
+            identify(context.provider(), identity, extensions, now).map_err(Refusal::of_identity)?;
         }
-        check_external_senders(rules.provider(), extensions, now, false)
+        check_external_senders(context.provider(), extensions, now, false)
             .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
-        Ok(external_senders_end(rules.provider(), extensions))
+        Ok(external_senders_end(context.provider(), extensions))
     }
 
     /// Proposals of types that the gateway does not know are taken if every member knows them (RFC 9420 §12.1, §13.1).

@@ -10,7 +10,7 @@ use openmls::{
 use snapshots::{ClientHandle, DomainName, Timestamp};
 
 use super::{
-    Refusal, Rule, Rules, TrackedGroup,
+    Refusal, Rule, TrackedGroup, ValidationContext,
     external_senders::check_external_senders,
     group::{Member, identify, identity_of},
     leaf::LeafChecks,
@@ -31,7 +31,7 @@ pub(super) struct Roster {
 /// The leaves that a commit brings in, as they are checked one after the other.
 struct Entering<'a> {
     group: &'a TrackedGroup,
-    rules: Rules<'a>,
+    context: ValidationContext<'a>,
     now: Timestamp,
     /// The GroupContext extensions of the epoch that the commit creates.
     extensions: &'a Extensions<GroupContext>,
@@ -42,7 +42,7 @@ struct Entering<'a> {
 
 impl<'a> Entering<'a> {
     fn identify(&self, leaf: &LeafNode) -> Result<Member, Refusal> {
-        identify(self.rules.provider(), identity_of(leaf), self.extensions, self.now)
+        identify(self.context.provider(), identity_of(leaf), self.extensions, self.now)
             .map_err(Refusal::of_identity)
     }
 
@@ -56,7 +56,7 @@ impl<'a> Entering<'a> {
             .group
             .leaf(index)
             .ok_or_else(|| Refusal::broken(Rule::Sender, "the leaf to replace is blank"))?;
-        if self.rules.provider().valid_successor(identity_of(before), identity_of(after)) {
+        if self.context.provider().valid_successor(identity_of(before), identity_of(after)) {
             Ok(())
         } else {
             Err(Refusal::broken(Rule::Successor, "a leaf may only be replaced by one of the same client"))
@@ -75,7 +75,7 @@ impl<'a> Entering<'a> {
         let Some(index) = index else { return Ok(()) };
         let leaf = add.key_package().leaf_node();
         let member = self.identify(leaf)?;
-        self.rules.check_added_domain(&member).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
+        self.context.check_added_domain(&member).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
         self.enter(index, leaf, member);
         Ok(())
     }
@@ -97,7 +97,7 @@ impl<'a> Entering<'a> {
         }
         let member = self.identify(leaf)?;
         if sender == SenderKind::NewMemberCommit {
-            self.rules.check_own_domain(&member).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
+            self.context.check_own_domain(&member).map_err(|detail| Refusal::broken(Rule::Domain, detail))?;
         }
         self.enter(committer, leaf, member);
         Ok(())
@@ -118,7 +118,7 @@ impl<'a> Entering<'a> {
         for (_, leaf) in staying.iter().filter(|(member, _)| !member.is_expired(self.now)) {
             self.identify(leaf)?;
         }
-        check_external_senders(self.rules.provider(), self.extensions, self.now, false)
+        check_external_senders(self.context.provider(), self.extensions, self.now, false)
             .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
         let leaves = staying.iter().map(|(_, leaf)| *leaf).chain(self.leaves.iter().map(|(_, leaf)| *leaf));
         check_extensions_supported(self.extensions, leaves)
@@ -129,7 +129,7 @@ impl TrackedGroup {
     /// Checks every identity that enters or is replaced, and works out who is a member afterwards.
     pub(super) fn roster_after(
         &self,
-        (rules, now): (Rules<'_>, Timestamp),
+        (context, now): (ValidationContext<'_>, Timestamp),
         staged: &StagedCommit,
         proposals: &[&QueuedProposal],
         (sender, committer): (SenderKind, u32),
@@ -137,14 +137,14 @@ impl TrackedGroup {
     ) -> Result<Roster, Refusal> {
         let path_leaf = staged.update_path_leaf_node();
         if matches!(sender, SenderKind::Member(_)) {
-            self.check_in_date(rules, committer, path_leaf.is_some(), now)?;
+            self.check_in_date(context, committer, path_leaf.is_some(), now)?;
         }
         let mut entering = Entering {
             group: self,
-            rules,
+            context,
             now,
             extensions: staged.group_context().extensions(),
-            leaf_checks: rules.leaf_checks(self.cipher_suite()),
+            leaf_checks: context.leaf_checks(self.cipher_suite()),
             joined: BTreeMap::new(),
             leaves: Vec::new(),
         };

@@ -22,7 +22,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use snapshots::{AppId, ClientHandle, DomainName, Timestamp};
 
-use super::{CommitBundle, Crypto, Member, Refusal, Rule, Rules, TrackedGroup, UnknownKind};
+use super::{CommitBundle, Crypto, Member, Refusal, Rule, TrackedGroup, UnknownKind, ValidationContext};
 use crate::{
     application::{Application, Source},
     clock::Clock,
@@ -34,25 +34,25 @@ use crate::{
 struct Observer {
     live: TrackedGroup,
     replayed: TrackedGroup,
-    judge: Judge,
+    validator: Validator,
     now: Timestamp,
 }
 
-/// What packets are judged by: an application of the Basic identity provider.
-struct Judge {
+/// The validation context of packets: an application of the Basic identity provider.
+struct Validator {
     crypto: Crypto,
     limits: Limits,
     application: Application,
 }
 
-impl Judge {
+impl Validator {
     fn new() -> Self {
         let application = Application::basic(AppId::random());
         Self { crypto: Crypto::default(), limits: Limits::default(), application }
     }
 
-    fn rules(&self) -> Rules<'_> {
-        Rules {
+    fn context(&self) -> ValidationContext<'_> {
+        ValidationContext {
             crypto: &self.crypto,
             limits: &self.limits,
             application: &self.application,
@@ -63,21 +63,21 @@ impl Judge {
 
 impl Observer {
     fn open(group_info: &[u8], tree: Option<&[u8]>) -> Result<Self, Refusal> {
-        let (judge, now) = (Judge::new(), Clock::system().now());
-        let live = TrackedGroup::open(judge.rules(), group_info, tree, now)?;
+        let (validator, now) = (Validator::new(), Clock::system().now());
+        let live = TrackedGroup::open(validator.context(), group_info, tree, now)?;
         let replayed = TrackedGroup::restore(live.snapshot().unwrap()).unwrap();
-        Ok(Self { live, replayed, judge, now })
+        Ok(Self { live, replayed, validator, now })
     }
 
     fn proposal(&mut self, packet: &[u8]) -> Result<(), Refusal> {
-        let staged = self.live.stage_proposal(self.judge.rules(), packet, self.now)?;
+        let staged = self.live.stage_proposal(self.validator.context(), packet, self.now)?;
         self.live.apply_proposal(staged.pending.clone()).unwrap();
         self.replayed.apply_proposal(staged.pending).unwrap();
         Ok(())
     }
 
     fn commit(&mut self, input: impl Into<CommitBundle>) -> Result<(), Refusal> {
-        let staged = self.live.stage_commit(self.judge.rules(), &input.into(), self.now)?;
+        let staged = self.live.stage_commit(self.validator.context(), &input.into(), self.now)?;
         self.take(staged);
         Ok(())
     }
@@ -168,7 +168,7 @@ fn the_vectors_at_their_time() {
                 observer.proposal(&packet).unwrap_or_else(|refusal| panic!("case {number}: {refusal:?}"));
             }
             let commit = bytes(&epoch["commit"]).unwrap();
-            let staged = observer.live.stage_alone(observer.judge.rules(), &commit, observer.now);
+            let staged = observer.live.stage_alone(observer.validator.context(), &commit, observer.now);
             let (staged, _, _) = staged.unwrap_or_else(|refusal| panic!("case {number}: {refusal:?}"));
             observer.take(staged);
         }

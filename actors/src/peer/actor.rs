@@ -157,7 +157,7 @@ impl PeerActor {
                 tracing::error!(peer = %self.peer, %error, "what a peer needs could not be read");
                 return;
             }
-            match self.schedule.take(at_once) {
+            match self.schedule.next(at_once) {
                 Some(place) => self.begin(place, ctx),
                 None if self.schedule.needs_marks() => {}
                 None => return,
@@ -173,7 +173,7 @@ impl PeerActor {
             self.services.store.view().outbox(&self.peer, self.marks_after.as_ref(), MARKS_AT_ONCE)?;
         let is_end = marks.len() < MARKS_AT_ONCE;
         self.marks_after = if is_end { None } else { marks.last().cloned() };
-        self.schedule.take_marks(marks, is_end);
+        self.schedule.add_marks(marks, is_end);
         Ok(())
     }
 
@@ -209,7 +209,7 @@ impl PeerActor {
             self.transfers.remove(&place);
             self.refused.remove(&place);
             if self.transferred.contains(&place) {
-                self.schedule.end(place, Ending::SetAside);
+                self.schedule.complete(place, Ending::SetAside);
                 return;
             }
         }
@@ -257,7 +257,7 @@ impl PeerActor {
 
     fn unreadable(&mut self, place: GroupKey, error: &StorageError) {
         tracing::error!(peer = %self.peer, %error, "what a peer needs could not be read");
-        self.schedule.end(place, Ending::SetAside);
+        self.schedule.complete(place, Ending::SetAside);
     }
 
     fn delivered(
@@ -282,19 +282,19 @@ impl PeerActor {
                 if !self.forgotten.contains(&place) {
                     self.positions.entry(place.clone()).or_insert(from);
                 }
-                self.schedule.end(place, Ending::Done);
+                self.schedule.complete(place, Ending::Done);
             }
             Ok(Some(held)) => {
                 self.reached();
                 self.revision = Some(held.revision);
                 if self.is_other_store(held.store, ctx) {
-                    self.schedule.end(place, Ending::More);
+                    self.schedule.complete(place, Ending::More);
                 } else if let Some(pause) = held.retry_after {
                     tracing::debug!(peer = %self.peer, group = ?place.1, ?pause, "a peer's clock is behind; it waits");
                     self.set_aside_for(place, pause.clamp(RETRY_PAUSE_MIN, TRY_AGAIN_PERIOD), ctx);
                 } else {
                     let ending = self.progress(&place, (from, sent), &held);
-                    self.schedule.end(place, ending);
+                    self.schedule.complete(place, ending);
                 }
             }
             Err(DeliveryError::Failed(reason)) => {
@@ -308,7 +308,7 @@ impl PeerActor {
             }
             Err(DeliveryError::NothingToSend(reason)) => {
                 tracing::warn!(peer = %self.peer, group = ?place.1, from, reason, "a peer cannot be brought up to date");
-                self.schedule.end(place, Ending::SetAside);
+                self.schedule.complete(place, Ending::SetAside);
             }
             Err(DeliveryError::Refused { slug, detail }) => {
                 self.reached();
@@ -318,10 +318,10 @@ impl PeerActor {
                     tracing::warn!(peer = %self.peer, group = ?place.1, from, slug, detail, "a peer refused a delivery");
                 }
                 let ending = self.after_refusal(&place, from, sent);
-                self.schedule.end(place, ending);
+                self.schedule.complete(place, ending);
             }
             Err(DeliveryError::Unreachable(reason)) => {
-                self.schedule.end(place, Ending::More);
+                self.schedule.complete(place, Ending::More);
                 self.pause(&reason, ctx);
             }
         }
@@ -337,7 +337,7 @@ impl PeerActor {
             return;
         }
         ctx.run_later(pause, move |actor, ctx| {
-            actor.schedule.release(place);
+            actor.schedule.retry(place);
             actor.deliver(ctx);
         });
     }
@@ -433,7 +433,7 @@ impl Actor for PeerActor {
             if unlogged > 0 {
                 tracing::warn!(peer = %actor.peer, unlogged, "a peer refused more deliveries than are logged");
             }
-            actor.schedule.try_again();
+            actor.schedule.retry_all();
             actor.deliver(ctx);
         });
         let comparing = compare_all(Arc::clone(&self.services), self.peer.clone(), Trust::Positions);
@@ -441,7 +441,7 @@ impl Actor for PeerActor {
             if let Err(error) = result {
                 tracing::error!(peer = %actor.peer, %error, "what a peer misses could not be found out");
             }
-            actor.schedule.try_again();
+            actor.schedule.retry_all();
             actor.deliver(ctx);
         }));
         self.deliver(ctx);
@@ -452,7 +452,7 @@ impl Handler<LogGrew> for PeerActor {
     type Result = ();
 
     fn handle(&mut self, LogGrew { app, group }: LogGrew, ctx: &mut Context<Self>) {
-        self.schedule.hear((app, group));
+        self.schedule.enqueue((app, group));
         self.deliver(ctx);
     }
 }
@@ -460,7 +460,7 @@ impl Handler<LogGrew> for PeerActor {
 impl Handler<Upkeep> for PeerActor {
     type Result = ResponseActFuture<Self, ActorState>;
 
-    /// A peer's actor rests only when the gateway stops.
+    /// A peer's actor is passivated only when the gateway stops.
     fn handle(&mut self, _: Upkeep, _: &mut Context<Self>) -> Self::Result {
         self.is_paused = true;
         let batch = self.positions_batch().map(|(batch, _)| batch);

@@ -58,7 +58,7 @@ pub struct ReplicationAck {
     /// The number of the entry that it needs next: 0 when it has nothing of the group.
     pub next: u64,
     /// It cannot take that entry itself any more and needs the whole group: a lifetime in the entry has expired since,
-    /// and the MLS library judges lifetimes by the present time.
+    /// and the MLS library validates lifetimes by the present time.
     pub needs_transfer: bool,
     /// It can take that entry once so much time has passed: a lifetime in it has not begun by the follower's clock.
     pub retry_after: Option<Duration>,

@@ -57,7 +57,7 @@ impl DeliverySchedule {
     }
 
     /// A group has something for the peer.
-    pub(crate) fn hear(&mut self, place: GroupKey) {
+    pub(crate) fn enqueue(&mut self, place: GroupKey) {
         if let Some(again) = self.under_way.get_mut(&place) {
             *again = true;
         } else if self.set_aside.contains(&place) || self.queued.contains(&place) {
@@ -70,7 +70,7 @@ impl DeliverySchedule {
     }
 
     /// The next group to deliver, when fewer than `at_once` are under way.
-    pub(crate) fn take(&mut self, at_once: usize) -> Option<GroupKey> {
+    pub(crate) fn next(&mut self, at_once: usize) -> Option<GroupKey> {
         if self.under_way.len() >= at_once {
             return None;
         }
@@ -91,16 +91,16 @@ impl DeliverySchedule {
     }
 
     /// Takes marks from the store in; `is_end` when they were the last.
-    pub(crate) fn take_marks(&mut self, places: Vec<GroupKey>, is_end: bool) {
+    pub(crate) fn add_marks(&mut self, places: Vec<GroupKey>, is_end: bool) {
         self.marks = if is_end { Marks::Known } else { Marks::Partly };
-        places.into_iter().for_each(|place| self.hear(place));
+        places.into_iter().for_each(|place| self.enqueue(place));
     }
 
-    pub(crate) fn end(&mut self, place: GroupKey, ending: Ending) {
+    pub(crate) fn complete(&mut self, place: GroupKey, ending: Ending) {
         let again = self.under_way.remove(&place).unwrap_or(false);
         match ending {
             Ending::Done if !again => {}
-            Ending::Done | Ending::More => self.hear(place),
+            Ending::Done | Ending::More => self.enqueue(place),
             // What there is no room for comes up again with the next look at the marks.
             Ending::SetAside if self.set_aside.len() >= self.waiting_max => {}
             Ending::SetAside => {
@@ -112,21 +112,21 @@ impl DeliverySchedule {
     /// Sets a group aside that was under way; answers whether the caller is to set a time at which it is released. When
     /// it was tried again earlier, the time that was set before still comes, and one is enough.
     pub(crate) fn set_aside_for(&mut self, place: GroupKey) -> bool {
-        self.end(place.clone(), Ending::SetAside);
+        self.complete(place.clone(), Ending::SetAside);
         self.set_aside.contains(&place) && self.timed.insert(place)
     }
 
     /// What was set aside is tried again, and the marks are looked at again.
-    pub(crate) fn try_again(&mut self) {
+    pub(crate) fn retry_all(&mut self) {
         self.set_aside.clear();
         self.marks = Marks::Unknown;
     }
 
     /// The time of one group that was set aside has come: it is tried again.
-    pub(crate) fn release(&mut self, place: GroupKey) {
+    pub(crate) fn retry(&mut self, place: GroupKey) {
         self.timed.remove(&place);
         if self.set_aside.remove(&place) {
-            self.hear(place);
+            self.enqueue(place);
         }
     }
 
@@ -147,71 +147,71 @@ mod tests {
     #[test]
     fn one_group_has_one_delivery_under_way() {
         let mut schedule = DeliverySchedule::new(10);
-        schedule.hear(place(1));
-        schedule.hear(place(1));
-        assert_eq!(schedule.take(8), Some(place(1)));
-        assert_eq!(schedule.take(8), None);
-        schedule.hear(place(1));
-        assert_eq!(schedule.take(8), None);
-        schedule.end(place(1), Ending::Done);
-        assert_eq!(schedule.take(8), Some(place(1)), "it was heard of while it was under way");
-        schedule.end(place(1), Ending::Done);
-        assert_eq!(schedule.take(8), None);
+        schedule.enqueue(place(1));
+        schedule.enqueue(place(1));
+        assert_eq!(schedule.next(8), Some(place(1)));
+        assert_eq!(schedule.next(8), None);
+        schedule.enqueue(place(1));
+        assert_eq!(schedule.next(8), None);
+        schedule.complete(place(1), Ending::Done);
+        assert_eq!(schedule.next(8), Some(place(1)), "it was heard of while it was under way");
+        schedule.complete(place(1), Ending::Done);
+        assert_eq!(schedule.next(8), None);
     }
 
     #[test]
     fn no_more_are_under_way_than_may_be() {
         let mut schedule = DeliverySchedule::new(10);
-        (1..=3).for_each(|number| schedule.hear(place(number)));
-        assert_eq!(schedule.take(2), Some(place(1)));
-        assert_eq!(schedule.take(2), Some(place(2)));
-        assert_eq!(schedule.take(2), None);
-        schedule.end(place(1), Ending::More);
-        assert_eq!(schedule.take(2), Some(place(3)), "what has more waits behind the others");
+        (1..=3).for_each(|number| schedule.enqueue(place(number)));
+        assert_eq!(schedule.next(2), Some(place(1)));
+        assert_eq!(schedule.next(2), Some(place(2)));
+        assert_eq!(schedule.next(2), None);
+        schedule.complete(place(1), Ending::More);
+        assert_eq!(schedule.next(2), Some(place(3)), "what has more waits behind the others");
     }
 
     #[test]
     fn what_has_no_room_is_found_by_its_mark() {
         let mut schedule = DeliverySchedule::new(2);
-        schedule.take_marks(Vec::new(), true);
-        (1..=3).for_each(|number| schedule.hear(place(number)));
+        schedule.add_marks(Vec::new(), true);
+        (1..=3).for_each(|number| schedule.enqueue(place(number)));
         assert!(!schedule.needs_marks());
-        assert_eq!([schedule.take(8), schedule.take(8)], [Some(place(1)), Some(place(2))]);
+        assert_eq!([schedule.next(8), schedule.next(8)], [Some(place(1)), Some(place(2))]);
         assert!(schedule.needs_marks());
-        schedule.take_marks(vec![place(1), place(2), place(3)], true);
-        assert_eq!(schedule.take(8), Some(place(3)));
+        schedule.add_marks(vec![place(1), place(2), place(3)], true);
+        assert_eq!(schedule.next(8), Some(place(3)));
         assert!(!schedule.needs_marks());
     }
 
     #[test]
     fn what_is_refused_is_left_alone_until_it_is_tried_again() {
         let mut schedule = DeliverySchedule::new(10);
-        schedule.take_marks(vec![place(1)], true);
-        assert_eq!(schedule.take(8), Some(place(1)));
-        schedule.hear(place(1));
-        schedule.end(place(1), Ending::SetAside);
-        schedule.hear(place(1));
-        assert_eq!((schedule.take(8), schedule.set_aside()), (None, 1));
-        schedule.try_again();
+        schedule.add_marks(vec![place(1)], true);
+        assert_eq!(schedule.next(8), Some(place(1)));
+        schedule.enqueue(place(1));
+        schedule.complete(place(1), Ending::SetAside);
+        schedule.enqueue(place(1));
+        assert_eq!((schedule.next(8), schedule.set_aside()), (None, 1));
+        schedule.retry_all();
         assert!(schedule.needs_marks());
-        schedule.take_marks(vec![place(1)], true);
-        assert_eq!(schedule.take(8), Some(place(1)));
-        schedule.end(place(1), Ending::SetAside);
-        schedule.release(place(2));
-        assert_eq!(schedule.take(8), None, "only what was set aside is released");
-        schedule.release(place(1));
-        assert_eq!(schedule.take(8), Some(place(1)));
+        schedule.add_marks(vec![place(1)], true);
+        assert_eq!(schedule.next(8), Some(place(1)));
+        schedule.complete(place(1), Ending::SetAside);
+        schedule.retry(place(2));
+        assert_eq!(schedule.next(8), None, "only what was set aside is released");
+        schedule.retry(place(1));
+        assert_eq!(schedule.next(8), Some(place(1)));
     }
 
     #[test]
     fn what_overflows_while_marks_are_read_is_looked_for_from_the_first() {
         let mut schedule = DeliverySchedule::new(1);
         assert!(schedule.needs_all_marks());
-        schedule.take_marks(vec![place(5)], false);
+        schedule.add_marks(vec![place(5)], false);
         assert!(!schedule.needs_all_marks());
-        schedule.hear(place(1));
+        schedule.enqueue(place(1));
         assert!(schedule.needs_all_marks(), "its mark may stand before those that were read");
-        assert_eq!(schedule.take(8), Some(place(5)));
+        assert_eq!(schedule.next(8), Some(place(5)));
         assert!(schedule.needs_marks());
     }
 
@@ -220,17 +220,17 @@ mod tests {
     fn a_group_that_is_set_aside_has_one_time_at_which_it_is_released() {
         let mut schedule = DeliverySchedule::new(10);
         let tried = |schedule: &mut DeliverySchedule| {
-            schedule.take_marks(vec![place(1)], true);
-            assert_eq!(schedule.take(8), Some(place(1)));
+            schedule.add_marks(vec![place(1)], true);
+            assert_eq!(schedule.next(8), Some(place(1)));
             schedule.set_aside_for(place(1))
         };
         assert!(tried(&mut schedule));
         for _ in 0..3 {
-            schedule.try_again();
+            schedule.retry_all();
             assert!(!tried(&mut schedule), "a time is set already");
         }
-        schedule.release(place(1));
-        assert_eq!(schedule.take(8), Some(place(1)));
+        schedule.retry(place(1));
+        assert_eq!(schedule.next(8), Some(place(1)));
         assert!(schedule.set_aside_for(place(1)));
     }
 }

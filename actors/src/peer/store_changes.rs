@@ -73,7 +73,7 @@ impl PeerActor {
             }
             if is_other {
                 actor.is_store_unsettled = false;
-                actor.schedule.try_again();
+                actor.schedule.retry_all();
                 actor.deliver(ctx);
             }
         }));
@@ -86,7 +86,7 @@ impl PeerActor {
         self.is_store_unsettled = true;
         ctx.run_later(pause, |actor, ctx| {
             actor.is_store_unsettled = false;
-            actor.schedule.try_again();
+            actor.schedule.retry_all();
             actor.deliver(ctx);
         });
     }

@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_longest_idle_are_passivated_when_there_are_too_many_or_they_are_too_heavy() {
-        let awake = || vec![(Timestamp(3), 10), (Timestamp(1), 100), (Timestamp(2), 1), (Timestamp(4), 10)];
+        let active = || vec![(Timestamp(3), 10), (Timestamp(1), 100), (Timestamp(2), 1), (Timestamp(4), 10)];
         for (count_max, bytes_max, expected) in [
             (4, 121, None),
             (3, 121, Some(1)),
@@ -249,7 +249,7 @@ mod tests {
             (4, 9, Some(4)),
             (0, 121, Some(4)),
         ] {
-            let until = excess_until(awake(), count_max, bytes_max);
+            let until = excess_until(active(), count_max, bytes_max);
             assert_eq!(until, expected.map(Timestamp), "{count_max} actors, {bytes_max} bytes");
         }
         assert_eq!(excess_until(Vec::new(), 0, 0), None);

@@ -259,7 +259,7 @@ fn a_follower_that_is_handed_a_group_gets_the_epochs_and_welcomes_that_the_hub_s
         net.start(&a).await;
         let (mut group, new) = new_group(&client_with("alice", &a, Duration::from_secs(2)));
         let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
-        // Her leaf is renewed; only the creation cannot be judged any more.
+        // Her leaf is renewed; only the creation cannot be validated any more.
         commit(&net, &a, &id, &mut group).await;
         let proposal = group.propose_group_context_extensions(Default::default(), Vec::new()).unwrap();
         net.upload_proposal(&a, &id, proposal.to_bytes().unwrap()).await.unwrap();
@@ -772,9 +772,9 @@ fn a_follower_takes_a_creation_whose_lifetime_is_longer_than_its_own_clients_may
 }
 
 #[test]
-fn groups_of_peers_wait_for_a_place_to_be_judged() {
+fn groups_of_peers_wait_for_a_place_to_be_validated() {
     actix::System::new().block_on(async {
-        for (places, is_judged) in [(0, false), (1, true)] {
+        for (places, is_validated) in [(0, false), (1, true)] {
             let mut net = Net::new(&["a.example", "b.example"], 1);
             net.limits.judgements_per_application_max = places;
             net.start_all().await;
@@ -791,10 +791,10 @@ fn groups_of_peers_wait_for_a_place_to_be_judged() {
                 let id = GroupId::new(group.group_id()).unwrap();
                 let received = receive(&net, (&b, &a), &id, None, content).await;
                 match received {
-                    Ok(_) => assert!(is_judged),
-                    Err(error) => assert!(matches!(error, GroupError::Busy) && !is_judged, "{error}"),
+                    Ok(_) => assert!(is_validated),
+                    Err(error) => assert!(matches!(error, GroupError::Busy) && !is_validated, "{error}"),
                 }
-                assert_eq!(net.at(&b).group(net.app, &id).await.is_ok(), is_judged);
+                assert_eq!(net.at(&b).group(net.app, &id).await.is_ok(), is_validated);
             }
             net.stop_all().await;
         }

@@ -185,7 +185,7 @@ fn a_group_whose_creator_came_long_ago_arrives_as_it_stands() {
         let alice = client_with("alice", &a, Duration::from_secs(2));
         let (mut group, new) = new_group(&alice);
         let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
-        // Her leaf is renewed by her commit, and the creation cannot be judged any more.
+        // Her leaf is renewed by her commit, and the creation cannot be validated any more.
         let upload = upload_of(&group.commit(Vec::new()).unwrap());
         net.upload_commit(&a, &id, upload).await.unwrap();
         group.apply_pending_commit().unwrap();
@@ -221,7 +221,7 @@ fn a_transfer_brings_the_welcome_and_advances_the_queue() {
         at_b.upload_key_packages(net.app, id, queue, upload).await.unwrap();
         drop(at_b);
 
-        // The group's creation cannot be judged by the time that B is back.
+        // The group's creation cannot be validated by the time that B is back.
         net.stop(&b).await;
         let (mut group, new) = new_group(&client_with("alice", &a, Duration::from_secs(2)));
         let group_id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;

@@ -101,7 +101,7 @@ fn x509_applications_are_checked() {
 }
 
 #[test]
-fn files_are_found_beside_the_configuration_and_judged_when_they_are_read() {
+fn files_are_found_next_to_the_configuration_and_checked_when_they_are_read() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gateway.toml");
     let device = "device_handle_range = { start = 0, end = 0 }";

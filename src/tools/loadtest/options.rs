@@ -75,7 +75,7 @@ pub struct RunOptions {
     /// Committers of each group who commit at once.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub contention: u32,
-    /// Members of each group who only follow, and judge the run at its end.
+    /// Members of each group who only follow, and verify the run at its end.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=256))]
     pub witnesses: u32,
     /// Operations a second, all groups together, on a schedule that does not wait for answers (open loop). With a contention of

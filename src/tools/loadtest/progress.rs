@@ -31,8 +31,8 @@ impl Progress {
         self.begin("making groups", groups as u64);
     }
 
-    pub(super) fn judging(&self, groups: usize) {
-        self.begin("judging", groups as u64);
+    pub(super) fn verifying(&self, groups: usize) {
+        self.begin("verifying", groups as u64);
     }
 
     pub(super) fn rounds(&self, rounds: usize) {

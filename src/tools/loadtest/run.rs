@@ -83,7 +83,7 @@ pub(super) async fn run(
     };
     let setup_s = making.elapsed().as_secs_f64();
     let (played, figures, seconds) = play(&pool, options, made, key_clients, progress).await?;
-    progress.judging(played.len());
+    progress.verifying(played.len());
     let (mut proof, mut committers) = (Proof::default(), Vec::new());
     for (scoreboard, players) in played {
         match observe(&pool, &scoreboard, players).await {

@@ -285,7 +285,7 @@ fn sender_of(key: &[u8], chain: &[Vec<u8>]) -> ExtensionList {
 }
 
 #[actix_web::test]
-async fn the_certificates_of_external_senders_are_judged() {
+async fn the_certificates_of_external_senders_are_validated() {
     let (pki, stranger) = (Pki::new(), Pki::new());
     let setup = Setup::x509(&pki.roots(), &[DOMAIN], &[]);
     let gateway = setup.start().await;

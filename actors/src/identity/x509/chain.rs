@@ -314,7 +314,7 @@ fn check_signatures<'a>(
     if signers.is_empty() { Err(broken(path.len() - 1, refusal)) } else { Ok(signers) }
 }
 
-/// What the library does not check of revocation: that a certificate without a distribution point is not judged by
+/// A check of revocation that the library leaves out: a certificate without a distribution point is not validated by
 /// a CRL for one, which the library would take for the whole; and, in time to say which certificate it is, that
 /// issuers may sign CRLs.
 fn check_revocability(path: &[Certificate<'_>], crls: &[&Crl]) -> Result<(), ChainError> {

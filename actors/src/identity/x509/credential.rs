@@ -23,7 +23,7 @@ pub struct ChainLimits {
     /// the leaf: without a bound, a client or account that may issue certificates could name itself anything with a longer
     /// chain.
     pub above_names_max: Option<usize>,
-    /// Chains that are remembered to be valid. New GroupContext extensions are a reason to judge every member again, so
+    /// Chains that are remembered to be valid. New GroupContext extensions are a reason to validate every member again, so
     /// it should be as many as a group may have members.
     pub remembered_max: usize,
 }

@@ -5,11 +5,11 @@
 
 mod chain;
 mod credential;
-mod judged;
 mod names;
 mod parameters;
 mod signed;
 mod trust;
+mod validated_chains;
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub use self::{
 };
 use self::{
     credential::{Claims, certificates},
-    judged::{ChainDigest, JudgedChains, digest},
+    validated_chains::{ChainDigest, ValidatedChains, digest},
 };
 use super::{ApplicationContext, IdentifiedClient, Identity, IdentityError, IdentityProvider};
 pub use crate::limits::MAX_CERTIFICATES;
@@ -37,13 +37,13 @@ pub struct X509IdentityProvider {
     trust: TrustStore,
     limits: ChainLimits,
     /// The last chains that were looked at: a member sends its own with every commit.
-    judged: JudgedChains,
+    validated: ValidatedChains,
 }
 
 impl X509IdentityProvider {
     /// A provider that finds names at these offsets and trusts these roots.
     pub fn new(offsets: NameOffsets, trust: TrustStore, limits: ChainLimits) -> Self {
-        Self { offsets, trust, limits, judged: JudgedChains::new(limits.remembered_max) }
+        Self { offsets, trust, limits, validated: ValidatedChains::new(limits.remembered_max) }
     }
 
     /// What a credential says.
@@ -53,17 +53,17 @@ impl X509IdentityProvider {
     }
 
     fn claims_in(&self, content: &[u8], digest: ChainDigest) -> Result<Arc<Claims>, IdentityError> {
-        if let Some(claims) = self.judged.claims(&digest) {
+        if let Some(claims) = self.validated.claims(&digest) {
             return Ok(claims);
         }
         let chain = certificates(content, self.limits)?;
         let claims = Arc::new(Claims::of_chain(&chain, &self.offsets, &self.trust)?);
-        self.judged.remember(digest, Arc::clone(&claims));
+        self.validated.remember(digest, Arc::clone(&claims));
         Ok(claims)
     }
 
     /// What an identity says, if it is valid at a moment.
-    fn judge(&self, identity: Identity<'_>, at: Timestamp) -> Result<Arc<Claims>, IdentityError> {
+    fn validated_claims(&self, identity: Identity<'_>, at: Timestamp) -> Result<Arc<Claims>, IdentityError> {
         let content = content(identity.credential)?;
         let digest = digest(content);
         let claims = self.claims_in(content, digest)?;
@@ -75,7 +75,7 @@ impl X509IdentityProvider {
         // Between two moments at which a root or a revocation list begins or ends to count, the verdict on a chain
         // within its own validity is always the same: what is remembered is exact.
         let period = self.trust.period(at);
-        if claims.is_within_validity(at) && self.judged.is_valid_in(&digest, period) {
+        if claims.is_within_validity(at) && self.validated.is_valid_in(&digest, period) {
             return Ok(claims);
         }
         let chain = certificates(content, self.limits)?;
@@ -83,7 +83,7 @@ impl X509IdentityProvider {
         self.trust
             .validate(&chain, at)
             .map_err(|error| IdentityError(format!("the certificate chain is not valid: {error}")))?;
-        self.judged.valid_in(digest, Arc::clone(&claims), period);
+        self.validated.valid_in(digest, Arc::clone(&claims), period);
         Ok(claims)
     }
 
@@ -121,7 +121,7 @@ impl IdentityProvider for X509IdentityProvider {
         _: &Extensions<GroupContext>,
         context: ApplicationContext,
     ) -> Result<(), IdentityError> {
-        self.judge(identity, context.msg_timestamp).map(drop)
+        self.validated_claims(identity, context.msg_timestamp).map(drop)
     }
 
     fn identify(
@@ -130,7 +130,7 @@ impl IdentityProvider for X509IdentityProvider {
         _: &Extensions<GroupContext>,
         context: ApplicationContext,
     ) -> Result<IdentifiedClient, IdentityError> {
-        let claims = self.judge(identity, context.msg_timestamp)?;
+        let claims = self.validated_claims(identity, context.msg_timestamp)?;
         Ok(IdentifiedClient {
             handle: claims.names.handle.clone(),
             domain: claims.names.domain.clone(),

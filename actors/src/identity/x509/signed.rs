@@ -166,7 +166,7 @@ pub(super) struct RememberingWay<'a> {
     lists: &'a [&'a Crl],
 }
 
-/// All of [`ALGORITHMS`], for a chain that is judged by these lists.
+/// All of [`ALGORITHMS`], for a chain that is validated by these lists.
 pub(super) fn remembering<'a>(lists: &'a [&'a Crl]) -> Vec<RememberingWay<'a>> {
     let ways = ALGORITHMS.iter().enumerate();
     ways.map(|(way, algorithm)| RememberingWay { way, algorithm: *algorithm, lists }).collect()

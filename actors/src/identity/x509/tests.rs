@@ -324,22 +324,22 @@ fn the_roots_end_is_the_end_of_what_is_below() {
 fn invalid_chains_do_not_drive_out_valid_ones() {
     let chain = Chain::of(&["phone"]);
     let provider = provider(&chain.root_pem, DEVICE_ONLY);
-    let judge = |chain: &Chain| {
+    let validate = |chain: &Chain| {
         let credential = chain.credential();
         let identity = Identity { signature_key: &chain.key, credential: &credential };
         let verdict = provider.validate(identity, &Extensions::empty(), at(NOW_S));
         let remembered = digest(credential.serialized_content());
         (
             verdict.is_ok(),
-            provider.judged.is_valid_in(&remembered, provider.trust.period(at(NOW_S).msg_timestamp)),
+            provider.validated.is_valid_in(&remembered, provider.trust.period(at(NOW_S).msg_timestamp)),
         )
     };
-    assert_eq!(judge(&chain), (true, true));
+    assert_eq!(validate(&chain), (true, true));
     for _ in 0..2 * 4 {
-        assert_eq!(judge(&Chain::of(&["phone"])), (false, false));
+        assert_eq!(validate(&Chain::of(&["phone"])), (false, false));
     }
     let credential = chain.credential();
-    assert!(provider.judged.is_valid_in(
+    assert!(provider.validated.is_valid_in(
         &digest(credential.serialized_content()),
         provider.trust.period(at(NOW_S).msg_timestamp)
     ));
@@ -394,7 +394,7 @@ fn a_successor_has_the_same_handle_and_domain() {
 }
 
 #[test]
-fn a_chain_that_was_found_valid_is_judged_again_when_its_root_has_expired() {
+fn a_chain_that_was_found_valid_is_validated_again_when_its_root_has_expired() {
     let longer = Subject { until_s: NOW_S + 10 * AROUND_S, ..named("phone") };
     let chain = Chain::issue(&[longer], &PKCS_ED25519);
     let provider = provider(&chain.root_pem, DEVICE_ONLY);
@@ -459,7 +459,7 @@ fn an_account_cannot_become_others_by_a_longer_chain() {
 }
 
 #[test]
-fn the_gateways_own_certificate_is_judged_as_groups_will() {
+fn the_gateways_own_certificate_is_validated_as_groups_will() {
     let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
     let root = (parameters(&named("root"), true), KeyPair::generate_for(&PKCS_ED25519).unwrap());
     let root_pem = root.0.self_signed(&root.1).unwrap().pem();

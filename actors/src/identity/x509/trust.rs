@@ -22,12 +22,12 @@ const MAX_ROOTS: usize = 256;
 /// The most revocation lists that one application can have.
 const MAX_CRLS: usize = 1024;
 
-/// What one application judges certificate chains by: its trust roots and, if it has any, its certificate revocation
+/// The validation context of one application's certificate chains: its trust roots and, if it has any, its certificate revocation
 /// lists (CRLs).
 ///
 /// Without CRLs nothing is revoked. As soon as there is one, revocation fails closed: every certificate of a chain,
 /// except the root, must be covered by a CRL that its issuer signed with the key that signs certificates, and that is
-/// not past its next update at the time the chain is judged. Of several CRLs that cover a certificate the newest
+/// not past its next update at the time the chain is validated. Of several CRLs that cover a certificate the newest
 /// counts.
 #[derive(Debug)]
 pub struct TrustStore {
@@ -104,7 +104,7 @@ impl TrustStore {
         for crl in &mut crls {
             crl.shares_name = names.get(&crl.issuer).is_some_and(|lists| *lists > 1);
         }
-        // The end of a validity is part of it; a CRL is judged with the second of its next update on either side.
+        // The end of a validity is part of it; a CRL is validated with the second of its next update on either side.
         let of_roots = roots.iter().flat_map(|root| [root.not_before, root.not_after.saturating_add(1)]);
         let of_crls = crls.iter().filter_map(|crl| crl.next_update);
         let of_crls = of_crls.flat_map(|end| [end, end.saturating_add(1)]);

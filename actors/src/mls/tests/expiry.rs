@@ -66,7 +66,7 @@ impl IdentityProvider for Ending {
 #[test]
 fn only_a_hub_holds_members_to_their_expiry() {
     let mut story = Story::begin();
-    story.observer.judge.application.identity = Arc::new(Ending);
+    story.observer.validator.application.identity = Arc::new(Ending);
     let end = story.observer.now.0 + 60_000;
     let bob = client(&format!("bob until {end}"));
     let package = bob.generate_key_package_message(Default::default(), Default::default(), None).unwrap();
@@ -86,7 +86,7 @@ fn only_a_hub_holds_members_to_their_expiry() {
     let welcome = output.welcome_messages.first().unwrap().to_bytes().unwrap();
     let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
 
-    let Observer { live, judge, now: began, .. } = &mut story.observer;
+    let Observer { live, validator, now: began, .. } = &mut story.observer;
     for (seconds, source, policy, expected) in [
         (60, Source::Application, ExpiredMembers::Refuse, None),
         (61, Source::Application, ExpiredMembers::Refuse, Some(Rule::Identity)),
@@ -95,28 +95,28 @@ fn only_a_hub_holds_members_to_their_expiry() {
         (61, Source::Application, ExpiredMembers::Ignore, None),
         (61, Source::Hub, ExpiredMembers::Refuse, None),
     ] {
-        judge.application.expired_members = policy;
-        let rules = Rules { source: &source, ..judge.rules() };
+        validator.application.expired_members = policy;
+        let context = ValidationContext { source: &source, ..validator.context() };
         let now = Timestamp(began.0 + seconds * 1000);
         assert_eq!(
-            live.stage_commit(rules, &input.into(), now).err().map(rule),
+            live.stage_commit(context, &input.into(), now).err().map(rule),
             expected,
             "{source:?} {policy:?}"
         );
         assert_eq!(
-            live.stage_proposal(rules, &proposal, now).err().map(rule),
+            live.stage_proposal(context, &proposal, now).err().map(rule),
             expected,
             "{source:?} {policy:?}"
         );
     }
 }
 
-/// Counts the judgements of [`Ending`].
+/// Counts the validations of [`Ending`].
 #[derive(Default)]
 struct Counting(std::sync::atomic::AtomicUsize);
 
 impl Counting {
-    fn judged(&self) -> usize {
+    fn validated(&self) -> usize {
         self.0.swap(0, std::sync::atomic::Ordering::Relaxed)
     }
 }
@@ -145,9 +145,9 @@ impl IdentityProvider for Counting {
     }
 }
 
-/// However many packages are refused, a good one is found, and a refused credential is judged once in a while.
+/// However many packages are refused, a good one is found, and a refused credential is validated once in a while.
 #[test]
-fn refused_credentials_are_judged_once_and_hide_no_good_one() {
+fn refused_credentials_are_validated_once_and_hide_no_good_one() {
     let package = |name: &str| {
         let message = client(name).generate_key_package_message(Default::default(), Default::default(), None);
         message.unwrap().to_bytes().unwrap()
@@ -161,9 +161,9 @@ fn refused_credentials_are_judged_once_and_hide_no_good_one() {
             assert!(!credentials.accepts(package));
         }
         assert!(!credentials.accepts(b"nonsense"));
-        assert_eq!(counting.judged(), expected, "at {now}");
+        assert_eq!(counting.validated(), expected, "at {now}");
         assert!(credentials.accepts(&good));
-        counting.judged();
+        counting.validated();
     }
 }
 
@@ -205,8 +205,8 @@ impl Own {
 /// The gateway proposes to remove who has expired, once, and not who is leaving.
 #[test]
 fn who_is_removed_already_is_not_proposed_again() {
-    let mut judge = Judge::new();
-    judge.application.identity = Arc::new(Ending);
+    let mut validator = Validator::new();
+    validator.application.identity = Arc::new(Ending);
     let now = Clock::system().now();
     let [alice, bob, carol] = [
         Own::new("alice"),
@@ -224,13 +224,13 @@ fn who_is_removed_already_is_not_proposed_again() {
         .unwrap();
     let info = at_alice.export_group_info(alice.provider.crypto(), &alice.signer, true).unwrap();
     let mut group =
-        TrackedGroup::open(judge.rules(), &info.tls_serialize_detached().unwrap(), None, now).unwrap();
+        TrackedGroup::open(validator.context(), &info.tls_serialize_detached().unwrap(), None, now).unwrap();
     let (commit, welcome, _) =
         at_alice.add_members(&alice.provider, &alice.signer, &[bob.package(), carol.package()]).unwrap();
     let welcome = welcome.tls_serialize_detached().unwrap();
     let commit = commit.tls_serialize_detached().unwrap();
     let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
-    let staged = group.stage_commit(judge.rules(), &input.into(), now).unwrap();
+    let staged = group.stage_commit(validator.context(), &input.into(), now).unwrap();
     group.apply_epoch(staged).unwrap();
     at_alice.merge_pending_commit(&alice.provider).unwrap();
 
@@ -243,17 +243,17 @@ fn who_is_removed_already_is_not_proposed_again() {
 
     let later = Timestamp(now.0 + 1);
     let removals = |group: &TrackedGroup, limits: &Limits| group.removals(&gateway, limits, later);
-    assert_eq!(removals(&group, &judge.limits).len(), 2);
+    assert_eq!(removals(&group, &validator.limits).len(), 2);
     let leaving = at_bob.leave_group_via_self_remove(&bob.provider, &bob.signer).unwrap();
     let leaving = leaving.tls_serialize_detached().unwrap();
-    let staged = group.stage_proposal(judge.rules(), &leaving, now).unwrap();
+    let staged = group.stage_proposal(validator.context(), &leaving, now).unwrap();
     group.apply_proposal(staged.pending).unwrap();
-    let of_carol = removals(&group, &judge.limits);
+    let of_carol = removals(&group, &validator.limits);
     assert_eq!(of_carol.len(), 1);
 
     // There is no room: in the epoch, in a commit, in bytes.
     let full = |change: fn(&mut Limits)| {
-        let mut limits = judge.limits.clone();
+        let mut limits = validator.limits.clone();
         change(&mut limits);
         removals(&group, &limits).len()
     };
@@ -262,7 +262,7 @@ fn who_is_removed_already_is_not_proposed_again() {
     assert_eq!(full(|limits| limits.proposals_per_commit_max = 1), 0);
     assert_eq!(full(|limits| limits.proposal_bytes_per_epoch_max = 100), 0);
 
-    let staged = group.stage_proposal(judge.rules(), &of_carol[0], later).unwrap();
+    let staged = group.stage_proposal(validator.context(), &of_carol[0], later).unwrap();
     group.apply_proposal(staged.pending).unwrap();
-    assert!(removals(&group, &judge.limits).is_empty(), "each once");
+    assert!(removals(&group, &validator.limits).is_empty(), "each once");
 }

@@ -6,7 +6,7 @@ use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, ProtocolVersion, tls_code
 use snapshots::KeyPackageRef;
 
 use super::{forged::Forged, *};
-use crate::mls::{KeyPackageChecks, KeyPackageJudge, LeafChecks, check_fit, leaf};
+use crate::mls::{KeyPackageChecks, KeyPackageValidator, LeafChecks, check_fit, leaf};
 
 /// A package of now, changed, and what the refusal says of it; `None` if it is accepted.
 type Case = (&'static str, fn(&mut Forged), Option<&'static str>);
@@ -92,8 +92,8 @@ fn checks(lifetime_s_max: u64) -> KeyPackageChecks<'static> {
 }
 
 fn check(checks: KeyPackageChecks<'_>, message: &[u8]) -> Result<KeyPackageRef, String> {
-    let judge = Judge::new();
-    let mut packages = KeyPackageJudge::new(checks, &judge.crypto, &*judge.application.identity);
+    let validator = Validator::new();
+    let mut packages = KeyPackageValidator::new(checks, &validator.crypto, &*validator.application.identity);
     packages.check(message).map(|checked| checked.reference)
 }
 
@@ -118,7 +118,7 @@ fn a_package_that_no_commit_could_use_is_refused_at_upload_and_not_kept() {
 
 #[test]
 fn an_add_of_such_a_package_is_refused_as_a_proposal_and_in_a_commit() {
-    let mut judged = BTreeSet::new();
+    let mut validated = BTreeSet::new();
     for (case, change, expected) in UNFIT {
         // The MLS library refuses GREASE that is listed in capabilities.
         if case.starts_with("GREASE in the leaf") {
@@ -131,10 +131,10 @@ fn an_add_of_such_a_package_is_refused_as_a_proposal_and_in_a_commit() {
         let mut story = Story::begin();
         let proposed = story.members[0].propose_add(package.clone(), vec![]);
         let Ok(proposal) = proposed.and_then(|proposal| proposal.to_bytes()) else { continue };
-        judged.insert(*case);
+        validated.insert(*case);
         story.members[0].clear_proposal_cache();
-        let Observer { live, judge, now, .. } = &story.observer;
-        let staged = live.stage_proposal(judge.rules(), &proposal, *now);
+        let Observer { live, validator, now, .. } = &story.observer;
+        let staged = live.stage_proposal(validator.context(), &proposal, *now);
         assert_eq!(staged.is_ok(), expected.is_none(), "{case}: {:?}", staged.err());
         let builder = story.members[0].commit_builder().add_member(package);
         let Ok(output) = builder.and_then(|builder| builder.build()) else { continue };
@@ -143,11 +143,11 @@ fn an_add_of_such_a_package_is_refused_as_a_proposal_and_in_a_commit() {
             output.welcome_messages.first().unwrap().to_bytes().unwrap(),
         );
         let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
-        let staged = live.stage_commit(judge.rules(), &input.into(), *now);
+        let staged = live.stage_commit(validator.context(), &input.into(), *now);
         assert_eq!(staged.is_ok(), expected.is_none(), "{case}: {:?}", staged.err());
     }
     for case in ["as it should be", "encryption_key of low order", "init_key of low order", "for ever"] {
-        assert!(judged.contains(case), "{case} was not proposed");
+        assert!(validated.contains(case), "{case} was not proposed");
     }
 }
 
@@ -161,23 +161,23 @@ fn a_leaf_that_nobody_can_encrypt_to_stays_out_of_a_group() {
     let output = story.members[0].commit_builder().add_member(package).unwrap().build().unwrap();
     let commit = output.commit_message.to_bytes().unwrap();
     let welcome = output.welcome_messages.first().unwrap().to_bytes().unwrap();
-    let Observer { live, judge, now, .. } = &story.observer;
+    let Observer { live, validator, now, .. } = &story.observer;
     let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
-    let refusal = live.stage_commit(judge.rules(), &input.into(), *now).unwrap_err();
+    let refusal = live.stage_commit(validator.context(), &input.into(), *now).unwrap_err();
     assert!(
         matches!(&refusal, Refusal::Broken { rule: Rule::LeafNode, detail, .. } if detail.contains("low order")),
         "{refusal:?}"
     );
     // A replica follows a hub that did not ask for that, and is handed the group with it.
     let source = Source::Hub;
-    let rules = Rules { source: &source, ..judge.rules() };
-    live.stage_commit(rules, &input.into(), *now).unwrap();
+    let context = ValidationContext { source: &source, ..validator.context() };
+    live.stage_commit(context, &input.into(), *now).unwrap();
     story.members[0].apply_pending_commit().unwrap();
     let group = &story.members[0];
     let info = group.group_info_message_allowing_ext_commit(false).unwrap().to_bytes().unwrap();
     let tree = group.export_tree().to_bytes().unwrap();
-    TrackedGroup::open(rules, &info, Some(&tree), *now).unwrap();
-    assert!(TrackedGroup::open(judge.rules(), &info, Some(&tree), *now).is_err());
+    TrackedGroup::open(context, &info, Some(&tree), *now).unwrap();
+    assert!(TrackedGroup::open(validator.context(), &info, Some(&tree), *now).is_err());
 }
 
 #[test]
@@ -204,20 +204,24 @@ fn a_total_lifetime_is_bounded_wherever_a_leaf_has_one() {
         assert_eq!(check(checks(max), &message).is_ok(), is_accepted, "upload: {max} {lifetime_s}");
 
         let mut story = Story::begin();
-        story.observer.judge.limits.key_package_lifetime_s_max = max;
+        story.observer.validator.limits.key_package_lifetime_s_max = max;
         let package = MlsMessage::from_bytes(&message).unwrap();
         let proposal = story.members[0].propose_add(package.clone(), vec![]).unwrap().to_bytes().unwrap();
         story.members[0].clear_proposal_cache();
         let output = story.members[0].commit_builder().add_member(package).unwrap().build().unwrap();
         let commit = output.commit_message.to_bytes().unwrap();
         let welcome = output.welcome_messages.first().unwrap().to_bytes().unwrap();
-        let Observer { live, judge, now, .. } = &story.observer;
+        let Observer { live, validator, now, .. } = &story.observer;
         for (source, is_accepted) in [(Source::Application, is_accepted), (Source::Hub, true)] {
-            let rules = Rules { source: &source, ..judge.rules() };
+            let context = ValidationContext { source: &source, ..validator.context() };
             let expected = (!is_accepted).then_some(Rule::Lifetime);
-            assert_eq!(live.stage_proposal(rules, &proposal, *now).err().map(rule), expected, "{source:?}");
+            assert_eq!(live.stage_proposal(context, &proposal, *now).err().map(rule), expected, "{source:?}");
             let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
-            assert_eq!(live.stage_commit(rules, &input.into(), *now).err().map(rule), expected, "{source:?}");
+            assert_eq!(
+                live.stage_commit(context, &input.into(), *now).err().map(rule),
+                expected,
+                "{source:?}"
+            );
         }
     }
 
@@ -225,10 +229,10 @@ fn a_total_lifetime_is_bounded_wherever_a_leaf_has_one() {
     let creator = client("alice").create_group(ExtensionList::new(), Default::default(), None).unwrap();
     let info = creator.group_info_message_allowing_ext_commit(false).unwrap().to_bytes().unwrap();
     let tree = creator.export_tree().to_bytes().unwrap();
-    let mut judge = Judge::new();
+    let mut validator = Validator::new();
     for (max, is_accepted) in [(0, true), (400 * 86_400, true), (300 * 86_400, false)] {
-        judge.limits.key_package_lifetime_s_max = max;
-        let opened = TrackedGroup::open(judge.rules(), &info, Some(&tree), Clock::system().now());
+        validator.limits.key_package_lifetime_s_max = max;
+        let opened = TrackedGroup::open(validator.context(), &info, Some(&tree), Clock::system().now());
         assert_eq!(opened.is_ok(), is_accepted, "{max}: {:?}", opened.err());
     }
 }
@@ -308,9 +312,9 @@ fn a_last_resort_package_is_marked_by_the_extension_or_by_the_component() {
             output.commit_message.to_bytes().unwrap(),
             output.welcome_messages.first().unwrap().to_bytes().unwrap(),
         );
-        let Observer { live, judge, now, .. } = &story.observer;
+        let Observer { live, validator, now, .. } = &story.observer;
         let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
-        let staged = live.stage_commit(judge.rules(), &input.into(), *now).unwrap();
+        let staged = live.stage_commit(validator.context(), &input.into(), *now).unwrap();
         assert_eq!(staged.added[0].last_resort, expected, "{case}");
     }
 }

@@ -15,7 +15,7 @@ use super::{CertificateRule, ChainError};
 use crate::identity::x509::{TrustError, TrustStore};
 use crate::limits::MAX_CERTIFICATES;
 
-/// 2026-01-01, the moment that most chains are judged at.
+/// 2026-01-01, the moment that most chains are validated at.
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
 const YEAR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
 
@@ -268,7 +268,7 @@ fn issuers_are_cas_and_leaves_are_not() {
 }
 
 #[test]
-fn every_certificate_is_valid_at_the_moment_it_is_judged() {
+fn every_certificate_is_valid_at_the_moment_it_is_validated() {
     let check = |years: [(i32, i32); 3], expected| {
         let [root, organisation, device] = years.map(|(from, to)| {
             move |mut params: CertificateParams| {
@@ -544,7 +544,7 @@ fn accounts_of_one_name_below_two_domains_have_lists_of_their_own() {
     let domains = [root.issue(serial(ca("a.example"), 10)), root.issue(serial(ca("b.example"), 11))];
     let accounts = [domains[0].issue(serial(ca("alice"), 12)), domains[1].issue(serial(ca("alice"), 12))];
     let devices = [0, 1].map(|at: usize| accounts[at].issue(serial(leaf("phone"), DEVICE)));
-    let judge = |of_accounts: [Vec<u8>; 2]| {
+    let validate = |of_accounts: [Vec<u8>; 2]| {
         let [first, second] = of_accounts;
         let shared =
             [root.crl(2026, &[], None), domains[0].crl(2026, &[], None), domains[1].crl(2026, &[], None)];
@@ -559,17 +559,17 @@ fn accounts_of_one_name_below_two_domains_have_lists_of_their_own() {
     let (good, bad) = (Ok(()), broken(0, CertificateRule::Revoked));
     let list = |at: usize, revoked| accounts[at].crl(2026, revoked, None);
     assert_eq!(
-        judge([list(0, &[]), list(1, &[])]),
+        validate([list(0, &[]), list(1, &[])]),
         [[good.clone(), good.clone()], [good.clone(), good.clone()]]
     );
     let expected = [good.clone(), bad.clone()];
-    assert_eq!(judge([list(0, &[]), list(1, &[DEVICE])]), [expected.clone(), expected]);
+    assert_eq!(validate([list(0, &[]), list(1, &[DEVICE])]), [expected.clone(), expected]);
     let expected = [bad, good];
-    assert_eq!(judge([list(0, &[DEVICE]), list(1, &[])]), [expected.clone(), expected]);
+    assert_eq!(validate([list(0, &[DEVICE]), list(1, &[])]), [expected.clone(), expected]);
     // A list that is signed by nobody in the path covers nobody, however many there are.
     let forged = || Entity::root(ca("alice")).crl(2026, &[], None);
     let expected = [broken(0, CertificateRule::CrlSignature), broken(0, CertificateRule::CrlSignature)];
-    assert_eq!(judge([forged(), forged()]), [expected.clone(), expected]);
+    assert_eq!(validate([forged(), forged()]), [expected.clone(), expected]);
 }
 
 /// How often the signature of any list was verified.

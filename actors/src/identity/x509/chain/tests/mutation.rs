@@ -20,13 +20,13 @@ fn valid() -> &'static Valid {
         let store = pki.store_with(&[pki.root.crl(2026, &[], None), pki.organisation.crl(2026, &[], None)]);
         let chain = vec![pki.device.der.clone(), pki.organisation.der.clone(), pki.root.der.clone()];
         let valid = Valid { pki, store, chain };
-        assert_eq!(valid.judge(&valid.chain), Ok(()));
+        assert_eq!(valid.validate(&valid.chain), Ok(()));
         valid
     })
 }
 
 impl Valid {
-    fn judge(&self, chain: &[Vec<u8>]) -> Result<(), ChainError> {
+    fn validate(&self, chain: &[Vec<u8>]) -> Result<(), ChainError> {
         let chain: Vec<_> = chain.iter().map(Vec::as_slice).collect();
         self.store.validate(&chain, NOW)
     }
@@ -94,7 +94,7 @@ proptest! {
             let which = which.index(chain.len());
             change.apply(&mut chain[which], &other);
         }
-        prop_assert!(valid.judge(&chain).is_err() || valid.is(&chain));
+        prop_assert!(valid.validate(&chain).is_err() || valid.is(&chain));
     }
 
     #[test]
@@ -103,7 +103,7 @@ proptest! {
         let stranger = [b"nonsense".to_vec(), Vec::new()];
         let chain: Vec<_> =
             picks.iter().map(|pick| valid.chain.iter().chain(&stranger).nth(*pick).unwrap().clone()).collect();
-        prop_assert_eq!(valid.judge(&chain).is_ok(), valid.is(&chain));
+        prop_assert_eq!(valid.validate(&chain).is_ok(), valid.is(&chain));
     }
 
     /// Roots and revocation lists come from a file: a damaged one is an error, or is noticed when it is used. Nothing is revoked,

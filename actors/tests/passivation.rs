@@ -86,10 +86,10 @@ fn store_with_batches_of(directory: &Path, batch_bytes_max: usize) -> Store {
 }
 
 /// Waits until every actor sleeps, as each must when nobody asks.
-async fn asleep(gateway: &Gateway) {
+async fn passivated(gateway: &Gateway) {
     let since = Instant::now();
-    while gateway.awake() > 0 {
-        assert!(since.elapsed() < Duration::from_secs(20), "{} actors do not sleep", gateway.awake());
+    while gateway.active() > 0 {
+        assert!(since.elapsed() < Duration::from_secs(20), "{} actors are not passivated", gateway.active());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -134,7 +134,7 @@ fn a_group_that_sleeps_between_commits_goes_on_where_it_was() {
                 assert_eq!(view.ratchet_tree().to_vec(), alice.export_tree().to_bytes().unwrap());
                 *last = Some((upload, accepted));
             }
-            asleep(&gateway).await;
+            passivated(&gateway).await;
             let log = LogId::Group(app, group.clone());
             let log = gateway.store().view().load_log(&log).unwrap().unwrap();
             assert_eq!(log.snapshot.map(|(at, _)| at), Some(log.head), "a group sleeps on its snapshot");
@@ -179,7 +179,7 @@ fn what_is_recent_is_answered_as_it_is_from_disk() {
         }
         answers
     };
-    let awake = actix::System::new().block_on(async {
+    let active = actix::System::new().block_on(async {
         let gateway = start(store(directory.path()), app, Duration::from_secs(600));
         gateway.create_group(app, new, Source::Application).await.unwrap();
         for _ in 0..EPOCHS {
@@ -192,19 +192,19 @@ fn what_is_recent_is_answered_as_it_is_from_disk() {
             gateway.upload_commit(app, &group, upload, Source::Application).await.unwrap();
             alice.apply_pending_commit().unwrap();
         }
-        let awake = ask(&gateway).await;
+        let active = ask(&gateway).await;
         gateway.stop().await;
         gateway.store().shutdown().await;
-        awake
+        active
     });
-    let asleep = actix::System::new().block_on(async {
+    let passivated = actix::System::new().block_on(async {
         let gateway = start(store(directory.path()), app, Duration::from_secs(600));
-        let asleep = ask(&gateway).await;
+        let passivated = ask(&gateway).await;
         gateway.stop().await;
         gateway.store().shutdown().await;
-        asleep
+        passivated
     });
-    assert_eq!(awake, asleep);
+    assert_eq!(active, passivated);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn a_queue_that_sleeps_between_requests_assigns_no_package_twice() {
                 assert_eq!(assigned.insert((receiver, package)), round == 0);
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            asleep(&gateway).await;
+            passivated(&gateway).await;
         }
         let distinct: BTreeSet<&Vec<u8>> = assigned.iter().map(|(_, package)| package).collect();
         assert_eq!((assigned.len(), distinct.len()), (12, 12));
@@ -288,7 +288,7 @@ fn never_the_same_time() -> Clock {
     })
 }
 
-/// Makes groups and reads each, so that they are awake, and waits until so many of them still are.
+/// Makes groups and reads each, so that they are active, and waits until so many of them still are.
 async fn awake_in_the_end(
     awake_bytes_max: usize,
     groups: &[(NewGroup, Option<CommitBundle>)],
@@ -315,13 +315,13 @@ async fn awake_in_the_end(
         ids.push(created.group);
     }
     let since = Instant::now();
-    while gateway.awake() > expected {
-        assert!(since.elapsed() < Duration::from_secs(60), "{} stay awake", gateway.awake());
+    while gateway.active() > expected {
+        assert!(since.elapsed() < Duration::from_secs(60), "{} stay active", gateway.active());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // They may be weighed again meanwhile, and no other one is too much.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(gateway.awake(), expected);
+    assert_eq!(gateway.active(), expected);
     for id in &ids {
         gateway.group(app, id).await.unwrap();
     }
@@ -343,12 +343,12 @@ fn large_groups_sleep_when_the_awake_ones_are_too_heavy() {
 }
 
 #[test]
-fn key_packages_wait_for_a_place_to_be_judged() {
+fn key_packages_wait_for_a_place_to_be_validated() {
     let package = client("bob").generate_key_package_message(Default::default(), Default::default(), None);
     let packages = vec![package.unwrap().to_bytes().unwrap()];
     actix::System::new().block_on(async {
         let app = AppId::random();
-        for (places, is_judged) in [(0, false), (1, true)] {
+        for (places, is_validated) in [(0, false), (1, true)] {
             let limits = Limits { judgements_per_application_max: places, ..Limits::default() };
             let store =
                 Store::open(&StoreOptions { location: Location::Temporary, ..StoreOptions::default() });
@@ -367,8 +367,8 @@ fn key_packages_wait_for_a_place_to_be_judged() {
             };
             let uploaded = gateway.upload_key_packages(app, client, queue, upload).await;
             match uploaded {
-                Ok(counts) => assert_eq!((counts.in_pool, is_judged), (1, true)),
-                Err(error) => assert!(matches!(error, KeyQueueError::Busy) && !is_judged, "{error}"),
+                Ok(counts) => assert_eq!((counts.in_pool, is_validated), (1, true)),
+                Err(error) => assert!(matches!(error, KeyQueueError::Busy) && !is_validated, "{error}"),
             }
             gateway.stop().await;
             gateway.store().shutdown().await;
@@ -388,7 +388,7 @@ async fn rested(gateway: &Gateway, log: &LogId, wake: impl AsyncFn()) {
     let since = Instant::now();
     loop {
         wake().await;
-        asleep(gateway).await;
+        passivated(gateway).await;
         let log = gateway.store().view().load_log(log).unwrap().unwrap();
         if log.snapshot.is_some_and(|(at, _)| at == log.head) {
             assert!(log.records.is_empty());
@@ -442,8 +442,8 @@ fn a_queue_that_is_larger_than_a_limit_that_was_lowered_gets_its_snapshot() {
     let never = Duration::from_secs(3600);
     let uploaded = packages("bob", PACKAGES);
     let (client, queue) = actix::System::new().block_on(async {
-        let awake = GatewayOptions { snapshot_period: never, ..options(app, never) };
-        let gateway = Gateway::start(awake, store(directory.path()));
+        let active = GatewayOptions { snapshot_period: never, ..options(app, never) };
+        let gateway = Gateway::start(active, store(directory.path()));
         let filled = filled_queue(&gateway, app, uploaded.clone()).await;
         stop_without_snapshots(&gateway).await;
         filled
@@ -542,8 +542,8 @@ fn a_snapshot_that_cannot_be_written_is_counted_and_waits_also_when_its_queue_sl
     let app = AppId::random();
     let never = Duration::from_secs(3600);
     let client = actix::System::new().block_on(async {
-        let awake = GatewayOptions { snapshot_period: never, ..options(app, never) };
-        let gateway = Gateway::start(awake, store(directory.path()));
+        let active = GatewayOptions { snapshot_period: never, ..options(app, never) };
+        let gateway = Gateway::start(active, store(directory.path()));
         let (client, _) = filled_queue(&gateway, app, packages("bob", 4)).await;
         assert_eq!(gateway.snapshots().failures, 0);
         stop_without_snapshots(&gateway).await;
@@ -561,7 +561,7 @@ fn a_snapshot_that_cannot_be_written_is_counted_and_waits_also_when_its_queue_sl
             for _ in 0..3 {
                 let queues = gateway.key_queues(app, client).await.unwrap();
                 assert_eq!(queues.first().map(|queue| queue.in_pool), Some(4));
-                asleep(&gateway).await;
+                passivated(&gateway).await;
             }
             let status = gateway.snapshots();
             assert_eq!((status.failures, status.failing), (failures, 1), "at {second} s");

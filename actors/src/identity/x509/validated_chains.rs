@@ -21,7 +21,7 @@ pub(super) fn digest(content: &[u8]) -> ChainDigest {
 
 /// What is known of the last chains. It is shared by the threads of all groups; nothing is computed under its lock.
 #[derive(Debug)]
-pub(super) struct JudgedChains(Mutex<Chains>);
+pub(super) struct ValidatedChains(Mutex<Chains>);
 
 /// Chains that anybody can make have a place of their own, so that they cannot drive out those of members.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ struct Proven {
     period: usize,
 }
 
-impl JudgedChains {
+impl ValidatedChains {
     /// A cache of this many valid chains.
     pub(super) fn new(proven_max: usize) -> Self {
         Self(Mutex::new(Chains { unproven: Latest::new(UNPROVEN_MAX), proven: Latest::new(proven_max) }))
