@@ -1,7 +1,7 @@
 //! Configuration: one TOML file over the defaults. Every setting is declared once, as a row of its table.
 //!
 //! The rows ([`actors::settings!`]) say what a value may be. `rows.rs` checks a file by them, and [`example()`] writes them out as
-//! `gateway.example.toml`. What must hold between settings is checked beside the table that it concerns.
+//! `gateway.example.toml`. Conditions between settings are checked next to the table that they concern.
 
 mod applications;
 mod build;
@@ -82,7 +82,7 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the file system said.
+        /// The error of the file system.
         source: std::io::Error,
     },
     /// The text is not TOML.

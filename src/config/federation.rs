@@ -19,7 +19,7 @@ use crate::{
     tls::{self, TlsIdentity},
 };
 
-/// Where a gateway is.
+/// The address of a gateway.
 const URL: Accepts = Accepts::Text(
     "https:// with a host and, where it is not 443, a port, as https://gateway.example:8443",
     rows::parses::<GatewayUrl>,

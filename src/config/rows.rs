@@ -16,7 +16,7 @@ use super::ConfigError;
 /// A domain.
 pub(super) const DOMAIN: Accepts =
     Accepts::Text("a DNS name of letters, digits and hyphens, as a.example", parses::<DomainName>);
-/// Where to listen.
+/// An address to listen at.
 pub(super) const ADDRESS: Accepts = Accepts::Text(
     "an IP address and a port, as 127.0.0.1:8080 or [::1]:8080",
     parses::<std::net::SocketAddr>,
@@ -36,7 +36,7 @@ pub(super) fn parses<T: FromStr>(text: &str) -> bool {
     text.parse::<T>().is_ok()
 }
 
-/// Whether a text can be a path: a key that was put in the place of its path is none.
+/// Whether a text can be a path: a key in the place of its path is not one.
 pub(super) fn is_path(text: &str) -> bool {
     !text.is_empty() && !text.contains(PEM_BEGINS)
 }

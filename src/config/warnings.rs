@@ -6,7 +6,7 @@ use super::{Config, ConfigError, applications};
 use crate::tls;
 
 impl Config {
-    /// Warns of applications that nobody can use, tokens that cross a network in the clear, and certificates that are not valid
+    /// Warns of applications that no client can use, tokens that cross a network in the clear, and certificates that are not valid
     /// now. The applications are those of [`Config::build_applications`]; each warning begins with the member that it is about.
     ///
     /// # Errors

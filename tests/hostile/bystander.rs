@@ -25,14 +25,14 @@ pub(crate) struct Observation {
 }
 
 impl Observation {
-    /// The latency that so many of a hundred requests did not exceed.
+    /// The latency at this percentile.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let place = (self.took.len() * percent).div_ceil(100).saturating_sub(1);
         self.took.get(place).copied().unwrap_or_default()
     }
 }
 
-/// What an attack did to a bystander.
+/// The effect of an attack on a bystander.
 #[derive(Debug)]
 pub(crate) struct Damage {
     pub(crate) quiet: Observation,
@@ -75,7 +75,7 @@ impl Damage {
         (damage, outcome)
     }
 
-    /// Nothing of the bystander's failed, and its 99th percentile is at most so many times the quiet one.
+    /// Nothing of the bystander's failed, and its 99th percentile is at most this multiple of the quiet one.
     #[track_caller]
     pub(crate) fn is_at_most(&self, factor: u32) {
         assert!(self.quiet.failed.is_empty(), "{:?}", self.quiet.failed);

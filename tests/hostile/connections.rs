@@ -138,7 +138,7 @@ fn answers_that_are_not_read_hold_no_more_than_a_share() {
         let since = Instant::now();
         loop {
             std::thread::sleep(Duration::from_millis(500));
-            // When the token has its share, it waits in vain and is refused, and nobody else is.
+            // When the token has its share, it waits in vain and is refused, but no other caller is.
             let status = target.call(&target.attacked, "GET", &path, None).unwrap().status;
             if status != 200 || since.elapsed() > Duration::from_secs(30) {
                 break status;

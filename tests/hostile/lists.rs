@@ -44,7 +44,7 @@ fn lists_stop_at_their_limit() {
     assert!(more < 150 + 100 * scale() as u64, "{more} MB more");
 }
 
-/// Answers wait for each other: whoever reads them gets them all.
+/// Answers wait for each other: a client that reads them gets them all.
 #[test]
 fn one_token_reads_large_answers_side_by_side() {
     // The share of one caller is less than a single answer.

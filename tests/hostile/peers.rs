@@ -70,7 +70,7 @@ impl Federation {
         Self::start(Arc::new(GatewayPki::new()), SocketAddr::from(([127, 0, 0, 1], 9)), change)
     }
 
-    /// Who asks with a certificate of this domain.
+    /// A client with a certificate of this domain.
     fn peer(&self, domain: &str) -> Peer {
         let issued = self.pki.issue(&[domain]);
         Peer {
@@ -168,7 +168,7 @@ fn transfer(hub: &str, sequence: u64, group: &NewGroup) -> Value {
     json!({ "hub": hub, "transfer": transfer })
 }
 
-/// What a follower answers to a delivery: a status and a body.
+/// A follower's answer to a delivery: a status and a body.
 type Answer = Box<dyn Fn(&Value) -> (u16, Value) + Send>;
 
 /// A gateway that follows, and answers as it likes.
@@ -209,7 +209,7 @@ impl Follower {
         self.deliveries.load(Ordering::Relaxed)
     }
 
-    /// Waits until it has been sent so many deliveries.
+    /// Waits until it has received this number of deliveries.
     fn until(&self, deliveries: usize) {
         let since = Instant::now();
         while self.deliveries() < deliveries {

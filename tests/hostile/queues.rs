@@ -1,4 +1,4 @@
-//! What waits for a client: key packages and welcomes, of which one caller takes or leaves as many as it can.
+//! Key packages and welcomes of one client: a hostile caller takes, or leaves, as many as it can.
 
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,7 @@ fn snapshots_of_a_full_queue_are_written_and_delay_no_other() {
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }
 
-/// What waits for a client: the ids of the groups that it is invited to.
+/// The ids of the groups that a client is invited to.
 fn invitations(target: &Target, handle: &str) -> Vec<String> {
     let path = format!("/clients/{handle}/welcome-msgs?ratchetTree=false&limit=1000");
     let reply = target.call(&target.attacked, "GET", &path, None).unwrap();
@@ -134,7 +134,7 @@ fn invitations_of_strangers_do_not_take_the_place_of_others() {
     assert_eq!(accepted, 59, "together with the friend's they are as many as may wait");
     damage.is_at_most(FACTOR);
     assert!(target.peak_mb() < 150, "{} MB", target.peak_mb());
-    // What was there first is still first, and whoever is known may leave another one.
+    // The first welcome is still first, and a known client may leave another one.
     let waiting = invitations(&target, "victim");
     assert_eq!((waiting.len(), &waiting[0]), (60, &first[0]));
     assert_eq!(invite(&target, &friend, 1), 201);

@@ -35,14 +35,14 @@ pub(crate) struct Application {
 pub(crate) struct Target {
     process: Child,
     directory: TempDir,
-    /// One gateway at a time is attacked on this machine, so that no attack is measured beside another.
+    /// One gateway at a time is attacked on this machine, so that no attack is measured next to another.
     _alone: File,
     pub(crate) address: SocketAddr,
     /// Where it listens for other gateways, if it federates.
     pub(crate) federation: Option<SocketAddr>,
-    /// Whose token the attacker has.
+    /// The attacker's application.
     pub(crate) attacked: Application,
-    /// Whose token the bystander has.
+    /// The bystander's application.
     pub(crate) other: Application,
 }
 
@@ -147,7 +147,7 @@ impl Target {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
-    /// What it has logged.
+    /// Its log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
@@ -186,7 +186,7 @@ impl Target {
     }
 }
 
-/// Where a gateway listens.
+/// The addresses that a gateway listens at.
 struct Listening {
     internal: SocketAddr,
     federation: Option<SocketAddr>,
@@ -268,7 +268,7 @@ pub(crate) fn read_message(stream: &mut impl Read) -> std::io::Result<(String, V
     }
 }
 
-/// Does something so many times at once.
+/// Does something this many times at once.
 pub(crate) fn at_once<T: Send>(count: usize, each: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let each = &each;
     std::thread::scope(|scope| {

@@ -155,7 +155,7 @@ fn large_groups_that_are_read_in_turn_do_not_all_stay_in_memory() {
     for id in &ids {
         create(&target, &target.attacked, &NewGroup::of(id, vec![Client::new(0)], 200_000));
     }
-    // Nobody has asked for them yet.
+    // No request has named them yet.
     target.restart();
     let before = target.resident_mb();
     let (damage, ()) = Damage::to(
@@ -190,7 +190,7 @@ fn a_gateway_with_much_to_validate_stops_in_time() {
         &(group_path("group") + "/epochs"),
         Some(&forged.to_string()),
     );
-    // Nobody waits for the answers, and no connection is closed.
+    // No client waits for the answers, and no connection is closed.
     let asked: Vec<_> = (0..200 * scale())
         .map(|_| {
             let mut stream = target.connect();

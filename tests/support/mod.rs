@@ -49,7 +49,7 @@ pub(crate) struct TestGateway {
     pub(crate) other_writer: Token,
 }
 
-/// What a gateway of a test is started with.
+/// The setup of a test's gateway.
 pub(crate) struct Setup {
     /// The whole configuration; change it before [`Setup::start`].
     pub(crate) config: Config,
@@ -102,7 +102,7 @@ impl Setup {
             let pki = Arc::new(GatewayPki::new());
             let nowhere = |domain: &DomainName| PeerSettings {
                 domain: domain.clone(),
-                // Nobody listens there, and nobody is asked where the domain is.
+                // No server listens at this address, and no discovery request is made for the domain.
                 url: "https://127.0.0.1:9".parse().unwrap(),
             };
             let peers = setup.config.applications[0].federates_with.iter().map(nowhere).collect();
@@ -133,7 +133,7 @@ impl Setup {
         self.config.federation.as_mut().expect("a gateway that federates")
     }
 
-    /// What the X.509 application is to do, beside what it trusts.
+    /// The settings of the X.509 application besides its trust roots.
     pub(crate) fn policy(&mut self) -> &mut X509Settings {
         self.config.applications[0].x509.as_mut().expect("an X.509 application")
     }
@@ -267,7 +267,7 @@ impl Request {
         self.header("Content-Length", &body.len().to_string())
     }
 
-    /// What follows the header as it is, without a length.
+    /// The bytes after the header, sent as they are, without a length.
     pub(crate) fn rest(mut self, rest: &[u8]) -> Self {
         self.body = rest.to_vec();
         self

@@ -89,7 +89,7 @@ impl GatewayPki {
         Issued { certificate: file("pem"), key: file("key") }
     }
 
-    /// A gateway of these domains on a free port, which does not wait long for anybody.
+    /// A gateway of these domains on a free port, with short timeouts.
     pub(crate) fn settings(&self, domains: &[&str]) -> FederationSettings {
         let issued = self.issue(domains);
         let federation = FederationSettings::default();
@@ -139,7 +139,7 @@ impl Issued {
         PrivateKeyDer::from_pem_file(&self.key).unwrap()
     }
 
-    /// TLS of a server with this certificate that asks nobody for one.
+    /// TLS of a server with this certificate that does not ask clients for one.
     pub(crate) fn server(&self) -> ServerConfig {
         ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -167,20 +167,20 @@ pub(crate) fn configuration(app: AppId) -> Value {
     })
 }
 
-/// What names it in the header: its JSON with sorted members and no spaces, hashed.
+/// Its digest for the header: the hash of its JSON with sorted members and no spaces.
 pub(crate) fn digest(app: AppId) -> String {
     use sha2::Digest as _;
     let hash = sha2::Sha256::digest(configuration(app).to_string());
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The way to a gateway: an address that is there before the gateway is, and that leads where it is told.
+/// The way to a gateway: an address that exists before the gateway does, and that leads to a configurable one.
 pub(crate) struct Link {
     address: SocketAddr,
     lead: Arc<Mutex<Lead>>,
 }
 
-/// What becomes of connections.
+/// The fate of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// They are closed.

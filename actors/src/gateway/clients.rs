@@ -85,7 +85,7 @@ pub struct ClientQuery {
     pub limit: usize,
 }
 
-/// What an invited client needs to join (*Joining*).
+/// The messages that an invited client needs to join (*Joining*).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinInfo {
     /// Its place in the order of delivery.
@@ -132,8 +132,8 @@ pub struct JoinInfoPage {
 /// Bytes read for one page of join infos, as a multiple of the bytes that its answer may hold.
 const READ_PER_ANSWER: usize = 4;
 
-/// How often a change is tried again when the row was changed by one who did not wait for a turn: another process, or
-/// what does not go through this file.
+/// The number of retries when the row was changed by a writer that did not wait for a turn: another process, or a writer
+/// outside this file.
 const ATTEMPTS: usize = 16;
 
 impl Gateway {

@@ -363,7 +363,7 @@ impl Gateway {
     }
 }
 
-/// How often a write that somebody else's overtakes is tried.
+/// The number of tries of a write that another one overtakes.
 const ATTEMPTS: usize = 16;
 
 /// Checks that a package was not used and can be held by a queue.

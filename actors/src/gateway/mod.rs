@@ -1,5 +1,5 @@
 //! The gateway's public face: everything that it can be asked, as async calls. Behind each call is the actor that owns the
-//! group or key queue, or the store where there is no owner.
+//! group or key queue, or to the store if no actor owns the data.
 
 mod catching_up;
 mod clients;
@@ -68,9 +68,9 @@ pub struct GatewayOptions {
 pub struct PeerStatus {
     /// Its domain.
     pub domain: DomainName,
-    /// Whether the last delivery reached it. What it misses is kept for it.
+    /// Whether the last delivery reached it. Missed entries are kept for it.
     pub is_reachable: bool,
-    /// Groups of which it refuses the next entry, as far as is known since the start.
+    /// Groups whose next entry it refuses, as far as is known since the start.
     pub refused_groups: usize,
 }
 
@@ -213,7 +213,7 @@ fn store_id(store: &Store) -> Uuid {
     id
 }
 
-/// What an earlier run knew of the time.
+/// The time as an earlier run knew it.
 fn trusted_time(rules: TrustRules, clock: &Clock, store: &Store) -> TrustedTime {
     let view = store.view();
     let is_new = matches!(view.setting(STORE_ID), Ok(None));

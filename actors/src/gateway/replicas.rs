@@ -27,7 +27,7 @@ const DELETED_MAX: u64 = 20_000;
 
 impl Gateway {
     /// Takes a delivery of the gateway of these domains into the replica of its group. What is held already is passed
-    /// over, and what does not follow is left: the answer tells where to go on.
+    /// over, and entries that do not follow are ignored: the acknowledgement tells the hub where to continue.
     ///
     /// # Errors
     /// [`GroupError::NotFromHub`] when the peer is not the group's hub or delivers what no hub does, what is wrong with
@@ -132,7 +132,7 @@ impl Gateway {
         self.held(application.id, group)
     }
 
-    /// What the hub is answered when an entry cannot be taken.
+    /// The answer to the hub when an entry cannot be appended.
     async fn not_taken(
         &self,
         application: &Application,
@@ -231,7 +231,7 @@ impl Gateway {
         Ok(self.services.store.view().log_head(&log)?.map_or(0, |head| head.saturating_add(1)))
     }
 
-    /// Where a replica stands.
+    /// The position of a replica.
     pub(super) fn held(&self, app: AppId, group: &GroupId) -> Result<ReplicationAck, GroupError> {
         let missed = self.missed(app, group)?.filter(MissedEntries::is_open);
         Ok(ReplicationAck {
@@ -359,7 +359,7 @@ impl Gateway {
     }
 }
 
-/// Who orders a group for which something is delivered.
+/// The hub of a group that a delivery is for.
 #[derive(Debug, PartialEq, Eq)]
 enum Order {
     /// The gateway that delivers it.
@@ -394,7 +394,7 @@ pub(super) fn named(member: &MemberView) -> (&ClientHandle, Option<&DomainName>)
     (&member.handle, member.domain.as_ref())
 }
 
-/// Whether a lifetime was over by the clock here that was not when the hub accepted the entry.
+/// Whether a lifetime that held when the hub accepted the entry is over by this gateway's clock.
 fn is_expired(error: &GroupError) -> bool {
     matches!(
         error,
@@ -404,7 +404,7 @@ fn is_expired(error: &GroupError) -> bool {
     )
 }
 
-/// What is delivered for a group is that group.
+/// Checks that a transferred group is the one that the delivery names.
 pub(super) fn check_group(state: &GroupState, group: &GroupId) -> Result<(), GroupError> {
     if state.id() == group {
         return Ok(());

@@ -169,7 +169,7 @@ fn row_after(
     handed_over_row(epoch, accepted, hub, others)
 }
 
-/// What a replica misses after a transfer. The history before the gap is shown again once the gap is filled.
+/// The history that a replica misses after a transfer. The history before the gap is shown again once the gap is filled.
 fn missed_by(
     before: Option<&GroupView>,
     missed_before: Option<&MissedEntries>,

@@ -9,11 +9,11 @@ use std::{collections::hash_map::RandomState, hash::Hash, sync::Arc};
 use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Who waits for which row.
+/// The writers that wait for each row.
 #[derive(Debug)]
 pub(crate) struct Turns<K: Eq + Hash> {
     lines: Arc<DashMap<K, Writers, RandomState>>,
-    /// How many may wait for one row, the one whose turn it is included.
+    /// The number of writers per row, the current one included.
     waiting_max: usize,
 }
 

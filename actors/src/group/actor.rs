@@ -63,7 +63,7 @@ pub(super) struct Append {
     pub(super) used: UsedPackages,
 }
 
-/// What is to be written for a valid entry.
+/// The write for a valid entry.
 enum EntryWrite {
     Append(Append),
     /// The answer to a proposal that is pending already and came with other bytes. Only its membership tag can differ, which
@@ -148,7 +148,7 @@ impl GroupActor {
         }))
     }
 
-    /// What is to be written for a valid entry. Refuses Adds of key packages that were used, where this gateway orders the
+    /// The write for a valid entry. Refuses Adds of key packages that were used, where this gateway orders the
     /// group: a replica takes what its hub accepted.
     fn prepare(&self, staged: StagedEntry) -> Result<EntryWrite, GroupError> {
         let (mut batch, mut used) = (Batch::new(), UsedPackages::new());
@@ -287,7 +287,7 @@ impl GroupActor {
         })
     }
 
-    /// Takes an entry that is durable into memory and shows it. What is in the store counts: if the entry cannot be applied,
+    /// Applies a durable entry and publishes the new view. The store is authoritative: if the entry cannot be applied,
     /// the actor gives up its state, and the next request loads it again.
     fn apply(&mut self, staged: StagedEntry, ctx: &mut Context<Self>) -> Accepted {
         let timestamp = staged.entry.timestamp;
@@ -377,7 +377,7 @@ impl GroupActor {
         }
     }
 
-    /// What is wrong with an entry of another gateway before its content is looked at.
+    /// Checks an entry of another gateway before its content is validated.
     fn check_entry(&self, entry: &LogEntry, preceding: Option<Timestamp>) -> Result<(), GroupError> {
         if !self.meta.is_replica {
             return Err(GroupError::NotFromHub("this gateway orders the group itself".into()));
@@ -475,7 +475,7 @@ impl Handler<Replicate> for GroupActor {
         _: &mut Context<Self>,
     ) -> Self::Result {
         self.durable.touch();
-        // An entry that is held already, or is not the next one: the answer says where to go on.
+        // An entry that is held already, or is not the next one: the acknowledgement says where to continue.
         if entry.sequence != self.next_sequence() {
             return answered(ready(Ok(self.next_sequence())), permit);
         }

@@ -81,7 +81,7 @@ fn put_creation(
     Ok(())
 }
 
-/// Puts a group that its hub handed over as a whole in the place of the replica that is there, if one is.
+/// Replaces the existing replica, if there is one, with the whole group that its hub handed over.
 pub(crate) fn transfer(
     meta: &GroupMeta,
     state: &GroupState,

@@ -40,14 +40,14 @@ impl EpochEntry {
     }
 }
 
-/// What a member needs to move on (*Commits*, `control-msgs`).
+/// The messages that a member needs to catch up (*Commits*, `control-msgs`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlMessages {
     /// Consecutive entries.
     pub epochs: Vec<Arc<EpochEntry>>,
     /// The group's current epoch.
     pub current: Epoch,
-    /// Where to go on; `None` when the answer is complete.
+    /// The epoch to continue with; `None` when the answer is complete.
     pub next: Option<Epoch>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn control_messages(
     let current = row.epoch;
     let first = from.max(Epoch(1));
     let last = to.map_or(current, |to| to.min(current));
-    // Of a replica that was handed the group as it stands: what came before is shown once it is whole.
+    // On a replica that received the whole group, earlier history is shown once it is complete.
     let missed = view.missed_entries(app, group).map_err(StorageError::from)?;
     let hidden_before = missed.map_or(Epoch(0), |missed| missed.shown_from());
     let mut answer = ControlMessages { epochs: Vec::new(), current, next: None };
@@ -85,7 +85,7 @@ pub(crate) fn control_messages(
         let page = view.epochs(app, group, next, last, wanted).map_err(StorageError::from)?;
         // Only a history that does not begin where it was asked for can have been pruned there.
         if next == first && page.first().is_none_or(|(epoch, _)| *epoch != first) {
-            // A replica that was handed the group as it stands knows nothing of how it came there.
+            // A replica that received the whole group does not know the history before.
             let none_kept = current.next().unwrap_or(current);
             let floor = view.first_epoch(app, group).map_err(StorageError::from)?.unwrap_or(none_kept);
             if first < floor {

@@ -29,8 +29,8 @@ pub(crate) fn welcome_limits(limits: &Limits) -> WelcomeLimits {
     }
 }
 
-/// Who invites, as far as shares are concerned. The reserve is looked up only when a client holds so many join infos that
-/// it may count.
+/// The inviter, as far as shares are concerned. The reserve is looked up only when a client holds enough join infos for
+/// it to matter.
 ///
 /// # Errors
 /// That the store cannot be read.
@@ -47,7 +47,7 @@ pub(crate) fn inviter(
         return Ok(Inviter { share, reserve: Some(domain_share(domain)) });
     }
     for client in invited {
-        // Others may take what is left before this is written.
+        // Other commits may use up the rest before this one is written.
         let counted = view.join_infos_counted(application.id, client)?;
         if counted.saturating_mul(2) >= limits.per_client_max {
             let is_known = is_known_here(view, application, committer)?;

@@ -34,7 +34,7 @@ pub struct NewGroup {
     pub ratchet_tree: Option<Vec<u8>>,
 }
 
-/// The content of a log entry: the messages as they were uploaded. A clone shares them.
+/// The content of a log entry: the messages as uploaded. A clone shares them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryContent {
     /// *Group Creation*.
@@ -96,7 +96,7 @@ mod shared_bytes {
     }
 }
 
-/// A group as it stands after an entry, for a follower whose next entry is no longer kept.
+/// The state of a group after an entry, for a follower whose next entry is no longer kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupTransfer {
     /// The last entry that is in it.
@@ -109,7 +109,7 @@ pub struct GroupTransfer {
     pub ratchet_tree: Vec<u8>,
     /// The proposals that wait in the current epoch, in the order in which they were accepted.
     pub proposals: Vec<Vec<u8>>,
-    /// The Welcome of the current epoch, if its commit added clients and is still known: whoever was added in an
+    /// The Welcome of the current epoch, if its commit added clients and is still known: a client that was added in an
     /// earlier epoch that the follower never saw joins by an external commit.
     pub welcome: Option<Vec<u8>>,
     /// Key packages that the follower has not seen used and that were, as far as is still known.

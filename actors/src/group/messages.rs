@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Accepted, EntryContent, GroupError, GroupView, LogEntry};
 use crate::{application::Source, error::StorageError};
 
-/// What a group's actor shows to readers.
+/// The state that a group's actor publishes to readers.
 #[derive(Clone, Debug)]
 pub(crate) enum Published {
     /// The state is being loaded, or not kept any more.

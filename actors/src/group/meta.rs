@@ -60,9 +60,9 @@ impl GroupMeta {
 /// Begins what stands for the digest of a creation where the creation was never here; [`CREATOR_UNNAMED`],
 /// [`CREATOR_IS_HUBS`] or the digest of a client that may still show the creation follows.
 const NO_CREATION: [u8; 16] = [0; 16];
-/// Nobody noted who was at leaf 0: the row is of a version that did not.
+/// The client at leaf 0 is unknown: an older version wrote the row.
 const CREATOR_UNNAMED: [u8; 16] = [0; 16];
-/// Nobody else can show the creation: the hub speaks for the client at leaf 0, or nobody was there.
+/// No other client can show the creation: the hub speaks for the client at leaf 0, or leaf 0 was blank.
 const CREATOR_IS_HUBS: [u8; 16] = [0xff; 16];
 
 /// A client's handle and domain.
@@ -82,7 +82,7 @@ fn creator_digest((handle, domain): Named<'_>) -> [u8; 16] {
     begin
 }
 
-/// What stands for the creation of a group that was handed over; `None` if its creation was here.
+/// The substitute for the creation of a group that was handed over; `None` if it was created here.
 fn handed_over_by(row: &GroupRow) -> Option<[u8; 16]> {
     let (begin, creator) = row.creation_digest.split_first_chunk::<16>()?;
     (*begin == NO_CREATION).then(|| <[u8; 16]>::try_from(creator).ok()).flatten()
@@ -94,8 +94,8 @@ pub(crate) fn is_handed_over(row: &GroupRow) -> bool {
     handed_over_by(row).is_some()
 }
 
-/// Whether a creation by a client is the one of a group that was handed over. Whoever is at leaf 0 when the group is
-/// handed over may have made it; whoever takes that leaf later has not. `first` is at leaf 0 now, for a row that does not
+/// Whether a creation by a client is the one of a group that was handed over. The client at leaf 0 when the group is
+/// handed over may have created it; one that takes that leaf later has not. `first` is at leaf 0 now, for a row that does not
 /// say who was.
 pub(crate) fn shows_creation(row: &GroupRow, creator: Named<'_>, first: Option<Named<'_>>) -> bool {
     match handed_over_by(row) {

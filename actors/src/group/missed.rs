@@ -1,5 +1,5 @@
-//! Missed history: the epochs before the state that a replica received as a whole. What the hub still has of them is
-//! read, chained by its transcript hashes where those are known, and kept for members that catch up.
+//! Missed history: the epochs before the state that a replica received as a whole. The entries that the hub still
+//! has are read, chained by their transcript hashes where those are known, and kept for members that catch up.
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{Bytes, Epoch, EpochRow, GroupId, MissedEntries, Timestamp};
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// The group whose history is read, and by what.
+/// The group whose history is read, and the known facts about it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unseen<'a> {
     pub(crate) crypto: &'a Crypto,
@@ -24,7 +24,7 @@ pub(crate) struct Unseen<'a> {
     pub(crate) cipher_suite: u16,
 }
 
-/// What a delivery adds to a replica's history.
+/// The history that a delivery adds to a replica.
 #[derive(Debug)]
 pub(crate) struct Filled {
     pub(crate) epochs: Vec<FilledEpoch>,
@@ -201,7 +201,7 @@ impl Unseen<'_> {
     }
 }
 
-/// One that no epoch of the handed group's past is at or after.
+/// A number above every epoch of the group's history.
 fn beyond(until: Epoch) -> Epoch {
     until.next().unwrap_or(until)
 }
@@ -224,7 +224,7 @@ enum Unusable {
     Order(&'static str),
 }
 
-/// What a replica misses once it was handed a group: what it missed before, and everything up to the hand-over.
+/// The history that a replica misses after a transfer: what it missed before, and everything up to the transfer.
 pub(crate) fn missed_after(
     before: Option<Reached<'_>>,
     missed_before: Option<&MissedEntries>,
@@ -264,7 +264,7 @@ pub(crate) fn missed_after(
     missed
 }
 
-/// Where a replica stood before it was handed the group.
+/// The position of a replica before the transfer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reached<'a> {
     pub(crate) next: u64,
@@ -276,7 +276,7 @@ pub(crate) struct Reached<'a> {
     pub(crate) has_all_proposals: bool,
 }
 
-/// What a replica was handed.
+/// The content of a transfer.
 #[derive(Clone, Debug)]
 pub(crate) struct Handed {
     pub(crate) through: u64,

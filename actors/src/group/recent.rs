@@ -70,7 +70,7 @@ fn recent_messages(
     (limit, bytes_max): (usize, usize),
     oldest_kept: Timestamp,
 ) -> Option<ControlMessages> {
-    // What is asked for may be on disk already, a moment before it is shown.
+    // The requested epochs may be on disk already, a moment before they are published.
     if from > current {
         return None;
     }
@@ -95,7 +95,7 @@ fn recent_messages(
         }
         answer.epochs.push(Arc::clone(entry));
     }
-    // What readers see ends with the present epoch, or something is missing.
+    // The readers' epochs must end with the present one.
     let is_whole = answer.epochs.last().is_some_and(|newest| newest.epoch == last);
     is_whole.then_some(answer)
 }

@@ -24,13 +24,13 @@ use crate::{
     },
 };
 
-/// Room for a record beside its staged commit and group info: members that came or were replaced.
+/// Room for a record in addition to its staged commit and group info: members that were added or replaced.
 const RECORD_BYTES: usize = 512;
 
-/// Bytes of memory that a group takes beside its members.
+/// Bytes of memory that a group takes in addition to its members.
 const WEIGHT_OF_GROUP: usize = 8 << 10;
 
-/// Bytes of memory that a member takes beside its leaf.
+/// Bytes of memory that a member takes in addition to its leaf.
 const WEIGHT_OF_MEMBER: usize = 6 << 10;
 
 /// How often the tree and the pending proposals are in memory: as they came, as the MLS library has them, and as readers
@@ -67,7 +67,7 @@ pub(crate) struct GroupState {
 #[derive(Debug)]
 pub(crate) struct StagedEntry {
     pub(crate) entry: LogEntry,
-    /// What is stored of it for a restart.
+    /// Its record, for a restart.
     pub(crate) record: Vec<u8>,
     pub(crate) change: StagedChange,
 }
@@ -82,7 +82,7 @@ impl StagedEntry {
     }
 }
 
-/// What an entry changes.
+/// The changes of an entry.
 #[derive(Debug)]
 pub(crate) enum StagedChange {
     Proposal(StagedProposal),
@@ -190,7 +190,7 @@ impl GroupState {
         self.tracked.tree().to_bytes().into()
     }
 
-    /// Who signed the current group info.
+    /// The signer of the current group info.
     pub(crate) fn group_info_signer(&self) -> Option<&Member> {
         let leaf = group_info_signer(self.group_info.as_deref()?)?;
         self.tracked.members().get(&leaf)

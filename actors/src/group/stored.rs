@@ -24,7 +24,7 @@ pub(super) enum GroupRecord {
     },
 }
 
-/// A [`GroupRecord::Epoch`] that is about to be kept, in the same form: what it holds need not be copied for that.
+/// A [`GroupRecord::Epoch`] that is about to be kept, in the same form, without copies of its content.
 #[derive(Serialize)]
 pub(super) enum NewRecord<'a> {
     Epoch {
@@ -48,7 +48,7 @@ pub(super) fn keep(value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
     encode(&Versioned { format: FORMAT, value })
 }
 
-/// As [`keep`], of a value of about so many bytes.
+/// As [`keep`], for a value of about `bytes` bytes.
 pub(super) fn keep_long(value: &impl Serialize, bytes: usize) -> Result<Vec<u8>, CodecError> {
     encode_long(&Versioned { format: FORMAT, value }, bytes)
 }

@@ -56,7 +56,7 @@ pub struct GroupView {
     pub(crate) stamp: Timestamp,
     /// The newest epochs, as far as they are kept in memory.
     pub(crate) recent: Arc<[Arc<EpochEntry>]>,
-    /// Whether a proposal that waits at the hub is not among `proposals`: it could not be validated any more.
+    /// Whether a proposal that waits at the hub is not among `proposals`: it could no longer be validated.
     pub(crate) lacks_proposals: bool,
     /// Whether the group was re-initialised.
     pub(crate) is_reinitialised: bool,

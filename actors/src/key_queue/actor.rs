@@ -24,11 +24,11 @@ use crate::{
     services::Services,
 };
 
-/// What came of one attempt to write.
+/// The outcome of one attempt to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Attempt<T> {
     Done(T),
-    /// Somebody else's write came first: what is true now must be looked at again.
+    /// Another write came first: the state must be read again.
     Overtaken,
 }
 

@@ -2,6 +2,7 @@
 
 mod actor;
 mod error;
+mod package;
 mod state;
 
 use snapshots::{DomainName, KeyQueueId};
@@ -10,11 +11,11 @@ use snapshots::{DomainName, KeyQueueId};
 pub(crate) use self::state::{Choice, KeyQueueState, QueueRecord};
 pub(crate) use self::{
     actor::{AddKeyPackages, Advance, Assign, Attempt, Close, Count, KeyQueueActor},
-    state::NewPackage,
+    package::NewPackage,
 };
 pub use self::{
     error::{InvalidKeyPackage, KeyQueueError},
-    state::{Receiver, Requester},
+    package::{Receiver, Requester},
 };
 
 /// A queue to create (*Key Queue Creation*).
@@ -43,16 +44,16 @@ pub struct KeyQueueStatus {
     pub in_pool: usize,
     /// Those of them that are not assigned.
     pub available: usize,
-    /// Whether there is an unexpired final key.
+    /// Whether the queue has an unexpired final key.
     pub has_final_key: bool,
 }
 
 /// Key packages to put into a queue (*Key Queue Update*): MLSMessages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPackageUpload {
-    /// Packages to insert; one that is there already is counted once.
+    /// Packages to insert; one that the pool holds already is counted once.
     pub key_packages: Vec<Vec<u8>>,
-    /// Whether what the pool holds is removed first. The final key stays.
+    /// Whether the pool is emptied first. The final key stays.
     pub is_reset: bool,
     /// Replaces the queue's label.
     pub app_label: Option<String>,
@@ -67,7 +68,7 @@ pub struct PoolCounts {
     pub in_pool: usize,
     /// Those of them that are not assigned.
     pub available: usize,
-    /// Whether there is an unexpired final key.
+    /// Whether the queue has an unexpired final key.
     pub has_final_key: bool,
 }
 

@@ -5,65 +5,16 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
-use snapshots::{AssignedRow, DomainName, KeyPackageRef, Timestamp};
+use snapshots::{KeyPackageRef, Timestamp};
 
-use super::PoolCounts;
+use super::{
+    PoolCounts,
+    package::{NewPackage, Receiver, Requester},
+};
 use crate::{
     codec::{CodecError, decode, encode, encode_long},
     durable::DurableState,
 };
-
-/// On whose behalf a key package is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Requester {
-    /// The application itself, through its application server.
-    Application,
-    /// The gateway of another domain: it cannot exhaust what is assigned to others.
-    Peer(DomainName),
-}
-
-impl Requester {
-    /// The domain of the peer that asks, if one does.
-    pub(crate) fn peer(&self) -> Option<&DomainName> {
-        match self {
-            Self::Application => None,
-            Self::Peer(domain) => Some(domain),
-        }
-    }
-}
-
-/// For whom a key package is: a receiver id within its caller's own.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Receiver {
-    /// Who asks.
-    pub caller: Requester,
-    /// The draft's `receiver_client_id`.
-    pub id: String,
-}
-
-impl From<AssignedRow> for Receiver {
-    fn from(row: AssignedRow) -> Self {
-        Self { caller: row.peer.map_or(Requester::Application, Requester::Peer), id: row.receiver }
-    }
-}
-
-/// A package that may enter a queue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NewPackage {
-    pub(crate) reference: KeyPackageRef,
-    /// It is handed out from then on.
-    #[serde(default)]
-    pub(crate) not_before: Timestamp,
-    pub(crate) not_after: Timestamp,
-    #[serde(with = "serde_bytes")]
-    pub(crate) message: Vec<u8>,
-    /// A digest of the signature key of its leaf. Packages that were uploaded before it was kept do not have it.
-    #[serde(default, with = "serde_bytes")]
-    pub(crate) signer: Option<[u8; 32]>,
-    /// Whose it is, if it was assigned before it came into the queue.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) receiver: Option<Receiver>,
-}
 
 /// A queue's final key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +32,7 @@ pub(crate) enum QueueRecord {
         final_key: Option<NewPackage>,
         /// The client's handle generation that the packages were checked against.
         generation: u64,
-        /// When it was. Records that were written before it was kept are taken as of later than any lifetime begins.
+        /// The time of the upload. Older records lack it and count as later than the beginning of any lifetime.
         #[serde(default = "after_all")]
         at: Timestamp,
     },
@@ -102,7 +53,7 @@ struct StoredPackage {
     receiver: Option<Receiver>,
 }
 
-/// By what packages are chosen: what expires first goes first, then what came first.
+/// The order in which packages are assigned: by expiry, then by arrival.
 type QueuePosition = (Timestamp, u64);
 
 /// A key queue.
@@ -129,21 +80,21 @@ struct Removed {
     not_after: Timestamp,
 }
 
-/// Packages that were dropped because no group could take them in.
+/// Packages that were dropped because no group could add them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DroppedPackages {
     pub(crate) count: usize,
-    /// Why the first one was.
+    /// The reason for the first one.
     pub(crate) reason: String,
 }
 
 /// How many removed packages are remembered; beyond it those that expire first are forgotten.
 const REMOVED_MAX: usize = 4096;
 
-/// What a package takes of a snapshot beside its message, at most, with a receiver id of the default limit.
+/// The largest size of a package in a snapshot in addition to its message, with a receiver id of the default limit.
 const PACKAGE_OVERHEAD_BYTES: usize = 640;
 
-/// Bytes of memory that a queue takes beside its packages.
+/// Bytes of memory that a queue takes in addition to its packages.
 const WEIGHT_OF_QUEUE: usize = 4 << 10;
 
 /// Bytes of memory that a package takes that a reset removed.
@@ -169,7 +120,7 @@ struct Snapshot {
     removed: BTreeMap<KeyPackageRef, Removed>,
 }
 
-/// A [`Snapshot`] that is about to be stored, in the same form: what it holds need not be copied for that.
+/// A [`Snapshot`] to be stored, in the same form, without copies of its content.
 #[derive(Serialize)]
 struct NewSnapshot<'a> {
     format: u8,
@@ -187,7 +138,7 @@ pub(crate) struct Candidate<'a> {
     pub(crate) is_final: bool,
 }
 
-/// What answers a request for a key package.
+/// The outcome of a request for a key package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     /// This one is the receiver's already.
@@ -408,7 +359,7 @@ impl KeyQueueState {
         self.places.keys()
     }
 
-    /// What of the queue has not expired at `now`.
+    /// The part of the queue that has not expired at `now`.
     pub(crate) fn counts(&self, now: Timestamp) -> PoolCounts {
         let is_current = |package: &NewPackage| now < package.not_after;
         let current = || self.held.values().filter(|held| is_current(&held.package));
@@ -431,7 +382,7 @@ impl KeyQueueState {
                 } else {
                     BTreeMap::new()
                 };
-                // A package that comes back with a reset stays its receiver's: nobody else may get it.
+                // A package that comes back with a reset stays its receiver's: no other receiver may get it.
                 for held in before.into_values().filter(|held| held.generation == generation) {
                     if let Some(receiver) = held.receiver {
                         let removed = Removed { receiver, not_after: held.package.not_after };
@@ -542,6 +493,7 @@ impl DurableState for KeyQueueState {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use snapshots::DomainName;
 
     use super::*;
 
@@ -684,7 +636,7 @@ mod tests {
         state.advance(&package(1, 100).reference);
         assert_eq!(assign(&mut state, "r"), Some(2));
         assert_eq!(state.counts(Timestamp(0)), PoolCounts { in_pool: 2, available: 1, has_final_key: false });
-        // A package that comes back after a rename belongs to the present handle, and to nobody.
+        // A package that comes back after a rename belongs to the present handle, and to no receiver.
         for is_reset in [false, true] {
             let mut state = KeyQueueState::default();
             state.apply(of_generation(false, 0, vec![package(1, 100)]));

@@ -32,23 +32,23 @@ use crate::{
     services::Services,
 };
 
-/// Deliveries to one peer that are under way at once, each of another group.
+/// The number of concurrent deliveries to one peer, each for another group.
 const UNDER_WAY_MAX: usize = 32;
-/// Groups that wait in memory for their turn; the others wait by their marks.
+/// The number of groups queued in memory; the others are found by their marks.
 pub(super) const WAITING_MAX: usize = 1024;
-/// Marks read at once.
+/// The number of marks read at a time.
 const MARKS_AT_ONCE: usize = 256;
-/// The pause before a delivery that failed is tried again.
+/// The pause before a failed delivery is retried.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
-/// The shortest pause after which a delivery is tried again that came too early for the peer's clock.
+/// The shortest pause before a delivery is retried that came too early for the peer's clock.
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Refusals of a peer that are logged in one [`TRY_AGAIN_PERIOD`]; the others are counted.
 const REFUSALS_LOGGED_MAX: u32 = 20;
-/// Bytes of what a peer says that are logged.
+/// The number of bytes of a peer's text that are logged.
 const LOGGED_BYTES_MAX: usize = 500;
-/// How often it is written where the peer is.
+/// The period in which the peer's positions are written.
 const WRITE_PERIOD: Duration = Duration::from_millis(100);
-/// How often what the peer refused is tried again, and the marks are looked at in any case.
+/// The period after which refused groups are retried and the marks are read in any case.
 const TRY_AGAIN_PERIOD: Duration = Duration::from_secs(30);
 /// The pause after a first failure; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -84,33 +84,34 @@ pub(crate) struct PeerActor {
     transport: Arc<dyn Transport>,
     health: Arc<PeerHealth>,
     pub(super) schedule: DeliverySchedule,
-    /// Behind which mark to look for more.
+    /// The mark after which to read further marks.
     marks_after: Option<GroupKey>,
-    /// Where the peer is, as far as it is not written yet.
+    /// The peer's positions that are not written yet.
     pub(super) positions: HashMap<GroupKey, u64>,
-    /// Groups that the peer is sent as a whole with its next delivery.
+    /// Groups whose next delivery is a transfer of the whole group.
     pub(super) transfers: HashSet<GroupKey>,
-    /// Groups that the peer was sent as a whole in this [`TRY_AGAIN_PERIOD`], and answered for: at most once each.
+    /// Groups that were transferred as a whole, and answered, in this [`TRY_AGAIN_PERIOD`]: at most once each.
     pub(super) transferred: HashSet<GroupKey>,
-    /// Groups of which the peer refused entries.
+    /// Groups whose entries the peer refused.
     pub(super) refused: HashMap<GroupKey, RefusedEntries>,
-    /// What the peer understands beyond the first version of the protocol, once it has said so.
+    /// The revision of the protocol that the peer understands, once it has said so.
     revision: Option<u32>,
-    /// Groups of which the marks are to go, since they are not for the peer.
+    /// Groups whose marks to delete: the peer is no longer entitled to them.
     forgotten: Vec<GroupKey>,
-    /// Which store the peer keeps its replicas in, once it has said so.
+    /// The store that holds the peer's replicas, once the peer has named it.
     pub(super) store: Option<uuid::Uuid>,
-    /// When that may change again.
+    /// The pace at which that store may change.
     pub(super) store_changes: Pace,
-    /// Nothing is delivered: what the peer lost with its store is being found out, or it changed too soon again.
+    /// Deliveries are suspended: the marks of the groups that the peer lost are being restored, or its store changed
+    /// again too soon.
     pub(super) is_store_unsettled: bool,
-    /// How often the peer has refused something in this [`TRY_AGAIN_PERIOD`].
+    /// The number of refusals in this [`TRY_AGAIN_PERIOD`].
     refusals: u32,
     is_writing: bool,
     /// Failures since the last success.
     failures: u32,
     is_paused: bool,
-    /// Makes pauses differ.
+    /// The source of jitter.
     hasher: RandomState,
 }
 
@@ -177,7 +178,7 @@ impl PeerActor {
         Ok(())
     }
 
-    /// Reads what there is to send, away from the threads of the actors, and sends it.
+    /// Reads the next delivery, on a thread other than those of the actors, and sends it.
     fn begin(&mut self, place: GroupKey, ctx: &mut Context<Self>) {
         let next = match self.next(&self.services.store.view(), &place) {
             Ok(next) => next,
@@ -205,7 +206,7 @@ impl PeerActor {
         }
         let sent = prepared.kind();
         if sent == Sent::Transfer {
-            // Whatever comes of it, the log is next: it may do by then.
+            // Whatever the result, the next delivery is from the log: it may suffice by then.
             self.transfers.remove(&place);
             self.refused.remove(&place);
             if self.transferred.contains(&place) {
@@ -246,7 +247,7 @@ impl PeerActor {
         }));
     }
 
-    /// The number of the entry that the peer needs next, as far as is known.
+    /// The number of the entry that the peer needs next, as far as it is known.
     fn next(&self, view: &View, place: &GroupKey) -> Result<u64, StorageError> {
         if let Some(next) = self.positions.get(place) {
             return Ok(*next);
@@ -278,7 +279,7 @@ impl PeerActor {
         }
         match result {
             Ok(None) => {
-                // The mark is of something that the peer has: writing where it is takes the mark away.
+                // The peer has the marked entry already: writing its position deletes the mark.
                 if !self.forgotten.contains(&place) {
                     self.positions.entry(place.clone()).or_insert(from);
                 }
@@ -331,7 +332,7 @@ impl PeerActor {
         }
     }
 
-    /// Leaves a group alone for a time.
+    /// Sets a group aside for a time.
     fn set_aside_for(&mut self, place: GroupKey, pause: Duration, ctx: &mut Context<Self>) {
         if !self.schedule.set_aside_for(place.clone()) {
             return;
@@ -350,14 +351,14 @@ impl PeerActor {
         self.failures = 0;
     }
 
-    /// Waits before the next try: twice as long after each failure, and never for the same time as others.
+    /// Waits before the next try: twice as long after each failure, with jitter.
     fn pause(&mut self, reason: &str, ctx: &mut Context<Self>) {
-        // Those that were under way together count once.
+        // Concurrent deliveries that fail together count as one failure.
         if self.is_paused {
             return;
         }
         if self.failures == 0 {
-            // Whoever carries the deliveries tells the operator.
+            // The transport reports this to the operator.
             tracing::debug!(peer = %self.peer, reason, "a peer cannot be reached; what it misses is kept");
             self.health.is_reachable.store(false, Ordering::Relaxed);
         }
@@ -370,13 +371,13 @@ impl PeerActor {
         });
     }
 
-    /// Somewhere between half of a time and all of it.
+    /// A random duration between half of the given one and all of it.
     fn jittered(&self, longest: Duration) -> Duration {
         let jitter = self.hasher.hash_one((&self.peer, self.services.clock.now(), self.failures)) % 512;
         longest / 2 + longest.mul_f64(f64::from(u16::try_from(jitter).unwrap_or(0)) / 1024.0)
     }
 
-    /// The batch that writes where the peer is, and what is in it.
+    /// The batch that writes the peer's positions, and the positions in it.
     fn positions_batch(&self) -> Option<(Batch, Vec<(GroupKey, u64)>)> {
         if self.positions.is_empty() && self.forgotten.is_empty() {
             return None;
@@ -417,7 +418,7 @@ impl PeerActor {
     }
 }
 
-/// The beginning of a text of a peer, short enough for the log.
+/// The beginning of a peer's text, short enough for the log.
 fn shortened(text: &str) -> &str {
     text.get(..text.floor_char_boundary(LOGGED_BYTES_MAX)).unwrap_or_default()
 }

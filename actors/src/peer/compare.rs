@@ -27,7 +27,7 @@ fn compare(
         compared.last = groups.last().map(|(group, _)| group.clone());
     }
     for (group, row) in groups {
-        // A group without a hub is of a time when the application had no domains; it is no peer's.
+        // A group without a hub was created when the application had no domains; no peer follows it.
         if row.hub.is_none() || !application.is_hub(row.hub.as_ref()) {
             continue;
         }
@@ -53,12 +53,12 @@ struct Compared {
     last: Option<GroupId>,
 }
 
-/// What is believed about where a peer stands.
+/// The known position of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Where it said that it stands.
+    /// The position that it reported.
     Positions,
-    /// Nothing: it has lost what it had.
+    /// None: it has lost its replicas.
     Nothing,
 }
 

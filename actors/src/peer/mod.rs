@@ -1,5 +1,5 @@
-//! The gateways of other domains (*Operational Context*, *Group Evolution*): what travels between a group's hub and the
-//! gateways that follow it, and the actor that keeps one of them up to date.
+//! The gateways of other domains (*Operational Context*, *Group Evolution*): deliveries from a group's hub to its
+//! followers, and the actor that keeps one follower up to date.
 //!
 //! The group's log is the only queue. A hub sends each entry once it is durable; a follower checks it by the same rules,
 //! appends it to its own log under the same number and answers the number that it needs next. Whatever is lost, sent
@@ -20,7 +20,7 @@ use snapshots::{AppId, DomainName, GroupId, Timestamp};
 pub(crate) use self::actor::{LogGrew, PeerActor, PeerHealth};
 use crate::group::{GroupError, GroupTransfer, GroupView, LogEntry};
 
-/// What a hub delivers for one group in one request.
+/// A hub's delivery for one group, in one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// The application.
@@ -32,7 +32,7 @@ pub struct Delivery {
     /// When the entry before the first one was accepted, if that is still known: a follower that has another one there
     /// follows another history.
     pub preceding: Option<Timestamp>,
-    /// What is delivered.
+    /// The entries, or the whole group.
     pub content: DeliveryContent,
 }
 
@@ -45,28 +45,28 @@ pub enum DeliveryContent {
     Transfer(Box<GroupTransfer>),
 }
 
-/// What this gateway understands beyond the first version of the protocol between gateways. From revision 1 on a follower
+/// The revision of the protocol between gateways that this gateway understands. From revision 1 on a follower
 /// takes entries of its history after a transfer, and [`GroupTransfer::reinitialised`].
 pub const REVISION: u32 = 1;
 
 /// The number of used key packages that a transfer names at most; a follower takes no more.
 pub const USED_KEY_PACKAGES_MAX: usize = 4096;
 
-/// Where a follower stands after a delivery.
+/// A follower's acknowledgement: its position after a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicationAck {
     /// The number of the entry that it needs next: 0 when it has nothing of the group.
     pub next: u64,
-    /// It cannot take that entry itself any more and needs the whole group: a lifetime in the entry has expired since,
+    /// It can no longer validate that entry and needs the whole group: a lifetime in the entry has expired since,
     /// and the MLS library validates lifetimes by the present time.
     pub needs_transfer: bool,
-    /// It can take that entry once so much time has passed: a lifetime in it has not begun by the follower's clock.
+    /// It can append that entry after this time: a lifetime in it has not begun by the follower's clock.
     pub retry_after: Option<Duration>,
     /// Entries before `next` that it was never shown, since it was handed the group as a whole, and takes for its history.
     pub missing: Option<RangeInclusive<u64>>,
-    /// What it understands beyond the first version of this protocol; see [`REVISION`].
+    /// The revision of this protocol that it understands; see [`REVISION`].
     pub revision: u32,
-    /// Which store it keeps its replicas in: another one than before has nothing of what was sent before.
+    /// The store that holds its replicas: a new store has none of the entries that were sent before.
     pub store: uuid::Uuid,
 }
 
@@ -84,7 +84,7 @@ pub enum DeliveryError {
     /// again; others of its groups are not affected.
     #[error("{0}")]
     Incomplete(String),
-    /// There is nothing here that the peer could take. It is tried again after a while.
+    /// This gateway has nothing that the peer could append. It is retried after a while.
     #[error("{0}")]
     NothingToSend(String),
     /// The peer refused it; `slug` is the problem's type. Others of its groups are not affected.
@@ -92,7 +92,7 @@ pub enum DeliveryError {
     Refused {
         /// The problem's slug.
         slug: String,
-        /// What the peer says is wrong.
+        /// The peer's description of the problem.
         detail: String,
     },
 }
@@ -106,9 +106,9 @@ pub trait Transport: Send + Sync + 'static {
     fn deliver(&self, peer: &DomainName, delivery: Delivery) -> Delivering;
 }
 
-/// Where the actor of a peer reads groups as they stand.
+/// Read access to the current views of groups, for the actors of peers.
 pub(crate) trait GroupViews: Send + Sync {
-    /// A group as it is now.
+    /// The current view of a group.
     fn group_view(&self, app: AppId, group: &GroupId) -> ReadingGroup;
 }
 

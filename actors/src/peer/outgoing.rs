@@ -1,4 +1,4 @@
-//! Outgoing deliveries: entries as they are stored, or a group as it stands.
+//! Outgoing deliveries: stored entries, or the transfer of a whole group.
 
 use snapshots::{AppId, DomainName, GroupId, LogId, Timestamp, View};
 
@@ -12,15 +12,15 @@ use crate::{
 
 /// Bytes of entries in one delivery, when it has more than one.
 const ENTRIES_BYTES_MAX: usize = 1 << 20;
-/// How many proposals may stand behind the newest commit for its welcome to be found.
+/// The number of proposals after the newest commit that are searched for its welcome.
 const PROPOSALS_BEHIND_MAX: u64 = 256;
 
 /// Entries in one delivery.
 const ENTRIES_MAX: usize = 64;
-/// Entries that a peer never saw and of which a transfer tells.
+/// The number of entries that a peer never saw and that a transfer mentions.
 const MISSED_MAX: usize = 256;
 
-/// What there is to send.
+/// The next delivery to a peer.
 pub(super) enum NextDelivery {
     Nothing,
     /// The application is gone, does not federate with the peer any more, or does not order the group here.
@@ -30,7 +30,7 @@ pub(super) enum NextDelivery {
         preceding: Option<Timestamp>,
         entries: Vec<LogEntry>,
     },
-    /// The entries that the peer needs are not kept any more, or are of no use to it.
+    /// The entries that the peer needs are no longer kept, or are of no use to it.
     Transfer {
         hub: DomainName,
         /// Entries that the peer has not seen, as far as they are kept.
@@ -38,7 +38,7 @@ pub(super) enum NextDelivery {
     },
 }
 
-/// What a delivery held.
+/// The content of a delivery that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     Nothing,
@@ -56,7 +56,7 @@ impl NextDelivery {
     }
 }
 
-/// What there is to send to a peer of a group from an entry on, the group as a whole if that is asked for.
+/// The next delivery of a group to a peer, from an entry on, or of the whole group if requested.
 pub(super) fn prepare(
     services: &Services,
     peer: &DomainName,
@@ -92,7 +92,7 @@ pub(super) fn prepare(
     Ok(NextDelivery::Entries { hub, preceding, entries })
 }
 
-/// Entries of a group's log from a number on, as far as they are kept; few enough for one delivery.
+/// Kept entries of a group's log from a number on; few enough for one delivery.
 fn read_entries(
     view: &View,
     (app, group): &GroupKey,
@@ -106,7 +106,8 @@ fn read_entries(
     })
 }
 
-/// A group as it stands, with the group info of its epoch, and what can be told of the entries that the peer never saw.
+/// The transfer of a group: its current state with its group info, and the known facts about entries that the peer
+/// never saw.
 pub(super) async fn transfer(
     services: &Services,
     views: &dyn GroupViews,

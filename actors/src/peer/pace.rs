@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 pub(crate) struct Pace {
     first: Duration,
     longest: Duration,
-    /// After so long without anything the pauses begin anew.
+    /// After this time without an event the pauses begin anew.
     quiet: Duration,
-    /// When it was let happen last, and the pause after that.
+    /// The time of the last event that was let through, and the pause after it.
     last: Option<(Instant, Duration)>,
 }
 
@@ -18,7 +18,7 @@ impl Pace {
         Self { first, longest, quiet, last: None }
     }
 
-    /// Lets it happen now, or answers how long that has to wait.
+    /// Lets the event through now, or returns the time to wait.
     pub(crate) fn admit(&mut self, now: Instant) -> Result<(), Duration> {
         let pause = match self.last {
             None => self.first,

@@ -1,4 +1,4 @@
-//! Progress of a peer in the log of a group: what its answer means for what it is sent next.
+//! Progress of a peer in the log of a group: the peer's acknowledgement decides what to send next.
 
 use snapshots::LogId;
 
@@ -9,18 +9,18 @@ use super::{
     schedule::{Ending, GroupKey},
 };
 
-/// What is known of entries that a peer refused.
+/// A peer's refusal of entries, and what it implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RefusedEntries {
     /// They began with this one. The newest entry is sent to learn what the peer needs next.
     From(u64),
-    /// They were of a past that the peer was never shown, and the peer does without it.
+    /// They were history from before the peer's transfer, and the peer does without it.
     OfThePast,
 }
 
 impl PeerActor {
-    /// What to send next of a group of which the peer refused something. A past that the peer cannot take must not keep it
-    /// from what is new, so the newest entry is sent: its answer says what the peer needs.
+    /// Decides what to send next after a refusal. History that the peer cannot append must not block new entries, so the
+    /// newest entry is sent: its acknowledgement says what the peer needs.
     pub(super) fn after_refusal(&mut self, place: &GroupKey, from: u64, sent: Sent) -> Ending {
         if self.transfers.contains(place) {
             return Ending::More;
@@ -40,7 +40,7 @@ impl PeerActor {
         Ending::More
     }
 
-    /// What the peer's answer means for what to send next.
+    /// Decides from the peer's acknowledgement what to send next.
     pub(super) fn progress(
         &mut self,
         place: &GroupKey,
@@ -80,7 +80,7 @@ impl PeerActor {
             }
         }
         let does_without = self.refused.contains_key(place);
-        // What it was never shown and is still kept here comes first.
+        // Entries that it was never shown and that are still kept here come first.
         let missing = held.missing.as_ref().filter(|missing| missing.end() < &held.next && !does_without);
         let first_missing =
             missing.map(|missing| view.first_log_entry(*app, group, *missing.start(), *missing.end()));

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use snapshots::{AppId, GroupId};
 
+/// A group, with its application.
 pub(crate) type GroupKey = (AppId, GroupId);
 
 /// How a delivery ended.
@@ -12,38 +13,39 @@ pub(crate) type GroupKey = (AppId, GroupId);
 pub(crate) enum Ending {
     /// The peer has everything that was known when it was asked.
     Done,
-    /// There is more for it.
+    /// It needs further entries.
     More,
-    /// The peer does not take it, or cannot at present; it is set aside.
+    /// The peer refused it, or cannot append it at present; it is set aside.
     SetAside,
 }
 
-/// What is known of the store's marks.
+/// The store's marks, as far as they are known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Marks {
-    /// There may be marks anywhere that are not here.
+    /// Any mark may be missing here.
     Unknown,
-    /// Those up to where was looked last are here.
+    /// The marks that were read so far are here.
     Partly,
-    /// All are here.
+    /// All marks are here.
     Known,
 }
 
+/// Groups that wait for a delivery, are being delivered, or are set aside.
 #[derive(Debug)]
 pub(crate) struct DeliverySchedule {
     waiting_max: usize,
     waiting: VecDeque<GroupKey>,
     queued: HashSet<GroupKey>,
-    /// With whether it was heard of again meanwhile.
+    /// Each with whether it was enqueued again meanwhile.
     under_way: HashMap<GroupKey, bool>,
     set_aside: HashSet<GroupKey>,
-    /// Which of them are to be released at a time that is set already.
+    /// Those whose retry has a timer already.
     timed: HashSet<GroupKey>,
     marks: Marks,
 }
 
 impl DeliverySchedule {
-    /// At the start nothing is known but that there may be marks.
+    /// An empty schedule: the marks are still to be read.
     pub(crate) fn new(waiting_max: usize) -> Self {
         Self {
             waiting_max,
@@ -56,7 +58,7 @@ impl DeliverySchedule {
         }
     }
 
-    /// A group has something for the peer.
+    /// Enqueues a group that has something for the peer.
     pub(crate) fn enqueue(&mut self, place: GroupKey) {
         if let Some(again) = self.under_way.get_mut(&place) {
             *again = true;
@@ -80,28 +82,29 @@ impl DeliverySchedule {
         Some(place)
     }
 
-    /// Whether the store's marks are to be looked at before anything else can be delivered.
+    /// Whether the store's marks must be read before anything else can be delivered.
     pub(crate) fn needs_marks(&self) -> bool {
         self.marks != Marks::Known && self.waiting.is_empty()
     }
 
-    /// Whether they are to be looked at from the first one.
+    /// Whether they must be read from the first one.
     pub(crate) fn needs_all_marks(&self) -> bool {
         self.marks == Marks::Unknown
     }
 
-    /// Takes marks from the store in; `is_end` when they were the last.
+    /// Adds marks from the store; `is_end` when they were the last.
     pub(crate) fn add_marks(&mut self, places: Vec<GroupKey>, is_end: bool) {
         self.marks = if is_end { Marks::Known } else { Marks::Partly };
         places.into_iter().for_each(|place| self.enqueue(place));
     }
 
+    /// Ends a delivery.
     pub(crate) fn complete(&mut self, place: GroupKey, ending: Ending) {
         let again = self.under_way.remove(&place).unwrap_or(false);
         match ending {
             Ending::Done if !again => {}
             Ending::Done | Ending::More => self.enqueue(place),
-            // What there is no room for comes up again with the next look at the marks.
+            // A group without room here is found again when the marks are read next.
             Ending::SetAside if self.set_aside.len() >= self.waiting_max => {}
             Ending::SetAside => {
                 self.set_aside.insert(place);
@@ -109,20 +112,20 @@ impl DeliverySchedule {
         }
     }
 
-    /// Sets a group aside that was under way; answers whether the caller is to set a time at which it is released. When
-    /// it was tried again earlier, the time that was set before still comes, and one is enough.
+    /// Sets aside a group that was under way; returns whether the caller must set a timer for its retry. If it was retried
+    /// early, the earlier timer is still running, and one is enough.
     pub(crate) fn set_aside_for(&mut self, place: GroupKey) -> bool {
         self.complete(place.clone(), Ending::SetAside);
         self.set_aside.contains(&place) && self.timed.insert(place)
     }
 
-    /// What was set aside is tried again, and the marks are looked at again.
+    /// Retries all groups that were set aside, and reads the marks again.
     pub(crate) fn retry_all(&mut self) {
         self.set_aside.clear();
         self.marks = Marks::Unknown;
     }
 
-    /// The time of one group that was set aside has come: it is tried again.
+    /// Retries one group that was set aside, when its timer fires.
     pub(crate) fn retry(&mut self, place: GroupKey) {
         self.timed.remove(&place);
         if self.set_aside.remove(&place) {

@@ -20,7 +20,7 @@ use crate::error::StorageError;
 const STORE_PAUSE_MIN: Duration = Duration::from_secs(5);
 /// The longest such pause.
 const STORE_PAUSE_MAX: Duration = Duration::from_secs(600);
-/// After so long with one store, the pauses begin anew.
+/// After this time with one store, the pauses begin anew.
 const STORE_QUIET: Duration = Duration::from_secs(3600);
 
 /// The pace at which the store of a peer may change.

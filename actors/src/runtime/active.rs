@@ -13,11 +13,11 @@ use crate::activity::{Activity, ActorState, AskError, Upkeep};
 /// How many times a request is sent when its actor stops before it answers.
 const ATTEMPTS: usize = 4;
 
-/// An actor that owns something of which there are many.
+/// An actor that owns one of many items of a kind.
 pub(crate) trait Owner: Actor<Context = Context<Self>> + Handler<Upkeep> {
     /// The name of what it owns.
     type Key: Clone + Eq + Hash + Send + Sync + 'static;
-    /// What others see of it without asking.
+    /// The state that it publishes to readers.
     type Watch: Clone + Send + Sync + 'static;
 }
 

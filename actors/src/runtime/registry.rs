@@ -259,7 +259,7 @@ impl Registry {
         self.directory.groups.passivate(&(app, group.clone())).await;
     }
 
-    /// What an active group shows at this moment.
+    /// The current published state of an active group.
     pub(crate) fn shown(&self, app: AppId, group: &GroupId) -> Option<Arc<GroupView>> {
         let active = self.directory.groups.get(&(app, group.clone()))?;
         let shown = active.watch.borrow();
@@ -269,7 +269,7 @@ impl Registry {
         }
     }
 
-    /// What an active group shows, as it changes.
+    /// The published state of an active group, as it changes.
     pub(crate) fn watch(&self, app: AppId, group: &GroupId) -> Option<watch::Receiver<Published>> {
         self.directory.groups.get(&(app, group.clone())).map(|active| active.watch)
     }

@@ -30,7 +30,7 @@ const UPKEEP_AT_ONCE: usize = 64;
 /// How often the active actors are counted and weighed.
 const RELIEF_PERIOD: Duration = Duration::from_secs(1);
 
-/// How often the supervisor does what.
+/// The periods of the supervisor's tasks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Periods {
     pub(crate) snapshot: Duration,
