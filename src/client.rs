@@ -54,7 +54,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 ///         EpochRange { start_epoch_id: Epoch(epoch.0 + 1), end_epoch_id: None, limit: None };
 ///     match gateway.control_messages(group, &range).await {
 ///         Ok(messages) => Ok(messages.epochs.len()),
-///         // Nobody has created the group, or it is another application's.
+///         // The group does not exist, or it is another application's.
 ///         Err(error) if error.kind() == Some(ProblemKind::UnknownGroup) => Ok(0),
 ///         Err(error) => Err(error),
 ///     }

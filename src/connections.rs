@@ -1,7 +1,7 @@
 //! The open connections of a listener: their number, their activity, and the choice of one to close when another comes.
 //!
 //! A connection that waits for its client — for a request, for the rest of one, or to be read from — is closed when its
-//! time is over (see `listener/watched.rs`), or earlier when the listener is full and somebody else wants to get in. One whose
+//! time is over (see `listener/watched.rs`), or earlier when the listener is full and another client connects. One whose
 //! request is being worked on is never closed for another.
 
 use std::{
@@ -23,7 +23,7 @@ const EVICTED_AT_ONCE: usize = 100;
 /// Bytes of all headers that are longer than most, while they arrive. Those of other headers are bounded by the number of
 /// connections.
 const HEADER_BYTES_MAX: usize = 32 << 20;
-/// How long a client that owes bytes, or does not read, may keep a connection that somebody else wants.
+/// How long a client that owes bytes, or does not read, may keep a connection that another client needs.
 const STALLED: Duration = Duration::from_secs(5);
 
 /// The connection of a request, and the others of its listener.

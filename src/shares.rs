@@ -185,7 +185,7 @@ impl<K: Eq + Hash + Clone, A> Accounts<K, A> {
         Self { new: Box::new(new), known: Mutex::default() }
     }
 
-    /// The account of a caller. It stays the same for as long as somebody has it.
+    /// The account of a caller. It stays the same for as long as it is in use.
     pub(crate) fn of(&self, key: &K) -> Arc<A> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(account) = known.get(key) {

@@ -36,7 +36,7 @@ impl Source {
         if matches!(module, "lib" | "main" | "mod") { String::new() } else { module.to_owned() }
     }
 
-    /// Its folder: the first one below `src`, or none. A file beside a folder of its name belongs to that folder.
+    /// Its folder: the first one below `src`, or none. A file next to a folder of its name belongs to that folder.
     fn folder(&self, sources: &[Self]) -> &str {
         let (first, is_in_folder) = self
             .name
@@ -101,7 +101,7 @@ fn imports(source: &Source) -> BTreeSet<String> {
         let path = source.code.get(start..).unwrap();
         let is_part = |character: char| character.is_alphanumeric() || matches!(character, '_' | ':');
         let path = path.get(..path.find(|character| !is_part(character)).unwrap_or(path.len())).unwrap();
-        // A use tree goes on after this; it was expanded above.
+        // A use tree continues after this; it was expanded above.
         if !path.ends_with("::") {
             found.extend(resolve(path, &module));
         }

@@ -117,7 +117,7 @@ impl BenchGroup {
 pub struct BenchQueue(KeyQueueState);
 
 impl BenchQueue {
-    /// One that holds so many packages.
+    /// A queue that holds this many packages.
     ///
     /// # Errors
     /// None for a number that fits into 32 bits.

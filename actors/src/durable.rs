@@ -169,7 +169,7 @@ impl<S: DurableState> Durable<S> {
             change(state)?;
             self.activity.set_weight(state.weight());
         }
-        // Once in so many: a snapshot that cannot be written now is not tried again at every record.
+        // Only now and then: a snapshot that cannot be written now is not retried at every record.
         Ok(self.sequence.saturating_sub(self.snapshot_sequence).is_multiple_of(RECORDS_PER_SNAPSHOT))
     }
 
@@ -232,7 +232,7 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
         StorageError::from_append(error)
     }
 
-    /// Writes a snapshot if one is due, and goes on or stops.
+    /// Writes a snapshot if one is due, and continues or stops.
     fn keep_up(&mut self, upkeep: Upkeep) -> AtomicResponse<Self, ActorState> {
         let durable = self.durable();
         if upkeep == Upkeep::Passivate && durable.is_writing_snapshot && !durable.services.is_stopping() {

@@ -22,7 +22,7 @@ use crate::{
 /// Key packages that were used, with the queue that held each.
 pub(crate) type UsedPackages = Vec<(KeyQueueId, KeyPackageRef)>;
 
-/// Notices to other actors after a durable write. A notice may be lost: whoever missed it finds the change in the store.
+/// Notices to other actors after a durable write. A notice may be lost: an actor that missed it finds the change in the store.
 pub(crate) trait Notices: Send + Sync {
     /// Tells these peers that the log of a group has grown.
     fn log_grew(&self, peers: &BTreeSet<DomainName>, app: AppId, group: &GroupId);

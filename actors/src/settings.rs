@@ -54,7 +54,7 @@ pub enum Bound {
 impl Accepts {
     /// The largest time that can be set, in seconds: a hundred years.
     pub const SECONDS_MAX: u64 = 100 * 366 * 24 * 3600;
-    /// The largest sum of sizes that can be set, in bytes: a semaphore can count so many KiB.
+    /// The largest sum of sizes that can be set, in bytes: a semaphore can count this many KiB.
     pub const BYTES_MAX: u64 = 1 << 40;
 
     /// How many of something, at least one.

@@ -1,4 +1,4 @@
-//! Validations that may take long, away from the threads of the actors: a bounded number at once, of which no application
+//! Long validations, away from the threads of the actors: a bounded number at once, of which no application
 //! has all.
 
 use std::{collections::HashMap, sync::Arc};
@@ -29,8 +29,8 @@ pub(crate) struct ValidationPermit {
 }
 
 impl ValidationPool {
-    /// Every application may use so many threads at once, and there is one more, so that no application is in front of
-    /// all others. So many validations of one application may wait or run.
+    /// Every application may use `threads_per_application` threads at once, and there is one more, so that no application
+    /// is in front of all others. At most `places_per_application` validations of one application may wait or run.
     pub(crate) fn new(
         applications: impl IntoIterator<Item = AppId>,
         threads_per_application: usize,
@@ -67,7 +67,8 @@ impl ValidationPermit {
         self,
         validation: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        // Whoever waits for a thread of all has one of its application: an application has few in that queue.
+        // A validation that waits for a shared thread already has one of its application's permits, so that an application
+        // has few in that queue.
         let own = self.of_application.acquire_owned().await.ok()?;
         let any = self.of_all.acquire_owned().await.ok()?;
         let place = self.place;

@@ -42,7 +42,7 @@ fn client(name: &str) -> Client<impl MlsConfig + use<>> {
         .build()
 }
 
-/// A gateway that puts every actor to sleep as soon as nobody waits for it.
+/// A gateway that passivates every actor as soon as no request waits for it.
 fn drowsy(store: Store, app: AppId) -> Gateway {
     start(store, app, Duration::ZERO)
 }
@@ -85,7 +85,7 @@ fn store_with_batches_of(directory: &Path, batch_bytes_max: usize) -> Store {
     }
 }
 
-/// Waits until every actor sleeps, as each must when nobody asks.
+/// Waits until every actor is passivated, as each must be without requests.
 async fn passivated(gateway: &Gateway) {
     let since = Instant::now();
     while gateway.active() > 0 {
@@ -252,7 +252,7 @@ fn a_queue_that_sleeps_between_requests_assigns_no_package_twice() {
     });
 }
 
-/// A group, and the commit that brings it to so many members.
+/// A group, and the commit that brings it to this many members.
 fn group_of(members: usize) -> (NewGroup, Option<CommitBundle>) {
     let mut creator = client("creator").create_group(ExtensionList::new(), Default::default(), None).unwrap();
     let new = NewGroup {
@@ -288,7 +288,7 @@ fn never_the_same_time() -> Clock {
     })
 }
 
-/// Makes groups and reads each, so that they are active, and waits until so many of them still are.
+/// Makes groups and reads each, so that they are active, and waits until this many of them still are.
 async fn awake_in_the_end(
     awake_bytes_max: usize,
     groups: &[(NewGroup, Option<CommitBundle>)],

@@ -1,4 +1,4 @@
-//! Proposals that can no longer be committed, beside those that can.
+//! Proposals that can no longer be committed, next to those that can.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 

@@ -79,7 +79,7 @@ impl Client {
 
 type Made = (MlsMessageOut, Option<MlsMessageOut>, Option<MlsMessageOut>);
 
-/// A group of so many members, of whom two are alive: the others never commit, so the tree is blank above them, which is
+/// A group of this many members, of whom two are alive: the others never commit, so the tree is blank above them, which is
 /// the most work for everybody.
 pub(crate) fn start(members: usize) -> Starting {
     let (alice, bob) = (Client::new("alice"), Client::new("bob"));

@@ -31,7 +31,7 @@ const ALL_WITH_ALL: &[&str] = &["leaves of a tree"];
 /// How much faster than n·log n something may seem to grow: other load, caches, what is the same for every size.
 const SLACK: f64 = 2.0;
 
-/// The least of so many runs counts.
+/// The number of runs; the shortest counts.
 const RUNS: usize = 7;
 
 /// A rule, the smallest n, and what is measured for an n; the input is made before.

@@ -66,7 +66,7 @@ impl Client {
         Self { key, number, credential: (2, vector(&content)) }
     }
 
-    /// Its leaf node, which lists so many extension types.
+    /// Its leaf node, which lists this many extension types.
     pub(crate) fn leaf(&self, extension_types: usize) -> Vec<u8> {
         // Of one time, so that a client's leaf is the same whenever it is made.
         static NOW: LazyLock<Duration> =
@@ -96,7 +96,7 @@ impl Client {
         self.key_package_of(0)
     }
 
-    /// As [`Client::key_package`], with a leaf that lists so many extension types.
+    /// As [`Client::key_package`], with a leaf that lists this many extension types.
     pub(crate) fn key_package_of(&self, extension_types: usize) -> Vec<u8> {
         let init_key = vector(&hash(&[&[2], &self.number.to_be_bytes()[..]].concat()));
         let content = [vec![0, 1, 0, 1], init_key, self.leaf(extension_types), vector(&[])].concat();
@@ -114,7 +114,7 @@ pub(crate) struct NewGroup {
 }
 
 impl NewGroup {
-    /// Of so many clients, whose leaves list so many extension types each.
+    /// Of so many clients, whose leaves list this many extension types each.
     pub(crate) fn new(clients: usize, extension_types: usize) -> Self {
         Self::of("group", (0..u64::try_from(clients).unwrap()).map(Client::new).collect(), extension_types)
     }
@@ -149,7 +149,7 @@ impl NewGroup {
         [vec![0, 1, 0, 4], content, signature].concat()
     }
 
-    /// A group info with so many extensions of unknown types and a byte too many.
+    /// A group info with this many extensions of unknown types and a byte too many.
     pub(crate) fn followed_group_info(&self, extensions: usize) -> Vec<u8> {
         let each = (0..extensions).flat_map(|at| {
             let kind = 0x1000 + u16::try_from(at % 0xe000).unwrap();
@@ -197,13 +197,13 @@ fn tree_hash(leaves: &[Vec<u8>], first: usize, width: usize) -> Vec<u8> {
     hash(&[vec![2, 0], left, right].concat())
 }
 
-/// A GroupContextExtensions proposal that requires so many extension types (§12.1.7).
+/// A GroupContextExtensions proposal that requires this many extension types (§12.1.7).
 pub(crate) fn requiring(extension_types: usize) -> Vec<u8> {
     let required = [types(extension_types), vector(&[]), vector(&[])].concat();
     [vec![0, 7], vector(&[vec![0, 3], vector(&required)].concat())].concat()
 }
 
-/// A GroupContextExtensions proposal of so many extensions, at most 0xe000.
+/// A GroupContextExtensions proposal of this many extensions, at most 0xe000.
 pub(crate) fn setting(extensions: usize) -> Vec<u8> {
     let each = (0..extensions).flat_map(|at| {
         let kind = 0x1000 + u16::try_from(at).unwrap();

@@ -14,7 +14,7 @@ use crate::tools::{
 /// A tool to run.
 #[derive(Debug, Subcommand)]
 pub enum ToolCommand {
-    /// Play the draft's example with real MLS clients against gateways in this process, and check what comes of it.
+    /// Play the draft's example with real MLS clients against gateways in this process, and check the result.
     Demo {
         /// Identify the clients by certificates that are made on the spot.
         #[arg(long)]

@@ -1,7 +1,7 @@
 //! One listener: bound, served, and stopped after the requests in flight are answered.
 //!
 //! It speaks HTTP/1.1 and nothing else (`docs/decisions/0009-http-1-1-only.md`). `connections.rs` counts the
-//! connections and closes those that wait when somebody else wants to get in; `watched.rs` is one connection with its
+//! connections and closes those that wait when another client connects; `watched.rs` is one connection with its
 //! deadlines.
 
 mod watched;

@@ -275,7 +275,7 @@ impl MlsClient {
         self.group.as_ref().map(|group| Epoch(group.epoch().as_u64()))
     }
 
-    /// The secret that all members of an epoch share and nobody else knows (RFC 9420 §8.7); `None` outside of a group.
+    /// The secret that only the members of an epoch share (RFC 9420 §8.7); `None` outside of a group.
     pub(super) fn epoch_authenticator(&self) -> Option<Vec<u8>> {
         self.group.as_ref().map(|group| group.epoch_authenticator().as_slice().to_vec())
     }

@@ -1,7 +1,7 @@
 //! The demo and the load test, behind the feature `tools`, which is on by default.
 //!
 //! - [`demo`] plays the draft's example with real MLS clients.
-//! - [`loadtest`] lets many real MLS clients commit at once and measures what comes of it.
+//! - [`loadtest`] lets many real MLS clients commit at once and measures the result.
 //! - [`pki`] issues certificates, for the demo and for tests.
 //! - `mls_client.rs` is the MLS client of both, `mls_messages.rs` its messages as the API carries them; `error.rs` says
 //!   why a tool failed.

@@ -48,7 +48,7 @@ async fn an_assignment_outlives_restarts() {
         gateway = restart(&setup, gateway, &mut [&mut bob]).await;
         assert_eq!(counts(&bob).await, (5, 3 - round));
         assert_eq!(given(&bob, "carol").await, for_carol);
-        // One who comes after the restart gets one that nobody has.
+        // A receiver that comes after the restart gets an unassigned one.
         later.push(given(&bob, &format!("later {round}")).await);
         assert_eq!(given(&bob, "alice").await, for_alice);
     }
@@ -104,7 +104,7 @@ async fn a_used_package_is_gone_for_good() {
             at_alice.reconnect(&gateway);
         }
     }
-    // The group that it was used in goes on with the next one once Bob has left.
+    // The group that it was used in continues with the next one once Bob has left.
     bob.join().await;
     at_alice.remove(&bob.handle).await;
     at_alice.invite(&[&bob]).await;

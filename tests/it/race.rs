@@ -120,7 +120,7 @@ async fn one_commit_wins_each_epoch_and_keeps_its_answer() {
     assert_eq!(recorded, answered);
     gateway.stop().await;
 
-    // All of this holds on the same data directory after a restart, and the race goes on.
+    // All of this holds on the same data directory after a restart, and the race continues.
     let gateway = setup.start().await;
     for member in &mut members {
         member.reconnect(&gateway);

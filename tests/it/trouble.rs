@@ -118,7 +118,7 @@ async fn a_data_directory_that_is_deleted_ends_the_gateway() {
     let mut gateway = place.start(&[]);
     gateway.register("before").await.unwrap();
     std::fs::remove_dir_all(place.path("data")).unwrap();
-    // No write is acknowledged that nobody would find again.
+    // No write is acknowledged that would be lost.
     gateway.register("after").await.unwrap_err();
     assert_eq!(gateway.process.ended(), Some(1));
     assert!(place.log().contains("was deleted or moved while the gateway was running"), "{}", place.log());
@@ -230,7 +230,7 @@ async fn what_is_written_when_a_disk_answers_again_is_shown() {
     std::fs::write(&hang, "").unwrap();
     let hanging = gateway.api.upload_key_packages(alice, queue, &upload).await.unwrap_err();
     assert!(hanging.to_string().contains("unknown whether"), "{hanging}");
-    // Who asks meanwhile makes nobody remember what was before the upload.
+    // A read meanwhile does not bring back the state before the upload.
     let (counted, ()) = tokio::join!(held(), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         std::fs::remove_file(&hang).unwrap();

@@ -57,7 +57,7 @@ impl MlsClient {
         Self::register_as(connect(gateway), name, None, SUITE, Self::basic(name, options)).await
     }
 
-    /// Somebody of whom no application server knows, with a basic credential of this name.
+    /// A client that no application server knows, with a basic credential of this name.
     pub(crate) fn made_up(gateway: &TestGateway, name: &str) -> Self {
         Self {
             id: ClientId::random(),

@@ -51,7 +51,7 @@ impl Member {
         Epoch(self.group.current_epoch())
     }
 
-    /// What all members of an epoch have in common and nobody else can know.
+    /// The secret that only the members of an epoch share.
     pub(crate) fn state(&self) -> (GroupId, Epoch, Vec<u8>) {
         (self.id(), self.epoch(), self.group.epoch_authenticator().unwrap().as_bytes().to_vec())
     }

@@ -194,8 +194,8 @@ fn missed_by(
 }
 
 /// A group that is handed over where its creation never was may be ordered by the gateway that hands it over: the client at
-/// leaf 0, where MLS puts a group's creator, is of that gateway's domains. Once the creator has left, and nobody took that
-/// leaf for whom another gateway of the application speaks, any member of the hub's domain will do.
+/// leaf 0, where MLS puts a group's creator, is of that gateway's domains. Once the creator has left, any member of the hub's
+/// domain will do, unless a client of another gateway's domain took that leaf.
 fn check_claim(
     application: &Application,
     peer: &BTreeSet<DomainName>,

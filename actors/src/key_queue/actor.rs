@@ -193,8 +193,8 @@ impl KeyQueueActor {
         let view = self.services.store.view();
         let with_receiver = |package: &NewPackage| {
             let row = view.assigned(self.app, &package.reference).map_err(StorageError::from)?;
-            // A package that became a final key, and is gone since it was checked, does not come in: nobody is expected to hold
-            // it.
+            // A package that became a final key, and is gone since it was checked, is left out: no client is expected to
+            // hold it.
             let row = row.filter(|row| !row.is_of_final_key());
             Ok((NewPackage { receiver: row.clone().map(Receiver::from), ..package.clone() }, row))
         };

@@ -269,7 +269,7 @@ mod tests {
         // Added leaves are told by the welcome, not by the path.
         check(3, |shape| vec![shape.add()], 0, &[1, 1]);
         check(4, |shape| vec![shape.add()], 0, &[1, 1, 0]);
-        // An unmerged leaf of an earlier epoch is told beside the node above it.
+        // An unmerged leaf of an earlier epoch is reported next to the node above it.
         check(
             4,
             |shape| {

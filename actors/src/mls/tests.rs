@@ -29,7 +29,7 @@ use crate::{
     limits::Limits,
 };
 
-/// An observer that checks, at every step, that what it keeps beside the library's tree is that tree, and that a copy
+/// An observer that checks, at every step, that the tree it keeps next to the library's is the same, and that a copy
 /// which lives from records alone is the same.
 struct Observer {
     live: TrackedGroup,
@@ -100,7 +100,7 @@ impl Observer {
     }
 }
 
-/// Where the working group's vectors are: `MIMI_VECTORS`, or beside the checkout.
+/// Where the working group's vectors are: `MIMI_VECTORS`, or next to the checkout.
 fn vectors() -> PathBuf {
     match std::env::var_os("MIMI_VECTORS") {
         Some(path) => path.into(),
@@ -492,7 +492,7 @@ fn distinct_clients_successors_and_epochs_are_checked() {
     assert_eq!(rule(story.observer.commit(input).unwrap_err()), Rule::DistinctClients);
     story.members[0].clear_pending_commit();
 
-    // A leaf that becomes somebody else's: by the member's own commit, and by an external commit that removes it.
+    // A leaf that passes to another client: by the member's own commit, and by an external commit that removes it.
     let (secret, stranger) = identity("stranger");
     let builder = story.members[1].commit_builder().set_new_signing_identity(secret, stranger);
     let commit = builder.build().unwrap().commit_message.to_bytes().unwrap();

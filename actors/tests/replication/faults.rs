@@ -51,11 +51,11 @@ pub(crate) struct Wires {
     dice: Dice,
     /// Whether anything goes wrong at present.
     pub(crate) are_faulty: AtomicBool,
-    /// Gateways that nobody reaches and that reach nobody.
+    /// Gateways that are cut off in both directions.
     pub(crate) cut_off: Mutex<BTreeSet<DomainName>>,
     /// A delivery of before, to come again.
     kept: Mutex<Vec<(DomainName, DomainName, Delivery)>>,
-    /// Groups of which no delivery gets through.
+    /// Groups whose deliveries do not get through.
     pub(crate) failing: Mutex<BTreeSet<GroupId>>,
     /// Whether followers know no member of a transfer that came with a later revision, and refuse it.
     pub(crate) are_of_first_revision: AtomicBool,

@@ -19,7 +19,7 @@ use crate::{
     net::{Net, domain},
 };
 
-/// A time at which what is made begins to be valid so much later than now.
+/// A time at which what is made begins to be valid this much later than now.
 fn valid_in(later: Duration) -> Option<MlsTime> {
     let now = Duration::from_millis(actors::Clock::system().now().0);
     Some(MlsTime::from(now + later))
@@ -87,7 +87,7 @@ fn store_id(net: &Net, at: &DomainName) -> uuid::Uuid {
     uuid::Uuid::from_slice(&kept).unwrap()
 }
 
-/// A commit by whoever is at the hub, accepted there.
+/// A commit by a member at the hub, accepted there.
 async fn commit<C: MlsConfig>(net: &Net, hub: &DomainName, id: &GroupId, group: &mut Group<C>) {
     let upload = upload_of(&group.commit(Vec::new()).unwrap());
     net.upload_commit(hub, id, upload).await.unwrap();
@@ -301,7 +301,7 @@ fn a_follower_that_is_handed_a_group_gets_the_epochs_and_welcomes_that_the_hub_s
         let again = at_b.upload_commit(net.app, &id, upload_of(&output), Source::Application).await.unwrap();
         assert_eq!((again.epoch, again.outcome), (Epoch(3), Outcome::Repeated));
         drop(at_b);
-        // The group goes on, also after a restart.
+        // The group continues, also after a restart.
         commit(&net, &a, &id, &mut group).await;
         net.settle(&a, &id).await;
         net.stop_all().await;
@@ -564,7 +564,7 @@ fn a_store_that_changes_all_the_time_costs_little() {
     });
 }
 
-/// MLS gives the first free leaf to whoever is added, so that the creator's may become that of another domain's client.
+/// MLS gives the first free leaf to the client that is added, so that a client of another domain may take the creator's.
 #[test]
 fn a_client_that_takes_the_first_leaf_later_does_not_take_the_group_over() {
     actix::System::new().block_on(async {

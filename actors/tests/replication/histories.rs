@@ -150,7 +150,7 @@ fn seeds() -> Vec<u64> {
 #[test]
 fn everything_accepted_arrives_everywhere_in_one_order() {
     for seed in seeds() {
-        // Whoever sees this fail needs the seed.
+        // The seed reproduces a failure.
         println!("seed {seed}");
         actix::System::new().block_on(play(seed));
     }

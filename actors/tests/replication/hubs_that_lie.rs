@@ -156,7 +156,7 @@ fn a_group_info_that_is_older_does_not_replace_a_replica() {
     });
 }
 
-/// A group of the same id and of a later epoch, of which the replica knows nobody.
+/// A group of the same id and of a later epoch, whose members the replica does not know.
 #[test]
 fn a_group_that_nobody_known_has_signed_does_not_replace_a_replica() {
     actix::System::new().block_on(async {
@@ -227,7 +227,7 @@ fn a_hub_with_another_history_is_refused_and_reported() {
             matches!(&forked, Err(GroupError::NotFromHub(detail)) if detail.contains("histories")),
             "{forked:?}"
         );
-        // The follower's own history goes on without the hub: the hub is told at its next entry.
+        // The follower's own history continues without the hub: the hub is told at its next entry.
         let other = upload_of(&{
             group.clear_pending_commit();
             group.commit(Vec::new()).unwrap()

@@ -15,7 +15,7 @@ async fn join_late(retention: Retention, first_kept: Epoch) {
     let mut net = Net::new(&["a.example", "b.example"], 3);
     let (a, b) = (domain("a.example"), domain("b.example"));
     net.retention = retention;
-    // Nobody to federate with yet.
+    // No peer yet.
     net.friends.insert(a.clone(), BTreeSet::from([domain("nobody.example")]));
     net.start(&a).await;
     let alice = client("alice", &a);
@@ -47,7 +47,7 @@ async fn join_late(retention: Retention, first_kept: Epoch) {
         net.at(&b).store().view().groups_of(net.app, &handle, Some(&domain("nobody.example")), None, 10);
     assert_eq!(listed.unwrap().len(), 1);
 
-    // It goes on from there, also after both were started again.
+    // It continues from there, also after both were started again.
     for _ in 0..2 {
         let upload = upload_of(&group.commit(Vec::new()).unwrap());
         net.upload_commit(&b, &id, upload).await.unwrap();

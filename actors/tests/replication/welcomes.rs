@@ -56,7 +56,7 @@ fn a_hub_limits_the_welcomes_of_clients_elsewhere_and_their_gateway_takes_what_i
             }
         }
         assert_eq!(net.at(&a).group(net.app, &id).await.unwrap().epoch, Epoch(0));
-        // Without him the commit is accepted, and whoever else is of the domain still has room, as has another inviter.
+        // Without him the commit is accepted, and other clients of the domain still have room, as has another inviter.
         group.clear_pending_commit();
         let other = client("bea", &b);
         let output = group.commit_builder().add_member(package(&other)).unwrap().build().unwrap();

@@ -65,7 +65,7 @@ impl Identities {
         }
     }
 
-    /// The handle of somebody of this name, and a credential for a key of Ed25519.
+    /// The handle of a client of this name, and a credential for a key of Ed25519.
     pub(super) fn identify(
         &self,
         name: &str,

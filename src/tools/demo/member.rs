@@ -135,7 +135,7 @@ impl DemoMember {
         self.mls.epoch().ok_or_else(|| ToolError::missing("a group"))
     }
 
-    /// The secret that all members of an epoch share and nobody else knows (RFC 9420 §8.7).
+    /// The secret that only the members of an epoch share (RFC 9420 §8.7).
     pub(super) fn epoch_authenticator(&self) -> Result<Vec<u8>, ToolError> {
         self.mls.epoch_authenticator().ok_or_else(|| ToolError::missing("a group"))
     }

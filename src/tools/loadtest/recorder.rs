@@ -22,7 +22,7 @@ const SECONDS_MAX: usize = 24 * 3600 + 600;
 pub(super) enum Ended {
     /// It was answered with what it asked for.
     Done,
-    /// 409: somebody else was first. Only commits, proposals and joins can be too late.
+    /// 409: another request was first. Only commits, proposals and joins can be too late.
     Late,
     /// Anything else: the problem, or what was wrong with the connection.
     Failed(String),

@@ -55,7 +55,7 @@ impl Scoreboard {
         let _ = self.busy.subscribe().wait_for(|busy| *busy == 0).await;
     }
 
-    /// The newest epoch that somebody was told of.
+    /// The newest epoch that a player was told of.
     pub(super) fn newest(&self) -> Epoch {
         self.ledger().acknowledged.last().map_or(Epoch(0), |newest| newest.epoch)
     }

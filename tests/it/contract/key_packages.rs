@@ -474,7 +474,7 @@ async fn a_queue_holds_a_number_of_bytes_and_assigned_packages_take_no_place_fro
     gateway.stop().await;
 }
 
-/// An assigned package that a reset removed is not given to somebody else when it comes back.
+/// An assigned package that a reset removed is not given to another receiver when it comes back.
 #[actix_web::test]
 async fn a_package_goes_to_one_receiver_over_resets() {
     let gateway = TestGateway::start().await;

@@ -27,7 +27,7 @@ async fn the_internal_listener_speaks_tls_with_a_certificate() {
     let new = NewClientBody { client_handle: "alice".parse().unwrap(), tags: Vec::new(), domain: None };
     client.unwrap().over(http.clone()).register_client(&new).await.unwrap_err();
     let client = GatewayClient::new(gateway.base_url(), gateway.app, gateway.writer.clone());
-    // Whoever does not know the CA does not believe the certificate; a machine without any CA cannot even ask.
+    // A client that does not know the CA rejects the certificate; a machine without any CA cannot even ask.
     if let Ok(client) = client {
         client.register_client(&new).await.unwrap_err();
     }

@@ -1,7 +1,7 @@
 //! Groups shared by several domains, over real connections that fail and gateways that are killed: every accepted entry
 //! reaches every gateway, in one order and once.
 //!
-//! `MIMI_FEDERATION_ROUNDS=200` plays so many rounds of trouble of each kind.
+//! `MIMI_FEDERATION_ROUNDS=200` plays this many rounds of trouble of each kind.
 
 mod trouble;
 mod world;

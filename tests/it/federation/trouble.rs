@@ -39,7 +39,7 @@ fn is_passing(error: &RequestError) -> bool {
     }
 }
 
-/// Uploads one commit until it is decided, and moves into the epoch of whoever won. Answers whether this one did.
+/// Uploads one commit until it is decided, and moves into the winner's epoch. Returns whether this commit won.
 async fn contend(mut member: Member, commit: CommitBody) -> (Member, bool) {
     let epoch = member.epoch();
     let won = loop {

@@ -66,7 +66,7 @@ impl World {
             setup.config.passivation.snapshot_period_s = 1;
             setup.config.passivation.after_s = 1;
             setup.config.log = "error".to_owned();
-            // Whoever does not answer is not waited for long.
+            // Timeouts are short.
             let federation = setup.federation();
             federation.connect_timeout_ms = 300;
             federation.request_timeout_ms = 600;

@@ -234,7 +234,7 @@ async fn welcomes_wait_in_order_until_they_are_acknowledged() {
     let order = waiting.iter().map(|info| info.group_id.0.clone()).collect::<Vec<_>>();
     assert_eq!(order, groups.iter().map(Member::id).collect::<Vec<_>>());
 
-    // Trees come unless they are not wanted; `after` goes on behind the one it names.
+    // Trees come unless they are excluded; `after` continues behind the one it names.
     assert!(waiting.iter().all(|info| info.ratchet_tree.is_some()));
     let query = WelcomeQuery { after: Some(waiting[0].id), ratchet_tree: false, ..WelcomeQuery::default() };
     let rest = bob.api.welcomes(&bob.handle, &query).await.unwrap().join_infos;
@@ -264,7 +264,7 @@ async fn a_page_of_welcomes_ends_at_the_size_limit_of_an_answer() {
         let mut at_alice = alice.create_group().await;
         at_alice.invite(&[&bob]).await;
         let at_invitation = at_alice.state();
-        // The group goes on; a welcome keeps the tree of the epoch that it leads into.
+        // The group continues; a welcome keeps the tree of the epoch that it leads into.
         at_alice.invite(&[&carol]).await;
         at_alice.update().await;
         groups.push(at_invitation);

@@ -58,7 +58,7 @@ async fn expired_group(
     expired_group_of(setup, gateway, pki, 2).await
 }
 
-/// As [`expired_group`], with so many members added by one commit.
+/// As [`expired_group`], with this many members added by one commit.
 async fn expired_group_of(
     setup: &Setup,
     gateway: &TestGateway,
@@ -135,7 +135,7 @@ async fn a_commit_that_keeps_expired_members_may_be_refused() {
         let waiting = at_alice.api.proposals(&at_alice.id()).await.unwrap().messages;
         assert_eq!(waiting.len(), 2, "each removal is proposed once");
     }
-    // Who joins from outside can remove nobody.
+    // A client that joins by an external commit cannot remove others.
     let desk = join(&gateway, &pki, &pki.certify(DOMAIN, "alice", "desk")).await;
     desk.join_externally(&at_alice.id(), None, true).await;
     at_alice.catch_up().await;

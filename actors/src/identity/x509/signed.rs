@@ -100,7 +100,7 @@ impl ListSigner {
         if self.others().iter().any(|other| other == public_key) {
             return false;
         }
-        // Nobody waits for this: whoever asks for the same key meanwhile computes the same.
+        // No lock is held: a thread that needs the same key meanwhile computes it, too.
         let found = (0..ALGORITHMS.len()).any(|way| self.verify(way, public_key, message, signature).is_ok());
         if !found {
             let mut others = self.others();

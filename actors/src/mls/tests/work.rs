@@ -21,14 +21,14 @@ fn head(story: &mut Story) -> Vec<u8> {
     packet[..4 + 1 + group + 8 + 5 + 1].to_vec()
 }
 
-/// A commit with these proposals by value, a signature of nobody and no path.
+/// A commit with these proposals by value, no valid signature and no path.
 fn unsigned_commit(story: &mut Story, proposals: &[Vec<u8>]) -> Vec<u8> {
     let list: Vec<u8> = proposals.iter().flat_map(|proposal| [&[1], proposal.as_slice()].concat()).collect();
     let tags = [vector(&[7; 64]), vector(&[7; 32]), vector(&[7; 32])].concat();
     [head(story), vec![3], vector(&list), vec![0], tags].concat()
 }
 
-/// A leaf that lists so many extension types and credential types.
+/// A leaf that lists this many extension types and credential types.
 fn leaf(extension_types: usize, credential_types: usize) -> Vec<u8> {
     let types = |count: usize| vector(&vec![0xf0; 2 * count]);
     let capabilities =
@@ -45,7 +45,7 @@ fn update(leaf: Vec<u8>) -> Vec<u8> {
     [vec![0, 2], leaf].concat()
 }
 
-/// A GroupContextExtensions proposal of so many extensions.
+/// A GroupContextExtensions proposal of this many extensions.
 fn context_extensions(count: u16) -> Vec<u8> {
     let list: Vec<u8> =
         (0x100..0x100 + count).flat_map(|kind| [&kind.to_be_bytes()[..], &[0]].concat()).collect();

@@ -89,7 +89,7 @@ pub(crate) struct TreeSize {
     pub(crate) listed: Listed,
 }
 
-/// Counts without keeping anything; `None` if there are more nodes than `nodes_max`, of which the rest is not read.
+/// Counts without keeping anything; `None` if there are more nodes than `nodes_max`; the rest is not read.
 pub(crate) fn ratchet_tree_size(tree: &[u8], nodes_max: usize) -> Read<Option<TreeSize>> {
     let mut rest = ratchet_tree_content(tree)?;
     let mut size = TreeSize::default();

@@ -76,7 +76,7 @@ pub(super) fn targets(rounds: &[Round]) -> Vec<TargetRow> {
     let row = |what, goal, of: fn(&Round) -> (Speed, Speed)| {
         let ratio = median(rounds.iter().map(of).map(|(part, whole)| part.per_s / whole.per_s));
         let cpu_ratio = median(rounds.iter().map(of).map(|(part, whole)| whole.cpu_us / part.cpu_us));
-        // A busy machine favours whoever has more threads, and that is the gateway: the clock alone proves nothing.
+        // A busy machine favours the process with more threads, which is the gateway: the clock alone proves nothing.
         let is_reached = ratio >= goal && cpu_ratio >= goal;
         TargetRow { what, ratio, cpu_ratio: Some(cpu_ratio), goal, at_least: true, is_reached }
     };
