@@ -20,7 +20,7 @@ pub(crate) fn vector(content: &[u8]) -> Vec<u8> {
     [prefix, content.to_vec()].concat()
 }
 
-/// So many numbers of two bytes, from 0x1000 on, again and again if there are more than fit.
+/// This many numbers of two bytes, from 0x1000 on, again and again if there are more than fit.
 pub(crate) fn types(count: usize) -> Vec<u8> {
     let types = (0..count).map(|at| 0x1000 + u16::try_from(at % 0xe000).unwrap());
     vector(&types.flat_map(u16::to_be_bytes).collect::<Vec<_>>())
@@ -114,7 +114,7 @@ pub(crate) struct NewGroup {
 }
 
 impl NewGroup {
-    /// Of so many clients, whose leaves list this many extension types each.
+    /// Of this many clients, whose leaves list this many extension types each.
     pub(crate) fn new(clients: usize, extension_types: usize) -> Self {
         Self::of("group", (0..u64::try_from(clients).unwrap()).map(Client::new).collect(), extension_types)
     }

@@ -488,7 +488,7 @@ async fn a_type_that_the_gateway_does_not_know_is_named() {
     let mut stage = Stage::new().await;
     let good = stage.good_commit().await;
     let head = &good.commit_packet.0[..CONTENT];
-    // Nobody gets as far as the signature and the tags.
+    // None of these gets as far as the signature and the tags.
     let end = [&[0x40, 0x40][..], &[7; 64], &[32], &[7; 32]].concat();
     let commit_end = [&[0x40, 0x40][..], &[7; 64], &[32], &[7; 32], &[32], &[7; 32]].concat();
     for (what, kind, body) in [

@@ -1,6 +1,5 @@
-//! What stands behind the MLS library where it wants storage. Records and snapshots are written by the
-//! group's owner, so on the way in nothing is kept but the one value that the library shows nowhere else, and
-//! on the way out a snapshot's values are answered.
+//! The storage provider of the MLS library. The group's owner writes records and snapshots, so this provider keeps only the one
+//! value that the library exposes nowhere else, and answers reads with the values of a snapshot.
 
 use std::cell::RefCell;
 

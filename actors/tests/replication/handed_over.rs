@@ -403,7 +403,7 @@ fn a_gateway_that_does_not_order_a_group_cannot_hand_it_over() {
         let net = Net::new(&["a.example", "b.example", "c.example"], 1);
         net.start_all().await;
         let (a, b, c) = (domain("a.example"), domain("b.example"), domain("c.example"));
-        // Nobody of c is in it; then somebody is.
+        // First no client of c is in it, then one is.
         let (mut group, _) = new_group(&client("alice", &a));
         let id = GroupId::new(group.group_id()).unwrap();
         check_refused(receive(&net, (&b, &c), &id, None, transfer(handed(&group, 5))).await, "of a.example");

@@ -1,4 +1,4 @@
-//! How many welcomes a hub accepts for a client of a follower, and that the follower takes them all.
+//! Limits of welcomes for a client of a follower: the hub applies them, and the follower accepts all that passed.
 
 use actors::{ClientHandle, Epoch, GroupError, JoinInfoQuery, Limits, NewGroup, Source};
 use mls_rs::{ExtensionList, Group, client_builder::MlsConfig};

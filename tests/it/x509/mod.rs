@@ -160,7 +160,7 @@ async fn a_sender_speaks_for_its_own_domain() {
     at_alice.clear_pending();
     let commit = at_alice.make_adding(&[federated.key_package()]);
     at_alice.commit(&commit).await;
-    // Its own gateway has its welcome: here nothing waits for that handle, and nobody asks for it in that domain.
+    // Its own gateway has its welcome: here nothing waits for that handle, and no client asks for it in that domain.
     let in_domain = |domain: Option<DomainName>| WelcomeQuery { domain, ..WelcomeQuery::default() };
     let here = federated.api.welcomes(&federated.handle, &in_domain(None)).await.unwrap();
     assert_eq!(here.join_infos, []);

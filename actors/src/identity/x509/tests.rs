@@ -102,7 +102,7 @@ fn provider(root_pem: &str, offsets: Offsets) -> X509IdentityProvider {
     provider_with(root_pem, offsets, None)
 }
 
-/// As [`provider`], with so many certificates above the names.
+/// As [`provider`], with this many certificates above the names.
 fn provider_with(
     root_pem: &str,
     (device, account, domain): Offsets,
