@@ -148,12 +148,12 @@ async fn a_journal_that_has_lost_its_end_is_told_of() {
     std::fs::write(&journal, &whole[..written - 1000]).unwrap();
     let mut gateway = place.start(&[]);
     let log = place.log();
-    let warning = log.lines().find(|line| line.contains("has lost its newest writes")).expect(&log);
+    let warning = log.lines().find(|line| line.contains("lacks its newest writes")).expect(&log);
     assert!(warning.contains("WARN") && warning.contains("missing_batches_min"), "{warning}");
     // Said once.
     gateway.stop();
     place.start(&[]).stop();
-    assert_eq!(place.log().matches("has lost its newest writes").count(), 1);
+    assert_eq!(place.log().matches("lacks its newest writes").count(), 1);
 }
 
 /// A library that makes syncs hang while the file named by HANG is there. `None` without a C compiler.
