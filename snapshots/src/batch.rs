@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::draft::{Draft, Step};
 use crate::errors::{AppendError, Refusal};
-use crate::ids::DeliveryId;
+use crate::ids::{DeliveryId, KeyPackageRef, KeyQueueId};
 use crate::keys::{KEY_BYTES_MAX, Key};
 use crate::rows;
 use crate::tables::Table;
@@ -26,6 +26,8 @@ pub struct Batch {
 pub struct Appended {
     /// The ids of the batch's join infos, in the order in which they were put.
     pub deliveries: Vec<DeliveryId>,
+    /// The key packages that were used, each with a queue that held it until then.
+    pub advanced: Vec<(KeyQueueId, KeyPackageRef)>,
 }
 
 impl Batch {

@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fjall::{PersistMode, Slice};
 
 use crate::append_queue::{AppendQueue, Life, Waiting};
-use crate::batch::Appended;
 use crate::disk::Disk;
 use crate::draft::Draft;
 use crate::errors::AppendError;
@@ -73,7 +72,7 @@ impl Committer {
         for (reply, outcome) in outcomes {
             let answer = match &failed {
                 Some(reason) => Err(AppendError::Storage(reason.clone())),
-                None => outcome.map(|deliveries| Appended { deliveries }).map_err(AppendError::from),
+                None => outcome.map_err(AppendError::from),
             };
             // Whoever has stopped listening needs no answer.
             let _ = reply.send(answer);

@@ -5,9 +5,10 @@ use std::ops::Bound;
 
 use fjall::{OwnedWriteBatch, PersistMode, Slice};
 
+use crate::batch::Appended;
 use crate::disk::Disk;
 use crate::errors::{ReadError, Refusal};
-use crate::ids::DeliveryId;
+use crate::ids::{DeliveryId, KeyPackageRef, KeyQueueId};
 use crate::keys::{Key, KeyRange};
 use crate::meta;
 use crate::rows::Rows;
@@ -26,25 +27,26 @@ pub(crate) struct Draft<'a> {
     changes: BTreeMap<Place, Option<Slice>>,
     /// What the running element has changed so far: the changes as they were before it.
     undo: Vec<(Place, Option<Option<Slice>>)>,
-    deliveries: Vec<DeliveryId>,
+    /// What the running element is answered with.
+    appended: Appended,
     next_delivery: DeliveryId,
 }
 
 impl<'a> Draft<'a> {
     pub(crate) fn new(disk: &'a Disk, next_delivery: DeliveryId) -> Self {
-        Self { disk, changes: BTreeMap::new(), undo: Vec::new(), deliveries: Vec::new(), next_delivery }
+        let (changes, undo, appended) = (BTreeMap::new(), Vec::new(), Appended::default());
+        Self { disk, changes, undo, appended, next_delivery }
     }
 
-    /// Runs one element. All of it goes into the disk batch, or, when a step refuses, nothing of it. Returns the
-    /// delivery ids that it was given.
-    pub(crate) fn run(&mut self, steps: Vec<Step>) -> Result<Vec<DeliveryId>, Refusal> {
+    /// Runs one element. All of it goes into the disk batch, or, when a step refuses, nothing of it.
+    pub(crate) fn run(&mut self, steps: Vec<Step>) -> Result<Appended, Refusal> {
         let first_delivery = self.next_delivery;
         let outcome = steps.into_iter().try_for_each(|step| step(self));
-        let deliveries = std::mem::take(&mut self.deliveries);
+        let appended = std::mem::take(&mut self.appended);
         match outcome {
             Ok(()) => {
                 self.undo.clear();
-                Ok(deliveries)
+                Ok(appended)
             }
             Err(refusal) => {
                 while let Some((place, before)) = self.undo.pop() {
@@ -99,9 +101,14 @@ impl<'a> Draft<'a> {
         let id = self.next_delivery;
         let next = id.0.checked_add(1).ok_or_else(|| ReadError::damaged("delivery ids are used up"))?;
         self.next_delivery = DeliveryId(next);
-        self.deliveries.push(id);
+        self.appended.deliveries.push(id);
         self.put(Table::Meta, &meta::next_delivery_key(), Slice::from(next.to_be_bytes()));
         Ok(id)
+    }
+
+    /// Says that a queue lost a key package because it was used.
+    pub(crate) fn advanced(&mut self, queue: KeyQueueId, reference: KeyPackageRef) {
+        self.appended.advanced.push((queue, reference));
     }
 
     /// The rows in a range, all of them, in order: only for ranges that are known to be small.
@@ -251,7 +258,7 @@ mod tests {
         let disk = disk();
         let mut draft = Draft::new(&disk, DeliveryId(7));
         let first = vec![put(Table::Groups, b"a", b"1"), deliver()];
-        assert_eq!(draft.run(first).unwrap(), [DeliveryId(7)]);
+        assert_eq!(draft.run(first).unwrap().deliveries, [DeliveryId(7)]);
         let refused = vec![
             put(Table::Groups, b"a", b"2"),
             put(Table::Groups, b"a", b"3"),
@@ -261,7 +268,7 @@ mod tests {
             require_absent(Table::Groups, b"b"),
         ];
         assert!(draft.run(refused).is_err());
-        assert_eq!(draft.run(vec![deliver(), deliver()]).unwrap(), [DeliveryId(8), DeliveryId(9)]);
+        assert_eq!(draft.run(vec![deliver(), deliver()]).unwrap().deliveries, [DeliveryId(8), DeliveryId(9)]);
         assert_eq!(draft.next_delivery(), DeliveryId(10));
         draft.write(None).unwrap();
         let groups: Vec<_> =

@@ -112,38 +112,65 @@ impl Batch {
         self.step(move |draft| delete_key_package(draft, app, queue, &reference))
     }
 
-    /// Says that a key package was used. Precondition: it was not before, else [`Unmet::KeyPackageUsed`]; so of all
-    /// commits that carry it one wins.
-    pub fn use_key_package(&mut self, app: AppId, reference: &KeyPackageRef, row: &UsedRow) -> &mut Self {
-        let expiry = self.key(Expiring::Used { app, reference: reference.clone() }.key(row.not_after));
-        let key = self.key(used_key(app, reference));
-        let value = self.row(row);
-        let (used, reference) = (reference.clone(), reference.clone());
-        self.step(move |draft| {
-            require_unused(draft, &key, reference)?;
-            draft.put(Table::UsedKeyPackages, &key, value);
-            draft.put(Table::Expiries, &expiry, Slice::from([]));
-            assigned_key_packages::forget(draft, app, &used)
+    /// Says that an Add brought in a key package, and takes it out of all queues if it may be used once: queues hold it, and
+    /// one of them not as its final key; or none does, and it is not marked as a package of last resort. Precondition: such
+    /// a package was not used before, else [`Unmet::KeyPackageUsed`]; so of all commits that carry it one wins. The queues
+    /// are in [`Appended::advanced`](crate::Appended).
+    pub fn use_key_package(
+        &mut self,
+        app: AppId,
+        reference: &KeyPackageRef,
+        is_last_resort: bool,
+        row: &UsedRow,
+    ) -> &mut Self {
+        self.key_package_used(app, reference, is_last_resort, row, |draft, used, reference| {
+            require_unused(draft, used, reference.clone())
         })
     }
 
-    /// Says that a key package was used, without a precondition: another gateway let it happen. The first use stays.
+    /// As [`Batch::use_key_package`], without a precondition: another gateway let it happen. The first use stays.
     pub fn note_key_package_used(
         &mut self,
         app: AppId,
         reference: &KeyPackageRef,
+        is_last_resort: bool,
         row: &UsedRow,
     ) -> &mut Self {
+        self.key_package_used(app, reference, is_last_resort, row, |_, _, _| Ok(()))
+    }
+
+    fn key_package_used(
+        &mut self,
+        app: AppId,
+        reference: &KeyPackageRef,
+        is_last_resort: bool,
+        row: &UsedRow,
+        precondition: fn(&Draft<'_>, &Key, &KeyPackageRef) -> Result<(), Refusal>,
+    ) -> &mut Self {
         let expiry = self.key(Expiring::Used { app, reference: reference.clone() }.key(row.not_after));
-        let key = self.key(used_key(app, reference));
+        let used = self.key(used_key(app, reference));
         let value = self.row(row);
-        let used = reference.clone();
+        let reference = reference.clone();
         self.step(move |draft| {
-            if !draft.holds(Table::UsedKeyPackages, &key)? {
-                draft.put(Table::UsedKeyPackages, &key, value);
+            let holders = holders(draft, app, &reference)?;
+            let is_used_up = if holders.is_empty() {
+                !is_last_resort
+            } else {
+                holders.iter().any(|(_, held)| !held.is_final)
+            };
+            if !is_used_up {
+                return Ok(());
+            }
+            precondition(draft, &used, &reference)?;
+            for (queue, _) in holders {
+                delete_key_package(draft, app, queue, &reference)?;
+                draft.advanced(queue, reference.clone());
+            }
+            if !draft.holds(Table::UsedKeyPackages, &used)? {
+                draft.put(Table::UsedKeyPackages, &used, value);
                 draft.put(Table::Expiries, &expiry, Slice::from([]));
             }
-            assigned_key_packages::forget(draft, app, &used)
+            assigned_key_packages::forget(draft, app, &reference)
         })
     }
 
@@ -156,12 +183,10 @@ impl Batch {
         reference: &KeyPackageRef,
         is_final: bool,
     ) -> &mut Self {
-        let (holders, reference) = (holders_of(app, reference), reference.clone());
-        let skipped = holders.as_bytes().len();
+        let reference = reference.clone();
         self.step(move |draft| {
-            for (key, value) in draft.scan(Table::KeyPackages, holders.prefix())? {
-                let held: KeyPackageRow = rows::decode(Table::KeyPackages, &value)?;
-                if held.excludes(read_holder(&key, skipped)? == queue, is_final) {
+            for (holder, held) in holders(draft, app, &reference)? {
+                if held.excludes(holder == queue, is_final) {
                     return Err(Unmet::KeyPackageHeld { reference }.into());
                 }
             }
@@ -174,6 +199,20 @@ impl Batch {
         let (key, reference) = (used_key(app, reference), reference.clone());
         self.step(move |draft| require_unused(draft, &key, reference))
     }
+}
+
+/// The queues that hold a key package.
+fn holders(
+    draft: &Draft<'_>,
+    app: AppId,
+    reference: &KeyPackageRef,
+) -> Result<Vec<(KeyQueueId, KeyPackageRow)>, ReadError> {
+    let prefix = holders_of(app, reference);
+    let skipped = prefix.as_bytes().len();
+    let holders = draft.scan(Table::KeyPackages, prefix.prefix())?.into_iter();
+    holders
+        .map(|(key, value)| Ok((read_holder(&key, skipped)?, rows::decode(Table::KeyPackages, &value)?)))
+        .collect()
 }
 
 fn require_unused(draft: &Draft<'_>, key: &Key, reference: KeyPackageRef) -> Result<(), Refusal> {

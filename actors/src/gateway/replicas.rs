@@ -209,10 +209,10 @@ impl Gateway {
         });
         let read =
             reading.await.ok_or_else(|| GroupError::NotFromHub("the history cannot be read".into()))??;
-        let Some((batch, used)) = read else { return Ok(()) };
+        let Some(batch) = read else { return Ok(()) };
         match self.services.store.append(batch).await {
-            Ok(_) => {
-                self.services.notices.key_packages_used(app, used);
+            Ok(appended) => {
+                self.services.notices.key_packages_used(app, appended.advanced);
                 Ok(())
             }
             // The same delivery came twice at once.

@@ -21,7 +21,6 @@ use crate::{
     },
     mls::welcome_references,
     peer::{ReplicationAck, USED_KEY_PACKAGES_MAX},
-    services::UsedPackages,
 };
 
 impl Gateway {
@@ -76,7 +75,7 @@ impl Gateway {
         let meta = GroupMeta::new(application, group.clone(), row);
         let replaced = before.as_ref().map(|(_, view)| (view.sequence, &*view.members as &[MemberView]));
         let mut batch = transfer(&meta, &state, sequence, replaced)?;
-        let used = self.tell_used(&mut batch, &meta, &state, &handed)?;
+        self.tell_used(&mut batch, &meta, &state, &handed)?;
         let missed_before = self.missed(app, group)?;
         let view = before.as_ref().map(|(_, view)| &**view);
         let missed = missed_by(view, missed_before.as_ref(), &state, &handed);
@@ -86,11 +85,11 @@ impl Gateway {
         // An actor that was activated meanwhile has loaded what was there before.
         self.registry.passivate_group(app, group).await;
         match written {
-            Ok(_) => {
+            Ok(appended) => {
                 if let Some(room) = room {
                     room.keep();
                 }
-                self.services.notices.key_packages_used(app, used);
+                self.services.notices.key_packages_used(app, appended.advanced);
                 self.held(app, group)
             }
             Err(AppendError::Precondition(
@@ -108,25 +107,23 @@ impl Gateway {
         meta: &GroupMeta,
         state: &GroupState,
         handed: &GroupTransfer,
-    ) -> Result<UsedPackages, GroupError> {
+    ) -> Result<(), GroupError> {
         let (app, group, epoch) = (meta.app, &meta.group, state.epoch());
         let view = self.services.store.view();
         let welcomed: BTreeSet<_> =
             handed.welcome.as_deref().map(welcome_references).unwrap_or_default().into_iter().collect();
         let references =
             handed.used.iter().take(USED_KEY_PACKAGES_MAX).chain(&welcomed).collect::<BTreeSet<_>>();
-        let (mut used, mut waiting) = (UsedPackages::new(), BTreeSet::new());
+        let mut waiting = BTreeSet::new();
         for reference in references {
-            for (queue, client, row) in view.queues_holding(app, reference).map_err(StorageError::from)? {
+            for (_, client, row) in view.queues_holding(app, reference).map_err(StorageError::from)? {
                 let client = view.client(app, client).map_err(StorageError::from)?;
                 if let Some(client) = client.filter(|_| welcomed.contains(reference)) {
                     waiting.insert((client.domain, client.handle));
                 }
                 if !row.is_final {
                     let used_row = UsedRow { group: group.clone(), epoch, not_after: row.not_after };
-                    batch.note_key_package_used(app, reference, &used_row);
-                    batch.delete_key_package(app, queue, reference);
-                    used.push((queue, reference.clone()));
+                    batch.note_key_package_used(app, reference, false, &used_row);
                 }
             }
         }
@@ -148,7 +145,7 @@ impl Gateway {
             };
             batch.put_welcome(app, group, epoch, &row, &clients, Invitation::AcceptedElsewhere);
         }
-        Ok(used)
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use actix::{
     Actor, ActorContext as _, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context,
     Handler, WrapFuture as _, fut,
 };
-use snapshots::{AppendError, Appended, Batch, Invitation, KeyPackageRef, Timestamp, Unmet, View};
+use snapshots::{AppendError, Appended, Batch, Invitation, KeyPackageRef, Timestamp, Unmet};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     history::accepted_before,
     inviters::{inviter, welcome_limits},
     messages::{Published, Replicate, UploadEntry},
-    package_use::PackageUse,
+    package_use::{is_used_once, require_unused},
     state::{StagedChange, StagedEntry, unencodable},
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     durable::{Durable, DurableActor, DurableState, Loaded, load},
     error::StorageError,
     mls::{AddedMember, StagedEpoch, ValidationContext},
-    services::{Services, UsedPackages},
+    services::Services,
 };
 
 /// The number of other forms of one proposal that an answer is kept for.
@@ -60,7 +60,6 @@ pub(super) fn ready<T: 'static>(result: Result<T, GroupError>) -> Pending<T> {
 pub(super) struct Append {
     pub(super) batch: Batch,
     pub(super) staged: Vec<StagedEntry>,
-    pub(super) used: UsedPackages,
 }
 
 /// The write for a valid entry.
@@ -151,7 +150,7 @@ impl GroupActor {
     /// The write for a valid entry. Refuses Adds of key packages that were used, where this gateway orders the
     /// group: a replica takes what its hub accepted.
     fn prepare(&self, staged: StagedEntry) -> Result<EntryWrite, GroupError> {
-        let (mut batch, mut used) = (Batch::new(), UsedPackages::new());
+        let mut batch = Batch::new();
         match (&staged.change, &staged.entry.content) {
             (StagedChange::Proposal(proposal), EntryContent::Proposal { packet }) => {
                 let reference = &proposal.pending.reference;
@@ -162,8 +161,8 @@ impl GroupActor {
                 let view = self.services.store.view();
                 let used_once = match &proposal.adds {
                     Some((package, last_resort)) if !self.meta.is_replica => {
-                        PackageUse::require_unused(&view, self.meta.app, [package])?;
-                        PackageUse::is_once(&view, self.meta.app, package, *last_resort)?.then_some(package)
+                        require_unused(&view, self.meta.app, [package])?;
+                        is_used_once(&view, self.meta.app, package, *last_resort)?.then_some(package)
                     }
                     Some(_) | None => None,
                 };
@@ -171,8 +170,8 @@ impl GroupActor {
                     .map_err(|error| unencodable(&error))?;
             }
             (StagedChange::Commit(epoch), EntryContent::Commit(bundle)) => {
-                let (packages, invitation) = self.additions(epoch)?;
-                used = batch::commit(&mut batch, &self.meta, &staged, (epoch, bundle), &packages, invitation)
+                let invitation = self.invitation(epoch)?;
+                batch::commit(&mut batch, &self.meta, &staged, (epoch, bundle), invitation)
                     .map_err(|error| unencodable(&error))?;
             }
             (StagedChange::Proposal(_) | StagedChange::Commit(_), _) => {
@@ -180,49 +179,36 @@ impl GroupActor {
                 return Err(StorageError::Unreadable.into());
             }
         }
-        Ok(EntryWrite::Append(Append { batch, staged: vec![staged], used }))
+        Ok(EntryWrite::Append(Append { batch, staged: vec![staged] }))
     }
 
-    /// How the key packages of a commit's Adds may be used, and what its welcomes count as.
-    fn additions(&self, epoch: &StagedEpoch) -> Result<(Vec<PackageUse>, Invitation), GroupError> {
-        if epoch.added.is_empty() {
-            return Ok((Vec::new(), Invitation::AcceptedElsewhere));
+    /// What the welcomes of a commit count as: a replica takes what its hub accepted. Refuses Adds of key packages that were
+    /// used.
+    fn invitation(&self, epoch: &StagedEpoch) -> Result<Invitation, GroupError> {
+        if epoch.added.is_empty() || self.meta.is_replica {
+            return Ok(Invitation::AcceptedElsewhere);
         }
         let view = self.services.store.view();
-        if !self.meta.is_replica {
-            PackageUse::require_unused(
-                &view,
-                self.meta.app,
-                epoch.added.iter().map(|added| &added.reference),
-            )
+        require_unused(&view, self.meta.app, epoch.added.iter().map(|added| &added.reference))
             .map_err(|refused| name_proposal(refused, &epoch.added))?;
-        }
-        let packages = PackageUse::look_up_all(&view, self.meta.app, &epoch.added)?;
-        Ok((packages, self.invitation(&view, epoch)?))
-    }
-
-    /// What the welcomes of a commit count as: a replica takes what its hub accepted.
-    fn invitation(&self, view: &View, epoch: &StagedEpoch) -> Result<Invitation, GroupError> {
-        let Some(committer) = epoch.committer.as_ref().filter(|_| !self.meta.is_replica) else {
-            return Ok(Invitation::AcceptedElsewhere);
-        };
+        let Some(committer) = &epoch.committer else { return Ok(Invitation::AcceptedElsewhere) };
         let limits = welcome_limits(&self.services.limits);
         let invited = batch::invited_clients(&epoch.added);
-        let by = inviter(view, &self.application, committer, &invited, limits)?;
+        let by = inviter(&view, &self.application, committer, &invited, limits)?;
         Ok(Invitation::Accepted { by, limits })
     }
 
     /// Appends entries, then applies and shows them; answers for the last one.
-    pub(super) fn append(&self, Append { batch, staged, used }: Append) -> Pending<Accepted> {
+    pub(super) fn append(&self, Append { batch, staged }: Append) -> Pending<Accepted> {
         let store = self.services.store.clone();
         let append = async move { store.append(batch).await };
         Box::pin(append.into_actor(self).map(move |result, actor, ctx| {
-            actor.appended(result, &staged, ctx)?;
+            let Appended { advanced, .. } = actor.appended(result, &staged, ctx)?;
             let mut accepted = Err(StorageError::Unreadable.into());
             for staged in staged {
                 accepted = Ok(actor.apply(staged, ctx));
             }
-            actor.services.notices.key_packages_used(actor.meta.app, used);
+            actor.services.notices.key_packages_used(actor.meta.app, advanced);
             actor.meta.notify_peers(&*actor.services.notices);
             accepted
         }))
@@ -249,9 +235,9 @@ impl GroupActor {
         result: Result<Appended, AppendError>,
         staged: &[StagedEntry],
         ctx: &mut Context<Self>,
-    ) -> Result<(), GroupError> {
+    ) -> Result<Appended, GroupError> {
         let error = match result {
-            Ok(_) => return Ok(()),
+            Ok(appended) => return Ok(appended),
             Err(error) => error,
         };
         Err(match error {

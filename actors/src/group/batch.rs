@@ -14,7 +14,6 @@ use super::{
     EntryContent, GroupError, GroupMeta, GroupState, GroupView, LogEntry, MemberView, NewGroup,
     log::commit_digest,
     missed::{Filled, FilledEpoch},
-    package_use::{PackageUse, used_once},
     state::StagedEntry,
 };
 use crate::{
@@ -27,7 +26,6 @@ use crate::{
         AddedMember, CommitBundle, Crypto, StagedEpoch, StagedProposal, UnseenKeyPackage, cipher_suite,
         key_package_reference, welcome_references,
     },
-    services::UsedPackages,
 };
 
 /// Creates the group's log, its first snapshot, its row and its creator's membership; refused if the log exists.
@@ -109,9 +107,9 @@ pub(crate) fn filled(
     (application, crypto, suite): (&Application, &Crypto, u16),
     view: &View,
     (before, filled): (&MissedEntries, &Filled),
-) -> Result<(Batch, UsedPackages), StorageError> {
+) -> Result<Batch, StorageError> {
     let (app, group) = (meta.app, &meta.group);
-    let (mut batch, mut used) = (Batch::new(), UsedPackages::new());
+    let mut batch = Batch::new();
     let after = Some(&filled.missed).filter(|missed| missed.is_open() || missed.floor > Epoch(0));
     batch.replace_missed_entries(app, group, Some(before), after);
     for (epoch, digest, reference) in &filled.proposals {
@@ -126,7 +124,7 @@ pub(crate) fn filled(
             continue;
         }
         batch.put_epoch(app, group, filled.epoch, &filled.row);
-        let clients = note_added(&mut batch, &mut used, meta, (application, crypto, suite), view, filled)?;
+        let clients = note_added(&mut batch, meta, (application, crypto, suite), filled);
         if let Some(welcome) = &filled.welcome {
             let row = WelcomeRow {
                 welcome: Bytes::copy_from_slice(welcome),
@@ -136,36 +134,26 @@ pub(crate) fn filled(
             batch.put_welcome(app, group, filled.epoch, &row, &clients, Invitation::AcceptedElsewhere);
         }
     }
-    Ok((batch, used))
+    Ok(batch)
 }
 
 /// Notes that the key packages which a commit added were used; answers which clients here the welcome is for.
 fn note_added(
     batch: &mut Batch,
-    used: &mut UsedPackages,
     meta: &GroupMeta,
     (application, crypto, suite): (&Application, &Crypto, u16),
-    view: &View,
     filled: &FilledEpoch,
-) -> Result<Vec<InvitedClient>, StorageError> {
+) -> Vec<InvitedClient> {
     let welcomed: BTreeSet<KeyPackageRef> =
         filled.welcome.as_deref().map(welcome_references).unwrap_or_default().into_iter().collect();
-    let Ok(suite) = cipher_suite(suite) else { return Ok(Vec::new()) };
+    let Ok(suite) = cipher_suite(suite) else { return Vec::new() };
     let mut clients = Vec::new();
     for bytes in &filled.added {
         let read = UnseenKeyPackage::read(bytes)
             .and_then(|package| Ok((key_package_reference(crypto, suite, bytes)?, package)));
         let Ok((reference, package)) = read else { continue };
-        let (once, queues) = used_once(view, meta.app, &reference, package.last_resort)?;
-        if once {
-            let row =
-                UsedRow { group: meta.group.clone(), epoch: filled.epoch, not_after: package.not_after };
-            batch.note_key_package_used(meta.app, &reference, &row);
-            for queue in queues {
-                batch.delete_key_package(meta.app, queue, &reference);
-                used.push((queue, reference.clone()));
-            }
-        }
+        let row = UsedRow { group: meta.group.clone(), epoch: filled.epoch, not_after: package.not_after };
+        batch.note_key_package_used(meta.app, &reference, package.last_resort, &row);
         if !welcomed.contains(&reference) {
             continue;
         }
@@ -179,7 +167,7 @@ fn note_added(
             Ok(_) | Err(_) => {}
         }
     }
-    Ok(clients)
+    clients
 }
 
 /// Appends a proposal to the log, and remembers its answer for these bytes. `used_once` is the key package that must still
@@ -224,16 +212,15 @@ pub(crate) fn other_bytes(
 }
 
 /// Appends a commit to the log, with what follows from it: the epoch for the history, the index of memberships, one join
-/// info for each added client of a domain that this gateway hosts, and one used row for each package that is used once.
-/// Join infos are held to the limits of the invitation. Returns the packages that queues here lose.
+/// info for each added client of a domain that this gateway hosts, and the use of their key packages. Join infos are held
+/// to the limits of the invitation.
 pub(super) fn commit(
     batch: &mut Batch,
     meta: &GroupMeta,
     staged: &StagedEntry,
     (epoch, bundle): (&StagedEpoch, &CommitBundle),
-    packages: &[PackageUse],
     invitation: Invitation,
-) -> Result<UsedPackages, CodecError> {
+) -> Result<(), CodecError> {
     let (app, group) = (meta.app, &meta.group);
     let LogEntry { sequence, timestamp, .. } = staged.entry;
     append(batch, meta, staged)?;
@@ -266,20 +253,15 @@ pub(super) fn commit(
         };
         batch.put_welcome(app, group, epoch.epoch, &row, &here, invitation);
     }
-    let mut used = UsedPackages::new();
-    for package in packages.iter().filter(|package| package.once) {
-        let row = UsedRow { group: group.clone(), epoch: epoch.epoch, not_after: package.not_after };
+    for AddedMember { reference, last_resort, not_after, .. } in &epoch.added {
+        let row = UsedRow { group: group.clone(), epoch: epoch.epoch, not_after: *not_after };
         if meta.is_replica {
-            batch.note_key_package_used(app, &package.reference, &row);
+            batch.note_key_package_used(app, reference, *last_resort, &row);
         } else {
-            batch.use_key_package(app, &package.reference, &row);
-        }
-        for queue in &package.queues {
-            batch.delete_key_package(app, *queue, &package.reference);
-            used.push((*queue, package.reference.clone()));
+            batch.use_key_package(app, reference, *last_resort, &row);
         }
     }
-    Ok(used)
+    Ok(())
 }
 
 /// The clients that a commit adds.

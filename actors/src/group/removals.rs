@@ -10,10 +10,7 @@ use super::{
     guarded::broken_proposal,
     state::{StagedChange, StagedEntry, unencodable},
 };
-use crate::{
-    application::{ExpiredMembers, Source},
-    services::UsedPackages,
-};
+use crate::application::{ExpiredMembers, Source};
 
 /// The approximate size of a proposal to remove a member, in bytes.
 const REMOVAL_BYTES: usize = 320;
@@ -66,7 +63,7 @@ impl GroupActor {
                     .map_err(|error| unencodable(&error))?;
             }
         }
-        Ok((!staged.is_empty()).then_some(Append { batch, staged, used: UsedPackages::new() }))
+        Ok((!staged.is_empty()).then_some(Append { batch, staged }))
     }
 
     fn append_removals(&self, append: Append) -> Pending<()> {

@@ -157,7 +157,7 @@ fn what_does_not_hold_is_said() {
             .create_client(APP, &bob)
             .create_queue(APP, &queue_row(1, 1, ""))
             .create_queue(APP, &queue_row(2, 1, "label"))
-            .use_key_package(APP, &reference(1), &used_row(1))
+            .use_key_package(APP, &reference(1), false, &used_row(1))
             .create_setting("name", "value");
     })
     .unwrap();
@@ -203,7 +203,7 @@ fn what_does_not_hold_is_said() {
 
     let used = Unmet::KeyPackageUsed { reference: reference(1) };
     check_refused(&store, used.clone(), |batch| {
-        batch.use_key_package(APP, &reference(1), &used_row(1));
+        batch.use_key_package(APP, &reference(1), false, &used_row(1));
     });
     check_refused(&store, used, |batch| _ = batch.require_unused(APP, &reference(1)));
     check_refused(&store, Unmet::SettingExists, |batch| _ = batch.create_setting("name", "value"));
@@ -229,8 +229,8 @@ fn of_two_commits_that_use_a_key_package_one_wins() {
         append(&store, |batch| {
             batch
                 .create_log(&group_log(number))
-                .use_key_package(APP, &reference(number), &used_row(1))
-                .use_key_package(APP, &reference(100), &used_row(1));
+                .use_key_package(APP, &reference(number), false, &used_row(1))
+                .use_key_package(APP, &reference(100), false, &used_row(1));
         })
     };
     assert!(commit(1).is_ok());
@@ -239,6 +239,41 @@ fn of_two_commits_that_use_a_key_package_one_wins() {
     assert_eq!(store.view().log_head(&group_log(2)).unwrap(), None);
     assert_eq!(store.view().used(APP, &reference(2)).unwrap(), None);
     assert_eq!(store.view().used(APP, &reference(100)).unwrap(), Some(used_row(1)));
+}
+
+#[test]
+fn a_package_that_is_used_leaves_the_queues_that_hold_it_by_then() {
+    let store = temporary();
+    let holding = |batch: &mut Batch, of: u128, number: u8, is_final| {
+        let row = KeyPackageRow { is_final, ..key_package_row(9) };
+        batch.put_key_package(APP, queue(of), &reference(number), &row);
+    };
+    append(&store, |batch| {
+        batch.create_client(APP, &client_row(1, "alice"));
+        batch.create_queue(APP, &queue_row(1, 1, "")).create_queue(APP, &queue_row(2, 1, "label"));
+        holding(batch, 2, 2, true);
+        holding(batch, 2, 4, false);
+    })
+    .unwrap();
+    // What uses them is ready before a queue holds the first.
+    let mut using = Batch::new();
+    for (number, is_last_resort) in [(1, true), (2, false), (3, true), (4, false)] {
+        using.use_key_package(APP, &reference(number), is_last_resort, &used_row(9));
+    }
+    append(&store, |batch| {
+        holding(batch, 1, 1, false);
+        holding(batch, 2, 1, false);
+    })
+    .unwrap();
+    let advanced = store.append_blocking(using).unwrap().advanced;
+    let expected = [(1, 1), (2, 1), (2, 4)].map(|(of, number)| (queue(of), reference(number)));
+    assert_eq!(advanced, expected);
+    let view = store.view();
+    let used: Vec<u8> =
+        (1..=4).filter(|number| view.used(APP, &reference(*number)).unwrap().is_some()).collect();
+    assert_eq!(used, [1, 4], "a final key, and one of last resort that nobody holds, may be used again");
+    let held = |number| !view.queues_holding(APP, &reference(number)).unwrap().is_empty();
+    assert_eq!([1, 2, 3, 4].map(held), [false, true, false, false]);
 }
 
 #[test]

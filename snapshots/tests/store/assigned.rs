@@ -49,13 +49,13 @@ fn an_assignment_is_known_until_the_package_is_used() {
     })
     .unwrap();
     append(&store, |batch| {
-        batch.use_key_package(APP, &reference(1), &used_row(9));
+        batch.use_key_package(APP, &reference(1), false, &used_row(9));
     })
     .unwrap();
     assert_eq!(assigned(&store), []);
     append(&store, |batch| {
         assign(batch, 2, &other);
-        batch.note_key_package_used(APP, &reference(2), &used_row(9));
+        batch.note_key_package_used(APP, &reference(2), false, &used_row(9));
     })
     .unwrap();
     assert_eq!((assigned(&store), taken(&store, 1, "b.example")), (vec![], 0));
@@ -80,7 +80,7 @@ fn a_peer_has_a_share_of_each_client() {
     .unwrap();
     assert_eq!([taken(&store, 1, "b.example"), taken(&store, 1, "c.example")], [2, 1]);
     append(&store, |batch| {
-        batch.use_key_package(APP, &reference(1), &used_row(9));
+        batch.use_key_package(APP, &reference(1), false, &used_row(9));
         assign(batch, 5, &of_b(1));
     })
     .unwrap();

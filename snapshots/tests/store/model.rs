@@ -244,11 +244,12 @@ impl Model {
                 Ok(())
             }
             Op::UseKeyPackage(id, not_after) => {
-                batch.use_key_package(APP, &reference(*id), &used_row(*not_after));
+                batch.use_key_package(APP, &reference(*id), false, &used_row(*not_after));
                 if self.used.contains_key(&reference(*id)) {
                     return Err(Unmet::KeyPackageUsed { reference: reference(*id) });
                 }
                 self.used.insert(reference(*id), used_row(*not_after));
+                self.held.retain(|(_, held), _| *held != reference(*id));
                 Ok(())
             }
             Op::PutWelcome(of, epoch, names, by) => {

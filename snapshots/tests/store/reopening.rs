@@ -19,7 +19,7 @@ fn everything_is_there_again() {
                 .create_client(APP, &alice)
                 .create_queue(APP, &queue_row(1, 1, ""))
                 .put_key_package(APP, queue(1), &reference(1), &key_package_row(1))
-                .use_key_package(APP, &reference(2), &used_row(1))
+                .use_key_package(APP, &reference(2), false, &used_row(1))
                 .create_log(&group_log(1))
                 .append_record(&group_log(1), 0, "one")
                 .append_record(&group_log(1), 1, "two")

@@ -120,9 +120,9 @@ async fn more_than_one_batch_holds_is_dropped() {
             );
         }
         for number in 0..=255 {
-            batch.use_key_package(APP, &reference(number), &used_row(u64::from(number)));
-            batch.use_key_package(OTHER_APP, &reference(number), &used_row(u64::from(number)));
-            batch.use_key_package(APP, &other_reference(number), &used_row(u64::from(number)));
+            batch.use_key_package(APP, &reference(number), false, &used_row(u64::from(number)));
+            batch.use_key_package(OTHER_APP, &reference(number), false, &used_row(u64::from(number)));
+            batch.use_key_package(APP, &other_reference(number), false, &used_row(u64::from(number)));
         }
     })
     .unwrap();
@@ -219,9 +219,12 @@ async fn key_packages_go_some_time_after_they_expired() {
         batch.create_client(APP, &client_row(1, "alice")).create_queue(APP, &queue_row(1, 1, ""));
         for number in 0..10 {
             let not_after = u64::from(number) * 1000;
-            batch
-                .put_key_package(APP, queue(1), &reference(number), &key_package_row(not_after))
-                .use_key_package(APP, &reference(number), &used_row(not_after));
+            batch.use_key_package(APP, &reference(number), false, &used_row(not_after)).put_key_package(
+                APP,
+                queue(1),
+                &reference(number),
+                &key_package_row(not_after),
+            );
         }
         // Its lifetime became longer: the first one no longer counts.
         batch.put_key_package(APP, queue(1), &reference(0), &key_package_row(9_000));
