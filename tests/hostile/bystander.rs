@@ -86,6 +86,15 @@ impl Damage {
     }
 }
 
+/// Sets a flag when it is dropped, also by a panic: the bystander must not go on for ever when an attack's test has failed.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Measures a bystander while something happens.
 fn observe<T>(
     ask: &(impl Fn() -> Result<(), String> + Sync),
@@ -106,8 +115,10 @@ fn observe<T>(
             observation.took.sort_unstable();
             observation
         });
-        let outcome = happening();
-        is_over.store(true, Ordering::Release);
+        let outcome = {
+            let _over = OnDrop(&is_over);
+            happening()
+        };
         (bystander.join().unwrap(), outcome)
     })
 }

@@ -108,15 +108,6 @@ impl Target {
         }
     }
 
-    /// Stops it and starts it again on its directory, on other ports.
-    pub(crate) fn restart(&mut self) {
-        self.terminate(ANSWER_TIMEOUT);
-        let (process, listening) = serve(self.directory.path());
-        self.process = process;
-        self.address = listening.internal;
-        self.federation = listening.federation;
-    }
-
     /// Tells it to stop; how long it took until it had, and its exit code.
     pub(crate) fn terminate(&mut self, patience: Duration) -> (Duration, Option<i32>) {
         let pid = self.process.id().to_string();
