@@ -23,7 +23,7 @@ settings! {
     pub struct Limits {
         /// Largest MLS message (commit, proposal, welcome, key package, or a group info without its tree), in bytes.
         pub packet_bytes_max: usize = 2 << 20 => Accepts::BYTES;
-        /// Largest serialised ratchet tree, in bytes.
+        /// Largest serialised ratchet tree, in bytes. A commit that would make a larger one is refused.
         pub ratchet_tree_bytes_max: usize = 8 << 20 => Accepts::BYTES;
         /// Members of one group.
         pub group_members_max: usize = 20_000 => Accepts::COUNT;

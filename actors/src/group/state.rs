@@ -9,7 +9,7 @@ use super::{
     EntryContent, EpochEntry, GroupError, GroupTransfer, LogEntry, NewGroup,
     error::{refused_commit, refused_proposal},
     stored::{GroupRecord, NewRecord, StateSnapshot, keep, keep_long, kept},
-    view::{GroupView, MemberView, WaitingProposal},
+    view::{GroupView, MemberView, WaitingProposal, roster},
 };
 use crate::{
     application::{ExpiredMembers, Source},
@@ -328,6 +328,11 @@ impl GroupState {
         within("groupInfo", bundle.group_info.as_ref().map_or(0, Vec::len), info_max)?;
         within("welcomePacket", bundle.welcome.as_ref().map_or(0, Vec::len), max)?;
         let staged = self.tracked.stage_commit(context, bundle, stamp).map_err(refused_commit)?;
+        if *context.source != Source::Hub {
+            // A group with a larger tree could not be handed over. One that does not grow may go on: the limit may be new.
+            let max = context.limits.ratchet_tree_bytes_max.max(self.tracked.tree().length());
+            within("the ratchet tree after the commit", staged.tree.length(), max)?;
+        }
         // The hub has applied the policy to what it accepted.
         let is_refused =
             context.application.expired_members == ExpiredMembers::Refuse && *context.source != Source::Hub;
@@ -476,15 +481,6 @@ impl DurableState for GroupState {
             .saturating_add(kept.saturating_mul(COPIES))
             .saturating_add(group_info)
     }
-}
-
-fn roster(tracked: &TrackedGroup) -> Arc<[MemberView]> {
-    let view = |(leaf, member): (&u32, &Member)| MemberView {
-        leaf_index: *leaf,
-        handle: member.handle.clone(),
-        domain: member.domain.clone(),
-    };
-    tracked.members().iter().map(view).collect()
 }
 
 fn within(what: &'static str, length: usize, max: usize) -> Result<(), GroupError> {

@@ -6,20 +6,20 @@ use std::{
 };
 
 use actix::{Actor as _, Addr};
-use mls_rs::{ExtensionList, Group, MlsMessage, client_builder::MlsConfig};
+use mls_rs::{ExtensionList, Group, MlsMessage, client_builder::MlsConfig, group::CommitOutput};
 use snapshots::{AppId, DomainName, Epoch, GroupId, GroupRow, Location, Retention, Store, StoreOptions};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    Accepted, AcceptedCommit, EntryContent, GroupActor, GroupError, GroupMeta, GroupState, NewGroup, Outcome,
-    Published, UploadEntry, batch::creation,
+    Accepted, AcceptedCommit, EntryContent, GroupActor, GroupError, GroupMeta, GroupState, LogEntry,
+    NewGroup, Outcome, Published, UploadEntry, batch::creation,
 };
 use crate::{
     activity::{Activity, ActorState, Upkeep},
     application::{Application, Source},
     clock::Clock,
     limits::{Limits, RecentLimits},
-    mls::{CommitBundle, Crypto, tests::client},
+    mls::{CommitBundle, Crypto, ValidationContext, tests::client},
     services::{Notices, Services, UsedPackages},
     snapshot_pauses::SnapshotPauses,
     trusted_time::{RememberedTime, TrustRules, TrustedTime},
@@ -82,12 +82,15 @@ async fn upload(actor: &Addr<GroupActor>, bundle: &Arc<CommitBundle>) -> Result<
 }
 
 fn commit(group: &mut Group<impl MlsConfig>) -> Arc<CommitBundle> {
-    let output = group.commit(Vec::new()).unwrap();
+    bundle(&group.commit(Vec::new()).unwrap())
+}
+
+fn bundle(output: &CommitOutput) -> Arc<CommitBundle> {
     let bytes = |message: &MlsMessage| message.to_bytes().unwrap();
     Arc::new(CommitBundle {
         commit: bytes(&output.commit_message),
         group_info: output.external_commit_group_info.as_ref().map(bytes),
-        welcome: None,
+        welcome: output.welcome_messages.first().map(bytes),
     })
 }
 
@@ -140,4 +143,62 @@ fn an_owner_alone_lets_the_first_commit_win_and_comes_back_from_its_log() {
         assert_eq!(epoch(&published), Some(Epoch(1)));
         services.store.shutdown().await;
     });
+}
+
+fn context<'a>(
+    (crypto, application): (&'a Crypto, &'a Application),
+    limits: &'a Limits,
+    source: &'a Source,
+) -> ValidationContext<'a> {
+    ValidationContext { crypto, limits, application, source }
+}
+
+#[test]
+fn no_commit_makes_the_tree_larger_than_the_limit() {
+    let application = Application::basic(AppId::random());
+    let (crypto, now) = (Crypto::default(), Clock::system().now());
+    let mut alice = client("alice").create_group(ExtensionList::new(), ExtensionList::new(), None).unwrap();
+    let new = NewGroup {
+        group_info: alice.group_info_message(true).unwrap().to_bytes().unwrap(),
+        ratchet_tree: Some(alice.export_tree().to_bytes().unwrap()),
+    };
+    let judge = (&crypto, &application);
+    let limits = |ratchet_tree_bytes_max| Limits { ratchet_tree_bytes_max, ..Limits::default() };
+    let stage = |state: &GroupState, bundle: &Arc<CommitBundle>, max, source| {
+        let content = EntryContent::Commit(Arc::clone(bundle));
+        let entry = LogEntry { sequence: 1, timestamp: now, content };
+        state.stage(context(judge, &limits(max), &source), entry, &|_| false)
+    };
+    let mut state =
+        GroupState::create(context(judge, &limits(8192), &Source::Application), &new, now).unwrap();
+
+    let package = client("bob").generate_key_package_message(Default::default(), Default::default(), None);
+    let output = alice.commit_builder().add_member(package.unwrap()).unwrap().build().unwrap();
+    let growing = bundle(&output);
+    alice.apply_pending_commit().unwrap();
+    let grown = alice.export_tree().to_bytes().unwrap().len();
+    let refused = stage(&state, &growing, grown - 1, Source::Application).unwrap_err();
+    let too_large = GroupError::TooLarge { what: "the ratchet tree after the commit", max: grown - 1 };
+    assert_eq!(refused, too_large);
+    // A replica takes what its hub accepted.
+    stage(&state, &growing, grown - 1, Source::Hub).unwrap();
+    let staged = stage(&state, &growing, grown, Source::Application).unwrap();
+    state.apply(staged).unwrap();
+
+    let update = commit(&mut alice);
+    alice.apply_pending_commit().unwrap();
+    state.apply(stage(&state, &update, 8192, Source::Application).unwrap()).unwrap();
+    let grown = alice.export_tree().to_bytes().unwrap().len();
+    // Beyond a limit that was lowered, a tree may get smaller, and stay as it is.
+    for remove in [false, true] {
+        let mut commit = alice.commit_builder();
+        if remove {
+            commit = commit.remove_member(1).unwrap();
+        }
+        let next = bundle(&commit.build().unwrap());
+        alice.apply_pending_commit().unwrap();
+        assert!(alice.export_tree().to_bytes().unwrap().len() <= grown);
+        let staged = stage(&state, &next, 1, Source::Application).unwrap();
+        state.apply(staged).unwrap();
+    }
 }

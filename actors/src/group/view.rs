@@ -8,7 +8,7 @@ use super::EpochEntry;
 use crate::{
     application::Application,
     error::StorageError,
-    mls::{ProposalNeeds, SerialisedTree},
+    mls::{Member, ProposalNeeds, SerialisedTree, TrackedGroup},
 };
 
 /// One member of a group, for readers.
@@ -99,4 +99,14 @@ impl GroupView {
     pub fn ratchet_tree(&self) -> Arc<[u8]> {
         Arc::clone(self.tree_bytes.get_or_init(|| self.tree.to_bytes().into()))
     }
+}
+
+/// The members of a group, by leaf.
+pub(super) fn roster(tracked: &TrackedGroup) -> Arc<[MemberView]> {
+    let view = |(leaf, member): (&u32, &Member)| MemberView {
+        leaf_index: *leaf,
+        handle: member.handle.clone(),
+        domain: member.domain.clone(),
+    };
+    tracked.members().iter().map(view).collect()
 }

@@ -45,14 +45,30 @@ impl SerialisedTree {
         self.bytes
     }
 
+    /// Without trailing blanks.
+    fn used(&self) -> &[NodeBytes] {
+        let used = self.nodes.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.nodes.get(..used).unwrap_or_default()
+    }
+
+    /// The length of [`Self::to_bytes`] without its prefix.
+    fn content_length(&self) -> usize {
+        self.used().iter().map(|node| 1 + node.as_ref().map_or(0, |bytes| bytes.len())).sum()
+    }
+
+    /// The length of [`Self::to_bytes`].
+    pub(crate) fn length(&self) -> usize {
+        let (mut prefix, length) = (Vec::new(), self.content_length());
+        write_vector_length(&mut prefix, length);
+        prefix.len().saturating_add(length)
+    }
+
     /// The vector `optional<Node> ratchet_tree<V>`, length prefix included, without trailing blanks.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let used = self.nodes.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        let nodes = || self.nodes.iter().take(used);
-        let length = nodes().map(|node| 1 + node.as_ref().map_or(0, |bytes| bytes.len())).sum();
+        let length = self.content_length();
         let mut out = Vec::with_capacity(length + 4);
         write_vector_length(&mut out, length);
-        for node in nodes() {
+        for node in self.used() {
             match node {
                 Some(bytes) => {
                     out.push(1);
