@@ -55,7 +55,7 @@ pub struct StoreOptions {
 }
 
 impl Default for StoreOptions {
-    /// A temporary store with a 32 MiB cache, 1024 batches or 64 MiB waiting, batches of up to 32 MiB, ten seconds for
+    /// A temporary store with a 32 MiB cache, 1024 batches or 64 MiB waiting, batches of up to 64 MiB, ten seconds for
     /// the disk to answer.
     fn default() -> Self {
         Self {
@@ -64,7 +64,7 @@ impl Default for StoreOptions {
             cache_bytes: 32 << 20,
             queue_length_max: 1024,
             queue_bytes_max: 64 << 20,
-            batch_bytes_max: 32 << 20,
+            batch_bytes_max: 64 << 20,
             stalled_after: Duration::from_secs(10),
         }
     }

@@ -139,7 +139,7 @@ fn a_wrong_member_is_named_with_what_it_may_be() {
     check("[limits]\nwelcomes_reserved_max = 101", Some(("limits.welcomes_reserved_max", "from 0 to 100")));
     check(
         "[durability]\nqueue_bytes_max = 1048576",
-        Some(("durability.queue_bytes_max", "from 33554432 (`batch_bytes_max`)")),
+        Some(("durability.queue_bytes_max", "from 67108864 (`batch_bytes_max`)")),
     );
     check(
         "[durability]\nmode = \"none\"",
@@ -249,6 +249,27 @@ fn what_is_probably_not_meant_is_warned_of() {
     let open = warnings("[internal]\nlisten = \"0.0.0.0:8080\"");
     assert_eq!(open.len(), 1);
     assert!(open[0].starts_with("internal.listen: tokens cross the network in the clear"), "{open:?}");
+}
+
+#[test]
+fn limits_of_groups_that_cannot_be_taken_over_are_warned_of() {
+    let warning = |federation: Option<FederationSettings>, text: &str| {
+        Config { federation, ..Config::parse(text).unwrap() }.transfer_warning()
+    };
+    let federated = |text| warning(Some(FederationSettings::default()), text);
+    assert_eq!(federated(""), None);
+    for text in [
+        "[durability]\nbatch_bytes_max = 33554432",
+        "[limits]\nratchet_tree_bytes_max = 16777216",
+        "[limits]\nproposal_bytes_per_epoch_max = 8388608",
+    ] {
+        let warning = federated(text).unwrap();
+        assert!(warning.starts_with("durability.batch_bytes_max: with these limits"), "{warning}");
+    }
+    let room = "[limits]\nratchet_tree_bytes_max = 16777216\n[durability]\nbatch_bytes_max = 134217728\n\
+                queue_bytes_max = 134217728";
+    assert_eq!(federated(room), None);
+    assert_eq!(warning(None, "[limits]\nratchet_tree_bytes_max = 16777216"), None);
 }
 
 #[test]

@@ -5,6 +5,9 @@ use actors::{Application, Timestamp};
 use super::{Config, ConfigError, applications};
 use crate::tls;
 
+/// Bytes that the store takes for each byte of a ratchet tree or a proposal: 3.3 to 3.8 for members of about 200 bytes.
+const STORED_PER_BYTE: usize = 4;
+
 impl Config {
     /// Warns of applications that no client can use, tokens that cross a network in the clear, and certificates that are not valid
     /// now. The applications are those of [`Config::build_applications`]; each warning begins with the member that it is about.
@@ -37,6 +40,7 @@ impl Config {
                 }
             }
         }
+        warnings.extend(self.transfer_warning());
         if let Some(federation) = &self.federation {
             let holder = federation.tls()?.credentials.holder();
             if holder.is_none_or(|holder| !holder.is_valid_at(tls::now_s())) {
@@ -47,5 +51,23 @@ impl Config {
             }
         }
         Ok(warnings)
+    }
+
+    /// Warns of limits that allow groups which another gateway could not hand over to this one: a transfer is one write,
+    /// of the group, its group info, and a welcome with another copy of the tree.
+    pub(super) fn transfer_warning(&self) -> Option<String> {
+        self.federation.as_ref()?;
+        let limits = &self.limits;
+        let stored = limits.ratchet_tree_bytes_max.saturating_add(limits.proposal_bytes_per_epoch_max);
+        let packets = limits.packet_bytes_max.saturating_mul(2).saturating_add(limits.ratchet_tree_bytes_max);
+        let write = stored.saturating_mul(STORED_PER_BYTE).saturating_add(packets);
+        let max = self.durability.batch_bytes_max;
+        (write > max).then(|| {
+            format!(
+                "durability.batch_bytes_max: with these limits, to take over a group from another gateway can be a write of \
+                 about {write} bytes, and at most {max} are allowed: raise it, or lower limits.ratchet_tree_bytes_max or \
+                 limits.proposal_bytes_per_epoch_max"
+            )
+        })
     }
 }
