@@ -75,10 +75,15 @@ fn sources(package: &str, skipped: &[&str]) -> Vec<Source> {
 
 fn source(name: String, path: &PathBuf) -> Source {
     let text = fs::read_to_string(path).unwrap();
-    let production = text.split("#[cfg(test)]\nmod ").next().unwrap();
+    // Tests in a module of the file are its end; a module of tests in a file of its own is only declared.
+    let lines: Vec<&str> = text.lines().collect();
+    let is_tests =
+        |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1].contains("mod ") && pair[1].ends_with('{');
+    let end = lines.windows(2).position(is_tests).unwrap_or(lines.len());
+    let production = &lines[..end];
     let code: Vec<&str> =
-        production.lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code)).collect();
-    Source { name, lines: production.lines().count(), code: code.join("\n") }
+        production.iter().map(|line| line.split_once("//").map_or(*line, |(code, _)| code)).collect();
+    Source { name, lines: production.len(), code: code.join("\n") }
 }
 
 /// The paths that `use` declarations and qualified names of a file lead to, from the package's root: `crate::group::X`

@@ -326,7 +326,10 @@ async fn write(services: Arc<Services>, log: LogId, sequence: u64, bytes: Vec<u8
             true
         }
         // The log is gone, or has a snapshot of a later record.
-        Err(AppendError::Precondition(Unmet::LogMoved { at: None } | Unmet::SnapshotOvertaken)) => true,
+        Err(AppendError::Precondition(Unmet::LogMoved { at: None } | Unmet::SnapshotOvertaken)) => {
+            snapshot_pauses.forget(&log);
+            true
+        }
         Err(error) => {
             snapshot_pauses.failed(&log, clock.monotonic(), &error);
             false

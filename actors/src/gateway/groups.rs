@@ -149,6 +149,7 @@ impl Gateway {
         source: Source,
     ) -> Result<Accepted, GroupError> {
         let application = self.group_application(app)?;
+        content.check_sizes(&self.services.limits)?;
         let (current, hub) = match self.registry.shown(app, group) {
             Some(view) => (view.epoch, view.hub.clone()),
             None => {

@@ -115,13 +115,11 @@ impl Gateway {
                     // The group's creation is missing.
                     Order::Nobodys => return self.held(application.id, group),
                     Order::Hubs => {
-                        self.registry
-                            .ask_group(application, group, |permit| Replicate {
-                                entry: entry.clone(),
-                                preceding: before,
-                                permit,
-                            })
-                            .await
+                        let ask = |permit| Replicate { entry: entry.clone(), preceding: before, permit };
+                        match entry.content.check_sizes(&self.services.limits) {
+                            Ok(()) => self.registry.ask_group(application, group, ask).await,
+                            Err(too_large) => Err(too_large),
+                        }
                     }
                 },
             };

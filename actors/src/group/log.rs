@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use snapshots::{KeyPackageRef, Timestamp};
 
+use super::GroupError;
 use crate::{
     codec::{CodecError, decode, encode},
+    limits::Limits,
     mls::CommitBundle,
 };
 
@@ -136,6 +138,25 @@ struct StoredOwned {
 }
 
 impl EntryContent {
+    /// Checks the size of each message.
+    ///
+    /// # Errors
+    /// [`GroupError::TooLarge`].
+    pub(crate) fn check_sizes(&self, limits: &Limits) -> Result<(), GroupError> {
+        let max = limits.packet_bytes_max;
+        let info_max = max.saturating_add(limits.ratchet_tree_bytes_max);
+        let length = |message: &Option<Vec<u8>>| message.as_ref().map_or(0, Vec::len);
+        match self {
+            Self::Creation(new) => new.check_sizes(limits),
+            Self::Proposal { packet } => within("packet", packet.len(), max),
+            Self::Commit(bundle) => {
+                within("commitPacket", bundle.commit.len(), max)?;
+                within("groupInfo", length(&bundle.group_info), info_max)?;
+                within("welcomePacket", length(&bundle.welcome), max)
+            }
+        }
+    }
+
     /// The bytes by which it is decided on which thread the entry is validated. A group info may carry a whole tree, but is
     /// hardly more than compared.
     pub(crate) fn validated_bytes(&self) -> usize {
@@ -150,6 +171,14 @@ impl EntryContent {
     }
 }
 
+/// Checks the size of a part of a request, in bytes.
+///
+/// # Errors
+/// [`GroupError::TooLarge`].
+pub(super) fn within(what: &'static str, length: usize, max: usize) -> Result<(), GroupError> {
+    if length <= max { Ok(()) } else { Err(GroupError::TooLarge { what, max }) }
+}
+
 /// A digest that tells a commit, with its group info and welcome, from every other: the winner of an epoch is recognised
 /// by it when it is uploaded again.
 pub(crate) fn commit_digest(bundle: &CommitBundle) -> [u8; 32] {
@@ -157,6 +186,16 @@ pub(crate) fn commit_digest(bundle: &CommitBundle) -> [u8; 32] {
 }
 
 impl NewGroup {
+    /// Checks the size of each message.
+    ///
+    /// # Errors
+    /// [`GroupError::TooLarge`].
+    pub(crate) fn check_sizes(&self, limits: &Limits) -> Result<(), GroupError> {
+        let info_max = limits.packet_bytes_max.saturating_add(limits.ratchet_tree_bytes_max);
+        within("groupInfo", self.group_info.len(), info_max)?;
+        within("ratchetTree", self.ratchet_tree.as_ref().map_or(0, Vec::len), limits.ratchet_tree_bytes_max)
+    }
+
     /// A digest that tells this creation from every other, so that a retry is recognised.
     pub(crate) fn digest(&self) -> [u8; 32] {
         digest(&[Some(&self.group_info), self.ratchet_tree.as_deref()])

@@ -5,7 +5,8 @@ use sha2::{Digest as _, Sha256};
 use snapshots::{Bytes, Epoch, EpochRow, GroupId, MissedEntries, Timestamp};
 
 use super::{
-    EntryContent, GroupError, LogEntry, log::commit_digest, state::WAITING_PER_LIMIT, view::WaitingProposal,
+    EntryContent, GroupError, LogEntry, log::commit_digest, proposal_limits::WAITING_PER_LIMIT,
+    view::WaitingProposal,
 };
 use crate::{
     limits::Limits,

@@ -12,6 +12,7 @@ mod messages;
 mod meta;
 mod missed;
 mod package_use;
+mod proposal_limits;
 mod recent;
 mod removals;
 mod state;

@@ -8,6 +8,7 @@ use snapshots::{DomainName, Epoch, GroupId, KeyPackageRef, Timestamp};
 use super::{
     EntryContent, EpochEntry, GroupError, GroupTransfer, LogEntry, NewGroup,
     error::{refused_commit, refused_proposal},
+    log::within,
     stored::{GroupRecord, NewRecord, StateSnapshot, keep, keep_long, kept},
     view::{GroupView, MemberView, WaitingProposal, roster},
 };
@@ -19,8 +20,8 @@ use crate::{
     external_sender::ExternalSenderKey,
     limits::Limits,
     mls::{
-        AddedMember, CommitBundle, Member, PROTOCOL_VERSION, ProposalNeeds, Rule, StagedEpoch,
-        StagedProposal, TrackedGroup, ValidationContext, group_info_signer,
+        AddedMember, CommitBundle, Member, PROTOCOL_VERSION, Rule, StagedEpoch, StagedProposal, TrackedGroup,
+        ValidationContext, group_info_signer,
     },
 };
 
@@ -37,10 +38,6 @@ const WEIGHT_OF_MEMBER: usize = 6 << 10;
 /// get them.
 const COPIES: usize = 3;
 
-/// How many times the limits of an epoch all proposals may take that wait in it, those included that can no longer be
-/// committed: they stay until the epoch ends, and keep no other from being proposed.
-pub(crate) const WAITING_PER_LIMIT: usize = 2;
-
 /// Bytes of messages that are validated on the same thread: about 50 proposals by value, or a handful of certificate chains.
 const LONG_BYTES: usize = 16 << 10;
 
@@ -53,7 +50,7 @@ const MANY_PROPOSALS: usize = 32;
 /// A group (*Group State*).
 #[derive(Debug)]
 pub(crate) struct GroupState {
-    tracked: TrackedGroup,
+    pub(super) tracked: TrackedGroup,
     /// The newest entry's stamp; the next one is not older.
     stamp: Timestamp,
     group_info: Option<Arc<[u8]>>,
@@ -99,10 +96,8 @@ impl GroupState {
         new: &NewGroup,
         now: Timestamp,
     ) -> Result<Self, GroupError> {
+        new.check_sizes(context.limits)?;
         let tree = new.ratchet_tree.as_deref();
-        let info_max = context.limits.packet_bytes_max.saturating_add(context.limits.ratchet_tree_bytes_max);
-        within("groupInfo", new.group_info.len(), info_max)?;
-        within("ratchetTree", tree.map_or(0, <[u8]>::len), context.limits.ratchet_tree_bytes_max)?;
         let tracked = TrackedGroup::create(context, &new.group_info, tree, now).map_err(refused_commit)?;
         // The gateway of the domain of its first member orders the group.
         let hub = tracked.members().values().next().and_then(|creator| creator.domain.clone());
@@ -156,6 +151,7 @@ impl GroupState {
             lacks_proposals: false,
         };
         for packet in &transfer.proposals {
+            within("packet", packet.len(), context.limits.packet_bytes_max)?;
             match state.stage_proposal(context, packet, now, &|_| false) {
                 Ok((_, staged)) => {
                     state.tracked.apply_proposal(staged.pending).map_err(|error| unencodable(&error))?;
@@ -236,40 +232,6 @@ impl GroupState {
         self.tracked.pending().iter().any(|pending| pending.reference == reference)
     }
 
-    /// Whether a proposal of this many bytes may wait as well: those that can still be committed are within the limits of an
-    /// epoch, and all together within [`WAITING_PER_LIMIT`] times as much.
-    fn has_room_for(
-        &self,
-        context: ValidationContext<'_>,
-        packet_bytes: usize,
-        at: Timestamp,
-        is_used: &dyn Fn(&KeyPackageRef) -> bool,
-    ) -> bool {
-        let (count_max, bytes_max) =
-            (context.limits.proposals_per_epoch_max, context.limits.proposal_bytes_per_epoch_max);
-        let fits = |count: usize, bytes: usize, times: usize| {
-            count < count_max.saturating_mul(times)
-                && bytes.saturating_add(packet_bytes) <= bytes_max.saturating_mul(times)
-        };
-        let (count, bytes) = (self.tracked.pending().len(), self.tracked.pending_bytes());
-        if fits(count, bytes, 1) {
-            return true;
-        }
-        // The hub knows better which of those that it accepted can still be committed.
-        if !fits(count, bytes, WAITING_PER_LIMIT) || *context.source == Source::Hub {
-            return fits(count, bytes, WAITING_PER_LIMIT);
-        }
-        let is_void = |needs: &ProposalNeeds| {
-            needs.expired(at).is_some()
-                || !context.application.knows(needs.domain.as_ref())
-                || needs.package.as_ref().is_some_and(is_used)
-        };
-        let committable = self.tracked.pending().iter().filter(|pending| !is_void(&pending.needs));
-        let (count, bytes) =
-            committable.fold((0, 0), |(count, bytes), pending| (count + 1, bytes + pending.packet.len()));
-        fits(count, bytes, 1)
-    }
-
     /// Validates the next entry of the log. Nothing changes. Whether a key package was used is asked when the epoch has about
     /// as many proposals as it may.
     ///
@@ -304,7 +266,6 @@ impl GroupState {
         stamp: Timestamp,
         is_used: &dyn Fn(&KeyPackageRef) -> bool,
     ) -> Result<(Vec<u8>, StagedProposal), GroupError> {
-        within("packet", packet.len(), context.limits.packet_bytes_max)?;
         self.tracked.expect_proposal(packet).map_err(refused_proposal)?;
         if !self.has_room_for(context, packet.len(), stamp, is_used) {
             return Err(GroupError::TooManyProposals { max: context.limits.proposals_per_epoch_max });
@@ -322,11 +283,6 @@ impl GroupState {
         bundle: &CommitBundle,
         stamp: Timestamp,
     ) -> Result<(Vec<u8>, StagedEpoch), GroupError> {
-        let max = context.limits.packet_bytes_max;
-        within("commitPacket", bundle.commit.len(), max)?;
-        let info_max = max.saturating_add(context.limits.ratchet_tree_bytes_max);
-        within("groupInfo", bundle.group_info.as_ref().map_or(0, Vec::len), info_max)?;
-        within("welcomePacket", bundle.welcome.as_ref().map_or(0, Vec::len), max)?;
         let staged = self.tracked.stage_commit(context, bundle, stamp).map_err(refused_commit)?;
         if *context.source != Source::Hub {
             // A group with a larger tree could not be handed over. One that does not grow may go on: the limit may be new.
@@ -481,10 +437,6 @@ impl DurableState for GroupState {
             .saturating_add(kept.saturating_mul(COPIES))
             .saturating_add(group_info)
     }
-}
-
-fn within(what: &'static str, length: usize, max: usize) -> Result<(), GroupError> {
-    if length <= max { Ok(()) } else { Err(GroupError::TooLarge { what, max }) }
 }
 
 /// The error of a valid entry that cannot be encoded: the request is not at fault.

@@ -4,6 +4,7 @@ mod actor;
 mod error;
 mod package;
 mod state;
+mod stored;
 
 use snapshots::{DomainName, KeyQueueId};
 

@@ -10,6 +10,7 @@ use snapshots::{KeyPackageRef, Timestamp};
 use super::{
     PoolCounts,
     package::{NewPackage, Receiver, Requester},
+    stored::{FORMAT, NewSnapshot, Snapshot, StoredRecord},
 };
 use crate::{
     codec::{CodecError, decode, encode, encode_long},
@@ -47,14 +48,14 @@ fn after_all() -> Timestamp {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct StoredPackage {
+pub(super) struct StoredPackage {
     package: NewPackage,
     generation: u64,
     receiver: Option<Receiver>,
 }
 
 /// The order in which packages are assigned: by expiry, then by arrival.
-type QueuePosition = (Timestamp, u64);
+pub(super) type QueuePosition = (Timestamp, u64);
 
 /// A key queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub(crate) struct KeyQueueState {
 
 /// An assigned package that a reset removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Removed {
+pub(super) struct Removed {
     receiver: Receiver,
     not_after: Timestamp,
 }
@@ -99,37 +100,6 @@ const WEIGHT_OF_QUEUE: usize = 4 << 10;
 
 /// Bytes of memory that a package takes that a reset removed.
 const WEIGHT_OF_REMOVED: usize = 512;
-
-const FORMAT: u8 = 1;
-
-#[derive(Serialize, Deserialize)]
-struct KeptRecord {
-    format: u8,
-    record: QueueRecord,
-}
-
-#[derive(Deserialize)]
-struct Snapshot {
-    format: u8,
-    held: Vec<(QueuePosition, StoredPackage)>,
-    final_key: Option<FinalKey>,
-    #[serde(default)]
-    earlier_final_key: Option<FinalKey>,
-    arrivals: u64,
-    #[serde(default)]
-    removed: BTreeMap<KeyPackageRef, Removed>,
-}
-
-/// A [`Snapshot`] to be stored, in the same form, without copies of its content.
-#[derive(Serialize)]
-struct NewSnapshot<'a> {
-    format: u8,
-    held: Vec<(&'a QueuePosition, &'a StoredPackage)>,
-    final_key: Option<&'a FinalKey>,
-    earlier_final_key: Option<&'a FinalKey>,
-    arrivals: u64,
-    removed: &'a BTreeMap<KeyPackageRef, Removed>,
-}
 
 /// A package that may answer a request.
 #[derive(Debug)]
@@ -157,11 +127,11 @@ fn snapshot_bytes(package: &NewPackage) -> usize {
 
 impl QueueRecord {
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, CodecError> {
-        encode(&KeptRecord { format: FORMAT, record: self.clone() })
+        encode(&StoredRecord { format: FORMAT, record: self.clone() })
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
-        let kept: KeptRecord = decode(bytes)?;
+        let kept: StoredRecord = decode(bytes)?;
         if kept.format == FORMAT { Ok(kept.record) } else { Err(CodecError::damaged("format")) }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use actix::{Actor as _, Addr, Arbiter, ArbiterHandle, Handler, Message};
-use snapshots::{AppId, DomainName, GroupId, KeyQueueId, QueueRow, Timestamp};
+use snapshots::{AppId, DomainName, GroupId, KeyQueueId, LogId, QueueRow, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::active::{Active, ActiveActors, Owner};
@@ -251,6 +251,7 @@ impl Registry {
 
     /// Tells the owner of a key queue that the queue was deleted.
     pub(crate) fn close_key_queue(&self, app: AppId, queue: KeyQueueId) {
+        self.services.snapshot_pauses.forget(&LogId::KeyQueue(app, queue));
         self.directory.key_queues.notify(&(app, queue), Close);
     }
 

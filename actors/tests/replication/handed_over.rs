@@ -621,7 +621,8 @@ async fn with_many_proposals(
     net.start(hub).await;
     let (mut group, new) = new_group(&client_with("alice", hub, lasts));
     let id = net.at(hub).create_group(net.app, new, Source::Application).await.unwrap().group;
-    for number in 0..2 {
+    // As many as a follower with the limit below takes for its history, and one more.
+    for number in 0..3 {
         let proposal = group.propose_group_context_extensions(Default::default(), vec![number]).unwrap();
         net.upload_proposal(hub, &id, proposal.to_bytes().unwrap()).await.unwrap();
         group.clear_proposal_cache();
