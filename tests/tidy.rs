@@ -91,17 +91,7 @@ fn source(name: String, path: &PathBuf) -> Source {
 fn imports(source: &Source) -> BTreeSet<String> {
     let module = source.module();
     let mut found = BTreeSet::new();
-    for (start, _) in source.code.match_indices("use ") {
-        let before = source.code.get(..start).unwrap();
-        if !before.ends_with(char::is_whitespace) && !before.is_empty() {
-            continue;
-        }
-        let rest = source.code.get(start + 4..).unwrap();
-        let Some((tree, _)) = rest.split_once(';') else { continue };
-        for path in expand(&tree.split_whitespace().collect::<Vec<_>>().join(" ")) {
-            found.extend(resolve(&path, &module));
-        }
-    }
+    found.extend(used(&source.code).iter().filter_map(|path| resolve(path, &module)));
     for (start, _) in source.code.match_indices("crate::") {
         let path = source.code.get(start..).unwrap();
         let is_part = |character: char| character.is_alphanumeric() || matches!(character, '_' | ':');
@@ -112,6 +102,20 @@ fn imports(source: &Source) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// The paths of all `use` declarations of a file, as they are written.
+fn used(code: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (start, _) in code.match_indices("use ") {
+        let before = code.get(..start).unwrap();
+        if !before.ends_with(char::is_whitespace) && !before.is_empty() {
+            continue;
+        }
+        let Some((tree, _)) = code.get(start + 4..).unwrap().split_once(';') else { continue };
+        paths.extend(expand(&tree.split_whitespace().collect::<Vec<_>>().join(" ")));
+    }
+    paths
 }
 
 /// The paths of a use tree: `a::{b, c::d}` gives `a::b` and `a::c::d`.
@@ -212,13 +216,14 @@ fn no_circle_of_imports_goes_over_more_than_one_folder() {
     }
 }
 
-/// Checks that no file of these names one of these words.
+/// Checks that no file of these names one of these, in a use tree or elsewhere.
 fn check_absent<'a>(sources: impl IntoIterator<Item = &'a Source>, words: &[&str]) {
     let mut count = 0;
     for source in sources {
         count += 1;
+        let used = used(&source.code).join(" ");
         for word in words {
-            assert!(!source.code.contains(word), "{} names {word}", source.name);
+            assert!(!source.code.contains(word) && !used.contains(word), "{} names {word}", source.name);
         }
     }
     assert!(count > 0, "no file was looked at for {words:?}");
@@ -354,6 +359,31 @@ fn the_map_names_every_module() {
             );
         }
     }
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    let documents =
+        ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/operating.md", "docs/federation.md"];
+    let mut count = 0;
+    for document in documents {
+        let text = fs::read_to_string(repository().join(document)).unwrap();
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let is_path = quoted.ends_with(".rs") && !quoted.contains(' ');
+            if is_path
+                && ["src/", "actors/", "snapshots/", "tests/", "benches/"]
+                    .iter()
+                    .any(|top| quoted.starts_with(top))
+            {
+                count += 1;
+                assert!(
+                    repository().join(quoted).is_file(),
+                    "{document} names {quoted}, which does not exist"
+                );
+            }
+        }
+    }
+    assert!(count > 20, "only {count} files are named");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use actix::{
     Actor, ActorContext as _, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context,
     WrapFuture as _, fut,
 };
-use snapshots::{AppendError, LogId, Store, Unmet};
+use snapshots::{AppendError, LogId, Unmet, View};
 
 use crate::{
     activity::{Activity, ActorState, Upkeep},
@@ -59,12 +59,12 @@ pub(crate) struct Loaded<S> {
     snapshot_sequence: u64,
 }
 
-/// Loads a state from the store; blocks.
+/// Loads a state; blocks.
 ///
 /// # Errors
 /// That it cannot be read. The reason is logged.
-pub(crate) fn load<S: DurableState>(store: &Store, log: &LogId) -> Result<Loaded<S>, StorageError> {
-    let stored = store.view().load_log(log)?.ok_or(StorageError::Unreadable)?;
+pub(crate) fn load<S: DurableState>(view: &View, log: &LogId) -> Result<Loaded<S>, StorageError> {
+    let stored = view.load_log(log)?.ok_or(StorageError::Unreadable)?;
     let snapshot = stored.snapshot.as_ref().map(|(_, snapshot)| snapshot.as_ref());
     let records = stored.records.iter().map(|(_, record)| record.as_ref());
     let unreadable = |error: &dyn std::fmt::Display| {

@@ -157,6 +157,9 @@ pub enum Unmet {
     /// Which entries a replica misses is no longer what the batch was built from.
     #[error("the entries that the replica misses were changed meanwhile")]
     MissedEntriesChanged,
+    /// The group has another creation or another hub than the batch was built from.
+    #[error("the group was replaced meanwhile")]
+    GroupReplaced,
     /// Another snapshot of the log was begun or written meanwhile, of the same record or a later one.
     #[error("another snapshot was written meanwhile")]
     SnapshotOvertaken,

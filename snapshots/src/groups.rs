@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::draft::Draft;
-use crate::errors::{ReadError, Refusal};
+use crate::errors::{ReadError, Refusal, Unmet};
 use crate::ids::{AppId, ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 use crate::keys::{Key, KeyRange, KeyReader};
 use crate::rows::{self, Rows};
@@ -33,6 +33,14 @@ pub struct GroupRow {
     pub creation_digest: [u8; 32],
     /// The gateway that orders it; `None` for this one.
     pub hub: Option<DomainName>,
+}
+
+impl GroupRow {
+    /// Whether two rows are of one group, at whatever epoch: its creation and its hub are the same.
+    fn is_same_group(&self, other: &Self) -> bool {
+        let Self { epoch: _, created_at, creation_digest, hub } = self;
+        (created_at, creation_digest, hub) == (&other.created_at, &other.creation_digest, &other.hub)
+    }
 }
 
 fn group_key(app: AppId, group: &GroupId) -> Key {
@@ -58,6 +66,16 @@ impl Batch {
     pub fn put_group(&mut self, app: AppId, group: &GroupId, row: &GroupRow) -> &mut Self {
         let (key, value) = (self.key(group_key(app, group)), self.row(row));
         self.put(Table::Groups, key, value)
+    }
+
+    /// Precondition: the group is still the one of this row, at whatever epoch: its creation and its hub are the same. A log
+    /// that was replaced at the same number cannot tell. Otherwise [`Unmet::GroupReplaced`].
+    pub fn require_group(&mut self, app: AppId, group: &GroupId, row: &GroupRow) -> &mut Self {
+        let (key, expected) = (self.key(group_key(app, group)), row.clone());
+        self.step(move |draft| match draft.row::<GroupRow>(Table::Groups, &key)? {
+            Some(found) if found.is_same_group(&expected) => Ok(()),
+            Some(_) | None => Err(Unmet::GroupReplaced.into()),
+        })
     }
 
     /// Says that a client, by its handle and its domain, is in the group's tree.

@@ -189,7 +189,8 @@ impl Gateway {
         self.services.snapshot_pauses.status()
     }
 
-    /// Refuses new work, and waits until every actor has written its snapshot and stopped. The store may then be closed.
+    /// Refuses new work, and waits until every actor has stopped, after a snapshot if it has something new. The store may then
+    /// be closed.
     pub async fn stop(&self) {
         self.services.is_stopping.store(true, Ordering::Release);
         if self.supervisor.send(Stop).await.is_err() {

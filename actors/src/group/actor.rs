@@ -10,8 +10,8 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorContext as _, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context,
-    Handler, WrapFuture as _, fut,
+    Actor, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler,
+    WrapFuture as _, fut,
 };
 use snapshots::{AppendError, Appended, Batch, Invitation, KeyPackageRef, Timestamp, Unmet};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -22,6 +22,7 @@ use super::{
     guarded::{Broken, broken_commit, broken_proposal, guarded},
     history::accepted_before,
     inviters::{inviter, welcome_limits},
+    loading::load_group,
     messages::{Published, Replicate, UploadEntry},
     package_use::{is_used_once, require_unused},
     state::{StagedChange, StagedEntry, unencodable},
@@ -29,7 +30,7 @@ use super::{
 use crate::{
     activity::{Activity, ActorState, Upkeep},
     application::{Application, Source},
-    durable::{Durable, DurableActor, DurableState, Loaded, load},
+    durable::{Durable, DurableActor, DurableState},
     error::StorageError,
     mls::{AddedMember, StagedEpoch, ValidationContext},
     services::Services,
@@ -43,7 +44,7 @@ pub(crate) struct GroupActor {
     pub(super) services: Arc<Services>,
     pub(super) application: Application,
     pub(super) meta: GroupMeta,
-    published: watch::Sender<Published>,
+    pub(super) published: watch::Sender<Published>,
     pub(super) durable: Durable<GroupState>,
     /// The newest committed epochs, as far as they are kept in memory.
     recent: RecentEpochs,
@@ -311,26 +312,11 @@ impl GroupActor {
         accepted
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         if let Ok(state) = self.durable.state() {
             self.durable.set_weight(state.weight().saturating_add(self.recent.weight()));
             let view = state.view(self.durable.sequence(), self.recent.shown());
             self.published.send_replace(Published::Ready(Arc::new(view)));
-        }
-    }
-
-    fn loaded(&mut self, loaded: Result<Loaded<GroupState>, StorageError>, ctx: &mut Context<Self>) {
-        match loaded {
-            Ok(loaded) => {
-                self.meta.row.epoch = loaded.state.epoch();
-                self.durable.loaded(loaded);
-                self.publish();
-            }
-            Err(error) => {
-                self.published.send_replace(Published::Failed(error));
-                self.durable.unload();
-                ctx.stop();
-            }
         }
     }
 
@@ -419,8 +405,8 @@ impl Actor for GroupActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let (store, log) = (self.services.store.clone(), self.meta.log());
-        let loading = tokio::task::spawn_blocking(move || load(&store, &log));
+        let (store, app, group) = (self.services.store.clone(), self.meta.app, self.meta.group.clone());
+        let loading = tokio::task::spawn_blocking(move || load_group(&store.view(), app, &group));
         ctx.wait(loading.into_actor(self).map(|loaded, actor, ctx| {
             actor.loaded(loaded.unwrap_or(Err(StorageError::Unreadable)), ctx);
         }));

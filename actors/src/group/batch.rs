@@ -192,6 +192,7 @@ pub(super) fn proposal(
 /// Appends the record of an entry to the log, and the entry itself for the peers.
 fn append(batch: &mut Batch, meta: &GroupMeta, staged: &StagedEntry) -> Result<(), CodecError> {
     let StagedEntry { entry, record, .. } = staged;
+    batch.require_group(meta.app, &meta.group, &meta.row);
     batch.append_record(&meta.log(), entry.sequence.saturating_sub(1), record);
     meta.put_entry(batch, entry)
 }
@@ -208,6 +209,7 @@ pub(crate) fn other_bytes(
     // The form that was accepted first counts as well.
     let forms_max = others_max.saturating_add(1);
     let GroupMeta { app, group, row, .. } = meta;
+    batch.require_group(*app, group, row);
     batch.put_other_accepted_proposal(*app, group, row.epoch, &digest, reference, forms_max);
 }
 

@@ -7,6 +7,7 @@ mod error;
 mod guarded;
 mod history;
 mod inviters;
+mod loading;
 mod log;
 mod messages;
 mod meta;

@@ -21,7 +21,8 @@ pub(super) fn require_unused<'a>(
 }
 
 /// Whether a package is used once only: one that queues here hold is final if it is their final key; any other is final
-/// if it carries the last-resort extension. The store decides it the same way when a commit is written.
+/// if it carries the last-resort extension or was a final key here. The store decides it the same way when a commit is
+/// written.
 ///
 /// # Errors
 /// That the store cannot be read.
@@ -32,5 +33,9 @@ pub(super) fn is_used_once(
     last_resort: bool,
 ) -> Result<bool, StorageError> {
     let holders = view.queues_holding(app, reference)?;
-    Ok(if holders.is_empty() { !last_resort } else { holders.iter().any(|(_, _, row)| !row.is_final) })
+    if holders.is_empty() {
+        let assigned = view.assigned(app, reference)?;
+        return Ok(!last_resort && !assigned.is_some_and(|row| row.is_of_final_key()));
+    }
+    Ok(holders.iter().any(|(_, _, row)| !row.is_final))
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::RangeInclusive,
     sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
@@ -12,12 +13,14 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{
     Accepted, AcceptedCommit, EntryContent, GroupActor, GroupError, GroupMeta, GroupState, LogEntry,
-    NewGroup, Outcome, Published, UploadEntry, batch::creation,
+    NewGroup, Outcome, Published, UploadEntry,
+    batch::{creation, creation_instead},
 };
 use crate::{
     activity::{Activity, ActorState, Upkeep},
     application::{Application, Source},
     clock::Clock,
+    error::StorageError,
     limits::{Limits, RecentLimits},
     mls::{CommitBundle, Crypto, ValidationContext, tests::client},
     services::{Notices, Services, UsedPackages},
@@ -201,4 +204,47 @@ fn no_commit_makes_the_tree_larger_than_the_limit() {
         let staged = stage(&state, &next, 1, Source::Application).unwrap();
         state.apply(staged).unwrap();
     }
+}
+
+/// A creation can take the place of a replica whose log stands at the same number.
+#[test]
+fn an_owner_of_a_replaced_log_writes_nothing_into_the_new_one() {
+    actix::System::new().block_on(async {
+        let application = Application::basic(AppId::random());
+        let services = services(&application, Heard::default());
+        let made = |name: &str| {
+            let none = ExtensionList::new;
+            let group = client(name).create_group_with_id(b"one id".to_vec(), none(), none(), None).unwrap();
+            let new = Arc::new(NewGroup {
+                group_info: group.group_info_message(true).unwrap().to_bytes().unwrap(),
+                ratchet_tree: Some(group.export_tree().to_bytes().unwrap()),
+            });
+            let now = services.clock.now();
+            let state = GroupState::create(
+                services.validation_context(&application, &Source::Application),
+                &new,
+                now,
+            )
+            .unwrap();
+            let row = GroupRow { epoch: Epoch(0), created_at: now, creation_digest: new.digest(), hub: None };
+            let meta = GroupMeta::new(&application, state.id().clone(), row);
+            (group, new, state, meta)
+        };
+        let (mut first, new, state, meta) = made("mallory");
+        services.store.append(creation(&meta, &state, &new).unwrap()).await.unwrap();
+        let (outdated, mut published) = activate(&services, &application, &meta);
+        let shown = published.wait_for(|shown| !matches!(shown, Published::Loading)).await.unwrap().clone();
+        let Published::Ready(before) = shown else { panic!("{shown:?}") };
+        let (_, new, state, meta) = made("alice");
+        let no_history = RangeInclusive::new(1, 0);
+        let replacing = creation_instead(&meta, &state, &new, (&before, None, no_history)).unwrap();
+        services.store.append(replacing).await.unwrap();
+
+        let refused = upload(&outdated, &commit(&mut first)).await;
+        assert_eq!(refused, Err(GroupError::Storage(StorageError::Changed)));
+        let row = services.store.view().group(meta.app, &meta.group).unwrap().unwrap();
+        assert_eq!((row.creation_digest, row.epoch), (new.digest(), Epoch(0)));
+        assert_eq!(epoch(&published), None, "the owner gave its state up");
+        services.store.shutdown().await;
+    });
 }

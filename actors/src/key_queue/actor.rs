@@ -306,8 +306,9 @@ impl KeyQueueActor {
 
 /// Loads a queue and leaves out what was used and what no group could take in; blocks.
 fn load_queue(store: &Store, app: AppId, queue: KeyQueueId) -> Result<Loaded<KeyQueueState>, StorageError> {
-    let mut loaded: Loaded<KeyQueueState> = load(store, &LogId::KeyQueue(app, queue))?;
-    let (state, view) = (&mut loaded.state, store.view());
+    let view = store.view();
+    let mut loaded: Loaded<KeyQueueState> = load(&view, &LogId::KeyQueue(app, queue))?;
+    let state = &mut loaded.state;
     if let Some(row) = view.queue_by_id(app, queue)? {
         // The longest lifetime is policy, which may change: it is asked of what comes in.
         let checks = LeafChecks { cipher_suite: row.cipher_suite, lifetime_s_max: None };

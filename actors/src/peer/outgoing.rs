@@ -1,6 +1,6 @@
 //! Outgoing deliveries: stored entries, or the transfer of a whole group.
 
-use snapshots::{AppId, DomainName, GroupId, LogId, Timestamp, View};
+use snapshots::{AppId, DomainName, Epoch, GroupId, LogId, Timestamp, View};
 
 use super::{DeliveryError, GroupViews, USED_KEY_PACKAGES_MAX, schedule::GroupKey};
 use crate::{
@@ -12,8 +12,6 @@ use crate::{
 
 /// Bytes of entries in one delivery, when it has more than one.
 const ENTRIES_BYTES_MAX: usize = 1 << 20;
-/// The number of proposals after the newest commit that are searched for its welcome.
-const PROPOSALS_BEHIND_MAX: u64 = 256;
 
 /// Entries in one delivery.
 const ENTRIES_MAX: usize = 64;
@@ -127,7 +125,7 @@ pub(super) async fn transfer(
         group_info: group_info.to_vec(),
         ratchet_tree: view.ratchet_tree().to_vec(),
         proposals: view.proposals.iter().map(|waiting| waiting.packet.to_vec()).collect(),
-        welcome: current_welcome(services, app, group, view.sequence),
+        welcome: welcome_of_epoch(services, app, group, view.epoch),
         used: missed
             .iter()
             .filter_map(welcome_of)
@@ -142,15 +140,12 @@ fn nothing_to_send(reason: &str) -> DeliveryError {
     DeliveryError::NothingToSend(reason.to_owned())
 }
 
-/// The welcome of the newest commit, if it is kept and had one.
-fn current_welcome(services: &Services, app: AppId, group: &GroupId, sequence: u64) -> Option<Vec<u8>> {
-    let (place, view) = ((app, group.clone()), services.store.view());
-    let oldest = sequence.saturating_sub(PROPOSALS_BEHIND_MAX);
-    let newest = (oldest..=sequence).rev().find_map(|number| {
-        let entry = read_entries(&view, &place, number, 1).ok()?.into_iter().next()?;
-        matches!(entry.content, EntryContent::Commit(_)).then_some(entry)
-    })?;
-    welcome_of(&newest).map(<[u8]>::to_vec)
+/// The welcome of the commit that created an epoch, if it is kept and had one.
+fn welcome_of_epoch(services: &Services, app: AppId, group: &GroupId, epoch: Epoch) -> Option<Vec<u8>> {
+    let view = services.store.view();
+    let created = view.epoch(app, group, epoch).ok()??;
+    let entry = read_entries(&view, &(app, group.clone()), created.sequence, 1).ok()?.into_iter().next()?;
+    welcome_of(&entry).filter(|_| entry.sequence == created.sequence).map(<[u8]>::to_vec)
 }
 
 fn welcome_of(entry: &LogEntry) -> Option<&[u8]> {

@@ -16,7 +16,8 @@ use crate::{
     trusted_time::KnownTime,
 };
 
-/// Stops every actor; answered when all have written their snapshots.
+/// Stops every actor; answered when all have stopped. Those with something new have written a snapshot, unless one was being
+/// written already: the records after it are kept.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Stop;

@@ -672,7 +672,7 @@ fn a_past_that_a_follower_cannot_take_does_not_keep_it_from_what_is_new() {
         net.wires.failing.lock().unwrap().insert(id.clone());
         net.start(&b).await;
         let history = net.at(&a).control_messages(net.app, &id, Epoch(1), None, 1).await.unwrap();
-        let handed = GroupTransfer { timestamp: history.epochs[0].timestamp, ..handed(&group, 3) };
+        let handed = GroupTransfer { timestamp: history.epochs[0].timestamp, ..handed(&group, 4) };
         receive(&net, (&b, &a), &id, None, transfer(handed)).await.unwrap();
         commit(&net, &a, &id, &mut group).await;
         net.wires.failing.lock().unwrap().clear();
