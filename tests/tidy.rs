@@ -265,6 +265,29 @@ fn the_store_parses_no_mls() {
 }
 
 #[test]
+fn the_engine_of_the_store_names_no_table() {
+    let snapshots = sources("snapshots", &[]);
+    let list = snapshots.iter().find(|source| source.name == "tables/table.rs").expect("the list of tables");
+    // `GROUPS = 4, "groups", Small;`
+    let table = |line: &str| {
+        let (constant, rest) = line.trim().split_once(" = ")?;
+        let name = rest.split('"').nth(1)?;
+        Some([constant.to_owned(), format!("\"{name}\"")])
+    };
+    let names: Vec<String> = list.code.lines().filter_map(table).flatten().collect();
+    assert!(names.len() > 40, "the list of tables is not there: {names:?}");
+    let words: Vec<&str> = names.iter().map(String::as_str).chain(["tables::"]).collect();
+    let is_engine = |source: &&Source| source.folder() == "engine";
+    check_absent(snapshots.iter().filter(is_engine), &words);
+    for source in snapshots.iter().filter(is_engine) {
+        let tables: Vec<String> =
+            imports(source).into_iter().filter(|path| path.starts_with("tables")).collect();
+        assert!(tables.is_empty(), "{} imports {tables:?}", source.name);
+    }
+    check_absent(snapshots.iter().filter(|source| !is_engine(source)), &["fjall"]);
+}
+
+#[test]
 fn no_file_and_no_function_is_too_long() {
     for package in ["", "actors", "snapshots"] {
         for source in sources(package, &[]) {

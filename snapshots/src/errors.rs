@@ -41,7 +41,7 @@ pub enum OpenError {
 }
 
 /// Why a batch was not written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// A precondition did not hold. Nothing of the batch was written; the store is well.
     #[error(transparent)]
@@ -71,7 +71,7 @@ pub enum AppendError {
 }
 
 /// The precondition that did not hold.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unmet {
     /// The log does not stand where the batch needs it.
     #[error("the log stands at {at:?}")]
@@ -169,7 +169,7 @@ pub enum Unmet {
 }
 
 /// Why something could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The disk failed, or a block on it has the wrong checksum.
     #[error("the store cannot read: {0}")]
@@ -185,12 +185,6 @@ pub enum ReadError {
 impl ReadError {
     pub(crate) fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged { what: what.into() }
-    }
-}
-
-impl From<fjall::Error> for ReadError {
-    fn from(error: fjall::Error) -> Self {
-        Self::Storage(error.to_string())
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use uuid::{Uuid, Variant, Version};
 
 /// Why some bytes or some text is not the id it was taken for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Too short or too long for this kind of id.
     #[error("a {kind} has 1 to {max} bytes, not {found}")]
@@ -70,7 +70,7 @@ macro_rules! uuid_id {
 uuid_id! {
     /// An application (*Applications*): the first part of nearly every key.
     ///
-    /// The draft's ApplicationID is a UUID of version 4, and no other text is read as one; the text form is the
+    /// The overlay's ApplicationID is a UUID of version 4, and no other text is read as one; the text form is the
     /// hyphenated one. In MessagePack it is 16 bytes.
     AppId
 }
@@ -292,8 +292,8 @@ impl<'de> Deserialize<'de> for DomainName {
     }
 }
 
-/// The MLS `epoch` (RFC 9420 §8.1), `epoch_id` in the draft.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// The MLS `epoch` (RFC 9420 §8.1), `epoch_id` in the overlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
@@ -315,7 +315,7 @@ impl fmt::Display for Epoch {
 }
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
@@ -335,7 +335,7 @@ impl fmt::Display for Timestamp {
 /// also after a restart.
 ///
 /// Its text form is 16 lower-case hexadecimal digits, and only that is read, so text sorts as the number does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeliveryId(pub u64);
 
 impl fmt::Display for DeliveryId {

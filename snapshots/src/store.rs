@@ -1,74 +1,24 @@
-//! The store's interface: open, append, view, close.
+//! The store's interface: append, view, close. [`Store::open`] is in `tables/schema.rs`, which knows the tables.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{JoinHandle, Thread};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+    thread::{JoinHandle, Thread},
+    time::Duration,
+};
 
-use fjall::PersistMode;
 use tokio::sync::watch;
 
-use crate::append_queue::{AppendQueue, Life};
-use crate::batch::{Appended, Batch};
-use crate::committer::{self, Committer};
-use crate::disk::Disk;
-use crate::errors::{AppendError, OpenError};
-use crate::view::View;
-
-/// Where a store keeps its files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
-    /// In this directory, which is made when it is missing.
-    Directory(PathBuf),
-    /// In a directory of its own that is removed with the last [`Store`] and [`View`]; `:memory:` in the configuration.
-    Temporary,
-}
-
-/// What an acknowledged batch survives. A [`Location::Temporary`] store is never synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// A power failure: the batch is on disk (`fdatasync`) before it is answered.
-    Sync,
-    /// The end of the process, however it comes: the operating system has the batch before it is answered.
-    Buffer,
-}
-
-/// How a store is opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreOptions {
-    /// Where its files are.
-    pub location: Location,
-    /// What an acknowledged batch survives.
-    pub durability: Durability,
-    /// How much of what is on disk is kept in memory for reading, in bytes.
-    pub cache_bytes: u64,
-    /// How many batches may wait for the committer; whoever appends one more waits for room.
-    pub queue_length_max: usize,
-    /// How large all batches that wait may be together, in bytes; whoever appends more waits for room.
-    pub queue_bytes_max: usize,
-    /// How large one batch may be, in bytes; a larger one gets [`AppendError::TooLarge`].
-    pub batch_bytes_max: usize,
-    /// How long the disk may take for one disk batch before it counts as hanging: writes are then refused until it
-    /// answers.
-    pub stalled_after: Duration,
-}
-
-impl Default for StoreOptions {
-    /// A temporary store with a 32 MiB cache, 1024 batches or 64 MiB waiting, batches of up to 64 MiB, ten seconds for
-    /// the disk to answer.
-    fn default() -> Self {
-        Self {
-            location: Location::Temporary,
-            durability: Durability::Sync,
-            cache_bytes: 32 << 20,
-            queue_length_max: 1024,
-            queue_bytes_max: 64 << 20,
-            batch_bytes_max: 64 << 20,
-            stalled_after: Duration::from_secs(10),
-        }
-    }
-}
+use crate::{
+    engine::{
+        Appended, Batch, Schema, View,
+        append_queue::{AppendQueue, Life},
+        committer::{self, Committer},
+        disk::{self, Disk},
+    },
+    errors::{AppendError, OpenError, ReadError},
+    options::{Location, StoreOptions},
+};
 
 /// The store: atomic batches with preconditions in, consistent views out. Clones share it; the last one closes it.
 ///
@@ -89,27 +39,17 @@ impl Store {
         self.0.batch_bytes_max
     }
 
-    /// Opens a store, creating it when there is none. It blocks while what was not yet written out is read again:
-    /// up to some hundred MiB after a crash under load.
-    ///
-    /// # Errors
-    /// [`OpenError::InUse`] when another process has it, [`OpenError::NewerFormat`], [`OpenError::Damaged`] when what
-    /// is on disk cannot be right, [`OpenError::Io`] when the file system refuses.
-    pub fn open(options: &StoreOptions) -> Result<Self, OpenError> {
-        let disk = Arc::new(Disk::open(&options.location, options.cache_bytes)?);
+    /// Opens a store with these tables: what [`Store::open`] does.
+    pub(crate) fn open_with(options: &StoreOptions, schema: &'static Schema) -> Result<Self, OpenError> {
+        let disk = Arc::new(Disk::open(&options.location, options.cache_bytes, schema)?);
         let path = match &options.location {
             Location::Directory(path) => path.clone(),
             Location::Temporary => std::env::temp_dir(),
         };
-        let damaged = |what: String| OpenError::Damaged { path: path.clone(), what };
-        let next_delivery = disk.next_delivery().map_err(|error| damaged(error.to_string()))?;
-        let stamp = disk.batch_stamp().map_err(|error| damaged(error.to_string()))?;
+        let damaged = |error: ReadError| OpenError::Damaged { path: path.clone(), what: error.to_string() };
+        let stamp = disk.batch_stamp().map_err(damaged)?;
         let queue = Arc::new(AppendQueue::new(options.queue_length_max, options.queue_bytes_max));
-        let persist = match (&options.location, options.durability) {
-            (Location::Temporary, _) => None,
-            (Location::Directory(_), Durability::Sync) => Some(PersistMode::SyncData),
-            (Location::Directory(_), Durability::Buffer) => Some(PersistMode::Buffer),
-        };
+        let persist = disk::persistence(&options.location, options.durability);
         let store = Self(Arc::new(Shared {
             disk: Arc::clone(&disk),
             queue: Arc::clone(&queue),
@@ -117,8 +57,7 @@ impl Store {
             batch_bytes_max: options.batch_bytes_max.min(1 << 30),
             threads: Mutex::new(Vec::new()),
         }));
-        let committer =
-            Committer { disk: Arc::clone(&disk), queue: Arc::clone(&queue), persist, next_delivery, stamp };
+        let committer = Committer { disk: Arc::clone(&disk), queue: Arc::clone(&queue), persist, stamp };
         let started = committer.start().and_then(|thread| {
             store.0.keep(thread);
             let thread = committer::watch(disk, Arc::clone(&queue))?;
@@ -135,7 +74,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Writes a batch, all of it or nothing. When it answers, the batch survives what [`Durability`] says and every
+    /// Writes a batch, all of it or nothing. When it answers, the batch survives what [`Durability`](crate::Durability) says and every
     /// later view shows it.
     ///
     /// A caller that stops waiting does not undo it: the batch was either not taken yet, and never will be, or it is
@@ -147,14 +86,14 @@ impl Store {
     /// [`AppendError::Storage`] that it failed.
     pub async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
         let bytes = batch.bytes();
-        let steps = batch.into_steps(self.0.batch_bytes_max)?;
+        let operations = batch.into_operations(self.0.batch_bytes_max)?;
         if self.is_stalled() {
             return Err(AppendError::Stalled { is_queued: false });
         }
         let mut stalled = self.0.queue.stalled();
         let answer = tokio::select! {
             biased;
-            answer = self.0.queue.push(steps, bytes) => answer?,
+            answer = self.0.queue.push(operations, bytes) => answer?,
             () = until_stalled(&mut stalled) => return Err(AppendError::Stalled { is_queued: false }),
         };
         tokio::select! {
@@ -308,3 +247,6 @@ fn block_on<F: Future>(future: F) -> F::Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

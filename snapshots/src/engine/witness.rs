@@ -4,15 +4,12 @@
 //! of a write that a crash cut short. Every disk batch carries a number in its own row, and the witness holds the newest
 //! number that was acknowledged. When the store is opened with an older number, batches that were acknowledged are gone.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
 use crate::ids::Timestamp;
 
 /// The newest disk batch: its number, from 1, and the machine's time when it was written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BatchStamp {
     pub(crate) number: u64,
     pub(crate) written: Timestamp,
@@ -74,7 +71,7 @@ fn read(bytes: &[u8]) -> Option<BatchStamp> {
 }
 
 /// Acknowledged batches that a store does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Loss {
     /// The newest batch that is there.
     pub(crate) kept: BatchStamp,

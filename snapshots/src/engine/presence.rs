@@ -1,15 +1,17 @@
 //! The presence of the store's files at their paths. A process can continue to write to files that were deleted or
 //! moved, and loses what it writes.
 
-use std::fs::Metadata;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::Metadata,
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 /// The paths of an open store, each with what it led to when the store was opened.
 pub(crate) struct Presence(Vec<(PathBuf, FileId)>);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileId {
     device: u64,
     inode: u64,

@@ -8,24 +8,23 @@
 //! A snapshot at *n* stands for the records up to *n*, which are deleted with it; see `actor_snapshots.rs`.
 
 use bytes::Bytes;
-use fjall::Slice;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
-use crate::draft::Draft;
-use crate::errors::{ReadError, Refusal, Unmet};
-use crate::ids::{AppId, GroupId, KeyQueueId};
-use crate::keys::{Key, KeyRange, KeyReader};
-use crate::rows::{self, Rows};
-use crate::snapshot_pieces::{Pieces, delete_pieces};
-use crate::tables::Table;
-use crate::view::View;
+use super::{
+    snapshot_pieces::{Pieces, delete_pieces},
+    table,
+};
+use crate::{
+    engine::{Batch, Key, KeyRange, KeyReader, Overlay, Rows, Slice, View, rows},
+    errors::{ReadError, Refusal, Unmet},
+    ids::{AppId, GroupId, KeyQueueId},
+};
 
 const GROUP: u8 = 1;
 const KEY_QUEUE: u8 = 2;
 
 /// Whose log it is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogId {
     /// A group's: its accepted entries.
     Group(AppId, GroupId),
@@ -34,7 +33,7 @@ pub enum LogId {
 }
 
 /// A log as an actor starts from it: the state is the snapshot, and the records applied to it in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedLog {
     /// The newest snapshot, and the sequence number up to which it stands for the records.
     pub snapshot: Option<(u64, Bytes)>,
@@ -45,7 +44,7 @@ pub struct LoadedLog {
 }
 
 /// Where a log stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
     /// The sequence number of the last record.
     pub(crate) head: u64,
@@ -95,7 +94,7 @@ impl Batch {
     /// Begins a log, at 0. Precondition: there is none, else [`Unmet::LogExists`].
     pub fn create_log(&mut self, log: &LogId) -> &mut Self {
         let key = self.key(log_key(log));
-        self.step(move |draft| create_log(draft, &key))
+        self.operation(move |overlay| create_log(overlay, &key))
     }
 
     /// Writes the record after `after`. Precondition: the log stands at `after`, else [`Unmet::LogMoved`]; so of all
@@ -104,13 +103,13 @@ impl Batch {
         let log = log.clone();
         let key = self.key(log_key(&log));
         let value = self.raw(bytes.as_ref());
-        self.step(move |draft| {
-            let mut head = require_head(draft, &key)?;
+        self.operation(move |overlay| {
+            let mut head = require_head(overlay, &key)?;
             let moved = Unmet::LogMoved { at: Some(head.head) };
             let next = after.checked_add(1).filter(|_| head.head == after).ok_or(moved)?;
             head.head = next;
-            put_head(draft, &key, &head)?;
-            draft.put(Table::Records, &record_key(&log, next), value);
+            put_head(overlay, &key, &head)?;
+            overlay.put(table::RECORDS, &record_key(&log, next), value);
             Ok(())
         })
     }
@@ -121,27 +120,27 @@ impl Batch {
     pub fn start_log_at(&mut self, log: &LogId, instead_of: Option<u64>, head: u64) -> &mut Self {
         let log = log.clone();
         let key = self.key(log_key(&log));
-        self.step(move |draft| {
+        self.operation(move |overlay| {
             match instead_of {
                 Some(at) => {
-                    let found = require_head(draft, &key)?.head;
+                    let found = require_head(overlay, &key)?.head;
                     if found != at {
                         return Err(Unmet::LogMoved { at: Some(found) }.into());
                     }
-                    delete_log(draft, &log)?;
+                    delete_log(overlay, &log)?;
                 }
-                None if draft.holds(Table::LogHeads, &key)? => return Err(Unmet::LogExists.into()),
+                None if overlay.holds(table::LOG_HEADS, &key)? => return Err(Unmet::LogExists.into()),
                 None => {}
             }
-            put_head(draft, &key, &Head::starting_at(head))
+            put_head(overlay, &key, &Head::starting_at(head))
         })
     }
 
     /// Precondition: the log stands at `at`, else [`Unmet::LogMoved`].
     pub fn require_log_at(&mut self, log: &LogId, at: u64) -> &mut Self {
         let key = log_key(log);
-        self.step(move |draft| {
-            let head = require_head(draft, &key)?.head;
+        self.operation(move |overlay| {
+            let head = require_head(overlay, &key)?.head;
             if head == at { Ok(()) } else { Err(Unmet::LogMoved { at: Some(head) }.into()) }
         })
     }
@@ -149,44 +148,44 @@ impl Batch {
     /// Deletes a log with its records and its snapshot, if there is one.
     pub fn delete_log(&mut self, log: &LogId) -> &mut Self {
         let log = log.clone();
-        self.step(move |draft| delete_log(draft, &log))
+        self.operation(move |overlay| delete_log(overlay, &log))
     }
 }
 
-pub(crate) fn create_log(draft: &mut Draft<'_>, key: &Key) -> Result<(), Refusal> {
-    if draft.holds(Table::LogHeads, key)? {
+pub(crate) fn create_log(overlay: &mut Overlay<'_>, key: &Key) -> Result<(), Refusal> {
+    if overlay.holds(table::LOG_HEADS, key)? {
         return Err(Unmet::LogExists.into());
     }
-    put_head(draft, key, &Head::starting_at(0))
+    put_head(overlay, key, &Head::starting_at(0))
 }
 
-pub(crate) fn delete_log(draft: &mut Draft<'_>, log: &LogId) -> Result<(), Refusal> {
+pub(crate) fn delete_log(overlay: &mut Overlay<'_>, log: &LogId) -> Result<(), Refusal> {
     let key = log_key(log);
-    let Some(head) = draft.row::<Head>(Table::LogHeads, &key)? else { return Ok(()) };
-    delete_records(draft, log, head.first, head.head);
+    let Some(head) = overlay.row::<Head>(table::LOG_HEADS, &key)? else { return Ok(()) };
+    delete_records(overlay, log, head.first, head.head);
     if head.snapshot.is_some() {
-        draft.delete(Table::ActorSnapshots, &key);
+        overlay.delete(table::ACTOR_SNAPSHOTS, &key);
     }
-    delete_pieces(draft, log, head.pieces);
-    delete_pieces(draft, log, head.unfinished);
-    draft.delete(Table::LogHeads, &key);
+    delete_pieces(overlay, log, head.pieces);
+    delete_pieces(overlay, log, head.unfinished);
+    overlay.delete(table::LOG_HEADS, &key);
     Ok(())
 }
 
 /// Deletes the records from `first` to `last`. Their keys are known, so nothing is read.
-pub(crate) fn delete_records(draft: &mut Draft<'_>, log: &LogId, first: u64, last: u64) {
+pub(crate) fn delete_records(overlay: &mut Overlay<'_>, log: &LogId, first: u64, last: u64) {
     for sequence in first..=last {
-        draft.delete(Table::Records, &record_key(log, sequence));
+        overlay.delete(table::RECORDS, &record_key(log, sequence));
     }
 }
 
-pub(crate) fn require_head(draft: &Draft<'_>, key: &Key) -> Result<Head, Refusal> {
-    Ok(draft.row(Table::LogHeads, key)?.ok_or(Unmet::LogMoved { at: None })?)
+pub(crate) fn require_head(overlay: &Overlay<'_>, key: &Key) -> Result<Head, Refusal> {
+    Ok(overlay.row(table::LOG_HEADS, key)?.ok_or(Unmet::LogMoved { at: None })?)
 }
 
-pub(crate) fn put_head(draft: &mut Draft<'_>, key: &Key, head: &Head) -> Result<(), Refusal> {
+pub(crate) fn put_head(overlay: &mut Overlay<'_>, key: &Key, head: &Head) -> Result<(), Refusal> {
     let value = rows::encode(head).map_err(|error| ReadError::damaged(error.to_string()))?;
-    draft.put(Table::LogHeads, key, value);
+    overlay.put(table::LOG_HEADS, key, value);
     Ok(())
 }
 
@@ -197,7 +196,7 @@ impl View {
     /// [`ReadError::Damaged`] when a record or the snapshot that the log speaks of is missing, [`ReadError::Storage`]
     /// when the disk fails.
     pub fn load_log(&self, log: &LogId) -> Result<Option<LoadedLog>, ReadError> {
-        let Some(head) = self.row::<Head>(Table::LogHeads, &log_key(log))? else { return Ok(None) };
+        let Some(head) = self.row::<Head>(table::LOG_HEADS, &log_key(log))? else { return Ok(None) };
         let snapshot = match head.snapshot {
             Some(at) => {
                 let snapshot = match &head.pieces {
@@ -218,7 +217,7 @@ impl View {
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.
     pub fn log_head(&self, log: &LogId) -> Result<Option<u64>, ReadError> {
-        Ok(self.row::<Head>(Table::LogHeads, &log_key(log))?.map(|head| head.head))
+        Ok(self.row::<Head>(table::LOG_HEADS, &log_key(log))?.map(|head| head.head))
     }
 
     /// Up to `limit` logs in the order of their keys, after the one given.
@@ -227,7 +226,7 @@ impl View {
     /// [`ReadError`] when the disk fails or a key is damaged.
     pub fn logs(&self, after: Option<&LogId>, limit: usize) -> Result<Vec<LogId>, ReadError> {
         let range = after.map_or_else(KeyRange::all, |log| KeyRange::after(log_key(log).as_bytes()));
-        self.scan_keys(Table::LogHeads, range).take(limit).map(|key| read_log_key(&key?)).collect()
+        self.scan_keys(table::LOG_HEADS, range).take(limit).map(|key| read_log_key(&key?)).collect()
     }
 
     fn records(&self, log: &LogId, after: u64, head: u64) -> Result<Vec<(u64, Bytes)>, ReadError> {
@@ -235,7 +234,7 @@ impl View {
         let range = log_key(log).prefix_after(record_key(log, after));
         let mut records = Vec::new();
         let mut last = after;
-        for row in self.scan(Table::Records, range) {
+        for row in self.scan(table::RECORDS, range) {
             let (key, value): (Slice, Slice) = row?;
             let tail = key.get(log_key(log).as_bytes().len()..).unwrap_or(&[]);
             let mut reader = KeyReader::new(tail, "records");
@@ -258,14 +257,14 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Store, StoreOptions};
+    use crate::{options::StoreOptions, store::Store};
 
     const APP: AppId = AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001));
 
     #[test]
     fn a_damaged_log_is_an_error_that_names_it() {
         let store = Store::open(&StoreOptions::default()).unwrap();
-        let check = |number: u8, named: bool, damage: fn(&mut Draft<'_>, &LogId)| {
+        let check = |number: u8, named: bool, damage: fn(&mut Overlay<'_>, &LogId)| {
             let log = LogId::Group(APP, GroupId::new([number; 4]).unwrap());
             let mut batch = Batch::new();
             batch.create_log(&log);
@@ -273,8 +272,8 @@ mod tests {
                 batch.append_record(&log, after, [1]);
             }
             let damaged = log.clone();
-            batch.put_snapshot(&log, 2, [2]).step(move |draft| {
-                damage(draft, &damaged);
+            batch.put_snapshot(&log, 2, [2]).operation(move |overlay| {
+                damage(overlay, &damaged);
                 Ok(())
             });
             store.append_blocking(batch).unwrap();
@@ -285,12 +284,14 @@ mod tests {
                 other => panic!("{number}: {other:?}"),
             }
         };
-        check(0xa1, true, |draft, log| draft.delete(Table::Records, &record_key(log, 3)));
-        check(0xa2, true, |draft, log| draft.delete(Table::Records, &record_key(log, 4)));
-        check(0xa3, true, |draft, log| draft.delete(Table::Records, &record_key(log, 5)));
-        check(0xa4, true, |draft, log| draft.delete(Table::ActorSnapshots, &log_key(log)));
-        check(0xa5, false, |draft, log| draft.put(Table::ActorSnapshots, &log_key(log), Slice::from([1])));
-        check(0xa6, false, |draft, log| draft.put(Table::LogHeads, &log_key(log), Slice::from([0xc1])));
+        check(0xa1, true, |overlay, log| overlay.delete(table::RECORDS, &record_key(log, 3)));
+        check(0xa2, true, |overlay, log| overlay.delete(table::RECORDS, &record_key(log, 4)));
+        check(0xa3, true, |overlay, log| overlay.delete(table::RECORDS, &record_key(log, 5)));
+        check(0xa4, true, |overlay, log| overlay.delete(table::ACTOR_SNAPSHOTS, &log_key(log)));
+        check(0xa5, false, |overlay, log| {
+            overlay.put(table::ACTOR_SNAPSHOTS, &log_key(log), Slice::from([1]))
+        });
+        check(0xa6, false, |overlay, log| overlay.put(table::LOG_HEADS, &log_key(log), Slice::from([0xc1])));
     }
 
     /// A head as it was before there were pieces.
@@ -307,7 +308,7 @@ mod tests {
             let head = Head { snapshot, ..Head::starting_at(9) };
             let old = rows::encode(&OldHead { head: 9, first: 10, snapshot }).unwrap();
             assert_eq!(rows::encode(&head).unwrap(), old);
-            assert_eq!(rows::decode::<Head>(Table::LogHeads, &old), Ok(head));
+            assert_eq!(rows::decode::<Head>(table::LOG_HEADS, &old), Ok(head));
         }
     }
 

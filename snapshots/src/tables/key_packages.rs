@@ -8,22 +8,17 @@
 //!
 //! Both kinds of row are dropped some time after the package has expired; see `retention.rs`.
 
-use fjall::Slice;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
-use crate::draft::Draft;
-use crate::errors::{ReadError, Refusal, Unmet};
-use crate::ids::{AppId, ClientId, Epoch, GroupId, KeyPackageRef, KeyQueueId, Timestamp};
-use crate::keys::{Key, KeyReader};
-use crate::retention::Expiring;
-use crate::rows::{self, Rows};
-use crate::tables::Table;
-use crate::view::View;
-use crate::{assigned_key_packages, key_queues};
+use super::{assigned_key_packages, key_queues, retention::Expiring, table};
+use crate::{
+    engine::{Batch, Key, KeyReader, Overlay, Rows, Slice, View, rows},
+    errors::{ReadError, Refusal, Unmet},
+    ids::{AppId, ClientId, Epoch, GroupId, KeyPackageRef, KeyQueueId, Timestamp},
+};
 
 /// A key package that a queue holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPackageRow {
     /// Whether it may be used more than once: the queue's final key (*Managing Key Packages*).
     pub is_final: bool,
@@ -43,7 +38,7 @@ impl KeyPackageRow {
 }
 
 /// Where a key package was used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsedRow {
     /// The group that its client was added to.
     pub group: GroupId,
@@ -88,15 +83,15 @@ impl Batch {
         let expiry = self.key(expiring.key(row.not_after));
         let value = self.row(row);
         let not_after = row.not_after;
-        self.step(move |draft| {
-            key_queues::require_queue(draft, app, queue)?;
-            if let Some(before) = draft.value(Table::QueueKeyPackages, &held)? {
+        self.operation(move |overlay| {
+            key_queues::require_queue(overlay, app, queue)?;
+            if let Some(before) = overlay.value(table::QUEUE_KEY_PACKAGES, &held)? {
                 let before = read_expiry(&before)?;
-                draft.delete(Table::Expiries, &expiring.key(before));
+                overlay.delete(table::EXPIRIES, &expiring.key(before));
             }
-            draft.put(Table::KeyPackages, &holder, value);
-            draft.put(Table::QueueKeyPackages, &held, Slice::from(not_after.0.to_be_bytes()));
-            draft.put(Table::Expiries, &expiry, Slice::from([]));
+            overlay.put(table::KEY_PACKAGES, &holder, value);
+            overlay.put(table::QUEUE_KEY_PACKAGES, &held, Slice::from(not_after.0.to_be_bytes()));
+            overlay.put(table::EXPIRIES, &expiry, Slice::from([]));
             Ok(())
         })
     }
@@ -109,12 +104,12 @@ impl Batch {
         reference: &KeyPackageRef,
     ) -> &mut Self {
         let reference = reference.clone();
-        self.step(move |draft| delete_key_package(draft, app, queue, &reference))
+        self.operation(move |overlay| delete_key_package(overlay, app, queue, &reference))
     }
 
     /// Says that an Add brought in a key package, and takes it out of all queues if it may be used once: queues hold it, and
-    /// one of them not as its final key; or none does, and it is not marked as a package of last resort. Precondition: such
-    /// a package was not used before, else [`Unmet::KeyPackageUsed`]; so of all commits that carry it one wins. The queues
+    /// one of them not as its final key; or none does, it is not marked as a package of last resort, and it was no final key
+    /// here. Precondition: such a package was not used before, else [`Unmet::KeyPackageUsed`]; so of all commits that carry it one wins. The queues
     /// are in [`Appended::advanced`](crate::Appended).
     pub fn use_key_package(
         &mut self,
@@ -123,8 +118,8 @@ impl Batch {
         is_last_resort: bool,
         row: &UsedRow,
     ) -> &mut Self {
-        self.key_package_used(app, reference, is_last_resort, row, |draft, used, reference| {
-            require_unused(draft, used, reference.clone())
+        self.key_package_used(app, reference, is_last_resort, row, |overlay, used, reference| {
+            require_unused(overlay, used, reference.clone())
         })
     }
 
@@ -145,32 +140,32 @@ impl Batch {
         reference: &KeyPackageRef,
         is_last_resort: bool,
         row: &UsedRow,
-        precondition: fn(&Draft<'_>, &Key, &KeyPackageRef) -> Result<(), Refusal>,
+        precondition: fn(&Overlay<'_>, &Key, &KeyPackageRef) -> Result<(), Refusal>,
     ) -> &mut Self {
         let expiry = self.key(Expiring::Used { app, reference: reference.clone() }.key(row.not_after));
         let used = self.key(used_key(app, reference));
         let value = self.row(row);
         let reference = reference.clone();
-        self.step(move |draft| {
-            let holders = holders(draft, app, &reference)?;
+        self.operation(move |overlay| {
+            let holders = holders(overlay, app, &reference)?;
             let is_used_up = if holders.is_empty() {
-                !is_last_resort
+                !is_last_resort && !assigned_key_packages::was_final(overlay, app, &reference)?
             } else {
                 holders.iter().any(|(_, held)| !held.is_final)
             };
             if !is_used_up {
                 return Ok(());
             }
-            precondition(draft, &used, &reference)?;
+            precondition(overlay, &used, &reference)?;
             for (queue, _) in holders {
-                delete_key_package(draft, app, queue, &reference)?;
-                draft.advanced(queue, reference.clone());
+                delete_key_package(overlay, app, queue, &reference)?;
+                overlay.advanced(queue, reference.clone());
             }
-            if !draft.holds(Table::UsedKeyPackages, &used)? {
-                draft.put(Table::UsedKeyPackages, &used, value);
-                draft.put(Table::Expiries, &expiry, Slice::from([]));
+            if !overlay.holds(table::USED_KEY_PACKAGES, &used)? {
+                overlay.put(table::USED_KEY_PACKAGES, &used, value);
+                overlay.put(table::EXPIRIES, &expiry, Slice::from([]));
             }
-            assigned_key_packages::forget(draft, app, &reference)
+            assigned_key_packages::forget(overlay, app, &reference)
         })
     }
 
@@ -184,8 +179,8 @@ impl Batch {
         is_final: bool,
     ) -> &mut Self {
         let reference = reference.clone();
-        self.step(move |draft| {
-            for (holder, held) in holders(draft, app, &reference)? {
+        self.operation(move |overlay| {
+            for (holder, held) in holders(overlay, app, &reference)? {
                 if held.excludes(holder == queue, is_final) {
                     return Err(Unmet::KeyPackageHeld { reference }.into());
                 }
@@ -197,56 +192,56 @@ impl Batch {
     /// Precondition: the key package was not used, else [`Unmet::KeyPackageUsed`].
     pub fn require_unused(&mut self, app: AppId, reference: &KeyPackageRef) -> &mut Self {
         let (key, reference) = (used_key(app, reference), reference.clone());
-        self.step(move |draft| require_unused(draft, &key, reference))
+        self.operation(move |overlay| require_unused(overlay, &key, reference))
     }
 }
 
 /// The queues that hold a key package.
 fn holders(
-    draft: &Draft<'_>,
+    overlay: &Overlay<'_>,
     app: AppId,
     reference: &KeyPackageRef,
 ) -> Result<Vec<(KeyQueueId, KeyPackageRow)>, ReadError> {
     let prefix = holders_of(app, reference);
     let skipped = prefix.as_bytes().len();
-    let holders = draft.scan(Table::KeyPackages, prefix.prefix())?.into_iter();
+    let holders = overlay.scan(table::KEY_PACKAGES, prefix.prefix())?.into_iter();
     holders
-        .map(|(key, value)| Ok((read_holder(&key, skipped)?, rows::decode(Table::KeyPackages, &value)?)))
+        .map(|(key, value)| Ok((read_holder(&key, skipped)?, rows::decode(table::KEY_PACKAGES, &value)?)))
         .collect()
 }
 
-fn require_unused(draft: &Draft<'_>, key: &Key, reference: KeyPackageRef) -> Result<(), Refusal> {
-    if draft.holds(Table::UsedKeyPackages, key)? {
+fn require_unused(overlay: &Overlay<'_>, key: &Key, reference: KeyPackageRef) -> Result<(), Refusal> {
+    if overlay.holds(table::USED_KEY_PACKAGES, key)? {
         return Err(Unmet::KeyPackageUsed { reference }.into());
     }
     Ok(())
 }
 
 pub(crate) fn delete_key_packages_of(
-    draft: &mut Draft<'_>,
+    overlay: &mut Overlay<'_>,
     app: AppId,
     queue: KeyQueueId,
 ) -> Result<(), Refusal> {
     let prefix = held_by(app, queue);
     let skipped = prefix.as_bytes().len();
-    for (key, _) in draft.scan(Table::QueueKeyPackages, prefix.prefix())? {
-        delete_key_package(draft, app, queue, &read_reference(key.get(skipped..).unwrap_or(&[]))?)?;
+    for (key, _) in overlay.scan(table::QUEUE_KEY_PACKAGES, prefix.prefix())? {
+        delete_key_package(overlay, app, queue, &read_reference(key.get(skipped..).unwrap_or(&[]))?)?;
     }
     Ok(())
 }
 
 /// The final keys that a queue holds, with the ends of their lifetimes.
 pub(crate) fn final_keys_of(
-    draft: &Draft<'_>,
+    overlay: &Overlay<'_>,
     app: AppId,
     queue: KeyQueueId,
 ) -> Result<Vec<(KeyPackageRef, Timestamp)>, ReadError> {
     let prefix = held_by(app, queue);
     let skipped = prefix.as_bytes().len();
     let mut found = Vec::new();
-    for (key, _) in draft.scan(Table::QueueKeyPackages, prefix.prefix())? {
+    for (key, _) in overlay.scan(table::QUEUE_KEY_PACKAGES, prefix.prefix())? {
         let reference = read_reference(key.get(skipped..).unwrap_or(&[]))?;
-        let row = draft.row::<KeyPackageRow>(Table::KeyPackages, &holder_key(app, &reference, queue))?;
+        let row = overlay.row::<KeyPackageRow>(table::KEY_PACKAGES, &holder_key(app, &reference, queue))?;
         if let Some(KeyPackageRow { is_final: true, not_after, .. }) = row {
             found.push((reference, not_after));
         }
@@ -256,23 +251,23 @@ pub(crate) fn final_keys_of(
 
 /// Deletes a held package's rows, if it is held.
 pub(crate) fn delete_key_package(
-    draft: &mut Draft<'_>,
+    overlay: &mut Overlay<'_>,
     app: AppId,
     queue: KeyQueueId,
     reference: &KeyPackageRef,
 ) -> Result<(), Refusal> {
     let held = held_key(app, queue, reference);
-    let Some(not_after) = draft.value(Table::QueueKeyPackages, &held)? else { return Ok(()) };
+    let Some(not_after) = overlay.value(table::QUEUE_KEY_PACKAGES, &held)? else { return Ok(()) };
     let expiring = Expiring::Held { app, queue, reference: reference.clone() };
-    draft.delete(Table::Expiries, &expiring.key(read_expiry(&not_after)?));
-    draft.delete(Table::QueueKeyPackages, &held);
-    draft.delete(Table::KeyPackages, &holder_key(app, reference, queue));
+    overlay.delete(table::EXPIRIES, &expiring.key(read_expiry(&not_after)?));
+    overlay.delete(table::QUEUE_KEY_PACKAGES, &held);
+    overlay.delete(table::KEY_PACKAGES, &holder_key(app, reference, queue));
     Ok(())
 }
 
 /// Deletes the row that says that a package was used.
-pub(crate) fn delete_used(draft: &mut Draft<'_>, app: AppId, reference: &KeyPackageRef) {
-    draft.delete(Table::UsedKeyPackages, &used_key(app, reference));
+pub(crate) fn delete_used(overlay: &mut Overlay<'_>, app: AppId, reference: &KeyPackageRef) {
+    overlay.delete(table::USED_KEY_PACKAGES, &used_key(app, reference));
 }
 
 fn read_reference(bytes: &[u8]) -> Result<KeyPackageRef, ReadError> {
@@ -287,7 +282,7 @@ fn read_holder(key: &[u8], skipped: usize) -> Result<KeyQueueId, ReadError> {
 }
 
 fn read_expiry(value: &[u8]) -> Result<Timestamp, ReadError> {
-    rows::number(Table::QueueKeyPackages, value).map(Timestamp)
+    rows::number(table::QUEUE_KEY_PACKAGES, value).map(Timestamp)
 }
 
 impl View {
@@ -308,9 +303,9 @@ impl View {
             let client = self.owner(app, queue)?;
             let client =
                 client.ok_or_else(|| ReadError::damaged(format!("a key package is in no queue: {queue}")))?;
-            Ok((queue, client, rows::decode(Table::KeyPackages, &value)?))
+            Ok((queue, client, rows::decode(table::KEY_PACKAGES, &value)?))
         };
-        self.scan(Table::KeyPackages, prefix.prefix()).map(found).collect()
+        self.scan(table::KEY_PACKAGES, prefix.prefix()).map(found).collect()
     }
 
     /// Whether a queue of a client holds a key package that this key signed, as far as it is told by the first few of each
@@ -328,10 +323,10 @@ impl View {
         for queue in self.queues(app, client)? {
             let prefix = held_by(app, queue.queue_id);
             let skipped = prefix.as_bytes().len();
-            for key in self.scan_keys(Table::QueueKeyPackages, prefix.prefix()).take(per_queue_max) {
+            for key in self.scan_keys(table::QUEUE_KEY_PACKAGES, prefix.prefix()).take(per_queue_max) {
                 let reference = read_reference(key?.get(skipped..).unwrap_or(&[]))?;
                 let key = holder_key(app, &reference, queue.queue_id);
-                let row = self.row::<KeyPackageRow>(Table::KeyPackages, &key)?;
+                let row = self.row::<KeyPackageRow>(table::KEY_PACKAGES, &key)?;
                 if row.and_then(|row| row.signer).as_ref() == Some(signer) {
                     return Ok(true);
                 }
@@ -345,6 +340,6 @@ impl View {
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.
     pub fn used(&self, app: AppId, reference: &KeyPackageRef) -> Result<Option<UsedRow>, ReadError> {
-        self.row(Table::UsedKeyPackages, &used_key(app, reference))
+        self.row(table::USED_KEY_PACKAGES, &used_key(app, reference))
     }
 }

@@ -8,19 +8,17 @@
 //! A proposal is accepted in the epoch before the one that its commit creates, and goes with that commit's row.
 
 use bytes::Bytes;
-use fjall::Slice;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
-use crate::errors::ReadError;
-use crate::ids::{AppId, Epoch, GroupId, Timestamp};
-use crate::keys::{Key, KeyReader};
-use crate::rows::{self, Rows};
-use crate::tables::Table;
-use crate::view::View;
+use super::table;
+use crate::{
+    engine::{Batch, Key, KeyReader, Rows, Slice, View, rows},
+    errors::ReadError,
+    ids::{AppId, Epoch, GroupId, Timestamp},
+};
 
 /// How an epoch came about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochRow {
     /// When the hub accepted the commit.
     pub timestamp: Timestamp,
@@ -59,18 +57,18 @@ impl Batch {
     /// Writes the row of the epoch that a commit created.
     pub fn put_epoch(&mut self, app: AppId, group: &GroupId, epoch: Epoch, row: &EpochRow) -> &mut Self {
         let (key, value) = (self.key(epoch_key(app, group, epoch)), self.row(row));
-        self.put(Table::Epochs, key, value)
+        self.put(table::EPOCHS, key, value)
     }
 
     /// Deletes the row of an epoch, and what was accepted in the epoch before it.
     pub fn delete_epoch(&mut self, app: AppId, group: &GroupId, epoch: Epoch) -> &mut Self {
         let key = self.key(epoch_key(app, group, epoch));
         let accepted = epoch.previous().map(|before| epoch_key(app, group, before));
-        self.step(move |draft| {
-            draft.delete(Table::Epochs, &key);
+        self.operation(move |overlay| {
+            overlay.delete(table::EPOCHS, &key);
             if let Some(accepted) = accepted {
-                for (key, _) in draft.scan(Table::AcceptedProposals, accepted.prefix())? {
-                    draft.delete_at(Table::AcceptedProposals, key);
+                for (key, _) in overlay.scan(table::ACCEPTED_PROPOSALS, accepted.prefix())? {
+                    overlay.delete_at(table::ACCEPTED_PROPOSALS, key);
                 }
             }
             Ok(())
@@ -89,7 +87,7 @@ impl Batch {
     ) -> &mut Self {
         let key = self.key(accepted_key(app, group, epoch, packet_digest));
         let value = self.raw(proposal_ref.as_ref());
-        self.put(Table::AcceptedProposals, key, value)
+        self.put(table::ACCEPTED_PROPOSALS, key, value)
     }
 
     /// As [`Batch::put_accepted_proposal`], of another packet with the same `ProposalRef`. When the answer is remembered for
@@ -106,14 +104,14 @@ impl Batch {
         let in_epoch = epoch_key(app, group, epoch);
         let key = self.key(accepted_key(app, group, epoch, packet_digest));
         let value = self.raw(proposal_ref.as_ref());
-        self.step(move |draft| {
-            if draft.holds(Table::AcceptedProposals, &key)? {
+        self.operation(move |overlay| {
+            if overlay.holds(table::ACCEPTED_PROPOSALS, &key)? {
                 return Ok(());
             }
             // An epoch has few proposals, and each of them few packets.
-            let remembered = draft.scan(Table::AcceptedProposals, in_epoch.prefix())?;
+            let remembered = overlay.scan(table::ACCEPTED_PROPOSALS, in_epoch.prefix())?;
             if remembered.iter().filter(|(_, known)| *known == value).count() < packets_max {
-                draft.put(Table::AcceptedProposals, &key, value);
+                overlay.put(table::ACCEPTED_PROPOSALS, &key, value);
             }
             Ok(())
         })
@@ -126,7 +124,7 @@ impl View {
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.
     pub fn epoch(&self, app: AppId, group: &GroupId, epoch: Epoch) -> Result<Option<EpochRow>, ReadError> {
-        self.row(Table::Epochs, &epoch_key(app, group, epoch))
+        self.row(table::EPOCHS, &epoch_key(app, group, epoch))
     }
 
     /// Up to `limit` epochs from `from` to `to`, both included, in order.
@@ -145,9 +143,9 @@ impl View {
         let range = epoch_key(app, group, from).through(epoch_key(app, group, to));
         let decode = |row: Result<(Slice, Slice), ReadError>| {
             let (key, value) = row?;
-            Ok((read_epoch(&key, skipped)?, rows::decode(Table::Epochs, &value)?))
+            Ok((read_epoch(&key, skipped)?, rows::decode(table::EPOCHS, &value)?))
         };
-        self.scan(Table::Epochs, range).take(limit).map(decode).collect()
+        self.scan(table::EPOCHS, range).take(limit).map(decode).collect()
     }
 
     /// The earliest epoch of a group that still has its row: the history's floor.
@@ -157,7 +155,7 @@ impl View {
     pub fn first_epoch(&self, app: AppId, group: &GroupId) -> Result<Option<Epoch>, ReadError> {
         let prefix = group_prefix(app, group);
         let skipped = prefix.as_bytes().len();
-        self.scan_keys(Table::Epochs, prefix.prefix())
+        self.scan_keys(table::EPOCHS, prefix.prefix())
             .next()
             .map(|key| read_epoch(&key?, skipped))
             .transpose()
@@ -170,7 +168,7 @@ impl View {
     pub fn last_epoch(&self, app: AppId, group: &GroupId) -> Result<Option<Epoch>, ReadError> {
         let prefix = group_prefix(app, group);
         let skipped = prefix.as_bytes().len();
-        self.scan_keys(Table::Epochs, prefix.prefix())
+        self.scan_keys(table::EPOCHS, prefix.prefix())
             .next_back()
             .map(|key| read_epoch(&key?, skipped))
             .transpose()
@@ -187,7 +185,7 @@ impl View {
         epoch: Epoch,
         packet_digest: &[u8; 32],
     ) -> Result<Option<Bytes>, ReadError> {
-        let value = self.value(Table::AcceptedProposals, &accepted_key(app, group, epoch, packet_digest))?;
+        let value = self.value(table::ACCEPTED_PROPOSALS, &accepted_key(app, group, epoch, packet_digest))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
@@ -201,7 +199,7 @@ impl View {
         let prefix = group_prefix(app, group);
         let skipped = prefix.as_bytes().len();
         let range = prefix.until(epoch_key(app, group, epoch));
-        self.scan_keys(Table::Epochs, range).map(move |key| read_epoch(&key?, skipped))
+        self.scan_keys(table::EPOCHS, range).map(move |key| read_epoch(&key?, skipped))
     }
 }
 
@@ -213,6 +211,6 @@ pub(crate) fn count_accepted_before(
     epoch: Epoch,
 ) -> Result<u64, ReadError> {
     let Some(before) = epoch.previous() else { return Ok(0) };
-    let accepted = view.scan_keys(Table::AcceptedProposals, epoch_key(app, group, before).prefix());
+    let accepted = view.scan_keys(table::ACCEPTED_PROPOSALS, epoch_key(app, group, before).prefix());
     accepted.map(|key| key.map(|_| 1)).sum()
 }

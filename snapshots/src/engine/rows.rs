@@ -1,11 +1,9 @@
 //! Row encoding: one MessagePack map per row with the names of its members, so that members can be added later.
 
-use fjall::Slice;
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::{Slice, keys::Key, schema::Table};
 use crate::errors::ReadError;
-use crate::keys::Key;
-use crate::tables::Table;
 
 /// Reading one row: from a [`View`](crate::View), or in the committer from what a batch sees.
 pub(crate) trait Rows {

@@ -9,22 +9,20 @@
 //! gateway acknowledges there: its rows count what was sent within a [`WelcomeLimits::elsewhere_window`], and expire
 //! with it.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use fjall::Slice;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
-use crate::draft::Draft;
-use crate::errors::{ReadError, Refusal, Unmet};
-use crate::ids::{AppId, ClientHandle, DomainName, Timestamp};
-use crate::keys::Key;
-use crate::retention::Expiring;
-use crate::rows::{self, Rows};
-use crate::tables::Table;
-use crate::view::View;
-use crate::welcomes::{CountedBy, JoinInfoRow};
+use super::{
+    retention::Expiring,
+    table,
+    welcomes::{CountedBy, JoinInfoRow},
+};
+use crate::{
+    engine::{Batch, Key, Overlay, Rows, Slice, View, rows},
+    errors::{ReadError, Refusal, Unmet},
+    ids::{AppId, ClientHandle, DomainName, Timestamp},
+};
 
 const TOTAL: u8 = 0;
 const ONE_SHARE: u8 = 1;
@@ -119,25 +117,25 @@ impl Batch {
         }
         let clients = clients.to_vec();
         let window = Window { now, length: limits.elsewhere_window };
-        self.step(move |draft| {
-            clients.iter().try_for_each(|client| take(draft, app, client, inviter, limits, Some(window)))
+        self.operation(move |overlay| {
+            clients.iter().try_for_each(|client| take(overlay, app, client, inviter, limits, Some(window)))
         })
     }
 }
 
 /// Counts one more join info, unless that would pass a limit.
 pub(crate) fn take_here(
-    draft: &mut Draft<'_>,
+    overlay: &mut Overlay<'_>,
     app: AppId,
     client: &InvitedClient,
     inviter: Inviter,
     limits: WelcomeLimits,
 ) -> Result<(), Refusal> {
-    take(draft, app, client, inviter, limits, None)
+    take(overlay, app, client, inviter, limits, None)
 }
 
 fn take(
-    draft: &mut Draft<'_>,
+    overlay: &mut Overlay<'_>,
     app: AppId,
     client: &InvitedClient,
     inviter: Inviter,
@@ -148,39 +146,39 @@ fn take(
     let total = total_key(app, handle, domain);
     let own = share_key(app, handle, domain, inviter.share);
     let reserve = inviter.reserve.map(|reserve| share_key(app, handle, domain, reserve));
-    let refuse = |draft: &Draft<'_>, full: &Key, of_inviter, max| {
+    let refuse = |overlay: &Overlay<'_>, full: &Key, of_inviter, max| {
         let (handle, domain) = (handle.clone(), client.domain.clone());
-        let counted_until = counted_until(draft, full, window)?;
+        let counted_until = counted_until(overlay, full, window)?;
         Err(Unmet::TooManyWelcomes { handle, domain, of_inviter, max, counted_until }.into())
     };
-    if count(draft, &own, window)? >= limits.per_inviter_max {
-        return refuse(draft, &own, true, limits.per_inviter_max);
+    if count(overlay, &own, window)? >= limits.per_inviter_max {
+        return refuse(overlay, &own, true, limits.per_inviter_max);
     }
     let of_any_domain = match window {
-        None => count_of_any_domain(draft, app, client)?,
+        None => count_of_any_domain(overlay, app, client)?,
         Some(_) => 0,
     };
-    if count(draft, &total, window)?.saturating_add(of_any_domain) >= limits.per_client_max {
-        let held = reserve.as_ref().map(|reserve| count(draft, reserve, window)).transpose()?;
+    if count(overlay, &total, window)?.saturating_add(of_any_domain) >= limits.per_client_max {
+        let held = reserve.as_ref().map(|reserve| count(overlay, reserve, window)).transpose()?;
         if held.is_none_or(|held| held >= limits.reserved_max) {
-            return refuse(draft, &total, false, limits.per_client_max);
+            return refuse(overlay, &total, false, limits.per_client_max);
         }
     }
     let reserve = reserve.filter(|reserve| *reserve != own);
-    [Some(total), Some(own), reserve].iter().flatten().try_for_each(|key| add(draft, key, window))
+    [Some(total), Some(own), reserve].iter().flatten().try_for_each(|key| add(overlay, key, window))
 }
 
 /// Gives back what a join info took.
 pub(crate) fn give_back(
-    draft: &mut Draft<'_>,
+    overlay: &mut Overlay<'_>,
     app: AppId,
     handle: &ClientHandle,
     row: &JoinInfoRow,
 ) -> Result<(), Refusal> {
     for key in counted_keys(app, handle, row) {
-        match draft.row::<ShareRow>(Table::WelcomeShares, &key)? {
-            Some(ShareRow { count: 0 | 1, .. }) => draft.delete(Table::WelcomeShares, &key),
-            Some(held) => put(draft, &key, &ShareRow { count: held.count - 1, ..held })?,
+        match overlay.row::<ShareRow>(table::WELCOME_SHARES, &key)? {
+            Some(ShareRow { count: 0 | 1, .. }) => overlay.delete(table::WELCOME_SHARES, &key),
+            Some(held) => put(overlay, &key, &ShareRow { count: held.count - 1, ..held })?,
             None => {}
         }
     }
@@ -203,7 +201,7 @@ fn counted_keys(app: AppId, handle: &ClientHandle, row: &JoinInfoRow) -> Vec<Key
 /// The rows that stand for these join infos, in a store that has none yet.
 pub(crate) fn rows_for(
     infos: impl Iterator<Item = Result<(AppId, ClientHandle, JoinInfoRow), ReadError>>,
-) -> Result<Vec<(Slice, Slice)>, ReadError> {
+) -> Result<Vec<(Key, Slice)>, ReadError> {
     let mut counts: BTreeMap<Key, u64> = BTreeMap::new();
     for info in infos {
         let (app, handle, row) = info?;
@@ -211,23 +209,23 @@ pub(crate) fn rows_for(
             *counts.entry(key).or_default() += 1;
         }
     }
-    let encoded = |(key, count): (Key, u64)| Ok((key.to_slice(), encode(&ShareRow { count, since: None })?));
+    let encoded = |(key, count): (Key, u64)| Ok((key, encode(&ShareRow { count, since: None })?));
     counts.into_iter().map(encoded).collect()
 }
 
-fn count(draft: &Draft<'_>, key: &Key, window: Option<Window>) -> Result<u64, ReadError> {
-    let row = draft.row::<ShareRow>(Table::WelcomeShares, key)?;
+fn count(overlay: &Overlay<'_>, key: &Key, window: Option<Window>) -> Result<u64, ReadError> {
+    let row = overlay.row::<ShareRow>(table::WELCOME_SHARES, key)?;
     Ok(row.filter(|row| is_counted(row, window)).map_or(0, |row| row.count))
 }
 
 /// When a row of a client of another gateway begins to count anew.
 fn counted_until(
-    draft: &Draft<'_>,
+    overlay: &Overlay<'_>,
     key: &Key,
     window: Option<Window>,
 ) -> Result<Option<Timestamp>, ReadError> {
     let Some(window) = window else { return Ok(None) };
-    let row = draft.row::<ShareRow>(Table::WelcomeShares, key)?;
+    let row = overlay.row::<ShareRow>(table::WELCOME_SHARES, key)?;
     Ok(row.and_then(|row| row.since).map(|since| end(since, window.length)))
 }
 
@@ -238,7 +236,7 @@ fn count_of_any_domain(rows: &impl Rows, app: AppId, client: &InvitedClient) -> 
         return Ok(0);
     }
     let key = total_key(app, &client.handle, None);
-    Ok(rows.row::<ShareRow>(Table::WelcomeShares, &key)?.map_or(0, |row| row.count))
+    Ok(rows.row::<ShareRow>(table::WELCOME_SHARES, &key)?.map_or(0, |row| row.count))
 }
 
 fn is_counted(row: &ShareRow, window: Option<Window>) -> bool {
@@ -253,20 +251,20 @@ fn end(since: Timestamp, length: Duration) -> Timestamp {
     Timestamp(since.0.saturating_add(length_ms))
 }
 
-fn add(draft: &mut Draft<'_>, key: &Key, window: Option<Window>) -> Result<(), Refusal> {
-    let row = draft.row::<ShareRow>(Table::WelcomeShares, key)?;
+fn add(overlay: &mut Overlay<'_>, key: &Key, window: Option<Window>) -> Result<(), Refusal> {
+    let row = overlay.row::<ShareRow>(table::WELCOME_SHARES, key)?;
     if let Some(row) = row.filter(|row| is_counted(row, window)) {
-        return put(draft, key, &ShareRow { count: row.count.saturating_add(1), ..row });
+        return put(overlay, key, &ShareRow { count: row.count.saturating_add(1), ..row });
     }
     if let Some(window) = window {
         let expiring = Expiring::Share { key: key.as_bytes().to_vec() };
-        draft.put(Table::Expiries, &expiring.key(end(window.now, window.length)), Slice::from([]));
+        overlay.put(table::EXPIRIES, &expiring.key(end(window.now, window.length)), Slice::from([]));
     }
-    put(draft, key, &ShareRow { count: 1, since: window.map(|window| window.now) })
+    put(overlay, key, &ShareRow { count: 1, since: window.map(|window| window.now) })
 }
 
-fn put(draft: &mut Draft<'_>, key: &Key, row: &ShareRow) -> Result<(), Refusal> {
-    draft.put(Table::WelcomeShares, key, encode(row)?);
+fn put(overlay: &mut Overlay<'_>, key: &Key, row: &ShareRow) -> Result<(), Refusal> {
+    overlay.put(table::WELCOME_SHARES, key, encode(row)?);
     Ok(())
 }
 
@@ -276,11 +274,11 @@ fn encode(row: &ShareRow) -> Result<Slice, ReadError> {
 
 /// Deletes a row of a client of another gateway whose window is over at `expired`. A row of which a later window has begun
 /// has an expiry of its own.
-pub(crate) fn expire(draft: &mut Draft<'_>, key: &[u8], expired: Timestamp) -> Result<(), Refusal> {
+pub(crate) fn expire(overlay: &mut Overlay<'_>, key: &[u8], expired: Timestamp) -> Result<(), Refusal> {
     let key = Key::new().last(key);
-    let row = draft.row::<ShareRow>(Table::WelcomeShares, &key)?;
+    let row = overlay.row::<ShareRow>(table::WELCOME_SHARES, &key)?;
     if row.and_then(|row| row.since).is_some_and(|since| since < expired) {
-        draft.delete(Table::WelcomeShares, &key);
+        overlay.delete(table::WELCOME_SHARES, &key);
     }
     Ok(())
 }
@@ -293,7 +291,7 @@ impl View {
     /// [`ReadError`] when the disk fails or the row is damaged.
     pub fn join_infos_counted(&self, app: AppId, client: &InvitedClient) -> Result<u64, ReadError> {
         let key = total_key(app, &client.handle, client.domain.as_ref());
-        let counted = self.row::<ShareRow>(Table::WelcomeShares, &key)?.map_or(0, |row| row.count);
+        let counted = self.row::<ShareRow>(table::WELCOME_SHARES, &key)?.map_or(0, |row| row.count);
         Ok(counted.saturating_add(count_of_any_domain(self, app, client)?))
     }
 }

@@ -9,16 +9,15 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
-use crate::errors::{ReadError, Unmet};
-use crate::ids::{AppId, Epoch, GroupId, Timestamp};
-use crate::keys::Key;
-use crate::rows::Rows;
-use crate::tables::Table;
-use crate::view::View;
+use super::table;
+use crate::{
+    engine::{Batch, Key, Rows, View},
+    errors::{ReadError, Unmet},
+    ids::{AppId, Epoch, GroupId, Timestamp},
+};
 
 /// The entries of a group's log between the last one that a replica took and the group that it was handed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissedEntries {
     /// The number of the first entry that is still missing.
     pub next: u64,
@@ -72,13 +71,13 @@ impl Batch {
         let key = self.key(missed_key(app, group));
         let before = before.cloned();
         let value = after.map(|after| self.row(after));
-        self.step(move |draft| {
-            if draft.row::<MissedEntries>(Table::MissedEntries, &key)? != before {
+        self.operation(move |overlay| {
+            if overlay.row::<MissedEntries>(table::MISSED_ENTRIES, &key)? != before {
                 return Err(Unmet::MissedEntriesChanged.into());
             }
             match value {
-                Some(value) => draft.put(Table::MissedEntries, &key, value),
-                None => draft.delete(Table::MissedEntries, &key),
+                Some(value) => overlay.put(table::MISSED_ENTRIES, &key, value),
+                None => overlay.delete(table::MISSED_ENTRIES, &key),
             }
             Ok(())
         })
@@ -91,15 +90,14 @@ impl View {
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.
     pub fn missed_entries(&self, app: AppId, group: &GroupId) -> Result<Option<MissedEntries>, ReadError> {
-        self.row(Table::MissedEntries, &missed_key(app, group))
+        self.row(table::MISSED_ENTRIES, &missed_key(app, group))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::errors::AppendError;
-    use crate::store::{Store, StoreOptions};
+    use crate::{errors::AppendError, options::StoreOptions, store::Store};
 
     const APP: AppId = AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001));
 

@@ -11,16 +11,16 @@
 //! that they made; see `retention.rs`.
 
 use bytes::Bytes;
-use fjall::Slice;
 
-use crate::batch::Batch;
-use crate::errors::ReadError;
-use crate::ids::{AppId, DomainName, GroupId};
-use crate::keys::{Key, KeyReader};
-use crate::records::{Head, LogId, log_key};
-use crate::rows::{self, Rows};
-use crate::tables::Table;
-use crate::view::View;
+use super::{
+    records::{Head, LogId, log_key},
+    table,
+};
+use crate::{
+    engine::{Batch, Key, KeyReader, Rows, Slice, View, rows},
+    errors::ReadError,
+    ids::{AppId, DomainName, GroupId},
+};
 
 fn entries_of(app: AppId, group: &GroupId) -> Key {
     Key::of_app(app).group(group)
@@ -48,20 +48,20 @@ impl Batch {
         bytes: impl AsRef<[u8]>,
     ) -> &mut Self {
         let (key, value) = (self.key(entry_key(app, group, sequence)), self.raw(bytes.as_ref()));
-        self.put(Table::LogEntries, key, value)
+        self.put(table::LOG_ENTRIES, key, value)
     }
 
     /// Says that a group's log has something for a peer.
     pub fn mark_outbox(&mut self, peer: &DomainName, app: AppId, group: &GroupId) -> &mut Self {
         let key = self.key(place_key(peer, app, group));
-        self.put(Table::Outbox, key, Slice::from([]))
+        self.put(table::OUTBOX, key, Slice::from([]))
     }
 
     /// Takes a peer's mark of a group away, whatever the peer has.
     pub fn clear_outbox(&mut self, peer: &DomainName, app: AppId, group: &GroupId) -> &mut Self {
         let key = self.key(place_key(peer, app, group));
-        self.step(move |draft| {
-            draft.delete(Table::Outbox, &key);
+        self.operation(move |overlay| {
+            overlay.delete(table::OUTBOX, &key);
             Ok(())
         })
     }
@@ -77,11 +77,11 @@ impl Batch {
     ) -> &mut Self {
         let key = self.key(place_key(peer, app, group));
         let log = log_key(&LogId::Group(app, group.clone()));
-        self.step(move |draft| {
-            draft.put(Table::PeerPositions, &key, Slice::from(next.to_be_bytes()));
-            let head = draft.row::<Head>(Table::LogHeads, &log)?;
+        self.operation(move |overlay| {
+            overlay.put(table::PEER_POSITIONS, &key, Slice::from(next.to_be_bytes()));
+            let head = overlay.row::<Head>(table::LOG_HEADS, &log)?;
             if head.is_none_or(|head| next > head.head) {
-                draft.delete(Table::Outbox, &key);
+                overlay.delete(table::OUTBOX, &key);
             }
             Ok(())
         })
@@ -106,7 +106,7 @@ impl View {
         let range = entry_key(app, group, from).through(entry_key(app, group, u64::MAX));
         let mut entries = Vec::new();
         let mut bytes = 0_usize;
-        for (expected, row) in (from..).zip(self.scan(Table::LogEntries, range).take(limit)) {
+        for (expected, row) in (from..).zip(self.scan(table::LOG_ENTRIES, range).take(limit)) {
             let (key, value) = row?;
             let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), "log_entries");
             bytes = bytes.saturating_add(value.len());
@@ -137,7 +137,7 @@ impl View {
         let number = |key: Result<Slice, ReadError>| {
             KeyReader::new(key?.get(skipped..).unwrap_or(&[]), "log_entries").u64()
         };
-        self.scan_keys(Table::LogEntries, range).next().map(number).transpose()
+        self.scan_keys(table::LOG_ENTRIES, range).next().map(number).transpose()
     }
 
     /// How far a peer is in a group's log: the number of the entry that it needs next, as far as is known.
@@ -150,8 +150,8 @@ impl View {
         app: AppId,
         group: &GroupId,
     ) -> Result<Option<u64>, ReadError> {
-        let value = self.value(Table::PeerPositions, &place_key(peer, app, group))?;
-        value.map(|value| rows::number(Table::PeerPositions, &value)).transpose()
+        let value = self.value(table::PEER_POSITIONS, &place_key(peer, app, group))?;
+        value.map(|value| rows::number(table::PEER_POSITIONS, &value)).transpose()
     }
 
     /// Up to `limit` groups that have something for a peer, in the order of their keys, after the one given.
@@ -177,7 +177,7 @@ impl View {
             let group = GroupId::new(reader.last()).map_err(|_| reader.damaged())?;
             Ok((app, group))
         };
-        self.scan_keys(Table::Outbox, range).take(limit).map(place).collect()
+        self.scan_keys(table::OUTBOX, range).take(limit).map(place).collect()
     }
 
     /// The keys of the entries of a group's log up to number `last`.
@@ -187,14 +187,14 @@ impl View {
         group: &GroupId,
         last: u64,
     ) -> impl Iterator<Item = Result<Slice, ReadError>> {
-        self.scan_keys(Table::LogEntries, entry_key(app, group, 0).through(entry_key(app, group, last)))
+        self.scan_keys(table::LOG_ENTRIES, entry_key(app, group, 0).through(entry_key(app, group, last)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Store, StoreOptions};
+    use crate::{options::StoreOptions, store::Store};
 
     const APP: AppId = AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001));
 

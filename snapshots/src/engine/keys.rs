@@ -3,27 +3,21 @@
 
 use std::ops::Bound;
 
-use fjall::Slice;
 use uuid::Uuid;
 
+use super::Slice;
 use crate::errors::ReadError;
-use crate::ids::{AppId, ClientHandle, DomainName, GroupId};
 
 /// The longest key that is written, in bytes. The engine takes 65535.
 pub(crate) const KEY_BYTES_MAX: usize = 8 * 1024;
 
 /// A key, or the beginning that many keys share.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key(Vec<u8>);
 
 impl Key {
     pub(crate) fn new() -> Self {
         Self(Vec::with_capacity(96))
-    }
-
-    /// The beginning of every key of an application.
-    pub(crate) fn of_app(app: AppId) -> Self {
-        Self::new().uuid(app.as_uuid())
     }
 
     pub(crate) fn byte(mut self, byte: u8) -> Self {
@@ -53,19 +47,6 @@ impl Key {
         self.0.extend_from_slice(&length.to_be_bytes());
         self.0.extend_from_slice(bytes);
         self
-    }
-
-    pub(crate) fn group(self, group: &GroupId) -> Self {
-        self.part(group.as_bytes())
-    }
-
-    pub(crate) fn handle(self, handle: &ClientHandle) -> Self {
-        self.part(handle.as_bytes())
-    }
-
-    /// A domain or none: no domain is empty, so the empty part is free to mean none.
-    pub(crate) fn domain(self, domain: Option<&DomainName>) -> Self {
-        self.part(domain.map_or(&[], |domain| domain.as_str().as_bytes()))
     }
 
     /// The last part of a key: nothing follows, so it has no length in front.
@@ -127,7 +108,7 @@ impl Key {
 }
 
 /// A range of keys in one table.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct KeyRange {
     pub(crate) start: Bound<Vec<u8>>,
     pub(crate) end: Bound<Vec<u8>>,
@@ -180,18 +161,9 @@ impl<'a> KeyReader<'a> {
         self.array().map(Uuid::from_bytes)
     }
 
-    pub(crate) fn app(&mut self) -> Result<AppId, ReadError> {
-        self.uuid().map(AppId::new)
-    }
-
     pub(crate) fn part(&mut self) -> Result<&'a [u8], ReadError> {
         let length = self.array().map(u16::from_be_bytes)?;
         self.take(usize::from(length))
-    }
-
-    pub(crate) fn group(&mut self) -> Result<GroupId, ReadError> {
-        let bytes = self.part()?;
-        GroupId::new(bytes).map_err(|_| self.damaged())
     }
 
     /// Everything that is left.
@@ -309,13 +281,13 @@ mod tests {
             let mut reader = KeyReader::new(&bytes, "test");
             let read = (|| -> Result<(), ReadError> {
                 reader.byte()?;
-                reader.group()?;
-                reader.app()?;
+                reader.part()?;
+                reader.uuid()?;
                 reader.u64()?;
                 reader.end()
             })();
-            // A group id has at least one byte, an application 16 and a number 8.
-            prop_assert_eq!(read.is_ok(), length > 0 && rest.len() == usize::from(length) + 16 + 8);
+            // An id has 16 bytes and a number 8.
+            prop_assert_eq!(read.is_ok(), rest.len() == usize::from(length) + 16 + 8);
         }
     }
 

@@ -1,28 +1,32 @@
 //! A batch of operations, composed outside the committer and run inside it: all or none.
 
-use fjall::Slice;
 use serde::Serialize;
 
-use crate::draft::{Draft, Step};
-use crate::errors::{AppendError, Refusal};
-use crate::ids::{DeliveryId, KeyPackageRef, KeyQueueId};
-use crate::keys::{KEY_BYTES_MAX, Key};
-use crate::rows;
-use crate::tables::Table;
+use super::{
+    Slice,
+    keys::{KEY_BYTES_MAX, Key},
+    overlay::{Operation, Overlay},
+    rows,
+    schema::Table,
+};
+use crate::{
+    errors::{AppendError, Refusal},
+    ids::{DeliveryId, KeyPackageRef, KeyQueueId},
+};
 
 /// One atomic write with its preconditions: [`Store::append`](crate::Store::append) writes all of it or nothing.
 ///
-/// Its steps run in the order in which they were added, and each sees what those before it wrote: a client and its
+/// Its operations run in the order in which they were added, and each sees what those before it wrote: a client and its
 /// first queue can be created by one batch. The encoding is done here, in the caller's thread.
 #[derive(Default)]
 pub struct Batch {
-    steps: Vec<Step>,
+    operations: Vec<Operation>,
     bytes: usize,
     refused: Option<AppendError>,
 }
 
 /// What a batch was given when it was written.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// The ids of the batch's join infos, in the order in which they were put.
     pub deliveries: Vec<DeliveryId>,
@@ -38,7 +42,7 @@ impl Batch {
 
     /// Whether it has nothing to check and nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty() && self.refused.is_none()
+        self.operations.is_empty() && self.refused.is_none()
     }
 
     /// Its size so far: keys and values, in bytes.
@@ -46,29 +50,29 @@ impl Batch {
         self.bytes
     }
 
-    /// The steps, unless the batch cannot be written at all.
-    pub(crate) fn into_steps(self, bytes_max: usize) -> Result<Vec<Step>, AppendError> {
+    /// The operations, unless the batch cannot be written at all.
+    pub(crate) fn into_operations(self, bytes_max: usize) -> Result<Vec<Operation>, AppendError> {
         match self.refused {
             Some(error) => Err(error),
             None if self.bytes > bytes_max => {
                 Err(AppendError::TooLarge { bytes: self.bytes, limit: bytes_max })
             }
-            None => Ok(self.steps),
+            None => Ok(self.operations),
         }
     }
 
-    pub(crate) fn step(
+    pub(crate) fn operation(
         &mut self,
-        step: impl FnOnce(&mut Draft<'_>) -> Result<(), Refusal> + Send + 'static,
+        operation: impl FnOnce(&mut Overlay<'_>) -> Result<(), Refusal> + Send + 'static,
     ) -> &mut Self {
-        self.steps.push(Box::new(step));
+        self.operations.push(Box::new(operation));
         self
     }
 
     /// Puts a row of which [`Batch::key`] and [`Batch::row`] have counted the parts.
     pub(crate) fn put(&mut self, table: Table, key: Key, value: Slice) -> &mut Self {
-        self.step(move |draft| {
-            draft.put(table, &key, value);
+        self.operation(move |overlay| {
+            overlay.put(table, &key, value);
             Ok(())
         })
     }
@@ -106,6 +110,9 @@ impl Batch {
 
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Batch").field("steps", &self.steps.len()).field("bytes", &self.bytes).finish()
+        f.debug_struct("Batch")
+            .field("operations", &self.operations.len())
+            .field("bytes", &self.bytes)
+            .finish()
     }
 }

@@ -9,26 +9,25 @@
 //! one that is being written, or was when the gateway ended. Whatever is written next for the log deletes the latter.
 
 use bytes::{Bytes, BytesMut};
-use fjall::Slice;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::actor_snapshots::count_snapshot;
-use crate::batch::Batch;
-use crate::draft::Draft;
-use crate::errors::{AppendError, ReadError, Refusal, Unmet};
-use crate::keys::Key;
-use crate::records::{Head, LogId, log_key, put_head, require_head};
-use crate::rows::Rows;
-use crate::store::Store;
-use crate::tables::Table;
-use crate::view::View;
+use super::{
+    actor_snapshots::count_snapshot,
+    records::{Head, LogId, log_key, put_head, require_head},
+    table,
+};
+use crate::{
+    engine::{Batch, Key, Overlay, Rows, Slice, View},
+    errors::{AppendError, ReadError, Refusal, Unmet},
+    store::Store,
+};
 
 /// The longest piece, in bytes: other writes wait behind one.
 const PIECE_BYTES_MAX: usize = 4 << 20;
 
 /// The pieces of one snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pieces {
     /// Tells them from those of every other snapshot.
     id: Uuid,
@@ -43,10 +42,10 @@ fn piece_key(log: &LogId, id: &Uuid, number: u64) -> Key {
 }
 
 /// Deletes pieces, if there are any. Their keys are known, so nothing is read.
-pub(crate) fn delete_pieces(draft: &mut Draft<'_>, log: &LogId, pieces: Option<Pieces>) {
+pub(crate) fn delete_pieces(overlay: &mut Overlay<'_>, log: &LogId, pieces: Option<Pieces>) {
     let Some(Pieces { id, count, .. }) = pieces else { return };
     for number in 0..count {
-        draft.delete(Table::SnapshotPieces, &piece_key(log, &id, number));
+        overlay.delete(table::SNAPSHOT_PIECES, &piece_key(log, &id, number));
     }
 }
 
@@ -88,16 +87,16 @@ impl Batch {
         let key = self.key(piece_key(log, &before.id, before.count));
         let value = self.raw(piece);
         let (log, written) = (log.clone(), with_it.clone());
-        self.step(move |draft| {
-            let mut head = require_snapshot_wanted(draft, &log, at)?;
+        self.operation(move |overlay| {
+            let mut head = require_snapshot_wanted(overlay, &log, at)?;
             if before.count == 0 {
-                delete_pieces(draft, &log, head.unfinished.take());
+                delete_pieces(overlay, &log, head.unfinished.take());
             } else if head.unfinished.as_ref() != Some(&before) {
                 return Err(Unmet::SnapshotOvertaken.into());
             }
             head.unfinished = Some(written);
-            put_head(draft, &log_key(&log), &head)?;
-            draft.put(Table::SnapshotPieces, &key, value);
+            put_head(overlay, &log_key(&log), &head)?;
+            overlay.put(table::SNAPSHOT_PIECES, &key, value);
             Ok(())
         });
         with_it
@@ -107,22 +106,22 @@ impl Batch {
     fn put_snapshot_of_pieces(&mut self, log: &LogId, at: u64, pieces: Pieces) {
         let log = log.clone();
         self.key(log_key(&log));
-        self.step(move |draft| {
-            let mut head = require_snapshot_wanted(draft, &log, at)?;
+        self.operation(move |overlay| {
+            let mut head = require_snapshot_wanted(overlay, &log, at)?;
             if head.unfinished.as_ref() != Some(&pieces) {
                 return Err(Unmet::SnapshotOvertaken.into());
             }
             head.unfinished = None;
-            count_snapshot(draft, &log, &mut head, at, Some(pieces));
-            draft.delete(Table::ActorSnapshots, &log_key(&log));
-            put_head(draft, &log_key(&log), &head)
+            count_snapshot(overlay, &log, &mut head, at, Some(pieces));
+            overlay.delete(table::ACTOR_SNAPSHOTS, &log_key(&log));
+            put_head(overlay, &log_key(&log), &head)
         });
     }
 }
 
 /// The head of a log that has come to `at`, and has no snapshot of a later record.
-fn require_snapshot_wanted(draft: &Draft<'_>, log: &LogId, at: u64) -> Result<Head, Refusal> {
-    let head = require_head(draft, &log_key(log))?;
+fn require_snapshot_wanted(overlay: &Overlay<'_>, log: &LogId, at: u64) -> Result<Head, Refusal> {
+    let head = require_head(overlay, &log_key(log))?;
     if at > head.head {
         return Err(Unmet::LogMoved { at: Some(head.head) }.into());
     }
@@ -139,7 +138,7 @@ impl View {
         let mut snapshot = BytesMut::new();
         for number in 0..pieces.count {
             let piece: Option<Slice> =
-                self.value(Table::SnapshotPieces, &piece_key(log, &pieces.id, number))?;
+                self.value(table::SNAPSHOT_PIECES, &piece_key(log, &pieces.id, number))?;
             snapshot.extend_from_slice(&piece.ok_or_else(damaged)?);
         }
         if u64::try_from(snapshot.len()) == Ok(pieces.bytes) { Ok(snapshot.freeze()) } else { Err(damaged()) }
@@ -149,9 +148,11 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{AppId, GroupId};
-    use crate::keys::KeyRange;
-    use crate::store::{Location, StoreOptions};
+    use crate::{
+        engine::KeyRange,
+        ids::{AppId, GroupId},
+        options::{Location, StoreOptions},
+    };
 
     const BATCH_BYTES_MAX: usize = 1000;
 
@@ -184,7 +185,7 @@ mod tests {
     fn found(store: &Store) -> (Option<(u64, Vec<u8>)>, usize) {
         let view = store.view();
         let log = view.load_log(&log()).unwrap().unwrap();
-        let pieces = view.scan_keys(Table::SnapshotPieces, KeyRange::all()).count();
+        let pieces = view.scan_keys(table::SNAPSHOT_PIECES, KeyRange::all()).count();
         (log.snapshot.map(|(at, bytes)| (at, bytes.to_vec())), pieces)
     }
 
@@ -218,7 +219,7 @@ mod tests {
         let mut batch = Batch::new();
         batch.delete_log(&log());
         store.append_blocking(batch).unwrap();
-        assert_eq!(store.view().scan_keys(Table::SnapshotPieces, KeyRange::all()).count(), 0);
+        assert_eq!(store.view().scan_keys(table::SNAPSHOT_PIECES, KeyRange::all()).count(), 0);
     }
 
     #[test]
@@ -246,7 +247,7 @@ mod tests {
             let mut batch = Batch::new();
             next(&mut batch);
             reopened.append_blocking(batch).unwrap();
-            let pieces = reopened.view().scan_keys(Table::SnapshotPieces, KeyRange::all()).count();
+            let pieces = reopened.view().scan_keys(table::SNAPSHOT_PIECES, KeyRange::all()).count();
             assert_eq!(pieces, left);
         }
     }
@@ -272,15 +273,15 @@ mod tests {
     #[test]
     fn a_piece_that_is_missing_or_too_short_is_damage() {
         for damage in [
-            (|draft, key| draft.delete(Table::SnapshotPieces, key)) as fn(&mut Draft<'_>, &Key),
-            |draft, key| draft.put(Table::SnapshotPieces, key, Slice::from([1])),
+            (|overlay, key| overlay.delete(table::SNAPSHOT_PIECES, key)) as fn(&mut Overlay<'_>, &Key),
+            |overlay, key| overlay.put(table::SNAPSHOT_PIECES, key, Slice::from([1])),
         ] {
             let store = store_with_log();
             let pieces = write_pieces(&store, 4, &state(3000));
             let mut batch = Batch::new();
             batch.put_snapshot_of_pieces(&log(), 4, pieces.clone());
-            batch.step(move |draft| {
-                damage(draft, &piece_key(&log(), &pieces.id, 3));
+            batch.operation(move |overlay| {
+                damage(overlay, &piece_key(&log(), &pieces.id, 3));
                 Ok(())
             });
             store.append_blocking(batch).unwrap();

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use fjall::{Readable, Slice, Snapshot};
+use fjall::{Readable as _, Snapshot};
 
-use crate::disk::Disk;
+use super::{
+    Slice,
+    disk::Disk,
+    keys::{Key, KeyRange},
+    rows::Rows,
+    schema::Table,
+};
 use crate::errors::ReadError;
-use crate::keys::{Key, KeyRange};
-use crate::rows::Rows;
-use crate::tables::Table;
 
 /// One moment of the whole store, across all tables: it shows the batches that were durable when it was taken, each
 /// whole or not at all. Old rows are kept on disk for as long as a view may show them, so keep it for one answer.
@@ -32,10 +35,10 @@ impl View {
     /// [`ReadError::Storage`] when the disk fails.
     pub fn row_counts(&self) -> Result<Vec<(&'static str, u64)>, ReadError> {
         let count = |table: Table| {
-            let rows = self.snapshot.len(self.disk.tables.of(table))?;
+            let rows = self.snapshot.len(self.disk.keyspaces.of(table))?;
             Ok((table.name(), u64::try_from(rows).unwrap_or(u64::MAX)))
         };
-        Table::ALL.into_iter().map(count).collect()
+        self.disk.tables().map(count).collect()
     }
 
     /// The rows in a range of keys, in order, read as they are asked for.
@@ -58,7 +61,7 @@ impl View {
 
     fn guards(&self, table: Table, range: KeyRange) -> impl DoubleEndedIterator<Item = fjall::Guard> {
         let bounds = (!range.is_empty()).then_some((range.start, range.end));
-        bounds.map(|bounds| self.snapshot.range(self.disk.tables.of(table), bounds)).into_iter().flatten()
+        bounds.map(|bounds| self.snapshot.range(self.disk.keyspaces.of(table), bounds)).into_iter().flatten()
     }
 }
 
@@ -67,6 +70,6 @@ impl Rows for View {
         if key.is_too_long() {
             return Ok(None);
         }
-        Ok(self.snapshot.get(self.disk.tables.of(table), key.as_bytes())?)
+        Ok(self.snapshot.get(self.disk.keyspaces.of(table), key.as_bytes())?)
     }
 }

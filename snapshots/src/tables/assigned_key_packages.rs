@@ -9,22 +9,14 @@
 //! | `assigned_key_packages` | application, 2, client | how many packages of the client are assigned, a number |
 //! | `assigned_key_packages` | application, 2, client, domain of a peer | how many of them to that peer, a number |
 
-use fjall::Slice;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
-use crate::draft::Draft;
-use crate::errors::{ReadError, Refusal, Unmet};
-use crate::ids::{AppId, ClientId, DomainName, KeyPackageRef, Timestamp};
-use crate::key_packages;
-use crate::key_queues::QueueRow;
-use crate::keys::{Key, KeyReader};
-use crate::retention::Expiring;
-use crate::rows::{self, Rows};
-use crate::tables::Table;
-use crate::view::View;
-
-const TABLE: Table = Table::AssignedKeyPackages;
+use super::{key_packages, key_queues::QueueRow, retention::Expiring, table};
+use crate::{
+    engine::{Batch, Key, KeyReader, Overlay, Rows, Slice, View, rows},
+    errors::{ReadError, Refusal, Unmet},
+    ids::{AppId, ClientId, DomainName, KeyPackageRef, Timestamp},
+};
 
 const ASSIGNED: u8 = 0;
 const BY_EXPIRY: u8 = 1;
@@ -35,7 +27,7 @@ const COUNT: u8 = 2;
 const FORGOTTEN_MAX: usize = 2;
 
 /// An assigned key package.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignedRow {
     /// The client whose package it is.
     pub client_id: ClientId,
@@ -48,7 +40,7 @@ pub struct AssignedRow {
 }
 
 /// How many assigned packages of one client are remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssignedLimits {
     /// In all; beyond it those that expire first are forgotten.
     pub per_client_max: u64,
@@ -94,6 +86,17 @@ fn count_keys(app: AppId, row: &AssignedRow) -> impl Iterator<Item = Key> {
     [Some(total_key(app, row.client_id)), peer].into_iter().flatten()
 }
 
+/// Whether a key package was the final key of a queue and is no more.
+pub(crate) fn was_final(
+    overlay: &Overlay<'_>,
+    app: AppId,
+    reference: &KeyPackageRef,
+) -> Result<bool, ReadError> {
+    let row: Option<AssignedRow> =
+        overlay.row(table::ASSIGNED_KEY_PACKAGES, &assigned_key(app, reference))?;
+    Ok(row.is_some_and(|row| row.is_of_final_key()))
+}
+
 impl Batch {
     /// Remembers whose a key package is. Precondition: the peer that asked, if one did, has fewer than
     /// [`AssignedLimits::per_peer_max`] packages of the client, else [`Unmet::PeerShareTaken`].
@@ -110,27 +113,27 @@ impl Batch {
         self.key(expiring.key(row.not_after));
         let value = self.row(row);
         let (reference, row) = (reference.clone(), row.clone());
-        self.step(move |draft| {
-            forget(draft, app, &reference)?;
+        self.operation(move |overlay| {
+            forget(overlay, app, &reference)?;
             if let Some(peer) = &row.peer
-                && count(draft, &peer_key(app, row.client_id, peer))? >= limits.per_peer_max
+                && count(overlay, &peer_key(app, row.client_id, peer))? >= limits.per_peer_max
             {
                 return Err(Unmet::PeerShareTaken { max: limits.per_peer_max }.into());
             }
-            assign(draft, app, &reference, &row, value)?;
-            forget_first(draft, app, row.client_id, limits.per_client_max)
+            assign(overlay, app, &reference, &row, value)?;
+            forget_first(overlay, app, row.client_id, limits.per_client_max)
         })
     }
 
     /// Remembers the final keys of a queue, which is about to be deleted.
     pub fn remember_final_keys(&mut self, app: AppId, row: &QueueRow, limits: AssignedLimits) -> &mut Self {
         let (queue, client) = (row.queue_id, row.client_id);
-        self.step(move |draft| {
-            for (reference, not_after) in key_packages::final_keys_of(draft, app, queue)? {
+        self.operation(move |overlay| {
+            for (reference, not_after) in key_packages::final_keys_of(overlay, app, queue)? {
                 let row = AssignedRow::of_final_key(client, not_after);
                 let value = rows::encode(&row).map_err(|error| ReadError::damaged(error.to_string()))?;
-                assign(draft, app, &reference, &row, value)?;
-                forget_first(draft, app, client, limits.per_client_max)?;
+                assign(overlay, app, &reference, &row, value)?;
+                forget_first(overlay, app, client, limits.per_client_max)?;
             }
             Ok(())
         })
@@ -144,8 +147,10 @@ impl Batch {
         expected: Option<&AssignedRow>,
     ) -> &mut Self {
         let (reference, expected) = (reference.clone(), expected.cloned());
-        self.step(move |draft| {
-            if draft.row::<AssignedRow>(TABLE, &assigned_key(app, &reference))? == expected {
+        self.operation(move |overlay| {
+            if overlay.row::<AssignedRow>(table::ASSIGNED_KEY_PACKAGES, &assigned_key(app, &reference))?
+                == expected
+            {
                 Ok(())
             } else {
                 Err(Unmet::KeyPackageAssigned { reference }.into())
@@ -154,66 +159,72 @@ impl Batch {
     }
 }
 
-fn count(draft: &Draft<'_>, key: &Key) -> Result<u64, ReadError> {
-    draft.value(TABLE, key)?.map_or(Ok(0), |value| rows::number(TABLE, &value))
+fn count(overlay: &Overlay<'_>, key: &Key) -> Result<u64, ReadError> {
+    overlay
+        .value(table::ASSIGNED_KEY_PACKAGES, key)?
+        .map_or(Ok(0), |value| rows::number(table::ASSIGNED_KEY_PACKAGES, &value))
 }
 
 /// Writes an assignment, over an older one.
 fn assign(
-    draft: &mut Draft<'_>,
+    overlay: &mut Overlay<'_>,
     app: AppId,
     reference: &KeyPackageRef,
     row: &AssignedRow,
     value: Slice,
 ) -> Result<(), Refusal> {
-    forget(draft, app, reference)?;
+    forget(overlay, app, reference)?;
     let expiring = Expiring::Assigned { app, reference: reference.clone() };
-    draft.put(TABLE, &assigned_key(app, reference), value);
-    draft.put(TABLE, &expiry_key(app, reference, row), Slice::from([]));
-    draft.put(Table::Expiries, &expiring.key(row.not_after), Slice::from([]));
+    overlay.put(table::ASSIGNED_KEY_PACKAGES, &assigned_key(app, reference), value);
+    overlay.put(table::ASSIGNED_KEY_PACKAGES, &expiry_key(app, reference, row), Slice::from([]));
+    overlay.put(table::EXPIRIES, &expiring.key(row.not_after), Slice::from([]));
     for key in count_keys(app, row) {
-        let more = count(draft, &key)?.saturating_add(1);
-        draft.put(TABLE, &key, Slice::from(more.to_be_bytes()));
+        let more = count(overlay, &key)?.saturating_add(1);
+        overlay.put(table::ASSIGNED_KEY_PACKAGES, &key, Slice::from(more.to_be_bytes()));
     }
     Ok(())
 }
 
 /// Forgets an assignment, if there is one.
-pub(crate) fn forget(draft: &mut Draft<'_>, app: AppId, reference: &KeyPackageRef) -> Result<(), Refusal> {
+pub(crate) fn forget(
+    overlay: &mut Overlay<'_>,
+    app: AppId,
+    reference: &KeyPackageRef,
+) -> Result<(), Refusal> {
     let key = assigned_key(app, reference);
-    let Some(row) = draft.row::<AssignedRow>(TABLE, &key)? else { return Ok(()) };
-    draft.delete(TABLE, &key);
-    draft.delete(TABLE, &expiry_key(app, reference, &row));
+    let Some(row) = overlay.row::<AssignedRow>(table::ASSIGNED_KEY_PACKAGES, &key)? else { return Ok(()) };
+    overlay.delete(table::ASSIGNED_KEY_PACKAGES, &key);
+    overlay.delete(table::ASSIGNED_KEY_PACKAGES, &expiry_key(app, reference, &row));
     let expiring = Expiring::Assigned { app, reference: reference.clone() };
-    draft.delete(Table::Expiries, &expiring.key(row.not_after));
+    overlay.delete(table::EXPIRIES, &expiring.key(row.not_after));
     for key in count_keys(app, &row) {
-        match count(draft, &key)? {
-            0 | 1 => draft.delete(TABLE, &key),
-            held => draft.put(TABLE, &key, Slice::from((held - 1).to_be_bytes())),
+        match count(overlay, &key)? {
+            0 | 1 => overlay.delete(table::ASSIGNED_KEY_PACKAGES, &key),
+            held => overlay.put(table::ASSIGNED_KEY_PACKAGES, &key, Slice::from((held - 1).to_be_bytes())),
         }
     }
     Ok(())
 }
 
 /// Forgets the assignments of a client that expire first, while it has more than `max`.
-fn forget_first(draft: &mut Draft<'_>, app: AppId, client: ClientId, max: u64) -> Result<(), Refusal> {
+fn forget_first(overlay: &mut Overlay<'_>, app: AppId, client: ClientId, max: u64) -> Result<(), Refusal> {
     for _ in 0..FORGOTTEN_MAX {
-        if count(draft, &total_key(app, client))? <= max {
+        if count(overlay, &total_key(app, client))? <= max {
             break;
         }
         let prefix = expiries_of(app, client);
         let skipped = prefix.as_bytes().len();
-        let Some(key) = draft.first_key(TABLE, prefix.prefix())? else { break };
-        forget(draft, app, &read_reference(&key, skipped)?)?;
+        let Some(key) = overlay.first_key(table::ASSIGNED_KEY_PACKAGES, prefix.prefix())? else { break };
+        forget(overlay, app, &read_reference(&key, skipped)?)?;
     }
     Ok(())
 }
 
-pub(crate) fn forget_all_of(draft: &mut Draft<'_>, app: AppId, client: ClientId) -> Result<(), Refusal> {
+pub(crate) fn forget_all_of(overlay: &mut Overlay<'_>, app: AppId, client: ClientId) -> Result<(), Refusal> {
     let prefix = expiries_of(app, client);
     let skipped = prefix.as_bytes().len();
-    for (key, _) in draft.scan(TABLE, prefix.prefix())? {
-        forget(draft, app, &read_reference(&key, skipped)?)?;
+    for (key, _) in overlay.scan(table::ASSIGNED_KEY_PACKAGES, prefix.prefix())? {
+        forget(overlay, app, &read_reference(&key, skipped)?)?;
     }
     Ok(())
 }
@@ -231,7 +242,7 @@ impl View {
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.
     pub fn assigned(&self, app: AppId, reference: &KeyPackageRef) -> Result<Option<AssignedRow>, ReadError> {
-        self.row(TABLE, &assigned_key(app, reference))
+        self.row(table::ASSIGNED_KEY_PACKAGES, &assigned_key(app, reference))
     }
 
     /// How many key packages of a client are assigned to the receivers of a peer, over all queues the client has or had.
@@ -244,7 +255,7 @@ impl View {
         client: ClientId,
         peer: &DomainName,
     ) -> Result<u64, ReadError> {
-        let value = self.value(TABLE, &peer_key(app, client, peer))?;
-        value.map_or(Ok(0), |value| rows::number(TABLE, &value))
+        let value = self.value(table::ASSIGNED_KEY_PACKAGES, &peer_key(app, client, peer))?;
+        value.map_or(Ok(0), |value| rows::number(table::ASSIGNED_KEY_PACKAGES, &value))
     }
 }

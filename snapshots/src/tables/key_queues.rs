@@ -8,22 +8,21 @@
 //!
 //! What a queue holds is the state of its actor, in the log [`LogId::KeyQueue`]; `key_packages.rs` indexes it.
 
-use fjall::Slice;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
-use crate::draft::Draft;
-use crate::errors::{ReadError, Refusal, Unmet};
-use crate::ids::{AppId, ClientId, KeyQueueId};
-use crate::keys::Key;
-use crate::records::{self, LogId};
-use crate::rows::{self, Rows};
-use crate::tables::Table;
-use crate::view::View;
-use crate::{clients, key_packages};
+use super::{
+    clients, key_packages,
+    records::{self, LogId},
+    table,
+};
+use crate::{
+    engine::{Batch, Key, Overlay, Rows, Slice, View, rows},
+    errors::{ReadError, Refusal, Unmet},
+    ids::{AppId, ClientId, KeyQueueId},
+};
 
 /// A key queue (*Key Queue Creation*). Of one client, protocol version, cipher suite and label there is one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueRow {
     /// Its id, which never changes.
     pub queue_id: KeyQueueId,
@@ -68,12 +67,12 @@ impl Batch {
         let owner = self.key(owner_key(app, queue));
         let label = self.key(label_key_of(app, row));
         let value = self.row(row);
-        self.step(move |draft| {
-            clients::require_client(draft, app, client)?;
-            take_label(draft, &label, queue)?;
-            records::create_log(draft, &log)?;
-            draft.put(Table::Queues, &key, value);
-            draft.put(Table::QueueOwners, &owner, Slice::from(client.as_uuid().as_bytes()));
+        self.operation(move |overlay| {
+            clients::require_client(overlay, app, client)?;
+            take_label(overlay, &label, queue)?;
+            records::create_log(overlay, &log)?;
+            overlay.put(table::QUEUES, &key, value);
+            overlay.put(table::QUEUE_OWNERS, &owner, Slice::from(client.as_uuid().as_bytes()));
             Ok(())
         })
     }
@@ -87,13 +86,13 @@ impl Batch {
         let (old_label, new_label) = (label_key_of(app, old), self.key(label_key_of(app, new)));
         let value = self.row(new);
         let old = old.clone();
-        self.step(move |draft| {
-            require_queue_unchanged(draft, &key, &old)?;
+        self.operation(move |overlay| {
+            require_queue_unchanged(overlay, &key, &old)?;
             if old_label != new_label {
-                take_label(draft, &new_label, queue)?;
-                draft.delete(Table::QueueLabels, &old_label);
+                take_label(overlay, &new_label, queue)?;
+                overlay.delete(table::QUEUE_LABELS, &old_label);
             }
-            draft.put(Table::Queues, &key, value);
+            overlay.put(table::QUEUES, &key, value);
             Ok(())
         })
     }
@@ -102,70 +101,74 @@ impl Batch {
     /// Preconditions: it is still `row`, else [`Unmet::QueueMissing`] or [`Unmet::QueueChanged`].
     pub fn delete_queue(&mut self, app: AppId, row: &QueueRow) -> &mut Self {
         let row = row.clone();
-        self.step(move |draft| {
-            require_queue_unchanged(draft, &queue_key(app, row.client_id, row.queue_id), &row)?;
-            delete_queue(draft, app, &row)
+        self.operation(move |overlay| {
+            require_queue_unchanged(overlay, &queue_key(app, row.client_id, row.queue_id), &row)?;
+            delete_queue(overlay, app, &row)
         })
     }
 
     /// Precondition: the queue is still `row`, else [`Unmet::QueueMissing`] or [`Unmet::QueueChanged`].
     pub fn require_queue(&mut self, app: AppId, row: &QueueRow) -> &mut Self {
         let row = row.clone();
-        self.step(move |draft| {
-            require_queue_unchanged(draft, &queue_key(app, row.client_id, row.queue_id), &row)
+        self.operation(move |overlay| {
+            require_queue_unchanged(overlay, &queue_key(app, row.client_id, row.queue_id), &row)
         })
     }
 
     /// Precondition: the client has fewer than `max` queues, else [`Unmet::QueueLimit`].
     pub fn require_queues_below(&mut self, app: AppId, client: ClientId, max: usize) -> &mut Self {
-        self.step(move |draft| {
-            let count = draft.scan(Table::Queues, queues_of(app, client).prefix())?.len();
+        self.operation(move |overlay| {
+            let count = overlay.scan(table::QUEUES, queues_of(app, client).prefix())?.len();
             if count < max { Ok(()) } else { Err(Unmet::QueueLimit { max }.into()) }
         })
     }
 }
 
 /// Precondition of whatever belongs to a queue: it is there.
-pub(crate) fn require_queue(draft: &Draft<'_>, app: AppId, queue: KeyQueueId) -> Result<(), Refusal> {
-    if draft.holds(Table::QueueOwners, &owner_key(app, queue))? {
+pub(crate) fn require_queue(overlay: &Overlay<'_>, app: AppId, queue: KeyQueueId) -> Result<(), Refusal> {
+    if overlay.holds(table::QUEUE_OWNERS, &owner_key(app, queue))? {
         Ok(())
     } else {
         Err(Unmet::QueueMissing.into())
     }
 }
 
-pub(crate) fn delete_queues_of(draft: &mut Draft<'_>, app: AppId, client: ClientId) -> Result<(), Refusal> {
-    for (_, value) in draft.scan(Table::Queues, queues_of(app, client).prefix())? {
-        let row: QueueRow = rows::decode(Table::Queues, &value)?;
-        delete_queue(draft, app, &row)?;
+pub(crate) fn delete_queues_of(
+    overlay: &mut Overlay<'_>,
+    app: AppId,
+    client: ClientId,
+) -> Result<(), Refusal> {
+    for (_, value) in overlay.scan(table::QUEUES, queues_of(app, client).prefix())? {
+        let row: QueueRow = rows::decode(table::QUEUES, &value)?;
+        delete_queue(overlay, app, &row)?;
     }
     Ok(())
 }
 
-fn delete_queue(draft: &mut Draft<'_>, app: AppId, row: &QueueRow) -> Result<(), Refusal> {
-    draft.delete(Table::Queues, &queue_key(app, row.client_id, row.queue_id));
-    draft.delete(Table::QueueOwners, &owner_key(app, row.queue_id));
-    draft.delete(Table::QueueLabels, &label_key_of(app, row));
-    records::delete_log(draft, &LogId::KeyQueue(app, row.queue_id))?;
-    key_packages::delete_key_packages_of(draft, app, row.queue_id)
+fn delete_queue(overlay: &mut Overlay<'_>, app: AppId, row: &QueueRow) -> Result<(), Refusal> {
+    overlay.delete(table::QUEUES, &queue_key(app, row.client_id, row.queue_id));
+    overlay.delete(table::QUEUE_OWNERS, &owner_key(app, row.queue_id));
+    overlay.delete(table::QUEUE_LABELS, &label_key_of(app, row));
+    records::delete_log(overlay, &LogId::KeyQueue(app, row.queue_id))?;
+    key_packages::delete_key_packages_of(overlay, app, row.queue_id)
 }
 
-fn require_queue_unchanged(draft: &Draft<'_>, key: &Key, row: &QueueRow) -> Result<(), Refusal> {
-    match draft.row::<QueueRow>(Table::Queues, key)? {
+fn require_queue_unchanged(overlay: &Overlay<'_>, key: &Key, row: &QueueRow) -> Result<(), Refusal> {
+    match overlay.row::<QueueRow>(table::QUEUES, key)? {
         Some(found) if found == *row => Ok(()),
         Some(_) => Err(Unmet::QueueChanged.into()),
         None => Err(Unmet::QueueMissing.into()),
     }
 }
 
-fn take_label(draft: &mut Draft<'_>, key: &Key, queue: KeyQueueId) -> Result<(), Refusal> {
-    match draft.value(Table::QueueLabels, key)? {
+fn take_label(overlay: &mut Overlay<'_>, key: &Key, queue: KeyQueueId) -> Result<(), Refusal> {
+    match overlay.value(table::QUEUE_LABELS, key)? {
         Some(taken) => {
-            let queue = KeyQueueId::new(rows::uuid(Table::QueueLabels, &taken)?);
+            let queue = KeyQueueId::new(rows::uuid(table::QUEUE_LABELS, &taken)?);
             Err(Unmet::QueueExists { queue }.into())
         }
         None => {
-            draft.put(Table::QueueLabels, key, Slice::from(queue.as_uuid().as_bytes()));
+            overlay.put(table::QUEUE_LABELS, key, Slice::from(queue.as_uuid().as_bytes()));
             Ok(())
         }
     }
@@ -182,7 +185,7 @@ impl View {
         client: ClientId,
         queue: KeyQueueId,
     ) -> Result<Option<QueueRow>, ReadError> {
-        self.row(Table::Queues, &queue_key(app, client, queue))
+        self.row(table::QUEUES, &queue_key(app, client, queue))
     }
 
     /// A queue, whoever's it is.
@@ -201,8 +204,8 @@ impl View {
     /// # Errors
     /// [`ReadError`] when the disk fails or a row is damaged.
     pub fn queues(&self, app: AppId, client: ClientId) -> Result<Vec<QueueRow>, ReadError> {
-        let rows = self.scan(Table::Queues, queues_of(app, client).prefix());
-        rows.map(|row| rows::decode(Table::Queues, &row?.1)).collect()
+        let rows = self.scan(table::QUEUES, queues_of(app, client).prefix());
+        rows.map(|row| rows::decode(table::QUEUES, &row?.1)).collect()
     }
 
     /// The queue that a retrieval asks for (*Key Package Retrieval*).
@@ -218,9 +221,9 @@ impl View {
         app_label: &str,
     ) -> Result<Option<QueueRow>, ReadError> {
         let key = label_key(app, client, protocol_version, cipher_suite, app_label);
-        match self.value(Table::QueueLabels, &key)? {
+        match self.value(table::QUEUE_LABELS, &key)? {
             Some(value) => {
-                let queue = KeyQueueId::new(rows::uuid(Table::QueueLabels, &value)?);
+                let queue = KeyQueueId::new(rows::uuid(table::QUEUE_LABELS, &value)?);
                 self.listed_queue(app, client, queue).map(Some)
             }
             None => Ok(None),
@@ -229,8 +232,8 @@ impl View {
 
     /// Whose a queue is.
     pub(crate) fn owner(&self, app: AppId, queue: KeyQueueId) -> Result<Option<ClientId>, ReadError> {
-        let value = self.value(Table::QueueOwners, &owner_key(app, queue))?;
-        value.map(|value| rows::uuid(Table::QueueOwners, &value).map(ClientId::new)).transpose()
+        let value = self.value(table::QUEUE_OWNERS, &owner_key(app, queue))?;
+        value.map(|value| rows::uuid(table::QUEUE_OWNERS, &value).map(ClientId::new)).transpose()
     }
 
     /// The row of a queue that an index names.

@@ -9,20 +9,17 @@
 
 use std::collections::BTreeSet;
 
-use fjall::Slice;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
-use crate::draft::Draft;
-use crate::errors::{ReadError, Refusal, Unmet};
-use crate::ids::{AppId, ClientHandle, DomainName, Epoch, GroupId, Timestamp};
-use crate::keys::{Key, KeyRange, KeyReader};
-use crate::rows::{self, Rows};
-use crate::tables::Table;
-use crate::view::View;
+use super::table;
+use crate::{
+    engine::{Batch, Key, KeyRange, KeyReader, Overlay, Rows, Slice, View, rows},
+    errors::{ReadError, Refusal, Unmet},
+    ids::{AppId, ClientHandle, DomainName, Epoch, GroupId, Timestamp},
+};
 
 /// A group as it is found without waking its actor (*Group State*).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRow {
     /// The current epoch.
     pub epoch: Epoch,
@@ -65,14 +62,14 @@ impl Batch {
     /// Writes a group's row, over an older one. That a group is created once is the precondition of its log.
     pub fn put_group(&mut self, app: AppId, group: &GroupId, row: &GroupRow) -> &mut Self {
         let (key, value) = (self.key(group_key(app, group)), self.row(row));
-        self.put(Table::Groups, key, value)
+        self.put(table::GROUPS, key, value)
     }
 
     /// Precondition: the group is still the one of this row, at whatever epoch: its creation and its hub are the same. A log
     /// that was replaced at the same number cannot tell. Otherwise [`Unmet::GroupReplaced`].
     pub fn require_group(&mut self, app: AppId, group: &GroupId, row: &GroupRow) -> &mut Self {
         let (key, expected) = (self.key(group_key(app, group)), row.clone());
-        self.step(move |draft| match draft.row::<GroupRow>(Table::Groups, &key)? {
+        self.operation(move |overlay| match overlay.row::<GroupRow>(table::GROUPS, &key)? {
             Some(found) if found.is_same_group(&expected) => Ok(()),
             Some(_) | None => Err(Unmet::GroupReplaced.into()),
         })
@@ -88,10 +85,10 @@ impl Batch {
     ) -> &mut Self {
         let key = self.key(membership_key(app, handle, group));
         let domain = domain.cloned();
-        self.step(move |draft| {
-            let mut domains = domains_at(draft, &key)?;
+        self.operation(move |overlay| {
+            let mut domains = domains_at(overlay, &key)?;
             domains.insert(domain);
-            put_domains(draft, &key, &domains)
+            put_domains(overlay, &key, &domains)
         })
     }
 
@@ -105,10 +102,10 @@ impl Batch {
     ) -> &mut Self {
         let key = self.key(membership_key(app, handle, group));
         let domain = domain.cloned();
-        self.step(move |draft| {
-            let mut domains = domains_at(draft, &key)?;
+        self.operation(move |overlay| {
+            let mut domains = domains_at(overlay, &key)?;
             domains.remove(&domain);
-            put_domains(draft, &key, &domains)
+            put_domains(overlay, &key, &domains)
         })
     }
 }
@@ -116,27 +113,27 @@ impl Batch {
 type Domains = BTreeSet<Option<DomainName>>;
 
 /// The domains of the members with one handle.
-fn domains_at(draft: &Draft<'_>, key: &Key) -> Result<Domains, ReadError> {
-    read_domains(draft.value(Table::Memberships, key)?.as_ref())
+fn domains_at(overlay: &Overlay<'_>, key: &Key) -> Result<Domains, ReadError> {
+    read_domains(overlay.value(table::MEMBERSHIPS, key)?.as_ref())
 }
 
 fn read_domains(value: Option<&Slice>) -> Result<Domains, ReadError> {
     match value {
         None => Ok(Domains::new()),
         Some(value) if value.is_empty() => Ok(Domains::from([None])),
-        Some(value) => rows::decode(Table::Memberships, value),
+        Some(value) => rows::decode(table::MEMBERSHIPS, value),
     }
 }
 
-fn put_domains(draft: &mut Draft<'_>, key: &Key, domains: &Domains) -> Result<(), Refusal> {
+fn put_domains(overlay: &mut Overlay<'_>, key: &Key, domains: &Domains) -> Result<(), Refusal> {
     if domains.is_empty() {
-        draft.delete(Table::Memberships, key);
+        overlay.delete(table::MEMBERSHIPS, key);
     } else if domains.iter().all(Option::is_none) {
-        draft.put(Table::Memberships, key, Slice::from([]));
+        overlay.put(table::MEMBERSHIPS, key, Slice::from([]));
     } else {
         let value = rows::encode(domains)
             .map_err(|error| ReadError::damaged(format!("the domains of a membership: {error}")))?;
-        draft.put(Table::Memberships, key, value);
+        overlay.put(table::MEMBERSHIPS, key, value);
     }
     Ok(())
 }
@@ -147,7 +144,7 @@ impl View {
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.
     pub fn group(&self, app: AppId, group: &GroupId) -> Result<Option<GroupRow>, ReadError> {
-        self.row(Table::Groups, &group_key(app, group))
+        self.row(table::GROUPS, &group_key(app, group))
     }
 
     /// Up to `limit` groups of an application in the order of their ids, after the one given.
@@ -202,7 +199,7 @@ impl View {
                 row.ok_or_else(|| ReadError::damaged(format!("a membership names no group: {group:?}")))?;
             Ok(Some((group, row.epoch)))
         };
-        self.scan(Table::Memberships, range).map(found).filter_map(Result::transpose).take(limit).collect()
+        self.scan(table::MEMBERSHIPS, range).map(found).filter_map(Result::transpose).take(limit).collect()
     }
 
     /// The groups of every application, in the order of their keys, after the one given.
@@ -220,11 +217,11 @@ impl View {
         &self,
         range: KeyRange,
     ) -> impl Iterator<Item = Result<(AppId, GroupId, GroupRow), ReadError>> {
-        self.scan(Table::Groups, range).map(|row| {
+        self.scan(table::GROUPS, range).map(|row| {
             let (key, value) = row?;
             let mut reader = KeyReader::new(&key, "groups");
             let app = reader.app()?;
-            Ok((app, last_group(reader)?, rows::decode(Table::Groups, &value)?))
+            Ok((app, last_group(reader)?, rows::decode(table::GROUPS, &value)?))
         })
     }
 }

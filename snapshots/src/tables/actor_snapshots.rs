@@ -7,17 +7,16 @@
 //! One that is too large for a batch is in pieces instead; see `snapshot_pieces.rs`.
 
 use bytes::Bytes;
-use fjall::Slice;
 
-use crate::batch::Batch;
-use crate::draft::Draft;
-use crate::errors::{ReadError, Unmet};
-use crate::keys::KeyReader;
-use crate::records::{Head, LogId, delete_records, log_key, put_head, require_head};
-use crate::rows::Rows;
-use crate::snapshot_pieces::{Pieces, delete_pieces};
-use crate::tables::Table;
-use crate::view::View;
+use super::{
+    records::{Head, LogId, delete_records, log_key, put_head, require_head},
+    snapshot_pieces::{Pieces, delete_pieces},
+    table,
+};
+use crate::{
+    engine::{Batch, KeyReader, Overlay, Rows, Slice, View},
+    errors::{ReadError, Unmet},
+};
 
 /// How many records one snapshot deletes. A log that grew longer without one loses the rest with its next snapshots;
 /// records that a snapshot stands for are never read again.
@@ -31,8 +30,8 @@ impl Batch {
         let log = log.clone();
         let key = self.key(log_key(&log));
         let value = self.raw(&[&at.to_be_bytes(), bytes.as_ref()].concat());
-        self.step(move |draft| {
-            let mut head = require_head(draft, &key)?;
+        self.operation(move |overlay| {
+            let mut head = require_head(overlay, &key)?;
             if at > head.head {
                 return Err(Unmet::LogMoved { at: Some(head.head) }.into());
             }
@@ -40,10 +39,10 @@ impl Batch {
                 return Ok(());
             }
             let unfinished = head.unfinished.take();
-            delete_pieces(draft, &log, unfinished);
-            count_snapshot(draft, &log, &mut head, at, None);
-            put_head(draft, &key, &head)?;
-            draft.put(Table::ActorSnapshots, &key, value);
+            delete_pieces(overlay, &log, unfinished);
+            count_snapshot(overlay, &log, &mut head, at, None);
+            put_head(overlay, &key, &head)?;
+            overlay.put(table::ACTOR_SNAPSHOTS, &key, value);
             Ok(())
         })
     }
@@ -52,24 +51,24 @@ impl Batch {
 /// Notes in a log's head that there is a snapshot at `at`, and deletes what it stands for: records, and the pieces of the
 /// snapshot before.
 pub(crate) fn count_snapshot(
-    draft: &mut Draft<'_>,
+    overlay: &mut Overlay<'_>,
     log: &LogId,
     head: &mut Head,
     at: u64,
     pieces: Option<Pieces>,
 ) {
     let last = at.min(head.first.saturating_add(DELETED_MAX - 1));
-    delete_records(draft, log, head.first, last);
+    delete_records(overlay, log, head.first, last);
     head.first = head.first.max(last.saturating_add(1));
     head.snapshot = Some(at);
-    delete_pieces(draft, log, std::mem::replace(&mut head.pieces, pieces));
+    delete_pieces(overlay, log, std::mem::replace(&mut head.pieces, pieces));
 }
 
 impl View {
     pub(crate) fn snapshot_at(&self, log: &LogId, at: u64) -> Result<Bytes, ReadError> {
         let damaged = |what: &str| ReadError::damaged(format!("the log {log:?} {what}"));
         let value: Slice = self
-            .value(Table::ActorSnapshots, &log_key(log))?
+            .value(table::ACTOR_SNAPSHOTS, &log_key(log))?
             .ok_or_else(|| damaged("has no snapshot where it says so"))?;
         let mut reader = KeyReader::new(&value, "actor_snapshots");
         if reader.u64()? != at {
@@ -82,9 +81,12 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{AppId, KeyQueueId};
-    use crate::keys::KeyRange;
-    use crate::store::{Store, StoreOptions};
+    use crate::{
+        engine::KeyRange,
+        ids::{AppId, KeyQueueId},
+        options::StoreOptions,
+        store::Store,
+    };
 
     #[test]
     fn a_snapshot_deletes_from_where_the_last_one_stopped() {
@@ -105,9 +107,9 @@ mod tests {
             batch.put_snapshot(&log, at, "state");
             store.append_blocking(batch).unwrap();
             let view = store.view();
-            let head: Head = view.row(Table::LogHeads, &log_key(&log)).unwrap().unwrap();
+            let head: Head = view.row(table::LOG_HEADS, &log_key(&log)).unwrap().unwrap();
             assert_eq!((head.head, head.first, head.snapshot), (last, first, Some(at)));
-            let stored = view.scan_keys(Table::Records, KeyRange::all()).count();
+            let stored = view.scan_keys(table::RECORDS, KeyRange::all()).count();
             assert_eq!(stored as u64, last + 1 - first);
             let loaded = view.load_log(&log).unwrap().unwrap();
             assert_eq!(loaded.records.len() as u64, last - at);

@@ -5,19 +5,15 @@
 //! | `expiries` | when it expires, kind, application, then queue and reference, or reference | nothing |
 //! | `expiries` | when it expires, kind, the key of a row of `welcome_shares` | nothing |
 
-use std::ops::Bound;
-use std::time::Duration;
+use std::{ops::Bound, time::Duration};
 
-use crate::batch::Batch;
-use crate::draft::Draft;
-use crate::errors::{AppendError, ReadError, Refusal};
-use crate::ids::{AppId, ClientHandle, DeliveryId, Epoch, GroupId, KeyPackageRef, KeyQueueId, Timestamp};
-use crate::keys::{Key, KeyReader};
-use crate::rows::Rows;
-use crate::store::Store;
-use crate::tables::Table;
-use crate::view::View;
-use crate::{assigned_key_packages, history, key_packages, welcome_shares};
+use super::{assigned_key_packages, history, key_packages, table, welcome_shares};
+use crate::{
+    engine::{Batch, Key, KeyReader, Overlay, Rows, View},
+    errors::{AppendError, ReadError, Refusal},
+    ids::{AppId, ClientHandle, DeliveryId, Epoch, GroupId, KeyPackageRef, KeyQueueId, Timestamp},
+    store::Store,
+};
 
 /// How many rows one batch of a sweep drops, about; what waits behind it waits for that long.
 const DROPPED_MAX: usize = 500;
@@ -30,7 +26,7 @@ const SHARE: u8 = 3;
 const ASSIGNED: u8 = 4;
 
 /// How long things are kept. Whatever is over one limit is dropped, also when it is under the other.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// How many epochs of a group's history are kept; the newest always is.
     pub history_epochs_max: u64,
@@ -57,7 +53,7 @@ impl Default for Retention {
 }
 
 /// What a sweep dropped.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Epochs of groups' histories.
     pub epochs: u64,
@@ -78,7 +74,7 @@ pub struct Swept {
 }
 
 /// Why a sweep stopped. What it dropped before stays dropped; the next sweep goes on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SweepError {
     /// Something could not be read.
     #[error(transparent)]
@@ -236,8 +232,8 @@ fn drop_epochs(
     let Some(last_sequence) = last_sequence else { return Ok(()) };
     for key in view.log_entry_keys(app, group, last_sequence) {
         let key = key?;
-        found.batch.step(move |draft| {
-            draft.delete_at(Table::LogEntries, key);
+        found.batch.operation(move |overlay| {
+            overlay.delete_at(table::LOG_ENTRIES, key);
             Ok(())
         });
         found.swept.log_entries += 1;
@@ -296,7 +292,7 @@ impl Sweep for ExpirySweep {
         if let Some(after) = self.after.take() {
             range.start = Bound::Excluded(after);
         }
-        for key in view.scan_keys(Table::Expiries, range) {
+        for key in view.scan_keys(table::EXPIRIES, range) {
             let key = key?;
             if found.is_full() {
                 found.more = true;
@@ -310,14 +306,14 @@ impl Sweep for ExpirySweep {
                 Expiring::Assigned { .. } => found.swept.assigned_key_packages += 1,
                 Expiring::Share { .. } => found.swept.invitation_counts += 1,
             }
-            found.batch.step(move |draft| expired.expire(draft, not_after));
+            found.batch.operation(move |overlay| expired.expire(overlay, not_after));
         }
         Ok(())
     }
 }
 
 /// What expires at a time that is known beforehand.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expiring {
     /// A queue holds a key package: the end of the package's lifetime.
     Held { app: AppId, queue: KeyQueueId, reference: KeyPackageRef },
@@ -369,22 +365,22 @@ impl Expiring {
     }
 
     /// Drops what has expired, unless another batch did since.
-    fn expire(&self, draft: &mut Draft<'_>, at: Timestamp) -> Result<(), Refusal> {
+    fn expire(&self, overlay: &mut Overlay<'_>, at: Timestamp) -> Result<(), Refusal> {
         let expiry = self.key(at);
-        if !draft.holds(Table::Expiries, &expiry)? {
+        if !overlay.holds(table::EXPIRIES, &expiry)? {
             return Ok(());
         }
-        draft.delete(Table::Expiries, &expiry);
+        overlay.delete(table::EXPIRIES, &expiry);
         match self {
             Self::Held { app, queue, reference } => {
-                key_packages::delete_key_package(draft, *app, *queue, reference)
+                key_packages::delete_key_package(overlay, *app, *queue, reference)
             }
             Self::Used { app, reference } => {
-                key_packages::delete_used(draft, *app, reference);
+                key_packages::delete_used(overlay, *app, reference);
                 Ok(())
             }
-            Self::Assigned { app, reference } => assigned_key_packages::forget(draft, *app, reference),
-            Self::Share { key } => welcome_shares::expire(draft, key, at),
+            Self::Assigned { app, reference } => assigned_key_packages::forget(overlay, *app, reference),
+            Self::Share { key } => welcome_shares::expire(overlay, key, at),
         }
     }
 }

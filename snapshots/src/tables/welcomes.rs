@@ -5,26 +5,28 @@
 //! | `welcomes` | application, group, epoch that the commit created | [`WelcomeRow`] |
 //! | `welcome_readers` | application, group, epoch | how many join infos point at it, a number |
 //! | `join_infos` | application, client handle, delivery id | [`JoinInfoRow`] |
+//! | `meta` | 1 | the next delivery id, a number |
 //!
 //! The welcome and the tree of a commit are stored once, and go with the last join info that points at them.
 
 use bytes::Bytes;
-use fjall::Slice;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
-use crate::draft::Draft;
-use crate::errors::{AppendError, ReadError, Refusal};
-use crate::ids::{AppId, ClientHandle, DeliveryId, DomainName, Epoch, GroupId, Timestamp};
-use crate::keys::{Key, KeyRange, KeyReader};
-use crate::rows::{self, Rows};
-use crate::store::Store;
-use crate::tables::Table;
-use crate::view::View;
-use crate::welcome_shares::{self, InvitedClient, Inviter, ShareId, WelcomeLimits};
+use super::{
+    table,
+    welcome_shares::{self, InvitedClient, Inviter, ShareId, WelcomeLimits},
+};
+use crate::{
+    engine::{Batch, Key, KeyRange, KeyReader, Overlay, Rows, Slice, View, meta::META, rows},
+    errors::{AppendError, ReadError, Refusal},
+    ids::{AppId, ClientHandle, DeliveryId, DomainName, Epoch, GroupId, Timestamp},
+    store::Store,
+};
+
+const NEXT_DELIVERY: u8 = 1;
 
 /// What all members that one commit added need to join.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WelcomeRow {
     /// The welcome, an `MLSMessage` (RFC 9420 §12.4.3.1).
     pub welcome: Bytes,
@@ -35,7 +37,7 @@ pub struct WelcomeRow {
 }
 
 /// What waits for one client handle: which welcome is for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinInfoRow {
     /// The group that it was added to.
     pub group: GroupId,
@@ -59,7 +61,7 @@ impl JoinInfoRow {
 }
 
 /// The shares of a client's join infos that one of them counts in; see [`WelcomeLimits`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CountedBy {
     /// [`ShareId::UNKNOWN`].
     #[default]
@@ -76,7 +78,7 @@ pub enum CountedBy {
 }
 
 /// Who decides how many join infos may wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invitation {
     /// This gateway: the commit is refused when a join info would pass a limit.
     Accepted {
@@ -136,16 +138,16 @@ impl Batch {
             let info = self.row(&info);
             waiting.push((client.clone(), of_handle, info));
         }
-        self.step(move |draft| {
-            let readers = readers(draft, &key)?.saturating_add(waiting.len() as u64);
-            draft.put(Table::Welcomes, &key, value);
-            draft.put(Table::WelcomeReaders, &key, Slice::from(readers.to_be_bytes()));
+        self.operation(move |overlay| {
+            let readers = readers(overlay, &key)?.saturating_add(waiting.len() as u64);
+            overlay.put(table::WELCOMES, &key, value);
+            overlay.put(table::WELCOME_READERS, &key, Slice::from(readers.to_be_bytes()));
             for (client, of_handle, info) in waiting {
                 if let Invitation::Accepted { by, limits } = invitation {
-                    welcome_shares::take_here(draft, app, &client, by, limits)?;
+                    welcome_shares::take_here(overlay, app, &client, by, limits)?;
                 }
-                let id = draft.give_delivery_id()?;
-                draft.put(Table::JoinInfos, &of_handle.u64(id.0), info);
+                let id = next_delivery(overlay)?;
+                overlay.put(table::JOIN_INFOS, &of_handle.u64(id.0), info);
             }
             Ok(())
         })
@@ -154,7 +156,7 @@ impl Batch {
     /// As [`Store::acknowledge`], as a part of a batch.
     pub fn acknowledge(&mut self, app: AppId, handle: &ClientHandle, id: DeliveryId) -> &mut Self {
         let handle = handle.clone();
-        self.step(move |draft| delete_join_info(draft, app, &handle, id))
+        self.operation(move |overlay| delete_join_info(overlay, app, &handle, id))
     }
 }
 
@@ -172,10 +174,10 @@ impl Store {
     ) -> Result<(), AppendError> {
         let (handle, domain) = (handle.clone(), domain.cloned());
         let mut batch = Batch::new();
-        batch.step(move |draft| {
-            let info = draft.row::<JoinInfoRow>(Table::JoinInfos, &join_info_key(app, &handle, id))?;
+        batch.operation(move |overlay| {
+            let info = overlay.row::<JoinInfoRow>(table::JOIN_INFOS, &join_info_key(app, &handle, id))?;
             if info.is_some_and(|info| info.is_for(domain.as_ref())) {
-                delete_join_info(draft, app, &handle, id)?;
+                delete_join_info(overlay, app, &handle, id)?;
             }
             Ok(())
         });
@@ -202,50 +204,62 @@ impl Store {
 /// Deletes the join infos of a client. Those that do not say of which domain their client is go with the last client
 /// of the handle.
 pub(crate) fn delete_join_infos_of(
-    draft: &mut Draft<'_>,
+    overlay: &mut Overlay<'_>,
     app: AppId,
     handle: &ClientHandle,
     domain: Option<&DomainName>,
     is_last: bool,
 ) -> Result<(), Refusal> {
-    for (key, value) in draft.scan(Table::JoinInfos, join_infos_of(app, handle).prefix())? {
-        let info: JoinInfoRow = rows::decode(Table::JoinInfos, &value)?;
+    for (key, value) in overlay.scan(table::JOIN_INFOS, join_infos_of(app, handle).prefix())? {
+        let info: JoinInfoRow = rows::decode(table::JOIN_INFOS, &value)?;
         let goes = match &info.domain {
             Some(of) => Some(of) == domain,
             None => is_last,
         };
         if goes {
             let (_, _, id) = read_join_info_key(&key)?;
-            delete_join_info(draft, app, handle, id)?;
+            delete_join_info(overlay, app, handle, id)?;
         }
     }
     Ok(())
 }
 
 fn delete_join_info(
-    draft: &mut Draft<'_>,
+    overlay: &mut Overlay<'_>,
     app: AppId,
     handle: &ClientHandle,
     id: DeliveryId,
 ) -> Result<(), Refusal> {
     let key = join_info_key(app, handle, id);
-    let Some(info) = draft.row::<JoinInfoRow>(Table::JoinInfos, &key)? else { return Ok(()) };
-    draft.delete(Table::JoinInfos, &key);
-    welcome_shares::give_back(draft, app, handle, &info)?;
+    let Some(info) = overlay.row::<JoinInfoRow>(table::JOIN_INFOS, &key)? else { return Ok(()) };
+    overlay.delete(table::JOIN_INFOS, &key);
+    welcome_shares::give_back(overlay, app, handle, &info)?;
     let welcome = welcome_key(app, &info.group, info.epoch);
-    match readers(draft, &welcome)? {
+    match readers(overlay, &welcome)? {
         0 | 1 => {
-            draft.delete(Table::WelcomeReaders, &welcome);
-            draft.delete(Table::Welcomes, &welcome);
+            overlay.delete(table::WELCOME_READERS, &welcome);
+            overlay.delete(table::WELCOMES, &welcome);
         }
-        more => draft.put(Table::WelcomeReaders, &welcome, Slice::from((more - 1).to_be_bytes())),
+        more => overlay.put(table::WELCOME_READERS, &welcome, Slice::from((more - 1).to_be_bytes())),
     }
     Ok(())
 }
 
-fn readers(draft: &Draft<'_>, welcome: &Key) -> Result<u64, ReadError> {
-    let value = draft.value(Table::WelcomeReaders, welcome)?;
-    value.map_or(Ok(0), |value| rows::number(Table::WelcomeReaders, &value))
+/// The next place in the order of delivery. It counts if the batch is written.
+fn next_delivery(overlay: &mut Overlay<'_>) -> Result<DeliveryId, ReadError> {
+    let key = Key::new().byte(NEXT_DELIVERY);
+    let stored = overlay.value(META, &key)?;
+    // The first is 1, so that 0 can be "after none".
+    let id = stored.map_or(Ok(1), |value| rows::number(META, &value))?;
+    let next = id.checked_add(1).ok_or_else(|| ReadError::damaged("delivery ids are used up"))?;
+    overlay.put(META, &key, Slice::from(next.to_be_bytes()));
+    overlay.answer_with(DeliveryId(id));
+    Ok(DeliveryId(id))
+}
+
+fn readers(overlay: &Overlay<'_>, welcome: &Key) -> Result<u64, ReadError> {
+    let value = overlay.value(table::WELCOME_READERS, welcome)?;
+    value.map_or(Ok(0), |value| rows::number(table::WELCOME_READERS, &value))
 }
 
 pub(crate) fn read_join_info_key(key: &[u8]) -> Result<(AppId, ClientHandle, DeliveryId), ReadError> {
@@ -314,7 +328,7 @@ impl View {
         group: &GroupId,
         epoch: Epoch,
     ) -> Result<Option<WelcomeRow>, ReadError> {
-        self.row(Table::Welcomes, &welcome_key(app, group, epoch))
+        self.row(table::WELCOMES, &welcome_key(app, group, epoch))
     }
 
     /// The join infos of every application and handle, in the order of their keys, after the one given.
@@ -332,9 +346,9 @@ impl View {
         &self,
         range: KeyRange,
     ) -> impl Iterator<Item = Result<((AppId, ClientHandle, DeliveryId), JoinInfoRow), ReadError>> {
-        self.scan(Table::JoinInfos, range).map(|row| {
+        self.scan(table::JOIN_INFOS, range).map(|row| {
             let (key, value) = row?;
-            Ok((read_join_info_key(&key)?, rows::decode(Table::JoinInfos, &value)?))
+            Ok((read_join_info_key(&key)?, rows::decode(table::JOIN_INFOS, &value)?))
         })
     }
 }

@@ -1,13 +1,14 @@
 //! The queue before the committer: bounded, and every entry is answered even if the committer fails.
 
-use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::batch::Appended;
-use crate::draft::Step;
+use super::{batch::Appended, overlay::Operation};
 use crate::errors::AppendError;
 
 /// How many batches one disk batch takes at most.
@@ -21,13 +22,13 @@ pub(crate) type Outcome = Result<Appended, AppendError>;
 
 /// A batch and whom to answer.
 pub(crate) struct Waiting {
-    pub(crate) steps: Vec<Step>,
+    pub(crate) operations: Vec<Operation>,
     pub(crate) bytes: usize,
     pub(crate) reply: oneshot::Sender<Outcome>,
 }
 
 /// Where the store is in its life. It only moves down this list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
     /// Takes batches.
     Open,
@@ -85,7 +86,7 @@ impl AppendQueue {
     /// Waits for room and leaves a batch; the answer comes through the receiver.
     pub(crate) async fn push(
         &self,
-        steps: Vec<Step>,
+        operations: Vec<Operation>,
         bytes: usize,
     ) -> Result<oneshot::Receiver<Outcome>, AppendError> {
         let permits = u32::try_from(self.permits(bytes)).unwrap_or(u32::MAX);
@@ -99,7 +100,7 @@ impl AppendQueue {
         // No await between here and the push: the permits are given back when the batch is taken.
         length.forget();
         room.forget();
-        state.waiting.push_back(Waiting { steps, bytes, reply });
+        state.waiting.push_back(Waiting { operations, bytes, reply });
         drop(state);
         self.arrived.notify_one();
         Ok(answer)

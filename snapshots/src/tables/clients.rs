@@ -11,24 +11,20 @@
 
 use std::collections::BTreeSet;
 
-use fjall::Slice;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
-use crate::draft::Draft;
-use crate::errors::{ReadError, Refusal, Unmet};
-use crate::ids::{AppId, ClientHandle, ClientId, DomainName, Timestamp};
-use crate::keys::{Key, KeyRange, KeyReader};
-use crate::rows::{self, Rows};
-use crate::tables::Table;
-use crate::view::View;
-use crate::{assigned_key_packages, key_queues, welcomes};
+use super::{assigned_key_packages, key_queues, table, welcomes};
+use crate::{
+    engine::{Batch, Key, KeyRange, KeyReader, Overlay, Rows, Slice, View, rows},
+    errors::{ReadError, Refusal, Unmet},
+    ids::{AppId, ClientHandle, ClientId, DomainName, Timestamp},
+};
 
 const IN_DOMAIN: u8 = 0;
 const TAGGED: u8 = 1;
 
 /// A registered client (*Identity Registration*).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientRow {
     /// Its id, which never changes.
     pub client_id: ClientId,
@@ -80,14 +76,14 @@ impl Batch {
         let listings: Vec<Key> = listing_keys(app, row).into_iter().map(|key| self.key(key)).collect();
         let client = row.client_id;
         let value = self.row(row);
-        self.step(move |draft| {
-            if draft.holds(Table::Clients, &key)? {
+        self.operation(move |overlay| {
+            if overlay.holds(table::CLIENTS, &key)? {
                 return Err(Unmet::ClientExists.into());
             }
-            take_handle(draft, &handle, client)?;
-            draft.put(Table::Clients, &key, value);
+            take_handle(overlay, &handle, client)?;
+            overlay.put(table::CLIENTS, &key, value);
             for key in listings {
-                draft.put(Table::ClientTags, &key, Slice::from([]));
+                overlay.put(table::CLIENT_TAGS, &key, Slice::from([]));
             }
             Ok(())
         })
@@ -106,18 +102,18 @@ impl Batch {
         let client = new.client_id;
         let value = self.row(new);
         let old = old.clone();
-        self.step(move |draft| {
-            require_client_unchanged(draft, &key, &old)?;
+        self.operation(move |overlay| {
+            require_client_unchanged(overlay, &key, &old)?;
             if old_handle != new_handle {
-                take_handle(draft, &new_handle, client)?;
-                draft.delete(Table::ClientHandles, &old_handle);
+                take_handle(overlay, &new_handle, client)?;
+                overlay.delete(table::CLIENT_HANDLES, &old_handle);
             }
-            draft.put(Table::Clients, &key, value);
+            overlay.put(table::CLIENTS, &key, value);
             for key in gone {
-                draft.delete(Table::ClientTags, &key);
+                overlay.delete(table::CLIENT_TAGS, &key);
             }
             for key in come {
-                draft.put(Table::ClientTags, &key, Slice::from([]));
+                overlay.put(table::CLIENT_TAGS, &key, Slice::from([]));
             }
             Ok(())
         })
@@ -129,57 +125,59 @@ impl Batch {
     /// [`Unmet::ClientMissing`] or [`Unmet::ClientChanged`].
     pub fn delete_client(&mut self, app: AppId, row: &ClientRow) -> &mut Self {
         let row = row.clone();
-        self.step(move |draft| {
+        self.operation(move |overlay| {
             let key = client_key(app, row.client_id);
-            require_client_unchanged(draft, &key, &row)?;
-            draft.delete(Table::Clients, &key);
-            draft.delete(Table::ClientHandles, &handle_key(app, &row));
+            require_client_unchanged(overlay, &key, &row)?;
+            overlay.delete(table::CLIENTS, &key);
+            overlay.delete(table::CLIENT_HANDLES, &handle_key(app, &row));
             for key in listing_keys(app, &row) {
-                draft.delete(Table::ClientTags, &key);
+                overlay.delete(table::CLIENT_TAGS, &key);
             }
-            key_queues::delete_queues_of(draft, app, row.client_id)?;
-            assigned_key_packages::forget_all_of(draft, app, row.client_id)?;
-            let is_last = !draft.any(Table::ClientHandles, handle_prefix(app, &row.handle).prefix())?;
-            welcomes::delete_join_infos_of(draft, app, &row.handle, row.domain.as_ref(), is_last)
+            key_queues::delete_queues_of(overlay, app, row.client_id)?;
+            assigned_key_packages::forget_all_of(overlay, app, row.client_id)?;
+            let is_last = !overlay.any(table::CLIENT_HANDLES, handle_prefix(app, &row.handle).prefix())?;
+            welcomes::delete_join_infos_of(overlay, app, &row.handle, row.domain.as_ref(), is_last)
         })
     }
 
     /// Precondition: the client is still `row`, else [`Unmet::ClientMissing`] or [`Unmet::ClientChanged`].
     pub fn require_client(&mut self, app: AppId, row: &ClientRow) -> &mut Self {
         let row = row.clone();
-        self.step(move |draft| require_client_unchanged(draft, &client_key(app, row.client_id), &row))
+        self.operation(move |overlay| {
+            require_client_unchanged(overlay, &client_key(app, row.client_id), &row)
+        })
     }
 }
 
 /// Precondition of whatever belongs to a client: it is registered.
-pub(crate) fn require_client(draft: &Draft<'_>, app: AppId, client: ClientId) -> Result<(), Refusal> {
-    if draft.holds(Table::Clients, &client_key(app, client))? {
+pub(crate) fn require_client(overlay: &Overlay<'_>, app: AppId, client: ClientId) -> Result<(), Refusal> {
+    if overlay.holds(table::CLIENTS, &client_key(app, client))? {
         Ok(())
     } else {
         Err(Unmet::ClientMissing.into())
     }
 }
 
-fn require_client_unchanged(draft: &Draft<'_>, key: &Key, row: &ClientRow) -> Result<(), Refusal> {
-    match draft.row::<ClientRow>(Table::Clients, key)? {
+fn require_client_unchanged(overlay: &Overlay<'_>, key: &Key, row: &ClientRow) -> Result<(), Refusal> {
+    match overlay.row::<ClientRow>(table::CLIENTS, key)? {
         Some(found) if found == *row => Ok(()),
         Some(_) => Err(Unmet::ClientChanged.into()),
         None => Err(Unmet::ClientMissing.into()),
     }
 }
 
-fn take_handle(draft: &mut Draft<'_>, key: &Key, client: ClientId) -> Result<(), Refusal> {
-    match draft.value(Table::ClientHandles, key)? {
+fn take_handle(overlay: &mut Overlay<'_>, key: &Key, client: ClientId) -> Result<(), Refusal> {
+    match overlay.value(table::CLIENT_HANDLES, key)? {
         Some(taken) => Err(Unmet::HandleTaken { client: read_client(&taken)? }.into()),
         None => {
-            draft.put(Table::ClientHandles, key, Slice::from(client.as_uuid().as_bytes()));
+            overlay.put(table::CLIENT_HANDLES, key, Slice::from(client.as_uuid().as_bytes()));
             Ok(())
         }
     }
 }
 
 fn read_client(value: &[u8]) -> Result<ClientId, ReadError> {
-    rows::uuid(Table::ClientHandles, value).map(ClientId::new)
+    rows::uuid(table::CLIENT_HANDLES, value).map(ClientId::new)
 }
 
 impl View {
@@ -188,7 +186,7 @@ impl View {
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.
     pub fn client(&self, app: AppId, client: ClientId) -> Result<Option<ClientRow>, ReadError> {
-        self.row(Table::Clients, &client_key(app, client))
+        self.row(table::CLIENTS, &client_key(app, client))
     }
 
     /// A client by its handle in its domain; `None` is the space of those without a domain.
@@ -201,7 +199,7 @@ impl View {
         domain: Option<&DomainName>,
         handle: &ClientHandle,
     ) -> Result<Option<ClientRow>, ReadError> {
-        match self.value(Table::ClientHandles, &handle_prefix(app, handle).domain(domain))? {
+        match self.value(table::CLIENT_HANDLES, &handle_prefix(app, handle).domain(domain))? {
             Some(value) => self.listed(app, read_client(&value)?).map(Some),
             None => Ok(None),
         }
@@ -259,7 +257,7 @@ impl View {
             reader.end()?;
             self.listed(app, client)
         };
-        self.scan_keys(Table::ClientTags, range).take(limit).map(found).collect()
+        self.scan_keys(table::CLIENT_TAGS, range).take(limit).map(found).collect()
     }
 
     /// The row of a client that an index names.

@@ -1,0 +1,145 @@
+//! The writing thread: it checks and runs the waiting batches in order, writes them as one disk batch, syncs once and
+//! answers all.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::{Builder, JoinHandle},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use fjall::PersistMode;
+
+use super::{
+    Slice,
+    append_queue::{AppendQueue, Life, Waiting},
+    disk::Disk,
+    meta::{self, META},
+    overlay::Overlay,
+    witness::BatchStamp,
+};
+use crate::{errors::AppendError, ids::Timestamp};
+
+/// How often the engine is asked whether a write in its background failed.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
+
+/// What the thread owns. Nobody else writes, so what it reads while it checks stays true until it writes.
+pub(crate) struct Committer {
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) queue: Arc<AppendQueue>,
+    /// How each disk batch is persisted before it is answered; `None` leaves it in memory.
+    pub(crate) persist: Option<PersistMode>,
+    /// The newest disk batch.
+    pub(crate) stamp: BatchStamp,
+}
+
+impl Committer {
+    /// Starts the thread. It ends when the queue is closed and empty, or failed.
+    pub(crate) fn start(mut self) -> std::io::Result<JoinHandle<()>> {
+        Builder::new().name("committer".to_owned()).spawn(move || {
+            let queue = Arc::clone(&self.queue);
+            match catch_unwind(AssertUnwindSafe(|| self.run())) {
+                Ok(Ok(())) => queue.closed(),
+                Ok(Err(reason)) => queue.fail(&reason),
+                Err(_) => queue.fail("the committer panicked"),
+            }
+        })
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        while let Some(waiting) = self.queue.take() {
+            self.queue.begin_write();
+            let written = self.write(waiting);
+            self.queue.end_write();
+            written?;
+        }
+        if self.persist.is_some() {
+            self.disk.persist(PersistMode::SyncAll).map_err(|error| report(&error))?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, waiting: Vec<Waiting>) -> Result<(), String> {
+        let disk = Arc::clone(&self.disk);
+        let mut overlay = Overlay::new(&disk);
+        let run = |Waiting { operations, reply, .. }| (reply, overlay.run(operations));
+        let outcomes: Vec<_> = waiting.into_iter().map(run).collect();
+        let failed = if overlay.is_empty() { None } else { self.write_overlay(overlay).err() };
+        if let Some(reason) = &failed {
+            // Before the answers: whoever gets one finds the store failed.
+            self.queue.fail(reason);
+        }
+        for (reply, outcome) in outcomes {
+            let answer = match &failed {
+                Some(reason) => Err(AppendError::Storage(reason.clone())),
+                None => outcome.map_err(AppendError::from),
+            };
+            // Whoever has stopped listening needs no answer.
+            let _ = reply.send(answer);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Writes the overlay and makes sure that it is where it will be looked for.
+    fn write_overlay(&mut self, mut overlay: Overlay<'_>) -> Result<(), String> {
+        let stamp = self.stamp.next(now());
+        overlay.put(META, &meta::batch_stamp_key(), Slice::from(stamp.to_bytes()));
+        self.disk.write(overlay.into_changes(), self.persist).map_err(|error| report(&error))?;
+        self.disk.check_presence().inspect_err(|reason| report_absence(reason))?;
+        self.stamp = stamp;
+        if let Some(watched) = &self.disk.watched
+            && let Err(error) = watched.witness.note(stamp)
+        {
+            // What is acknowledged is in the store; a later loss would not be noticed, and no more.
+            tracing::warn!(%error, "the witness of the data directory cannot be written");
+        }
+        Ok(())
+    }
+}
+
+/// The machine's time.
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn report_absence(reason: &str) {
+    tracing::error!(reason, "the data directory is gone; the store takes no more");
+}
+
+fn report(error: &fjall::Error) -> String {
+    tracing::error!(%error, "a write failed; the store takes no more");
+    error.to_string()
+}
+
+/// Starts a thread that fails the store when the engine's own background writes fail, or when its directory is gone. The
+/// committer alone would notice only at the next batch, and not at all while the engine holds it back to wait for such
+/// a write.
+pub(crate) fn watch(disk: Arc<Disk>, queue: Arc<AppendQueue>) -> std::io::Result<JoinHandle<()>> {
+    Builder::new().name("store-watch".to_owned()).spawn(move || {
+        while matches!(queue.wait_for_end(WATCH_PERIOD), Life::Open | Life::Closing) {
+            // Hands buffered bytes to the operating system, if there are any, and says whether the engine is well.
+            if let Err(error) = disk.persist(PersistMode::Buffer) {
+                tracing::error!(%error, "a background write failed; the store takes no more");
+                queue.fail(&error.to_string());
+            }
+            if let Err(reason) = disk.check_presence() {
+                report_absence(&reason);
+                queue.fail(&reason);
+            }
+        }
+    })
+}
+
+/// Starts a thread that says when a write hangs. It has nothing to do with the disk, so it cannot hang itself.
+pub(crate) fn watch_stalls(
+    queue: Arc<AppendQueue>,
+    stalled_after: Duration,
+) -> std::io::Result<JoinHandle<()>> {
+    let period = (stalled_after / 4).clamp(Duration::from_millis(10), WATCH_PERIOD);
+    Builder::new().name("store-stalls".to_owned()).spawn(move || {
+        while matches!(queue.wait_for_end(period), Life::Open | Life::Closing) {
+            queue.look_for_stall(stalled_after);
+        }
+    })
+}

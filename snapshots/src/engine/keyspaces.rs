@@ -1,0 +1,41 @@
+//! The keyspaces of an open store: one for each table, and the memory that it may use.
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions};
+
+use super::{
+    meta::META,
+    schema::{Schema, Table, Values},
+};
+
+/// All keyspaces, at the numbers of their tables.
+#[derive(Clone)]
+pub(crate) struct Keyspaces(Vec<Keyspace>);
+
+impl Keyspaces {
+    /// Opens a keyspace for each table, creating those that are missing.
+    pub(crate) fn open(database: &Database, schema: &Schema) -> fjall::Result<Self> {
+        let open = |table: Table| database.keyspace(table.name(), || options(table.values()));
+        let tables = [META].into_iter().chain(schema.tables.iter().copied());
+        tables.map(open).collect::<fjall::Result<_>>().map(Self)
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "a schema numbers its tables in their order")]
+    pub(crate) fn of(&self, table: Table) -> &Keyspace {
+        &self.0[table.number()]
+    }
+}
+
+fn options(values: Values) -> KeyspaceCreateOptions {
+    let separation = (values == Values::Large).then(KvSeparationOptions::default);
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(memory_bytes_max(values))
+        .with_kv_separation(separation)
+}
+
+/// How much of a table is kept in memory before it is sealed to be written out, in bytes.
+fn memory_bytes_max(values: Values) -> u64 {
+    match values {
+        Values::Small => 4 << 20,
+        Values::Frequent | Values::Large => 16 << 20,
+    }
+}

@@ -1,0 +1,41 @@
+//! The engine: ordered keyspaces on disk, one writer, consistent reads.
+//!
+//! It knows tables only as a [`Schema`]: their names, their numbers, the format of their rows. What a row means is the
+//! business of `tables/`, of which nothing is imported here.
+//!
+//! - `batch.rs`, `append_queue.rs`, `committer.rs`: operations are collected, queued, and run by one thread.
+//! - `overlay.rs`: what the operations of one disk batch see and change.
+//! - `view.rs`: one consistent moment for readers.
+//! - `keys.rs`, `rows.rs`, `meta.rs`: the encoding of keys and rows; the engine's own rows.
+//! - `disk.rs`, `keyspaces.rs`, `presence.rs`, `witness.rs`: the database library and the data directory.
+//!
+//! Only `disk.rs`, `keyspaces.rs` and `view.rs` call the database library. Another one would stand in for them, below
+//! [`Overlay`] and [`View`].
+
+pub(crate) mod append_queue;
+pub(crate) mod batch;
+pub(crate) mod committer;
+pub(crate) mod disk;
+mod keys;
+mod keyspaces;
+pub(crate) mod meta;
+mod overlay;
+mod presence;
+pub(crate) mod rows;
+mod schema;
+mod view;
+mod witness;
+
+/// The bytes of a key or a value.
+pub(crate) use fjall::Slice;
+
+pub use self::{
+    batch::{Appended, Batch},
+    view::View,
+};
+pub(crate) use self::{
+    keys::{Key, KeyRange, KeyReader},
+    overlay::Overlay,
+    rows::Rows,
+    schema::{Schema, Table, TableDefinition, Values},
+};
