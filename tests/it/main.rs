@@ -15,6 +15,7 @@ mod demo;
 mod dependencies;
 mod federation;
 mod federation_edge;
+mod formats;
 mod key_assignment;
 mod lifecycle;
 mod loadtest;

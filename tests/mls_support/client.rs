@@ -1,5 +1,7 @@
 //! A client outside any group: its registration, its key queue and the ways into a group.
 
+use std::time::Duration;
+
 use actors::{ClientHandle, ClientId, DeliveryId, DomainName, GroupId, KeyQueueId};
 use mimi_gateway::{
     api::{
@@ -27,6 +29,8 @@ use super::{Config, Identities, Member, pki::Certified};
 use crate::support::TestGateway;
 
 const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
+/// How long leaves and key packages live.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A registered client with one key queue.
 pub(crate) struct MlsClient {
@@ -54,7 +58,12 @@ impl MlsClient {
     }
 
     async fn register_with(gateway: &TestGateway, name: &str, options: CommitOptions) -> Self {
-        Self::register_as(connect(gateway), name, None, SUITE, Self::basic(name, options)).await
+        Self::register_as(connect(gateway), name, None, SUITE, Self::basic(name, options, YEAR)).await
+    }
+
+    /// Registers a client, over a connection that is there, whose leaf and key packages live this long.
+    pub(crate) async fn register_over(api: GatewayClient, name: &str, lifetime: Duration) -> Self {
+        Self::register_as(api, name, None, SUITE, Self::basic(name, CommitOptions::new(), lifetime)).await
     }
 
     /// A client that no application server knows, with a basic credential of this name.
@@ -66,15 +75,16 @@ impl MlsClient {
             handle: ClientHandle::new(name.as_bytes()).unwrap(),
             queue: KeyQueueId::random(),
             api: connect(gateway),
-            mls: Self::basic(name, CommitOptions::new()),
+            mls: Self::basic(name, CommitOptions::new(), YEAR),
         }
     }
 
-    fn basic(name: &str, options: CommitOptions) -> Client<Config> {
+    fn basic(name: &str, options: CommitOptions, lifetime: Duration) -> Client<Config> {
         let crypto = RustCryptoProvider::default();
         let (secret, public) = crypto.cipher_suite_provider(SUITE).unwrap().signature_key_generate().unwrap();
         let credential = BasicCredential::new(name.as_bytes().to_vec()).into_credential();
-        mls_client(SUITE, Identities::basic(), SigningIdentity::new(credential, public), secret, options)
+        let identity = SigningIdentity::new(credential, public);
+        mls_client(SUITE, Identities::basic(), identity, secret, options, lifetime)
     }
 
     /// Registers a client that is identified by its certificate.
@@ -109,7 +119,7 @@ impl MlsClient {
     fn certified(certified: &Certified, identities: Identities) -> Client<Config> {
         let options = CommitOptions::new();
         let (identity, secret) = (certified.signing_identity(), certified.secret.clone());
-        mls_client(certified.suite, identities, identity, secret, options)
+        mls_client(certified.suite, identities, identity, secret, options, YEAR)
     }
 
     /// A client of a domain of which this gateway knows nothing: registered nowhere.
@@ -323,6 +333,7 @@ fn mls_client(
     identity: SigningIdentity,
     secret: SignatureSecretKey,
     options: CommitOptions,
+    lifetime: Duration,
 ) -> Client<Config> {
     let rules = DefaultMlsRules::new()
         .with_encryption_options(EncryptionOptions::new(false, PaddingMode::None))
@@ -331,6 +342,7 @@ fn mls_client(
         .mls_rules(rules)
         .crypto_provider(RustCryptoProvider::default())
         .identity_provider(identities)
+        .key_package_lifetime(lifetime)
         .signing_identity(identity, secret, suite)
         .build()
 }

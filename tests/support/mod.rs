@@ -156,8 +156,13 @@ impl Setup {
 
     /// Starts it; the setup can start it again after it was stopped.
     pub(crate) async fn start(&self) -> TestGateway {
+        self.start_with_clock(self.clock()).await
+    }
+
+    /// As [`Setup::start`], with another clock than [`Setup::clock`].
+    pub(crate) async fn start_with_clock(&self, clock: Clock) -> TestGateway {
         TestGateway {
-            running: serve::start_with_clock(self.config.clone(), self.clock()).await.unwrap(),
+            running: serve::start_with_clock(self.config.clone(), clock).await.unwrap(),
             app: self.app,
             other_app: self.other_app,
             writer: self.writer.clone(),
