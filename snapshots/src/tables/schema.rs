@@ -13,8 +13,11 @@ use crate::{
 
 static SCHEMA: Schema = Schema::new(table::ALL, Store::FORMAT, convert);
 
-/// Brings rows of an older format to this one. Format 1: counts its join infos, whose inviters are not known.
-fn convert(overlay: &mut Overlay<'_>, _from: u64) -> Result<(), ReadError> {
+/// Brings rows of an older format to this one. Of format 1, it counts the join infos, whose inviters are not known.
+fn convert(overlay: &mut Overlay<'_>, from: u64) -> Result<(), ReadError> {
+    if from > 1 {
+        return Ok(());
+    }
     let infos = overlay.on_disk(JOIN_INFOS).map(|row| {
         let (key, value) = row?;
         let (app, handle, _) = welcomes::read_join_info_key(&key)?;
@@ -28,8 +31,8 @@ fn convert(overlay: &mut Overlay<'_>, _from: u64) -> Result<(), ReadError> {
 
 impl Store {
     /// The format of the rows that this program writes, and the newest that it reads. Format 2 counts join infos in
-    /// `welcome_shares`; format 1 does not have that table.
-    pub const FORMAT: u64 = 2;
+    /// `welcome_shares`; format 1 does not have that table. From format 3 on, a snapshot may be in pieces.
+    pub const FORMAT: u64 = 3;
 
     /// Opens a store, creating it when there is none. It blocks while what was not yet written out is read again:
     /// up to some hundred MiB after a crash under load.

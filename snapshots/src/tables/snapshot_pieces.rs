@@ -6,7 +6,7 @@
 //! | `snapshot_pieces` | as in `log_heads`, an id of the snapshot's own, number from 0 | that part of the snapshot |
 //!
 //! The log's head says which pieces there are, so none is ever searched for: those of the snapshot that counts, and those of
-//! one that is being written, or was when the gateway ended. Whatever is written next for the log deletes the latter.
+//! one that is being written, or was when the gateway ended. The next snapshot deletes the latter, and so does the end of the log.
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
