@@ -309,8 +309,10 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
                 ctx.spawn(writing);
                 Box::pin(fut::ready(ActorState::Active))
             }
+            // What readers see stays true: nothing was accepted since, and the next owner shows its own.
             Upkeep::Passivate => Box::pin(writing.map(|(), actor, ctx| {
-                actor.step_down(ctx);
+                actor.durable().unload();
+                ctx.stop();
                 ActorState::Stopped
             })),
         }
