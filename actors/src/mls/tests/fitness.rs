@@ -194,7 +194,7 @@ fn the_keys_of_an_update_path_are_keys_of_the_suite() {
 fn a_total_lifetime_is_bounded_wherever_a_leaf_has_one() {
     let package = |lifetime_s: u64| {
         let mut forged = Forged::good("bob", now_s() - 60);
-        forged.not_after_s = forged.not_before_s + lifetime_s;
+        forged.not_after_s = forged.not_before_s.saturating_add(lifetime_s);
         forged.message()
     };
     for (max, lifetime_s, is_accepted) in
