@@ -44,12 +44,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// use actors::{AppId, Epoch, GroupId};
 /// use mimi_gateway::{
 ///     api::{groups::EpochRange, problem::ProblemKind},
-///     client::{ClientError, GatewayClient},
+///     client::{RequestError, GatewayClient},
 ///     token::Token,
 /// };
 ///
 /// /// The commits of a group after an epoch, as far as the gateway gives them in one answer.
-/// async fn commits_after(gateway: &GatewayClient, group: &GroupId, epoch: Epoch) -> Result<usize, ClientError> {
+/// async fn commits_after(gateway: &GatewayClient, group: &GroupId, epoch: Epoch) -> Result<usize, RequestError> {
 ///     let range =
 ///         EpochRange { start_epoch_id: Epoch(epoch.0 + 1), end_epoch_id: None, limit: None };
 ///     match gateway.control_messages(group, &range).await {
@@ -60,7 +60,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 ///     }
 /// }
 ///
-/// # async fn example(app: AppId, token: Token, group: GroupId) -> Result<(), ClientError> {
+/// # async fn example(app: AppId, token: Token, group: GroupId) -> Result<(), RequestError> {
 /// let gateway = GatewayClient::new("http://127.0.0.1:8080", app, token)?;
 /// let missed = commits_after(&gateway, &group, Epoch(7)).await?;
 /// # Ok(())
