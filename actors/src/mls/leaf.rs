@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use openmls::prelude::{KeyPackage, LeafNode, tls_codec::Serialize as _};
 
-use super::{Refusal, Rule, hpke_key::Kem};
+use super::{Refusal, Rule, suite::CipherSuite};
 use crate::presentation::{Reader, WireError};
 
 /// Checks of leaf nodes for one cipher suite.
@@ -343,9 +343,9 @@ impl LeafChecks {
     }
 
     fn check_hpke_key(self, key: &[u8], rule: Rule, name: &str) -> Result<(), Unfit> {
-        let kem = Kem::of_suite(self.cipher_suite)
+        let suite = CipherSuite::from_number(self.cipher_suite)
             .ok_or_else(|| unfit(rule, format!("the cipher suite {} is not supported", self.cipher_suite)))?;
-        kem.check(key).map_err(|what| unfit(rule, format!("{name} {what}")))
+        suite.check_hpke_key(key).map_err(|what| unfit(rule, format!("{name} {what}")))
     }
 }
 

@@ -11,7 +11,6 @@ mod expiry;
 mod external_senders;
 mod group;
 mod group_info;
-mod hpke_key;
 mod key_package;
 mod leaf;
 mod openmls_storage;
@@ -21,6 +20,7 @@ mod refusal;
 mod roster;
 mod rule;
 mod shape;
+mod suite;
 mod syntax;
 #[cfg(test)]
 pub(crate) mod tests;
