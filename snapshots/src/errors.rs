@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use crate::ids::{ClientHandle, ClientId, DomainName, KeyPackageRef, KeyQueueId, Timestamp};
 
-/// Why a store could not be opened.
+/// The reason why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// Another process, or another [`Store`](crate::Store) of this one, has it open.
     #[error("{} is in use by another process", path.display())]
     InUse {
-        /// The directory that was to be opened.
+        /// The directory.
         path: PathBuf,
     },
     /// A later version of this program wrote it.
@@ -22,12 +22,12 @@ pub enum OpenError {
         /// The newest format that this program reads.
         supported: u64,
     },
-    /// What is on disk cannot be what was written.
+    /// The files on disk are damaged.
     #[error("the store in {} is damaged: {what}", path.display())]
     Damaged {
         /// The directory of the store.
         path: PathBuf,
-        /// What was found.
+        /// The damage.
         what: String,
     },
     /// The file system refused.
@@ -35,66 +35,65 @@ pub enum OpenError {
     Io {
         /// The directory of the store.
         path: PathBuf,
-        /// What the file system said.
+        /// The error of the file system.
         source: std::io::Error,
     },
 }
 
-/// Why a batch was not written.
+/// The reason why a batch was not written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// A precondition did not hold. Nothing of the batch was written; the store is well.
+    /// A precondition failed. Nothing of the batch was written; the store works.
     #[error(transparent)]
     Precondition(#[from] Unmet),
     /// The store was closed before the batch was taken. Nothing of it was written.
     #[error("the store is closed")]
     Closed,
-    /// The disk has not answered for as long as it may. With `is_queued` it is not known whether the batch will be written;
-    /// otherwise nothing of it was or will be.
+    /// The disk has not answered in time. If `is_queued`, the batch may still be written; otherwise none of it ever will be.
     #[error("the disk does not answer")]
     Stalled {
-        /// Whether the batch waits for the disk all the same.
+        /// Whether the batch still waits for the disk.
         is_queued: bool,
     },
-    /// The disk failed. When the store [is failed](crate::Store::is_failed) it is not known whether the batch will be
-    /// there after a restart; otherwise nothing of it was written.
+    /// The disk failed. If the store [has failed](crate::Store::is_failed), the batch may or may not be there after a restart;
+    /// otherwise nothing of it was written.
     #[error("the store cannot write: {0}")]
     Storage(String),
     /// The batch, or one key in it, is larger than the store takes. Nothing of it was written.
     #[error("a batch or key of {bytes} bytes is over the limit of {limit}")]
     TooLarge {
-        /// The size that was asked for.
+        /// Its size.
         bytes: usize,
-        /// The limit that it is over.
+        /// The limit.
         limit: usize,
     },
 }
 
-/// The precondition that did not hold.
+/// The precondition that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unmet {
-    /// The log does not stand where the batch needs it.
+    /// The log's last record is not the one that the batch expects.
     #[error("the log stands at {at:?}")]
     LogMoved {
         /// Its last sequence number; `None` when there is no such log.
         at: Option<u64>,
     },
-    /// There already is such a log.
+    /// The log exists already.
     #[error("the log exists")]
     LogExists,
     /// Another client has this handle in this domain.
     #[error("the client handle is taken by {client}")]
     HandleTaken {
-        /// Who has it.
+        /// The client that has it.
         client: ClientId,
     },
-    /// There already is a client of this id.
+    /// A client with this id exists already.
     #[error("the client id is taken")]
     ClientExists,
     /// There is no such client.
     #[error("there is no such client")]
     ClientMissing,
-    /// The client is no longer what the batch was built from.
+    /// The client was changed since the batch was built.
     #[error("the client was changed meanwhile")]
     ClientChanged,
     /// The client has a queue of this protocol version, cipher suite and label.
@@ -106,7 +105,7 @@ pub enum Unmet {
     /// There is no such queue.
     #[error("there is no such key queue")]
     QueueMissing,
-    /// The queue is no longer what the batch was built from.
+    /// The queue was changed since the batch was built.
     #[error("the key queue was changed meanwhile")]
     QueueChanged,
     /// The client has as many queues as it may have.
@@ -118,22 +117,22 @@ pub enum Unmet {
     /// The key package was used before (*Key Package Retrieval*).
     #[error("the key package {reference:?} was used")]
     KeyPackageUsed {
-        /// Which one.
+        /// The key package.
         reference: KeyPackageRef,
     },
     /// A queue holds the key package already: another queue, or this one as the other kind.
     #[error("the key package {reference:?} is held already")]
     KeyPackageHeld {
-        /// Which one.
+        /// The key package.
         reference: KeyPackageRef,
     },
     /// The key package is assigned to another receiver than was expected.
     #[error("the key package {reference:?} was assigned meanwhile")]
     KeyPackageAssigned {
-        /// Which one.
+        /// The key package.
         reference: KeyPackageRef,
     },
-    /// The receivers of a peer have as many key packages of the client as they may.
+    /// The receivers of a peer have reached their limit of the client's key packages.
     #[error("the receivers of the peer have {max} key packages of the client, the most that they may")]
     PeerShareTaken {
         /// The limit.
@@ -150,34 +149,34 @@ pub enum Unmet {
         of_inviter: bool,
         /// The limit.
         max: u64,
-        /// When the welcomes that were sent to a client of another gateway end to count; `None` for a client of this
-        /// gateway, for which they count until it acknowledges them.
+        /// The time at which the welcomes that were sent to a client of another gateway stop counting; `None` for a client of
+        /// this gateway, where each counts until it is acknowledged.
         counted_until: Option<Timestamp>,
     },
-    /// Which entries a replica misses is no longer what the batch was built from.
+    /// The missing entries of the replica were changed since the batch was built.
     #[error("the entries that the replica misses were changed meanwhile")]
     MissedEntriesChanged,
-    /// The group has another creation or another hub than the batch was built from.
+    /// The group's creation or hub was changed since the batch was built.
     #[error("the group was replaced meanwhile")]
     GroupReplaced,
-    /// Another snapshot of the log was begun or written meanwhile, of the same record or a later one.
+    /// Another snapshot of the log, at the same record or a later one, was begun or written meanwhile.
     #[error("another snapshot was written meanwhile")]
     SnapshotOvertaken,
-    /// There already is a setting of this name.
+    /// A setting of this name exists already.
     #[error("the setting exists")]
     SettingExists,
 }
 
-/// Why something could not be read.
+/// The reason why something could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The disk failed, or a block on it has the wrong checksum.
     #[error("the store cannot read: {0}")]
     Storage(String),
-    /// A row is there but is not what was written, or one that must be there is missing.
+    /// A row is damaged, or a row that must exist is missing.
     #[error("the store is damaged: {what}")]
     Damaged {
-        /// What was found where.
+        /// The damage and its place.
         what: String,
     },
 }
@@ -188,7 +187,7 @@ impl ReadError {
     }
 }
 
-/// What stops one step of a batch: it is answered to its own caller and to no one else.
+/// The reason why an operation stopped its batch; only the caller of that batch gets it.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     Unmet(Unmet),

@@ -1,11 +1,11 @@
-//! Identifiers: newtypes that are checked once, where they enter, and are keys from then on.
+//! Identifiers: newtypes, checked once when they are parsed.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use uuid::{Uuid, Variant, Version};
 
-/// Why some bytes or some text is not the id it was taken for.
+/// Bytes or text that are not an id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Too short or too long for this kind of id.
@@ -13,9 +13,9 @@ pub enum IdError {
     Length {
         /// The kind of id, in words.
         kind: &'static str,
-        /// The longest one that is accepted, in bytes.
+        /// The greatest length, in bytes.
         max: usize,
-        /// What was given, in bytes.
+        /// The given length, in bytes.
         found: usize,
     },
     /// Not a UUID in its hyphenated form.
@@ -47,7 +47,7 @@ macro_rules! uuid_id {
                 &self.0
             }
 
-            /// A fresh one (UUID version 4).
+            /// A new random id (UUID version 4).
             pub fn random() -> Self {
                 Self(Uuid::new_v4())
             }
@@ -76,8 +76,8 @@ uuid_id! {
 }
 
 impl AppId {
-    /// Takes a UUID whose version was checked when it was read as text, or that is in a key on disk: an older gateway
-    /// took every version.
+    /// Wraps a UUID whose version was checked when it was parsed, or that comes from a key on disk: older gateways accepted
+    /// every version.
     pub const fn new(uuid: Uuid) -> Self {
         Self(uuid)
     }
@@ -108,13 +108,13 @@ macro_rules! any_uuid_id {
         uuid_id! {
             $(#[$doc])*
             ///
-            /// Its text form is the hyphenated one, and only that is read. In MessagePack it is 16 bytes.
+            /// Its text form is the hyphenated one; no other is accepted. In MessagePack it is 16 bytes.
             #[derive(Deserialize)]
             $name
         }
 
         impl $name {
-            /// Takes a UUID of any version.
+            /// Wraps a UUID of any version.
             pub const fn new(uuid: Uuid) -> Self {
                 Self(uuid)
             }
@@ -141,7 +141,7 @@ any_uuid_id! {
 
 /// Reads a UUID in its hyphenated form.
 fn hyphenated(text: &str) -> Option<Uuid> {
-    // Of the forms that the uuid crate reads, only the hyphenated one is this long.
+    // Only the hyphenated one of the forms that the uuid crate accepts is this long.
     (text.len() == uuid::fmt::Hyphenated::LENGTH).then(|| Uuid::try_parse(text).ok()).flatten()
 }
 
@@ -154,13 +154,13 @@ macro_rules! bytes_id {
         pub struct $name(Arc<[u8]>);
 
         impl $name {
-            /// The longest one that is accepted, in bytes.
+            /// The greatest length, in bytes.
             pub const BYTES_MAX: usize = $max;
 
             #[doc = concat!("Takes the bytes of a ", $kind, ".")]
             ///
             /// # Errors
-            /// [`IdError::Length`] when there are none or more than [`Self::BYTES_MAX`].
+            /// [`IdError::Length`] if it is empty or longer than [`Self::BYTES_MAX`].
             pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, IdError> {
                 let bytes = bytes.into();
                 if bytes.is_empty() || bytes.len() > Self::BYTES_MAX {
@@ -202,8 +202,7 @@ bytes_id! {
     GroupId, "group id", 255, hex
 }
 bytes_id! {
-    /// What the identity provider's `client_handle` returns (*Identity Providers*): the name of a client as a group
-    /// member.
+    /// The name of a client as a group member, from the identity provider's `client_handle` (*Identity Providers*).
     ClientHandle, "client handle", 1024, escaped
 }
 bytes_id! {
@@ -224,10 +223,10 @@ fn escaped(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 pub struct DomainName(Arc<str>);
 
 impl DomainName {
-    /// The longest one that is accepted, in bytes (RFC 1035 §2.3.4, without length octets).
+    /// The greatest length, in bytes (RFC 1035 §2.3.4, without length octets).
     pub const BYTES_MAX: usize = 253;
 
-    /// Takes a name of labels of letters, digits and hyphens, and lower-cases it.
+    /// Parses a name of labels of letters, digits and hyphens, and lower-cases it.
     ///
     /// # Errors
     /// [`IdError::DomainName`] names the rule that it breaks. An IPv4 address is not a name.
@@ -331,10 +330,9 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The place of a join info in the order of delivery, given by the store when it is appended: a later one is larger,
-/// also after a restart.
+/// The position of a join info in the order of delivery. The store assigns it; a later one is larger, also after a restart.
 ///
-/// Its text form is 16 lower-case hexadecimal digits, and only that is read, so text sorts as the number does.
+/// Its text form is 16 lower-case hexadecimal digits, which sort as the number does; no other is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeliveryId(pub u64);
 

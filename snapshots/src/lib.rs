@@ -1,14 +1,14 @@
 //! The store: durable batches, tables and retention.
 //!
-//! It parses no MLS and knows no HTTP: whether a commit is valid is decided before a [`Batch`] is composed. It does know the
-//! application's tables: which rows go together, which limits hold between them, and what is deleted with what.
+//! It parses no MLS and knows no HTTP: commits are validated before a [`Batch`] is composed. It does know the tables: the rows
+//! that belong together, the limits between them, and the rows that are deleted together.
 //!
 //! - [`Store::append`] writes one [`Batch`]: puts and deletes with preconditions, all or nothing, durable when it
 //!   answers. One thread writes; batches that wait together share one disk batch and one sync.
 //! - [`Store::view`] gives a [`View`]: one consistent moment of all tables.
 //!
-//! Invariants: there is one writer, so a precondition that held when it was checked holds when the batch is written; a view
-//! never shows what could still be lost; a failed write ends the store, and with it the process.
+//! Invariants: there is one writer, so a precondition that was checked still holds when the batch is written; a view never
+//! shows a batch that could still be lost; a failed write ends the store, and with it the process.
 //!
 //! `engine/` is the database: one writer, an overlay of what it is about to write, consistent views. `tables/` gives the rows
 //! their meaning, a file for each kind. The engine imports no table: it is opened with a list of them.

@@ -1,42 +1,41 @@
-//! How a store is opened.
+//! Options of a store.
 
 use std::{path::PathBuf, time::Duration};
 
-/// Where a store keeps its files.
+/// The place of a store's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
-    /// In this directory, which is made when it is missing.
+    /// In this directory, which is created if it is missing.
     Directory(PathBuf),
     /// In a directory of its own that is removed with the last [`Store`](crate::Store) and [`View`](crate::View); `:memory:` in the configuration.
     Temporary,
 }
 
-/// What an acknowledged batch survives. A [`Location::Temporary`] store is never synced.
+/// The failure that an acknowledged batch survives. A [`Location::Temporary`] store is never synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// A power failure: the batch is on disk (`fdatasync`) before it is answered.
+    /// A power failure: a batch is on disk (`fdatasync`) before it is answered.
     Sync,
-    /// The end of the process, however it comes: the operating system has the batch before it is answered.
+    /// A crash of the process: the operating system has a batch before it is answered.
     Buffer,
 }
 
-/// How a store is opened.
+/// Options of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Where its files are.
+    /// The place of its files.
     pub location: Location,
-    /// What an acknowledged batch survives.
+    /// The failure that an acknowledged batch survives.
     pub durability: Durability,
-    /// How much of what is on disk is kept in memory for reading, in bytes.
+    /// The size of the read cache, in bytes.
     pub cache_bytes: u64,
-    /// How many batches may wait for the committer; whoever appends one more waits for room.
+    /// The number of batches that may wait for the committer; an append beyond it waits for room.
     pub queue_length_max: usize,
-    /// How large all batches that wait may be together, in bytes; whoever appends more waits for room.
+    /// The total size of the batches that may wait, in bytes; an append beyond it waits for room.
     pub queue_bytes_max: usize,
-    /// How large one batch may be, in bytes; a larger one gets [`AppendError::TooLarge`](crate::AppendError::TooLarge).
+    /// The greatest size of one batch, in bytes; a larger one gets [`AppendError::TooLarge`](crate::AppendError::TooLarge).
     pub batch_bytes_max: usize,
-    /// How long the disk may take for one disk batch before it counts as hanging: writes are then refused until it
-    /// answers.
+    /// The time after which a disk batch counts as stalled; writes are then refused until the disk answers.
     pub stalled_after: Duration,
 }
 

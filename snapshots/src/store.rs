@@ -20,7 +20,7 @@ use crate::{
     options::{Location, StoreOptions},
 };
 
-/// The store: atomic batches with preconditions in, consistent views out. Clones share it; the last one closes it.
+/// The store: it takes atomic batches with preconditions and gives consistent views. Clones share it; the last one closes it.
 ///
 /// Its directory is free for another process when the last clone and the last [`View`] are gone.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ impl Store {
         self.0.batch_bytes_max
     }
 
-    /// Opens a store with these tables: what [`Store::open`] does.
+    /// Opens a store with these tables, for [`Store::open`].
     pub(crate) fn open_with(options: &StoreOptions, schema: &'static Schema) -> Result<Self, OpenError> {
         let disk = Arc::new(Disk::open(&options.location, options.cache_bytes, schema)?);
         let path = match &options.location {
@@ -74,16 +74,16 @@ impl Store {
         Ok(store)
     }
 
-    /// Writes a batch, all of it or nothing. When it answers, the batch survives what [`Durability`](crate::Durability) says and every
-    /// later view shows it.
+    /// Writes a batch, all of it or nothing. Once it returns, the batch survives the failure that
+    /// [`Durability`](crate::Durability) names, and every later view shows it.
     ///
-    /// A caller that stops waiting does not undo it: the batch was either not taken yet, and never will be, or it is
-    /// written as if the caller still waited.
+    /// A caller that stops waiting does not undo a batch that the committer has taken; one that it has not taken yet is never
+    /// written.
     ///
     /// # Errors
-    /// [`AppendError::Precondition`] says which precondition did not hold, [`AppendError::TooLarge`] that it is over a
-    /// limit, [`AppendError::Closed`] that the store was closed, [`AppendError::Stalled`] that the disk does not answer,
-    /// [`AppendError::Storage`] that it failed.
+    /// [`AppendError::Precondition`] when a precondition failed, [`AppendError::TooLarge`] over a limit,
+    /// [`AppendError::Closed`] after [`Store::close`], [`AppendError::Stalled`] when the disk does not answer,
+    /// [`AppendError::Storage`] when it failed.
     pub async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
         let bytes = batch.bytes();
         let operations = batch.into_operations(self.0.batch_bytes_max)?;
@@ -99,7 +99,7 @@ impl Store {
         tokio::select! {
             biased;
             answer = answer => answer.unwrap_or_else(|_| {
-                // The committer is unwinding: say so before it can itself.
+                // The committer is unwinding: report it before the committer does.
                 self.0.queue.fail("the committer panicked");
                 Err(AppendError::Storage("the committer panicked".to_owned()))
             }),
@@ -107,12 +107,12 @@ impl Store {
         }
     }
 
-    /// Waits until each batch that was given to the store before is written or refused, however long the disk takes: for
-    /// who got [`AppendError::Stalled`] and has to know what is stored.
+    /// Waits until every earlier batch is written or refused, however long the disk takes: for a caller that got
+    /// [`AppendError::Stalled`] and must know what is stored.
     pub async fn settled(&self) {
         let mut stalled = self.0.queue.stalled();
         while stalled.wait_for(|stalled| !stalled).await.is_ok() {
-            // It waits behind them all, and writes nothing.
+            // An empty batch, queued behind all of them.
             if !matches!(self.append(Batch::new()).await, Err(AppendError::Stalled { .. })) {
                 return;
             }
@@ -137,19 +137,19 @@ impl Store {
         *self.0.queue.stalled().borrow()
     }
 
-    /// How many disk batches, at least, were acknowledged once and were not found again when the store was opened.
+    /// The least number of acknowledged disk batches that were missing when the store was opened.
     pub fn lost_batches(&self) -> u64 {
         let loss = self.0.disk.watched.as_ref().and_then(|watched| watched.loss);
         loss.map_or(0, |loss| loss.acknowledged.number.saturating_sub(loss.kept.number))
     }
 
-    /// Whether a write failed for good. The process must end: what was written is found again by the next one.
+    /// Whether a write has failed, which is permanent. The process must end; the next one finds what was written.
     pub fn is_failed(&self) -> bool {
         self.0.queue.is_failed()
     }
 
-    /// Waits until a write fails for good, which may be never. A failure in the engine's background is noticed within
-    /// about a second, also when nothing is appended.
+    /// Waits until a write fails, perhaps forever. A failed background write of the engine is noticed within about a second,
+    /// even when nothing is appended.
     pub async fn failed(&self) {
         let mut life = self.0.queue.life();
         if life.wait_for(|life| matches!(life, Life::Failed(_))).await.is_err() {
@@ -157,13 +157,13 @@ impl Store {
         }
     }
 
-    /// Takes no more batches, writes those that wait, syncs, and ends the committer. Views stay good. Closing again
-    /// does nothing. It blocks the thread; see [`Store::shutdown`].
+    /// Takes no more batches, writes those that wait, syncs, and ends the committer. Views remain usable. Closing again does
+    /// nothing. It blocks the thread; see [`Store::shutdown`].
     pub fn close(&self) {
         self.0.close();
     }
 
-    /// How many batches wait for the committer.
+    /// The number of batches that wait for the committer.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.0.queue.waiting()
@@ -203,12 +203,12 @@ impl Shared {
             match self.queue.wait_for_end(Duration::from_secs(3600)) {
                 Life::Open | Life::Closing => {}
                 Life::Closed => break,
-                // A committer that is held up by a broken disk may never return.
+                // A committer that hangs on a broken disk may never return.
                 Life::Failed(_) => return,
             }
         }
         for thread in threads.drain(..) {
-            // Its panic, if it had one, was caught and reported inside.
+            // A panic in it was caught and reported there.
             let _ = thread.join();
         }
     }
@@ -220,14 +220,14 @@ impl Drop for Shared {
     }
 }
 
-/// Waits until the disk does not answer, which may be never.
+/// Waits until the disk does not answer, perhaps forever.
 async fn until_stalled(stalled: &mut watch::Receiver<bool>) {
     if stalled.wait_for(|stalled| *stalled).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Runs a future that needs no runtime to its end. Unlike tokio's own blocking calls it may be called anywhere.
+/// Runs a future that needs no runtime to its end. Unlike tokio's blocking calls, it may be called anywhere.
 fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
 

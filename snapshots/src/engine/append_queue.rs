@@ -11,23 +11,23 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::{batch::Appended, overlay::Operation};
 use crate::errors::AppendError;
 
-/// How many batches one disk batch takes at most.
+/// The most batches in one disk batch.
 const TAKEN_LENGTH_MAX: usize = 256;
-/// How large one disk batch may grow, in bytes; a single batch may be larger.
+/// The size at which a disk batch takes no further batch, in bytes. A single batch may be larger.
 const TAKEN_BYTES_MAX: usize = 8 << 20;
 /// Bytes are counted in steps of this size, since a semaphore counts to `u32::MAX` at once.
 const BYTES_PER_PERMIT: usize = 1024;
 
 pub(crate) type Outcome = Result<Appended, AppendError>;
 
-/// A batch and whom to answer.
+/// A batch and the channel of its answer.
 pub(crate) struct Waiting {
     pub(crate) operations: Vec<Operation>,
     pub(crate) bytes: usize,
     pub(crate) reply: oneshot::Sender<Outcome>,
 }
 
-/// Where the store is in its life. It only moves down this list.
+/// The states of a store. It only moves down this list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
     /// Takes batches.
@@ -36,18 +36,18 @@ pub(crate) enum Life {
     Closing,
     /// Everything is written.
     Closed,
-    /// A write failed, for this reason, and nothing is written any more.
+    /// A write failed, for this reason; nothing more is written.
     Failed(String),
 }
 
 pub(crate) struct AppendQueue {
     state: Mutex<State>,
-    /// A batch arrived, or the life moved on: for the committer alone.
+    /// A batch arrived, or the state changed: for the committer alone.
     arrived: Condvar,
-    /// The life moved on.
+    /// The state changed.
     moved: Condvar,
     life: watch::Sender<Life>,
-    /// When the disk batch began that is being written.
+    /// The time at which the present disk batch began.
     writing_since: Mutex<Option<Instant>>,
     /// Whether it takes longer than it may.
     stalled: watch::Sender<bool>,
@@ -83,7 +83,7 @@ impl AppendQueue {
         self.lock().waiting.len()
     }
 
-    /// Waits for room and leaves a batch; the answer comes through the receiver.
+    /// Waits for room and queues a batch; the answer comes through the receiver.
     pub(crate) async fn push(
         &self,
         operations: Vec<Operation>,
@@ -97,7 +97,7 @@ impl AppendQueue {
         if state.life != Life::Open {
             return Err(refusal(&state.life));
         }
-        // No await between here and the push: the permits are given back when the batch is taken.
+        // No await between here and the push, because the permits are returned only when the batch is taken.
         length.forget();
         room.forget();
         state.waiting.push_back(Waiting { operations, bytes, reply });
@@ -106,7 +106,7 @@ impl AppendQueue {
         Ok(answer)
     }
 
-    /// Waits for batches and takes what is there, the earliest first. `None` when all is taken and no more will come.
+    /// Waits for batches and takes those that wait, the earliest first. `None` once the queue is closed and empty.
     pub(crate) fn take(&self) -> Option<Vec<Waiting>> {
         let mut state = self.lock();
         while state.waiting.is_empty() {
@@ -133,21 +133,21 @@ impl AppendQueue {
         Some(taken)
     }
 
-    /// Says that the committer begins to write.
+    /// Notes that the committer begins to write.
     pub(crate) fn begin_write(&self) {
         *self.writing_since() = Some(Instant::now());
     }
 
-    /// Says that the committer has written.
+    /// Notes that the committer has written.
     pub(crate) fn end_write(&self) {
         *self.writing_since() = None;
-        // Only a change is sent: otherwise every append that waits would wake up after every batch.
+        // Only a change is sent; otherwise every waiting append would wake up after every batch.
         if self.stalled.send_if_modified(std::mem::take) {
             tracing::warn!("the disk answers again");
         }
     }
 
-    /// Finds out whether the committer has been writing for longer than this.
+    /// Notes whether the committer has been writing for longer than this.
     pub(crate) fn look_for_stall(&self, stalled_after: Duration) {
         let writing_since = self.writing_since();
         let is_stalled = writing_since.is_some_and(|since| since.elapsed() > stalled_after);
@@ -176,12 +176,12 @@ impl AppendQueue {
         self.bytes_free.close();
     }
 
-    /// Says that everything is written.
+    /// Notes that everything is written.
     pub(crate) fn closed(&self) {
         self.advance(Life::Closed);
     }
 
-    /// Ends the store for good: whoever waits, and whoever comes, is told why.
+    /// Fails the store permanently. Present and later callers get the reason.
     pub(crate) fn fail(&self, reason: &str) {
         if !self.advance(Life::Failed(reason.to_owned())) {
             return;
@@ -190,7 +190,7 @@ impl AppendQueue {
         self.bytes_free.close();
         let waiting = std::mem::take(&mut self.lock().waiting);
         for batch in waiting {
-            // Whoever has stopped listening needs no answer.
+            // A caller that has stopped waiting needs no answer.
             let _ = batch.reply.send(Err(AppendError::Storage(reason.to_owned())));
         }
     }
@@ -203,19 +203,19 @@ impl AppendQueue {
         matches!(*self.life.borrow(), Life::Failed(_))
     }
 
-    /// Blocks until the store is closed or failed, or the time is over. Returns how far it is.
+    /// Blocks until the store is closed or failed, or for the given time at most. Returns its state.
     pub(crate) fn wait_for_end(&self, time: Duration) -> Life {
         let going = |state: &mut State| matches!(state.life, Life::Open | Life::Closing);
         let waited = self.moved.wait_timeout_while(self.lock(), time, going);
         waited.unwrap_or_else(PoisonError::into_inner).0.life.clone()
     }
 
-    /// Why nothing can be appended any more.
+    /// The reason why nothing can be appended any more.
     fn refusal(&self) -> AppendError {
         refusal(&self.lock().life)
     }
 
-    /// Moves on to a later life; `false` when it is there or past it.
+    /// Changes to a later state; `false` if it is there or past it.
     fn advance(&self, next: Life) -> bool {
         let mut state = self.lock();
         let forward = match (&state.life, &next) {
@@ -237,7 +237,7 @@ impl AppendQueue {
         (bytes / BYTES_PER_PERMIT).saturating_add(1).min(self.bytes_permits)
     }
 
-    /// A panic never happens under this lock between two changes that belong together, so its poison says nothing.
+    /// No panic under this lock separates changes that belong together, so poison can be ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

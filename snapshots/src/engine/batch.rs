@@ -25,7 +25,7 @@ pub struct Batch {
     refused: Option<AppendError>,
 }
 
-/// What a batch was given when it was written.
+/// Data that the store assigned or found while it wrote a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// The ids of the batch's join infos, in the order in which they were put.
@@ -35,7 +35,7 @@ pub struct Appended {
 }
 
 impl Batch {
-    /// One that writes nothing yet.
+    /// An empty batch.
     pub fn new() -> Self {
         Self::default()
     }
@@ -69,7 +69,7 @@ impl Batch {
         self
     }
 
-    /// Puts a row of which [`Batch::key`] and [`Batch::row`] have counted the parts.
+    /// Puts a row. [`Batch::key`] and [`Batch::row`] have counted its size.
     pub(crate) fn put(&mut self, table: Table, key: Key, value: Slice) -> &mut Self {
         self.operation(move |overlay| {
             overlay.put(table, &key, value);
@@ -77,7 +77,7 @@ impl Batch {
         })
     }
 
-    /// A key that is about to be written: it counts towards the size, and one that is too long spoils the batch.
+    /// Counts a key towards the batch's size. A key that is too long makes the whole batch fail.
     pub(crate) fn key(&mut self, key: Key) -> Key {
         let bytes = key.as_bytes().len();
         self.bytes = self.bytes.saturating_add(bytes);
@@ -87,13 +87,13 @@ impl Batch {
         key
     }
 
-    /// A value that is about to be written as it is.
+    /// Counts a value that is written as it is.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> Slice {
         self.bytes = self.bytes.saturating_add(bytes.len());
         Slice::from(bytes)
     }
 
-    /// A row that is about to be written.
+    /// Encodes and counts a row.
     pub(crate) fn row<T: Serialize>(&mut self, row: &T) -> Slice {
         match rows::encode(row) {
             Ok(value) => {

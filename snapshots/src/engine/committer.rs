@@ -20,14 +20,14 @@ use super::{
 };
 use crate::{errors::AppendError, ids::Timestamp};
 
-/// How often the engine is asked whether a write in its background failed.
+/// The interval between checks for failed background writes of the engine.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
-/// What the thread owns. Nobody else writes, so what it reads while it checks stays true until it writes.
+/// The state of the thread. It is the only writer, so a precondition that it has checked holds until it writes.
 pub(crate) struct Committer {
     pub(crate) disk: Arc<Disk>,
     pub(crate) queue: Arc<AppendQueue>,
-    /// How each disk batch is persisted before it is answered; `None` leaves it in memory.
+    /// The persistence of each disk batch before it is answered; `None` leaves it in memory.
     pub(crate) persist: Option<PersistMode>,
     /// The newest disk batch.
     pub(crate) stamp: BatchStamp,
@@ -66,7 +66,7 @@ impl Committer {
         let outcomes: Vec<_> = waiting.into_iter().map(run).collect();
         let failed = if overlay.is_empty() { None } else { self.write_overlay(overlay).err() };
         if let Some(reason) = &failed {
-            // Before the answers: whoever gets one finds the store failed.
+            // Before the answers, so that a caller that gets one finds the store failed.
             self.queue.fail(reason);
         }
         for (reply, outcome) in outcomes {
@@ -74,13 +74,13 @@ impl Committer {
                 Some(reason) => Err(AppendError::Storage(reason.clone())),
                 None => outcome.map_err(AppendError::from),
             };
-            // Whoever has stopped listening needs no answer.
+            // A caller that has stopped waiting needs no answer.
             let _ = reply.send(answer);
         }
         failed.map_or(Ok(()), Err)
     }
 
-    /// Writes the overlay and makes sure that it is where it will be looked for.
+    /// Writes the overlay and makes sure that the next process will find it.
     fn write_overlay(&mut self, mut overlay: Overlay<'_>) -> Result<(), String> {
         let stamp = self.stamp.next(now());
         overlay.put(META, &meta::batch_stamp_key(), Slice::from(stamp.to_bytes()));
@@ -90,7 +90,7 @@ impl Committer {
         if let Some(watched) = &self.disk.watched
             && let Err(error) = watched.witness.note(stamp)
         {
-            // What is acknowledged is in the store; a later loss would not be noticed, and no more.
+            // The batch is in the store all the same: without the witness, only a later loss would go unnoticed.
             tracing::warn!(%error, "the witness of the data directory cannot be written");
         }
         Ok(())
@@ -118,7 +118,7 @@ fn report(error: &fjall::Error) -> String {
 pub(crate) fn watch(disk: Arc<Disk>, queue: Arc<AppendQueue>) -> std::io::Result<JoinHandle<()>> {
     Builder::new().name("store-watch".to_owned()).spawn(move || {
         while matches!(queue.wait_for_end(WATCH_PERIOD), Life::Open | Life::Closing) {
-            // Hands buffered bytes to the operating system, if there are any, and says whether the engine is well.
+            // Flushes buffered bytes to the operating system, and fails if the engine has failed.
             if let Err(error) = disk.persist(PersistMode::Buffer) {
                 tracing::error!(%error, "a background write failed; the store takes no more");
                 queue.fail(&error.to_string());
@@ -131,7 +131,7 @@ pub(crate) fn watch(disk: Arc<Disk>, queue: Arc<AppendQueue>) -> std::io::Result
     })
 }
 
-/// Starts a thread that says when a write hangs. It has nothing to do with the disk, so it cannot hang itself.
+/// Starts a thread that reports writes that hang. It does not touch the disk, so it cannot hang itself.
 pub(crate) fn watch_stalls(
     queue: Arc<AppendQueue>,
     stalled_after: Duration,

@@ -1,9 +1,8 @@
 //! The database engine on disk: its directory, its lock, its format.
 //!
-//! A data directory holds `lock`, held by the process that has it open, `store`, the engine's files, and `witness`, which says
-//! how far the store was acknowledged. A new store is
-//! made beside its place, as `store.new`, and moved there when it is whole: a crash at the first start leaves nothing
-//! that a second start cannot use.
+//! A data directory has a file `lock`, locked by the process that has it open; the engine's files in `store`; and `witness`,
+//! the newest acknowledged batch. A new store is made next to its place, as `store.new`, and moved there once it is complete,
+//! so a crash at the first start does not prevent the second.
 
 use std::{
     collections::BTreeMap,
@@ -32,8 +31,8 @@ use crate::{
     options::{Durability, Location},
 };
 
-/// Journals that are longer than this make the engine write out the tables that hold them up, in bytes. It bounds what
-/// is read at a start.
+/// The journal size, in bytes, at which the engine flushes the tables that keep old journals in use. It limits the reading at a
+/// start.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 
 /// A row by its table and key.
@@ -42,22 +41,22 @@ pub(crate) type RowKey = (Table, Slice);
 /// The rows of one disk batch; `None` deletes the row.
 pub(crate) type Changes = BTreeMap<RowKey, Option<Slice>>;
 
-/// The open engine. The fields are dropped in this order: the engine first, then what it stands on.
+/// The open engine. Fields are dropped in this order: the engine before its directory and lock.
 pub(crate) struct Disk {
     pub(super) keyspaces: Keyspaces,
     pub(super) database: Database,
     schema: &'static Schema,
-    /// What an open data directory is watched by; a temporary one is not.
+    /// The checks of an open data directory; `None` for a temporary one.
     pub(crate) watched: Option<Watched>,
     _temporary: Option<TempDir>,
     _lock: Option<File>,
 }
 
-/// How a data directory is watched while it is open.
+/// The checks of a data directory while it is open.
 pub(crate) struct Watched {
     pub(crate) presence: Presence,
     pub(crate) witness: Witness,
-    /// Acknowledged batches that were not found again when it was opened.
+    /// Acknowledged batches that were missing when it was opened.
     pub(crate) loss: Option<Loss>,
 }
 
@@ -115,7 +114,7 @@ impl Disk {
                  store was put in its place, or it was copied before the file `witness` while the gateway ran",
             );
         }
-        // Said once: from here on the batches are numbered anew.
+        // Reported once: the batches are numbered anew from here on.
         witness.note(kept).map_err(io_error)?;
         disk.watched = Some(Watched { presence, witness, loss });
         Ok(disk)
@@ -140,7 +139,7 @@ impl Disk {
         Ok(self.keyspaces.of(table).get(key)?)
     }
 
-    /// The rows in a range that is not empty, in order, read as they are asked for.
+    /// The rows in a range that is not empty, in order, read lazily.
     pub(crate) fn rows(
         &self,
         table: Table,
@@ -174,12 +173,12 @@ impl Disk {
         batch.commit()
     }
 
-    /// Makes what was written durable, as far as `persist` says. It fails when a write in the background has failed.
+    /// Makes earlier writes durable to the degree of `persist`. It fails when a background write has failed.
     pub(crate) fn persist(&self, persist: PersistMode) -> fjall::Result<()> {
         self.database.persist(persist)
     }
 
-    /// The newest disk batch that is there.
+    /// The newest disk batch in the store.
     pub(crate) fn batch_stamp(&self) -> Result<BatchStamp, ReadError> {
         match self.value(META, meta::batch_stamp_key().as_bytes())? {
             Some(value) => BatchStamp::from_bytes(&value)
@@ -188,12 +187,12 @@ impl Disk {
         }
     }
 
-    /// Says why what is written can no longer be found again, if it cannot.
+    /// Checks that the next process will find what is written; the error says why not.
     pub(crate) fn check_presence(&self) -> Result<(), String> {
         self.watched.as_ref().map_or(Ok(()), |watched| watched.presence.check())
     }
 
-    /// The format on disk, which is not newer than this program's.
+    /// Reads the format on disk, and refuses one newer than this program's.
     fn check_format(&self, place: &Path) -> Result<u64, OpenError> {
         let damaged = |what: String| OpenError::Damaged { path: place.to_owned(), what };
         let found = self.value(META, meta::format_key().as_bytes());
@@ -224,7 +223,7 @@ impl From<fjall::Error> for ReadError {
     }
 }
 
-/// How a disk batch is persisted before it is answered; `None` leaves it in memory.
+/// The persistence of a disk batch before it is answered; `None` leaves it in memory.
 pub(crate) fn persistence(location: &Location, durability: Durability) -> Option<PersistMode> {
     match (location, durability) {
         (Location::Temporary, _) => None,
@@ -261,13 +260,13 @@ fn open_engine(path: &Path, cache_bytes: u64, schema: &Schema) -> Result<(Databa
         let database = Database::builder(path)
             .cache_size(cache_bytes)
             .max_journaling_size(JOURNAL_BYTES_MAX)
-            // Packets are mostly keys and ciphertext, which do not shrink, and this runs in the committer.
+            // Packets are mostly keys and ciphertext, which do not compress, and compression would run in the committer.
             .journal_compression(CompressionType::None)
             .open()?;
         let keyspaces = Keyspaces::open(&database, schema)?;
         Ok((database, keyspaces))
     };
-    // The engine asserts some of what it finds on disk.
+    // The engine panics on some kinds of damage on disk.
     match catch_unwind(AssertUnwindSafe(open)) {
         Ok(opened) => opened.map_err(|error| open_error(path, error)),
         Err(_) => Err(OpenError::Damaged {

@@ -73,7 +73,7 @@ impl Key {
         KeyRange { start: Bound::Included(self.0), end }
     }
 
-    /// Of the keys that begin with this one, those that come after `key`, which begins with it too.
+    /// Every key after `key` that begins with this one; `key` begins with it too.
     pub(crate) fn prefix_after(self, key: Self) -> KeyRange {
         let end = self.end();
         KeyRange { start: Bound::Excluded(key.0), end }
@@ -124,7 +124,7 @@ impl KeyRange {
         Self { start: Bound::Excluded(key.to_vec()), end: Bound::Unbounded }
     }
 
-    /// Nothing can be in it.
+    /// Whether no key can be in it.
     pub(crate) fn is_empty(&self) -> bool {
         match (&self.start, &self.end) {
             (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
@@ -137,7 +137,7 @@ impl KeyRange {
     }
 }
 
-/// Takes a key apart again, in the order in which it was put together.
+/// Splits a key into its parts, in the order in which they were written.
 pub(crate) struct KeyReader<'a> {
     rest: &'a [u8],
     what: &'static str,
@@ -166,12 +166,12 @@ impl<'a> KeyReader<'a> {
         self.take(usize::from(length))
     }
 
-    /// Everything that is left.
+    /// The rest of the key.
     pub(crate) fn last(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
 
-    /// Says that nothing is left.
+    /// Checks that nothing is left.
     pub(crate) fn end(self) -> Result<(), ReadError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.damaged()) }
     }

@@ -32,7 +32,7 @@ fn options(values: Values) -> KeyspaceCreateOptions {
         .with_kv_separation(separation)
 }
 
-/// How much of a table is kept in memory before it is sealed to be written out, in bytes.
+/// The size at which a table's part in memory is sealed and written out, in bytes.
 fn memory_bytes_max(values: Values) -> u64 {
     match values {
         Values::Small => 4 << 20,

@@ -1,15 +1,15 @@
 //! The engine: ordered keyspaces on disk, one writer, consistent reads.
 //!
-//! It knows tables only as a [`Schema`]: their names, their numbers, the format of their rows. What a row means is the
-//! business of `tables/`, of which nothing is imported here.
+//! It knows tables only as a [`Schema`]: their names, their numbers, the format of their rows. The meaning of the rows is in
+//! `tables/`, and nothing is imported from there.
 //!
 //! - `batch.rs`, `append_queue.rs`, `committer.rs`: operations are collected, queued, and run by one thread.
-//! - `overlay.rs`: what the operations of one disk batch see and change.
+//! - `overlay.rs`: the store as the operations of one disk batch see and change it.
 //! - `view.rs`: one consistent moment for readers.
 //! - `keys.rs`, `rows.rs`, `meta.rs`: the encoding of keys and rows; the engine's own rows.
 //! - `disk.rs`, `keyspaces.rs`, `presence.rs`, `witness.rs`: the database library and the data directory.
 //!
-//! Only `disk.rs`, `keyspaces.rs` and `view.rs` call the database library. Another one would stand in for them, below
+//! Only `disk.rs`, `keyspaces.rs` and `view.rs` call the database library. Another library would replace these three, below
 //! [`Overlay`] and [`View`].
 
 pub(crate) mod append_queue;

@@ -18,14 +18,14 @@ use crate::{
 /// One operation of a batch: checks, then writes. It runs in the committer and sees every operation before it.
 pub(crate) type Operation = Box<dyn FnOnce(&mut Overlay<'_>) -> Result<(), Refusal> + Send>;
 
-/// The rows that this disk batch will change, over those on disk. Only the committer writes, so what an overlay reads
-/// stays true until it is written.
+/// The changed rows of this disk batch, over those on disk. Only the committer writes, so what an overlay reads stays true
+/// until it is written.
 pub(crate) struct Overlay<'a> {
     disk: &'a Disk,
     changes: Changes,
-    /// What the running batch has changed so far: the changes as they were before it.
+    /// The values before the running batch of the rows that it has changed.
     undo: Vec<(RowKey, Option<Option<Slice>>)>,
-    /// What the running batch is answered with.
+    /// The answer to the running batch.
     appended: Appended,
 }
 
@@ -34,7 +34,7 @@ impl<'a> Overlay<'a> {
         Self { disk, changes: Changes::new(), undo: Vec::new(), appended: Appended::default() }
     }
 
-    /// Runs one batch. All of it goes into the disk batch, or, when an operation refuses, nothing of it.
+    /// Runs one batch. All of its changes go into the disk batch, or none when an operation refuses.
     pub(crate) fn run(&mut self, operations: Vec<Operation>) -> Result<Appended, Refusal> {
         let outcome = operations.into_iter().try_for_each(|operation| operation(self));
         let appended = std::mem::take(&mut self.appended);
@@ -59,7 +59,7 @@ impl<'a> Overlay<'a> {
         self.changes.is_empty()
     }
 
-    /// What is to be written.
+    /// The changes to write.
     pub(crate) fn into_changes(self) -> Changes {
         self.changes
     }
@@ -77,17 +77,17 @@ impl<'a> Overlay<'a> {
         self.change((table, key), None);
     }
 
-    /// Says that a queue lost a key package because it was used.
+    /// Records, for the answer, that a queue lost a key package because it was used.
     pub(crate) fn advanced(&mut self, queue: KeyQueueId, reference: KeyPackageRef) {
         self.appended.advanced.push((queue, reference));
     }
 
-    /// Adds an id to those that the running batch is answered with.
+    /// Adds an id to the answer to the running batch.
     pub(crate) fn answer_with(&mut self, id: DeliveryId) {
         self.appended.deliveries.push(id);
     }
 
-    /// The rows of a table as they are on disk, read as they are asked for.
+    /// The rows of a table as they are on disk, read lazily.
     pub(crate) fn on_disk(
         &self,
         table: Table,
@@ -95,7 +95,7 @@ impl<'a> Overlay<'a> {
         self.disk.rows(table, KeyRange::all())
     }
 
-    /// The rows in a range, all of them, in order: only for ranges that are known to be small.
+    /// All rows in a range, in order: only for ranges that are known to be small.
     pub(crate) fn scan(&self, table: Table, range: KeyRange) -> Result<Vec<(Slice, Slice)>, ReadError> {
         if range.is_empty() {
             return Ok(Vec::new());
@@ -120,7 +120,7 @@ impl<'a> Overlay<'a> {
             return Ok(true);
         }
         for key in self.disk.keys(table, range) {
-            // It is not put by this overlay, or the question was answered above; so it is deleted or as on disk.
+            // A row that this overlay put was found above, so this one is deleted or as on disk.
             if !self.changes.contains_key(&(table, key?)) {
                 return Ok(true);
             }
@@ -273,7 +273,7 @@ mod tests {
         prop::collection::vec(prop::sample::select(vec![0, 1, 255]), 1..3)
     }
 
-    /// Disk batches of elements of changes; an element of which the flag is set is refused at its end.
+    /// Disk batches of elements of changes; an element whose flag is set is refused at its end.
     fn disk_batches() -> impl Strategy<Value = Vec<Vec<(Vec<Change>, bool)>>> {
         let change = (0..TABLES.len(), bytes(), any::<Option<u8>>());
         let element = (prop::collection::vec(change, 0..6), prop::bool::weighted(0.3));

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The paths of an open store, each with what it led to when the store was opened.
+/// The paths of an open store, each with the id of its file when the store was opened.
 pub(crate) struct Presence(Vec<(PathBuf, FileId)>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +24,14 @@ impl FileId {
 }
 
 impl Presence {
-    /// Remembers what these paths lead to.
+    /// Remembers the files at these paths.
     pub(crate) fn of(paths: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
         let with_id = |path: PathBuf| Ok((path.clone(), FileId::of(&std::fs::metadata(&path)?)));
         paths.into_iter().map(with_id).collect::<io::Result<_>>().map(Self)
     }
 
-    /// Says which path leads elsewhere than it did, or nowhere. It costs about a microsecond for each path.
+    /// Checks that every path still leads to its file; the error names one that does not. It costs about a microsecond for each
+    /// path.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.0.iter().try_for_each(|(path, id)| check(path, *id))
     }

@@ -5,7 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{Slice, keys::Key, schema::Table};
 use crate::errors::ReadError;
 
-/// Reading one row: from a [`View`](crate::View), or in the committer from what a batch sees.
+/// Access to single rows, in a [`View`](crate::View) or, in the committer, in an overlay.
 pub(crate) trait Rows {
     /// The value at a key.
     fn value(&self, table: Table, key: &Key) -> Result<Option<Slice>, ReadError>;

@@ -5,22 +5,22 @@ use std::cmp::Ordering;
 use super::Overlay;
 use crate::errors::ReadError;
 
-/// One table, named by whoever defines it. Comparing two compares their numbers.
+/// One table, by its definition. Tables compare by number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Table(&'static TableDefinition);
 
-/// What the engine has to know about a table.
+/// The engine's view of a table.
 #[derive(Debug)]
 pub(crate) struct TableDefinition {
-    /// Its place among the tables. 0 is the engine's own.
+    /// Its number, from 1; 0 is the engine's own table.
     pub(crate) number: usize,
     /// Its name on disk.
     pub(crate) name: &'static str,
-    /// What its values are like.
+    /// The kind of its values.
     pub(crate) values: Values,
 }
 
-/// What the values of a table are like, which decides how they are kept.
+/// The kinds of values; the kind of a table decides how it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Values {
     /// Small ones.
@@ -69,13 +69,13 @@ impl Ord for Table {
     }
 }
 
-/// What a store is opened with.
+/// The tables and the format of a store.
 pub(crate) struct Schema {
     /// The tables, in the order of their numbers, without the engine's own.
     pub(crate) tables: &'static [Table],
     /// The format of the rows that this program writes, and the newest that it reads.
     pub(crate) format: u64,
-    /// Rewrites the rows of an older format, which it is given, in one disk batch.
+    /// Rewrites the rows of the older format that it is given, in one disk batch.
     pub(crate) convert: fn(&mut Overlay<'_>, u64) -> Result<(), ReadError>,
 }
 

@@ -13,13 +13,13 @@ use super::{
 };
 use crate::errors::ReadError;
 
-/// One moment of the whole store, across all tables: it shows the batches that were durable when it was taken, each
-/// whole or not at all. Old rows are kept on disk for as long as a view may show them, so keep it for one answer.
+/// A consistent snapshot of the whole store: the batches that were durable when it was taken, each whole or not at all. Old
+/// rows stay on disk for as long as a view may show them, so keep it for one answer only.
 ///
 /// Reading blocks on the disk when a row is not in the cache.
 #[derive(Clone)]
 pub struct View {
-    // Before `disk`: the snapshot is released while the engine is still there.
+    // Declared before `disk`, so that the snapshot is released while the engine is open.
     snapshot: Snapshot,
     disk: Arc<Disk>,
 }
@@ -29,7 +29,7 @@ impl View {
         Self { snapshot: disk.database.snapshot(), disk }
     }
 
-    /// How many rows each table has, with its name. It reads every key: for inspection and tests.
+    /// The number of rows of each table, with its name. It reads every key: for inspection and tests.
     ///
     /// # Errors
     /// [`ReadError::Storage`] when the disk fails.
@@ -41,7 +41,7 @@ impl View {
         self.disk.tables().map(count).collect()
     }
 
-    /// The rows in a range of keys, in order, read as they are asked for.
+    /// The rows in a range of keys, in order, read lazily.
     pub(crate) fn scan(
         &self,
         table: Table,

@@ -36,13 +36,12 @@ impl BatchStamp {
     }
 }
 
-/// The open file. It is not synced: what it is for is damage, and a crash of the machine can only leave it behind the
+/// The open file. It is not synced: it serves to detect damage, and after a crash of the machine it can only be older than the
 /// store.
 pub(crate) struct Witness(File);
 
 impl Witness {
-    /// Opens the witness of a data directory, and reads what it says; nothing if there is none yet, or if its check does not
-    /// hold.
+    /// Opens the witness of a data directory and reads it: `None` if it is new or its checksum is wrong.
     pub(crate) fn open(directory: &Path) -> io::Result<(Self, Option<BatchStamp>)> {
         let path = directory.join("witness");
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
@@ -61,7 +60,7 @@ impl Witness {
     }
 }
 
-/// The stamp, which its complement follows: what was torn or damaged does not have that.
+/// The stamp, if its complement follows; a torn or damaged one fails this check.
 fn read(bytes: &[u8]) -> Option<BatchStamp> {
     let (stamp, complement) = bytes.split_first_chunk::<STAMP_BYTES>()?;
     if stamp.map(|byte| !byte) != *complement {
@@ -73,14 +72,14 @@ fn read(bytes: &[u8]) -> Option<BatchStamp> {
 /// Acknowledged batches that a store does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Loss {
-    /// The newest batch that is there.
+    /// The newest batch in the store.
     pub(crate) kept: BatchStamp,
-    /// The newest batch that the witness knows.
+    /// The newest batch in the witness.
     pub(crate) acknowledged: BatchStamp,
 }
 
 impl Loss {
-    /// What is missing of a store whose newest batch is `kept`, as far as the witness tells.
+    /// The batches that a store whose newest one is `kept` has lost, by its witness.
     pub(crate) fn between(kept: BatchStamp, witness: Option<BatchStamp>) -> Option<Self> {
         let acknowledged = witness.filter(|witness| witness.number > kept.number)?;
         Some(Self { kept, acknowledged })

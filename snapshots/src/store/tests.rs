@@ -22,7 +22,7 @@ async fn a_panic_in_the_committer_fails_the_store_and_answers_everyone() {
     let store = store();
     store.append(setting("before")).await.unwrap();
     let mut panicking = Batch::new();
-    // What is behind it in the queue waits until the panic.
+    // The batches behind it in the queue wait until the panic.
     panicking.put_setting("never", "value").operation(|_| {
         std::thread::sleep(Duration::from_millis(100));
         panic!("a step of a test")
@@ -151,12 +151,12 @@ async fn who_waits_for_a_disk_that_hangs_is_told() {
         tokio::task::yield_now().await;
     }
     let behind = append(setting("behind"));
-    // It is not known of either whether it will be written.
+    // Both may or may not be written.
     for waiting in [hanging, behind] {
         assert_eq!(waiting.await.unwrap(), Err(AppendError::Stalled { is_queued: true }));
     }
     assert!(store.is_stalled() && !store.is_failed());
-    // What comes now is not even queued.
+    // Later batches are not even queued.
     let refused = store.append(setting("refused")).await;
     assert_eq!(refused, Err(AppendError::Stalled { is_queued: false }));
     let_go.send(()).unwrap();

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `actor_snapshots` | as in `log_heads` | the sequence number, then the snapshot's bytes |
 //!
-//! One that is too large for a batch is in pieces instead; see `snapshot_pieces.rs`.
+//! A snapshot that is too large for one batch is stored in pieces; see `snapshot_pieces.rs`.
 
 use bytes::Bytes;
 
@@ -18,14 +18,14 @@ use crate::{
     errors::{ReadError, Unmet},
 };
 
-/// How many records one snapshot deletes. A log that grew longer without one loses the rest with its next snapshots;
-/// records that a snapshot stands for are never read again.
+/// The most records that one snapshot deletes. The next snapshots delete the rest; records that a snapshot replaces are never
+/// read again.
 const DELETED_MAX: u64 = 10_000;
 
 impl Batch {
-    /// Writes an actor's state after the record `at`, 0 for before the first, over its older snapshot, and deletes the
-    /// records that it stands for. Preconditions: there is such a log and it stands at `at` or after, else
-    /// [`Unmet::LogMoved`]. A snapshot that is older than the one that is there is let go.
+    /// Writes an actor's state after the record `at` (0: before the first) over its older snapshot, and deletes the records
+    /// that it replaces. Precondition: the log exists and its last record is `at` or later, else [`Unmet::LogMoved`]. A
+    /// snapshot older than the stored one is discarded.
     pub fn put_snapshot(&mut self, log: &LogId, at: u64, bytes: impl AsRef<[u8]>) -> &mut Self {
         let log = log.clone();
         let key = self.key(log_key(&log));
@@ -48,8 +48,7 @@ impl Batch {
     }
 }
 
-/// Notes in a log's head that there is a snapshot at `at`, and deletes what it stands for: records, and the pieces of the
-/// snapshot before.
+/// Notes in a log's head the snapshot at `at`, and deletes what it replaces: records, and the pieces of the snapshot before.
 pub(crate) fn count_snapshot(
     overlay: &mut Overlay<'_>,
     log: &LogId,

@@ -1,6 +1,6 @@
-//! The receivers of assigned one-time key packages, kept until the package is used or has expired. A package that is
-//! uploaded again, to another queue or to one that was deleted and made again, still belongs to its receiver (*Key
-//! Package Retrieval*). Final keys that were replaced, or deleted with their queue, are kept as packages of nobody.
+//! The receivers of assigned one-time key packages, kept until the package is used or has expired. A package that is uploaded
+//! again, to another queue or to a queue that was deleted and created again, still belongs to its receiver (*Key Package
+//! Retrieval*). Final keys that were replaced, or deleted with their queue, are kept without a receiver.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -22,39 +22,39 @@ const ASSIGNED: u8 = 0;
 const BY_EXPIRY: u8 = 1;
 const COUNT: u8 = 2;
 
-/// How many assignments one further assignment forgets, at most: more than one, so that a limit that was made smaller is
-/// reached in time.
+/// The most assignments that a new one drops: more than one, so that the number shrinks to a limit that was lowered.
 const FORGOTTEN_MAX: usize = 2;
 
 /// An assigned key package.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignedRow {
-    /// The client whose package it is.
+    /// The package's client.
     pub client_id: ClientId,
     /// The gateway that asked; `None` when the application did.
     pub peer: Option<DomainName>,
-    /// The receiver's id, which is the caller's own.
+    /// The receiver's id, chosen by the caller.
     pub receiver: String,
     /// The end of the package's lifetime.
     pub not_after: Timestamp,
 }
 
-/// How many assigned packages of one client are remembered.
+/// Limits on the assigned packages of one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssignedLimits {
-    /// In all; beyond it those that expire first are forgotten.
+    /// In total; beyond it, those that expire first are dropped.
     pub per_client_max: u64,
-    /// To the receivers of one peer; beyond it none is assigned.
+    /// To the receivers of one peer; beyond it, none is assigned.
     pub per_peer_max: u64,
 }
 
 impl AssignedRow {
-    /// That a key package was the final key of a queue and is no more: many may have it, so it is nobody's to be used once.
+    /// A key package that was the final key of a queue: many receivers may have it, so it must not be assigned as a one-time
+    /// package.
     pub fn of_final_key(client_id: ClientId, not_after: Timestamp) -> Self {
         Self { client_id, peer: None, receiver: String::new(), not_after }
     }
 
-    /// Whether it says that. No receiver's id is empty.
+    /// Whether the package was a final key. No receiver's id is empty.
     pub fn is_of_final_key(&self) -> bool {
         self.peer.is_none() && self.receiver.is_empty()
     }
@@ -77,7 +77,7 @@ fn total_key(app: AppId, client: ClientId) -> Key {
 }
 
 fn peer_key(app: AppId, client: ClientId, peer: &DomainName) -> Key {
-    // No domain is empty: no peer's count is the total.
+    // No domain is empty, so no peer's count has the key of the total.
     total_key(app, client).last(peer.as_str().as_bytes())
 }
 
@@ -86,7 +86,7 @@ fn count_keys(app: AppId, row: &AssignedRow) -> impl Iterator<Item = Key> {
     [Some(total_key(app, row.client_id)), peer].into_iter().flatten()
 }
 
-/// Whether a key package was the final key of a queue and is no more.
+/// Whether a key package was the final key of a queue.
 pub(crate) fn was_final(
     overlay: &Overlay<'_>,
     app: AppId,
@@ -98,7 +98,7 @@ pub(crate) fn was_final(
 }
 
 impl Batch {
-    /// Remembers whose a key package is. Precondition: the peer that asked, if one did, has fewer than
+    /// Remembers the receiver of a key package. Precondition: the requesting peer, if there is one, has fewer than
     /// [`AssignedLimits::per_peer_max`] packages of the client, else [`Unmet::PeerShareTaken`].
     pub fn assign_key_package(
         &mut self,
@@ -139,7 +139,7 @@ impl Batch {
         })
     }
 
-    /// Precondition: the key package is assigned as it is said here, or to nobody, else [`Unmet::KeyPackageAssigned`].
+    /// Precondition: the key package has this receiver or none, else [`Unmet::KeyPackageAssigned`].
     pub fn require_assigned(
         &mut self,
         app: AppId,
@@ -185,7 +185,7 @@ fn assign(
     Ok(())
 }
 
-/// Forgets an assignment, if there is one.
+/// Drops an assignment, if there is one.
 pub(crate) fn forget(
     overlay: &mut Overlay<'_>,
     app: AppId,
@@ -206,7 +206,7 @@ pub(crate) fn forget(
     Ok(())
 }
 
-/// Forgets the assignments of a client that expire first, while it has more than `max`.
+/// Drops the assignments of a client that expire first, while it has more than `max`.
 fn forget_first(overlay: &mut Overlay<'_>, app: AppId, client: ClientId, max: u64) -> Result<(), Refusal> {
     for _ in 0..FORGOTTEN_MAX {
         if count(overlay, &total_key(app, client))? <= max {
@@ -237,7 +237,7 @@ fn read_reference(key: &[u8], skipped: usize) -> Result<KeyPackageRef, ReadError
 }
 
 impl View {
-    /// Whose a key package is that was assigned and neither used nor expired since.
+    /// The receiver of a key package that was neither used nor expired since its assignment.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.
@@ -245,7 +245,8 @@ impl View {
         self.row(table::ASSIGNED_KEY_PACKAGES, &assigned_key(app, reference))
     }
 
-    /// How many key packages of a client are assigned to the receivers of a peer, over all queues the client has or had.
+    /// The number of a client's key packages that are assigned to the receivers of a peer, over all queues that the client has
+    /// or had.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.

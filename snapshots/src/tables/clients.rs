@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `clients` | application, client | [`ClientRow`] |
 //! | `client_handles` | application, handle, domain | the client's id |
-//! | `client_tags` | application, domain, 0, client | nothing: who is in a domain |
+//! | `client_tags` | application, domain, 0, client | nothing; lists the clients of a domain |
 //! | `client_tags` | application, domain, 1, tag, client | nothing |
 //!
 //! A handle is unique in its domain, and clients without a domain share one space (*X.509 Identifiers*).
@@ -32,11 +32,11 @@ pub struct ClientRow {
     pub handle: ClientHandle,
     /// Its domain; `None` in an application that uses no domains.
     pub domain: Option<DomainName>,
-    /// What the application searches it by.
+    /// The labels by which the application finds it.
     pub tags: BTreeSet<String>,
-    /// How often its handle was changed.
+    /// The number of changes of its handle.
     pub handle_generation: u64,
-    /// When it was registered.
+    /// The time of its registration.
     pub created_at: Timestamp,
 }
 
@@ -119,9 +119,9 @@ impl Batch {
         })
     }
 
-    /// Deletes a client with its handle, its tags, its queues and all that they hold, the receivers of its key packages, and its join infos (*Identity
-    /// Deletion*). Join infos that do not say whose they are go with the last client of their handle. What waited behind
-    /// this batch for the client, a queue for instance, finds it missing. Preconditions: it is still `row`, else
+    /// Deletes a client with its handle, tags, queues and their key packages, the receivers of its key packages, and its join
+    /// infos (*Identity Deletion*). Join infos without a domain are deleted with the last client of their handle. A later batch
+    /// for the client, such as the creation of a queue, finds it missing. Preconditions: it is still `row`, else
     /// [`Unmet::ClientMissing`] or [`Unmet::ClientChanged`].
     pub fn delete_client(&mut self, app: AppId, row: &ClientRow) -> &mut Self {
         let row = row.clone();
@@ -149,7 +149,7 @@ impl Batch {
     }
 }
 
-/// Precondition of whatever belongs to a client: it is registered.
+/// Precondition of all rows that belong to a client: it is registered.
 pub(crate) fn require_client(overlay: &Overlay<'_>, app: AppId, client: ClientId) -> Result<(), Refusal> {
     if overlay.holds(table::CLIENTS, &client_key(app, client))? {
         Ok(())
@@ -189,7 +189,7 @@ impl View {
         self.row(table::CLIENTS, &client_key(app, client))
     }
 
-    /// A client by its handle in its domain; `None` is the space of those without a domain.
+    /// A client by its handle in its domain; `None` for clients without a domain.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or a row is damaged or missing.
@@ -221,7 +221,7 @@ impl View {
         self.clients_listed(app, tag_prefix(app, domain, tag), after, limit)
     }
 
-    /// As [`View::clients_with_tag`], whatever their tags.
+    /// As [`View::clients_with_tag`], for clients with any tags.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or a row is damaged or missing.
@@ -263,6 +263,8 @@ impl View {
     /// The row of a client that an index names.
     fn listed(&self, app: AppId, client: ClientId) -> Result<ClientRow, ReadError> {
         let row = self.client(app, client)?;
-        row.ok_or_else(|| ReadError::damaged(format!("an index names a client that is not there: {client}")))
+        row.ok_or_else(|| {
+            ReadError::damaged(format!("an index names a client that does not exist: {client}"))
+        })
     }
 }

@@ -18,14 +18,14 @@ use crate::{
     ids::{AppId, ClientHandle, DomainName, Epoch, GroupId, Timestamp},
 };
 
-/// A group as it is found without waking its actor (*Group State*).
+/// A group as it is found without activating its actor (*Group State*).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRow {
     /// The current epoch.
     pub epoch: Epoch,
-    /// When the hub accepted its creation.
+    /// The time at which the hub accepted its creation.
     pub created_at: Timestamp,
-    /// SHA-256 of what created it, to know a retry by.
+    /// SHA-256 of the request that created it, to recognise a retry.
     #[serde(with = "serde_bytes")]
     pub creation_digest: [u8; 32],
     /// The gateway that orders it; `None` for this one.
@@ -33,7 +33,7 @@ pub struct GroupRow {
 }
 
 impl GroupRow {
-    /// Whether two rows are of one group, at whatever epoch: its creation and its hub are the same.
+    /// Whether two rows are of one group, at any two epochs: the creation and the hub are the same.
     fn is_same_group(&self, other: &Self) -> bool {
         let Self { epoch: _, created_at, creation_digest, hub } = self;
         (created_at, creation_digest, hub) == (&other.created_at, &other.creation_digest, &other.hub)
@@ -52,21 +52,21 @@ fn membership_key(app: AppId, handle: &ClientHandle, group: &GroupId) -> Key {
     memberships_of(app, handle).last(group.as_bytes())
 }
 
-/// Reads what is left of a key as a group id.
+/// Reads the rest of a key as a group id.
 fn last_group(mut reader: KeyReader<'_>) -> Result<GroupId, ReadError> {
     let bytes = reader.last();
     GroupId::new(bytes).map_err(|_| reader.damaged())
 }
 
 impl Batch {
-    /// Writes a group's row, over an older one. That a group is created once is the precondition of its log.
+    /// Writes a group's row, over an older one. The precondition of its log ensures that a group is created once.
     pub fn put_group(&mut self, app: AppId, group: &GroupId, row: &GroupRow) -> &mut Self {
         let (key, value) = (self.key(group_key(app, group)), self.row(row));
         self.put(table::GROUPS, key, value)
     }
 
-    /// Precondition: the group is still the one of this row, at whatever epoch: its creation and its hub are the same. A log
-    /// that was replaced at the same number cannot tell. Otherwise [`Unmet::GroupReplaced`].
+    /// Precondition: the group has the creation and the hub of this row, else [`Unmet::GroupReplaced`]. Its epoch does not
+    /// matter. A precondition on the log is not enough: a log can be replaced by one with the same last number.
     pub fn require_group(&mut self, app: AppId, group: &GroupId, row: &GroupRow) -> &mut Self {
         let (key, expected) = (self.key(group_key(app, group)), row.clone());
         self.operation(move |overlay| match overlay.row::<GroupRow>(table::GROUPS, &key)? {
@@ -75,7 +75,7 @@ impl Batch {
         })
     }
 
-    /// Says that a client, by its handle and its domain, is in the group's tree.
+    /// Records that a client, by its handle and its domain, is in the group's tree.
     pub fn put_membership(
         &mut self,
         app: AppId,
@@ -83,16 +83,11 @@ impl Batch {
         domain: Option<&DomainName>,
         group: &GroupId,
     ) -> &mut Self {
-        let key = self.key(membership_key(app, handle, group));
         let domain = domain.cloned();
-        self.operation(move |overlay| {
-            let mut domains = domains_at(overlay, &key)?;
-            domains.insert(domain);
-            put_domains(overlay, &key, &domains)
-        })
+        self.change_membership(app, handle, group, |domains| domains.insert(domain))
     }
 
-    /// Says that a client is no longer in the group's tree. One of another domain with the same handle stays.
+    /// Records that a client is no longer in the group's tree. A client of another domain with the same handle stays.
     pub fn delete_membership(
         &mut self,
         app: AppId,
@@ -100,11 +95,21 @@ impl Batch {
         domain: Option<&DomainName>,
         group: &GroupId,
     ) -> &mut Self {
-        let key = self.key(membership_key(app, handle, group));
         let domain = domain.cloned();
+        self.change_membership(app, handle, group, move |domains| domains.remove(&domain))
+    }
+
+    fn change_membership(
+        &mut self,
+        app: AppId,
+        handle: &ClientHandle,
+        group: &GroupId,
+        change: impl FnOnce(&mut Domains) -> bool + Send + 'static,
+    ) -> &mut Self {
+        let key = self.key(membership_key(app, handle, group));
         self.operation(move |overlay| {
             let mut domains = domains_at(overlay, &key)?;
-            domains.remove(&domain);
+            change(&mut domains);
             put_domains(overlay, &key, &domains)
         })
     }

@@ -17,16 +17,16 @@ use crate::{
     ids::{AppId, Epoch, GroupId, Timestamp},
 };
 
-/// How an epoch came about.
+/// The commit that created an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochRow {
-    /// When the hub accepted the commit.
+    /// The time at which the hub accepted the commit.
     pub timestamp: Timestamp,
     /// The commit, an `MLSMessage` (RFC 9420 §6).
     pub commit: Bytes,
-    /// The proposals that it takes by reference, each an `MLSMessage`, in the order in which it lists them.
+    /// The proposals that it includes by reference, each an `MLSMessage`, in the order of its list.
     pub proposals: Vec<Bytes>,
-    /// SHA-256 of the commit with its companions, to know a retry by.
+    /// SHA-256 of the commit with its group info and welcome, to recognise a retry.
     #[serde(with = "serde_bytes")]
     pub digest: [u8; 32],
     /// The number of the commit's record in the group's log; 0 in a row of an earlier version.
@@ -60,7 +60,7 @@ impl Batch {
         self.put(table::EPOCHS, key, value)
     }
 
-    /// Deletes the row of an epoch, and what was accepted in the epoch before it.
+    /// Deletes the row of an epoch, and the answers to the proposals of the epoch before it.
     pub fn delete_epoch(&mut self, app: AppId, group: &GroupId, epoch: Epoch) -> &mut Self {
         let key = self.key(epoch_key(app, group, epoch));
         let accepted = epoch.previous().map(|before| epoch_key(app, group, before));
@@ -90,8 +90,8 @@ impl Batch {
         self.put(table::ACCEPTED_PROPOSALS, key, value)
     }
 
-    /// As [`Batch::put_accepted_proposal`], of another packet with the same `ProposalRef`. When the answer is remembered for
-    /// `packets_max` packets of this reference already, nothing is written.
+    /// As [`Batch::put_accepted_proposal`], for another packet with the same `ProposalRef`. Nothing is written if `packets_max`
+    /// packets of this reference are remembered already.
     pub fn put_other_accepted_proposal(
         &mut self,
         app: AppId,
@@ -153,12 +153,7 @@ impl View {
     /// # Errors
     /// [`ReadError`] when the disk fails or the key is damaged.
     pub fn first_epoch(&self, app: AppId, group: &GroupId) -> Result<Option<Epoch>, ReadError> {
-        let prefix = group_prefix(app, group);
-        let skipped = prefix.as_bytes().len();
-        self.scan_keys(table::EPOCHS, prefix.prefix())
-            .next()
-            .map(|key| read_epoch(&key?, skipped))
-            .transpose()
+        self.epochs_with_rows(app, group).next().transpose()
     }
 
     /// The latest epoch of a group that has its row.
@@ -166,15 +161,20 @@ impl View {
     /// # Errors
     /// [`ReadError`] when the disk fails or the key is damaged.
     pub fn last_epoch(&self, app: AppId, group: &GroupId) -> Result<Option<Epoch>, ReadError> {
-        let prefix = group_prefix(app, group);
-        let skipped = prefix.as_bytes().len();
-        self.scan_keys(table::EPOCHS, prefix.prefix())
-            .next_back()
-            .map(|key| read_epoch(&key?, skipped))
-            .transpose()
+        self.epochs_with_rows(app, group).next_back().transpose()
     }
 
-    /// The `ProposalRef` that was answered to a proposal of this epoch, by SHA-256 of its packet.
+    fn epochs_with_rows(
+        &self,
+        app: AppId,
+        group: &GroupId,
+    ) -> impl DoubleEndedIterator<Item = Result<Epoch, ReadError>> {
+        let prefix = group_prefix(app, group);
+        let skipped = prefix.as_bytes().len();
+        self.scan_keys(table::EPOCHS, prefix.prefix()).map(move |key| read_epoch(&key?, skipped))
+    }
+
+    /// The `ProposalRef` of an accepted proposal of this epoch, by SHA-256 of its packet.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails.
@@ -203,7 +203,7 @@ impl View {
     }
 }
 
-/// How many answers to proposals [`Batch::delete_epoch`] would delete.
+/// The number of answers to proposals that [`Batch::delete_epoch`] would delete.
 pub(crate) fn count_accepted_before(
     view: &View,
     app: AppId,

@@ -6,7 +6,7 @@
 //! | `queue_key_packages` | application, queue, reference | when it expires, a number |
 //! | `used_key_packages` | application, reference | [`UsedRow`] |
 //!
-//! Both kinds of row are dropped some time after the package has expired; see `retention.rs`.
+//! All of these rows are deleted some time after the package has expired; see `retention.rs`.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,27 +24,27 @@ pub struct KeyPackageRow {
     pub is_final: bool,
     /// The end of its lifetime (RFC 9420 §7.2).
     pub not_after: Timestamp,
-    /// A digest of the signature key of its leaf. Rows that were written before it was kept do not have it.
+    /// A digest of the signature key of its leaf; `None` in a row of an earlier version.
     #[serde(default, with = "serde_bytes")]
     pub signer: Option<[u8; 32]>,
 }
 
 impl KeyPackageRow {
-    /// Whether a package that is held like this cannot be held in another way as well: what is used once is in one
-    /// queue, and nothing is both used once and final.
+    /// Whether a package that is held like this cannot also be held in the other way. A one-time package is in one queue only,
+    /// and no package is both one-time and final.
     pub fn excludes(&self, is_same_queue: bool, is_final: bool) -> bool {
         self.is_final != is_final || !(is_final || is_same_queue)
     }
 }
 
-/// Where a key package was used.
+/// The use of a key package.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsedRow {
-    /// The group that its client was added to.
+    /// The group to which its client was added.
     pub group: GroupId,
     /// The epoch that the client joined in.
     pub epoch: Epoch,
-    /// The end of the package's lifetime; it cannot be used again after that in any case.
+    /// The end of the package's lifetime, after which it cannot be used anyway.
     pub not_after: Timestamp,
 }
 
@@ -69,7 +69,7 @@ fn used_key(app: AppId, reference: &KeyPackageRef) -> Key {
 }
 
 impl Batch {
-    /// Says that a queue holds a key package. Precondition: there is such a queue, else [`Unmet::QueueMissing`].
+    /// Records that a queue holds a key package. Precondition: the queue exists, else [`Unmet::QueueMissing`].
     pub fn put_key_package(
         &mut self,
         app: AppId,
@@ -96,7 +96,7 @@ impl Batch {
         })
     }
 
-    /// Says that a queue no longer holds a key package.
+    /// Records that a queue no longer holds a key package.
     pub fn delete_key_package(
         &mut self,
         app: AppId,
@@ -107,10 +107,10 @@ impl Batch {
         self.operation(move |overlay| delete_key_package(overlay, app, queue, &reference))
     }
 
-    /// Says that an Add brought in a key package, and takes it out of all queues if it may be used once: queues hold it, and
-    /// one of them not as its final key; or none does, it is not marked as a package of last resort, and it was no final key
-    /// here. Precondition: such a package was not used before, else [`Unmet::KeyPackageUsed`]; so of all commits that carry it one wins. The queues
-    /// are in [`Appended::advanced`](crate::Appended).
+    /// Records that an Add used a key package. A one-time package is removed from all queues, which
+    /// [`Appended::advanced`](crate::Appended) lists; precondition: it was not used before, else [`Unmet::KeyPackageUsed`], so
+    /// only one of the commits that carry it wins. A package is one-time if a queue holds it other than as its final key, or if
+    /// no queue holds it, it was no final key here and it is not marked as a package of last resort.
     pub fn use_key_package(
         &mut self,
         app: AppId,
@@ -123,7 +123,8 @@ impl Batch {
         })
     }
 
-    /// As [`Batch::use_key_package`], without a precondition: another gateway let it happen. The first use stays.
+    /// As [`Batch::use_key_package`], without the precondition, for a commit that another gateway accepted. The first use stays
+    /// recorded.
     pub fn note_key_package_used(
         &mut self,
         app: AppId,
@@ -169,8 +170,8 @@ impl Batch {
         })
     }
 
-    /// Precondition: no queue holds the key package in a way that excludes this one, see [`KeyPackageRow::excludes`],
-    /// else [`Unmet::KeyPackageHeld`].
+    /// Precondition: no queue holds the key package in a way that excludes this one (see [`KeyPackageRow::excludes`]), else
+    /// [`Unmet::KeyPackageHeld`].
     pub fn require_holdable(
         &mut self,
         app: AppId,
@@ -265,7 +266,7 @@ pub(crate) fn delete_key_package(
     Ok(())
 }
 
-/// Deletes the row that says that a package was used.
+/// Deletes the row of a used package.
 pub(crate) fn delete_used(overlay: &mut Overlay<'_>, app: AppId, reference: &KeyPackageRef) {
     overlay.delete(table::USED_KEY_PACKAGES, &used_key(app, reference));
 }
@@ -308,8 +309,7 @@ impl View {
         self.scan(table::KEY_PACKAGES, prefix.prefix()).map(found).collect()
     }
 
-    /// Whether a queue of a client holds a key package that this key signed, as far as it is told by the first few of each
-    /// queue, `per_queue_max` at most.
+    /// Whether a queue of a client holds a key package signed by this key, among the first `per_queue_max` of each queue.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or a row is damaged or missing.
@@ -335,7 +335,7 @@ impl View {
         Ok(false)
     }
 
-    /// Where a key package was used; `None` when it was not, or long ago.
+    /// The use of a key package; `None` when it was not used, or expired long ago.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.

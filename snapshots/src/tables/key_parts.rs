@@ -20,7 +20,7 @@ impl Key {
         self.part(handle.as_bytes())
     }
 
-    /// A domain or none: no domain is empty, so the empty part is free to mean none.
+    /// A domain or none. No domain is empty, so the empty part means none.
     pub(crate) fn domain(self, domain: Option<&DomainName>) -> Self {
         self.part(domain.map_or(&[], |domain| domain.as_str().as_bytes()))
     }

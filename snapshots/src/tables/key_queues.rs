@@ -6,7 +6,7 @@
 //! | `queue_owners` | application, queue | the client's id |
 //! | `queue_labels` | application, client, protocol version, cipher suite, label | the queue's id |
 //!
-//! What a queue holds is the state of its actor, in the log [`LogId::KeyQueue`]; `key_packages.rs` indexes it.
+//! The packages of a queue are the state of its actor, in the log [`LogId::KeyQueue`]; `key_packages.rs` indexes them.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,18 +21,18 @@ use crate::{
     ids::{AppId, ClientId, KeyQueueId},
 };
 
-/// A key queue (*Key Queue Creation*). Of one client, protocol version, cipher suite and label there is one.
+/// A key queue (*Key Queue Creation*). A client has one for each protocol version, cipher suite and label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueRow {
     /// Its id, which never changes.
     pub queue_id: KeyQueueId,
-    /// Whose it is, which never changes.
+    /// Its client, which never changes.
     pub client_id: ClientId,
     /// The MLS protocol version of its packages (RFC 9420 §17.6: 1 is `mls10`).
     pub protocol_version: u16,
     /// The MLS cipher suite of its packages (RFC 9420 §17.1).
     pub cipher_suite: u16,
-    /// What the application calls it.
+    /// The application's label.
     pub app_label: String,
 }
 
@@ -77,9 +77,9 @@ impl Batch {
         })
     }
 
-    /// Changes what a queue is found by. Preconditions: it is still `old`, else [`Unmet::QueueMissing`] or
-    /// [`Unmet::QueueChanged`] (also when the two rows are of different queues), and the client has no other queue
-    /// that is found by the same, else [`Unmet::QueueExists`].
+    /// Changes the protocol version, cipher suite or label of a queue. Preconditions: it is still `old`, else
+    /// [`Unmet::QueueMissing`] or [`Unmet::QueueChanged`] (also when the two rows are of different queues), and the client has
+    /// no other queue with the new ones, else [`Unmet::QueueExists`].
     pub fn relabel_queue(&mut self, app: AppId, old: &QueueRow, new: &QueueRow) -> &mut Self {
         let queue = new.queue_id;
         let key = self.key(queue_key(app, new.client_id, queue));
@@ -124,7 +124,7 @@ impl Batch {
     }
 }
 
-/// Precondition of whatever belongs to a queue: it is there.
+/// Precondition of all rows that belong to a queue: it exists.
 pub(crate) fn require_queue(overlay: &Overlay<'_>, app: AppId, queue: KeyQueueId) -> Result<(), Refusal> {
     if overlay.holds(table::QUEUE_OWNERS, &owner_key(app, queue))? {
         Ok(())
@@ -188,7 +188,7 @@ impl View {
         self.row(table::QUEUES, &queue_key(app, client, queue))
     }
 
-    /// A queue, whoever's it is.
+    /// A queue of any client.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or a row is damaged or missing.
@@ -208,7 +208,7 @@ impl View {
         rows.map(|row| rows::decode(table::QUEUES, &row?.1)).collect()
     }
 
-    /// The queue that a retrieval asks for (*Key Package Retrieval*).
+    /// The queue of a retrieval (*Key Package Retrieval*).
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or a row is damaged or missing.
@@ -230,7 +230,7 @@ impl View {
         }
     }
 
-    /// Whose a queue is.
+    /// The client of a queue.
     pub(crate) fn owner(&self, app: AppId, queue: KeyQueueId) -> Result<Option<ClientId>, ReadError> {
         let value = self.value(table::QUEUE_OWNERS, &owner_key(app, queue))?;
         value.map(|value| rows::uuid(table::QUEUE_OWNERS, &value).map(ClientId::new)).transpose()
@@ -239,6 +239,6 @@ impl View {
     /// The row of a queue that an index names.
     fn listed_queue(&self, app: AppId, client: ClientId, queue: KeyQueueId) -> Result<QueueRow, ReadError> {
         let row = self.queue(app, client, queue)?;
-        row.ok_or_else(|| ReadError::damaged(format!("an index names a queue that is not there: {queue}")))
+        row.ok_or_else(|| ReadError::damaged(format!("an index names a queue that does not exist: {queue}")))
     }
 }

@@ -16,27 +16,27 @@ use crate::{
     ids::{AppId, Epoch, GroupId, Timestamp},
 };
 
-/// The entries of a group's log between the last one that a replica took and the group that it was handed.
+/// The entries of a group's log between the last one that a replica appended and the transferred state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissedEntries {
     /// The number of the first entry that is still missing.
     pub next: u64,
-    /// The number of the last one, which the handed group includes.
+    /// The number of the last one, which the transferred state includes.
     pub through: u64,
     /// The group's epoch before entry `next`; `None` when that is not known, since the entries before it are not kept
     /// anywhere.
     pub epoch: Option<Epoch>,
-    /// When the entry before `next` was accepted.
+    /// The time at which the entry before `next` was accepted.
     pub stamp: Timestamp,
     /// The proposals accepted in `epoch` before entry `next`, each an `MLSMessage`.
     pub proposals: Vec<Bytes>,
     /// The interim transcript hash of `epoch` (RFC 9420 §8.2), if it is known.
     pub interim_transcript_hash: Option<Bytes>,
-    /// The epoch of the handed group.
+    /// The epoch of the transferred state.
     pub until: Epoch,
     /// Its confirmed transcript hash (RFC 9420 §8.2).
     pub confirmed_transcript_hash: Bytes,
-    /// Whether the handed group came with the welcome of `until`.
+    /// Whether the transfer included the welcome of `until`.
     pub has_last_welcome: bool,
     /// History before this epoch stays incomplete: its entries are not kept anywhere. 0 if there is no such history.
     pub floor: Epoch,
@@ -59,8 +59,8 @@ fn missed_key(app: AppId, group: &GroupId) -> Key {
 }
 
 impl Batch {
-    /// Writes which entries of a group's log are missing, or with `None` that none are. Precondition: `before` is what
-    /// is written now, else [`Unmet::MissedEntriesChanged`].
+    /// Writes the missing entries of a group's log; `None` if there are none. Precondition: `before` is the stored row, else
+    /// [`Unmet::MissedEntriesChanged`].
     pub fn replace_missed_entries(
         &mut self,
         app: AppId,
@@ -85,7 +85,7 @@ impl Batch {
 }
 
 impl View {
-    /// Which entries of a group's log are missing here; `None` when none are, and the whole history is contiguous.
+    /// The missing entries of a group's log; `None` when the whole history is contiguous.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.

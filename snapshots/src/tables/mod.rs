@@ -1,4 +1,4 @@
-//! The tables: their keys, their rows, what may be written to them and what may be read.
+//! The tables: their keys and rows, and the writes and reads of each.
 //!
 //! | file | tables |
 //! |---|---|

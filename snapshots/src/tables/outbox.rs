@@ -5,10 +5,10 @@
 //! |---|---|---|
 //! | `log_entries` | application, group, sequence number | the entry, in the stored form of its owner |
 //! | `peer_positions` | peer's domain, application, group | the number of the entry that the peer needs next |
-//! | `outbox` | peer's domain, application, group | nothing: the log may have entries that the peer does not |
+//! | `outbox` | peer's domain, application, group | nothing; the log may have entries that the peer lacks |
 //!
-//! An entry is written in the batch of its record, with a mark for each peer. Entries are kept as long as the history
-//! that they made; see `retention.rs`.
+//! An entry is written in the batch of its record, with a mark for each peer. Entries are kept as long as the epochs that they
+//! created; see `retention.rs`.
 
 use bytes::Bytes;
 
@@ -51,13 +51,13 @@ impl Batch {
         self.put(table::LOG_ENTRIES, key, value)
     }
 
-    /// Says that a group's log has something for a peer.
+    /// Marks a group's log as having entries for a peer.
     pub fn mark_outbox(&mut self, peer: &DomainName, app: AppId, group: &GroupId) -> &mut Self {
         let key = self.key(place_key(peer, app, group));
         self.put(table::OUTBOX, key, Slice::from([]))
     }
 
-    /// Takes a peer's mark of a group away, whatever the peer has.
+    /// Deletes a peer's mark of a group, whatever the peer's position.
     pub fn clear_outbox(&mut self, peer: &DomainName, app: AppId, group: &GroupId) -> &mut Self {
         let key = self.key(place_key(peer, app, group));
         self.operation(move |overlay| {
@@ -66,8 +66,8 @@ impl Batch {
         })
     }
 
-    /// Writes how far a peer is in a group's log: `next` is the number of the entry that it needs next. The peer's mark
-    /// goes when the log has no such entry.
+    /// Writes a peer's position in a group's log: the number of the entry that it needs next. The mark is deleted when the log
+    /// has no such entry.
     pub fn put_peer_position(
         &mut self,
         peer: &DomainName,
@@ -89,8 +89,8 @@ impl Batch {
 }
 
 impl View {
-    /// Up to `limit` entries of a group's log from number `from`, in order, fewer when they have more than `bytes_max`
-    /// bytes together, but at least the first. None when that entry is not kept.
+    /// Up to `limit` entries of a group's log from number `from`, in order, and at most `bytes_max` bytes of them, but at least
+    /// the first. The list is empty when that entry is no longer kept.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or a key is damaged.
@@ -140,7 +140,7 @@ impl View {
         self.scan_keys(table::LOG_ENTRIES, range).next().map(number).transpose()
     }
 
-    /// How far a peer is in a group's log: the number of the entry that it needs next, as far as is known.
+    /// A peer's position in a group's log, if it is known: the number of the entry that it needs next.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.
@@ -154,7 +154,7 @@ impl View {
         value.map(|value| rows::number(table::PEER_POSITIONS, &value)).transpose()
     }
 
-    /// Up to `limit` groups that have something for a peer, in the order of their keys, after the one given.
+    /// Up to `limit` groups with entries for a peer, in the order of their keys, after the one given.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or a key is damaged.

@@ -5,7 +5,7 @@
 //! | `log_heads` | kind, application, id | [`Head`] |
 //! | `records` | kind, application, id, sequence number | the record |
 //!
-//! A snapshot at *n* stands for the records up to *n*, which are deleted with it; see `actor_snapshots.rs`.
+//! A snapshot at *n* replaces the records up to *n*, which are deleted with it; see `actor_snapshots.rs`.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -23,19 +23,19 @@ use crate::{
 const GROUP: u8 = 1;
 const KEY_QUEUE: u8 = 2;
 
-/// Whose log it is.
+/// The owner of a log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogId {
     /// A group's: its accepted entries.
     Group(AppId, GroupId),
-    /// A key queue's: what was uploaded, assigned and advanced.
+    /// A key queue's: its uploads, assignments and advances.
     KeyQueue(AppId, KeyQueueId),
 }
 
-/// A log as an actor starts from it: the state is the snapshot, and the records applied to it in order.
+/// A log as its actor loads it. The state is the snapshot with the records applied to it in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedLog {
-    /// The newest snapshot, and the sequence number up to which it stands for the records.
+    /// The newest snapshot, and the sequence number of the last record in it.
     pub snapshot: Option<(u64, Bytes)>,
     /// The records after the snapshot, each with its sequence number, without a gap.
     pub records: Vec<(u64, Bytes)>,
@@ -43,31 +43,31 @@ pub struct LoadedLog {
     pub head: u64,
 }
 
-/// Where a log stands.
+/// The position of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
     /// The sequence number of the last record.
     pub(crate) head: u64,
     /// The sequence number of the first record that is still stored, or of the next when none is.
     pub(crate) first: u64,
-    /// The sequence number that the snapshot stands for.
+    /// The sequence number of the last record in the snapshot.
     pub(crate) snapshot: Option<u64>,
-    /// The pieces that the snapshot is in; `None` if it is a row of its own.
+    /// The pieces of the snapshot; `None` if it is one row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pieces: Option<Pieces>,
-    /// The pieces of a snapshot that is not whole yet.
+    /// The pieces of a snapshot that is not complete yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unfinished: Option<Pieces>,
 }
 
 impl Head {
-    /// Of a log whose last record has this number and that has no other record and no snapshot.
+    /// The head of a log whose last record has this number and which stores neither records nor a snapshot.
     fn starting_at(head: u64) -> Self {
         Self { head, first: head.saturating_add(1), snapshot: None, pieces: None, unfinished: None }
     }
 }
 
-/// The beginning of a log's keys in every table that has some; of `log_heads` and `actor_snapshots` the whole key.
+/// The prefix of a log's keys in all tables; in `log_heads` and `actor_snapshots`, the whole key.
 pub(crate) fn log_key(log: &LogId) -> Key {
     match log {
         LogId::Group(app, group) => Key::new().byte(GROUP).uuid(app.as_uuid()).group(group),
@@ -91,14 +91,14 @@ fn record_key(log: &LogId, sequence: u64) -> Key {
 }
 
 impl Batch {
-    /// Begins a log, at 0. Precondition: there is none, else [`Unmet::LogExists`].
+    /// Begins a log, at 0. Precondition: it does not exist, else [`Unmet::LogExists`].
     pub fn create_log(&mut self, log: &LogId) -> &mut Self {
         let key = self.key(log_key(log));
         self.operation(move |overlay| create_log(overlay, &key))
     }
 
-    /// Writes the record after `after`. Precondition: the log stands at `after`, else [`Unmet::LogMoved`]; so of all
-    /// who append after the same record one wins.
+    /// Writes the record after `after`. Precondition: the log's last record is `after`, else [`Unmet::LogMoved`], so only one
+    /// of several concurrent appends wins.
     pub fn append_record(&mut self, log: &LogId, after: u64, bytes: impl AsRef<[u8]>) -> &mut Self {
         let log = log.clone();
         let key = self.key(log_key(&log));
@@ -114,9 +114,9 @@ impl Batch {
         })
     }
 
-    /// Begins a log in the middle: its last record is `head`, and a snapshot at `head` must follow in the batch. A log
-    /// that is there is replaced. Precondition: it stands at `instead_of`, or there is none, else [`Unmet::LogMoved`] or
-    /// [`Unmet::LogExists`].
+    /// Begins a log in the middle: its last record is `head`, and a snapshot at `head` must follow in the batch. An existing
+    /// log is replaced. Precondition: its last record is `instead_of`, or for `None` there is no log, else [`Unmet::LogMoved`]
+    /// or [`Unmet::LogExists`].
     pub fn start_log_at(&mut self, log: &LogId, instead_of: Option<u64>, head: u64) -> &mut Self {
         let log = log.clone();
         let key = self.key(log_key(&log));
@@ -136,7 +136,7 @@ impl Batch {
         })
     }
 
-    /// Precondition: the log stands at `at`, else [`Unmet::LogMoved`].
+    /// Precondition: the log's last record is `at`, else [`Unmet::LogMoved`].
     pub fn require_log_at(&mut self, log: &LogId, at: u64) -> &mut Self {
         let key = log_key(log);
         self.operation(move |overlay| {
@@ -193,8 +193,7 @@ impl View {
     /// A log's snapshot and the records after it; `None` when there is no such log.
     ///
     /// # Errors
-    /// [`ReadError::Damaged`] when a record or the snapshot that the log speaks of is missing, [`ReadError::Storage`]
-    /// when the disk fails.
+    /// [`ReadError::Damaged`] when a record or the snapshot is missing, [`ReadError::Storage`] when the disk fails.
     pub fn load_log(&self, log: &LogId) -> Result<Option<LoadedLog>, ReadError> {
         let Some(head) = self.row::<Head>(table::LOG_HEADS, &log_key(log))? else { return Ok(None) };
         let snapshot = match head.snapshot {

@@ -15,9 +15,9 @@ use crate::{
     store::Store,
 };
 
-/// How many rows one batch of a sweep drops, about; what waits behind it waits for that long.
+/// The approximate number of rows that one batch of a sweep deletes; other batches wait behind it.
 const DROPPED_MAX: usize = 500;
-/// How many rows a sweep reads from one view; no view is held for longer.
+/// The number of rows that a sweep reads from one view before it takes a new one.
 const READ_MAX: usize = 2_000;
 
 const HELD: u8 = 1;
@@ -25,17 +25,16 @@ const USED: u8 = 2;
 const SHARE: u8 = 3;
 const ASSIGNED: u8 = 4;
 
-/// How long things are kept. Whatever is over one limit is dropped, also when it is under the other.
+/// Retention limits. Data over any one limit is deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// How many epochs of a group's history are kept; the newest always is.
+    /// The number of epochs of a group's history that are kept; the newest always is.
     pub history_epochs_max: u64,
-    /// For how long an epoch of a group's history is kept; the newest always is.
+    /// The time for which an epoch of a group's history is kept; the newest always is.
     pub history_age_max: Duration,
-    /// For how long a join info waits. Their number is limited where they come in, by
-    /// [`WelcomeLimits`](crate::WelcomeLimits).
+    /// The time for which a join info waits. [`WelcomeLimits`](crate::WelcomeLimits) limits their number.
     pub welcome_age_max: Duration,
-    /// For how long it is known that a key package was held or used after its lifetime has ended.
+    /// The time for which a held or used key package is remembered after the end of its lifetime.
     pub expired_age_max: Duration,
 }
 
@@ -52,14 +51,14 @@ impl Default for Retention {
     }
 }
 
-/// What a sweep dropped.
+/// The rows that a sweep deleted, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Epochs of groups' histories.
     pub epochs: u64,
-    /// Answers to proposals, which go with the epochs.
+    /// Answers to proposals, deleted with their epochs.
     pub accepted_proposals: u64,
-    /// Entries of groups' logs that were kept for peers, which go with the epochs.
+    /// Entries of groups' logs that were kept for peers, deleted with their epochs.
     pub log_entries: u64,
     /// Join infos, each with its welcome when it was the last.
     pub join_infos: u64,
@@ -69,25 +68,25 @@ pub struct Swept {
     pub used_key_packages: u64,
     /// Expired key packages that were assigned.
     pub assigned_key_packages: u64,
-    /// Counts of invitations that clients of other gateways were sent.
+    /// Counts of invitations to clients of other gateways.
     pub invitation_counts: u64,
 }
 
-/// Why a sweep stopped. What it dropped before stays dropped; the next sweep goes on.
+/// The reason why a sweep stopped. Earlier deletions stay; the next sweep continues.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SweepError {
     /// Something could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Something could not be dropped.
+    /// Something could not be deleted.
     #[error(transparent)]
     Append(#[from] AppendError),
 }
 
 impl Store {
-    /// Drops what is over a limit at `now`: epochs with the proposals accepted before them, join infos with their
-    /// welcomes, expired key packages. It reads on a thread for blocking, holds no view for long, and appends one small
-    /// batch at a time, so that others' batches pass between.
+    /// Deletes the data over a limit at `now`: epochs with the proposals accepted before them, join infos with their welcomes,
+    /// expired key packages. It reads on a blocking thread, holds no view for long, and appends one small batch at a time, so
+    /// that other batches are not held up.
     ///
     /// # Errors
     /// [`SweepError`] when the store cannot be read or written.
@@ -102,7 +101,7 @@ impl Store {
         Ok(swept)
     }
 
-    /// One view and one batch of a sweep. Returns whether there is more to look at.
+    /// Runs one view and one batch of a sweep. Returns whether there is more to do.
     async fn sweep_once<S: Sweep>(
         &self,
         sweep: &mut S,
@@ -113,7 +112,8 @@ impl Store {
         let (store, retention, mut state) = (self.clone(), retention.clone(), sweep.clone());
         let found = blocking(move || {
             let mut found = Found::default();
-            state.find(&store.view(), &retention, now, &mut found).map(|()| (state, found))
+            let at = SweepMoment { view: store.view(), retention, now };
+            state.find(&at, &mut found).map(|()| (state, found))
         });
         let (state, found) = found.await?;
         *sweep = state;
@@ -149,7 +149,14 @@ impl Swept {
     }
 }
 
-/// What one look found.
+/// The view that one step of a sweep reads, and the limits at its time.
+struct SweepMoment {
+    view: View,
+    retention: Retention,
+    now: Timestamp,
+}
+
+/// The result of one step of a sweep.
 #[derive(Default)]
 struct Found {
     batch: Batch,
@@ -163,40 +170,28 @@ impl Found {
     }
 }
 
-/// One kind of sweep, and how far it is.
+/// One kind of sweep, with its position.
 trait Sweep: Clone + Send + 'static {
-    fn find(
-        &mut self,
-        view: &View,
-        retention: &Retention,
-        now: Timestamp,
-        found: &mut Found,
-    ) -> Result<(), ReadError>;
+    fn find(&mut self, at: &SweepMoment, found: &mut Found) -> Result<(), ReadError>;
 }
 
-/// Goes through the groups; of each it looks at the first and the last epoch and at what it drops.
+/// Goes through the groups and reads the first and the last epoch of each, and the rows to delete.
 #[derive(Clone)]
 struct HistorySweep {
     after: Option<(AppId, GroupId)>,
 }
 
 impl Sweep for HistorySweep {
-    fn find(
-        &mut self,
-        view: &View,
-        retention: &Retention,
-        now: Timestamp,
-        found: &mut Found,
-    ) -> Result<(), ReadError> {
-        for (read, group) in view.groups_after(self.after.clone().as_ref()).enumerate() {
+    fn find(&mut self, at: &SweepMoment, found: &mut Found) -> Result<(), ReadError> {
+        for (read, group) in at.view.groups_after(self.after.clone().as_ref()).enumerate() {
             if read == READ_MAX {
                 found.more = true;
                 break;
             }
             let (app, group, _) = group?;
-            drop_epochs(view, app, &group, retention, now, found)?;
+            drop_epochs(at, app, &group, found)?;
             if found.is_full() {
-                // The group may have more: it is looked at again.
+                // The group may have more and is read again.
                 found.more = true;
                 break;
             }
@@ -207,11 +202,9 @@ impl Sweep for HistorySweep {
 }
 
 fn drop_epochs(
-    view: &View,
+    SweepMoment { view, retention, now }: &SweepMoment,
     app: AppId,
     group: &GroupId,
-    retention: &Retention,
-    now: Timestamp,
     found: &mut Found,
 ) -> Result<(), ReadError> {
     let oldest_kept = now.saturating_sub(retention.history_age_max);
@@ -248,15 +241,9 @@ struct JoinInfoSweep {
 }
 
 impl Sweep for JoinInfoSweep {
-    fn find(
-        &mut self,
-        view: &View,
-        retention: &Retention,
-        now: Timestamp,
-        found: &mut Found,
-    ) -> Result<(), ReadError> {
-        let oldest_kept = now.saturating_sub(retention.welcome_age_max);
-        for (read, info) in view.join_infos_after(self.after.clone().as_ref()).enumerate() {
+    fn find(&mut self, at: &SweepMoment, found: &mut Found) -> Result<(), ReadError> {
+        let oldest_kept = at.now.saturating_sub(at.retention.welcome_age_max);
+        for (read, info) in at.view.join_infos_after(self.after.clone().as_ref()).enumerate() {
             if read == READ_MAX || found.is_full() {
                 found.more = true;
                 break;
@@ -272,27 +259,21 @@ impl Sweep for JoinInfoSweep {
     }
 }
 
-/// Takes expiries from the front until the first that is to be kept. It goes on behind what it took, and so does not
-/// read again what was deleted.
+/// Takes expiries from the front until the first one to keep. It continues after the last one taken, so it does not read
+/// deleted rows again.
 #[derive(Clone, Default)]
 struct ExpirySweep {
     after: Option<Vec<u8>>,
 }
 
 impl Sweep for ExpirySweep {
-    fn find(
-        &mut self,
-        view: &View,
-        retention: &Retention,
-        now: Timestamp,
-        found: &mut Found,
-    ) -> Result<(), ReadError> {
-        let oldest_kept = now.saturating_sub(retention.expired_age_max);
+    fn find(&mut self, at: &SweepMoment, found: &mut Found) -> Result<(), ReadError> {
+        let oldest_kept = at.now.saturating_sub(at.retention.expired_age_max);
         let mut range = Key::new().u64(oldest_kept.0).before();
         if let Some(after) = self.after.take() {
             range.start = Bound::Excluded(after);
         }
-        for key in view.scan_keys(table::EXPIRIES, range) {
+        for key in at.view.scan_keys(table::EXPIRIES, range) {
             let key = key?;
             if found.is_full() {
                 found.more = true;
@@ -312,7 +293,7 @@ impl Sweep for ExpirySweep {
     }
 }
 
-/// What expires at a time that is known beforehand.
+/// A row with a known time of expiry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expiring {
     /// A queue holds a key package: the end of the package's lifetime.
@@ -364,7 +345,7 @@ impl Expiring {
         ))
     }
 
-    /// Drops what has expired, unless another batch did since.
+    /// Deletes the expired row, unless another batch has done so.
     fn expire(&self, overlay: &mut Overlay<'_>, at: Timestamp) -> Result<(), Refusal> {
         let expiry = self.key(at);
         if !overlay.holds(table::EXPIRIES, &expiry)? {
@@ -385,7 +366,7 @@ impl Expiring {
     }
 }
 
-/// Runs what reads the disk where it holds up nobody; outside of a runtime, here.
+/// Runs a disk read on a blocking thread, or, outside a runtime, on this one.
 async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ReadError> {

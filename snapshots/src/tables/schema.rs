@@ -13,7 +13,7 @@ use crate::{
 
 static SCHEMA: Schema = Schema::new(table::ALL, Store::FORMAT, convert);
 
-/// Brings rows of an older format to this one. Of format 1, it counts the join infos, whose inviters are not known.
+/// Converts rows of an older format. From format 1, it counts the join infos, whose inviters are unknown.
 fn convert(overlay: &mut Overlay<'_>, from: u64) -> Result<(), ReadError> {
     if from > 1 {
         return Ok(());
@@ -34,12 +34,12 @@ impl Store {
     /// `welcome_shares`; format 1 does not have that table. From format 3 on, a snapshot may be in pieces.
     pub const FORMAT: u64 = 3;
 
-    /// Opens a store, creating it when there is none. It blocks while what was not yet written out is read again:
-    /// up to some hundred MiB after a crash under load.
+    /// Opens a store, creating it if there is none. It blocks while the journal is replayed: up to some hundred MiB after a
+    /// crash under load.
     ///
     /// # Errors
-    /// [`OpenError::InUse`] when another process has it, [`OpenError::NewerFormat`], [`OpenError::Damaged`] when what
-    /// is on disk cannot be right, [`OpenError::Io`] when the file system refuses.
+    /// [`OpenError::InUse`] when another process has it, [`OpenError::NewerFormat`], [`OpenError::Damaged`] when the files on
+    /// disk are damaged, [`OpenError::Io`] when the file system fails.
     pub fn open(options: &StoreOptions) -> Result<Self, OpenError> {
         Self::open_with(options, &SCHEMA)
     }
@@ -123,7 +123,7 @@ mod tests {
         for _ in 0..2 {
             // It is counted once, however often it is opened.
             let store = Store::open(&options).unwrap();
-            // They do not say of which domain their client is, and count in each.
+            // They do not name the domain of their client, so they count in each.
             assert!(!invite(&store, None) && !invite(&store, Some("a.example")));
             assert_eq!(store.view().join_infos(app, &alice, None, 9).unwrap().len(), 2);
         }

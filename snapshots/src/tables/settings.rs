@@ -24,7 +24,7 @@ impl Batch {
         self.put(META, key, value)
     }
 
-    /// Writes a setting that is not there yet, else [`Unmet::SettingExists`].
+    /// Writes a setting. Precondition: none of this name exists, else [`Unmet::SettingExists`].
     pub fn create_setting(&mut self, name: &str, bytes: impl AsRef<[u8]>) -> &mut Self {
         let (key, value) = (self.key(setting_key(name)), self.raw(bytes.as_ref()));
         self.operation(move |overlay| {

@@ -3,10 +3,10 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `snapshot_pieces` | as in `log_heads`, an id of the snapshot's own, number from 0 | that part of the snapshot |
+//! | `snapshot_pieces` | as in `log_heads`, the snapshot's id, number from 0 | that part of the snapshot |
 //!
-//! The log's head says which pieces there are, so none is ever searched for: those of the snapshot that counts, and those of
-//! one that is being written, or was when the gateway ended. The next snapshot deletes the latter, and so does the end of the log.
+//! The log's head lists the pieces, so there is no search for them: those of the valid snapshot, and those of an unfinished
+//! one, which the next snapshot or the deletion of the log deletes.
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -29,11 +29,11 @@ const PIECE_BYTES_MAX: usize = 4 << 20;
 /// The pieces of one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pieces {
-    /// Tells them from those of every other snapshot.
+    /// The id of the snapshot.
     id: Uuid,
-    /// How many there are.
+    /// Their number.
     count: u64,
-    /// Their bytes together.
+    /// Their total size, in bytes.
     bytes: u64,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn delete_pieces(overlay: &mut Overlay<'_>, log: &LogId, pieces: Opti
 
 impl Store {
     /// Writes an actor's snapshot of any size, as [`Batch::put_snapshot`]: in pieces if it is too large for one batch. Until
-    /// all of them are there, the older snapshot and the records after it count.
+    /// all of them are written, the older snapshot and the records after it are valid.
     ///
     /// # Errors
     /// As [`Store::append`], but for the size. [`Unmet::SnapshotOvertaken`] when another snapshot of the log was begun
@@ -76,8 +76,8 @@ impl Store {
 }
 
 impl Batch {
-    /// Writes the piece that follows on these, and answers them with it. Preconditions: the log stands at `at` or after, else
-    /// [`Unmet::LogMoved`], and the pieces before are there, else [`Unmet::SnapshotOvertaken`].
+    /// Writes the piece after `before`, and returns the pieces with it. Preconditions: the log's last record is `at` or later,
+    /// else [`Unmet::LogMoved`], and the pieces before exist, else [`Unmet::SnapshotOvertaken`].
     fn put_piece(&mut self, log: &LogId, at: u64, before: Pieces, piece: &[u8]) -> Pieces {
         let with_it = Pieces {
             count: before.count.saturating_add(1),
@@ -102,7 +102,7 @@ impl Batch {
         with_it
     }
 
-    /// Lets the pieces count as the snapshot at `at`. Preconditions as of [`Batch::put_piece`].
+    /// Makes the pieces the snapshot at `at`. Preconditions as for [`Batch::put_piece`].
     fn put_snapshot_of_pieces(&mut self, log: &LogId, at: u64, pieces: Pieces) {
         let log = log.clone();
         self.key(log_key(&log));
@@ -119,7 +119,7 @@ impl Batch {
     }
 }
 
-/// The head of a log that has come to `at`, and has no snapshot of a later record.
+/// The head of a log that has reached `at` and has no later snapshot.
 fn require_snapshot_wanted(overlay: &Overlay<'_>, log: &LogId, at: u64) -> Result<Head, Refusal> {
     let head = require_head(overlay, &log_key(log))?;
     if at > head.head {
@@ -132,7 +132,7 @@ fn require_snapshot_wanted(overlay: &Overlay<'_>, log: &LogId, at: u64) -> Resul
 }
 
 impl View {
-    /// The snapshot that these pieces are.
+    /// The snapshot in these pieces.
     pub(crate) fn snapshot_of(&self, log: &LogId, pieces: &Pieces) -> Result<Bytes, ReadError> {
         let damaged = || ReadError::damaged(format!("the log {log:?} lacks a piece of its snapshot"));
         let mut snapshot = BytesMut::new();

@@ -13,14 +13,14 @@ macro_rules! tables {
             });
         )*
 
-        /// All of them, in the order of their numbers.
+        /// All tables, in the order of their numbers.
         pub(super) const ALL: &[Table] = &[$($name),*];
     };
 }
 
 // The layout of a table's keys is private to the file named here.
 tables! {
-    /// `records.rs`: where each log stands.
+    /// `records.rs`: the position of each log.
     LOG_HEADS = 1, "log_heads", Small;
     /// `records.rs`: the records of each log.
     RECORDS = 2, "records", Frequent;
@@ -36,15 +36,15 @@ tables! {
     ACCEPTED_PROPOSALS = 7, "accepted_proposals", Small;
     /// `clients.rs`: one row per client.
     CLIENTS = 8, "clients", Small;
-    /// `clients.rs`: who has a handle.
+    /// `clients.rs`: the client of each handle.
     CLIENT_HANDLES = 9, "client_handles", Small;
-    /// `clients.rs`: who has a tag, and who is in a domain.
+    /// `clients.rs`: the clients of each tag and of each domain.
     CLIENT_TAGS = 10, "client_tags", Small;
     /// `key_queues.rs`: one row per queue.
     QUEUES = 11, "queues", Small;
-    /// `key_queues.rs`: whose a queue is.
+    /// `key_queues.rs`: the client of each queue.
     QUEUE_OWNERS = 12, "queue_owners", Small;
-    /// `key_queues.rs`: which queue has a protocol version, cipher suite and label.
+    /// `key_queues.rs`: the queue of each protocol version, cipher suite and label.
     QUEUE_LABELS = 13, "queue_labels", Small;
     /// `key_packages.rs`: the queues that hold a key package.
     KEY_PACKAGES = 14, "key_packages", Small;
@@ -54,23 +54,23 @@ tables! {
     USED_KEY_PACKAGES = 16, "used_key_packages", Small;
     /// `welcomes.rs`: one welcome and tree per commit.
     WELCOMES = 17, "welcomes", Large;
-    /// `welcomes.rs`: how many join infos still point at a welcome.
+    /// `welcomes.rs`: the number of join infos that point at each welcome.
     WELCOME_READERS = 18, "welcome_readers", Small;
-    /// `welcomes.rs`: what waits for each client handle.
+    /// `welcomes.rs`: the join infos of each client handle.
     JOIN_INFOS = 19, "join_infos", Small;
-    /// `retention.rs`: what expires, the earliest first.
+    /// `retention.rs`: the times of expiry, the earliest first.
     EXPIRIES = 20, "expiries", Small;
     /// `outbox.rs`: the entries of logs, kept for peers in the stored form of their owner.
     LOG_ENTRIES = 21, "log_entries", Large;
-    /// `outbox.rs`: how far each peer is in each log.
+    /// `outbox.rs`: the position of each peer in each log.
     PEER_POSITIONS = 22, "peer_positions", Small;
-    /// `outbox.rs`: which logs have something for which peer.
+    /// `outbox.rs`: the logs with entries for each peer.
     OUTBOX = 23, "outbox", Small;
-    /// `welcome_shares.rs`: how many join infos each inviter has for each client.
+    /// `welcome_shares.rs`: the number of join infos of each inviter for each client.
     WELCOME_SHARES = 24, "welcome_shares", Small;
     /// `missed.rs`: the entries that replicas were never shown.
     MISSED_ENTRIES = 25, "missed_entries", Small;
-    /// `assigned_key_packages.rs`: whose the key packages are that were assigned.
+    /// `assigned_key_packages.rs`: the receivers of assigned key packages.
     ASSIGNED_KEY_PACKAGES = 26, "assigned_key_packages", Small;
     /// `snapshot_pieces.rs`: the pieces of snapshots that are too large for one batch.
     SNAPSHOT_PIECES = 27, "snapshot_pieces", Large;

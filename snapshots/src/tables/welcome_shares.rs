@@ -5,9 +5,8 @@
 //! | `welcome_shares` | application, client handle, domain, 0 | [`ShareRow`] of all inviters together |
 //! | `welcome_shares` | application, client handle, domain, 1, share | [`ShareRow`] of one share |
 //!
-//! A client of this gateway takes a join info away by acknowledging it, and the rows count what waits. A client of another
-//! gateway acknowledges there: its rows count what was sent within a [`WelcomeLimits::elsewhere_window`], and expire
-//! with it.
+//! A client of this gateway acknowledges its join infos here, and its rows count those that wait. A client of another gateway
+//! acknowledges there, so its rows count those that were sent within a [`WelcomeLimits::elsewhere_window`], and expire with it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,15 +26,15 @@ use crate::{
 const TOTAL: u8 = 0;
 const ONE_SHARE: u8 = 1;
 
-/// Names a share: an inviter, or all inviters of a domain. Equal bytes are the same share.
+/// The name of a share: an inviter, or all inviters of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ShareId(#[serde(with = "serde_bytes")] [u8; 16]);
 
 impl ShareId {
-    /// The share of the join infos of which the inviter is not known.
+    /// The share of join infos whose inviter is unknown.
     pub const UNKNOWN: Self = Self([0; 16]);
 
-    /// Takes the bytes of a digest of whatever names the share.
+    /// A share by the digest of its name.
     pub const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
@@ -50,30 +49,30 @@ pub struct InvitedClient {
     pub domain: Option<DomainName>,
 }
 
-/// The shares that an invitation takes from.
+/// The shares in which an invitation counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inviter {
     /// The inviter's own.
     pub share: ShareId,
-    /// The share, its own or its domain's, whose reserve lets it invite a client that holds as many join infos as it may;
-    /// `None` if it has no reserve.
+    /// The share, its own or its domain's, with a reserve for clients that have reached their limit; `None` if it has no
+    /// reserve.
     pub reserve: Option<ShareId>,
 }
 
-/// How many join infos may wait for one client.
+/// Limits on the join infos of one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WelcomeLimits {
-    /// Of all inviters together, the reserves aside.
+    /// Of all inviters together, without the reserves.
     pub per_client_max: u64,
     /// Of one inviter.
     pub per_inviter_max: u64,
-    /// Of one share that has a reserve, when there are [`per_client_max`](Self::per_client_max) in all.
+    /// Of one share with a reserve, when there are [`per_client_max`](Self::per_client_max) in total.
     pub reserved_max: u64,
-    /// For how long a join info counts that a client of another gateway was sent.
+    /// The time for which a join info that was sent to a client of another gateway counts.
     pub elsewhere_window: Duration,
 }
 
-/// How many join infos one share has, or all have.
+/// The number of join infos of one share or of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct ShareRow {
     count: u64,
@@ -94,7 +93,7 @@ fn share_key(app: AppId, handle: &ClientHandle, domain: Option<&DomainName>, sha
     client_key(app, handle, domain).byte(ONE_SHARE).last(&share.0)
 }
 
-/// The window in which a client of another gateway is counted: now, and how long it is.
+/// The window in which join infos for a client of another gateway count: its end, which is now, and its length.
 #[derive(Clone, Copy)]
 struct Window {
     now: Timestamp,
@@ -102,7 +101,7 @@ struct Window {
 }
 
 impl Batch {
-    /// Counts invitations of clients of other gateways, whose join infos are kept there. Precondition: none passes a limit,
+    /// Counts invitations of clients of other gateways, where their join infos are kept. Precondition: none exceeds a limit,
     /// else [`Unmet::TooManyWelcomes`].
     pub fn count_invitations_elsewhere(
         &mut self,
@@ -123,7 +122,7 @@ impl Batch {
     }
 }
 
-/// Counts one more join info, unless that would pass a limit.
+/// Counts one more join info, unless that would exceed a limit.
 pub(crate) fn take_here(
     overlay: &mut Overlay<'_>,
     app: AppId,
@@ -168,7 +167,7 @@ fn take(
     [Some(total), Some(own), reserve].iter().flatten().try_for_each(|key| add(overlay, key, window))
 }
 
-/// Gives back what a join info took.
+/// Subtracts a join info from its counts.
 pub(crate) fn give_back(
     overlay: &mut Overlay<'_>,
     app: AppId,
@@ -198,7 +197,7 @@ fn counted_keys(app: AppId, handle: &ClientHandle, row: &JoinInfoRow) -> Vec<Key
     [total_key(app, handle, domain)].into_iter().chain(shares).collect()
 }
 
-/// The rows that stand for these join infos, in a store that has none yet.
+/// The rows that count these join infos, in a store that has none yet.
 pub(crate) fn rows_for(
     infos: impl Iterator<Item = Result<(AppId, ClientHandle, JoinInfoRow), ReadError>>,
 ) -> Result<Vec<(Key, Slice)>, ReadError> {
@@ -218,7 +217,7 @@ fn count(overlay: &Overlay<'_>, key: &Key, window: Option<Window>) -> Result<u64
     Ok(row.filter(|row| is_counted(row, window)).map_or(0, |row| row.count))
 }
 
-/// When a row of a client of another gateway begins to count anew.
+/// The time at which the window of a row of a client of another gateway ends.
 fn counted_until(
     overlay: &Overlay<'_>,
     key: &Key,
@@ -229,8 +228,7 @@ fn counted_until(
     Ok(row.and_then(|row| row.since).map(|since| end(since, window.length)))
 }
 
-/// How many join infos there are for a client's handle that do not say of which domain their client is: they are for the
-/// client of each.
+/// The number of join infos for a client's handle that do not name a domain: they are for the client of each domain.
 fn count_of_any_domain(rows: &impl Rows, app: AppId, client: &InvitedClient) -> Result<u64, ReadError> {
     if client.domain.is_none() {
         return Ok(0);
@@ -272,8 +270,8 @@ fn encode(row: &ShareRow) -> Result<Slice, ReadError> {
     rows::encode(row).map_err(|error| ReadError::Storage(format!("a row cannot be encoded: {error}")))
 }
 
-/// Deletes a row of a client of another gateway whose window is over at `expired`. A row of which a later window has begun
-/// has an expiry of its own.
+/// Deletes a row of a client of another gateway whose window ends at `expired`. A row with a later window has an expiry of its
+/// own.
 pub(crate) fn expire(overlay: &mut Overlay<'_>, key: &[u8], expired: Timestamp) -> Result<(), Refusal> {
     let key = Key::new().last(key);
     let row = overlay.row::<ShareRow>(table::WELCOME_SHARES, &key)?;
@@ -284,8 +282,8 @@ pub(crate) fn expire(overlay: &mut Overlay<'_>, key: &[u8], expired: Timestamp) 
 }
 
 impl View {
-    /// How many join infos of all inviters are counted for a client: those that wait, or that a client of another gateway
-    /// was sent.
+    /// The number of join infos of all inviters that are counted for a client: those that wait, or those that were sent to a
+    /// client of another gateway.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.

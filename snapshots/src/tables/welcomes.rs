@@ -1,13 +1,13 @@
-//! Welcomes: what new members need to join, kept until they acknowledge it (*Joining*).
+//! Welcomes and ratchet trees for new members, kept until they acknowledge them (*Joining*).
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `welcomes` | application, group, epoch that the commit created | [`WelcomeRow`] |
-//! | `welcome_readers` | application, group, epoch | how many join infos point at it, a number |
+//! | `welcome_readers` | application, group, epoch | the number of join infos that point at it |
 //! | `join_infos` | application, client handle, delivery id | [`JoinInfoRow`] |
 //! | `meta` | 1 | the next delivery id, a number |
 //!
-//! The welcome and the tree of a commit are stored once, and go with the last join info that points at them.
+//! The welcome and the tree of a commit are stored once, and deleted with the last join info that points at them.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -25,25 +25,25 @@ use crate::{
 
 const NEXT_DELIVERY: u8 = 1;
 
-/// What all members that one commit added need to join.
+/// The welcome and the tree for all members that one commit added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WelcomeRow {
     /// The welcome, an `MLSMessage` (RFC 9420 §12.4.3.1).
     pub welcome: Bytes,
     /// The ratchet tree of the epoch that they join in (RFC 9420 §12.4.3.3).
     pub ratchet_tree: Bytes,
-    /// When the hub accepted the commit.
+    /// The time at which the hub accepted the commit.
     pub timestamp: Timestamp,
 }
 
-/// What waits for one client handle: which welcome is for it.
+/// A pointer from a client handle to a welcome for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinInfoRow {
     /// The group that it was added to.
     pub group: GroupId,
     /// The epoch that it joins in.
     pub epoch: Epoch,
-    /// When the hub accepted the commit.
+    /// The time at which the hub accepted the commit.
     pub timestamp: Timestamp,
     /// The domain of the client. Rows of the first format do not have it.
     #[serde(default)]
@@ -54,7 +54,7 @@ pub struct JoinInfoRow {
 }
 
 impl JoinInfoRow {
-    /// Whether it is for the client of this domain. A row of the first format does not say whose it is, and is for each.
+    /// Whether it is for the client of this domain. A row of the first format names no domain and is for each.
     pub fn is_for(&self, domain: Option<&DomainName>) -> bool {
         self.domain.is_none() || self.domain.as_ref() == domain
     }
@@ -73,16 +73,16 @@ pub enum CountedBy {
         /// See [`Inviter::reserve`].
         reserve: Option<ShareId>,
     },
-    /// None: another gateway accepted the commit, and held it to its own limits.
+    /// None: another gateway accepted the commit and applied its own limits.
     Nobody,
 }
 
-/// Who decides how many join infos may wait.
+/// The gateway whose limits on join infos apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invitation {
     /// This gateway: the commit is refused when a join info would pass a limit.
     Accepted {
-        /// Who invites.
+        /// The inviter.
         by: Inviter,
         /// The limits.
         limits: WelcomeLimits,
@@ -104,9 +104,9 @@ fn join_info_key(app: AppId, handle: &ClientHandle, id: DeliveryId) -> Key {
 }
 
 impl Batch {
-    /// Writes the welcome of the commit that created `epoch`, and one join info for each added client, in this order:
-    /// their ids are in [`Appended::deliveries`](crate::Appended). With no clients nothing is written. Precondition: no
-    /// join info passes a limit of the invitation, else [`Unmet::TooManyWelcomes`](crate::Unmet::TooManyWelcomes).
+    /// Writes the welcome of the commit that created `epoch`, and one join info for each added client, in this order: their ids
+    /// are in [`Appended::deliveries`](crate::Appended). With no clients nothing is written. Precondition: no join info exceeds
+    /// a limit of the invitation, else [`Unmet::TooManyWelcomes`](crate::Unmet::TooManyWelcomes).
     pub fn put_welcome(
         &mut self,
         app: AppId,
@@ -184,8 +184,8 @@ impl Store {
         self.append(batch).await.map(|_| ())
     }
 
-    /// Deletes a join info, so that it is never delivered again, and the welcome when it was the last that pointed at
-    /// it. One that is not there is acknowledged already.
+    /// Deletes a join info, so that it is never delivered again, and the welcome if no other join info points at it. A missing
+    /// join info counts as acknowledged already.
     ///
     /// # Errors
     /// [`AppendError`], but never a precondition.
@@ -201,8 +201,7 @@ impl Store {
     }
 }
 
-/// Deletes the join infos of a client. Those that do not say of which domain their client is go with the last client
-/// of the handle.
+/// Deletes the join infos of a client. Those without a domain are deleted with the last client of the handle.
 pub(crate) fn delete_join_infos_of(
     overlay: &mut Overlay<'_>,
     app: AppId,
@@ -245,7 +244,7 @@ fn delete_join_info(
     Ok(())
 }
 
-/// The next place in the order of delivery. It counts if the batch is written.
+/// Assigns the next position in the order of delivery, which takes effect if the batch is written.
 fn next_delivery(overlay: &mut Overlay<'_>) -> Result<DeliveryId, ReadError> {
     let key = Key::new().byte(NEXT_DELIVERY);
     let stored = overlay.value(META, &key)?;

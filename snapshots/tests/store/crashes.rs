@@ -83,7 +83,7 @@ fn a_torn_journal_tail_takes_only_the_batch_that_was_being_written() {
         File::options().append(true).open(journal(&crashed)).unwrap().write_all(tail).unwrap();
         check(&crashed, RECORDS + 1);
     }
-    // The last batch was, and the file ends there or goes on with what was allocated for it.
+    // The last batch was being written: the file ends within it, or continues with preallocated space.
     for cut in [before + 1, before + (after - before) / 2, after - 1] {
         for zeros in [0, 4096] {
             let crashed = directory.path().join(format!("cut at {cut} with {zeros}"));

@@ -20,7 +20,7 @@ enum Op {
     PutSnapshot(u8, u64, u8),
     DeleteLog(u8),
     CreateClient(ClientRow),
-    /// From the row that is there, or from one that nobody wrote.
+    /// From the present row, or from one that was never written.
     ReplaceClient(ClientRow, bool),
     DeleteClient(u8, bool),
     CreateQueue(QueueRow),

@@ -28,7 +28,7 @@ fn epochs(store: &Store, number: u8) -> Vec<u64> {
     rows.into_iter().map(|(epoch, _)| epoch.0).collect()
 }
 
-/// A group with epochs of which each is made at a thousand times its number, and one proposal accepted in each.
+/// A group whose epochs are created at a thousand times their number, with one proposal accepted in each.
 fn put_history(store: &Store, number: u8, last: u64) {
     append(store, |batch| {
         batch.put_group(APP, &group(number), &group_row(last));
