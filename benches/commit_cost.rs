@@ -1,9 +1,9 @@
 //! The cost of an accepted commit, next to the work that no gateway can avoid.
 //!
-//! A gateway in this process, on a directory of its own with synced writes, is asked over loopback HTTP/1.1 on one
-//! kept-alive connection. Each round measures every kind of work once, in a shuffled order, so that whatever else the
-//! machine does falls on all alike. The clients prepare their packets outside of what is timed; a request is timed from
-//! its first byte to the last byte of its answer. `cargo bench --bench commit_cost`.
+//! A gateway in this process, with its own directory and synced writes, is measured over loopback HTTP/1.1 on one kept-alive
+//! connection. Each round measures every kind of work once, in a shuffled order, so that other load of the machine affects all
+//! alike. Preparing packets is not timed; a request is timed from its first byte to the last byte of its answer. `cargo bench
+//! --bench commit_cost`.
 
 use std::{
     error::Error,
@@ -41,13 +41,13 @@ use snapshots::{Batch, Durability, Location, LogId, Store, StoreOptions};
 const WARM_UP_ROUNDS: usize = 60;
 /// Rounds that count.
 const ROUNDS: usize = 600;
-/// What an MLS signature is made over in a two-member group is about this long.
+/// The approximate size of the signed content in a two-member group, in bytes.
 const SIGNED_BYTES: usize = 300;
 /// The record of a bare append.
 const RECORD_BYTES: usize = 512;
 /// Longest answer that is expected.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// How long an answer may take before the run has failed.
+/// The time limit of an answer, after which the run fails.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An accepted commit costs at most this many times its verifications, an append and a round trip together.
@@ -59,7 +59,7 @@ const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What is measured.
+/// The measured kinds of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     /// Two Ed25519 verifications, keys decoded: a commit's framing and its leaf node (RFC 9420 §6.1, §7.3).
@@ -120,7 +120,7 @@ async fn run(directory: PathBuf) -> Outcome<()> {
     Ok(())
 }
 
-/// Everything that the rounds work on.
+/// The state of the rounds.
 struct Rounds<C: MlsConfig> {
     pair: Pair<C>,
     path: String,
@@ -210,7 +210,7 @@ impl<C: MlsConfig> Rounds<C> {
     }
 }
 
-/// A signature and what it takes to verify it.
+/// A signature with the data to verify it.
 struct Signed {
     key: [u8; 32],
     message: Vec<u8>,
@@ -231,13 +231,13 @@ impl Signed {
     }
 }
 
-/// The two members of a group, who commit in turn.
+/// The two members of a group, which commit in turn.
 struct Pair<C: MlsConfig> {
     committer: Group<C>,
     other: Group<C>,
 }
 
-/// Makes the group on the gateway: one member creates it and adds the other.
+/// Creates the group at the gateway: one member creates it and adds the other.
 fn create_pair(connection: &mut Connection, app: AppId) -> Outcome<Pair<impl MlsConfig + use<>>> {
     let (alice, bobby) = (client("alice")?, client("bobby")?);
     let mut committer = alice.create_group(Default::default(), Default::default(), None)?;
@@ -344,8 +344,8 @@ impl Connection {
         &self.token
     }
 
-    /// Sends a request and waits for all of its answer, which must have this status and name this member or problem.
-    /// How long that took.
+    /// Sends a request and waits for all of its answer, which must have this status and name this member or problem. The time
+    /// that it took.
     fn expect(&mut self, status: u16, part: &str, request: &[u8]) -> Outcome<Duration> {
         let started = Instant::now();
         self.stream.write_all(request)?;
@@ -371,7 +371,7 @@ impl Connection {
     }
 }
 
-/// Whether the header and all of the body that it announces are there.
+/// Whether the answer is complete.
 fn is_whole(answer: &[u8]) -> Outcome<bool> {
     let Some(header_bytes) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(false) };
     let header = std::str::from_utf8(answer.get(..header_bytes).unwrap_or_default())?;
@@ -401,7 +401,7 @@ impl Shuffle {
     }
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Default)]
 struct Report {
     samples: Vec<(Work, Duration)>,

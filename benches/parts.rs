@@ -15,11 +15,11 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use mimi_gateway::api::{groups::CommitBody, text::Base64};
 use snapshots::{Batch, LogId};
 
-/// Of a record that is appended.
+/// The size of an appended record, in bytes.
 const RECORD_BYTES: usize = 512;
 
-/// Durable appends: each writer waits for its own before the next, as actors do; the time of one is the time of all
-/// over their number.
+/// Durable appends: each writer waits for its append before the next, as actors do. The time of one is the total time divided
+/// by the number.
 fn appends(criterion: &mut Criterion) {
     let directory =
         tempfile::Builder::new().prefix("appends-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -37,7 +37,7 @@ fn appends(criterion: &mut Criterion) {
             bencher.iter_custom(|iterations| {
                 let each = iterations.div_ceil(u64::from(writers));
                 let took = append_at_once(&store, &mut logs, writers, each);
-                // So many were asked for; the rest of the last round is not counted.
+                // Only the requested number counts; the rest of the last round does not.
                 took.mul_f64(count(iterations) / count(each * u64::from(writers)))
             });
         });

@@ -1,9 +1,9 @@
 //! The time until an accepted commit is durable at a follower, next to one round trip between the two gateways.
 //!
-//! Two gateways in this process, each on a directory of its own with synced writes and with mutual TLS between them. A
-//! client commits at the hub; from the hub's answer on the follower is asked over and over until it shows the epoch, which it
-//! does when the epoch is on its disk. So what is measured is too long by half of such a question, which is measured
-//! as well. `cargo bench --bench replication_cost`.
+//! Two gateways in this process, each on a directory of its own with synced writes and with mutual TLS between them. A client
+//! commits at the hub; after the hub's answer, the follower is polled until it shows the epoch, which it does once the epoch is
+//! on its disk. The result is therefore too long by half of a poll, which is measured as well. `cargo bench --bench
+//! replication_cost`.
 
 #![expect(
     clippy::unwrap_used,
@@ -107,7 +107,7 @@ async fn run() {
         let since = Instant::now();
         loop {
             let asked = Instant::now();
-            // It may not have the group yet.
+            // The follower may not have the group yet.
             let epoch = api.group(&alice.id()).await.map(|group| group.epoch_id).ok();
             if epoch >= Some(reply.body.epoch_id) {
                 replica.add(since.elapsed());

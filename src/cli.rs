@@ -107,7 +107,7 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 impl Options {
-    /// The configuration with what the command line says over it.
+    /// The configuration, with the options of the command line over it.
     ///
     /// # Errors
     /// [`ConfigError`] names the member that is wrong and what it may be.
@@ -146,13 +146,13 @@ fn serve(options: &Options) -> ExitCode {
     start_logging(&config.log);
     let system = actix_web::rt::System::new();
     let (code, watchdog) = system.block_on(serve_until_told(config));
-    // The runtime waits for work that is apart from its threads, which may hang as well.
+    // The runtime waits for its blocking threads, which may hang as well.
     drop(system);
     drop(watchdog);
     code
 }
 
-/// Serves until a signal or a failure, and stops. The watchdog is to be dropped when nothing can hang any more.
+/// Serves until a signal or a failure, and stops. The caller drops the watchdog once nothing can hang any more.
 async fn serve_until_told(config: Config) -> (ExitCode, Option<Watchdog>) {
     // Before anything is started, so that no signal is missed.
     let (mut terminate, mut interrupt) =
@@ -179,10 +179,9 @@ async fn serve_until_told(config: Config) -> (ExitCode, Option<Watchdog>) {
     (code, Some(watchdog))
 }
 
-/// Ends the process when it has not stopped in time, whatever hangs. It is a thread of its own, since what hangs may hold up
-/// every other one.
+/// Ends the process if it has not stopped in time. It is a separate thread, because a hang may block every other one.
 struct Watchdog {
-    /// It is dropped when the process has stopped.
+    /// Dropped when the process has stopped.
     _stopped: Option<mpsc::Sender<()>>,
 }
 
@@ -202,14 +201,14 @@ impl Watchdog {
         match std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch) {
             Ok(_) => Self { _stopped: Some(stopped) },
             Err(error) => {
-                tracing::warn!(%error, "nothing watches over the end of this process");
+                tracing::warn!(%error, "the watchdog of the stop could not be started");
                 Self { _stopped: None }
             }
         }
     }
 }
 
-/// Says on standard output how to use the gateway, and last that it listens.
+/// Prints instructions on standard output, and last that the gateway listens.
 fn announce(running: &Running) {
     let mut lines = String::new();
     if let Some(application) = running.default_application() {
@@ -278,7 +277,7 @@ fn check(options: &Options, is_printed: bool) -> ExitCode {
     }
 }
 
-/// The filter of `RUST_LOG`, or else of the setting; and a warning when the variable is there and cannot be used.
+/// The filter of `RUST_LOG`, or else of the setting, with a warning if the variable is set but cannot be used.
 fn log_filter(setting: &str) -> (EnvFilter, Option<String>) {
     let from_setting = || config::log_filter(setting).unwrap_or_default();
     match env::var(EnvFilter::DEFAULT_ENV).map(|variable| (config::log_filter(&variable), variable)) {
@@ -292,12 +291,12 @@ fn log_filter(setting: &str) -> (EnvFilter, Option<String>) {
 
 fn start_logging(setting: &str) {
     let (filter, warning) = log_filter(setting);
-    // It fails only when logging has been started already, and then it goes there.
+    // It fails only if logging was started before, which then continues.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
     warning.iter().for_each(|warning| warn(warning));
 }
 
-/// Writes to standard output. That may be closed, which is no reason to stop.
+/// Writes to standard output, which may be closed; that is no reason to stop.
 fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

@@ -35,20 +35,20 @@ use crate::{
     token::Token,
 };
 
-/// How long a request may take.
+/// The time limit of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Asks one gateway on behalf of one application. Clones share their connections.
+/// A client of one gateway for one application. Clones share their connections.
 ///
 /// ```no_run
 /// use actors::{AppId, Epoch, GroupId};
 /// use mimi_gateway::{
 ///     api::{groups::EpochRange, problem::ProblemKind},
-///     client::{RequestError, GatewayClient},
+///     client::{GatewayClient, RequestError},
 ///     token::Token,
 /// };
 ///
-/// /// The commits of a group after an epoch, as far as the gateway gives them in one answer.
+/// /// The number of commits of a group after an epoch in the gateway's first answer.
 /// async fn commits_after(gateway: &GatewayClient, group: &GroupId, epoch: Epoch) -> Result<usize, RequestError> {
 ///     let range =
 ///         EpochRange { start_epoch_id: Epoch(epoch.0 + 1), end_epoch_id: None, limit: None };
@@ -74,13 +74,13 @@ pub struct GatewayClient {
     token: Token,
 }
 
-/// Why a request was not answered with what it asked for.
+/// The reason why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The gateway refused it.
     #[error("{}: {}", .0.slug(), .0.detail)]
     Problem(Box<ProblemDocument>),
-    /// It did not get through.
+    /// The request did not reach the gateway, or its answer did not arrive.
     #[error(transparent)]
     Transport(#[from] reqwest::Error),
     /// The answer is not one of a gateway of this version.
@@ -94,7 +94,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// The type of problem, when the gateway answered with one that is known here.
+    /// The problem type of the answer, if this version knows it.
     pub fn kind(&self) -> Option<ProblemKind> {
         match self {
             Self::Problem(problem) => problem.kind(),
@@ -113,13 +113,13 @@ pub struct Reply<T> {
 }
 
 impl GatewayClient {
-    /// A client of the gateway at a base URL as `http://127.0.0.1:8080`, for an application and with its token.
+    /// A client of the gateway at a base URL like `http://127.0.0.1:8080`, for an application and with its token.
     ///
     /// # Errors
     /// [`RequestError::Transport`] when there can be no HTTP client.
     pub fn new(base_url: impl Into<String>, app: AppId, token: Token) -> Result<Self, RequestError> {
         let base_url = base_url.into().trim_end_matches('/').to_owned();
-        // Over TLS a gateway is believed when this machine trusts its certificate.
+        // Over TLS, a gateway is trusted if this machine trusts its certificate.
         let http = if base_url.starts_with("https:") {
             tls::install_provider();
             reqwest::Client::builder()
@@ -129,13 +129,13 @@ impl GatewayClient {
         Ok(Self { http: http.timeout(REQUEST_TIMEOUT).build()?, base_url, app, token })
     }
 
-    /// The same client over other connections: shared ones, or of another protocol.
+    /// The same client over other connections, such as shared ones.
     #[must_use]
     pub fn over(self, http: reqwest::Client) -> Self {
         Self { http, ..self }
     }
 
-    /// The application that it asks for.
+    /// The client's application.
     pub fn app(&self) -> AppId {
         self.app
     }
@@ -182,7 +182,7 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn applications(&self) -> Result<ApplicationConfigurations, RequestError> {
-        Ok(self.send::<ListApplications>(&NoMembers, &Nothing {}, &Nothing {}).await?.body)
+        self.ask::<ListApplications>(&NoMembers, &Nothing {}, &Nothing {}).await
     }
 
     /// The keys by which the gateway proposes the removal of expired members (*Handing Timestamps*).
@@ -190,8 +190,7 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn external_senders(&self) -> Result<ExternalSenders, RequestError> {
-        let path = AppPath { app: self.app };
-        Ok(self.send::<ListExternalSenders>(&path, &Nothing {}, &Nothing {}).await?.body)
+        self.ask::<ListExternalSenders>(&self.at_application(), &Nothing {}, &Nothing {}).await
     }
 
     /// Registers a client (*Identity Registration*).
@@ -199,7 +198,7 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn register_client(&self, client: &NewClientBody) -> Result<RegisteredClient, RequestError> {
-        Ok(self.send::<RegisterClient>(&AppPath { app: self.app }, &Nothing {}, client).await?.body)
+        self.ask::<RegisterClient>(&self.at_application(), &Nothing {}, client).await
     }
 
     /// A registered client (*Identity Retrieval*).
@@ -207,10 +206,7 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn client(&self, client: ClientId) -> Result<ClientBody, RequestError> {
-        Ok(self
-            .send::<GetClient>(&ClientPath { app: self.app, client }, &Nothing {}, &Nothing {})
-            .await?
-            .body)
+        self.ask::<GetClient>(&self.at_client(client), &Nothing {}, &Nothing {}).await
     }
 
     /// Renames a client, adds and removes tags.
@@ -222,7 +218,7 @@ impl GatewayClient {
         client: ClientId,
         change: &ClientChangeBody,
     ) -> Result<ClientBody, RequestError> {
-        Ok(self.send::<ChangeClient>(&ClientPath { app: self.app, client }, &Nothing {}, change).await?.body)
+        self.ask::<ChangeClient>(&self.at_client(client), &Nothing {}, change).await
     }
 
     /// Deletes a client (*Identity Deletion*).
@@ -230,9 +226,7 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn delete_client(&self, client: ClientId) -> Result<(), RequestError> {
-        self.send::<DeleteClient>(&ClientPath { app: self.app, client }, &Nothing {}, &Nothing {})
-            .await
-            .map(drop)
+        self.ask::<DeleteClient>(&self.at_client(client), &Nothing {}, &Nothing {}).await.map(drop)
     }
 
     /// The clients that have a tag, or all (*Client Discovery*).
@@ -240,10 +234,10 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn find_clients(&self, query: &TagQuery) -> Result<IdentitiesBody, RequestError> {
-        Ok(self.send::<FindClients>(&AppPath { app: self.app }, query, &Nothing {}).await?.body)
+        self.ask::<FindClients>(&self.at_application(), query, &Nothing {}).await
     }
 
-    /// The groups that a client is a member of, by its handle and its domain.
+    /// The groups of which a client is a member, by its handle and its domain.
     ///
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
@@ -252,14 +246,7 @@ impl GatewayClient {
         handle: &ClientHandle,
         query: &GroupsOfClientQuery,
     ) -> Result<GroupsOfClient, RequestError> {
-        Ok(self
-            .send::<ListGroupsOfClient>(
-                &HandlePath { app: self.app, handle: handle.clone() },
-                query,
-                &Nothing {},
-            )
-            .await?
-            .body)
+        self.ask::<ListGroupsOfClient>(&self.at_handle(handle), query, &Nothing {}).await
     }
 
     /// Creates a key queue (*Key Queue Creation*).
@@ -271,7 +258,7 @@ impl GatewayClient {
         client: ClientId,
         queue: &NewKeyQueueBody,
     ) -> Result<CreatedKeyQueue, RequestError> {
-        Ok(self.send::<CreateKeyQueue>(&ClientPath { app: self.app, client }, &Nothing {}, queue).await?.body)
+        self.ask::<CreateKeyQueue>(&self.at_client(client), &Nothing {}, queue).await
     }
 
     /// The key queues of a client.
@@ -279,10 +266,7 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn key_queues(&self, client: ClientId) -> Result<KeyQueues, RequestError> {
-        Ok(self
-            .send::<ListKeyQueues>(&ClientPath { app: self.app, client }, &Nothing {}, &Nothing {})
-            .await?
-            .body)
+        self.ask::<ListKeyQueues>(&self.at_client(client), &Nothing {}, &Nothing {}).await
     }
 
     /// Uploads key packages (*Key Queue Update*).
@@ -296,7 +280,7 @@ impl GatewayClient {
         upload: &KeyPackageUploadBody,
     ) -> Result<PoolSize, RequestError> {
         let path = KeyQueuePath { app: self.app, client, queue };
-        Ok(self.send::<UploadKeyPackages>(&path, &Nothing {}, upload).await?.body)
+        self.ask::<UploadKeyPackages>(&path, &Nothing {}, upload).await
     }
 
     /// Deletes a key queue (*Key Pool Deletion*).
@@ -305,7 +289,7 @@ impl GatewayClient {
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn delete_key_queue(&self, client: ClientId, queue: KeyQueueId) -> Result<(), RequestError> {
         let path = KeyQueuePath { app: self.app, client, queue };
-        self.send::<DeleteKeyQueue>(&path, &Nothing {}, &Nothing {}).await.map(drop)
+        self.ask::<DeleteKeyQueue>(&path, &Nothing {}, &Nothing {}).await.map(drop)
     }
 
     /// A key package of a client, assigned to the receiver (*Key Package Retrieval*).
@@ -317,10 +301,7 @@ impl GatewayClient {
         client: ClientId,
         query: &KeyPackageQuery,
     ) -> Result<RetrievedKeyPackage, RequestError> {
-        Ok(self
-            .send::<RetrieveKeyPackage>(&ClientPath { app: self.app, client }, query, &Nothing {})
-            .await?
-            .body)
+        self.ask::<RetrieveKeyPackage>(&self.at_client(client), query, &Nothing {}).await
     }
 
     /// Creates a group (*Group Creation*).
@@ -328,7 +309,7 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn create_group(&self, group: &NewGroupBody) -> Result<CreatedGroupBody, RequestError> {
-        Ok(self.send::<CreateGroup>(&AppPath { app: self.app }, &Nothing {}, group).await?.body)
+        self.ask::<CreateGroup>(&self.at_application(), &Nothing {}, group).await
     }
 
     /// All groups of the application.
@@ -336,18 +317,15 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn groups(&self, page: &PageQuery) -> Result<Groups, RequestError> {
-        Ok(self.send::<ListGroups>(&AppPath { app: self.app }, page, &Nothing {}).await?.body)
+        self.ask::<ListGroups>(&self.at_application(), page, &Nothing {}).await
     }
 
-    /// A group as it is now.
+    /// The current state of a group.
     ///
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn group(&self, group: &GroupId) -> Result<Group, RequestError> {
-        Ok(self
-            .send::<GetGroup>(&GroupPath { app: self.app, group: group.clone() }, &Nothing {}, &Nothing {})
-            .await?
-            .body)
+        self.ask::<GetGroup>(&self.at_group(group), &Nothing {}, &Nothing {}).await
     }
 
     /// Uploads a proposal (*Proposals*).
@@ -359,10 +337,7 @@ impl GatewayClient {
         group: &GroupId,
         proposal: &ProposalBody,
     ) -> Result<AcceptedProposalBody, RequestError> {
-        Ok(self
-            .send::<UploadProposal>(&GroupPath { app: self.app, group: group.clone() }, &Nothing {}, proposal)
-            .await?
-            .body)
+        self.ask::<UploadProposal>(&self.at_group(group), &Nothing {}, proposal).await
     }
 
     /// The proposals that wait (*Proposals*).
@@ -370,14 +345,7 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn proposals(&self, group: &GroupId) -> Result<Proposals, RequestError> {
-        Ok(self
-            .send::<ListProposals>(
-                &GroupPath { app: self.app, group: group.clone() },
-                &Nothing {},
-                &Nothing {},
-            )
-            .await?
-            .body)
+        self.ask::<ListProposals>(&self.at_group(group), &Nothing {}, &Nothing {}).await
     }
 
     /// Uploads a commit (*Commits*).
@@ -389,10 +357,7 @@ impl GatewayClient {
         group: &GroupId,
         commit: &CommitBody,
     ) -> Result<AcceptedCommitBody, RequestError> {
-        Ok(self
-            .send::<UploadCommit>(&GroupPath { app: self.app, group: group.clone() }, &Nothing {}, commit)
-            .await?
-            .body)
+        self.ask::<UploadCommit>(&self.at_group(group), &Nothing {}, commit).await
     }
 
     /// The control messages of a range of epochs (*Commits*).
@@ -404,14 +369,7 @@ impl GatewayClient {
         group: &GroupId,
         range: &EpochRange,
     ) -> Result<ControlMessagesBody, RequestError> {
-        Ok(self
-            .send::<ListControlMessages>(
-                &GroupPath { app: self.app, group: group.clone() },
-                range,
-                &Nothing {},
-            )
-            .await?
-            .body)
+        self.ask::<ListControlMessages>(&self.at_group(group), range, &Nothing {}).await
     }
 
     /// The group info and ratchet tree for an external joiner (*Joining*).
@@ -419,14 +377,7 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn group_info(&self, group: &GroupId) -> Result<GroupInfos, RequestError> {
-        Ok(self
-            .send::<GetGroupInfo>(
-                &GroupPath { app: self.app, group: group.clone() },
-                &Nothing {},
-                &Nothing {},
-            )
-            .await?
-            .body)
+        self.ask::<GetGroupInfo>(&self.at_group(group), &Nothing {}, &Nothing {}).await
     }
 
     /// The welcomes that wait for a handle (*Joining*).
@@ -438,10 +389,7 @@ impl GatewayClient {
         handle: &ClientHandle,
         query: &WelcomeQuery,
     ) -> Result<JoinInfos, RequestError> {
-        Ok(self
-            .send::<ListWelcomes>(&HandlePath { app: self.app, handle: handle.clone() }, query, &Nothing {})
-            .await?
-            .body)
+        self.ask::<ListWelcomes>(&self.at_handle(handle), query, &Nothing {}).await
     }
 
     /// Acknowledges a welcome of a client, by its handle and its domain (*Joining*).
@@ -455,13 +403,39 @@ impl GatewayClient {
         id: DeliveryId,
     ) -> Result<(), RequestError> {
         let path = JoinInfoPath { app: self.app, handle: handle.clone(), id };
-        self.send::<AcknowledgeWelcome>(&path, &HandleQuery { domain }, &Nothing {}).await.map(drop)
+        self.ask::<AcknowledgeWelcome>(&path, &HandleQuery { domain }, &Nothing {}).await.map(drop)
+    }
+
+    /// As [`GatewayClient::send`], for the body alone.
+    async fn ask<E: Endpoint>(
+        &self,
+        path: &E::Path,
+        query: &E::Query,
+        body: &E::Body,
+    ) -> Result<E::Response, RequestError> {
+        self.send::<E>(path, query, body).await.map(|reply| reply.body)
+    }
+
+    fn at_application(&self) -> AppPath {
+        AppPath { app: self.app }
+    }
+
+    fn at_client(&self, client: ClientId) -> ClientPath {
+        ClientPath { app: self.app, client }
+    }
+
+    fn at_group(&self, group: &GroupId) -> GroupPath {
+        GroupPath { app: self.app, group: group.clone() }
+    }
+
+    fn at_handle(&self, handle: &ClientHandle) -> HandlePath {
+        HandlePath { app: self.app, handle: handle.clone() }
     }
 }
 
-/// Connections without TLS. A machine needs no certificates for them, as it does for what `reqwest` makes by itself.
+/// An HTTP client without TLS. Unlike the default client of `reqwest`, it needs no certificates on the machine.
 pub fn plain_http() -> reqwest::ClientBuilder {
-    // Straight to the gateway that was named, whatever the environment says.
+    // Directly to the named gateway, whatever proxy the environment names.
     let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     match tls::trusting_nobody() {
         Ok(config) => builder.tls_backend_preconfigured(config),

@@ -1,7 +1,7 @@
 //! Configuration: one TOML file over the defaults. Every setting is declared once, as a row of its table.
 //!
-//! The rows ([`actors::settings!`]) say what a value may be. `rows.rs` checks a file by them, and [`example()`] writes them out as
-//! `gateway.example.toml`. Conditions between settings are checked next to the table that they concern.
+//! The rows ([`actors::settings!`]) define the accepted values. `rows.rs` checks a file by them, and [`example()`] prints them
+//! as `gateway.example.toml`. Conditions between settings are checked next to the table that they concern.
 
 mod applications;
 mod build;
@@ -38,21 +38,20 @@ pub use self::{
 pub(crate) use self::{federation::FederationTls, log::filter as log_filter};
 
 actors::settings! {
-    /// Everything that can be set.
+    /// All settings.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     pub struct Config {
-        /// Where the gateway keeps what it acknowledged; `:memory:` keeps nothing. A relative path is taken from the working
-        /// directory.
+        /// The data directory; `:memory:` keeps nothing. A relative path is relative to the working directory.
         pub data_dir: DataDir = DataDir::Directory("data".into())
             => Accepts::Text("the path of a directory, or `:memory:`", rows::is_path);
         /// The domains that are assigned to this gateway. None by default; they are needed for federation and by
         /// applications that support domains.
         pub domains: BTreeSet<DomainName> = BTreeSet::new() => Accepts::List(&rows::DOMAIN), e.g. r#"["a.example"]"#;
-        /// What is logged, in the notation of `RUST_LOG`. The environment variable `RUST_LOG` takes precedence.
+        /// The log filter, in the notation of `RUST_LOG`. The environment variable `RUST_LOG` takes precedence.
         pub log: String = "info,actix_server=warn,actix_http=off".to_owned() => log::FILTER;
         /// Threads that run groups and key queues; by default one per core.
         pub actor_threads: usize = cores() => rows::THREADS, e.g. "4";
-        /// The listener for application servers, and what one request may use.
+        /// The listener for application servers, and the limits of a request.
         pub internal: Internal = Internal::default() => Accepts::Table(Internal::ROWS);
         /// An application. Without any, the gateway makes one Basic application at its first start and keeps it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -60,21 +59,21 @@ actors::settings! {
             => Accepts::List(&Accepts::Table(ApplicationSettings::ROWS));
         /// The limits on what groups, key queues and clients accept, hold and keep.
         pub limits: Limits = Limits::default() => Accepts::Table(Limits::ROWS);
-        /// How long history and welcomes are kept.
+        /// Retention of history and welcomes.
         pub retention: RetentionSettings = RetentionSettings::default() => Accepts::Table(RetentionSettings::ROWS);
-        /// What an acknowledged write survives, and what the store may use.
+        /// The durability of acknowledged writes, and the resources of the store.
         pub durability: DurabilitySettings = DurabilitySettings::default()
             => Accepts::Table(DurabilitySettings::ROWS);
-        /// When groups and key queues are written as snapshots and passivated.
+        /// Snapshots and passivation of groups and key queues.
         pub passivation: PassivationSettings = PassivationSettings::default()
             => Accepts::Table(PassivationSettings::ROWS);
-        /// How this gateway works with those of other domains; without this table it does not.
+        /// Federation with the gateways of other domains; off without this table.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub federation: Option<FederationSettings> = None => Accepts::Table(FederationSettings::ROWS);
     }
 }
 
-/// Why a configuration is refused.
+/// The reason why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
@@ -88,66 +87,65 @@ pub enum ConfigError {
     /// The text is not TOML.
     #[error("it is not TOML{}: {reason}", rows::at_line(*.line))]
     NotToml {
-        /// Where, counted from 1.
+        /// The line, counted from 1.
         line: Option<usize>,
-        /// What is wrong there.
+        /// The fault.
         reason: String,
     },
-    /// A member cannot be what it is.
+    /// A member is missing or has a value that is not accepted.
     #[error("{member}{}: {reason}", rows::at_line(*.line))]
     Malformed {
         /// The member that is wrong, as a path: `applications[0].tokens[1].access`.
         member: String,
-        /// Where the file has it, or else the table around it, counted from 1.
+        /// Its line in the file, or that of the table around it, counted from 1.
         line: Option<usize>,
-        /// What is wrong with it, and what it may be.
+        /// The fault, and the accepted form.
         reason: String,
     },
 }
 
 impl Config {
-    /// The configuration that is used when there is none: the default application on `127.0.0.1:8080`, kept in `data`.
+    /// The configuration without a file: the default application on `127.0.0.1:8080`, with its data in `data`.
     pub fn embedded() -> Self {
         Self::default()
     }
 
-    /// Another address to listen on; port 0 picks a free one.
+    /// The same configuration with another address to listen on; port 0 picks a free one.
     #[must_use]
     pub fn listening_on(mut self, address: SocketAddr) -> Self {
         self.internal.listen = address;
         self
     }
 
-    /// Another place to keep what was acknowledged.
+    /// The same configuration with another data directory.
     #[must_use]
     pub fn kept_in(mut self, data_dir: DataDir) -> Self {
         self.data_dir = data_dir;
         self
     }
 
-    /// One more application, used instead of the default one.
+    /// The same configuration with one more application; configured ones replace the default one.
     #[must_use]
     pub fn with_application(mut self, application: ApplicationSettings) -> Self {
         self.applications.push(application);
         self
     }
 
-    /// Reads and checks a file. The certificates and keys that it names are relative to its
-    /// own directory, so that all can be moved together; `data_dir` is relative to the working directory, as on the
-    /// command line.
+    /// Reads and checks a file. The paths of certificates and keys are relative to its directory, so that all can be moved
+    /// together; `data_dir` is relative to the working directory, as on the command line.
     ///
     /// # Errors
-    /// [`ConfigError`] names the member that is wrong, its line, and what it may be.
+    /// [`ConfigError`] names the wrong member, its line, and the accepted form.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         Self::decode(&text, Some(path.parent().unwrap_or(Path::new(""))))
     }
 
-    /// Reads and checks a configuration. Relative paths in it are taken from the current directory.
+    /// Reads and checks a configuration. Relative paths in it are relative to the current directory.
     ///
     /// # Errors
-    /// [`ConfigError`] names the member that is wrong, its line, and what it may be.
+    /// [`ConfigError`] names the wrong member, its line, and the accepted form.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         Self::decode(text, None)
     }
@@ -178,13 +176,13 @@ impl Config {
         }
     }
 
-    /// Checks every setting by its row, and what must hold between settings. [`Config::read`] and [`Config::parse`] have done
-    /// it.
+    /// Checks every setting by its row, and the conditions between settings. [`Config::read`] and [`Config::parse`] do it
+    /// already.
     ///
     /// # Errors
-    /// [`ConfigError::Malformed`] names the member that is wrong and what it may be.
+    /// [`ConfigError::Malformed`] names the wrong member and the accepted form.
     pub fn check(&self) -> Result<(), ConfigError> {
-        // TOML cannot hold every path, and the rows look at their text only.
+        // TOML cannot hold every path, and the rows only check the text of a path.
         let mut readable = self.clone();
         let to_text = |path: &mut PathBuf| *path = path.to_string_lossy().into_owned().into();
         readable.change_paths(&to_text);
@@ -198,10 +196,10 @@ impl Config {
         federation::check(self)
     }
 
-    /// The applications as the actors take them, made from the files that the configuration names.
+    /// Builds the applications for the actors, from the files that the configuration names.
     ///
     /// # Errors
-    /// [`ConfigError::Malformed`] names the member whose file cannot be used, and why.
+    /// [`ConfigError::Malformed`] names the member whose file cannot be used, and the reason.
     pub fn build_applications(&self) -> Result<Vec<Application>, ConfigError> {
         let placed = self.applications.iter().enumerate();
         placed.map(|(place, settings)| build::build(self, settings, &applications::at(place))).collect()
@@ -210,7 +208,7 @@ impl Config {
     /// The whole configuration as TOML, defaults included.
     ///
     /// # Errors
-    /// That a path in it is not UTF-8, which TOML cannot hold.
+    /// A path in it is not UTF-8, which TOML requires.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
     }

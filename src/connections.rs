@@ -1,8 +1,8 @@
-//! The open connections of a listener: their number, their activity, and the choice of one to close when another comes.
+//! The open connections of a listener: their number, their activity, and the choice of one to close for a new one.
 //!
-//! A connection that waits for its client — for a request, for the rest of one, or to be read from — is closed when its
-//! time is over (see `listener/watched.rs`), or earlier when the listener is full and another client connects. One whose
-//! request is being worked on is never closed for another.
+//! A connection that waits for its client — for a request, for the rest of one, or to be read from — is closed when its time is
+//! over (see `listener/watched.rs`), or earlier when the listener is full and another client connects. One whose request is
+//! being processed is never closed for another.
 
 use std::{
     collections::HashMap,
@@ -18,12 +18,12 @@ use crate::shares::{Account, HeldShare, Percent, Pool};
 
 /// Connections beyond the limit that are accepted when no other can be closed. Only probes are answered on them.
 const RESERVE: usize = 32;
-/// One in this number is closed when the listener is full, so that not every new connection has to look for one.
+/// When the listener is full, one in this number of connections is closed at once, so that not every new connection has to look
+/// for one.
 const EVICTED_AT_ONCE: usize = 100;
-/// Bytes of all headers that are longer than most, while they arrive. Those of other headers are bounded by the number of
-/// connections.
+/// The total size of arriving headers that are longer than most, in bytes. The number of connections bounds that of the others.
 const HEADER_BYTES_MAX: usize = 32 << 20;
-/// How long a client that owes bytes, or does not read, may keep a connection that another client needs.
+/// The time for which a client that owes bytes, or does not read, may keep a connection that another client needs.
 const STALLED: Duration = Duration::from_secs(5);
 
 /// The connection of a request, and the others of its listener.
@@ -39,7 +39,7 @@ pub(crate) struct Connections {
     max: usize,
     share: usize,
     since: Instant,
-    /// Connections that were ever accepted.
+    /// The number of connections accepted so far.
     accepted: AtomicUsize,
     open: Mutex<Open>,
     header_room: Account,
@@ -49,9 +49,9 @@ pub(crate) struct Connections {
 struct Open {
     next_id: u64,
     by_id: HashMap<u64, Arc<Connection>>,
-    /// How many each holder has, those that are being closed aside.
+    /// The number of connections of each holder, without those that are being closed.
     by_holder: HashMap<HolderId, usize>,
-    /// Told to close, and not yet gone.
+    /// Connections that were told to close and have not yet closed.
     closing: usize,
 }
 
@@ -60,10 +60,10 @@ struct Open {
 pub(crate) struct HolderId(u64);
 
 impl HolderId {
-    /// Of those who have not said who they are.
+    /// The holder of all unauthenticated connections.
     pub(crate) const NOBODY: Self = Self(0);
 
-    /// A new, unique one.
+    /// A new, unique holder.
     pub(crate) fn unique() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -73,17 +73,17 @@ impl HolderId {
 /// The event that a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// For its first request.
+    /// The first request.
     Silent,
-    /// For the gateway, which works on a request.
+    /// The gateway, which processes a request.
     Serving,
-    /// For the rest of a body.
+    /// The rest of a body.
     Receiving,
-    /// For the client to read an answer.
+    /// The client's reading of an answer.
     Answering,
-    /// For the client to read the end of an answer, which is all in the connection's buffer.
+    /// The client's reading of the end of an answer, all of which is in the connection's buffer.
     HandedOver,
-    /// For the next request.
+    /// The next request.
     Idle,
 }
 
@@ -99,7 +99,7 @@ pub(crate) struct Connection {
     /// Whether it is one of the reserve, for probes only.
     is_reserve: bool,
     phase: AtomicU8,
-    /// When the client last did something, in milliseconds since the listener started.
+    /// The last activity of the client, in milliseconds since the listener started.
     active_ms: AtomicU64,
     holder: AtomicU64,
     is_closing: AtomicBool,
@@ -118,7 +118,7 @@ pub(crate) struct ConnectionSlot {
 }
 
 impl Connections {
-    /// None yet. At most `max` are open at once, and at most a share of them by one holder.
+    /// A listener without connections. At most `max` are open at once, and at most a share of them by one holder.
     pub(crate) fn new(max: usize, share: Percent) -> Arc<Self> {
         Arc::new(Self {
             max,
@@ -135,17 +135,17 @@ impl Connections {
         &self.header_room
     }
 
-    /// What the operating system may be asked to accept at once, those included that are turned away.
+    /// The number of connections to accept from the operating system at once, including those that are turned away.
     pub(crate) fn accepted_max(max: usize) -> usize {
         max.saturating_add(2 * RESERVE).saturating_add(max / EVICTED_AT_ONCE)
     }
 
-    /// Connections that were ever accepted.
+    /// The number of connections accepted so far.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Acquire)
     }
 
-    /// Takes in one more connection; others may be closed for it. `None` when there is no room at all.
+    /// Admits one more connection; others may be closed for it. `None` if there is no room at all.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<ConnectionSlot> {
         self.accepted.fetch_add(1, Ordering::AcqRel);
         let mut open = self.lock();
@@ -181,8 +181,8 @@ impl Connections {
         Some(ConnectionSlot { connection, connections: Arc::clone(self) })
     }
 
-    /// Notes whose connection it is. Who has more than a share loses one that is idle, and where there is none, this
-    /// one is refused: then the answer is false.
+    /// Notes the holder of a connection. A holder above its share loses an idle connection; if it has none, this one is refused
+    /// and the result is false.
     pub(crate) fn is_held_by(&self, connection: &Connection, holder: HolderId) -> bool {
         if connection.holder() == holder {
             return true;
@@ -232,7 +232,7 @@ impl Open {
         }
     }
 
-    /// Closes some connections of a holder that wait for their client, those that have waited longest; says how many.
+    /// Closes some connections of a holder that wait for their client, longest first; returns their number.
     fn evict(&mut self, holder: HolderId, max: usize, now_ms: u64) -> usize {
         let of_holder = |connection: &Connection| connection.holder() == holder;
         self.evict_where(of_holder, max, now_ms)
@@ -274,12 +274,12 @@ impl Open {
 }
 
 impl Connection {
-    /// Whether it is one of the reserve: it is answered probes, and closed after one answer.
+    /// Whether it is one of the reserve, which can only send one probe.
     pub(crate) fn is_reserve(&self) -> bool {
         self.is_reserve
     }
 
-    /// Whether it is to be closed for another.
+    /// Whether it must close for another one.
     pub(crate) fn is_closing(&self) -> bool {
         self.is_closing.load(Ordering::Acquire)
     }
@@ -289,7 +289,7 @@ impl Connection {
         self.is_draining.load(Ordering::Acquire)
     }
 
-    /// Notes whether a body has been announced that has not come whole.
+    /// Notes whether an announced body is still incomplete.
     pub(crate) fn owe_body(&self, is_owed: bool) {
         self.is_draining.store(is_owed, Ordering::Release);
     }
@@ -300,26 +300,26 @@ impl Connection {
         Phase::ALL.get(phase).copied().unwrap_or(Phase::Silent)
     }
 
-    /// Notes what it waits for from now on.
+    /// Notes the event that it waits for.
     pub(crate) fn enter_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
         self.note_activity();
     }
 
-    /// Notes that the client did something.
+    /// Notes activity of the client.
     pub(crate) fn note_activity(&self) {
         self.active_ms.store(millis(self.since.elapsed()), Ordering::Release);
     }
 
-    /// Keeps what an answer holds until the client has read it.
+    /// Keeps the room of an answer until the client has read it.
     pub(crate) fn keep_until_read(&self, held: HeldShare) {
         lock(&self.unread).push(held);
     }
 
-    /// Notes that all that was answered is with the operating system.
+    /// Notes that the operating system has all of the answers.
     pub(crate) fn note_read(&self) {
         let mut unread = lock(&self.unread);
-        // One answer at a time is the rule, and its room is kept for the next.
+        // Usually there is one answer at a time, so its room is kept for the next.
         unread.clear();
     }
 

@@ -13,12 +13,12 @@ use crate::{
 /// The name of the setting in the store.
 const SETTING: &str = "default_application";
 
-/// The one Basic application of a gateway whose configuration names none (*Starting it*).
+/// The Basic application of a gateway whose configuration names none (*Starting it*).
 #[derive(Clone, Debug)]
 pub struct DefaultApplication {
     /// Its id.
     pub id: AppId,
-    /// Its `read-write` token, known only when the application was made just now.
+    /// Its `read-write` token, known only at the start that created the application.
     pub token: Option<Token>,
     hash: TokenHash,
 }
@@ -31,7 +31,7 @@ struct StoredApplication {
 }
 
 impl DefaultApplication {
-    /// The one that the store keeps, or a new one.
+    /// The stored application, or a new one.
     pub(crate) fn load_or_create(store: &Store) -> Result<Self, StartError> {
         if let Some(kept) = store.view().setting(SETTING)? {
             let kept: StoredApplication = serde_json::from_slice(&kept)
@@ -47,14 +47,14 @@ impl DefaultApplication {
         Ok(Self { id, hash: token.hash(), token: Some(token) })
     }
 
-    /// The settings that would name it in a configuration.
+    /// Its settings, as in a configuration.
     pub(crate) fn settings(&self) -> ApplicationSettings {
         let token = TokenSettings { sha256: self.hash, access: TokenAccess::ReadWrite };
         ApplicationSettings::basic(self.id, vec![token])
     }
 }
 
-/// The key under which cursors are given: kept, so that a list can be read on after a restart.
+/// The key of cursors, kept so that reading a list can continue after a restart.
 pub(crate) fn cursor_key(store: &Store) -> Result<Vec<u8>, StartError> {
     const SETTING: &str = "cursor_key";
     if let Some(key) = store.view().setting(SETTING)? {

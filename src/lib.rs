@@ -1,7 +1,7 @@
 //! The server of the MIMI gateway: HTTP, configuration, starting and stopping. It knows no rule of MLS.
 //!
 //! - [`serve::start`] runs a gateway in this process, from a [`config::Config`].
-//! - [`client::GatewayClient`] asks one.
+//! - [`client::GatewayClient`] sends requests to one.
 //! - [`api`] is the HTTP API as types; server and client are both made from it.
 //! - `tools`, a feature that is on by default, has the demo and the load test.
 //!

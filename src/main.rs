@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use mimi_gateway::cli::{self, Cli};
 
-/// A commit makes and drops hundreds of small values: a ninth of its processor time went into the system's allocator
+/// A commit makes and drops hundreds of small values: the system's allocator took a ninth of its processor time
 /// (`docs/performance.md`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

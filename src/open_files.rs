@@ -2,17 +2,17 @@
 
 use crate::connections::Connections;
 
-/// Files besides connections, at least: the store's, the log, connections to peers.
+/// Files that are not connections, at least: the store's, the log, connections to peers.
 const OTHERS_MIN: usize = 64;
-/// Files besides connections, where there are many.
+/// Files that are not connections, if many are allowed.
 const OTHERS_MAX: usize = 1024;
 /// A listener with fewer connections is not worth starting.
 const CONNECTIONS_MIN: usize = 16;
 
-/// The operating system allows too few open files to serve any client.
+/// The operating system allows too few open files to serve clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this process may have {allowed} files open, and needs {needed} to serve anybody: raise the limit (`ulimit -n`, or \
+    "this process may open {allowed} files, and needs {needed} to serve clients: raise the limit (`ulimit -n`, or \
      LimitNOFILE= in a systemd unit)"
 )]
 pub struct FewFiles {
@@ -22,7 +22,7 @@ pub struct FewFiles {
     pub needed: usize,
 }
 
-/// How many files this process may have open; `None` where the operating system does not say.
+/// The number of files that this process may have open; `None` if the operating system does not tell.
 pub(crate) fn allowed() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     limits
@@ -34,10 +34,10 @@ pub(crate) fn allowed() -> Option<usize> {
         .ok()
 }
 
-/// The connections that each listener can have, of those that are wanted.
+/// The number of connections that each listener can have, up to the wanted number.
 ///
 /// # Errors
-/// [`FewFiles`] when a listener could not even have a few.
+/// [`FewFiles`] if a listener could not even have a few.
 pub(crate) fn fitting(allowed: Option<usize>, wanted: &[usize]) -> Result<Vec<usize>, FewFiles> {
     let Some(allowed) = allowed else { return Ok(wanted.to_vec()) };
     let beyond = |max: usize| Connections::accepted_max(max).saturating_sub(max);
@@ -51,7 +51,7 @@ pub(crate) fn fitting(allowed: Option<usize>, wanted: &[usize]) -> Result<Vec<us
     if all <= available {
         return Ok(wanted.to_vec());
     }
-    // Each gives up the same part of what it wants beyond the least.
+    // Each gives up the same proportion of its wanted connections beyond the minimum.
     let spare = available - least;
     let rest: usize = all - least;
     let part = |max: usize| {

@@ -1,4 +1,4 @@
-//! Starting a gateway in this process, and stopping it without losing anything acknowledged.
+//! Starting a gateway in this process, and stopping it without losing acknowledged writes.
 
 use std::{
     net::SocketAddr,
@@ -31,7 +31,7 @@ use crate::{
 
 pub use crate::start_error::StartError;
 
-/// A gateway that runs. Dropping it does not stop it.
+/// A running gateway. Dropping it does not stop it.
 pub struct Running {
     default_application: Option<DefaultApplication>,
     gateway: Gateway,
@@ -42,7 +42,7 @@ pub struct Running {
     shutdown_timeout: Duration,
 }
 
-/// The step at which a stopping gateway is. Clones share it.
+/// The present step of a stopping gateway. Clones share it.
 #[derive(Clone, Debug)]
 pub struct StopStep(Arc<Mutex<&'static str>>);
 
@@ -55,27 +55,27 @@ impl StopStep {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = step;
     }
 
-    /// The part that must end next, in words.
+    /// The part that must end next, as text.
     pub fn get(&self) -> &'static str {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How much longer than the requests in flight a gateway may take to stop, at least: idle connections have this long.
+/// The least time for stopping in addition to that of the requests in flight: idle connections have this long.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// Starts a gateway, inside a running actix system. When it answers, requests are answered.
+/// Starts a gateway, inside a running actix system. When it returns, requests are answered.
 ///
 /// # Errors
-/// [`StartError`] says what is in the way and what to do about it.
+/// [`StartError`] states the obstacle and the remedy.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     start_with_clock(config, Clock::system()).await
 }
 
-/// As [`start`], with another clock: packets are validated and stamped by it.
+/// As [`start`], with another clock, by which packets are validated and stamped.
 ///
 /// # Errors
-/// [`StartError`] says what is in the way and what to do about it.
+/// [`StartError`] states the obstacle and the remedy.
 pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Running, StartError> {
     tls::install_provider();
     config.check()?;
@@ -85,7 +85,7 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
         tracing::warn!("{warning}");
     }
     let shutdown_timeout = Duration::from_secs(config.internal.shutdown_timeout_s);
-    // First, so that a busy address changes nothing on disk.
+    // Before the store is opened, so that a busy address changes nothing on disk.
     let internal = BoundAddress::to(config.internal.listen)?;
     let outside = config.federation.as_ref().map(Outside::open).transpose()?;
     let options = config.store_options();
@@ -157,13 +157,13 @@ impl Running {
         self.federation.as_ref().map(|listener| listener.address)
     }
 
-    /// The application that the gateway made itself, when the configuration names none.
+    /// The default application, if the configuration names none.
     pub fn default_application(&self) -> Option<&DefaultApplication> {
         self.default_application.as_ref()
     }
 
-    /// Answers when the gateway must be stopped, with the reason: the store failed, so that it can acknowledge nothing
-    /// any more, or a listener ended, so that it cannot be reached.
+    /// Waits until the gateway must be stopped, and returns the reason: the store failed, so no write can be acknowledged, or a
+    /// listener ended, so the gateway cannot be reached.
     pub async fn failed(&self) -> &'static str {
         let outside = async {
             match &self.federation {
@@ -172,25 +172,25 @@ impl Running {
             }
         };
         tokio::select! {
-            () = self.store.failed() => "the store failed and nothing more can be acknowledged; see the log",
-            () = self.internal.ended() => "the internal listener ended and no request is served any more; see the log",
-            () = outside => "the federation listener ended and no peer is served any more; see the log",
+            () = self.store.failed() => "the store failed, so no write can be acknowledged; see the log",
+            () = self.internal.ended() => "the internal listener ended, so no request can be served; see the log",
+            () = outside => "the federation listener ended, so no peer can be served; see the log",
         }
     }
 
-    /// The step at which [`Running::stop`] will be.
+    /// The step of [`Running::stop`], also while it runs.
     pub fn stop_step(&self) -> StopStep {
         self.stop_step.clone()
     }
 
-    /// How long [`Running::stop`] takes at most unless something hangs: requests have the time that the configuration says,
-    /// and what is written after them has as much again.
+    /// The time limit of [`Running::stop`], unless something hangs: requests have the configured time, and the writes after
+    /// them have as much again.
     pub fn stop_timeout(&self) -> Duration {
         self.shutdown_timeout.saturating_mul(2).saturating_add(STOP_GRACE)
     }
 
-    /// Finishes the requests in flight, for as long as the configuration says, writes what is not yet written, and
-    /// closes the store. It does not end when something hangs, a disk for instance.
+    /// Finishes the requests in flight within the configured time, writes all snapshots, and closes the store. It does not
+    /// return if something hangs, such as a disk.
     pub async fn stop(self) {
         let step = self.stop_step;
         step.set("requests in flight");

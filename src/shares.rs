@@ -1,9 +1,9 @@
 //! Shares: bounded amounts that callers hold together. A [`Pool`] bounds the total, and an [`Account`] bounds what one
 //! caller holds of it, so that a caller that takes too much is refused while the others still get in.
 //!
-//! An amount is a number of requests, bytes or connections; the pool does not care. What was taken is a [`HeldShare`] value
-//! and is given back when that is dropped, so nothing is lost on any path. Nothing here waits or locks, except
-//! [`Accounts`], which finds the account of a caller by its name.
+//! An amount is a number of requests, bytes or connections; the pool does not care. A taken amount is a [`HeldShare`], which
+//! returns it when dropped, so nothing is lost on any path. Nothing here waits or locks, except [`Accounts`], which finds the
+//! account of a caller by its name.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-/// Accounts that [`Accounts`] keeps before it drops those that hold nothing.
+/// The number of accounts at which [`Accounts`] drops those that hold nothing.
 const ACCOUNTS_KEPT: usize = 1024;
 
 /// A bounded amount that all callers hold together.
@@ -42,15 +42,15 @@ pub(crate) struct HeldShare {
     amount: usize,
 }
 
-/// Why nothing was taken.
+/// The reason why nothing was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// The caller holds all that it may.
+    /// The caller has reached its limit.
     Share {
         /// The most that one caller may hold.
         max: usize,
     },
-    /// All callers together hold as much as there is.
+    /// All callers together have reached the limit.
     Pool {
         /// The most that all may hold.
         max: usize,
@@ -68,7 +68,7 @@ struct Counter {
 pub(crate) struct Percent(u8);
 
 impl Percent {
-    /// The nearest percentage that there is.
+    /// The nearest percentage in this range.
     pub(crate) const fn new(percent: u8) -> Self {
         Self(match percent {
             0 => 1,
@@ -89,7 +89,7 @@ impl Counter {
         Arc::new(Self { max, held: AtomicUsize::new(0) })
     }
 
-    /// Adds to what is held, up to the maximum; or beyond it, where nothing but `alone` is held.
+    /// Adds to the held amount, up to the maximum, or beyond it if nothing but `alone` is held.
     fn add(&self, amount: usize, alone: Option<usize>) -> Result<(), usize> {
         self.held
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {
@@ -122,8 +122,8 @@ impl Pool {
 }
 
 impl Account {
-    /// Takes an amount. Who holds nothing may take one that is larger than the share, if the pool has it: otherwise
-    /// there would be no way to ask for it at all.
+    /// Takes an amount. A caller that holds nothing may take more than its share, if the pool has room: otherwise such a
+    /// request could never be made.
     ///
     /// # Errors
     /// [`Full`] when the caller or all callers together hold too much; then nothing is taken.
@@ -153,16 +153,16 @@ impl Account {
 }
 
 impl HeldShare {
-    /// How much is held.
+    /// The held amount.
     #[cfg(test)]
     pub(crate) fn amount(&self) -> usize {
         self.amount
     }
 
-    /// Takes more, until `amount` is held; holding more already is no error.
+    /// Takes more, until `amount` is held; holding more already is not an error.
     ///
     /// # Errors
-    /// [`Full`] as for [`Account::take`]; then as much is held as before.
+    /// [`Full`] as for [`Account::take`]; then the held amount stays the same.
     pub(crate) fn grow_to(&mut self, amount: usize) -> Result<(), Full> {
         let missing = amount.saturating_sub(self.amount);
         if missing > 0 {
@@ -180,7 +180,7 @@ impl Drop for HeldShare {
 }
 
 impl<K: Eq + Hash + Clone, A> Accounts<K, A> {
-    /// No accounts yet; `new` makes one when its caller is first seen.
+    /// A set without accounts; `new` makes one when its caller is first seen.
     pub(crate) fn new(new: impl Fn() -> A + Send + Sync + 'static) -> Self {
         Self { new: Box::new(new), known: Mutex::default() }
     }

@@ -1,17 +1,17 @@
-//! Errors of starting a gateway, with what to do about each.
+//! Errors of starting a gateway, each with its remedy.
 
 use std::{io, net::SocketAddr};
 
 use snapshots::{AppendError, OpenError, ReadError};
 
 use crate::{config::ConfigError, open_files::FewFiles};
-/// Why a gateway did not start.
+/// The reason why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Another program listens there.
+    /// Another program listens on the address.
     #[error(
         "{address} is in use by another program: choose another address with --listen ADDRESS:PORT (port 0 picks a \
          free one) or with `listen` under [internal] in the configuration"
@@ -28,7 +28,7 @@ pub enum StartError {
         /// The operating system's error.
         source: io::Error,
     },
-    /// The operating system lets it have too few connections.
+    /// The operating system allows too few connections.
     #[error(transparent)]
     Files(#[from] FewFiles),
     /// The store cannot be opened.
@@ -43,10 +43,10 @@ pub enum StartError {
     /// The settings that the store keeps for the gateway itself are damaged.
     #[error("a setting in the store cannot be used: {0}")]
     Settings(String),
-    /// The internal listener cannot speak TLS.
+    /// TLS of the internal listener cannot be set up.
     #[error("TLS: {0}")]
     Tls(String),
-    /// Other gateways cannot be worked with.
+    /// Federation cannot be set up.
     #[error("federation: {0}")]
     Federation(String),
     /// The operating system gave no random numbers.

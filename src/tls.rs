@@ -22,10 +22,10 @@ use x509_parser::{
     prelude::{FromDer as _, Validity},
 };
 
-/// Why a file cannot be used for TLS.
+/// The reason why a file cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsFileError {
-    /// It is not there, cannot be read, or is not what belongs there.
+    /// It is missing, cannot be read, or has the wrong content.
     #[error("{}: {reason}", path.display())]
     Unusable {
         /// The file.
@@ -58,7 +58,7 @@ impl TlsFileError {
 pub(crate) struct TlsIdentity {
     /// The leaf first.
     pub(crate) chain: Vec<CertificateDer<'static>>,
-    /// Of the leaf.
+    /// The key of the leaf.
     pub(crate) key: PrivateKeyDer<'static>,
 }
 
@@ -67,25 +67,24 @@ pub(crate) struct TlsIdentity {
 pub(crate) struct Holder {
     /// The DNS names of its SubjectAlternativeName, without wildcards.
     pub(crate) domains: BTreeSet<DomainName>,
-    /// From when it is valid, in seconds since 1970.
+    /// The beginning of its validity, in seconds since 1970.
     pub(crate) not_before_s: i64,
-    /// Until when it is valid, in seconds since 1970.
+    /// The end of its validity, in seconds since 1970.
     pub(crate) not_after_s: i64,
 }
 
-/// The cryptography that all TLS here uses.
+/// The cryptography of all TLS in the gateway.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Makes [`provider`] what TLS uses in this process where nothing else is said; an HTTP client without settings of its
-/// own needs one.
+/// Makes [`provider`] the default of this process; an HTTP client without TLS settings needs one.
 pub(crate) fn install_provider() {
-    // It fails only when there is one already, and then that one is used.
+    // It fails only if there is a default already, which is then used.
     let _ = ring::default_provider().install_default();
 }
 
-/// TLS for an HTTP client that is to make no TLS connections.
+/// TLS for an HTTP client that makes no TLS connections.
 pub(crate) fn trusting_nobody() -> Result<ClientConfig, rustls::Error> {
     Ok(ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
@@ -104,7 +103,7 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     Ok(found)
 }
 
-/// Reads the certificates of a PEM file as those that may certify others.
+/// Reads the certificates of a PEM file as trust anchors.
 pub(crate) fn roots(path: &Path) -> Result<RootCertStore, TlsFileError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
@@ -117,8 +116,7 @@ pub(crate) fn roots(path: &Path) -> Result<RootCertStore, TlsFileError> {
 }
 
 impl TlsIdentity {
-    /// Reads a certificate chain and the key of its first certificate, both PEM, and makes sure that they belong
-    /// together.
+    /// Reads a certificate chain and the key of its first certificate, both PEM, and checks that they match.
     pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, TlsFileError> {
         let chain = certificates(certificate)?;
         let credentials = Self {
@@ -131,9 +129,9 @@ impl TlsIdentity {
         credentials.server_config().map_err(|error| TlsFileError::Key {
             path: key.to_owned(),
             reason: if matches!(error, rustls::Error::InconsistentKeys(_)) {
-                "it does not go with the certificate, whose public key is another one".to_owned()
+                "it does not match the certificate, which has another public key".to_owned()
             } else {
-                format!("it does not go with the certificate: {error}")
+                format!("it does not match the certificate: {error}")
             },
         })?;
         Ok(credentials)
@@ -154,7 +152,7 @@ impl TlsIdentity {
 }
 
 impl Holder {
-    /// Of a certificate in DER; `None` when it cannot be read.
+    /// The holder of a certificate in DER; `None` if it cannot be parsed.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let Validity { not_before, not_after } = certificate.validity();

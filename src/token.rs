@@ -1,4 +1,4 @@
-//! Tokens of applications: made once, shown once, kept as their SHA-256.
+//! Tokens of applications: generated and shown once, stored as their SHA-256.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 pub struct Token(String);
 
 impl Token {
-    /// A fresh token of 256 random bits, in characters that need no escaping in a URL or a shell.
+    /// Generates a token of 256 random bits, in characters that need no escaping in a URL or a shell.
     ///
     /// # Errors
     /// Those of the operating system's random numbers.
@@ -50,7 +50,7 @@ impl fmt::Debug for Token {
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {
-    /// Whether both are the hash of the same token. The time it takes does not depend on where they differ.
+    /// Whether both are the hash of the same token. The comparison takes the same time wherever they differ.
     pub fn matches(&self, other: &Self) -> subtle::Choice {
         self.0.ct_eq(&other.0)
     }
@@ -68,7 +68,7 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// A text is not the hash of a token.
+/// A text that is not the hash of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be 64 hexadecimal digits, as `mimi-gateway token` prints after `sha256:`")]
 pub struct NotATokenHash;

@@ -1,5 +1,4 @@
-//! Activity of an actor: whether it has something to write, when it was used, how much memory it takes and who waits for
-//! it; and the upkeep that is asked of it.
+//! Activity of an actor: unwritten records, last use, memory and waiting requests; and the messages for its upkeep.
 
 use std::sync::{
     Arc,
@@ -21,7 +20,7 @@ pub(crate) struct Activity {
 }
 
 impl Activity {
-    /// Of an actor that is just being activated; at most `waiting_max` requests may wait for it.
+    /// The activity of an actor that is being activated; at most `waiting_max` requests may wait for it.
     pub(crate) fn new(waiting_max: usize, now: Timestamp) -> Arc<Self> {
         Arc::new(Self {
             is_dirty: AtomicBool::new(false),
@@ -60,8 +59,7 @@ impl Activity {
         self.is_dirty.load(Ordering::Relaxed)
     }
 
-    /// Permission to send the actor a request, if fewer wait than may: a mailbox alone limits nothing once its address is
-    /// cloned.
+    /// Permission to send the actor a request, unless too many wait. A mailbox alone limits nothing once its address is cloned.
     pub(crate) fn permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.waiting).try_acquire_owned().ok()
     }
@@ -76,7 +74,7 @@ impl Activity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "ActorState")]
 pub(crate) enum Upkeep {
-    /// Write a snapshot and go on.
+    /// Write a snapshot and continue.
     Snapshot,
     /// Write a snapshot and stop; the next request activates the actor again.
     Passivate,
@@ -89,10 +87,10 @@ pub(crate) enum ActorState {
     Stopped,
 }
 
-/// Why a request was not answered by its actor.
+/// The reason why an actor did not answer a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AskError {
-    /// As many requests as may wait for the actor wait for it.
+    /// Too many requests wait for the actor.
     Busy,
     /// The actor stopped again and again before it answered.
     NoAnswer,

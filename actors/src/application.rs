@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use serde::{Deserialize, Serialize};
 use snapshots::{AppId, DomainName};
 
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
 pub struct Application {
     /// The draft's ApplicationID.
     pub id: AppId,
-    /// How the application's clients are identified.
+    /// The identity provider of its clients.
     pub identity: Arc<dyn IdentityProvider>,
     /// Whether the identity configuration sets `supports_domains`: clients then belong to a domain.
     pub supports_domains: bool,
@@ -23,25 +22,26 @@ pub struct Application {
     pub domains: BTreeSet<DomainName>,
     /// The domains of the gateways that the application federates with.
     pub federates_with: Arc<BTreeSet<DomainName>>,
-    /// What becomes of a commit that keeps members whose credentials have expired.
+    /// The treatment of a commit that keeps members whose credentials have expired.
     pub expired_members: ExpiredMembers,
     /// The keys by which the gateway proposes the removal of such members; at most one is used in a group, the first that
     /// its `external_senders` extension names.
     pub external_senders: Arc<[ExternalSenderKey]>,
 }
 
-/// The treatment of a commit that keeps members whose credentials have expired (*Handing Timestamps*). Except with
-/// `Ignore`, such members can only renew their credentials.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ExpiredMembers {
-    /// Accepts the commit, and proposes their removal in the epoch that it creates.
-    #[default]
-    Propose,
-    /// Refuses the commit, if it had room to remove them, and proposes their removal in the present epoch.
-    Refuse,
-    /// Nothing.
-    Ignore,
+crate::choices! {
+    /// The treatment of a commit that keeps members whose credentials have expired (*Handing Timestamps*). Except with
+    /// `Ignore`, such members can only renew their credentials.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum ExpiredMembers {
+        /// Accepts the commit, and proposes their removal in the epoch that it creates.
+        #[default]
+        Propose = "propose",
+        /// Refuses the commit, if it had room to remove them, and proposes their removal in the present epoch.
+        Refuse = "refuse",
+        /// Accepts the commit and proposes nothing.
+        Ignore = "ignore",
+    }
 }
 
 /// The sender of a packet; it determines the domains to which the packet's new clients may belong (*Key Package
@@ -57,7 +57,7 @@ pub enum Source {
 }
 
 impl Application {
-    /// An application of the Basic identity provider, which knows no domains and nothing that expires.
+    /// An application of the Basic identity provider, which has neither domains nor expiry.
     pub fn basic(id: AppId) -> Self {
         Self {
             id,
@@ -83,8 +83,8 @@ impl Application {
     /// The domain of a client registered here: the one that is given, else the gateway's only domain.
     ///
     /// # Errors
-    /// Says why there is no such domain: it is another gateway's, there are several to choose from, or the
-    /// application does not use domains.
+    /// [`DomainError::NotAssigned`] for another gateway's domain, [`DomainError::Required`] when none is given and the gateway
+    /// has several.
     pub fn client_domain(&self, given: Option<DomainName>) -> Result<Option<DomainName>, DomainError> {
         match (given, self.supports_domains) {
             (Some(domain), _) if !self.domains.contains(&domain) => Err(DomainError::NotAssigned { domain }),
@@ -97,9 +97,8 @@ impl Application {
         }
     }
 
-    /// Whether a client of this domain may be brought in by the sender itself: as a group's creator, by a proposal, or
-    /// as one who joins by an external commit. A sender speaks for the domains that are assigned to it, and the
-    /// log of a hub for all.
+    /// Whether the sender may bring in a client of this domain itself: as the creator of a group, by a proposal or by an
+    /// external commit. A sender speaks for the domains that are assigned to it, and the log of a hub for all.
     pub(crate) fn speaks_for(&self, source: &Source, domain: Option<&DomainName>) -> bool {
         match source {
             Source::Application => domain.is_none_or(|domain| self.domains.contains(domain)),
@@ -109,8 +108,8 @@ impl Application {
         }
     }
 
-    /// Whether a commit may add a client of this domain: one of this gateway's, or of those that the application
-    /// federates with. Members invite across domains (*Operational Context*), so the committer's own is not asked for.
+    /// Whether a commit may add a client of this domain: one of this gateway's, or of those that the application federates
+    /// with. Members invite across domains (*Operational Context*), so the committer's own domain does not matter.
     pub(crate) fn knows(&self, domain: Option<&DomainName>) -> bool {
         domain.is_none_or(|domain| self.domains.contains(domain) || self.federates_with.contains(domain))
     }
@@ -133,13 +132,13 @@ impl std::fmt::Debug for Application {
     }
 }
 
-/// Why a `domain` could not be used.
+/// The reason why a `domain` cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DomainError {
     /// The domain belongs to another gateway, or to none.
     #[error("the domain {domain} is not assigned to this gateway")]
     NotAssigned {
-        /// The domain that was asked for.
+        /// The domain.
         domain: DomainName,
     },
     /// The application uses domains and the request names none.

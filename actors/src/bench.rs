@@ -1,6 +1,6 @@
 //! Entry points for benchmarks: the tracking of a group and a key queue, without actors and disk.
 //!
-//! It is there with the feature `bench` only, and promises nothing.
+//! It exists only with the feature `bench` and is not a stable interface.
 
 use snapshots::{AppId, KeyPackageRef, Timestamp};
 
@@ -54,7 +54,7 @@ impl BenchGroup {
     /// Opens a group of any epoch.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why it is refused.
     pub fn open(group_info: &[u8], tree: &[u8], now: Timestamp) -> Result<Self, String> {
         let validator = Validator::new();
         let tracked = TrackedGroup::open(validator.context(), group_info, Some(tree), now)
@@ -65,7 +65,7 @@ impl BenchGroup {
     /// Validates a commit with its group info and welcome, as its group's actor does.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason why it is refused.
     pub fn stage(&self, bundle: &CommitBundle, now: Timestamp) -> Result<BenchEpoch, String> {
         self.tracked
             .stage_commit(self.validator.context(), bundle, now)
@@ -73,7 +73,7 @@ impl BenchGroup {
             .map_err(|refusal| format!("{refusal:?}"))
     }
 
-    /// Moves into a staged epoch.
+    /// Applies a staged epoch.
     ///
     /// # Errors
     /// None for an epoch of this group.
@@ -84,7 +84,7 @@ impl BenchGroup {
     /// Validates a proposal and applies it.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason why it is refused.
     pub fn propose(&mut self, packet: &[u8], now: Timestamp) -> Result<(), String> {
         let staged = self
             .tracked
@@ -93,7 +93,7 @@ impl BenchGroup {
         self.tracked.apply_proposal(staged.pending).map_err(|error| error.to_string())
     }
 
-    /// The group at rest, as its snapshot on disk has it.
+    /// The group's snapshot, as it is stored on disk.
     ///
     /// # Errors
     /// None is known.
@@ -101,7 +101,7 @@ impl BenchGroup {
         self.tracked.snapshot().and_then(|snapshot| encode(&snapshot)).map_err(|error| error.to_string())
     }
 
-    /// Wakes a group from rest.
+    /// Restores a group from its snapshot.
     ///
     /// # Errors
     /// The bytes are damaged.
@@ -147,7 +147,7 @@ impl BenchQueue {
         Ok(queue)
     }
 
-    /// Assigns the next package to a receiver; how long its message is.
+    /// Assigns the next package to a receiver; returns the length of its message.
     pub fn assign(&mut self, receiver: &str) -> usize {
         let receiver = Receiver { caller: Requester::Application, id: receiver.to_owned() };
         match self.0.choose(&receiver, Timestamp(0), usize::MAX, |_| true) {

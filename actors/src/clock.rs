@@ -41,8 +41,7 @@ impl Clock {
         (self.wall)()
     }
 
-    /// How much time has passed since some moment, however the wall clock was set meanwhile. It may stand still while the
-    /// machine sleeps.
+    /// The time since some fixed moment, unaffected by changes of the wall clock. It may stand still while the machine sleeps.
     pub(crate) fn monotonic(&self) -> Duration {
         (self.monotonic)()
     }

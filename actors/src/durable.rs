@@ -1,7 +1,7 @@
 //! The durable state of an actor: a state, the log from which it is restored, and the snapshots that shorten the log.
 //!
-//! What an actor accepts is appended to its log first and applied to its state afterwards. A snapshot is written when there
-//! is something new, and when the actor is passivated; where writing fails, after ever longer pauses.
+//! An accepted change is appended to the log first and applied to the state afterwards. A snapshot is written when there are
+//! new records and when the actor is passivated, and retried after ever longer pauses when writing fails.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -25,7 +25,7 @@ use crate::{
 /// Records since the last snapshot after which an actor writes one by itself, so that loading stays quick.
 const RECORDS_PER_SNAPSHOT: u64 = 512;
 
-/// States with a greater weight are encoded on another thread than the one that actors share, in bytes.
+/// The weight, in bytes, above which a state is encoded away from the actors' threads.
 const LARGE_BYTES: usize = 256 << 10;
 
 /// A state that is stored as a snapshot and the records after it.
@@ -36,7 +36,7 @@ pub(crate) trait DurableState: Sized + Send + 'static {
     /// None is known.
     fn to_snapshot(&self) -> Result<Vec<u8>, CodecError>;
 
-    /// The state of a snapshot, which a state that was never stored has not, and the records after it.
+    /// Restores a state from its snapshot, if there is one, and the records after it.
     ///
     /// # Errors
     /// Bytes that are damaged, or that a newer version wrote.
@@ -49,7 +49,7 @@ pub(crate) trait DurableState: Sized + Send + 'static {
     fn weight(&self) -> usize;
 }
 
-/// A state as it was loaded.
+/// A loaded state.
 #[derive(Debug)]
 pub(crate) struct Loaded<S> {
     pub(crate) state: S,
@@ -62,7 +62,7 @@ pub(crate) struct Loaded<S> {
 /// Loads a state; blocks.
 ///
 /// # Errors
-/// That it cannot be read. The reason is logged.
+/// [`StorageError::Unreadable`]; the reason is logged.
 pub(crate) fn load<S: DurableState>(view: &View, log: &LogId) -> Result<Loaded<S>, StorageError> {
     let stored = view.load_log(log)?.ok_or(StorageError::Unreadable)?;
     let snapshot = stored.snapshot.as_ref().map(|(_, snapshot)| snapshot.as_ref());
@@ -93,7 +93,7 @@ pub(crate) struct Durable<S> {
 }
 
 impl<S: DurableState> Durable<S> {
-    /// Without a state; it is to be loaded from this log.
+    /// A durable state that is still to be loaded from this log.
     pub(crate) fn new(services: Arc<Services>, log: LogId, activity: Arc<Activity>) -> Self {
         Self {
             services,
@@ -129,7 +129,7 @@ impl<S: DurableState> Durable<S> {
         self.state.as_ref().ok_or(StorageError::Unreadable)
     }
 
-    /// The state, to be changed in ways that no record says: what is expired or used can be left out at any time.
+    /// The state, for changes without a record: expired or used packages can be dropped at any time.
     ///
     /// # Errors
     /// [`StorageError::Unreadable`] when there is no state.
@@ -137,7 +137,7 @@ impl<S: DurableState> Durable<S> {
         self.state.as_mut().ok_or(StorageError::Unreadable)
     }
 
-    /// Takes the state out, for another thread. It must be put back before anything else is asked of the actor.
+    /// Takes the state out, for another thread. It must be put back before the actor handles another message.
     ///
     /// # Errors
     /// [`StorageError::Unreadable`] when there is no state.
@@ -155,10 +155,10 @@ impl<S: DurableState> Durable<S> {
         self.state = None;
     }
 
-    /// Applies a record that is in the log now; tells whether it is time for a snapshot.
+    /// Applies a record that is now in the log; returns whether a snapshot is due.
     ///
     /// # Errors
-    /// What the change answers. Memory and store no longer agree then.
+    /// The error of the change; memory and store then differ.
     pub(crate) fn apply(
         &mut self,
         change: impl FnOnce(&mut S) -> Result<(), CodecError>,
@@ -169,7 +169,7 @@ impl<S: DurableState> Durable<S> {
             change(state)?;
             self.activity.set_weight(state.weight());
         }
-        // Only now and then: a snapshot that cannot be written now is not retried at every record.
+        // At every multiple only, so that a snapshot that cannot be written is not retried at every record.
         Ok(self.sequence.saturating_sub(self.snapshot_sequence).is_multiple_of(RECORDS_PER_SNAPSHOT))
     }
 
@@ -178,18 +178,18 @@ impl<S: DurableState> Durable<S> {
         self.activity.touch(self.services.clock.now());
     }
 
-    /// Notes the actor's estimated memory, where it has more than its state, in bytes.
+    /// Notes the actor's estimated memory, if it keeps more than its state, in bytes.
     pub(crate) fn set_weight(&self, bytes: usize) {
         self.activity.set_weight(bytes);
     }
 
-    /// Whether there are records that no snapshot covers, and no pause after one that failed.
+    /// Whether there are records that no snapshot covers, and no pause after a failed snapshot.
     fn is_snapshot_due(&self) -> bool {
         let is_new = self.sequence != self.snapshot_sequence && !self.is_writing_snapshot;
         is_new && self.services.snapshot_pauses.is_over(&self.log, self.services.clock.monotonic())
     }
 
-    /// Counts a snapshot that was not written, says so, and begins a pause.
+    /// Counts and logs a failed snapshot, and begins a pause.
     fn snapshot_failed(&self, error: &dyn std::fmt::Display) {
         self.services.snapshot_pauses.failed(&self.log, self.services.clock.monotonic(), error);
     }
@@ -198,7 +198,7 @@ impl<S: DurableState> Durable<S> {
 /// A snapshot, and the last record that it covers.
 type Encoded = Option<(u64, Vec<u8>)>;
 
-/// Work of an actor, during which it does nothing else.
+/// Work of an actor, which handles no other message meanwhile.
 type Work<A, T> = Pin<Box<dyn ActorFuture<A, Output = T>>>;
 
 /// An actor that owns a durable state.
@@ -208,7 +208,7 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
 
     fn durable(&mut self) -> &mut Durable<Self::State>;
 
-    /// Tells readers that what they see is not kept up to date any more.
+    /// Tells readers that the published state is no longer current.
     fn withdraw(&mut self) {}
 
     /// Drops the state and stops; the next request activates another actor, which loads it again.
@@ -218,11 +218,10 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
         ctx.stop();
     }
 
-    /// Steps down after an append failed in a way that its caller does not expect: memory and store may not agree any more,
-    /// or the store has failed.
+    /// Steps down after an unexpected failure of an append: memory and store may differ, or the store has failed.
     fn append_failed(&mut self, error: &AppendError, ctx: &mut Context<Self>) -> StorageError {
         if matches!(error, AppendError::Stalled { is_queued: true }) {
-            // It may still be written. What is in the store is not read before that is known.
+            // It may still be written, so the store is not read before that is settled.
             let store = self.durable().services.store.clone();
             let settled = async move { store.settled().await };
             ctx.wait(settled.into_actor(self).map(|(), actor, ctx| actor.step_down(ctx)));
@@ -236,7 +235,7 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
     fn keep_up(&mut self, upkeep: Upkeep) -> AtomicResponse<Self, ActorState> {
         let durable = self.durable();
         if upkeep == Upkeep::Passivate && durable.is_writing_snapshot && !durable.services.is_stopping() {
-            // Its outcome would not be known. The actor is asked again later.
+            // The outcome would be unknown. The supervisor asks again later.
             return AtomicResponse::new(Box::pin(fut::ready(ActorState::Active)));
         }
         let encoded = if durable.is_snapshot_due() { self.encode() } else { Box::pin(fut::ready(None)) };
@@ -309,7 +308,7 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
                 ctx.spawn(writing);
                 Box::pin(fut::ready(ActorState::Active))
             }
-            // What readers see stays true: nothing was accepted since, and the next owner shows its own.
+            // The published state stays valid: nothing was accepted since, and the next owner publishes its own.
             Upkeep::Passivate => Box::pin(writing.map(|(), actor, ctx| {
                 actor.durable().unload();
                 ctx.stop();
@@ -319,7 +318,7 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
     }
 }
 
-/// Writes a snapshot; tells whether it is written, or not needed any more.
+/// Writes a snapshot; returns whether it was written or is no longer needed.
 async fn write(services: Arc<Services>, log: LogId, sequence: u64, bytes: Vec<u8>) -> bool {
     let Services { store, clock, snapshot_pauses, .. } = &*services;
     match store.append_snapshot(&log, sequence, &bytes).await {

@@ -5,7 +5,7 @@ use snapshots::{AppendError, ReadError};
 /// The store could not do its work. The messages hold no paths or keys; the log has the details.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
-    /// Writing failed for good, or the store is closed: nothing more will be accepted.
+    /// A write has failed, which is permanent, or the store is closed: nothing more will be accepted.
     #[error("the store does not accept writes")]
     Unavailable,
     /// The data behind the decision changed before the write. Nothing was written; another try may succeed.
@@ -15,7 +15,7 @@ pub enum StorageError {
     /// was done.
     #[error("the disk does not answer")]
     Stalled {
-        /// Whether the write waits for the disk all the same.
+        /// Whether the write still waits for the disk.
         is_queued: bool,
     },
     /// Stored bytes could not be read or understood.
@@ -35,10 +35,10 @@ impl StorageError {
     pub(crate) fn from_append(error: &AppendError) -> Self {
         match error {
             AppendError::Precondition(unmet) => {
-                tracing::info!(%unmet, "a batch was not written: its precondition does not hold any more");
+                tracing::info!(%unmet, "a batch was not written: precondition failed");
                 Self::Changed
             }
-            // That the disk hangs is logged once, by the store.
+            // The store logs once that the disk hangs.
             AppendError::Stalled { is_queued } => Self::Stalled { is_queued: *is_queued },
             AppendError::TooLarge { .. } | AppendError::Closed | AppendError::Storage(_) => {
                 tracing::error!(%error, "appending to the store failed");

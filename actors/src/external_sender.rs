@@ -1,5 +1,5 @@
-//! The gateway as an external sender of MLS (RFC 9420 §12.1.8.1): its keys for proposing removals, and what groups must
-//! list.
+//! The gateway as an external sender of MLS (RFC 9420 §12.1.8.1): its keys for proposing removals, and the `ExternalSender`s
+//! that groups must list.
 
 use std::fmt;
 
@@ -21,18 +21,20 @@ use crate::{
     presentation::write_vector_length,
 };
 
-/// Why a key cannot be an external sender's.
+/// The reason why a key cannot be an external sender's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExternalSenderError {
-    /// The private key is of no use.
+    /// The private key cannot be used.
     #[error("must be a PEM file with one PKCS#8 private key (BEGIN PRIVATE KEY), Ed25519 or ECDSA P-256")]
     PrivateKey,
-    /// The certificates are of no use.
-    #[error("must be a PEM file with a certificate chain, the leaf first, whose leaf is of this very key")]
+    /// The certificates cannot be used.
+    #[error(
+        "must be a PEM file with a certificate chain, the leaf first, whose leaf has the public key of `private_key`"
+    )]
     Certificates,
 }
 
-/// A key by which the gateway signs proposals, and the `ExternalSender` by which a group lets it.
+/// A key with which the gateway signs proposals, and the `ExternalSender` that allows it to propose in a group.
 pub struct ExternalSenderKey {
     pair: KeyPair,
     public_key: Vec<u8>,
@@ -47,11 +49,11 @@ enum KeyPair {
 }
 
 impl ExternalSenderKey {
-    /// Reads a PKCS#8 private key, Ed25519 or ECDSA P-256, in PEM. Clients are shown the certificate chain (PEM, the leaf
-    /// first) as the sender's X.509 credential, or a basic credential of this name when there is none.
+    /// Reads a PKCS#8 private key, Ed25519 or ECDSA P-256, in PEM. The certificate chain (PEM, the leaf first) becomes the
+    /// sender's X.509 credential; without one, the credential is a basic one with this name.
     ///
     /// # Errors
-    /// [`ExternalSenderError`] tells which of the two cannot be used.
+    /// [`ExternalSenderError`] names the one of the two that cannot be used.
     pub fn from_pem(
         private_key: &[u8],
         certificates: Option<&[u8]>,
@@ -68,7 +70,7 @@ impl ExternalSenderKey {
         Ok(Self { pair, public_key, sender, credential })
     }
 
-    /// The signature scheme (RFC 9420 §5.1), by its number in the registry of TLS.
+    /// The signature scheme (RFC 9420 §5.1), by its number in the TLS registry.
     pub fn scheme(&self) -> u16 {
         self.signature_scheme() as u16
     }
@@ -83,11 +85,11 @@ impl ExternalSenderKey {
         &self.sender
     }
 
-    /// Whether groups of an application of this provider will take the key's credential, if it is a certificate chain; a basic
-    /// credential they always take.
+    /// Checks that groups of an application with this provider will accept the key's credential. A basic credential is always
+    /// accepted.
     ///
     /// # Errors
-    /// Says why they will not.
+    /// The reason why they will not.
     pub fn check_credential(
         &self,
         provider: &dyn IdentityProvider,
@@ -122,7 +124,7 @@ impl KeyPair {
     }
 }
 
-/// A credential of a chain in PEM (RFC 9420 §5.3) that is of this key.
+/// The X.509 credential (RFC 9420 §5.3) of a chain in PEM, if its leaf has this key.
 fn x509_credential(pem: &[u8], public_key: &[u8]) -> Option<Credential> {
     let chain: Vec<CertificateDer<'_>> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;

@@ -1,14 +1,15 @@
 //! The rules of the gateway and the actors that own its state.
 //!
-//! Each group and each key queue is one actor, the only owner of its state: it handles one write at a time and needs no
-//! lock. Everything that an actor accepts is on disk before it is visible. [`Gateway`] is the interface. The rules themselves
-//! ([`identity`], the MLS tracking, the states of groups and queues) know no actor, no disk and no clock.
+//! Each group and each key queue is one actor, the only owner of its state: it handles one write at a time and needs no lock.
+//! Every accepted change is on disk before it is visible. [`Gateway`] is the interface. The rules themselves ([`identity`], the
+//! MLS tracking, the states of groups and queues) know no actor, no disk and no clock.
 
 mod activity;
 mod application;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+mod choices;
 mod clock;
 mod codec;
 mod durable;
@@ -41,7 +42,7 @@ pub use self::{
     external_sender::{ExternalSenderError, ExternalSenderKey},
     gateway::{
         ClientChange, ClientError, ClientQuery, Gateway, GatewayOptions, JoinInfo, JoinInfoPage,
-        JoinInfoQuery, NewClient, PeerStatus,
+        JoinInfoQuery, NewClient,
     },
     group::{
         AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntryContent, EpochEntry,

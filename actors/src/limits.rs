@@ -89,11 +89,10 @@ settings! {
         pub answer_bytes_max: usize = 16 << 20 => Accepts::BYTES;
         /// How far the clock of another gateway may be ahead of this one, in seconds.
         pub clock_skew_s_max: u64 = 300 => Accepts::SECONDS;
-        /// How far the clock may be from the time that the monotonic clock and the newest time in the store suggest, for
-        /// things to be deleted by it, in seconds.
+        /// The largest deviation of the clock, from the time expected by the monotonic clock and the newest time in the store,
+        /// at which data is deleted by it, in seconds.
         pub clock_jump_s_max: u64 = 24 * 3600 => Accepts::SECONDS;
-        /// For how long a clock that is farther away must have run steadily to be believed, in seconds; 0 believes it at
-        /// once.
+        /// The time for which a clock that deviates more must have run steadily to be trusted, in seconds; 0 trusts it at once.
         pub clock_settle_s: u64 = 24 * 3600 => Accepts::from_to(0, Accepts::SECONDS_MAX);
         /// Groups and key queues that are active, in memory. Beyond this number, those that were idle longest are
         /// passivated.
@@ -111,20 +110,20 @@ impl Limits {
 }
 
 impl Limits {
-    /// [`Limits::key_package_lifetime_s_max`], which is 0 where there is no limit.
+    /// [`Limits::key_package_lifetime_s_max`]; `None` for 0, which means no limit.
     pub(crate) fn lifetime_s_max(&self) -> Option<u64> {
         Some(self.key_package_lifetime_s_max).filter(|max| *max > 0)
     }
 }
 
-/// How much of its past a group keeps in memory.
+/// Limits on the recent epochs that a group keeps in memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecentLimits {
     /// Packets of one group, in bytes.
     pub(crate) bytes_max: usize,
     /// Epochs: no more than retention leaves on disk.
     pub(crate) epochs_max: u64,
-    /// What is older than retention leaves on disk is not shown.
+    /// The age beyond which epochs are not shown, as on disk.
     pub(crate) age_max: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! TLS presentation language (RFC 8446 §3, with the variable-length vectors of RFC 9420 §2.1.2): a reader over borrowed
-//! bytes and the length prefix of a vector. It knows no message.
+//! TLS presentation language (RFC 8446 §3, with the variable-length vectors of RFC 9420 §2.1.2): a reader over borrowed bytes
+//! and the length prefix of a vector. It knows no kinds of messages.
 
 /// Bytes that are not the structure they should be, with the name of the part that was being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,7 +12,7 @@ impl WireError {
     }
 }
 
-/// What a read gives.
+/// The result of a read.
 pub(crate) type Read<T> = Result<T, WireError>;
 
 /// A cursor over TLS presentation language (RFC 9420 §2.1).
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
         self.take(usize::try_from(length).map_err(|_| WireError(part))?, part)
     }
 
-    /// What has not been read.
+    /// The unread bytes.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }

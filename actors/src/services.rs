@@ -27,16 +27,16 @@ pub(crate) trait Notices: Send + Sync {
     /// Tells these peers that the log of a group has grown.
     fn log_grew(&self, peers: &BTreeSet<DomainName>, app: AppId, group: &GroupId);
 
-    /// Tells key queues which of their packages were used.
+    /// Tells key queues that packages of theirs were used.
     fn key_packages_used(&self, app: AppId, used: UsedPackages);
 }
 
-/// See the module.
+/// The services.
 pub(crate) struct Services {
     pub(crate) store: Store,
     pub(crate) applications: HashMap<AppId, Application>,
     pub(crate) limits: Limits,
-    /// How much of its past a group keeps in memory.
+    /// Limits on the recent epochs that a group keeps in memory.
     pub(crate) recent: RecentLimits,
     pub(crate) clock: Clock,
     /// The time up to which data may be deleted because of its age.

@@ -1,5 +1,5 @@
 //! Settings as rows: [`settings!`](crate::settings!) declares a table of settings, each once, with its type, default, accepted
-//! values and documentation.
+//! values and documentation. [`choices!`](crate::choices!) declares a type with a word for each of its values.
 //!
 //! The declaration reads as a struct and becomes one, together with its [`Default`] and its [`Row`]s. The checks of a
 //! configuration, its messages and the example file are made from the rows.
@@ -13,20 +13,20 @@ pub struct Row {
     pub doc: &'static [&'static str],
     /// The values that it takes.
     pub accepts: Accepts,
-    /// A value to show as TOML, for a setting whose default says little: there is none, or it depends on the machine.
+    /// An example value in TOML, for a setting without a default or with one that depends on the machine.
     pub example: Option<&'static str>,
-    /// Whether its table must have it.
+    /// Whether it is required in its table.
     pub is_required: bool,
 }
 
 /// The values that a setting takes.
 #[derive(Clone, Copy, Debug)]
 pub enum Accepts {
-    /// A whole number from a bound to another, both included.
+    /// A whole number between two bounds, both included.
     Number(Bound, Bound),
     /// `true` or `false`.
     Boolean,
-    /// A string: its form in words, and whether a string has it.
+    /// A string: its form in words, and the check of a string.
     Text(&'static str, fn(&str) -> bool),
     /// As [`Accepts::Text`]; no message repeats the value.
     Secret(&'static str, fn(&str) -> bool),
@@ -38,7 +38,7 @@ pub enum Accepts {
     Table(&'static [Row]),
     /// The rows of another table, as part of this one.
     Flattened(&'static [Row]),
-    /// A table whose rows hold for one choice of another setting, and are checked with it.
+    /// A table whose rows apply to one value of another setting, and are checked with it.
     Parameters(&'static [Row]),
 }
 
@@ -57,14 +57,14 @@ impl Accepts {
     /// The largest sum of sizes that can be set, in bytes: a semaphore can count this many KiB.
     pub const BYTES_MAX: u64 = 1 << 40;
 
-    /// How many of something, at least one.
+    /// A number of things, at least one.
     pub const COUNT: Self = Self::from_to(1, 1 << 24);
     /// A time in seconds that is not 0.
     pub const SECONDS: Self = Self::from_to(1, Self::SECONDS_MAX);
     /// The size of one thing, in bytes.
     pub const BYTES: Self = Self::from_to(1024, 1 << 30);
 
-    /// A whole number between two that are known, both included.
+    /// A whole number between two constants, both included.
     pub const fn from_to(min: u64, max: u64) -> Self {
         Self::Number(Bound::Is(min), Bound::Is(max))
     }

@@ -1,5 +1,4 @@
-//! Pauses of snapshots: one that could not be written is tried again after ever longer pauses, which outlast the
-//! passivation of its actor. They are counted for operators.
+//! Pauses between tries of failing snapshots. They grow, outlast the passivation of the actor, and are counted for operators.
 
 use std::{
     fmt::Display,
@@ -10,17 +9,17 @@ use std::{
 use dashmap::DashMap;
 use snapshots::LogId;
 
-/// How long an actor waits after a snapshot that was not written; twice as long after each further one, up to an hour or so.
+/// The pause after a failed snapshot. It doubles with each further failure, up to about an hour.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// How often the pause is doubled.
+/// The number of times that the pause doubles.
 const DOUBLED_MAX: u32 = 6;
 
-/// Actors whose pauses are remembered.
+/// The number of actors whose pauses are remembered.
 const PAUSES_MAX: usize = 100_000;
 
-/// How fast snapshots are written that are too large for one batch, in bytes a second: the next one waits as long as this
-/// one would have taken.
+/// The rate of snapshots that are too large for one batch, in bytes per second: the next one waits for as long as this one
+/// takes at that rate.
 const LARGE_BYTES_PER_S: usize = 1 << 20;
 
 /// The state of the snapshots of groups and key queues.
@@ -32,7 +31,7 @@ pub struct SnapshotStatus {
     pub failing: usize,
 }
 
-/// When the snapshot of an actor may be written next.
+/// The pause before the next snapshot of an actor.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
     /// Snapshots in a row that failed.
@@ -60,7 +59,7 @@ impl SnapshotPauses {
         self.pauses.get(log).is_none_or(|pause| pause.until <= now)
     }
 
-    /// Counts a snapshot that was not written, says so, and begins a pause.
+    /// Counts and logs a failed snapshot, and begins a pause.
     pub(crate) fn failed(&self, log: &LogId, now: Duration, error: &dyn Display) {
         let (failures_in_a_row, pause) = self.begin(log, now);
         tracing::warn!(
@@ -72,7 +71,7 @@ impl SnapshotPauses {
         );
     }
 
-    /// Begins a pause after a failure; answers how many there were in a row, and how long it is.
+    /// Begins a pause after a failure; returns the number of failures in a row, and the pause.
     fn begin(&self, log: &LogId, now: Duration) -> (u32, Duration) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         let before = self.pauses.get(log).map_or(0, |pause| pause.failures);
@@ -82,7 +81,7 @@ impl SnapshotPauses {
         (failures, length)
     }
 
-    /// Ends the pauses after a snapshot that was written; one that was too large for a batch is followed by a pause too.
+    /// Ends the pauses after a written snapshot; one that was too large for a batch is followed by a pause too.
     pub(crate) fn written(&self, log: &LogId, bytes: usize, batch_bytes_max: usize, now: Duration) {
         if bytes <= batch_bytes_max {
             self.forget(log);
@@ -103,7 +102,7 @@ impl SnapshotPauses {
         }
     }
 
-    /// Forgets what there was of an actor that is no more.
+    /// Forgets the pause of a deleted actor.
     pub(crate) fn forget(&self, log: &LogId) {
         self.pauses.remove(log);
     }

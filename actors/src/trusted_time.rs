@@ -1,5 +1,5 @@
-//! The time by which data may be deleted for its age. A clock that is wrong for a moment must not delete anything, so
-//! it is compared with the monotonic clock and with the newest time in the store.
+//! The time for deletions by age. A clock that is wrong for a moment must not delete anything, so it is compared with the
+//! monotonic clock and with the newest time in the store.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,12 +10,12 @@ use snapshots::Timestamp;
 
 use crate::{clock::Clock, limits::Limits};
 
-/// By what a clock is believed.
+/// The conditions under which a clock is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TrustRules {
-    /// How far the clock may be from what is known.
+    /// The largest accepted deviation of the clock.
     pub(crate) jump_max: Duration,
-    /// For how long it must have run steadily to be believed when it is farther away.
+    /// The time for which a clock that deviates more must have run steadily to be trusted.
     pub(crate) settle: Duration,
 }
 
@@ -28,11 +28,11 @@ impl TrustRules {
     }
 }
 
-/// One look at both clocks.
+/// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Look {
     wall: Timestamp,
-    /// Time that has passed by the monotonic clock since some moment.
+    /// The monotonic clock: the time since some fixed moment.
     monotonic: Duration,
 }
 
@@ -41,7 +41,7 @@ impl Look {
         Self { wall: clock.now(), monotonic: clock.monotonic() }
     }
 
-    /// The wall clock where this one stands, for a moment by the monotonic clock.
+    /// The expected wall clock at a time of the monotonic clock.
     fn wall_at(self, monotonic: Duration) -> i128 {
         i128::from(self.wall.0) + millis(monotonic) - millis(self.monotonic)
     }
@@ -55,7 +55,7 @@ fn timestamp(millis: i128) -> Timestamp {
     Timestamp(u64::try_from(millis.max(0)).unwrap_or(u64::MAX))
 }
 
-/// The newest time that is believed.
+/// The newest trusted time.
 #[derive(Debug)]
 pub(crate) struct TrustedTime {
     rules: TrustRules,
@@ -64,26 +64,26 @@ pub(crate) struct TrustedTime {
 
 #[derive(Clone, Copy, Debug)]
 struct ClockState {
-    /// A look that is believed; `None` when nothing is known from before.
+    /// A trusted reading; `None` if there is no earlier one.
     believed: Option<Look>,
-    /// A clock that is too far from what is believed.
+    /// A clock that deviates too far.
     doubted: Option<Doubted>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Doubted {
     last: Look,
-    /// For how long it has run steadily, by the monotonic clock, earlier runs of the gateway included.
+    /// The time for which it has run steadily, by the monotonic clock, including earlier runs of the gateway.
     ran: Duration,
 }
 
-/// What is kept of the time over a restart.
+/// The part of the state that is kept over a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RememberedTime {
-    /// The newest time that is believed.
+    /// The newest trusted time.
     pub(crate) newest: Option<Timestamp>,
-    /// What a clock that is not believed showed last, and for how long it has run steadily: a gateway that is started anew
-    /// every day comes to believe it as well.
+    /// The last reading of a clock that is not trusted, and the time for which it has run steadily, so that even a gateway that
+    /// restarts every day comes to trust it.
     pub(crate) doubted: Option<(Timestamp, Duration)>,
 }
 
@@ -112,17 +112,17 @@ impl RememberedTime {
     }
 }
 
-/// What is known of the time.
+/// The result of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KnownTime {
-    /// What is older than something may be at this time can be deleted.
+    /// The time by which ages are measured for deletion.
     pub(crate) delete_until: Timestamp,
-    /// What to remember over a restart.
+    /// The state to keep over a restart.
     pub(crate) remembered: RememberedTime,
 }
 
 impl TrustedTime {
-    /// Begins with what an earlier run knew. A new store knows nothing and has nothing to lose: `is_new` believes the clock.
+    /// Begins with the state of an earlier run. A new store has nothing to lose, so with `is_new` the clock is trusted.
     pub(crate) fn new(rules: TrustRules, clock: &Clock, before: RememberedTime, is_new: bool) -> Self {
         let look = Look::at(clock);
         let doubted = before
@@ -131,14 +131,14 @@ impl TrustedTime {
             .map(|(_, ran)| Doubted { last: look, ran });
         let believed = match before.newest {
             Some(wall) if is_near(rules, i128::from(wall.0), look.wall) => Some(look),
-            // For how long the gateway was away is not known: what was last known is the least that it can be.
+            // The time since the last run is unknown; the present is at least the last known time.
             Some(wall) => Some(Look { wall, ..look }),
             None => is_new.then_some(look),
         };
         Self { rules, state: Mutex::new(ClockState { believed, doubted }) }
     }
 
-    /// Looks at the clocks. It is to be called now and then, so that a clock that jumps for a moment is seen to.
+    /// Reads the clocks. It must be called regularly, so that a clock that jumps for a moment is noticed.
     pub(crate) fn look(&self, clock: &Clock) -> KnownTime {
         let look = Look::at(clock);
         let mut state = self.state();
@@ -154,7 +154,8 @@ impl TrustedTime {
             return KnownTime { delete_until: look.wall, remembered };
         }
         let rules = self.rules;
-        // Against the look before, not the first: a machine that sleeps every night steps on by hours again and again.
+        // Compared with the reading before, not with the first: on a machine that sleeps every night, the clock steps by hours
+        // again and again.
         let steady =
             state.doubted.filter(|doubted| is_near(rules, doubted.last.wall_at(look.monotonic), look.wall));
         let ran = match steady {
@@ -165,7 +166,7 @@ impl TrustedTime {
             }
         };
         if ran >= rules.settle {
-            tracing::warn!(now = %look.wall, "the clock has run steadily for long enough and is believed");
+            tracing::warn!(now = %look.wall, "the clock has run steadily for long enough and is trusted");
             *state = ClockState { believed: Some(look), doubted: None };
             let remembered = RememberedTime { newest: Some(look.wall), doubted: None };
             return KnownTime { delete_until: look.wall, remembered };

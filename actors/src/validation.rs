@@ -1,19 +1,19 @@
-//! Long validations, away from the threads of the actors: a bounded number at once, of which no application
-//! has all.
+//! Long validations, away from the threads of the actors. Their number is bounded, and no application can use all of their
+//! threads.
 
 use std::{collections::HashMap, sync::Arc};
 
 use snapshots::AppId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Where validations of every application run.
+/// The threads for the validations of all applications.
 #[derive(Debug)]
 pub(crate) struct ValidationPool {
     threads: Arc<Semaphore>,
     shares: HashMap<AppId, Share>,
 }
 
-/// What one application may have of it.
+/// The share of one application.
 #[derive(Debug)]
 struct Share {
     threads: Arc<Semaphore>,
@@ -29,8 +29,8 @@ pub(crate) struct ValidationPermit {
 }
 
 impl ValidationPool {
-    /// Every application may use `threads_per_application` threads at once, and there is one more, so that no application
-    /// is in front of all others. At most `places_per_application` validations of one application may wait or run.
+    /// A pool in which every application may use `threads_per_application` threads at once. There is one more thread, so that
+    /// no application blocks all others. At most `places_per_application` validations of one application may wait or run.
     pub(crate) fn new(
         applications: impl IntoIterator<Item = AppId>,
         threads_per_application: usize,
@@ -62,7 +62,7 @@ impl ValidationPool {
 }
 
 impl ValidationPermit {
-    /// Runs a validation when its turn comes; `None` if it panicked. It runs to its end, whether or not it is waited for.
+    /// Runs a validation when its turn comes; `None` if it panicked. It runs to its end even if the caller stops waiting.
     pub(crate) async fn run<T: Send + 'static>(
         self,
         validation: impl FnOnce() -> T + Send + 'static,

@@ -14,7 +14,7 @@ use openmls_rust_crypto::OpenMlsRustCrypto;
 use tls_codec::{Deserialize as _, Serialize as _};
 
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
-/// Clients that one commit adds while a group is made.
+/// The number of clients that one commit adds while a group is created.
 const ADDED_AT_ONCE: usize = 2500;
 
 /// A commit with its group info and welcome, and the proposals that it refers to.
@@ -25,7 +25,7 @@ pub(crate) struct Case {
     pub(crate) commit: Vec<u8>,
     pub(crate) group_info: Vec<u8>,
     pub(crate) welcome: Option<Vec<u8>>,
-    /// How many signatures an observer verifies: framing, path leaf, key packages (two each), updates, group info.
+    /// The number of signatures that an observer verifies: framing, path leaf, key packages (two each), updates, group info.
     pub(crate) signatures: usize,
 }
 
@@ -79,8 +79,7 @@ impl Client {
 
 type Made = (MlsMessageOut, Option<MlsMessageOut>, Option<MlsMessageOut>);
 
-/// A group of this many members, of whom two are alive: the others never commit, so the tree is blank above them, which is
-/// the most work for everybody.
+/// A group of this many members. Only two of them ever commit, so the tree is blank above the others, which is the worst case.
 pub(crate) fn start(members: usize) -> Starting {
     let (alice, bob) = (Client::new("alice"), Client::new("bob"));
     let mut group = MlsGroup::builder()
@@ -142,7 +141,7 @@ fn by_reference(alice: &Client, group: &mut MlsGroup, bob: &Client, of_bob: &mut
         proposals.push(bytes);
     }
     let made = alice.commit(group, Vec::new(), None);
-    // The proposals' own signatures were verified when they came; their key packages are part of the commit's checks.
+    // The proposals' signatures were verified on arrival; the checks of the commit include their key packages.
     Case { proposals, ..case("by reference", made, 3) }
 }
 

@@ -129,7 +129,7 @@ fn at_rest(criterion: &mut Criterion, members: usize, starting: &Starting) {
     group.finish();
 }
 
-/// What mls-rs's observer is made of.
+/// The type of mls-rs's observer.
 type Observer =
     WithCryptoProvider<RustCryptoProvider, WithIdentityProvider<BasicIdentityProvider, ExternalBaseConfig>>;
 
@@ -144,7 +144,7 @@ fn observe(starting: &Starting) -> ExternalGroup<Observer> {
     client.observe_group(info, Some(tree), None).unwrap()
 }
 
-/// An Ed25519 signature and what it takes to verify it, its key decoded each time.
+/// An Ed25519 signature with the data to verify it; its key is decoded each time.
 struct Signed {
     key: [u8; 32],
     message: Vec<u8>,

@@ -25,16 +25,16 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PKCS_ED25519, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
-/// Rules that the MLS library follows by comparing all with all. What bounds them is a limit on the comparisons.
+/// Rules that the MLS library checks by comparing all items with each other, bounded by a limit on the comparisons.
 const ALL_WITH_ALL: &[&str] = &["leaves of a tree"];
 
-/// How much faster than n·log n something may seem to grow: other load, caches, what is the same for every size.
+/// The tolerance for growth above n·log n, for other load, caches and constant costs.
 const SLACK: f64 = 2.0;
 
 /// The number of runs; the shortest counts.
 const RUNS: usize = 7;
 
-/// A rule, the smallest n, and what is measured for an n; the input is made before.
+/// A rule, the smallest n, and the measured function; its input is prepared before.
 struct Case {
     rule: &'static str,
     n: usize,
@@ -105,7 +105,7 @@ fn extensions_and_types(n: usize) -> Box<dyn FnMut()> {
     let commit = group.commit([setting(n), update(Client::new(0).leaf(40 * n))]);
     let (tracked, bundle) = (open(&group), CommitBundle { commit, group_info: None, welcome: None });
     Box::new(move || {
-        // The smaller ones are compared, and refused for what the leaf is: it is the committer's own.
+        // The smaller ones are compared, and refused because the leaf is the committer's own.
         assert!(tracked.stage(&bundle, now()).is_err());
     })
 }
@@ -161,7 +161,7 @@ fn leaves(n: usize) -> Box<dyn FnMut()> {
 fn misfit(n: usize) -> Box<dyn FnMut()> {
     let group = NewGroup::new(1, 0);
     let (info, tree) = (group.followed_group_info(n.min(0xe000)), group.tree());
-    // Types are in a list once: what is longer than there are types is followed where the first one comes again.
+    // A list may name a type only once, so a list longer than the number of types is refused at the first repetition.
     let info = if n > 0xe000 { group.followed_group_info(n) } else { info };
     Box::new(move || refused(BenchGroup::open(&info, &tree, now()), "Malformed"))
 }
@@ -213,7 +213,7 @@ impl Entity {
     }
 }
 
-/// When the certificates are valid, whatever the machine's clock says.
+/// A time at which the certificates are valid, independent of the machine's clock.
 const WITHIN: Timestamp = Timestamp(1_790_000_000_000);
 
 fn unsigned_chain(n: usize) -> Box<dyn FnMut()> {
@@ -238,10 +238,10 @@ fn known_list(n: usize) -> Box<dyn FnMut()> {
     Box::new(move || store.validate(&[&device.der], WITHIN).unwrap())
 }
 
-/// Longer than the system lets a thread run when others wait; its count of processor time is as coarse.
+/// Longer than a time slice of the scheduler, which is also the precision of processor times.
 const TURN: Duration = Duration::from_millis(8);
 
-/// How long this thread has run, where the system says it.
+/// The processor time of this thread, if the system tells.
 fn processor_time() -> Duration {
     let counted = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = counted.split_whitespace().next().and_then(|first| first.parse().ok());
@@ -255,7 +255,7 @@ fn measure(case: &Case, n: usize) -> Duration {
         let (started, on_processor) = (Instant::now(), processor_time());
         run();
         let (took, processor) = (started.elapsed(), processor_time().saturating_sub(on_processor));
-        // What takes longer than a turn of the scheduler shares the processor with whatever else runs.
+        // Work longer than a time slice shares the processor with other threads.
         if took > TURN && processor > Duration::ZERO { processor.min(took) } else { took }
     };
     (0..RUNS).map(timed).min().unwrap()

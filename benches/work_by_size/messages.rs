@@ -1,5 +1,4 @@
-//! MLS messages of any size, written by hand and validly signed (RFC 9420): no MLS library makes the ones that cost
-//! most.
+//! MLS messages of any size, written by hand and validly signed (RFC 9420): no MLS library makes the most expensive ones.
 
 use std::{
     sync::LazyLock,
@@ -20,7 +19,7 @@ pub(crate) fn vector(content: &[u8]) -> Vec<u8> {
     [prefix, content.to_vec()].concat()
 }
 
-/// This many numbers of two bytes, from 0x1000 on, again and again if there are more than fit.
+/// This many numbers of two bytes, counted from 0x1000 and wrapping around.
 pub(crate) fn types(count: usize) -> Vec<u8> {
     let types = (0..count).map(|at| 0x1000 + u16::try_from(at % 0xe000).unwrap());
     vector(&types.flat_map(u16::to_be_bytes).collect::<Vec<_>>())
@@ -68,7 +67,7 @@ impl Client {
 
     /// Its leaf node, which lists this many extension types.
     pub(crate) fn leaf(&self, extension_types: usize) -> Vec<u8> {
-        // Of one time, so that a client's leaf is the same whenever it is made.
+        // A fixed time, so that a client's leaf is always the same.
         static NOW: LazyLock<Duration> =
             LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap());
         let (now, day) = (*NOW, Duration::from_secs(24 * 3600));
@@ -114,12 +113,12 @@ pub(crate) struct NewGroup {
 }
 
 impl NewGroup {
-    /// Of this many clients, whose leaves list this many extension types each.
+    /// A group of this many clients, whose leaves list this many extension types each.
     pub(crate) fn new(clients: usize, extension_types: usize) -> Self {
         Self::of("group", (0..u64::try_from(clients).unwrap()).map(Client::new).collect(), extension_types)
     }
 
-    /// As [`NewGroup::new`], of these clients and with this id.
+    /// As [`NewGroup::new`], with these clients and this id.
     pub(crate) fn of(id: &str, clients: Vec<Client>, extension_types: usize) -> Self {
         let id = id.as_bytes().to_vec();
         let leaves: Vec<_> = clients.iter().map(|client| client.leaf(extension_types)).collect();

@@ -33,7 +33,7 @@ pub struct ApplicationConfigurations(pub Vec<ApplicationConfiguration>);
 /// The draft's ApplicationConfiguration (*Applications*): the same on every gateway that federates it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApplicationConfiguration {
-    /// How the application's clients are identified.
+    /// The identification of the application's clients.
     pub identity_configuration: IdentityConfiguration,
     /// The application.
     #[schema(value_type = Uuid)]
@@ -62,7 +62,7 @@ pub struct IdentityConfiguration {
 }
 
 impl IdentityConfiguration {
-    /// *X.509 Identity Provider* where a chain is the device, its account and its domain, in this order.
+    /// *X.509 Identity Provider* for chains of a device, its account and its domain, in this order.
     pub fn x509() -> Self {
         let parameters = [
             ("device_handle_range", json!({"start": 0, "end": 0})),
@@ -78,34 +78,14 @@ impl IdentityConfiguration {
     }
 }
 
-/// The identity providers there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "u8", into = "u8")]
-pub enum IdentityProviderType {
-    /// *Basic Identity Provider*.
-    #[default]
-    Basic,
-    /// *X.509 Identity Provider*.
-    X509,
-}
-
-impl TryFrom<u8> for IdentityProviderType {
-    type Error = &'static str;
-
-    fn try_from(number: u8) -> Result<Self, Self::Error> {
-        match number {
-            1 => Ok(Self::Basic),
-            2 => Ok(Self::X509),
-            _ => Err("must be 1 (Basic) or 2 (X.509)"),
-        }
-    }
-}
-
-impl From<IdentityProviderType> for u8 {
-    fn from(provider: IdentityProviderType) -> Self {
-        match provider {
-            IdentityProviderType::Basic => 1,
-            IdentityProviderType::X509 => 2,
-        }
+actors::choices! {
+    /// The draft's identity providers, by the MLS credential type that each accepts (RFC 9420 §17.5).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum IdentityProviderType: u8 {
+        /// *Basic Identity Provider*.
+        #[default]
+        Basic = 1 "Basic",
+        /// *X.509 Identity Provider*.
+        X509 = 2 "X.509",
     }
 }

@@ -67,8 +67,8 @@ impl Endpoint for ChangeClient {
     type Response = ClientBody;
 }
 
-/// `DELETE /apps/{appId}/clients/{clientId}` (*Identity Deletion*): its queues, assignments, tags and pending welcomes
-/// go with it.
+/// `DELETE /apps/{appId}/clients/{clientId}` (*Identity Deletion*): its queues, assignments, tags and waiting welcomes are
+/// deleted with it.
 pub struct DeleteClient;
 
 impl Endpoint for DeleteClient {
@@ -148,7 +148,7 @@ impl Body for NewClientBody {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegisteredClient {
-    /// Its id, which stays when its handle changes.
+    /// Its id, which stays the same when its handle changes.
     #[schema(value_type = Uuid)]
     pub client_id: ClientId,
 }
@@ -171,7 +171,7 @@ pub struct ClientBody {
     pub tags: Vec<String>,
 }
 
-/// A change of a client. What is left out stays.
+/// A change of a client. Members that are left out stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = ClientChange)]
@@ -179,29 +179,29 @@ pub struct ClientChangeBody {
     /// The new handle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_handle: Option<HandleText>,
-    /// Tags that it gets.
+    /// Tags to add.
     #[serde(default, deserialize_with = "list::at_most::<{ list::TAGS_MAX }, _, _>")]
     pub tags_to_add: Vec<String>,
-    /// Tags that it loses.
+    /// Tags to remove.
     #[serde(default, deserialize_with = "list::at_most::<{ list::TAGS_MAX }, _, _>")]
     pub tags_to_remove: Vec<String>,
 }
 
 impl Body for ClientChangeBody {}
 
-/// Which clients to find.
+/// A query for clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct TagQuery {
-    /// The tag that they have; all clients without it.
+    /// The tag of the clients; without it, all clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
     /// Their domain. An application that uses domains must give it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>, min_length = 1, max_length = 253)]
     pub domain: Option<DomainName>,
-    /// How many to answer at once.
+    /// The number of results in one answer.
     #[serde(default)]
     #[param(inline)]
     pub limit: Limit,
@@ -210,7 +210,7 @@ pub struct TagQuery {
     pub cursor: Option<String>,
 }
 
-/// Which groups of a client.
+/// A query for the groups of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -220,7 +220,7 @@ pub struct GroupsOfClientQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>, min_length = 1, max_length = 253)]
     pub domain: Option<DomainName>,
-    /// How many to answer at once.
+    /// The number of results in one answer.
     #[serde(default)]
     #[param(inline)]
     pub limit: Limit,
@@ -229,12 +229,12 @@ pub struct GroupsOfClientQuery {
     pub cursor: Option<String>,
 }
 
-/// Which part of a list.
+/// A query for one page of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
-    /// How many to answer at once.
+    /// The number of results in one answer.
     #[serde(default)]
     #[param(inline)]
     pub limit: Limit,
@@ -286,7 +286,7 @@ pub struct GroupsOfClient {
 pub struct GroupOfClient {
     /// The group.
     pub group_id: GroupIdText,
-    /// Its epoch now.
+    /// Its current epoch.
     #[schema(value_type = u64)]
     pub epoch_id: Epoch,
 }

@@ -1,4 +1,4 @@
-//! The gateway as an external sender of MLS (RFC 9420 §12.1.8.1): what members add to a group so that the gateway may
+//! The gateway as an external sender of MLS (RFC 9420 §12.1.8.1): the keys that members add to a group so that the gateway may
 //! propose the removal of members whose certificates have expired (*Handing Timestamps*).
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ pub struct ExternalSenders {
 #[serde(rename_all = "camelCase")]
 #[schema(as = ExternalSender)]
 pub struct ExternalSenderBody {
-    /// The signature scheme, by its number in the registry of TLS: 2055 is Ed25519, 1027 ECDSA on P-256 with SHA-256.
+    /// The signature scheme, by its number in the TLS registry: 2055 is Ed25519, 1027 ECDSA on P-256 with SHA-256.
     pub signature_scheme: u16,
     /// The public key (RFC 9420 §5.1.1).
     pub public_key: Base64,

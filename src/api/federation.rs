@@ -24,14 +24,14 @@ use super::{
 
 const SECTION: &str = "Federation";
 
-/// The version of the protocol between gateways that this one speaks.
+/// The supported version of the protocol between gateways.
 pub const VERSION: u32 = 1;
 
 /// The header of a request between gateways that names the sender's ApplicationConfiguration: the SHA-256, in lower-case
 /// hexadecimal digits, of its JSON with sorted members and no spaces.
 pub const CONFIGURATION_HEADER: &str = "mimi-application-configuration";
 
-/// `GET /.well-known/mimi-gateway`: which domains a gateway serves, and where it federates.
+/// `GET /.well-known/mimi-gateway`: the domains of a gateway, and the URL of its federation listener.
 pub struct Discover;
 
 impl Endpoint for Discover {
@@ -124,7 +124,7 @@ pub struct DeliveryBody {
     /// The domain of the hub.
     #[schema(value_type = String)]
     pub hub: DomainName,
-    /// When the entry before the first one was accepted, in Unix milliseconds, if that is still known.
+    /// The time at which the entry before the first one was accepted, in Unix milliseconds, if that is still known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     pub preceding: Option<Timestamp>,
@@ -149,7 +149,7 @@ impl Body for DeliveryBody {}
 pub struct LogEntryBody {
     /// Its number: 0 is the group's creation, and there is no gap.
     pub sequence: u64,
-    /// When the hub accepted it, in Unix milliseconds.
+    /// The time at which the hub accepted it, in Unix milliseconds.
     #[schema(value_type = u64)]
     pub timestamp: Timestamp,
     /// The accepted packet.
@@ -169,14 +169,14 @@ pub enum EntryContentBody {
     Commit(CommitBody),
 }
 
-/// A group as it stands after an entry.
+/// The state of a group after an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = GroupTransfer)]
 pub struct GroupTransferBody {
-    /// The last entry that is in it.
+    /// The last entry that it includes.
     pub sequence: u64,
-    /// When the hub accepted that entry, in Unix milliseconds.
+    /// The time at which the hub accepted that entry, in Unix milliseconds.
     #[schema(value_type = u64)]
     pub timestamp: Timestamp,
     /// An MLSMessage that holds the GroupInfo of the current epoch.
@@ -193,16 +193,16 @@ pub struct GroupTransferBody {
     /// An MLSMessage that holds the Welcome of the current epoch, if its commit added clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub welcome: Option<Base64>,
-    /// KeyPackageRefs (RFC 9420 §5.2) of packages that were used in entries that the follower has not seen; of more than
-    /// 4096 the others are passed over.
+    /// KeyPackageRefs (RFC 9420 §5.2) of packages that were used in entries that the follower has not seen. Those after the
+    /// first 4096 are ignored.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
         deserialize_with = "list::first::<{ USED_KEY_PACKAGES_MAX }, _, _>"
     )]
     pub used_key_packages: Vec<Base64>,
-    /// Whether the group was re-initialised, so that nothing can follow (RFC 9420 §11.2). Left out once a follower has
-    /// answered with a `revision` of 0, or has refused the group before it answered anything.
+    /// Whether the group was reinitialised, so that no commit can follow (RFC 9420 §11.2). Left out for a follower that has
+    /// answered with a `revision` of 0, or has refused the group before its first answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reinitialised: bool,
 }
@@ -214,24 +214,24 @@ pub struct GroupTransferBody {
 pub struct ReplicationAckBody {
     /// The number of the entry that it needs next.
     pub next: u64,
-    /// Whether it cannot take that entry itself any more and needs the whole group.
+    /// Whether it can no longer validate that entry and needs the whole group.
     #[serde(default)]
     pub needs_transfer: bool,
-    /// After how many milliseconds it can take that entry: a lifetime in it has not begun by the follower's clock.
+    /// The time after which it can append that entry, in milliseconds: a lifetime in it has not begun by the follower's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// Entries before `next` that it was never shown, since it was handed the group as a whole, and takes for its history.
+    /// Entries before `next` that it never received, because it received the group as a whole, and accepts for its history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<MissingEntriesBody>,
     /// The revision of the protocol that it understands: from 1 on, entries that it names in `missing`, and
     /// `reinitialised`.
     #[serde(default)]
     pub revision: u32,
-    /// Names the store that it keeps its replicas in. When it changes, the follower has lost what it had.
+    /// The id of the store that holds its replicas. When it changes, the follower has lost them.
     pub store: Uuid,
 }
 
-/// Entries of a group's log that a follower was never shown.
+/// Entries of a group's log that a follower never received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = MissingEntries)]
@@ -246,7 +246,7 @@ pub struct MissingEntriesBody {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayUrl(Url);
 
-/// Why a text is not a [`GatewayUrl`].
+/// A text that is not a [`GatewayUrl`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be https:// with a host and, where it is not 443, a port, as https://gateway.example:8443")]
 pub struct GatewayUrlError;

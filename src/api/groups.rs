@@ -230,7 +230,7 @@ pub struct Groups {
 pub struct ListedGroup {
     /// Its id.
     pub group_id: GroupIdText,
-    /// Its epoch now.
+    /// Its current epoch.
     #[schema(value_type = u64)]
     pub epoch_id: Epoch,
     /// The domain of the gateway that orders it, where the application uses domains.
@@ -239,7 +239,7 @@ pub struct ListedGroup {
     pub hub_domain: Option<DomainName>,
 }
 
-/// A group as it is now.
+/// The current state of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Group {
@@ -265,7 +265,7 @@ pub struct Group {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Member)]
 pub struct MemberBody {
-    /// Its place in the ratchet tree.
+    /// Its leaf index in the ratchet tree.
     pub leaf_index: u32,
     /// Its handle, from its credential.
     pub client_handle: HandleText,
@@ -293,7 +293,7 @@ impl Body for ProposalBody {}
 pub struct AcceptedProposalBody {
     /// Its ProposalRef (RFC 9420 §5.2).
     pub proposal_ref: Base64,
-    /// The epoch that it is for.
+    /// Its epoch.
     #[schema(value_type = u64)]
     pub epoch_id: Epoch,
 }
@@ -304,7 +304,7 @@ pub struct AcceptedProposalBody {
 pub struct Proposals {
     /// MLSMessages, in the order of their acceptance.
     pub messages: Vec<Base64>,
-    /// The epoch that they are for.
+    /// Their epoch.
     #[schema(value_type = u64)]
     pub epoch_id: Epoch,
 }
@@ -354,12 +354,12 @@ pub struct AcceptedCommitBody {
     /// The epoch that it created.
     #[schema(value_type = u64)]
     pub epoch_id: Epoch,
-    /// The time that the gateway gave it, in Unix milliseconds.
+    /// The time at which the hub accepted it, in Unix milliseconds.
     #[schema(value_type = u64)]
     pub timestamp: Timestamp,
 }
 
-/// Which epochs.
+/// A range of epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -371,8 +371,7 @@ pub struct EpochRange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<u64>)]
     pub end_epoch_id: Option<Epoch>,
-    /// How many epochs to answer at once. Without it the answer goes to the end of the range or to the size limit of an
-    /// answer.
+    /// The number of epochs in one answer. Without it, an answer ends at the end of the range or at its size limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     pub limit: Option<Limit>,
@@ -383,11 +382,11 @@ pub struct EpochRange {
 #[serde(rename_all = "camelCase")]
 #[schema(as = ControlMessages)]
 pub struct ControlMessagesBody {
-    /// Every MLSMessage of `epochs` in the order in which a member takes them: each epoch's proposals, then its commit.
+    /// Every MLSMessage of `epochs` in the order in which a member processes them: each epoch's proposals, then its commit.
     pub messages: Vec<Base64>,
     /// The same by epoch.
     pub epochs: Vec<EpochMessages>,
-    /// The group's epoch now.
+    /// The group's current epoch.
     #[schema(value_type = u64)]
     pub current_epoch_id: Epoch,
     /// The epoch to continue from, if the range extends beyond this answer.
@@ -403,7 +402,7 @@ pub struct EpochMessages {
     /// The epoch.
     #[schema(value_type = u64)]
     pub epoch_id: Epoch,
-    /// The time that the gateway gave it, in Unix milliseconds.
+    /// The time at which the hub accepted it, in Unix milliseconds.
     #[schema(value_type = u64)]
     pub timestamp: Timestamp,
     /// The proposals that its commit refers to, in the commit's order.

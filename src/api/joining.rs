@@ -71,7 +71,7 @@ impl Endpoint for GetGroupInfo {
     type Response = GroupInfos;
 }
 
-/// Of which domain a client handle is.
+/// The domain of a client handle.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -96,12 +96,12 @@ pub struct WelcomeQuery {
     /// Only those after this `id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<JoinInfoId>,
-    /// Whether the ratchet trees come with them: yes, unless this is `false`. The gateway cannot see whether a group
-    /// uses the ratchet_tree extension; a client whose groups do saves the trees by `false`.
+    /// Whether to include the ratchet trees; `true` by default. The gateway cannot see whether a group uses the ratchet_tree
+    /// extension; clients of groups that do should send `false`.
     #[serde(default = "with_ratchet_tree")]
     #[param(default = true)]
     pub ratchet_tree: bool,
-    /// How many to answer at once.
+    /// The number of results in one answer.
     #[serde(default)]
     #[param(inline)]
     pub limit: Limit,
@@ -114,7 +114,7 @@ fn with_ratchet_tree() -> bool {
     true
 }
 
-/// The first page of all that wait, with their ratchet trees.
+/// A query for the first page of all waiting welcomes, with their ratchet trees.
 impl Default for WelcomeQuery {
     fn default() -> Self {
         Self {

@@ -15,8 +15,8 @@ const SECTION: &str = "Managing Key Packages";
 
 /// `POST /apps/{appId}/clients/{clientId}/queues` (*Key Queue Creation*).
 ///
-/// DEVIATION from the draft, whose words forbid a gateway two queues of one protocol version, cipher suite and label: here
-/// no client has two. Else only one client of a gateway could have key packages of a suite.
+/// DEVIATION: the draft allows a gateway only one queue of a protocol version, cipher suite and label; here each client may
+/// have one. Otherwise only one client of a gateway could have key packages of a suite.
 pub struct CreateKeyQueue;
 
 impl Endpoint for CreateKeyQueue {
@@ -131,10 +131,10 @@ impl Endpoint for RetrieveKeyPackage {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = NewKeyQueue)]
 pub struct NewKeyQueueBody {
-    /// Of its packages; MLS 1.0 is 1 (RFC 9420 §6).
+    /// The protocol version of its packages; MLS 1.0 is 1 (RFC 9420 §6).
     #[schema(maximum = 65535)]
     pub protocol_version: u16,
-    /// Of its packages (RFC 9420 §17.1).
+    /// The cipher suite of its packages (RFC 9420 §17.1).
     #[schema(maximum = 65535)]
     pub cipher_suite: u16,
     /// A label by which the application selects queues; may be empty.
@@ -174,9 +174,9 @@ pub struct KeyQueue {
     pub app_label: String,
     /// Unexpired non-final packages held, assigned ones included.
     pub key_packages_in_pool: usize,
-    /// Those not yet assigned.
+    /// Those of them that are not assigned.
     pub key_packages_available: usize,
-    /// Whether it has a final key: one that is handed out again and again once all others are used.
+    /// Whether it has a final key, which is handed out repeatedly once all other packages are used.
     pub has_final_key: bool,
 }
 
@@ -207,7 +207,7 @@ impl Body for KeyPackageUploadBody {}
 pub struct PoolSize {
     /// Unexpired non-final packages held, assigned ones included.
     pub key_packages_in_pool: usize,
-    /// Those not yet assigned.
+    /// Those of them that are not assigned.
     pub key_packages_available: usize,
 }
 
@@ -226,7 +226,7 @@ pub struct KeyPackageQuery {
     /// writes it, is accepted too.
     #[serde(alias = "receiver_client_id")]
     pub receiver_client_id: String,
-    /// The queue's label; none means the empty one.
+    /// The queue's label; empty if left out.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub app_label: String,
     /// The client's domain. An application that uses domains must give it.
@@ -249,7 +249,7 @@ pub struct RetrievedKeyPackage {
 /// One key package that was refused: an element of `errors` in `invalid-key-package`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RefusedKeyPackage {
-    /// Its place in `keyPackages`; for `finalKey`, the place after the last.
+    /// Its index in `keyPackages`; for `finalKey`, the index after the last.
     pub index: usize,
     /// The fault.
     pub detail: String,

@@ -1,8 +1,7 @@
-//! Lists in request bodies, counted while they are read.
+//! Lists in request bodies, counted while they are parsed.
 //!
-//! Each has a limit of the configuration, which is checked where it is known. The bounds here are the largest values
-//! that those limits may have: they keep a body of millions of members from being built in memory before anybody
-//! counts.
+//! Each list has a limit in the configuration, which is checked later. The bounds here are the largest values of those limits,
+//! so that a body of millions of members is never built in memory.
 
 use std::{fmt, marker::PhantomData};
 
@@ -12,21 +11,21 @@ use serde::{
     de::{Error as _, IgnoredAny, SeqAccess, Visitor},
 };
 
-/// How the message begins that says that a list is too long.
+/// The beginning of the message about a list that is too long.
 pub(crate) const TOO_LONG: &str = "a list with more than ";
 
-/// Tags that one request may name.
+/// The most tags in one request.
 pub(crate) const TAGS_MAX: usize = Limits::LIST_MAX;
-/// Key packages that one request may upload.
+/// The most key packages in one request.
 pub(crate) const KEY_PACKAGES_MAX: usize = Limits::LIST_MAX;
-/// Proposals that may wait in one epoch of a group, those included that can no longer be committed.
+/// The most proposals that may wait in one epoch of a group, including those that can no longer be committed.
 pub(crate) const PROPOSALS_MAX: usize = 2 * Limits::LIST_MAX;
-/// Log entries in one delivery.
+/// The most log entries in one delivery.
 pub(crate) const ENTRIES_MAX: usize = 1024;
-/// Reads a list of at most `MAX` members, and stops at the first that is too many.
+/// Parses a list of at most `MAX` members, and stops at the first beyond it.
 ///
 /// # Errors
-/// Of the members; and a message that begins with [`TOO_LONG`].
+/// Those of the members; for a longer list, a message that begins with [`TOO_LONG`].
 pub(crate) fn at_most<'de, const MAX: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,
@@ -35,10 +34,10 @@ where
     deserializer.deserialize_seq(Bounded::<MAX, T>(PhantomData))
 }
 
-/// Reads the first `MAX` members of a list, and passes over the others.
+/// Parses the first `MAX` members of a list, and ignores the others.
 ///
 /// # Errors
-/// Of the members that are read.
+/// Those of the parsed members.
 pub(crate) fn first<'de, const MAX: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,

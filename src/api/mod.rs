@@ -1,6 +1,6 @@
 //! The HTTP API as types: one file per resource, one [`Endpoint`] per request of the contract.
 //!
-//! The server, the client and the OpenAPI document are all made from what stands here, so they cannot disagree.
+//! The server, the client and the OpenAPI document are all made from these types, so they cannot disagree.
 
 pub mod applications;
 pub mod clients;
@@ -20,7 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use self::{paths::PathMembers, problem::ProblemKind};
 
-/// One request of the API: where it goes, what it carries, what comes back.
+/// One request of the API: its path, its body and its answer.
 pub trait Endpoint: Sized + 'static {
     /// Its name in the OpenAPI document (`operationId`), unique.
     const NAME: &'static str;
@@ -76,7 +76,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// As it is written in a request.
+    /// The method as it is written in a request.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -91,7 +91,7 @@ impl Method {
 /// The permission that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Anyone: no token is looked at.
+    /// Anyone: tokens are ignored.
     Public,
     /// Any token of the application.
     Read,
@@ -123,9 +123,9 @@ impl Success {
 
 /// The body of a request.
 pub trait Body: Serialize + DeserializeOwned + ToSchema + Send + 'static {
-    /// Whether the request has a body at all.
+    /// Whether the request has a body.
     const IS_SENT: bool = true;
-    /// The largest that it can be, in bytes, where that is less than the gateway takes of any request.
+    /// Its greatest size, in bytes, if that is less than the gateway's limit for all requests.
     const BYTES_MAX: usize = usize::MAX;
 }
 
@@ -138,14 +138,14 @@ impl Body for Nothing {
     const IS_SENT: bool = false;
 }
 
-/// How many items a list answers at once: 1 to 1000, 100 when nothing is said (*Conventions*).
+/// The number of items in one page of a list: 1 to 1000, 100 by default (*Conventions*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "u64", into = "u64")]
 #[schema(value_type = u16, minimum = 1, maximum = 1000, default = 100)]
 pub struct Limit(u16);
 
 impl Limit {
-    /// The most items at once.
+    /// The most items in one page.
     pub const MAX: u16 = 1000;
 
     /// As a count.

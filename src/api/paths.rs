@@ -10,8 +10,7 @@ use super::{
 
 /// The values of the names in braces of a path template.
 pub trait PathMembers: Sized {
-    /// Reads the members from the segments of a path that stand in the places of the template's braces, in order,
-    /// still percent-encoded.
+    /// Parses the members from the segments of a path at the template's braces, in order, still percent-encoded.
     ///
     /// # Errors
     /// [`PathError`] when a segment is not the text form of its member.
@@ -21,17 +20,17 @@ pub trait PathMembers: Sized {
     fn texts(&self) -> Vec<String>;
 }
 
-/// Why a segment is not the member that its place is for.
+/// A segment that is not the text form of its member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct PathError {
-    /// The problem that it is answered with.
+    /// The problem type of the answer.
     pub kind: ProblemKind,
     /// The fault.
     pub detail: String,
 }
 
-/// Puts members into a template, percent-encoded.
+/// Fills a template with members, percent-encoded.
 pub fn fill(template: &str, members: &impl PathMembers) -> String {
     let mut texts = members.texts().into_iter();
     let segments = template.split('/').map(|segment| {
@@ -44,7 +43,7 @@ pub fn fill(template: &str, members: &impl PathMembers) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-/// Whether a segment of a template is the place of a member.
+/// Whether a segment of a template is a member in braces.
 pub fn is_member(segment: &str) -> bool {
     segment.starts_with('{')
 }

@@ -31,7 +31,7 @@ macro_rules! problem_types {
         }
 
         impl ProblemKind {
-            /// Every type there is, by status.
+            /// All types, by status.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
             /// The fixed properties of this type.
@@ -80,7 +80,7 @@ problem_types! {
         "The client has no queue with this protocol version, cipher suite and label, or every key package in it is assigned or used and there is no final key.",
         "Ask the client to upload more key packages, or ask for other attributes.";
     UnknownRoute: 404 "unknown-route", "Unknown route",
-        "Nothing is at this path.",
+        "The API has no such path.",
         "Check the path against /openapi.json. Slashes inside a client handle are written %2F.";
     MethodNotAllowed: 405 "method-not-allowed", "Method not allowed",
         "The path exists, but not with this method.",
@@ -166,10 +166,10 @@ problem_types! {
         "Fetch a fresh key package of that client and make the packet again; leave a proposal out that `proposalRef` names.",
         ["proposalRef": "the reference of the Add that carries the key package, in Base64, where the commit refers to one"];
     LimitReached: 422 "limit-reached", "Limit reached",
-        "The client or key queue holds as much as the gateway allows, or the peer has as many groups here as one peer may have.",
+        "The client or key queue has reached a limit of the gateway, or the peer has reached the limit of groups of one peer.",
         "Delete what is no longer needed. The limits are settings of the gateway.";
     TooManyProposals: 429 "too-many-proposals", "Too many proposals",
-        "The group's current epoch holds as many proposals as the gateway allows.",
+        "The group's current epoch has reached the limit of proposals.",
         "Commit the waiting proposals; then propose in the new epoch.";
     TooManyWelcomes: 429 "too-many-welcomes", "Too many welcomes",
         "The commit adds a client for which the largest allowed number of welcomes waits, from this inviter or from all inviters together. Nothing was changed.",

@@ -13,7 +13,7 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
 };
 
-/// RFC 4648 §4, padding optional when read. Bits that padding leaves over must be zero.
+/// RFC 4648 §4, padding optional when read. Unused bits must be zero.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -27,11 +27,11 @@ const BYTES_PREFIX: &str = "b64:";
 pub(crate) const GROUP_ID_PATTERN: &str = "^(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-][AQgw]|\
     [A-Za-z0-9_-]{2}[AEIMQUYcgkosw048]|[A-Za-z0-9_-]{4})$";
 
-/// Appends the text of bytes, as [`Base64`] has it.
+/// Appends the Base64 text of bytes.
 pub(crate) fn push_base64(bytes: &[u8], text: &mut Vec<u8>) {
     let start = text.len();
     text.resize(start + bytes.len().div_ceil(3) * 4, 0);
-    // The room is as long as the text, so it always fits.
+    // The buffer is as long as the text, so the text always fits.
     let written = text.get_mut(start..).and_then(|room| BASE64.encode_slice(bytes, room).ok());
     text.truncate(start + written.unwrap_or_default());
 }
@@ -97,9 +97,9 @@ impl PartialSchema for Base64 {
 
 impl ToSchema for Base64 {}
 
-/// A client handle in its one text form: the UTF-8 string itself, or `b64:` and base64url of bytes that are not UTF-8,
-/// that begin with `b64:` themselves, or that are `.` or `..` (*Conventions*). URL libraries remove a path segment that
-/// is a dot or two (RFC 3986 §5.2.4), percent-encoded as well, so such a handle could not be asked for.
+/// A client handle in its only text form: the UTF-8 string itself, or `b64:` and base64url of bytes that are not UTF-8, that
+/// begin with `b64:` themselves, or that are `.` or `..` (*Conventions*). URL libraries remove a path segment that is a dot or
+/// two (RFC 3986 §5.2.4), even percent-encoded, so such a handle would be unreachable.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HandleText(pub ClientHandle);
 
@@ -107,12 +107,12 @@ pub struct HandleText(pub ClientHandle);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupIdText(pub GroupId);
 
-/// Why a text is not the text form of what it should be.
+/// A text that is not a valid text form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TextError(String);
 
-/// Whether a handle of this text is written as the text itself.
+/// Whether a handle with this text is written as the text itself.
 fn is_written_as_it_is(text: &str) -> bool {
     !text.starts_with(BYTES_PREFIX) && text != "." && text != ".."
 }

@@ -14,17 +14,16 @@ use crate::tools::{
 /// A tool to run.
 #[derive(Debug, Subcommand)]
 pub enum ToolCommand {
-    /// Play the draft's example with real MLS clients against gateways in this process, and check the result.
+    /// Run the draft's example with real MLS clients against gateways in this process, and check the result.
     Demo {
-        /// Identify the clients by certificates that are made on the spot.
+        /// Identify the clients by certificates made for this run.
         #[arg(long)]
         x509: bool,
-        /// Between the gateways of two domains, which certificates that are made on the spot introduce to each other; one
-        /// of them goes away and comes back.
+        /// Run it between the gateways of two domains, with certificates made for this run; one gateway stops and starts again.
         #[arg(long, conflicts_with = "x509")]
         federated: bool,
     },
-    /// Load a gateway with real MLS clients who commit at once, measure it, and prove that it kept its promises.
+    /// Load a gateway with real MLS clients that commit concurrently, measure it, and prove that it kept its promises.
     #[command(name = "loadtest")]
     LoadTest(Box<LoadTestOptions>),
 }
@@ -63,7 +62,7 @@ fn run_load_test(options: &Options, load_test: &LoadTestOptions) -> ExitCode {
         fail("a load test listens on a free port or loads the gateway at --url: it takes no --listen");
         return ExitCode::from(BAD_CONFIGURATION);
     }
-    // Its directory is made inside of --data-dir, and removed.
+    // Its directory is created inside --data-dir, and removed.
     let inside = options.data_dir.as_deref();
     let config = match (Options { data_dir: None, listen: None, config: options.config.clone() })
         .configuration_or_say()
@@ -71,7 +70,7 @@ fn run_load_test(options: &Options, load_test: &LoadTestOptions) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    // What the gateway logs of itself would be measured, too.
+    // The gateway's own log would be measured, too.
     start_logging("warn,actix_server=warn,actix_http=off");
     match loadtest::run(load_test, config, inside, &mut |text| print(text)) {
         Ok(Verdict::Proven) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! `[[applications]]`: ids, tokens and identity providers, and what must hold between them.
+//! `[[applications]]`: ids, tokens and identity providers, and the conditions between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,19 +29,19 @@ actors::settings! {
             "a UUID of version 4: xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx, where y is 8, 9, a or b",
             rows::parses::<AppId>,
         ), e.g. r#""7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11""#;
-        /// Whether `GET /apps` shows it; not by default.
+        /// Whether `GET /apps` lists it; false by default.
         #[serde(default)]
         pub public: bool => Accepts::Boolean, e.g. "false";
         /// The domains of the gateways that it federates with; none by default.
         #[serde(default)]
         pub federates_with: BTreeSet<DomainName> => Accepts::List(&rows::DOMAIN), e.g. r#"["b.example"]"#;
-        /// A token: without any, nobody can use the application. `mimi-gateway token` makes one.
+        /// A token. Without one, the application cannot be used. `mimi-gateway token` makes one.
         #[serde(default)]
         pub tokens: Vec<TokenSettings> => Accepts::List(&Accepts::Table(TokenSettings::ROWS));
-        /// How its clients are identified; *Basic Identity Provider* by default.
+        /// The identification of its clients; *Basic Identity Provider* by default.
         #[serde(default)]
         pub identity_configuration: IdentityConfiguration => Accepts::Table(IDENTITY);
-        /// What the application trusts; needed when its clients are identified by certificates, and only then.
+        /// Trust anchors; required if clients are identified by certificates, and not accepted otherwise.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub x509: Option<X509Settings> => Accepts::Table(X509Settings::ROWS);
     }
@@ -56,8 +56,8 @@ actors::settings! {
             "64 hexadecimal digits, as `mimi-gateway token` prints after `sha256:`",
             rows::parses::<TokenHash>,
         ), e.g. r#""0000000000000000000000000000000000000000000000000000000000000000""#;
-        /// What it allows: "read" what changes nothing, "read-write" everything.
-        pub access: TokenAccess => Accepts::OneOf(&[r#""read""#, r#""read-write""#]), e.g. r#""read-write""#;
+        /// The requests that it allows: "read" for those that change nothing, "read-write" for all.
+        pub access: TokenAccess => TokenAccess::ACCEPTS, e.g. r#""read-write""#;
     }
 }
 
@@ -69,14 +69,15 @@ impl PartialEq for TokenSettings {
 
 impl Eq for TokenSettings {}
 
-/// What a token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TokenAccess {
-    /// Only what changes nothing.
-    Read,
-    /// Everything.
-    ReadWrite,
+actors::choices! {
+    /// The requests that a token allows.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum TokenAccess {
+        /// Requests that change nothing.
+        Read = "read",
+        /// All requests.
+        ReadWrite = "read-write",
+    }
 }
 
 /// A setting whose type belongs to the draft.
@@ -95,7 +96,7 @@ const IDENTITY: &[Row] = &[
     row(
         "identity_provider_type",
         &[" How clients are identified: by a basic credential, the default, or by certificates."],
-        Accepts::OneOf(&["1 (Basic)", "2 (X.509)"]),
+        IdentityProviderType::ACCEPTS,
         "2",
         true,
     ),
@@ -124,7 +125,7 @@ const IDENTITY: &[Row] = &[
     },
 ];
 
-/// A place in a chain.
+/// An offset in a chain.
 const OFFSET: Accepts = Accepts::from_to(0, u8::MAX as u64);
 
 /// The draft's X509Parameters (*X.509 Identity Provider*).
@@ -256,7 +257,7 @@ fn check_x509(config: &Config, application: &ApplicationSettings, at: &str) -> R
 pub(super) fn lacks_x509(at: &str) -> ConfigError {
     refuse(
         format!("{at}.x509"),
-        "must be there, because identity_provider_type is 2: [applications.x509] with trust_roots, a PEM file",
+        "is required, because identity_provider_type is 2: [applications.x509] with trust_roots, a PEM file",
     )
 }
 

@@ -1,4 +1,4 @@
-//! Applications as the actors take them: identity providers, made from the files that the configuration names.
+//! Applications in the form of the actors: identity providers, built from the files that the configuration names.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::api::applications::{IdentityConfiguration, IdentityProviderType};
 
-/// The fewest and the most chains that are remembered to be valid; one takes about half a KiB.
+/// The least and the greatest size of the cache of valid chains; an entry takes about half a KiB.
 const REMEMBERED_CHAINS: (usize, usize) = (1024, 1 << 16);
 
-/// Reads the files of an application and makes what the actors take. The configuration has been checked.
+/// Reads the files of an application and builds it for the actors. The configuration has been checked.
 pub(super) fn build(
     config: &Config,
     settings: &ApplicationSettings,
@@ -78,7 +78,7 @@ fn provider(
     Ok(Arc::new(X509IdentityProvider::new(offsets(identity, at)?, trust, limits)))
 }
 
-/// A certificate that is not valid is only warned of: it may have expired, and existing groups need nothing but its key.
+/// An invalid certificate only causes a warning: it may have expired, and existing groups need only its key.
 fn external_senders(
     config: &Config,
     x509: &X509Settings,

@@ -31,14 +31,14 @@ pub fn example() -> String {
 struct Section<'a> {
     rows: &'static [Row],
     path: &'a str,
-    /// Whether its header is to be uncommented.
+    /// Whether its header is written as a comment.
     is_optional: bool,
     defaults: &'a Table,
 }
 
 impl Section<'_> {
     fn write(&self, text: &mut String) -> fmt::Result {
-        // In TOML the settings of a table come before the tables inside of it.
+        // In TOML, the settings of a table come before the tables inside it.
         let (tables, settings): (Vec<&Row>, Vec<&Row>) =
             rows::flat(self.rows).partition(|row| subtable(row).is_some());
         for row in settings {
@@ -64,7 +64,7 @@ impl Section<'_> {
         write_documentation(row, text)?;
         let form = rows::Form { row: row.name, accepts: &row.accepts, table: &Table::new() }.to_string();
         let default = self.defaults.get(row.name);
-        // A path that is empty by default has to be given.
+        // A path that is empty by default is required.
         let is_required = row.is_required || default.and_then(Value::as_str) == Some("");
         let begin = if is_required { "Required: " } else { "Takes " };
         writeln!(text, "# {begin}{form}.")?;
@@ -76,7 +76,7 @@ impl Section<'_> {
     }
 }
 
-/// The rows of a setting that is a table with a header of its own, and whether there may be several.
+/// The rows of a setting that is a table with its own header, and whether it is a list of such tables.
 fn subtable(row: &Row) -> Option<(&'static [Row], bool)> {
     match row.accepts {
         _ if row.example.is_some() => None,

@@ -1,4 +1,4 @@
-//! `[federation]`: the listener for other gateways, where they are, and how long to wait for them.
+//! `[federation]`: the listener for other gateways, their addresses, and time limits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,15 +28,16 @@ const URL: Accepts = Accepts::Text(
 const WAIT_MS: Accepts = Accepts::from_to(1, 3_600_000);
 
 actors::settings! {
-    /// How this gateway works with those of other domains (*Operational Context*).
+    /// Federation with the gateways of other domains (*Operational Context*).
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     pub struct FederationSettings {
-        /// Where it listens for other gateways; port 0 picks a free one. TLS 1.3 with client certificates, and HTTP/1.1.
+        /// The address to listen on for other gateways; port 0 picks a free one. TLS 1.3 with client certificates, and
+        /// HTTP/1.1.
         pub listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8443)) => rows::ADDRESS;
-        /// Where other gateways reach it, when that is not `listen`.
+        /// The URL at which other gateways reach it, if it differs from `listen`.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub public_url: Option<GatewayUrl> = None => URL, e.g. r#""https://gateway.a.example:8443""#;
-        /// A PEM file with its certificate and the chain to it, as a server and as a client. Its DNS names are the domains.
+        /// A PEM file with its certificate chain, for both server and client. Its DNS names must include the domains.
         pub certificate: PathBuf = PathBuf::new() => rows::PEM_FILE, e.g. r#""gateway.pem""#;
         /// A PEM file with the key of the certificate.
         pub private_key: PathBuf = PathBuf::new() => rows::PEM_FILE, e.g. r#""gateway.key""#;
@@ -63,38 +64,38 @@ actors::settings! {
         pub peer_requests_in_flight_max: usize = 128 => Accepts::COUNT;
         /// Largest answer of a peer, in bytes.
         pub answer_bytes_max: usize = 8 << 20 => Accepts::BYTES;
-        /// How often a request that did not reach the peer is sent again.
+        /// The number of retries of a request that did not reach the peer.
         pub retries: u32 = 2 => Accepts::from_to(0, 20);
-        /// How long to wait before the first retry at most, in milliseconds; twice as long before each further one.
+        /// The longest pause before the first retry, in milliseconds; it doubles with each further one.
         pub retry_delay_ms: u64 = 100 => WAIT_MS;
-        /// After how many failures in a row a peer is left alone for a while.
+        /// The number of failures in a row after which the circuit to a peer opens.
         pub circuit_failures: u32 = 5 => Accepts::from_to(1, 1000);
-        /// For how long it is left alone, in milliseconds. Then one request tries again.
+        /// How long the circuit stays open, in milliseconds. Then one request tries again.
         pub circuit_open_ms: u64 = 5000 => WAIT_MS;
-        /// How long the answer of a peer about itself is believed, in seconds.
+        /// How long a discovered address is used, in seconds.
         pub discovery_ttl_s: u64 = 3600 => Accepts::SECONDS;
-        /// The port of `https://{domain}/.well-known/mimi-gateway`, where a peer that is not listed says where it federates.
+        /// The port of `https://{domain}/.well-known/mimi-gateway`, by which a peer that is not listed is discovered.
         pub discovery_port: u16 = 443 => Accepts::from_to(1, u16::MAX as u64);
         /// How long a write that was forwarded to its group's hub waits for the replica here to show it, in milliseconds.
         pub replica_timeout_ms: u64 = 2000 => WAIT_MS;
-        /// A peer whose gateway is known. A peer that is not listed is discovered by its domain.
+        /// A peer with a configured address. A peer that is not listed is discovered by its domain.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub peers: Vec<PeerSettings> = Vec::new() => Accepts::List(&Accepts::Table(PeerSettings::ROWS));
     }
 }
 
 actors::settings! {
-    /// Where the gateway of a domain is.
+    /// The address of a domain's gateway.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     pub struct PeerSettings {
-        /// The domain: its gateway's certificate has to name it.
+        /// The domain, which its gateway's certificate must name.
         pub domain: DomainName => rows::DOMAIN, e.g. r#""b.example""#;
-        /// Where it federates. The host may be an IP address.
+        /// The URL of its federation listener. The host may be an IP address.
         pub url: GatewayUrl => URL, e.g. r#""https://gateway.b.example:8443""#;
     }
 }
 
-/// The certificate that a gateway shows its peers, and the authorities that it trusts.
+/// The gateway's certificate for peers, and the authorities that it trusts.
 #[derive(Debug)]
 pub(crate) struct FederationTls {
     pub(crate) credentials: TlsIdentity,
@@ -116,7 +117,7 @@ impl FederationSettings {
     }
 }
 
-/// Checks `[federation]`, and that what applications say about it is possible (*Gateway Overview*).
+/// Checks `[federation]`, and the settings of applications that depend on it (*Gateway Overview*).
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     for (place, application) in config.applications.iter().enumerate() {
         check_application(config, &applications::at(place), application)?;
@@ -157,7 +158,7 @@ fn check_application(
         return Err(refuse(federates_with, reason));
     }
     if config.federation.is_none() {
-        return Err(refuse("federation", format!("must be there: {at} federates with {first}")));
+        return Err(refuse("federation", format!("is required: {at} federates with {first}")));
     }
     Ok(())
 }
@@ -262,10 +263,7 @@ mod tests {
         files.check(
             "gateway.key",
             "other.key",
-            Some((
-                "federation.private_key",
-                "does not go with the certificate, whose public key is another one",
-            )),
+            Some(("federation.private_key", "does not match the certificate, which has another public key")),
         );
         files.check("ca.pem", "gateway.key", Some(("federation.ca", "there is no certificate in it")));
         files.check(
@@ -301,14 +299,11 @@ mod tests {
             |settings: &str, refusal| files.check("domains = [\"a.example\"]", &internal(settings), refusal);
         let (certificate, key) = ("certificate = \"gateway.pem\"", "private_key = \"gateway.key\"");
         check(&format!("{certificate}\n{key}"), None);
-        check(certificate, Some(("internal.private_key", "must be there with `certificate`")));
-        check(key, Some(("internal.certificate", "must be there with `private_key`")));
+        check(certificate, Some(("internal.private_key", "is required with `certificate`")));
+        check(key, Some(("internal.certificate", "is required with `private_key`")));
         check(
             &format!("{certificate}\nprivate_key = \"other.key\""),
-            Some((
-                "internal.private_key",
-                "does not go with the certificate, whose public key is another one",
-            )),
+            Some(("internal.private_key", "does not match the certificate, which has another public key")),
         );
     }
 }

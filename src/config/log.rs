@@ -9,11 +9,11 @@ pub(super) const FILTER: Accepts = Accepts::Text(
     |text| filter(text).is_some(),
 );
 
-/// Modules that may be named without a level, which means all of theirs. Another word alone is taken for a misspelt level:
-/// as a module it would log nothing.
+/// Modules that may be named without a level, which selects all levels. Any other single word counts as a misspelt level: as a
+/// module it would log nothing.
 const MODULES: [&str; 5] = ["mimi_gateway", "actors", "snapshots", "actix_server", "actix_http"];
 
-/// A filter, unless the text is none, or misspelt.
+/// Parses a filter; `None` if it is malformed or misspelt.
 pub(crate) fn filter(text: &str) -> Option<EnvFilter> {
     let directives: Vec<&str> = text.split(',').map(str::trim).collect();
     let is_good = |directive: &&str| {

@@ -1,4 +1,4 @@
-//! Checks by rows: a TOML table against the settings that it may have, and messages that name what is wrong.
+//! Checks of a TOML table by the rows of its settings, with messages that name the wrong member.
 
 use std::{fmt, str::FromStr};
 
@@ -16,32 +16,32 @@ use super::ConfigError;
 /// A domain.
 pub(super) const DOMAIN: Accepts =
     Accepts::Text("a DNS name of letters, digits and hyphens, as a.example", parses::<DomainName>);
-/// An address to listen at.
+/// An address to listen on.
 pub(super) const ADDRESS: Accepts = Accepts::Text(
     "an IP address and a port, as 127.0.0.1:8080 or [::1]:8080",
     parses::<std::net::SocketAddr>,
 );
 /// A file with certificates or a key.
 pub(super) const PEM_FILE: Accepts = Accepts::Text("the path of a PEM file", is_path);
-/// Threads; more than this are a typing error.
+/// A number of threads; more would be a typing error.
 pub(super) const THREADS: Accepts = Accepts::from_to(1, 1024);
 
-/// The beginning of PEM, which no path has.
+/// The beginning of PEM, which never occurs in a path.
 pub(super) const PEM_BEGINS: &str = "-----BEGIN ";
 /// The longest value that a message repeats, in bytes.
 const SHOWN_BYTES_MAX: usize = 100;
 
-/// Whether a text is one of these.
+/// Whether a text parses as a `T`.
 pub(super) fn parses<T: FromStr>(text: &str) -> bool {
     text.parse::<T>().is_ok()
 }
 
-/// Whether a text can be a path: a key in the place of its path is not one.
+/// Whether a text can be a path, and is not a key in place of its path.
 pub(super) fn is_path(text: &str) -> bool {
     !text.is_empty() && !text.contains(PEM_BEGINS)
 }
 
-/// Reads a text as TOML.
+/// Parses a text as TOML.
 pub(super) fn parse(text: &str) -> Result<Table, ConfigError> {
     text.parse().map_err(|error: toml::de::Error| ConfigError::NotToml {
         line: error.span().map(|span| line_of(text, span.start)),
@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str) -> Result<Table, ConfigError> {
     })
 }
 
-/// Lays the settings of a file over others, table by table.
+/// Overrides settings with those of a file, table by table.
 pub(super) fn lay_over(base: &mut Table, file: Table) {
     for (name, value) in file {
         match (base.get_mut(&name), value) {
@@ -64,7 +64,10 @@ pub(super) fn check(rows: &'static [Row], table: &Table, at: &str) -> Result<(),
     let is_known = |name: &str| flat(rows).any(|row| row.name == name);
     if let Some(unknown) = table.keys().find(|name| !is_known(name)) {
         let known = names(flat(rows));
-        return Err(refuse(member(at, unknown), format!("there is no such setting here; there are {known}")));
+        return Err(refuse(
+            member(at, unknown),
+            format!("is not a setting of this table, which has {known}"),
+        ));
     }
     flat(rows).try_for_each(|row| {
         let at = member(at, row.name);
@@ -72,7 +75,7 @@ pub(super) fn check(rows: &'static [Row], table: &Table, at: &str) -> Result<(),
             Some(value) => check_value(row.name, &row.accepts, value, table, &at),
             None if row.is_required => Err(refuse(
                 at,
-                format!("must be there: {}", Form { row: row.name, accepts: &row.accepts, table }),
+                format!("is required: {}", Form { row: row.name, accepts: &row.accepts, table }),
             )),
             None => Ok(()),
         }
@@ -114,7 +117,7 @@ fn check_value(
     Err(refuse(at, format!("must be {}, not {}", Form { row, accepts, table }, shown(accepts, value))))
 }
 
-/// The rows of a table, with those of tables that are a part of it.
+/// The rows of a table, including those of flattened tables.
 pub(super) fn flat(rows: &'static [Row]) -> impl Iterator<Item = &'static Row> {
     rows.iter().flat_map(|row| {
         if let Accepts::Flattened(inner) = row.accepts { inner } else { std::slice::from_ref(row) }
@@ -129,7 +132,7 @@ fn number(value: &Value) -> Option<u64> {
     value.as_integer().and_then(|number| u64::try_from(number).ok())
 }
 
-/// A bound of a number, if it is known: another setting may be wrong itself.
+/// The value of a bound; `None` if it is another setting that is itself wrong.
 fn bound(bound: Bound, table: &Table) -> Option<u64> {
     match bound {
         Bound::Is(number) => Some(number),
@@ -139,7 +142,7 @@ fn bound(bound: Bound, table: &Table) -> Option<u64> {
 
 /// The values that a setting takes, in words.
 pub(super) struct Form<'a> {
-    /// The name of the setting, which tells the unit.
+    /// The name of the setting, which contains the unit.
     pub(super) row: &'a str,
     pub(super) accepts: &'a Accepts,
     /// The table that has the setting, for bounds that are other settings.
@@ -186,7 +189,7 @@ pub(super) fn unit(name: &str) -> Option<&'static str> {
     })
 }
 
-/// A value in a message, or only its kind where it is long or may be secret.
+/// A value for a message, or only its kind if it is long or may be secret.
 fn shown(accepts: &Accepts, value: &Value) -> String {
     let kind = match value {
         Value::String(_) => "this text",
@@ -196,7 +199,7 @@ fn shown(accepts: &Accepts, value: &Value) -> String {
         Value::Array(_) => return "a list".to_owned(),
         Value::Table(_) => return "a table".to_owned(),
     };
-    // A key or a token may have been put in the wrong place, and a URL may hold a password.
+    // A key or a token may have been entered in the wrong place, and a URL may contain a password.
     let is_open =
         matches!(accepts, Accepts::Number(..) | Accepts::Boolean | Accepts::Text(..) | Accepts::OneOf(_));
     let text = value.to_string();
@@ -214,7 +217,7 @@ pub(super) fn refuse(member: impl Into<String>, reason: impl Into<String>) -> Co
     ConfigError::Malformed { member: member.into(), line: None, reason: reason.into() }
 }
 
-/// Refuses what the rows let pass and the types do not.
+/// Refuses a value that the rows accept but the types do not.
 pub(super) fn not_a_configuration(error: impl fmt::Display) -> ConfigError {
     refuse("configuration", error.to_string())
 }

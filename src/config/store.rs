@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::Config;
 
 actors::settings! {
-    /// How long history and welcomes are kept.
+    /// Retention of history and welcomes.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     pub struct RetentionSettings {
         /// Epochs of one group.
@@ -23,21 +23,21 @@ actors::settings! {
         pub history_age_s_max: u64 = Retention::default().history_age_max.as_secs() => Accepts::SECONDS;
         /// Age of a welcome that was not acknowledged, in seconds.
         pub welcome_age_s_max: u64 = Retention::default().welcome_age_max.as_secs() => Accepts::SECONDS;
-        /// For how long the use of a key package is remembered after its lifetime has ended, in seconds.
+        /// How long the use of a key package is remembered after the end of its lifetime, in seconds.
         pub expired_age_s_max: u64 = Retention::default().expired_age_max.as_secs() => Accepts::SECONDS;
-        /// How often what is older is dropped, in seconds.
+        /// The period of deletions, in seconds.
         pub period_s: u64 = 300 => Accepts::SECONDS;
     }
 }
 
 actors::settings! {
-    /// What an acknowledged write survives, and what the store may use.
+    /// The durability of acknowledged writes, and the resources of the store.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     pub struct DurabilitySettings {
-        /// When a write is acknowledged. With "sync", when it is on the disk: it survives a loss of power. With "buffer", when
-        /// the operating system has it: it survives a crash of the gateway, not of the machine.
-        pub mode: DurabilityMode = DurabilityMode::Sync => Accepts::OneOf(&[r#""sync""#, r#""buffer""#]);
-        /// What the store keeps in memory for reading, in bytes.
+        /// The point at which a write is acknowledged. With "sync", once it is on the disk: it survives a loss of power. With
+        /// "buffer", once the operating system has it: it survives a crash of the gateway but not of the machine.
+        pub mode: DurabilityMode = DurabilityMode::Sync => DurabilityMode::ACCEPTS;
+        /// The read cache of the store, in bytes.
         pub cache_bytes: u64 = StoreOptions::default().cache_bytes => Accepts::from_to(1 << 20, Accepts::BYTES_MAX);
         /// Writes that may wait for the disk.
         pub queue_length_max: usize = StoreOptions::default().queue_length_max => Accepts::from_to(1, 1 << 20);
@@ -46,14 +46,14 @@ actors::settings! {
         /// Writes that may wait for the disk, in bytes.
         pub queue_bytes_max: usize = StoreOptions::default().queue_bytes_max
             => Accepts::Number(Of("batch_bytes_max"), Is(Accepts::BYTES_MAX));
-        /// How long the disk may take to write, in seconds. After that writes are answered 503 and the gateway is not ready,
+        /// How long a write to the disk may take, in seconds. After that, writes are answered 503 and the gateway is not ready
         /// until the disk answers.
         pub write_timeout_s: u64 = StoreOptions::default().stalled_after.as_secs() => Accepts::SECONDS;
     }
 }
 
 actors::settings! {
-    /// When groups and key queues are written as snapshots and passivated.
+    /// Snapshots and passivation of groups and key queues.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     pub struct PassivationSettings {
         /// How long a group or key queue is idle before it is passivated, in seconds.
@@ -63,21 +63,22 @@ actors::settings! {
     }
 }
 
-/// When a write is acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DurabilityMode {
-    /// When it is on the disk: it survives a loss of power.
-    #[default]
-    Sync,
-    /// When the operating system has it: it survives a crash of the gateway, not of the machine.
-    Buffer,
+actors::choices! {
+    /// When a write is acknowledged.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum DurabilityMode {
+        /// Once it is on the disk: it survives a loss of power.
+        #[default]
+        Sync = "sync",
+        /// Once the operating system has it: it survives a crash of the gateway but not of the machine.
+        Buffer = "buffer",
+    }
 }
 
-/// Where the gateway keeps what it acknowledged.
+/// The place of the gateway's data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataDir {
-    /// A directory, made when it is not there.
+    /// A directory, created if it is missing.
     Directory(PathBuf),
     /// `:memory:`: nothing is kept.
     Memory,
@@ -87,7 +88,7 @@ pub enum DataDir {
 const MEMORY: &str = ":memory:";
 
 impl RetentionSettings {
-    /// As the store takes it.
+    /// The retention in the form of the store.
     pub(crate) fn retention(&self) -> Retention {
         Retention {
             history_epochs_max: self.history_epochs_max,
@@ -99,7 +100,7 @@ impl RetentionSettings {
 }
 
 impl Config {
-    /// How the store is opened.
+    /// The options of the store.
     pub(crate) fn store_options(&self) -> StoreOptions {
         let durability = &self.durability;
         StoreOptions {

@@ -1,19 +1,19 @@
-//! Warnings about a configuration that is good, but probably not what was meant.
+//! Warnings about valid settings that are probably not intended.
 
 use actors::{Application, Timestamp};
 
 use super::{Config, ConfigError, applications};
 use crate::tls;
 
-/// Bytes that the store takes for each byte of a ratchet tree or a proposal: 3.3 to 3.8 for members of about 200 bytes.
+/// The store's bytes for each byte of a ratchet tree or a proposal: 3.3 to 3.8 for members of about 200 bytes.
 const STORED_PER_BYTE: usize = 4;
 
 impl Config {
-    /// Warns of applications that no client can use, tokens that cross a network in the clear, and certificates that are not valid
-    /// now. The applications are those of [`Config::build_applications`]; each warning begins with the member that it is about.
+    /// Warns of applications that no client can use, tokens that cross a network in the clear, and certificates that are not
+    /// valid now. The applications are those of [`Config::build_applications`]; each warning begins with its member.
     ///
     /// # Errors
-    /// [`ConfigError::Malformed`] names the member whose file cannot be used, and why.
+    /// [`ConfigError::Malformed`] names the member whose file cannot be used, and the reason.
     pub fn warnings(&self, built: &[Application], now: Timestamp) -> Result<Vec<String>, ConfigError> {
         let mut warnings = Vec::new();
         let address = self.internal.listen;
@@ -27,7 +27,7 @@ impl Config {
             let at = applications::at(place);
             if settings.tokens.is_empty() {
                 warnings.push(format!(
-                    "{at}.tokens: nobody can use application {}, because it has no token; `mimi-gateway token` makes one",
+                    "{at}.tokens: application {} cannot be used, because it has no token; `mimi-gateway token` makes one",
                     settings.id
                 ));
             }
@@ -45,7 +45,7 @@ impl Config {
             let holder = federation.tls()?.credentials.holder();
             if holder.is_none_or(|holder| !holder.is_valid_at(tls::now_s())) {
                 warnings.push(
-                    "federation.certificate: it is not valid now, so no peer will believe this gateway"
+                    "federation.certificate: it is not valid now, so no peer will accept this gateway"
                         .to_owned(),
                 );
             }
@@ -53,8 +53,8 @@ impl Config {
         Ok(warnings)
     }
 
-    /// Warns of limits that allow groups which another gateway could not hand over to this one: a transfer is one write,
-    /// of the group, its group info, and a welcome with another copy of the tree.
+    /// Warns of limits that allow groups too large for a transfer from another gateway: a transfer is one write of the group,
+    /// its group info, and a welcome with another copy of the tree.
     pub(super) fn transfer_warning(&self) -> Option<String> {
         self.federation.as_ref()?;
         let limits = &self.limits;
@@ -64,7 +64,7 @@ impl Config {
         let max = self.durability.batch_bytes_max;
         (write > max).then(|| {
             format!(
-                "durability.batch_bytes_max: with these limits, to take over a group from another gateway can be a write of \
+                "durability.batch_bytes_max: with these limits, the transfer of a group from another gateway can be a write of \
                  about {write} bytes, and at most {max} are allowed: raise it, or lower limits.ratchet_tree_bytes_max or \
                  limits.proposal_bytes_per_epoch_max"
             )

@@ -11,28 +11,27 @@ use serde::{Deserialize, Serialize};
 use super::rows::{self, PEM_BEGINS};
 
 actors::settings! {
-    /// What the application trusts; needed when its clients are identified by certificates, and only then.
+    /// Trust anchors; required if clients are identified by certificates, and not accepted otherwise.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     pub struct X509Settings {
-        /// The certificates that chains may end at: a PEM file, or the PEM itself.
+        /// The trust roots: a PEM file, or the PEM itself.
         pub trust_roots: Pem => PEM, e.g. r#""roots.pem""#;
         /// Files with revocation lists, PEM or DER. With the first one, every certificate below the root needs a current list
         /// of its issuer. None by default.
         #[serde(default)]
         pub crls: Vec<PathBuf> => Accepts::List(&CRL_FILE), e.g. r#"["roots.crl"]"#;
-        /// How many certificates may stand between the highest one that names a client and the root, which is not counted
-        /// itself. By default none where domains are supported, and any number where they are not: such a chain may have
-        /// been made for other uses, with authorities above the names.
+        /// The number of certificates allowed between the highest one that names a client and the root, both not counted. By
+        /// default none if domains are supported, and any number if not: such chains may have been made for other uses, with
+        /// authorities above the names.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub certificates_above_names_max: Option<usize> => Accepts::from_to(0, MAX_CERTIFICATES as u64), e.g. "0";
-        /// What becomes of a commit that keeps members whose certificates have expired. With "propose", the default, it is
+        /// The treatment of a commit that keeps members whose certificates have expired. With "propose", the default, it is
         /// accepted, and the gateway proposes their removal in the new epoch. With "refuse" it is refused if it had room to
         /// remove them, and their removal is proposed in the present epoch. With "ignore" nothing is done.
         #[serde(default)]
-        pub expired_members: ExpiredMembers
-            => Accepts::OneOf(&[r#""propose""#, r#""refuse""#, r#""ignore""#]), e.g. r#""propose""#;
-        /// A key by which the gateway proposes the removal of such members, in the groups that name one of them. None by
-        /// default.
+        pub expired_members: ExpiredMembers => ExpiredMembers::ACCEPTS, e.g. r#""propose""#;
+        /// A key with which the gateway proposes the removal of such members, in groups that list the key as an external
+        /// sender. None by default.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub external_senders: Vec<ExternalSenderSettings>
             => Accepts::List(&Accepts::Table(ExternalSenderSettings::ROWS));
@@ -45,14 +44,14 @@ actors::settings! {
     pub struct ExternalSenderSettings {
         /// A PEM file with a PKCS#8 private key, Ed25519 or ECDSA P-256.
         pub private_key: PathBuf => rows::PEM_FILE, e.g. r#""sender.key""#;
-        /// The chain that clients are shown as the sender's credential, the leaf first: a PEM file, or the PEM itself. Without
-        /// it the credential is a basic one.
+        /// The certificate chain of the sender's credential, the leaf first: a PEM file, or the PEM itself. Without it, the
+        /// credential is a basic one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub certificate: Option<Pem> => PEM, e.g. r#""sender.pem""#;
     }
 }
 
-/// Certificates, in a file or as they are.
+/// Certificates, in a file or inline.
 const PEM: Accepts = Accepts::Text("the path of a PEM file, or PEM with certificates", is_pem);
 /// A file with a revocation list.
 const CRL_FILE: Accepts = Accepts::Text("the path of a PEM or DER file", rows::is_path);
@@ -66,7 +65,7 @@ pub struct Pem(String);
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 impl X509Settings {
-    /// Trusts these roots; everything else by default.
+    /// Settings with these trust roots, and defaults otherwise.
     pub fn trusting(trust_roots: Pem) -> Self {
         Self {
             trust_roots,
@@ -89,7 +88,7 @@ impl X509Settings {
 }
 
 impl Pem {
-    /// A file, or the PEM itself when it begins as PEM does.
+    /// The path of a file, or the PEM itself if it begins like PEM.
     pub fn new(path_or_pem: impl Into<String>) -> Self {
         Self(path_or_pem.into())
     }
@@ -107,7 +106,7 @@ impl Pem {
         }
     }
 
-    /// The PEM, read from its file if it is in one.
+    /// Reads the PEM, from its file if it is a path.
     pub(super) fn read(&self) -> io::Result<Vec<u8>> {
         if self.is_inline() { Ok(self.0.clone().into_bytes()) } else { read(Path::new(&self.0)) }
     }
@@ -119,12 +118,12 @@ impl fmt::Display for Pem {
     }
 }
 
-/// Whether a text is a path or PEM. A private key is neither.
+/// Whether a text is a path or PEM with certificates. A private key is neither.
 fn is_pem(text: &str) -> bool {
     rows::is_path(text) || text.trim_start().starts_with("-----BEGIN CERTIFICATE")
 }
 
-/// Reads a file that is not unreasonably large.
+/// Reads a file, unless it is unreasonably large.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     if std::fs::metadata(path)?.len() > FILE_BYTES_MAX {
         return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));

@@ -1,4 +1,4 @@
-//! The answer of a peer, read with care: it may be late, too large, cut off or not a gateway's at all.
+//! The answer of a peer, which may be late, too large, cut off or not from a gateway at all.
 
 use std::error::Error;
 
@@ -9,17 +9,17 @@ use crate::api::{
     problem::{PROBLEM_JSON, ProblemDocument},
 };
 
-/// The success of a peer.
+/// A successful answer of a peer.
 #[derive(Clone, Debug)]
 pub(super) struct PeerAnswer {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
 }
 
-/// Why there is no answer of a gateway.
+/// The reason why there is no answer of a gateway.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// The peer was not reached, or its answer did not get here whole. Another try may succeed.
+    /// The peer was not reached, or its answer did not arrive completely. Another try may succeed.
     Connection(String),
     /// The answer is not one of a gateway.
     Answer(String),
@@ -32,7 +32,7 @@ impl Failure {
     }
 }
 
-/// An error with what caused it, without URLs.
+/// An error with its causes, without URLs.
 pub(super) fn in_words(error: &reqwest::Error) -> String {
     let mut text = if error.is_timeout() { "it takes too long".to_owned() } else { String::new() };
     let mut cause = error.source();
@@ -47,12 +47,12 @@ pub(super) fn in_words(error: &reqwest::Error) -> String {
     if text.is_empty() { "the connection failed".to_owned() } else { text }
 }
 
-/// The largest problem document that is taken from a peer, in bytes.
+/// The greatest size of a peer's problem document, in bytes.
 const PROBLEM_BYTES_MAX: usize = 1 << 20;
 /// The longest text of a peer that is kept, logged or passed on, in bytes.
 const TEXT_BYTES_MAX: usize = 2000;
 
-/// A text of a peer, cut where it is longer than anybody needs.
+/// A text of a peer, shortened if it is longer than useful.
 pub(super) fn shortened(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
         text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
@@ -61,7 +61,7 @@ pub(super) fn shortened(mut text: String) -> String {
     text
 }
 
-/// Receives a success, or the problem that the peer answers with instead.
+/// Receives a success or a problem.
 pub(super) async fn receive(
     mut response: Response,
     bytes_max: usize,
@@ -96,7 +96,7 @@ pub(super) async fn receive(
 fn not_a_gateway(status: StatusCode) -> Failure {
     let text = format!("its answer, status {}, is not one of a gateway", status.as_u16());
     match status {
-        // Something in front of the gateway says that the gateway is not there.
+        // A proxy in front of the gateway reports that the gateway is down.
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             Failure::Connection(text)
         }

@@ -1,34 +1,34 @@
-//! The circuit breaker: a peer that does not answer is left alone for a while.
+//! The circuit breaker: it pauses requests to a peer that does not answer.
 
 use std::time::{Duration, Instant};
 
-/// Counts failures in a row. After enough of them it is open: requests are refused without being made, but for one each
-/// time the period is over, which finds out whether the peer is back.
+/// A circuit breaker. It opens after a number of failures in a row: requests then fail at once, except one per period, which
+/// finds out whether the peer is back.
 #[derive(Debug)]
 pub(super) struct Circuit {
     failures_max: u32,
     open_for: Duration,
     failures: u32,
-    /// Set while it is open: when the next request may be made.
+    /// The time of the next request, while it is open.
     try_at: Option<Instant>,
 }
 
 impl Circuit {
-    /// A closed one.
+    /// A closed circuit.
     pub(super) fn new(failures_max: u32, open_for: Duration) -> Self {
         Self { failures_max, open_for, failures: 0, try_at: None }
     }
 
-    /// Whether a request may be made now.
+    /// Admits a request, if one may be made now.
     ///
     /// # Errors
-    /// For how long not.
+    /// The time until the next one may be made.
     pub(super) fn admit(&mut self, now: Instant) -> Result<(), Duration> {
         match self.try_at {
             None => Ok(()),
             Some(try_at) if now < try_at => Err(try_at - now),
             Some(_) => {
-                // Others wait for another period, so this one is alone.
+                // Others wait for another period, so only this one is made.
                 self.try_at = Some(now + self.open_for);
                 Ok(())
             }
@@ -49,7 +49,7 @@ impl Circuit {
         }
     }
 
-    /// Whether requests are refused for the present.
+    /// Whether requests are refused at present.
     pub(super) fn is_open(&self) -> bool {
         self.try_at.is_some()
     }

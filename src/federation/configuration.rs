@@ -9,14 +9,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api::applications::ApplicationConfiguration;
 
-/// An application as the gateways of other domains may know it.
+/// The part of an application that the gateways of other domains may know.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedApplication {
     /// The domains of the gateways that may know it.
     pub(crate) federates_with: BTreeSet<DomainName>,
     /// Its ApplicationConfiguration.
     pub(crate) configuration: Map<String, Value>,
-    /// The name of the configuration in a header: the SHA-256 of its canonical JSON, in lower-case hexadecimal digits.
+    /// The digest of the configuration for the header: the SHA-256 of its canonical JSON, in lower-case hexadecimal digits.
     pub(crate) digest: String,
 }
 
@@ -44,18 +44,17 @@ fn digest(configuration: &Map<String, Value>) -> Result<String, serde_json::Erro
     Ok(digits)
 }
 
-/// How many members are named that differ.
+/// The most differing members that are named.
 pub(super) const DIFFERENCES_MAX: usize = 32;
-/// The longest name of a member that is told, in bytes: those that this gateway knows are much shorter.
+/// The longest name of a member in an answer, in bytes; the known ones are much shorter.
 const NAME_BYTES_MAX: usize = 128;
 
-/// The name of a member, cut where a peer made it long.
+/// The name of a member, shortened if a peer made it long.
 pub(super) fn shortened_name(name: &str) -> &str {
     name.get(..name.floor_char_boundary(NAME_BYTES_MAX)).unwrap_or_default()
 }
 
-/// The members that differ, by their dotted names, sorted; the first of them when they are many. A member that only one of
-/// the two has differs.
+/// The differing members, by their dotted names, sorted, up to a limit. A member that only one of the two has differs.
 pub(crate) fn differences(ours: &Map<String, Value>, theirs: &Map<String, Value>) -> Vec<String> {
     let mut found = Vec::new();
     collect("", ours, theirs, &mut found);

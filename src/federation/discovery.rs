@@ -14,7 +14,7 @@ use crate::api::{
     federation::{Discover, GatewayDescription, GatewayUrl, VERSION},
 };
 
-/// Connections to a peer, and what URLs to it begin with.
+/// The HTTP client and the base URL of a peer.
 #[derive(Clone, Debug)]
 pub(super) struct Located {
     pub(super) http: reqwest::Client,
@@ -23,7 +23,7 @@ pub(super) struct Located {
 }
 
 impl Located {
-    /// A gateway that federates at `url`; its certificate has to name the domain.
+    /// A gateway that federates at `url`; its certificate must name the domain.
     pub(super) fn new(
         domain: &DomainName,
         url: &GatewayUrl,
@@ -37,13 +37,13 @@ impl Located {
 
 /// Finds the gateway of one domain.
 pub(super) enum Locator {
-    /// It is in the configuration.
+    /// From the configuration.
     Configured(Located),
-    /// It is asked.
+    /// By discovery.
     Discovered(Box<Discovery>),
 }
 
-/// Asks a domain where its gateway federates, and believes the answer for a while.
+/// Discovery of a domain's gateway, with a cache of the result.
 pub(super) struct Discovery {
     pub(super) domain: DomainName,
     pub(super) port: u16,
@@ -53,7 +53,7 @@ pub(super) struct Discovery {
     pub(super) tls: ClientConfig,
     /// Connections to the domain itself.
     pub(super) http: reqwest::Client,
-    /// The address found, and the time until which it is used. One request at a time asks.
+    /// The discovered address, and the time until which it is used. One request at a time discovers.
     pub(super) found: tokio::sync::Mutex<Option<(Located, Instant)>>,
 }
 
@@ -69,7 +69,7 @@ impl Locator {
     /// Forgets what was discovered: the gateway may have moved.
     pub(super) fn forget(&self) {
         if let Self::Discovered(discovery) = self
-            // The holder of the lock is asking again already.
+            // The holder of the lock is already discovering it again.
             && let Ok(mut found) = discovery.found.try_lock()
         {
             *found = None;

@@ -48,7 +48,7 @@ use crate::{
     config::{FederationSettings, FederationTls},
 };
 
-/// Asks the gateways of other domains.
+/// Client of the gateways of other domains.
 pub(crate) struct Federation {
     url: GatewayUrl,
     domains: BTreeSet<DomainName>,
@@ -56,12 +56,12 @@ pub(crate) struct Federation {
     peers: BTreeMap<DomainName, Arc<Peer>>,
     delivery_timeout: Duration,
     replica_timeout: Duration,
-    /// The runtime of the requests: connections outlive the thread that first needed them, and a request that was made is
-    /// finished, in bounded time, even if its caller has gone.
+    /// The runtime of the requests: connections outlive the thread that first needed them, and every request is finished, in
+    /// bounded time, even if its caller has gone.
     runtime: Handle,
 }
 
-/// Why a peer did not do what it was asked.
+/// The reason why a request to a peer failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
     /// It refused.
@@ -78,7 +78,7 @@ pub(crate) enum PeerError {
         /// The members that differ, by their dotted names.
         members: Vec<String>,
     },
-    /// It was not reached, or what answered is not a gateway.
+    /// It was not reached, or the answer is not one of a gateway.
     #[error("the gateway of {domain} cannot be reached: {reason}")]
     Unreachable {
         /// Its domain.
@@ -91,11 +91,11 @@ pub(crate) enum PeerError {
     Timeout {
         /// Its domain.
         domain: DomainName,
-        /// How long it was waited for.
+        /// The time limit.
         after: Duration,
     },
-    /// It is asked as much at once as it may be.
-    #[error("the gateway of {domain} is asked {max} things at once already; try again in a moment")]
+    /// Too many requests to it are under way.
+    #[error("{max} requests to the gateway of {domain} are under way, the limit; try again in a moment")]
     Busy {
         /// Its domain.
         domain: DomainName,
@@ -104,19 +104,19 @@ pub(crate) enum PeerError {
     },
 }
 
-/// Why requests to peers cannot be made at all.
+/// The reason why requests to peers are impossible.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FederationError {
-    /// TLS does not take the certificate.
+    /// TLS refuses the certificate.
     #[error("TLS for peers: {0}")]
     Tls(#[from] rustls::Error),
-    /// There can be no HTTP client.
+    /// The HTTP client cannot be built.
     #[error("HTTP for peers: {0}")]
     Http(#[from] reqwest::Error),
 }
 
 impl Federation {
-    /// A gateway of `domains` that other gateways reach at `url`. Requests run on the runtime that this is called in.
+    /// A gateway of `domains` that other gateways reach at `url`. Requests run on the runtime of the caller.
     pub(crate) fn new(
         settings: &FederationSettings,
         tls: &FederationTls,
@@ -152,17 +152,17 @@ impl Federation {
         }
     }
 
-    /// An application, as peers may know it.
+    /// The part of an application that peers may know.
     pub(crate) fn application(&self, app: AppId) -> Option<&SharedApplication> {
         self.applications.get(&app).map(Arc::as_ref)
     }
 
-    /// How long a write that was passed to its group's hub waits for the replica here.
+    /// The time for which a write that was forwarded to its group's hub waits for the replica here.
     pub(crate) fn replica_timeout(&self) -> Duration {
         self.replica_timeout
     }
 
-    /// Notes what came of a comparison that a peer asked for.
+    /// Notes the result of a comparison that a peer requested.
     pub(crate) fn note_comparison(&self, domain: &DomainName, app: AppId, differing: &[String]) {
         if let Some(peer) = self.peers.get(domain) {
             peer.note_comparison(app, differing);
@@ -181,7 +181,7 @@ impl Federation {
         let unreachable = |reason| PeerError::Unreachable { domain: domain.clone(), reason };
         let request = Outgoing::new::<E>(path, query, body).map_err(unreachable)?;
         let answer = self.exchange(domain, app, request).await?;
-        // There is no JSON in an answer without a body.
+        // An answer without a body has no JSON.
         let json: &[u8] = if answer.status == 204 { b"{}" } else { &answer.body };
         let body = serde_json::from_slice(json)
             .map_err(|error| unreachable(format!("its answer is not one of a gateway: {error}")))?;

@@ -1,4 +1,4 @@
-//! One peer: requests to it, retries where they can help, and a circuit breaker.
+//! One peer: requests to it, with retries and a circuit breaker. Here alone it is decided whether the peer can be reached.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +35,7 @@ use crate::{
     config::FederationSettings,
 };
 
-/// The pause until it is logged again that an application's configuration differs.
+/// The pause between logs that an application's configuration differs.
 const DIFFERENCE_PAUSE: Duration = Duration::from_secs(60);
 
 /// One peer: its address and state, and requests to it.
@@ -48,9 +48,9 @@ pub(super) struct Peer {
     retries: u32,
     answer_bytes_max: usize,
     circuit: Mutex<Circuit>,
-    /// Whether the two gateways have the same configuration of an application, where that is known.
+    /// The results of comparisons: whether the two gateways have the same configuration of an application.
     agreed: Mutex<BTreeMap<AppId, bool>>,
-    /// When it was logged last that the configuration of an application differs.
+    /// The last log that the configuration of an application differs.
     differing_logged: Mutex<BTreeMap<AppId, Instant>>,
     /// Held while configurations are compared, so that they are compared once.
     comparing: tokio::sync::Mutex<()>,
@@ -63,7 +63,7 @@ struct Timeouts {
     retry: Duration,
 }
 
-/// A request to a peer about an application. Any of them may be made twice.
+/// A request to a peer about an application. Every such request is safe to repeat.
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     method: reqwest::Method,
@@ -90,7 +90,7 @@ impl Outgoing {
         })
     }
 
-    /// Another time than the usual one.
+    /// The same request with another time limit.
     pub(super) fn within(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
     }
@@ -121,7 +121,7 @@ impl Peer {
         }
     }
 
-    /// Makes a request about an application, once both gateways are known to have the same configuration of it.
+    /// Makes a request about an application, after both gateways have agreed on its configuration.
     pub(super) async fn exchange(
         &self,
         app: AppId,
@@ -138,7 +138,7 @@ impl Peer {
             Err(PeerError::Refused(problem))
                 if problem.kind() == Some(ProblemKind::ApplicationConfigurationMismatch) =>
             {
-                // One of the two has another configuration since they were compared.
+                // One of the two configurations has changed since the comparison.
                 locked(&self.agreed).remove(&app);
                 self.agree(app, application, deadline).await?;
                 self.send(request, &application.digest, deadline).await
@@ -161,8 +161,8 @@ impl Peer {
         }
     }
 
-    /// Whether it is to be logged that the configuration of an application differs: once in a while, however often the
-    /// peer changes its mind.
+    /// Whether to log that the configuration of an application differs: once per period, however often the peer changes its
+    /// configuration.
     fn may_log_difference(&self, app: AppId) -> bool {
         let now = Instant::now();
         let mut logged = locked(&self.differing_logged);
@@ -218,7 +218,7 @@ impl Peer {
         Ok(theirs)
     }
 
-    /// Makes a request, again when the peer was not reached, within the time that there is.
+    /// Makes a request, with retries if the peer was not reached, until the deadline.
     async fn send(
         &self,
         request: &Outgoing,
@@ -293,7 +293,7 @@ impl Peer {
         let mut circuit = locked(&self.circuit);
         circuit.failed(Instant::now().into_std());
         if circuit.is_open() {
-            // It may be somewhere else by now.
+            // The peer may have moved.
             self.locator.forget();
         }
     }
@@ -313,14 +313,14 @@ impl Peer {
     }
 }
 
-/// When a request has to be answered, and how long that is.
+/// The time limit of a request, and the moment at which it ends.
 #[derive(Clone, Copy)]
 struct Deadline {
     at: Instant,
     allowed: Duration,
 }
 
-/// The members that a peer says differ; at least one, since it says that they do.
+/// The differing members that a peer names; the whole configuration if it names none.
 fn differing_members(problem: &ProblemDocument) -> Vec<String> {
     let named = problem.members.get(DIFFERS).and_then(Value::as_array);
     let members: Vec<String> = named
@@ -333,18 +333,18 @@ fn differing_members(problem: &ProblemDocument) -> Vec<String> {
     if members.is_empty() { vec!["identity_configuration".to_owned()] } else { members }
 }
 
-/// The member of the problem that names what differs.
+/// The member of the problem that names the differing members.
 pub(crate) const DIFFERS: &str = "differs";
 
-/// Somewhere between half of a time and all of it, so that many who wait do not come back at once.
+/// A random time between half of the given one and all of it, so that many waiting callers do not return at once.
 fn jittered(time: Duration) -> Duration {
     let half = time / 2;
-    // Without random numbers it is still a pause.
+    // Without random numbers, it is half of the time.
     let share = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
     half + half.mul_f64(share)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind these locks is whole between any two statements.
+    // The data behind these locks is consistent between any two statements.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

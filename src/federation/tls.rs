@@ -16,7 +16,7 @@ use crate::{api::federation::GatewayUrl, config::FederationTls, tls::provider};
 
 /// Idle connections to one peer that are kept for the next requests.
 const IDLE_CONNECTIONS: usize = 32;
-/// How often a connection is tried on which nothing comes, so that one whose other end has vanished is found.
+/// The period of keep-alive probes on a silent connection, which find out that its other end has vanished.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// TLS for the listener: it requires a client certificate of a CA that may certify peers.
@@ -36,14 +36,14 @@ pub(super) fn client_config(tls: &FederationTls) -> Result<ClientConfig, rustls:
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(tls.roots.clone())
         .with_client_auth_cert(tls.credentials.chain.clone(), tls.credentials.key.clone_key())?;
-    // An HTTP client that is given its TLS does not add it.
+    // An HTTP client with a given TLS configuration does not add it.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// Connections to one peer, or, without `at`, to whatever the names in URLs resolve to.
+/// An HTTP client for one peer or, without `at`, for the hosts in URLs.
 ///
-/// URLs name the peer's domain, which the certificate is checked for; `at` is where the connections go.
+/// URLs name the peer's domain, for which the certificate is checked; connections go to `at`.
 pub(super) fn http_client(
     tls: &ClientConfig,
     connect_timeout: Duration,
@@ -65,7 +65,7 @@ pub(super) fn http_client(
     builder.build()
 }
 
-/// Resolves every name as if it were another host.
+/// A resolver that resolves every name as another host.
 struct Elsewhere {
     host: Arc<str>,
 }

@@ -60,7 +60,7 @@ impl Transport for HttpsTransport {
     }
 }
 
-/// An error that another try may change is not a refusal.
+/// The error of a delivery. An error that another try may change is not a refusal.
 fn not_delivered(error: PeerError) -> DeliveryError {
     match error {
         PeerError::Refused(problem) if !is_passing(problem.status) => {
@@ -70,15 +70,15 @@ fn not_delivered(error: PeerError) -> DeliveryError {
             slug: crate::api::problem::ProblemKind::ApplicationConfigurationMismatch.about().slug.to_owned(),
             detail: error.to_string(),
         },
-        // The peer answers: perhaps it only cannot take this group now.
+        // The peer answers; perhaps only this group fails at present.
         PeerError::Refused(_) => DeliveryError::Failed(error.to_string()),
-        // When nothing gets through in time, its circuit opens, and then it is unreachable.
+        // If every request times out, the circuit opens, and the peer is unreachable.
         PeerError::Timeout { .. } | PeerError::Busy { .. } => DeliveryError::Incomplete(error.to_string()),
         PeerError::Unreachable { .. } => DeliveryError::Unreachable(error.to_string()),
     }
 }
 
-/// Whether a status says something about the moment and not about the request.
+/// Whether a status is about the present state of the server and not about the request.
 fn is_passing(status: u16) -> bool {
     status >= 500 || matches!(status, 408 | 429)
 }

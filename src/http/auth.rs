@@ -19,17 +19,17 @@ use crate::{
 
 /// Authentication and permissions on a listener.
 pub(crate) trait Authenticator: Sized + 'static {
-    /// The part of a caller that handlers need.
+    /// The caller, as handlers see it.
     type Caller: 'static;
 
     /// The routes of the listener.
     fn routes() -> &'static [Route<Self>];
 
-    /// Who makes a request to a route, whose members are still percent-encoded, and what that caller may hold; nothing
-    /// of its own when the caller does not say who it is.
+    /// Authenticates the caller of a route, whose members are still percent-encoded; returns the caller and its shares, if it
+    /// has its own.
     ///
     /// # Errors
-    /// The problem that it is answered with when it may not be made.
+    /// The problem of a request that is not allowed.
     fn admit(
         &self,
         request: &Request,
@@ -42,7 +42,7 @@ pub(crate) trait Authenticator: Sized + 'static {
 pub(crate) type Admitted<C> = (C, Option<Arc<CallerShares>>);
 
 impl Authenticator for Tokens {
-    /// An authenticated caller is the application in the path.
+    /// An authenticated caller is always the application in the path.
     type Caller = ();
 
     fn routes() -> &'static [Route<Self>] {
@@ -86,13 +86,13 @@ pub(crate) struct Caller {
 }
 
 impl Tokens {
-    /// Adds a token, with what it may hold.
+    /// Adds a token, with its shares.
     pub(crate) fn add(&mut self, hash: TokenHash, app: AppId, access: TokenAccess, shares: CallerShares) {
         self.0.push(KnownToken { hash, caller: Caller { app, access }, shares: Arc::new(shares) });
     }
 
-    /// Who sends these headers. It takes the same time for every token of the same length: the token is compared with
-    /// all that are known, by their hashes.
+    /// The caller that sent these headers. It takes the same time for every token of the same length: the hash of the token is
+    /// compared with all known ones.
     pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<&KnownToken, Problem> {
         let mut values = headers.get_all(AUTHORIZATION);
         let value = match (values.next(), values.next()) {
@@ -119,7 +119,7 @@ impl Tokens {
 }
 
 impl Caller {
-    /// Whether a request to this application, by its text in the path, may be answered.
+    /// Checks that the caller may make a request to this application, given by its text in the path.
     pub(crate) fn permit(&self, app: Option<&str>, access: Access) -> Result<(), Problem> {
         let is_own = app.and_then(app_id).is_some_and(|app| app == self.app);
         if !is_own {

@@ -1,4 +1,4 @@
-//! Receiving request bodies, within the limits for one and for all at once.
+//! Receiving request bodies, within the limits of one body and of all bodies together.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const ROOM_UNIT_BYTES: usize = 1024;
 pub(crate) struct BodyLimits {
     /// Largest body of one request.
     request_bytes_max: usize,
-    /// How long a body may take to arrive.
+    /// The time limit of a body.
     timeout: Duration,
 }
 
@@ -38,10 +38,10 @@ impl BodyLimits {
         Self { request_bytes_max, timeout }
     }
 
-    /// Refuses a body by its headers, where they tell.
+    /// Refuses a body by its headers, if possible.
     pub(crate) fn check_headers(&self, headers: &HeaderMap, route_max: usize) -> Result<(), Problem> {
         is_plain_json(headers)?;
-        // A length that is no number never gets here: the HTTP parser refuses it.
+        // The HTTP parser has refused a length that is not a number.
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let max = self.request_bytes_max.min(route_max);
         if announced.is_some_and(|length: u64| length > max as u64) {
@@ -50,8 +50,8 @@ impl BodyLimits {
         Ok(())
     }
 
-    /// Receives the body of a request, whose route takes `route_max` bytes at most, into the room of its caller, or refuses it: by its headers where they tell,
-    /// before anything is read.
+    /// Receives the body of a request, at most `route_max` bytes, into the room of its caller, or refuses it: by its headers if
+    /// possible, before anything is read.
     pub(crate) async fn receive(
         &self,
         headers: &HeaderMap,
@@ -103,11 +103,11 @@ impl ReceivedBody {
         };
         taken.map_err(|full| match full {
             Full::Share { max } => Problem::too_many_requests(format!(
-                "the caller sends {max} bytes of requests at once, as many as one caller may; wait for answers"
+                "the caller has {max} bytes of requests in flight, the limit for one caller; wait for answers"
             )),
-            Full::Pool { .. } => {
-                Problem::too_many_requests("the gateway holds as many bytes of requests as it accepts; try again in a moment")
-            }
+            Full::Pool { .. } => Problem::too_many_requests(
+                "the gateway has reached its limit of request bytes in flight; try again in a moment",
+            ),
         })
     }
 }

@@ -1,5 +1,5 @@
-//! Shares of the callers of a listener: requests, bytes received and not validated yet, and bytes answered and not read
-//! yet.
+//! Shares of the callers of a listener: requests, received bytes that are not yet validated, and bytes of answers that are not
+//! yet read.
 
 use std::{cell::OnceCell, future::Future, sync::Arc, time::Duration};
 
@@ -15,16 +15,16 @@ use crate::{
     shares::{Account, Full, HeldShare, Percent, Pool},
 };
 
-/// The share of all callers without credentials together, besides public routes. It is small enough that one caller, with
-/// its own share and this one, still leaves room for the others.
+/// The share of all callers without credentials together, not counting public routes. It is so small that a caller with its own
+/// share and this one still leaves room for the others.
 const ANONYMOUS: Percent = Percent::new(12);
 
 /// The number of possibly large answers that are computed at once for all callers, and so are in memory before their
 /// bytes are counted.
 const TURNS: usize = 16;
-/// And for one caller.
+/// The number of possibly large answers that are computed at once for one caller.
 const TURNS_PER_CALLER: usize = 4;
-/// How often it is looked whether there is room for an answer.
+/// The period of checks for room for an answer.
 const ROOM_PERIOD: Duration = Duration::from_millis(10);
 
 /// The pools that the callers of one listener share.
@@ -41,17 +41,17 @@ pub(crate) struct ListenerShares {
 /// The shares of one caller: a token, a peer, or all callers without credentials.
 #[derive(Debug)]
 pub(crate) struct CallerShares {
-    /// Requests that are worked on.
+    /// Requests in flight.
     pub(crate) requests: Account,
     /// Bytes of requests that are not yet validated.
     pub(crate) received: Account,
     /// Bytes of answers that are not yet read.
     pub(crate) unread: Account,
-    /// Under which its connections are counted.
+    /// The holder of its connections.
     pub(crate) holder: HolderId,
     own_turns: Arc<Semaphore>,
     all_turns: Arc<Semaphore>,
-    /// How long a request waits until other answers are read: half as long as a client may pause while it reads one.
+    /// The time for which a request waits until other answers are read: half of the pause that a reading client may make.
     patience: Duration,
 }
 
@@ -84,7 +84,7 @@ impl ComputeTurn {
         let permits = timeout_at(until, permits).await.map_err(|_| {
             Problem::too_many_requests("too many large answers are requested and not read; read them first")
         })?;
-        // Only a handler that asks twice has begun already, and keeps what it has.
+        // Only a handler that asks twice has begun already, and keeps its turn.
         let _ = self.begun.set(permits);
         Ok(())
     }
@@ -110,7 +110,7 @@ impl CallerShares {
 }
 
 impl ListenerShares {
-    /// As the configuration says.
+    /// The shares by the configuration.
     pub(crate) fn new(limits: &ListenerSettings) -> Self {
         Self {
             requests: Pool::new(limits.requests_in_flight_max),
@@ -127,12 +127,12 @@ impl ListenerShares {
         CallerShares { holder: HolderId::unique(), ..self.part(self.share) }
     }
 
-    /// The shares of all who do not say who they are.
+    /// The shares of all callers without credentials.
     pub(crate) fn anonymous(&self) -> CallerShares {
         self.part(ANONYMOUS.min(self.share))
     }
 
-    /// Whether a request is worked on, or an answer is not yet read.
+    /// Whether a request is in flight or an answer is not yet read.
     pub(crate) fn is_any_held(&self) -> bool {
         self.requests.held() > 0 || self.unread.held() > 0
     }

@@ -70,8 +70,8 @@ impl Handle for FindClients {
     }
 }
 
-/// A page of clients ends once their handles and tags have this many bytes, so that its JSON stays below what a gateway takes
-/// as an answer of another.
+/// The size of the handles and tags, in bytes, at which a page of clients ends, so that its JSON stays below the limit that
+/// gateways have for answers of each other.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// The clients of this gateway that have a tag, or all.
@@ -104,7 +104,7 @@ pub(super) async fn find_here<A: Authenticator>(
     Ok(IdentitiesBody { identities: rows.into_iter().map(identity).collect(), next_cursor })
 }
 
-/// How many clients go into one page: at least one.
+/// The number of clients in one page: at least one.
 fn fitting(rows: &[ClientRow]) -> usize {
     let mut bytes = 0_usize;
     let fits = |row: &&ClientRow| {

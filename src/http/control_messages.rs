@@ -1,7 +1,7 @@
 //! The answer with control messages, written directly as JSON.
 //!
-//! It is nearly all packets, and each is in it twice, as the draft's list and by epoch. Here a packet becomes Base64
-//! once, and no text is searched for characters to escape, which Base64 does not have.
+//! It consists almost entirely of packets, and contains each of them twice: in the draft's list and by epoch. Here each packet
+//! is encoded as Base64 once, and no text is searched for characters to escape, since Base64 has none.
 
 use actors::ControlMessages;
 
@@ -10,7 +10,7 @@ use crate::api::text::push_base64;
 /// Room for an epoch besides its packets: names and numbers.
 const EPOCH_BYTES: usize = 100;
 
-/// How large the packets in an answer are, in bytes.
+/// The size of the packets in an answer, in bytes.
 pub(super) fn packet_bytes(found: &ControlMessages) -> usize {
     let packets = found.epochs.iter().flat_map(|entry| entry.proposals.iter().chain([&entry.commit]));
     packets.map(|packet| packet.len()).sum()
@@ -21,7 +21,7 @@ pub(super) fn encode(found: &ControlMessages) -> Vec<u8> {
     let packets = || found.epochs.iter().flat_map(|entry| entry.proposals.iter().chain([&entry.commit]));
     let packet_bytes: usize = packets().map(|packet| packet.len().div_ceil(3) * 4 + 3).sum();
     let mut json = Vec::with_capacity(2 * packet_bytes + EPOCH_BYTES * (found.epochs.len() + 1));
-    // Where each packet's text is, quotes included.
+    // The position of each packet's text, quotes included.
     let mut places = Vec::new();
     json.extend_from_slice(br#"{"messages":["#);
     for packet in packets() {

@@ -7,16 +7,16 @@ use sha2::Sha256;
 
 use super::problem::Problem;
 
-/// How much of the authentication code a cursor carries, in bytes.
+/// The length of the authentication code in a cursor, in bytes.
 const CODE_BYTES: usize = 16;
 
-/// Gives cursors and takes them back.
+/// Makes cursors and validates them.
 pub(crate) struct Cursors {
     key: Hmac<Sha256>,
 }
 
 impl Cursors {
-    /// Cursors under a key. The same key, kept over a restart, takes the cursors given before it.
+    /// Cursors under a key. With the same key, cursors stay valid over a restart.
     pub(crate) fn new(key: &[u8]) -> Result<Self, hmac::digest::InvalidLength> {
         Hmac::new_from_slice(key).map(|key| Self { key })
     }
@@ -28,7 +28,7 @@ impl Cursors {
         URL_SAFE_NO_PAD.encode([code, last].concat())
     }
 
-    /// The `last` that [`Cursors::give`] was given.
+    /// The `last` of [`Cursors::give`].
     pub(crate) fn take(&self, list: &[&[u8]], cursor: &str) -> Result<Vec<u8>, Problem> {
         let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
         bytes
@@ -42,7 +42,7 @@ impl Cursors {
     fn code(&self, list: &[&[u8]], last: &[u8]) -> Hmac<Sha256> {
         let mut code = self.key.clone();
         let length = |length: usize| u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes();
-        // With the lengths before them no part can run into the next.
+        // The lengths keep the parts apart.
         code.update(&length(list.len()));
         for part in list {
             code.update(&length(part.len()));
@@ -62,7 +62,7 @@ pub(crate) fn group(
     cursor.map(|cursor| GroupId::new(cursors.take(list, cursor)?).map_err(|_| refusal())).transpose()
 }
 
-/// 400 for a cursor that this gateway did not give.
+/// 400 for a cursor that this gateway did not make.
 pub(crate) fn refusal() -> Problem {
     Problem::malformed(
         "`cursor`: this gateway did not give this cursor for this list; take it from `nextCursor` as it is",

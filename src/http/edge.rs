@@ -39,7 +39,7 @@ use crate::{
 
 /// Large bodies that are decoded at once, each on a thread of its own.
 const DECODED_AT_ONCE: usize = 2;
-/// How often it is looked whether every request is answered, while the gateway stops.
+/// The period of checks for unanswered requests while the gateway stops.
 const FINISH_PERIOD: Duration = Duration::from_millis(5);
 
 /// The context of handlers, on every listener.
@@ -66,7 +66,7 @@ pub(crate) struct Edge<A: Authenticator = Tokens> {
     bodies: BodyLimits,
     header_bytes_max: usize,
     shares: ListenerShares,
-    /// Of all who have not said who they are.
+    /// The shares of all callers without credentials.
     anonymous: Arc<CallerShares>,
     is_stopping: AtomicBool,
     /// Large bodies that are decoded at once.
@@ -74,7 +74,7 @@ pub(crate) struct Edge<A: Authenticator = Tokens> {
 }
 
 impl<A: Authenticator> Edge<A> {
-    /// An edge whose callers have their shares of `shares`.
+    /// An edge whose callers get their shares from `shares`.
     pub(crate) fn new(
         served: Served,
         authority: A,
@@ -167,8 +167,8 @@ impl<A: Authenticator> Edge<A> {
         visit.answer(response, held)
     }
 
-    /// Whether a client that waits for `100 Continue` shall send the body of its request (RFC 9110 §10.1.1). Where the
-    /// headers tell that the request will be refused, it is answered without its body.
+    /// Whether a client that waits for `100 Continue` should send the body of its request (RFC 9110 §10.1.1). If the headers
+    /// show that the request will be refused, it is answered without its body.
     pub(crate) fn may_continue(&self, request: Request) -> Result<Request, Response<BoxBody>> {
         let path = request.uri().path();
         let outcome = self.check_headers(&request).and_then(|()| {
@@ -228,12 +228,12 @@ impl<A: Authenticator> Edge<A> {
             edge: self,
         };
         let response = caught((route.run)(arrived)).await?;
-        // The answer is computed. What it holds from now on is counted in bytes, until the client has read them.
+        // The answer is computed. From now on its bytes are counted, until the client has read them.
         let bytes = unread::bytes_held(&response);
         let held = match permit {
             Some(permit) => match shares.unread.take(bytes) {
                 Ok(held) => Some(held),
-                // What it answers may be done already, so it is not refused: it keeps its place among the requests.
+                // The write may be done already, so the answer is not refused: it keeps its share of the requests.
                 Err(_) if bytes <= unread::SMALL_ANSWER_BYTES => Some(permit),
                 Err(_) => Some(shares.room_for_answer(bytes).await.map_err(too_much_unread)?),
             },
@@ -256,34 +256,34 @@ impl<A: Authenticator> Edge<A> {
         ))
     }
 
-    /// Lets a request in, as far as the shares of its caller go.
+    /// Admits a request, within the shares of its caller.
     fn admit(&self, shares: &CallerShares, visit: &Visit) -> Result<HeldShare, Problem> {
         if self.is_stopping.load(Ordering::Acquire) {
             return Err(Problem::shutting_down());
         }
         if visit.is_reserve() {
             return Err(Problem::too_many_requests(
-                "the gateway has as many connections as it accepts; try again in a moment",
+                "the gateway has reached its limit of connections; try again in a moment",
             ));
         }
         if !visit.is_held_by(shares.holder) {
             return Err(Problem::too_many_requests(
-                "the caller has as many connections at once as one caller may, and all of them are at work; use \
+                "the caller has reached the limit of connections for one caller, and all of them are in use; use \
                  fewer, and keep them open",
             ));
         }
         shares.requests.take(1).map_err(|full| match full {
             Full::Share { max } => Problem::too_many_requests(format!(
-                "the caller has {max} requests at once, as many as one caller may; wait for answers"
+                "the caller has {max} requests in flight, the limit for one caller; wait for answers"
             )),
             Full::Pool { .. } => Problem::too_many_requests(
-                "the gateway has as many requests in flight as it accepts; try again in a moment",
+                "the gateway has reached its limit of requests in flight; try again in a moment",
             ),
         })
     }
 }
 
-/// The headers that every answer has.
+/// The headers of every answer.
 fn finish_headers(response: &mut HttpResponse) {
     response
         .headers_mut()
@@ -293,7 +293,7 @@ fn finish_headers(response: &mut HttpResponse) {
     }
 }
 
-/// The only expectation that there is, is `100-continue` (RFC 9110 §10.1.1); HTTP/1.0 knows none.
+/// The only defined expectation is `100-continue` (RFC 9110 §10.1.1); HTTP/1.0 has none.
 fn check_expectation(request: &Request) -> Result<(), Problem> {
     let is_met = |value: &header::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if request.version() == Version::HTTP_10 || request.headers().get_all(header::EXPECT).all(is_met) {
@@ -305,8 +305,8 @@ fn check_expectation(request: &Request) -> Result<(), Problem> {
     ))
 }
 
-/// The gateway upgrades no connection. It ignores `Upgrade` (RFC 9110 §7.8), except where the HTTP/1.1 parser no
-/// longer knows where the body ends.
+/// The gateway upgrades no connection. It ignores `Upgrade` (RFC 9110 §7.8), except when the HTTP/1.1 parser then does not know
+/// the end of the body.
 fn check_upgrade(request: &Request, has_body: bool) -> Result<(), Problem> {
     let headers = request.headers();
     let has_length =
@@ -323,10 +323,10 @@ fn check_upgrade(request: &Request, has_body: bool) -> Result<(), Problem> {
 fn too_much_unread(full: Full) -> Problem {
     match full {
         Full::Share { max } => Problem::too_many_requests(format!(
-            "the caller has answers of {max} bytes or more that it has not read; read them first"
+            "the caller has not read {max} bytes or more of answers; read them first"
         )),
         Full::Pool { .. } => Problem::too_many_requests(
-            "the gateway holds as many unread answers as it can; try again in a moment",
+            "the gateway has reached its limit of unread answers; try again in a moment",
         ),
     }
 }
@@ -337,19 +337,17 @@ pub(crate) fn refusal_of_parser(status: u16) -> Vec<u8> {
     let problem = if is_of(ProblemKind::HeadersTooLarge) {
         Problem::new(
             ProblemKind::HeadersTooLarge,
-            "the request line and the header fields are more, or larger, than the gateway accepts",
+            "the request line and the header fields exceed the gateway's limit in number or size",
         )
     } else if is_of(ProblemKind::TooManyRequests) {
-        Problem::too_many_requests(
-            "the gateway is receiving as many long headers as it accepts; try again in a moment",
-        )
+        Problem::too_many_requests("the gateway has reached its limit of long headers; try again in a moment")
     } else {
         Problem::malformed("this is not a request in HTTP/1.1 (RFC 9112); the connection is closed")
     };
     problem.into_http()
 }
 
-/// Runs a handler; a panic in it is an answer too, and no reason to drop the connection.
+/// Runs a handler; a panic in it becomes an answer, and the connection stays open.
 async fn caught(mut running: PendingResponse) -> Result<HttpResponse, Problem> {
     poll_fn(move |cx| {
         catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))).unwrap_or_else(|panic| {

@@ -42,7 +42,7 @@ pub(super) static PEER_ROUTES: &[Route<Peers>] = &[
     Route::of::<ReplicateLog>(),
 ];
 
-/// The same on both listeners.
+/// Handlers that are the same on both listeners.
 impl<A: Authenticator> Handle<A> for Discover {
     async fn handle(call: Call<Self, A>) -> Result<Answer<GatewayDescription>, Problem> {
         Ok(Answer::Ok(call.edge.description.as_ref().clone()))
@@ -64,7 +64,7 @@ impl Handle<Peers> for CompareConfiguration {
     }
 }
 
-/// Only clients of this gateway: a peer asks for those of others at theirs.
+/// Only clients of this gateway: a peer asks other gateways for theirs.
 impl Handle<Peers> for FindClients {
     async fn handle(call: Call<Self, Peers>) -> Result<Answer<IdentitiesBody>, Problem> {
         check_own_domain(&call.edge, call.path.app, call.query.domain.as_ref())?;
@@ -75,7 +75,7 @@ impl Handle<Peers> for FindClients {
     }
 }
 
-/// A package is assigned to a receiver of the peer's: no peer can take what is assigned for another.
+/// A package is assigned to a receiver of the peer, so no peer can take a package that is assigned to another's receiver.
 impl Handle<Peers> for RetrieveKeyPackage {
     async fn handle(call: Call<Self, Peers>) -> Result<Answer<RetrievedKeyPackage>, Problem> {
         check_own_domain(&call.edge, call.path.app, call.query.domain.as_ref())?;
@@ -125,7 +125,7 @@ impl Handle<Peers> for ReplicateLog {
                 store: held.store,
             })),
             Err(error) => {
-                // What is wrong with an entry is in the log already.
+                // The fault of an entry is in the log already.
                 if matches!(error, GroupError::NotFromHub(_)) {
                     tracing::warn!(%hub, ?group, peer = ?peer.domains, "refused a delivery: {error}");
                 }

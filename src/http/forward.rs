@@ -17,7 +17,7 @@ use crate::{
 
 /// A write to a group that can be forwarded to its hub.
 pub(super) trait ForwardedWrite: Endpoint<Path = GroupPath, Query = Nothing> {
-    /// Waits until the replica here shows what the hub accepted, or until the time is over.
+    /// Waits until the replica here shows the accepted write, or for the given time at most.
     async fn await_accepted(
         gateway: &Gateway,
         path: &GroupPath,
@@ -53,7 +53,7 @@ impl ForwardedWrite for UploadProposal {
 }
 
 impl Edge<Tokens> {
-    /// The domain that a request names, when it is another gateway's that the application federates with.
+    /// The domain that a request names, if it belongs to another gateway with which the application federates.
     pub(super) fn peer_of<'a>(
         &self,
         app: AppId,
@@ -96,7 +96,7 @@ impl Edge<Tokens> {
     }
 }
 
-/// The epoch that the hub is at, where it says so because the packet was for an earlier one.
+/// The hub's current epoch, from its answer to a packet for an earlier one.
 fn epoch_ahead(problem: &ProblemDocument) -> Option<Epoch> {
     if problem.kind() != Some(ProblemKind::StaleEpoch) {
         return None;

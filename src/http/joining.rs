@@ -57,16 +57,16 @@ impl Handle for GetGroupInfo {
     }
 }
 
-/// How large the messages of a join info are, in bytes.
+/// The size of the messages of a join info, in bytes.
 fn join_info_bytes(join_info: &JoinInfo) -> usize {
     join_info.welcome.len() + join_info.ratchet_tree.as_ref().map_or(0, |tree| tree.len())
 }
 
-/// Room for a join info besides its messages: names, ids and numbers.
+/// The size of a join info in addition to its messages: names, ids and numbers.
 const JOIN_INFO_BYTES: usize = 512;
 
-/// The JSON of [`JoinInfos`], written straight to it: nearly all of it is Base64, which has nothing to escape. Neither
-/// have ids, numbers and cursors.
+/// The JSON of [`JoinInfos`], written directly: it is nearly all Base64, which needs no escapes. Neither do ids, numbers and
+/// cursors.
 fn encode_join_infos(join_infos: &[JoinInfo], next_cursor: Option<String>) -> Vec<u8> {
     let room = |join_info: &JoinInfo| {
         let tree = join_info.ratchet_tree.as_deref().map_or(0, text_bytes);
@@ -96,7 +96,7 @@ fn encode_join_infos(join_infos: &[JoinInfo], next_cursor: Option<String>) -> Ve
     json
 }
 
-/// The JSON of [`GroupInfos`], written straight to it: an external joiner's answer is nearly all Base64.
+/// The JSON of [`GroupInfos`], written directly: it is nearly all Base64, which needs no escapes.
 fn encode_group_info(group_info_and_tree: Option<(&[u8], &[u8])>) -> Vec<u8> {
     let Some((group_info, ratchet_tree)) = group_info_and_tree else {
         return br#"{"groupInfos":[]}"#.to_vec();
@@ -111,7 +111,7 @@ fn encode_group_info(group_info_and_tree: Option<(&[u8], &[u8])>) -> Vec<u8> {
     json
 }
 
-/// How long the Base64 of bytes is.
+/// The length of the Base64 text of bytes.
 fn text_bytes(bytes: &[u8]) -> usize {
     bytes.len().div_ceil(3).saturating_mul(4)
 }

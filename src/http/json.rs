@@ -1,11 +1,11 @@
-//! JSON bodies of requests, read strictly; an error names the member that is wrong.
+//! JSON bodies of requests, parsed strictly; an error names the wrong member.
 
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use crate::api::{list::TOO_LONG, problem::ProblemKind};
 
-/// Reads a body.
+/// Parses a body.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     // serde would also take an array of the members in order.
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
@@ -32,7 +32,7 @@ pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
-/// Drops the text that a serde message quotes: a value in the wrong place may be a secret, or megabytes long.
+/// Removes the text that a serde message quotes: a value in the wrong place may be a secret, or megabytes long.
 pub(crate) fn without_values(message: &str) -> String {
     let quoted = ["invalid type: string \"", "invalid value: string \""];
     for (start, kind) in quoted.iter().filter_map(|kind| message.find(kind).map(|start| (start, kind))) {
@@ -44,7 +44,7 @@ pub(crate) fn without_values(message: &str) -> String {
     shortened(message)
 }
 
-/// The longest message or path that is sent back, in characters: room for every name that could have been meant.
+/// The longest message or path that is sent back, in characters: enough to list every accepted name.
 const MESSAGE_CHARS_MAX: usize = 400;
 
 fn shortened(text: &str) -> String {

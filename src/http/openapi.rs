@@ -27,7 +27,7 @@ use crate::api::{
 /// The name of the one security scheme.
 const TOKEN: &str = "token";
 
-/// How a route is described.
+/// The description of a route.
 pub(super) enum Description {
     /// From its endpoint.
     Endpoint(fn(&mut Schemas) -> Operation),
@@ -37,7 +37,7 @@ pub(super) enum Description {
         name: &'static str,
         /// A description in one line.
         summary: &'static str,
-        /// Of what it answers.
+        /// The media type of its answer.
         media_type: &'static str,
         /// Its other answers.
         problems: &'static [ProblemKind],
@@ -134,7 +134,7 @@ fn page(name: &str, summary: &str, media_type: &str, problems: &[ProblemKind]) -
     operation
 }
 
-/// The problems that every request to an endpoint can meet. An unknown route or method is no operation and not listed.
+/// The problems of every request to an endpoint. Unknown routes and methods are not operations, so they are not listed.
 fn common_problems<E: Endpoint>() -> impl Iterator<Item = ProblemKind> {
     use ProblemKind as Kind;
     let is_private = E::ACCESS != Access::Public;
@@ -179,7 +179,7 @@ fn add_problems(operation: &mut Operation, problems: impl Iterator<Item = Proble
     }
 }
 
-/// Adds what the route itself says: the members of its path, and whether it needs a token.
+/// Adds the properties of the route itself: the members of its path, and its need of a token.
 fn add_common(operation: &mut Operation, route: &Route) {
     let members = route.template.split('/').filter(|segment| is_member(segment));
     let parameters =
@@ -269,7 +269,7 @@ fn content(schema: impl Into<RefOr<Schema>>) -> Content {
     ContentBuilder::new().schema(Some(schema)).build()
 }
 
-/// Adds the schema of a type and of all that it refers to, and refers to it.
+/// Adds the schema of a type and of all types that it refers to; returns a reference to it.
 fn collect<T: ToSchema>(schemas: &mut Schemas) -> Ref {
     let mut found = vec![(T::name().into_owned(), T::schema())];
     T::schemas(&mut found);

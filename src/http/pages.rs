@@ -37,7 +37,7 @@ pub(super) const HEALTHZ: Route = Route {
     )
 };
 
-/// `GET /readyz`: requests are answered.
+/// `GET /readyz`: the gateway accepts requests and can write.
 pub(super) const READYZ: Route = Route {
     is_probe: true,
     ..page(
@@ -59,7 +59,7 @@ pub(super) const OPENAPI: Route = page(
     Description::Page { name: "openapi", summary: "This document", media_type: JSON, problems: &[] },
 );
 
-/// `GET /docs`: a reader of the OpenAPI document that needs nothing from elsewhere.
+/// `GET /docs`: a reader of the OpenAPI document that loads nothing from elsewhere.
 pub(super) const DOCS: Route = page(
     "/docs",
     |arrived| shown(arrived, |_| docs_file("")),
@@ -95,7 +95,7 @@ pub(super) const PROBLEMS: Route = page(
     },
 );
 
-/// `GET /problems/{slug}`: what a problem's `type` points at.
+/// `GET /problems/{slug}`: the explanation to which a problem's `type` points.
 pub(super) const PROBLEM: Route = page(
     "/problems/{slug}",
     |arrived| shown(arrived, problem),
@@ -107,7 +107,7 @@ pub(super) const PROBLEM: Route = page(
     },
 );
 
-/// A route that shows something to anyone.
+/// A public route that returns a page.
 const fn page(
     template: &'static str,
     run: fn(Arrived) -> PendingResponse,
@@ -145,7 +145,7 @@ fn readyz(arrived: &Arrived) -> Result<HttpResponse, Problem> {
     Err(Problem::shutting_down())
 }
 
-/// What a gateway that is ready says of itself.
+/// The answer of a ready gateway.
 fn readiness(snapshots: SnapshotStatus) -> serde_json::Value {
     match snapshots.failing {
         0 => json!({ "status": "ready" }),
@@ -162,7 +162,7 @@ fn openapi_json() -> Result<HttpResponse, Problem> {
     Ok(response)
 }
 
-/// A file of the vendored Swagger UI, told where our document is.
+/// A file of the vendored Swagger UI, with the URL of the gateway's document.
 fn docs_file(file: &str) -> Result<HttpResponse, Problem> {
     let (media_type, bytes) = shared_docs_file(file)?
         .ok_or_else(|| Problem::new(ProblemKind::UnknownRoute, "the page /docs has no such file"))?;
@@ -178,13 +178,13 @@ fn docs_file(file: &str) -> Result<HttpResponse, Problem> {
     Ok(response)
 }
 
-/// The media type of a file of the page, and its bytes, which all who ask share.
+/// The media type and the shared bytes of a file of the page.
 fn shared_docs_file(file: &str) -> Result<Option<(String, Bytes)>, Problem> {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
-        // Its validator would fetch from elsewhere.
+        // Its validator would load data from elsewhere.
         Arc::new(Config::from("/openapi.json").use_base_layout().deep_linking(true).validator_url("none"))
     });
-    // Only names of files that are there get in, so it does not grow with what is asked.
+    // Only existing files are cached, so requests cannot make it grow.
     static FILES: LazyLock<Mutex<BTreeMap<String, (String, Bytes)>>> = LazyLock::new(Mutex::default);
     let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(shared) = files.get(file) {
@@ -199,7 +199,7 @@ fn shared_docs_file(file: &str) -> Result<Option<(String, Bytes)>, Problem> {
     if file.is_empty()
         && let Ok(html) = std::str::from_utf8(&bytes)
     {
-        // The page names its files without their directory, and /docs has no slash at its end.
+        // The page refers to its files without their directory, and /docs does not end with a slash.
         let html = html.replacen("<head>", "<head>\n    <base href=\"/docs/\">", 1);
         bytes =
             html.replacen("<title>Swagger UI</title>", "<title>MIMI gateway: API</title>", 1).into_bytes();
@@ -268,7 +268,7 @@ fn as_page(title: &str, sections: &str) -> String {
     )
 }
 
-/// Our own words as HTML; what stands in backticks as code.
+/// The gateway's own texts as HTML, with text in backticks as code.
 fn escaped(text: &str) -> String {
     let html = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let parts = html.split('`').enumerate();

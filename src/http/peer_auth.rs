@@ -25,23 +25,23 @@ use crate::{
     tls::{Holder, now_s},
 };
 
-/// The gateways of other domains may ask, each about the applications that federate with it.
+/// The authenticator of peers: each may ask about the applications that federate with it.
 pub(crate) struct Peers {
-    /// How this gateway works with them.
+    /// The federation of this gateway.
     pub(crate) federation: Arc<Federation>,
     /// The shares of each peer, by the first domain that its certificate names.
     shares: Accounts<DomainName, CallerShares>,
 }
 
-/// A gateway that asks.
+/// An authenticated peer.
 #[derive(Clone, Debug)]
 pub(crate) struct AuthenticatedPeer {
-    /// The domains that its certificate names, at least one; when it asks about an application, those of them that the
-    /// application federates with.
+    /// The domains that its certificate names, at least one; in a request about an application, those with which the
+    /// application federates.
     pub(crate) domains: BTreeSet<DomainName>,
 }
 
-/// Notes whose certificate a new connection was opened with; TLS has verified it. To be called for each connection.
+/// Notes the holder of the certificate of a new connection, which TLS has verified. To be called for each connection.
 pub(crate) fn note_certificate(tls: &ServerConnection, data: &mut Extensions) {
     let leaf = tls.peer_certificates().and_then(<[_]>::first);
     if let Some(holder) = leaf.and_then(Holder::of) {
@@ -80,15 +80,15 @@ impl Authenticator for Peers {
 }
 
 impl Peers {
-    /// The peers of a gateway, each with its part of these shares.
+    /// The peers of a gateway, each with its share of `shares`.
     pub(crate) fn new(federation: Arc<Federation>, shares: ListenerShares) -> Self {
         Self { federation, shares: Accounts::new(move || shares.caller()) }
     }
 
-    /// An application that federates with the peer, and the domain by which it does.
+    /// An application that federates with the peer, and the peer's domain for it.
     ///
     /// # Errors
-    /// One and the same when there is no such application and when it does not federate with the peer.
+    /// The same problem for an unknown application and for one that does not federate with the peer.
     pub(crate) fn shared_with(
         &self,
         app: Option<AppId>,

@@ -14,14 +14,14 @@ use crate::{
     federation::{DIFFERS, PeerError},
 };
 
-/// Why a request is not answered with what it asked for.
+/// The reason why a request failed.
 #[derive(Debug)]
 pub(crate) struct Problem {
     kind: ProblemKind,
     detail: String,
     members: Map<String, Value>,
     headers: Vec<(header::HeaderName, String)>,
-    /// The type of a peer's problem that this version does not know.
+    /// A peer's problem type that this version does not know.
     foreign: Option<Box<ForeignType>>,
 }
 
@@ -34,7 +34,7 @@ struct ForeignType {
 }
 
 impl Problem {
-    /// A problem; `detail` says what was wrong with this request and what to do.
+    /// A problem; `detail` states the fault of this request and the remedy.
     pub(crate) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), members: Map::new(), headers: Vec::new(), foreign: None }
     }
@@ -54,7 +54,7 @@ impl Problem {
         Self::new(ProblemKind::TooManyRequests, detail).header(header::RETRY_AFTER, RETRY_AFTER_S)
     }
 
-    /// 503, of a gateway that stops.
+    /// 503, from a gateway that is stopping.
     pub(crate) fn shutting_down() -> Self {
         Self::new(ProblemKind::ShuttingDown, "the gateway is stopping; try again when it is back")
             .header(header::RETRY_AFTER, RETRY_AFTER_S)
@@ -89,7 +89,7 @@ impl Problem {
         Self::new(ProblemKind::ApplicationConfigurationMismatch, detail).member(DIFFERS, differing)
     }
 
-    /// 500. What happened is in the log, not in the answer.
+    /// 500. The log has the cause; the answer does not.
     pub(crate) fn internal() -> Self {
         Self::new(ProblemKind::Internal, "the gateway failed; try again")
     }
@@ -112,7 +112,7 @@ impl Problem {
         self
     }
 
-    /// Names the proposal that is the cause, if there is one.
+    /// Names the proposal at fault, if there is one.
     fn proposal_ref(self, reference: Option<Vec<u8>>) -> Self {
         match reference {
             Some(reference) => {
@@ -169,11 +169,11 @@ impl Problem {
     }
 }
 
-/// When to try again while the disk does not answer, in seconds.
+/// The time to the next try while the disk does not answer, in seconds.
 const STALLED_RETRY_AFTER_S: &str = "10";
-/// When to try again if a client must come online first, in seconds.
+/// The time to the next try if a client must come online first, in seconds.
 const WELCOMES_RETRY_AFTER_S: &str = "60";
-/// When to try again after a refusal for lack of room, in seconds.
+/// The time to the next try after a refusal for lack of room, in seconds.
 const RETRY_AFTER_S: &str = "1";
 
 impl From<PathError> for Problem {

@@ -1,5 +1,4 @@
-//! Query strings, read as strictly as bodies: an unknown name, a repeated name and bad percent-encoding are refused by
-//! name.
+//! Query strings, parsed as strictly as bodies: errors name an unknown name, a repeated name or bad percent-encoding.
 
 use std::vec;
 
@@ -14,7 +13,7 @@ use serde::{
 use super::{json::without_values, problem::Problem};
 use crate::api::percent;
 
-/// Reads a query string (WHATWG URL, `application/x-www-form-urlencoded`: a `+` is a space).
+/// Parses a query string (WHATWG URL, `application/x-www-form-urlencoded`: a `+` is a space).
 pub(crate) fn read<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let pairs = query
         .split('&')
@@ -70,7 +69,7 @@ impl<'de> MapAccess<'de> for Query {
     }
 }
 
-/// One value: text that is read as what its member is.
+/// One value: text that is parsed as its member's type.
 struct Value(String);
 
 impl Value {

@@ -66,11 +66,11 @@ pub(crate) struct Route<A: Authenticator = Tokens> {
     pub(super) method: Method,
     pub(super) template: &'static str,
     pub(super) access: Access,
-    /// Whether a body is received.
+    /// Whether it has a body.
     pub(super) has_body: bool,
-    /// The largest body that it can have, in bytes, where that is less than the listener takes.
+    /// The greatest size of its body, in bytes, if that is less than the listener's limit.
     pub(super) body_bytes_max: usize,
-    /// Whether it is answered also when there are too many requests, and while the gateway stops.
+    /// Whether it is answered even when there are too many requests and while the gateway stops.
     pub(super) is_probe: bool,
     pub(super) run: fn(Arrived<A>) -> PendingResponse,
     pub(super) description: Description,
@@ -82,24 +82,24 @@ pub(super) const AT_ONCE_BYTES: usize = 128 << 10;
 /// An answer in the making.
 pub(super) type PendingResponse = Pin<Box<dyn Future<Output = Result<HttpResponse, Problem>>>>;
 
-/// A request that has found its route, may be made, and has arrived whole.
+/// A request with its route that is allowed and has arrived completely.
 pub(super) struct Arrived<A: Authenticator = Tokens> {
     pub(super) edge: Arc<Edge<A>>,
     /// The caller.
     pub(super) caller: A::Caller,
-    /// To compute an answer that may be large.
+    /// The turn to compute an answer that may be large.
     pub(super) turn: Rc<ComputeTurn>,
-    /// The raw segments in the places of the template's members.
+    /// The raw segments at the template's members.
     pub(super) members: Vec<String>,
     /// The raw query string.
     pub(super) query: String,
-    /// Empty when the route takes none.
+    /// Empty if the route has no body.
     pub(super) body: ReceivedBody,
     /// The `Accept` header, empty when there is none.
     pub(super) accept: String,
 }
 
-/// The route of a request, and the raw segments in the places of its members.
+/// The route of a request, and the raw segments at its members.
 pub(super) fn find<'a, A: Authenticator>(
     routes: &'static [Route<A>],
     method: &str,
@@ -124,7 +124,7 @@ pub(super) fn find<'a, A: Authenticator>(
         .header(header::ALLOW, allow))
 }
 
-/// The segments of a path in the places of a template's members, when the path is of this template.
+/// The segments of a path at a template's members, if the path matches the template.
 fn members<'a>(template: &str, path: &'a str) -> Option<Vec<&'a str>> {
     let mut members = Vec::new();
     let mut segments = path.split('/');
@@ -144,7 +144,7 @@ pub(super) struct Call<E: Endpoint, A: Authenticator = Tokens> {
     pub(super) edge: Arc<Edge<A>>,
     /// The caller.
     pub(super) caller: A::Caller,
-    /// To compute an answer that may be large.
+    /// The turn to compute an answer that may be large.
     pub(super) turn: Rc<ComputeTurn>,
     pub(super) path: E::Path,
     pub(super) query: E::Query,
@@ -163,7 +163,7 @@ pub(super) enum Answer<T> {
     NoContent,
 }
 
-/// How the gateway answers one request of the API on a listener.
+/// The handler of one request of the API on a listener.
 pub(super) trait Handle<A: Authenticator = Tokens>: Endpoint {
     fn handle(call: Call<Self, A>) -> impl Future<Output = Result<Answer<Self::Response>, Problem>>;
 }
@@ -191,12 +191,12 @@ async fn run<E: Handle<A>, A: Authenticator>(arrived: Arrived<A>) -> Result<Http
     let ReceivedBody { bytes, room } = body;
     let decoded = decode::<E, A>(&edge, bytes).await?;
     let answer = E::handle(Call { edge, caller, turn, path, query, body: decoded }).await?;
-    // The body keeps its room until now: what was decoded from it is about as large.
+    // The body keeps its room until now, because the decoded value is about as large.
     drop(room);
     encode(answer)
 }
 
-/// Reads the body; a large one on a thread where it delays no other connection.
+/// Decodes the body; a large one on a thread where it delays no other connection.
 async fn decode<E: Endpoint, A: Authenticator>(edge: &Edge<A>, bytes: Vec<u8>) -> Result<E::Body, Problem> {
     if !E::Body::IS_SENT {
         // It is `Nothing`, the empty object.

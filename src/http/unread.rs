@@ -18,14 +18,14 @@ use crate::{
 
 /// The largest piece of an answer that a connection copies into its buffer.
 const PIECE_BYTES: usize = 32 << 10;
-/// The memory of an answer besides its body: the header, and its place in the tables.
+/// The memory of an answer in addition to its body: the header, and its entries in tables.
 const ANSWER_BYTES: usize = 1024;
-/// An answer that holds no more than this is small.
+/// The greatest memory of a small answer.
 pub(super) const SMALL_ANSWER_BYTES: usize = ANSWER_BYTES + PIECE_BYTES;
-/// The memory of one of many answers that share their bytes: what the connection copies.
+/// The memory of one of many answers that share their bytes: the copy in the connection.
 const SHARED_BYTES: usize = 2 * PIECE_BYTES;
 
-/// Marks an answer, among its extensions, whose bytes are shared by all who ask.
+/// The mark, among an answer's extensions, of bytes that all answers share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SharedBody;
 
@@ -45,12 +45,12 @@ pub(super) fn bytes_held(response: &HttpResponse) -> usize {
 }
 
 impl Visit {
-    /// Of a request, on the connection that it came on.
+    /// The visit of a request on its connection.
     pub(super) fn of(request: &Request) -> Self {
         Self(request.conn_data::<Link>().cloned())
     }
 
-    /// The gateway works on the request from now on; `has_body` says whether one comes with it.
+    /// The gateway processes the request from now on; `has_body` tells whether it has a body.
     pub(super) fn begin(&self, has_body: bool) {
         self.owe_body(has_body);
         self.enter(Phase::Serving);
@@ -72,12 +72,12 @@ impl Visit {
         self.0.as_ref().is_some_and(|link| link.connection.is_reserve())
     }
 
-    /// Notes whose connection it is; false when that caller has too many.
+    /// Notes the holder of the connection; false if that caller has too many.
     pub(super) fn is_held_by(&self, holder: HolderId) -> bool {
         self.0.as_ref().is_none_or(|link| link.connections.is_held_by(&link.connection, holder))
     }
 
-    /// Hands the answer to the connection, and what is held for it.
+    /// Hands the answer and its room to the connection.
     pub(super) fn answer(self, response: HttpResponse, held: Option<HeldShare>) -> Response<BoxBody> {
         self.enter(Phase::Answering);
         let mut response: Response<BoxBody> = response.into();

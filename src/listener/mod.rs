@@ -1,4 +1,4 @@
-//! One listener: bound, served, and stopped after the requests in flight are answered.
+//! One listener: binding, serving, and stopping after the requests in flight are answered.
 //!
 //! It speaks HTTP/1.1 and nothing else (`docs/decisions/0009-http-1-1-only.md`). `connections.rs` counts the
 //! connections and closes those that wait when another client connects; `watched.rs` is one connection with its
@@ -48,20 +48,20 @@ use crate::{
 
 /// Connections that the operating system holds until they are accepted.
 const BACKLOG: u32 = 1024;
-/// How long connections may stay open once every request is answered, in seconds.
+/// The time for which connections may stay open once every request is answered, in seconds.
 const IDLE_CONNECTIONS_S: u64 = 1;
-/// How long the threads of a listener may take to let go of what they share.
+/// The time in which the threads of a listener must release their shared data.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client that is refused early may continue to send before the connection is closed.
+/// The time for which a client that was refused early may continue to send before the connection is closed.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a listener may take to accept its first connection, its own.
+/// The time in which a listener must accept its first connection, which is its own.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An address that is bound to this process.
 #[derive(Debug)]
 pub(crate) struct BoundAddress {
     listener: TcpListener,
-    /// With the port that was chosen.
+    /// The address, with the chosen port.
     pub(crate) address: SocketAddr,
 }
 
@@ -71,16 +71,16 @@ pub(crate) enum Protocol {
     Plain,
     /// HTTP/1.1 over TLS.
     Tls {
-        /// TLS without protocol names: they are added.
+        /// TLS without protocol names, which are added.
         config: Box<ServerConfig>,
-        /// How long a handshake may take.
+        /// The time limit of a handshake.
         handshake_timeout: Duration,
         /// The properties of a connection for the requests on it.
         on_connect: Option<fn(&ServerConnection, &mut Extensions)>,
     },
 }
 
-/// A listener that serves.
+/// A running listener.
 pub(crate) struct Listener<A: Authenticator> {
     pub(crate) address: SocketAddr,
     pub(crate) has_tls: bool,
@@ -135,7 +135,7 @@ impl BoundAddress {
 }
 
 impl<A: Authenticator + Send + Sync> Listener<A> {
-    /// Serves. When it answers, a connection has been accepted, so that requests are answered.
+    /// Starts serving. When it returns, a connection has been accepted, so requests are answered.
     pub(crate) async fn start(
         bound: BoundAddress,
         edge: Edge<A>,
@@ -194,12 +194,12 @@ impl<A: Authenticator + Send + Sync> Listener<A> {
         }
     }
 
-    /// Completes when its threads have ended without being stopped: then it serves no more requests.
+    /// Waits until its threads end without being stopped: then it serves no more requests.
     pub(crate) async fn ended(&self) {
         self.ended.wait().await;
     }
 
-    /// Takes no new requests, and finishes those in flight, for as long as the configuration says.
+    /// Takes no new requests, and finishes those in flight, within the configured time.
     pub(crate) async fn finish(&self) {
         self.edge.refuse_new_requests();
         self.server.pause().await;
@@ -217,11 +217,11 @@ impl<A: Authenticator + Send + Sync> Listener<A> {
     }
 }
 
-/// A listener that has stopped, while its threads may still hold what they shared.
+/// A stopped listener whose threads may still hold their shared data.
 pub(crate) struct Released<A: Authenticator>(Arc<Edge<A>>);
 
 impl<A: Authenticator> Released<A> {
-    /// Waits until the threads have let go: they do so a moment after they have stopped.
+    /// Waits until the threads have released their data, a moment after they have stopped.
     pub(crate) async fn wait(self) {
         let since = Instant::now();
         while Arc::strong_count(&self.0) > 1 && since.elapsed() < RELEASE_TIMEOUT {
@@ -247,7 +247,7 @@ fn server<A: Authenticator + Send + Sync>(
     let server = Server::build()
         .disable_signals()
         .workers(limits.workers)
-        // It counts by worker and lets those beyond it wait; `connections` counts all, and makes room.
+        // This limit is per worker and makes further connections wait; `connections` counts all of them, and makes room.
         .max_concurrent_connections(Connections::accepted_max(limits.connections_max))
         .shutdown_timeout(IDLE_CONNECTIONS_S);
     let name = format!("listener {}", bound.address);
@@ -327,7 +327,7 @@ fn http<A: Authenticator + Send + Sync, T: AsyncRead + AsyncWrite + Unpin + 'sta
         }))
 }
 
-/// Waits for something that happens on a connection, until that is to be closed.
+/// Waits for an event on a connection, or until the connection must close.
 async fn unless_closed<T>(
     connection: &Connection,
     happening: impl Future<Output = io::Result<T>>,
@@ -350,5 +350,5 @@ fn prepare(stream: &TcpStream) -> Option<SocketAddr> {
 }
 
 fn no_room() -> DispatchError {
-    DispatchError::Io(io::Error::other("the listener has as many connections as it takes"))
+    DispatchError::Io(io::Error::other("the listener has reached its limit of connections"))
 }

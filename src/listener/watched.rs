@@ -2,8 +2,8 @@
 //! client that does not read its answer. The HTTP/1.1 dispatcher sees an error of the connection when a deadline
 //! passes.
 //!
-//! It also keeps the dispatcher from reading far ahead of the request that it works on, and turns the bare answers of
-//! the HTTP/1.1 parser into problem documents.
+//! It also keeps the dispatcher from reading far ahead of the present request, and turns the bare answers of the HTTP/1.1
+//! parser into problem documents.
 
 use std::{
     io,
@@ -21,33 +21,33 @@ use tokio::{
 use crate::connections::{Connection, ConnectionSlot, Phase};
 use crate::shares::HeldShare;
 
-/// Bytes that are read in one turn of the dispatcher, and while it works on a request without waiting for its body.
+/// The most bytes read in one turn of the dispatcher, and while it processes a request without waiting for its body.
 const AHEAD_BYTES: usize = 8 << 10;
-/// Bytes of a header that are not counted: its separators.
+/// The uncounted bytes of a header: its separators.
 const SEPARATOR_BYTES: usize = 1 << 10;
-/// The slowest that an answer may be read, beyond the time that a client may pause.
+/// The lowest rate at which an answer may be read, in addition to the pause that a client may make.
 const READ_BYTES_PER_S: u64 = 16 << 10;
-/// The status of what is too long to be a header.
+/// The status of a header that is too long.
 const HEADERS_TOO_LARGE: u16 = 431;
 /// The status of a long header when there are too many of them at once.
 const TOO_MANY_REQUESTS: u16 = 429;
-/// How long the client of a connection of the reserve may take for the header of its request.
+/// The time limit of a request's header on a connection of the reserve.
 const RESERVE_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a client may take, and how much it may send before that is a request.
+/// Limits on the time of a client, and on its bytes before a complete request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientLimits {
     /// The request line and the header fields, as they are counted when they are read, in bytes.
     pub(crate) header_bytes: usize,
-    /// For the first byte and the header of a request.
+    /// The time for the first byte and the header of a request.
     pub(crate) header: Duration,
-    /// For the next request.
+    /// The time for the next request.
     pub(crate) keep_alive: Duration,
-    /// Between reading one part of an answer and the next.
+    /// The pause between reading two parts of an answer.
     pub(crate) reading: Duration,
 }
 
-/// The answer to what the HTTP/1.1 parser refused, from the status that it chose.
+/// The answer to a request that the HTTP/1.1 parser refused, from the parser's status.
 pub(crate) type ParseErrorResponse = fn(status: u16) -> Vec<u8>;
 
 /// A connection with deadlines.
@@ -57,23 +57,23 @@ pub(crate) struct TimedConnection<T> {
     limits: ClientLimits,
     refusal: ParseErrorResponse,
     opened: Instant,
-    /// When the first byte of the next request came.
+    /// The arrival of the first byte of the next request.
     header_since: Option<Instant>,
     idle_since: Option<Instant>,
-    /// Until when the client must have read more, while it does not read.
+    /// The deadline for a client that does not read.
     read_until: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Bytes read that are no whole request yet.
+    /// Read bytes that do not make a complete request yet.
     header_bytes: usize,
-    /// What they hold, once they are more than most headers have.
+    /// Their share of the room for long headers, once they exceed most headers.
     header_room: Option<HeldShare>,
     /// Bytes read in this turn of the dispatcher.
     read_in_turn: usize,
-    /// Bytes read while a request was worked on.
+    /// Bytes read while a request was being processed.
     read_ahead: usize,
-    /// Whether the dispatcher wanted to read and was not let.
+    /// Whether the dispatcher was kept from reading.
     is_reading_held: bool,
-    /// The answer that replaces a bare one of the parser, and how much of it is written.
+    /// The answer that replaces a bare one of the parser, and the number of its written bytes.
     instead: Option<(Vec<u8>, usize)>,
 }
 
@@ -108,7 +108,7 @@ impl<T> TimedConnection<T> {
         &self.io
     }
 
-    /// Its place among the others.
+    /// Its slot among the others.
     pub(crate) fn place(&self) -> &ConnectionSlot {
         &self.place
     }
@@ -117,7 +117,7 @@ impl<T> TimedConnection<T> {
         self.place.connection()
     }
 
-    /// Until when the client must have sent more, while nothing of it is worked on.
+    /// The deadline for the client to send more, while none of its requests is processed.
     fn send_until(&self) -> Option<Instant> {
         let header = if self.connection().is_reserve() {
             self.limits.header.min(RESERVE_HEADER_TIMEOUT)
@@ -155,10 +155,10 @@ impl<T> TimedConnection<T> {
         Ok(())
     }
 
-    /// The status for a header that is too long, or for which there is no room next to those of others. The parser would
-    /// take four times as much before it refuses.
+    /// The status for a header that is too long, or for which there is no room next to those of others. The parser itself would
+    /// accept four times as much.
     fn refused_header(&mut self) -> Option<u16> {
-        // In the other phases it is no header any more that is read.
+        // In the other phases, the bytes are not a header.
         if !matches!(self.connection().phase(), Phase::Silent | Phase::Idle)
             || self.header_bytes <= AHEAD_BYTES
         {
@@ -177,7 +177,7 @@ impl<T> TimedConnection<T> {
         taken.err().map(|_| TOO_MANY_REQUESTS)
     }
 
-    /// Notes how many bytes of its answer the client has read.
+    /// Notes the number of bytes of its answer that the client has read.
     fn note_written(&mut self, bytes: usize) {
         if let Some(until) = &mut self.read_until {
             let earned = Duration::from_millis(bytes as u64 * 1000 / READ_BYTES_PER_S);
@@ -202,7 +202,7 @@ impl<T> TimedConnection<T> {
             Phase::Silent | Phase::Idle => {
                 let is_far = self.read_in_turn >= AHEAD_BYTES;
                 if is_far {
-                    // It parses what it has, and reads on in its next turn.
+                    // It parses the bytes that it has, and reads more in its next turn.
                     cx.waker().wake_by_ref();
                 }
                 is_far
@@ -226,7 +226,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedConnection<T> {
             this.check_deadlines(cx)?;
             return Poll::Pending;
         }
-        // The parser has seen all that was read in the turns before: it is a header that has not ended.
+        // The parser has seen all bytes of the turns before: they are a header that has not ended.
         if let Some(status) = this.refused_header() {
             this.instead.get_or_insert_with(|| ((this.refusal)(status), 0));
             ready!(this.poll_write_instead(cx))?;
@@ -285,7 +285,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for TimedConnection<T> {
         if this.connection().is_closing() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        // No request got as far as the gateway, and none is open: this is the parser's own answer.
+        // No request reached the gateway, and none is open, so this is the parser's own answer.
         if this.instead.is_none()
             && matches!(this.connection().phase(), Phase::Silent | Phase::Idle)
             && let Some(status) = bare_status(bytes)

@@ -4,16 +4,16 @@ use std::{fmt, io};
 
 use crate::{client::RequestError, serve::StartError};
 
-/// Why a tool did not finish.
+/// The reason why a tool did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
-    /// Options that do not go together.
+    /// Options that contradict each other.
     #[error("{0}")]
     Options(String),
     /// The gateway did not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The gateway refused a request that it must answer.
+    /// The gateway refused a request that must succeed.
     #[error("{step}: {source}")]
     Gateway {
         /// The step.
@@ -32,7 +32,7 @@ pub enum ToolError {
     /// The operating system gave no file, thread or socket.
     #[error("{what}: {source}")]
     System {
-        /// What was asked for: a step, or a path.
+        /// The step, or a path.
         what: String,
         /// The system's error.
         source: io::Error,
@@ -48,7 +48,7 @@ impl ToolError {
         move |source| Self::System { what: what.to_string(), source }
     }
 
-    /// Something that a message or a client must have.
+    /// The error of a missing part of a message or client.
     pub(super) fn missing(what: &str) -> Self {
         Self::Broken(format!("{what} was expected and is not there"))
     }

@@ -23,16 +23,16 @@ use crate::api::{
 
 /// MLS 1.0 (RFC 9420 §6).
 pub(super) const PROTOCOL_VERSION: u16 = 1;
-/// Suite 1, which every MLS client has (RFC 9420 §17.1).
+/// Suite 1, which every MLS client supports (RFC 9420 §17.1).
 pub(super) const CIPHER_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
-/// A client, and the one group that it is in.
+/// A client, and its only group.
 pub(super) struct MlsClient {
     pub(super) handle: ClientHandle,
     provider: OpenMlsRustCrypto,
     signer: Arc<SignatureKeyPair>,
     credential: CredentialWithKey,
-    /// Its own type of credential is the only one that it supports.
+    /// It supports only its own type of credential.
     capabilities: Capabilities,
     group: Option<MlsGroup>,
     /// Its own commit, until the gateway has accepted or refused it.
@@ -76,7 +76,7 @@ impl MlsClient {
         bytes_of(&package.into_key_package().into())
     }
 
-    /// Creates a group of this one member (*Group Creation*).
+    /// Creates a group with this member alone (*Group Creation*).
     pub(super) fn create_group(&mut self) -> Result<NewGroupBody, ToolError> {
         let group = MlsGroup::builder()
             .ciphersuite(CIPHER_SUITE)
@@ -108,8 +108,8 @@ impl MlsClient {
         Ok(())
     }
 
-    /// The external commit of this client, and the client as it is when the commit is accepted. A client that is a
-    /// member already comes back in the place of its old leaf (RFC 9420 §12.4.3.2).
+    /// The external commit of this client, and the client as it is when the commit is accepted. A client that is already a
+    /// member replaces its old leaf (RFC 9420 §12.4.3.2).
     pub(super) fn external_commit(&self, info: &GroupInfo) -> Result<(Self, CommitBody), ToolError> {
         let step = "making an external commit";
         let MlsMessageBodyIn::GroupInfo(group_info) = message_in(&info.group_info)?.extract() else {
@@ -146,8 +146,8 @@ impl MlsClient {
 
 /// Inside a group.
 impl MlsClient {
-    /// A commit that adds the clients of these key packages, removes these members and carries the proposals that were
-    /// taken in. With none of them, it updates the member's own keys. It stays pending until it is applied or discarded.
+    /// A commit that adds the clients of these key packages, removes these members and includes the received proposals. With
+    /// none of them, it updates the member's own keys. It stays pending until it is applied or discarded.
     pub(super) fn make_commit(
         &mut self,
         added: &[Base64],
@@ -188,7 +188,7 @@ impl MlsClient {
         bytes_of(&message)
     }
 
-    /// Takes in proposals of others, for the next commit.
+    /// Processes proposals of others, for the next commit.
     pub(super) fn take_in(&mut self, proposals: &[Base64]) -> Result<(), ToolError> {
         let step = "processing a proposal";
         let (group, provider, _) = self.joined_mut()?;
@@ -241,7 +241,7 @@ impl MlsClient {
         Ok(())
     }
 
-    /// Takes in the proposals of a past commit except this member's own, which it has.
+    /// Processes the proposals of a past commit, except this member's own, which it has.
     fn take_in_foreign(&mut self, proposals: &[Base64]) -> Result<(), ToolError> {
         if proposals.is_empty() {
             return Ok(());
@@ -260,7 +260,7 @@ impl MlsClient {
             }
         }
         if foreign.len() == proposals.len() {
-            // What it took in before may not be what was committed.
+            // The proposals processed before may not be the committed ones.
             group.clear_pending_proposals(provider.storage()).during_library("forgetting proposals")?;
         }
         self.take_in(&foreign)
@@ -285,7 +285,7 @@ impl MlsClient {
         self.group.as_ref().is_some_and(MlsGroup::is_active)
     }
 
-    /// The leaf of this member in another one's group.
+    /// The leaf of this member in another member's group.
     fn leaf_in(&self, group: &MlsGroup) -> Result<LeafNodeIndex, ToolError> {
         group
             .members()

@@ -1,4 +1,4 @@
-//! Certificates made on the spot for the demo and for tests: a root, issuers, clients and gateways.
+//! Certificates for the demo and for tests: a root, issuers, clients and gateways.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,13 +9,13 @@ use rcgen::{
 };
 use tls_codec::{Serialize as _, VLBytes};
 
-/// How long before now everything is valid, so that clocks need not agree.
+/// The time by which validity begins before now, so that clocks need not agree.
 const BEFORE: Duration = Duration::from_secs(3600);
-/// How long a certificate authority lasts.
+/// The lifetime of a certificate authority.
 const AUTHORITY_LASTS: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
-/// An authority that issues certificates: a root, or one below it. In the draft's terms the subject of one below may be a domain or an
-/// account.
+/// An authority that issues certificates: a root, or one below it. In the draft's terms, the subject of one below a root may be
+/// a domain or an account.
 #[derive(Debug)]
 pub struct CertificateAuthority {
     parameters: CertificateParams,
@@ -23,7 +23,7 @@ pub struct CertificateAuthority {
     certificate: Certificate,
     /// This certificate and those above it, except the root.
     chain: Vec<Certificate>,
-    /// How many authorities may stand below this one, one below the other.
+    /// The number of authorities that may follow below this one in a chain.
     depth: u8,
 }
 
@@ -45,11 +45,11 @@ pub enum ClientKey<'a> {
 }
 
 impl CertificateAuthority {
-    /// A root with this Common Name and this path length: two for a root with domains, which have accounts, which have
-    /// devices. Without a path length every account could make domains.
+    /// A root with this Common Name and this path length: two for a root above domains, accounts and devices. Without a path
+    /// length, every account could issue domains.
     ///
     /// # Errors
-    /// That no key or certificate can be made.
+    /// No key or certificate can be made.
     pub fn root(name: &str, depth: u8) -> Result<Self, rcgen::Error> {
         let parameters = authority(name, depth);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -57,10 +57,10 @@ impl CertificateAuthority {
         Ok(Self { parameters, key, certificate, chain: Vec::new(), depth })
     }
 
-    /// One below this one, of this Common Name. Below one that may have none, nothing is valid.
+    /// An authority below this one, with this Common Name. Below one with a path length of 0, nothing is valid.
     ///
     /// # Errors
-    /// That no key or certificate can be made.
+    /// No key or certificate can be made.
     pub fn below(&self, name: &str) -> Result<Self, rcgen::Error> {
         let depth = self.depth.saturating_sub(1);
         let parameters = authority(name, depth);
@@ -70,11 +70,11 @@ impl CertificateAuthority {
         Ok(Self { parameters, key, certificate, chain, depth })
     }
 
-    /// A client's certificate of this Common Name, valid for so long from now, and the chain above it without the root:
+    /// A client's certificate with this Common Name, valid for this time from now, and the chain above it without the root:
     /// DER, the client's first.
     ///
     /// # Errors
-    /// That no certificate can be made.
+    /// No certificate can be made.
     pub fn certify(
         &self,
         name: &str,
@@ -87,10 +87,10 @@ impl CertificateAuthority {
         Ok([&certificate].into_iter().chain(&self.chain).map(|one| one.der().to_vec()).collect())
     }
 
-    /// A key and a certificate for the gateway of a domain, as a server and as a client, valid for so long from now.
+    /// A key and a certificate for the gateway of a domain, as a server and as a client, valid for this time from now.
     ///
     /// # Errors
-    /// That no key or certificate can be made, or the domain is no DNS name.
+    /// No key or certificate can be made, or the domain is not a DNS name.
     pub fn certify_gateway(&self, domain: &str, lasts: Duration) -> Result<GatewayCertificate, rcgen::Error> {
         let mut parameters = named(domain, lasts);
         parameters.subject_alt_names = vec![SanType::DnsName(domain.try_into()?)];
@@ -103,7 +103,7 @@ impl CertificateAuthority {
         Ok(GatewayCertificate { certificate, private_key: key.serialize_pem() })
     }
 
-    /// The certificate in PEM; of a root, what an application or a gateway trusts.
+    /// The certificate in PEM; that of a root is a trust anchor for applications and gateways.
     pub fn pem(&self) -> String {
         self.certificate.pem()
     }
@@ -112,7 +112,7 @@ impl CertificateAuthority {
 /// The content of an X.509 credential: `Certificate certificates<V>` without its length (RFC 9420 §5.3).
 ///
 /// # Errors
-/// That a certificate is too long for MLS.
+/// A certificate is too long for MLS.
 pub fn credential_content(chain: &[Vec<u8>]) -> Result<Vec<u8>, tls_codec::Error> {
     let mut content = Vec::new();
     for certificate in chain {

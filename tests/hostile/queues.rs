@@ -1,4 +1,4 @@
-//! Key packages and welcomes of one client: a hostile caller takes, or leaves, as many as it can.
+//! Key packages and welcomes of one client: a hostile caller takes as many packages, and leaves as many welcomes, as it can.
 
 use std::time::{Duration, Instant};
 

@@ -198,7 +198,7 @@ async fn a_disk_that_hangs_is_told_of_and_keeps_nobody_from_stopping() {
     assert_eq!(taken.kind(), Some(ProblemKind::ClientHandleTaken), "{taken}");
     gateway.register("refused").await.unwrap();
 
-    // It hangs for good: the process ends all the same, and says what held it up.
+    // It hangs forever: the process ends all the same, and names the part that hung.
     std::fs::write(&hang, "").unwrap();
     gateway.register("lost").await.unwrap_err();
     gateway.process.signal("TERM");

@@ -122,7 +122,7 @@ impl MlsClient {
         mls_client(certified.suite, identities, identity, secret, options, YEAR)
     }
 
-    /// A client of a domain of which this gateway knows nothing: registered nowhere.
+    /// A client of a domain that is unknown to this gateway: it is registered nowhere.
     pub(crate) fn unregistered(gateway: &TestGateway, certified: &Certified, roots: &str) -> Self {
         Self::unregistered_as(gateway, certified, Identities::x509(roots))
     }

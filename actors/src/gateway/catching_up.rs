@@ -9,12 +9,12 @@ use super::Gateway;
 use crate::group::{GroupView, Published};
 
 impl Gateway {
-    /// Waits until the replica of a group has reached an epoch, or until the time is over.
+    /// Waits until the replica of a group has reached an epoch, or for the given time at most.
     pub async fn await_epoch(&self, app: AppId, group: &GroupId, epoch: Epoch, at_most: Duration) {
         self.await_view(app, group, at_most, |view| view.epoch >= epoch).await;
     }
 
-    /// Waits until the replica of a group shows a proposal of an epoch, or has left the epoch, or until the time is over.
+    /// Waits until the replica of a group shows a proposal of an epoch or has left the epoch, or for the given time at most.
     pub async fn await_proposal(
         &self,
         app: AppId,
@@ -50,7 +50,7 @@ impl Gateway {
                 }
             }
         };
-        // The answer is right in any case; only a read right after it may be of the epoch before.
+        // The write succeeded in any case; only a read right after it may show the epoch before.
         let _ = tokio::time::timeout(at_most, waiting).await;
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     error::StorageError,
 };
 
-/// Why a request about clients was refused. Nothing has changed when one of these is answered.
+/// The reason why a request about clients was refused. A refused request has changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
     /// No client of that id is registered in this application.
@@ -25,7 +25,7 @@ pub enum ClientError {
         /// The client that has it.
         client: ClientId,
     },
-    /// A value that cannot be used; the text names it.
+    /// A value cannot be used; the text names it.
     #[error("{0}")]
     Invalid(String),
     /// The domain cannot be used.
@@ -34,7 +34,7 @@ pub enum ClientError {
     /// A part of the request is larger or more numerous than the gateway accepts.
     #[error("{what}: at most {max}")]
     TooLarge {
-        /// Which part.
+        /// The part.
         what: &'static str,
         /// The limit.
         max: usize,
@@ -45,7 +45,7 @@ pub enum ClientError {
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
     Stopping,
-    /// The store failed, or held something that could not be read.
+    /// The store failed, or its data could not be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -57,7 +57,7 @@ pub struct NewClient {
     pub handle: ClientHandle,
     /// Its domain; the gateway's only domain if there is none.
     pub domain: Option<DomainName>,
-    /// What it can be searched by.
+    /// Labels by which it can be found.
     pub tags: Vec<String>,
 }
 
@@ -81,14 +81,14 @@ pub struct ClientQuery {
     pub domain: Option<DomainName>,
     /// Only clients after this one, in the order of ids.
     pub after: Option<ClientId>,
-    /// How many at most.
+    /// The greatest number of results.
     pub limit: usize,
 }
 
 /// The messages that an invited client needs to join (*Joining*).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinInfo {
-    /// Its place in the order of delivery.
+    /// Its position in the order of delivery.
     pub id: DeliveryId,
     /// The group that the client was added to.
     pub group: GroupId,
@@ -101,13 +101,13 @@ pub struct JoinInfo {
 }
 
 impl JoinInfo {
-    /// How many bytes of MLS messages it holds.
+    /// The size of its MLS messages, in bytes.
     fn message_bytes(&self) -> usize {
         self.welcome.len().saturating_add(self.ratchet_tree.as_ref().map_or(0, Bytes::len))
     }
 }
 
-/// Which join infos to read.
+/// A query for join infos.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinInfoQuery {
     /// The client's domain, one of this gateway; its only one if there is none.
@@ -116,11 +116,11 @@ pub struct JoinInfoQuery {
     pub after: Option<DeliveryId>,
     /// Whether the ratchet trees come with them.
     pub with_ratchet_tree: bool,
-    /// How many at most.
+    /// The greatest number of results.
     pub limit: usize,
 }
 
-/// Some of the join infos that wait for a handle.
+/// One page of the join infos that wait for a handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinInfoPage {
     /// The join infos in the order of delivery: at least one when one waits.
@@ -289,9 +289,9 @@ impl Gateway {
         self.read(move || view.groups(app, after, limit)).await
     }
 
-    /// The join infos of a client: what it needs to join the groups that it was invited to, oldest first (*Joining*). An
-    /// unknown handle has none. A page ends at `limit` join infos, before `answer_bytes_max`, or before four times as many bytes are
-    /// read, but never before its first join info.
+    /// The join infos of a client for the groups to which it was invited, oldest first (*Joining*). An unknown handle has none.
+    /// A page has at least one join info, if one waits, and at most `limit`; it ends before `answer_bytes_max` bytes, or before
+    /// four times that size has been read.
     ///
     /// # Errors
     /// [`ClientError::Domain`], or that the store cannot be read.
@@ -314,7 +314,7 @@ impl Gateway {
                     return Ok(JoinInfoPage { join_infos, has_more: true });
                 }
                 let Some(row) = view.welcome(app, &info.group, info.epoch)? else { continue };
-                // A row is read whole, with the tree that may not be asked for.
+                // A row is read whole, including a tree that the query may not ask for.
                 bytes_read =
                     bytes_read.saturating_add(row.welcome.len()).saturating_add(row.ratchet_tree.len());
                 let join_info = JoinInfo {
@@ -322,7 +322,7 @@ impl Gateway {
                     group: info.group,
                     epoch: info.epoch,
                     welcome: row.welcome,
-                    // None where the hub handed the group over later and had not kept the epoch's tree.
+                    // `None` if the hub transferred the group later and had not kept the epoch's tree.
                     ratchet_tree: Some(row.ratchet_tree)
                         .filter(|tree| query.with_ratchet_tree && !tree.is_empty()),
                 };
@@ -338,7 +338,7 @@ impl Gateway {
         .await
     }
 
-    /// Acknowledges a welcome: it is never delivered again. One that is gone is acknowledged already.
+    /// Acknowledges a welcome: it is never delivered again. A missing one counts as acknowledged.
     ///
     /// # Errors
     /// [`ClientError::Domain`], or that the gateway cannot write.
@@ -354,7 +354,7 @@ impl Gateway {
         outcome.map_err(|error| refused(&error))
     }
 
-    /// Reads what may take a while, away from the threads that answer requests.
+    /// Runs a long read away from the threads that answer requests.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T, snapshots::ReadError> + Send + 'static,
@@ -371,7 +371,8 @@ impl Gateway {
         if self.services.is_stopping() {
             return Err(ClientError::Stopping);
         }
-        self.application(app).ok_or_else(|| ClientError::Invalid("there is no such application".into()))
+        self.application(app)
+            .ok_or_else(|| ClientError::Invalid("this gateway has no such application".into()))
     }
 
     fn check_handle(&self, handle: &ClientHandle) -> Result<(), ClientError> {

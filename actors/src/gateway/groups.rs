@@ -1,4 +1,4 @@
-//! Groups, as callers see them (*Managing Groups without Metadata Protection*): creation, uploads, and what members read.
+//! Operations on groups (*Managing Groups without Metadata Protection*): creation, uploads, and reads by members.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ impl Gateway {
         }
     }
 
-    /// A group as it is now: nothing in it can still be lost.
+    /// The present view of a group; everything in it is durable.
     ///
     /// # Errors
     /// [`GroupError::UnknownGroup`], or that the store cannot be read.
@@ -97,8 +97,8 @@ impl Gateway {
     /// Uploads a proposal of the current epoch (*Proposals*).
     ///
     /// # Errors
-    /// What is wrong with it, [`GroupError::StaleEpoch`], [`GroupError::UnknownGroup`],
-    /// [`GroupError::TooManyProposals`], [`GroupError::KeyPackageReused`], or that the gateway cannot write.
+    /// The fault of the proposal, [`GroupError::StaleEpoch`], [`GroupError::UnknownGroup`], [`GroupError::TooManyProposals`],
+    /// [`GroupError::KeyPackageReused`], or that the gateway cannot write.
     pub async fn upload_proposal(
         &self,
         app: AppId,
@@ -120,7 +120,7 @@ impl Gateway {
     /// the winner, uploaded again, gets its first answer again.
     ///
     /// # Errors
-    /// [`GroupError::StaleEpoch`] for every other commit, found before any signature is verified; what is wrong with it;
+    /// [`GroupError::StaleEpoch`] for every other commit, found before any signature is verified; the fault of the commit;
     /// [`GroupError::UnknownGroup`], [`GroupError::KeyPackageReused`], or that the gateway cannot write.
     pub async fn upload_commit(
         &self,
@@ -139,7 +139,7 @@ impl Gateway {
         }
     }
 
-    /// Passes an upload whose packet is for the epoch `head` to the group's owner.
+    /// Sends an upload to the group's owner; `head` is the packet's epoch.
     async fn upload(
         &self,
         app: AppId,
@@ -244,8 +244,8 @@ fn check_source(
     }
 }
 
-/// That a packet is stale, unless this is a replica that does not know what came of the packet's epoch: then the hub is to
-/// say it.
+/// The error of a stale packet, or, on a replica that does not know the history of the packet's epoch, the hub to which to
+/// forward it.
 fn unless_unknown(
     view: &View,
     application: &Application,

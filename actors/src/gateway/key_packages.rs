@@ -1,5 +1,5 @@
-//! The gateway's operations on key packages (*Managing Key Packages*): they find the queue, check what needs no owner,
-//! and ask the queue's actor.
+//! Operations on key packages (*Managing Key Packages*): they find the queue, make the checks that need no owner, and ask the
+//! queue's actor.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     mls::{KeyPackageChecks, KeyPackageValidator, LeafChecks, PROTOCOL_VERSION, supported_cipher_suites},
 };
 
-/// How often a queue's deletion is tried again when the queue is relabelled meanwhile.
+/// The number of tries of a queue's deletion while the queue is being relabelled.
 const DELETE_ATTEMPTS: usize = 16;
 
 impl Gateway {
@@ -55,7 +55,7 @@ impl Gateway {
             app_label: new.app_label,
         };
         let mut batch = Batch::new();
-        // The queue first: a retry of one that exists is told so, at the limit as well.
+        // The queue's existence first, so that a retry at the limit is answered with the existing queue.
         let max = self.services.limits.key_queues_per_client_max;
         batch.create_queue(app, &row);
         batch.require_queues_below(app, client, max.saturating_add(1));
@@ -68,7 +68,7 @@ impl Gateway {
         Ok(row.queue_id)
     }
 
-    /// A client's queues and how much is in them.
+    /// A client's queues, each with the number of its packages.
     ///
     /// # Errors
     /// [`KeyQueueError::UnknownClient`], or that the store cannot be read.
@@ -101,7 +101,7 @@ impl Gateway {
         Ok(queues)
     }
 
-    /// Puts key packages into a queue, all or none (*Key Queue Update*, *Key Package Validation*).
+    /// Adds key packages to a queue, all or none (*Key Queue Update*, *Key Package Validation*).
     ///
     /// # Errors
     /// [`KeyQueueError::InvalidKeyPackages`] with every package that is not acceptable, an unknown client or queue, a
@@ -144,7 +144,7 @@ impl Gateway {
             };
             match self.registry.ask_key_queue(app, &row, ask).await? {
                 Attempt::Done(counts) => return Ok(counts),
-                // A package was used or stored meanwhile, or the queue was changed: the checks say what is true now.
+                // A package was used or stored meanwhile, or the queue was changed, so the checks are repeated.
                 Attempt::Overtaken => {}
             }
         }
@@ -179,7 +179,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Assigns a key package to a receiver, or gives it the one it has (*Key Package Retrieval*).
+    /// Assigns a key package to a receiver, or returns the one assigned before (*Key Package Retrieval*).
     ///
     /// # Errors
     /// [`KeyQueueError::NoKeyPackage`], an unknown client or queue, [`KeyQueueError::Domain`], or that the gateway
@@ -217,7 +217,7 @@ impl Gateway {
                 Ok(Attempt::Done(assigned)) => return Ok(assigned),
                 // The chosen package was used meanwhile.
                 Ok(Attempt::Overtaken) => {}
-                // A queue that was deleted since it was found is one that does not match.
+                // A queue that was deleted since it was found counts as one that does not match.
                 Err(KeyQueueError::UnknownKeyQueue) => return Err(KeyQueueError::NoKeyPackage),
                 Err(error) => return Err(error),
             }
@@ -225,8 +225,8 @@ impl Gateway {
         Err(KeyQueueError::Busy)
     }
 
-    /// Checks a key package that the gateway of a domain gave for a client of that domain (*Key Package Validation*). The
-    /// inner error says what is wrong with it.
+    /// Checks a key package that the gateway of a domain gave for a client of that domain (*Key Package Validation*). The inner
+    /// error is the fault of the package.
     ///
     /// # Errors
     /// [`KeyQueueError::Busy`] when too many validations of the application wait already.
@@ -250,7 +250,7 @@ impl Gateway {
                 handle: None,
                 domain: Some(&domain),
                 now: services.clock.now(),
-                // The peer hands out what is valid already; its clock may be ahead.
+                // The peer hands out packages that are valid by its clock, which may be ahead.
                 clock_skew_s_max: services.limits.clock_skew_s_max,
             };
             KeyPackageValidator::new(checks, &services.crypto, &*provider).check(&key_package).map(drop)
@@ -258,7 +258,7 @@ impl Gateway {
         Ok(checked.await.unwrap_or_else(|| Err("it cannot be validated".into())))
     }
 
-    /// Checks every package of an upload and says of each that is not acceptable why.
+    /// Checks every package of an upload; the error lists every package that is not acceptable, with the reason.
     fn check_packages(
         &self,
         application: &Application,
@@ -363,7 +363,7 @@ impl Gateway {
     }
 }
 
-/// The number of tries of a write that another one overtakes.
+/// The number of tries of a write that other writes overtake.
 const ATTEMPTS: usize = 16;
 
 /// Checks that a package was not used and can be held by a queue.

@@ -1,5 +1,5 @@
-//! The gateway's public face: everything that it can be asked, as async calls. Behind each call is the actor that owns the
-//! group or key queue, or to the store if no actor owns the data.
+//! The gateway's public interface, as async calls. Each goes to the actor that owns the group or key queue, or to the store if
+//! no actor owns the data.
 
 mod catching_up;
 mod clients;
@@ -11,7 +11,7 @@ mod transfers;
 mod turns;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     fmt,
     sync::{
         Arc,
@@ -33,7 +33,7 @@ use crate::{
     clock::Clock,
     limits::{Limits, RecentLimits},
     mls::Crypto,
-    peer::{PeerActor, PeerHealth, Transport},
+    peer::{PeerActor, Transport},
     runtime::{Directory, KNOWN_TIME, Periods, Registry, Stop, Supervisor},
     services::Services,
     snapshot_pauses::{SnapshotPauses, SnapshotStatus},
@@ -47,31 +47,20 @@ pub struct GatewayOptions {
     pub applications: Vec<Application>,
     /// Limits on what callers can make grow.
     pub limits: Limits,
-    /// For how long history, welcomes and other data are kept.
+    /// The times for which history, welcomes and other data are kept.
     pub retention: Retention,
-    /// How often actors with something new write a snapshot.
+    /// The period in which actors with new records write a snapshot.
     pub snapshot_period: Duration,
-    /// How often data that is too old is deleted.
+    /// The period in which data that is too old is deleted.
     pub retention_period: Duration,
     /// The idle time after which an actor is passivated.
     pub passivate_after: Duration,
-    /// How many threads the actors of groups and key queues share; at least one.
+    /// The number of threads of the actors of groups and key queues; at least one.
     pub arbiters: usize,
-    /// Where the time comes from.
+    /// The source of time.
     pub clock: Clock,
-    /// How entries reach the gateways of other domains; without it nothing is delivered.
+    /// The transport of log entries to the gateways of other domains; without it nothing is delivered.
     pub transport: Option<Arc<dyn Transport>>,
-}
-
-/// The state of the deliveries to the gateway of another domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// Its domain.
-    pub domain: DomainName,
-    /// Whether the last delivery reached it. Missed entries are kept for it.
-    pub is_reachable: bool,
-    /// Groups whose next entry it refuses, as far as is known since the start.
-    pub refused_groups: usize,
 }
 
 /// A running gateway. Cheap to clone.
@@ -80,11 +69,10 @@ pub struct Gateway {
     services: Arc<Services>,
     registry: Registry,
     supervisor: Addr<Supervisor>,
-    peers: Arc<HashMap<DomainName, Arc<PeerHealth>>>,
     replicas: Arc<ReplicaCount>,
-    /// Whose turn it is to write the row of a client.
+    /// Turns to write the row of a client.
     client_turns: Arc<Turns<(AppId, ClientId)>>,
-    /// Names this store for as long as it exists.
+    /// The id of the store, for as long as it exists.
     store_id: Uuid,
 }
 
@@ -94,7 +82,7 @@ impl fmt::Debug for Gateway {
     }
 }
 
-/// The setting that names a store.
+/// The setting that holds the store's id.
 const STORE_ID: &str = "store_id";
 
 impl Gateway {
@@ -102,7 +90,7 @@ impl Gateway {
     pub fn start(options: GatewayOptions, store: Store) -> Self {
         let arbiters: Vec<Arbiter> = (0..options.arbiters.max(1)).map(|_| Arbiter::new()).collect();
         let directory = Arc::new(Directory::new(&arbiters));
-        // Before the store is given a name: a store without one is new.
+        // Before the store gets its id: a store without one is new.
         let trusted_time = trusted_time(TrustRules::of(&options.limits), &options.clock, &store);
         let store_id = store_id(&store);
         let validation = ValidationPool::new(
@@ -124,7 +112,7 @@ impl Gateway {
             is_stopping: AtomicBool::new(false),
         });
         let registry = Registry::new(Arc::clone(&services), directory);
-        let peers = start_peers(&services, &registry, options.transport);
+        start_peers(&services, &registry, options.transport);
         let periods = Periods {
             snapshot: options.snapshot_period,
             retention: options.retention_period,
@@ -137,7 +125,6 @@ impl Gateway {
             services,
             registry,
             supervisor: supervisor.start(),
-            peers,
             replicas: Arc::default(),
             store_id,
         }
@@ -163,25 +150,15 @@ impl Gateway {
         &self.services.store
     }
 
-    /// Whether it accepts requests: it is not stopping, and its store has not failed and answers.
+    /// Whether it accepts requests: it is not stopping, and its store works and answers.
     pub fn is_ready(&self) -> bool {
         let Services { store, .. } = &*self.services;
         !self.services.is_stopping() && !store.is_failed() && !store.is_stalled()
     }
 
-    /// How many groups and key queues are active; the others are only in the store until they are asked for.
+    /// The number of active groups and key queues; the others are only in the store until a request activates them.
     pub fn active(&self) -> usize {
         self.registry.active()
-    }
-
-    /// The state of the deliveries to each peer.
-    pub fn peers(&self) -> Vec<PeerStatus> {
-        let status = |(domain, health): (&DomainName, &Arc<PeerHealth>)| PeerStatus {
-            domain: domain.clone(),
-            is_reachable: health.is_reachable.load(Ordering::Relaxed),
-            refused_groups: health.refused_groups.load(Ordering::Relaxed),
-        };
-        self.peers.iter().map(status).collect()
     }
 
     /// The state of the snapshots of groups and key queues.
@@ -189,8 +166,8 @@ impl Gateway {
         self.services.snapshot_pauses.status()
     }
 
-    /// Refuses new work, and waits until every actor has stopped, after a snapshot if it has something new. The store may then
-    /// be closed.
+    /// Refuses new work, and waits until every actor has stopped, after a snapshot if it has new records. The store can then be
+    /// closed.
     pub async fn stop(&self) {
         self.services.is_stopping.store(true, Ordering::Release);
         if self.supervisor.send(Stop).await.is_err() {
@@ -199,7 +176,7 @@ impl Gateway {
     }
 }
 
-/// The id of a store, made when the store is first opened.
+/// The id of a store, created when the store is first opened.
 fn store_id(store: &Store) -> Uuid {
     let read = || store.view().setting(STORE_ID).ok()?.and_then(|kept| Uuid::from_slice(&kept).ok());
     if let Some(id) = read() {
@@ -209,12 +186,12 @@ fn store_id(store: &Store) -> Uuid {
     let mut batch = Batch::new();
     batch.put_setting(STORE_ID, id.as_bytes());
     if let Err(error) = store.append_blocking(batch) {
-        tracing::error!(%error, "the store could not be given a name");
+        tracing::error!(%error, "the id of the store could not be written");
     }
     id
 }
 
-/// The time as an earlier run knew it.
+/// The trusted time, starting from that of an earlier run.
 fn trusted_time(rules: TrustRules, clock: &Clock, store: &Store) -> TrustedTime {
     let view = store.view();
     let is_new = matches!(view.setting(STORE_ID), Ok(None));
@@ -224,21 +201,13 @@ fn trusted_time(rules: TrustRules, clock: &Clock, store: &Store) -> TrustedTime 
 }
 
 /// Starts one actor for each gateway that an application federates with.
-fn start_peers(
-    services: &Arc<Services>,
-    registry: &Registry,
-    transport: Option<Arc<dyn Transport>>,
-) -> Arc<HashMap<DomainName, Arc<PeerHealth>>> {
-    let Some(transport) = transport else { return Arc::default() };
+fn start_peers(services: &Arc<Services>, registry: &Registry, transport: Option<Arc<dyn Transport>>) {
+    let Some(transport) = transport else { return };
     let applications = services.applications.values();
     let domains: BTreeSet<DomainName> =
         applications.flat_map(|application| application.federates_with.iter().cloned()).collect();
-    let healths: HashMap<DomainName, Arc<PeerHealth>> =
-        domains.iter().map(|domain| (domain.clone(), Arc::default())).collect();
     let views: Arc<dyn crate::peer::GroupViews> = Arc::new(registry.clone());
     registry.start_peers(domains, |domain| {
-        let health = healths.get(&domain).map(Arc::clone).unwrap_or_default();
-        PeerActor::new(Arc::clone(services), Arc::clone(&views), domain, Arc::clone(&transport), health)
+        PeerActor::new(Arc::clone(services), Arc::clone(&views), domain, Arc::clone(&transport))
     });
-    Arc::new(healths)
 }

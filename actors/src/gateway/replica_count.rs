@@ -8,16 +8,16 @@ use tokio::sync::OnceCell;
 
 use crate::{error::StorageError, group::GroupError, services::Services};
 
-/// Groups that are read at once when they are counted.
+/// The number of groups read at a time while replicas are counted.
 const READ_AT_ONCE: usize = 512;
 
 type Counts = DashMap<(AppId, DomainName), usize>;
 
-/// Counts replicas by application and hub. They are counted once, when the first replica is made after the start.
+/// The number of replicas by application and hub, counted when the first replica after the start is created.
 #[derive(Debug, Default)]
 pub(crate) struct ReplicaCount(OnceCell<Counts>);
 
-/// Room for one more replica; it is given back unless the replica was made.
+/// Room for one more replica; dropping it returns the room unless [`Room::keep`] was called.
 #[derive(Debug)]
 pub(crate) struct Room<'a> {
     counts: &'a Counts,
@@ -26,7 +26,7 @@ pub(crate) struct Room<'a> {
 }
 
 impl ReplicaCount {
-    /// Takes room for one more replica of a hub.
+    /// Reserves room for one more replica of a hub.
     ///
     /// # Errors
     /// [`GroupError::TooManyGroups`], or that the store cannot be read.
@@ -48,7 +48,7 @@ impl ReplicaCount {
         Ok(Room { counts, of, is_used: false })
     }
 
-    /// A replica of a hub is gone.
+    /// Returns the room of a deleted replica.
     pub(crate) fn give_back(&self, app: AppId, hub: &DomainName) {
         if let Some(counts) = self.0.get() {
             less(counts, &(app, hub.clone()));
@@ -57,7 +57,7 @@ impl ReplicaCount {
 }
 
 impl Room<'_> {
-    /// The replica was made.
+    /// Keeps the room: the replica was created.
     pub(crate) fn keep(mut self) {
         self.is_used = true;
     }
@@ -87,7 +87,7 @@ fn count(services: &Services) -> Result<Counts, StorageError> {
     for application in services.applications.values().filter(|application| application.supports_domains) {
         let mut after = None;
         loop {
-            // A new view for each page: none is held for long.
+            // A new view for each page, so that none is held for long.
             let groups = services.store.view().groups(application.id, after, READ_AT_ONCE)?;
             for (_, row) in &groups {
                 if let Some(hub) = row.hub.as_ref().filter(|hub| !application.is_hub(Some(hub))) {

@@ -22,16 +22,16 @@ use crate::{
 
 /// Entries in one delivery.
 const ENTRIES_MAX: usize = 1024;
-/// Epochs of a replica's history that one batch deletes when a creation takes the replica's place.
+/// Epochs of a replica's history that one batch deletes when a creation replaces the replica.
 const DELETED_MAX: u64 = 20_000;
 
 impl Gateway {
-    /// Takes a delivery of the gateway of these domains into the replica of its group. What is held already is passed
-    /// over, and entries that do not follow are ignored: the acknowledgement tells the hub where to continue.
+    /// Takes a delivery of the gateway of these domains into the replica of its group. Entries that are held already or do not
+    /// follow are ignored; the acknowledgement tells the hub where to continue.
     ///
     /// # Errors
-    /// [`GroupError::NotFromHub`] when the peer is not the group's hub or delivers what no hub does, what is wrong with
-    /// an entry, or that the gateway cannot write. What was taken before stays.
+    /// [`GroupError::NotFromHub`] when the peer is not the group's hub or the delivery cannot be a hub's, the fault of an
+    /// entry, or that the gateway cannot write. Entries that were taken before stay.
     pub async fn receive(
         &self,
         peer: &BTreeSet<DomainName>,
@@ -84,7 +84,7 @@ impl Gateway {
         let mut number_before = None;
         for entry in entries {
             let (number, accepted) = (entry.sequence, entry.timestamp);
-            // The entry before this one, if it was delivered with it, says more than what was said of the first.
+            // The preceding entry, if it was in the same delivery, is more specific than the delivery's `preceding`.
             let follows =
                 number_before.replace(number).is_none_or(|before| number.checked_sub(1) == Some(before));
             let before = preceding.replace(accepted).filter(|_| follows);
@@ -130,7 +130,7 @@ impl Gateway {
         self.held(application.id, group)
     }
 
-    /// The answer to the hub when an entry cannot be appended.
+    /// The answer to the hub for an entry that cannot be appended.
     async fn not_taken(
         &self,
         application: &Application,
@@ -158,8 +158,8 @@ impl Gateway {
         Err(error)
     }
 
-    /// How long it takes until a lifetime begins that has not begun by this clock; `None` for anything else, and when it is
-    /// longer than two clocks may be apart.
+    /// The time until a lifetime begins that has not begun by this clock; `None` for any other error, and if it is longer than
+    /// two clocks may differ.
     pub(super) fn lifetime_begins_in(&self, error: &GroupError) -> Option<Duration> {
         let (GroupError::InvalidCommit { rule, .. }
         | GroupError::InvalidProposal { rule, .. }
@@ -173,7 +173,7 @@ impl Gateway {
         (wait <= Duration::from_secs(self.services.limits.clock_skew_s_max)).then_some(wait)
     }
 
-    /// Takes what a replica was never shown of its history from entries of its hub.
+    /// Fills the missing history of a replica from entries of its hub.
     async fn fill_history(
         &self,
         application: &Application,
@@ -213,7 +213,7 @@ impl Gateway {
                 self.services.notices.key_packages_used(app, appended.advanced);
                 Ok(())
             }
-            // The same delivery came twice at once.
+            // The same delivery came twice concurrently.
             Err(AppendError::Precondition(Unmet::MissedEntriesChanged)) => Ok(()),
             Err(error) => Err(unwritten(&error, "the history")),
         }
@@ -287,7 +287,7 @@ impl Gateway {
                 room.keep();
                 Ok(())
             }
-            // The same delivery came twice at once, or another gateway was quicker with the same group id.
+            // The same delivery came twice concurrently, or another gateway was quicker with the same group id.
             Err(AppendError::Precondition(Unmet::LogExists)) => {
                 let row = self.group_row(application.id, group)?;
                 if row.hub.as_ref() == Some(hub) { Ok(()) } else { Err(GroupError::GroupExists) }
@@ -296,10 +296,9 @@ impl Gateway {
         }
     }
 
-    /// Puts a creation in the place of a replica that another gateway handed over without one. A creation outranks such a
-    /// replica when the client that made it was at leaf 0, where MLS puts a group's creator, and the gateway that handed
-    /// the group over does not speak for that client: then it is the creation of this group, and that gateway was not its
-    /// hub. Answers whether it was that one.
+    /// Replaces a replica that another gateway transferred without its creation by the group's creation. The creation outranks
+    /// the replica if its creator was at leaf 0, where MLS puts a group's creator, and the other gateway does not speak for
+    /// that client: then that gateway was not the group's hub. Returns whether the replica was replaced.
     pub(crate) async fn create_instead(
         &self,
         application: &Application,
@@ -345,7 +344,7 @@ impl Gateway {
         }
     }
 
-    /// A hub's clock may be a little ahead of this one, and no more: it could otherwise make certificates expire.
+    /// Checks that a hub's clock is at most a little ahead of this one: it could otherwise make certificates expire.
     pub(super) fn check_skew(&self, accepted: Timestamp) -> Result<(), GroupError> {
         let ahead_ms = self.services.limits.clock_skew_s_max.saturating_mul(1000);
         if accepted.0 <= self.services.clock.now().0.saturating_add(ahead_ms) {
@@ -357,7 +356,7 @@ impl Gateway {
     }
 }
 
-/// The hub of a group that a delivery is for.
+/// The hub of a delivered group.
 #[derive(Debug, PartialEq, Eq)]
 enum Order {
     /// The gateway that delivers it.
@@ -392,7 +391,7 @@ pub(super) fn named(member: &MemberView) -> (&ClientHandle, Option<&DomainName>)
     (&member.handle, member.domain.as_ref())
 }
 
-/// Whether a lifetime that held when the hub accepted the entry is over by this gateway's clock.
+/// Whether a lifetime has ended, by this gateway's clock, since the hub accepted the entry.
 fn is_expired(error: &GroupError) -> bool {
     matches!(
         error,

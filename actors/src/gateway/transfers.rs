@@ -1,5 +1,5 @@
-//! Transfers of groups: a replica that cannot follow the log any more takes the group as it stands, if it follows on what
-//! the replica knows.
+//! Transfers of groups: a replica that cannot follow the log any more takes the group's present state, if that is a successor
+//! of the state that it knows.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -82,7 +82,7 @@ impl Gateway {
         batch.replace_missed_entries(app, group, missed_before.as_ref(), Some(&missed));
         self.registry.passivate_group(app, group).await;
         let written = self.services.store.append(batch).await;
-        // An actor that was activated meanwhile has loaded what was there before.
+        // An actor that was activated meanwhile has loaded the old state.
         self.registry.passivate_group(app, group).await;
         match written {
             Ok(appended) => {
@@ -99,8 +99,8 @@ impl Gateway {
         }
     }
 
-    /// Notes which key packages of clients here were used in what this gateway never saw, and keeps the welcome of the
-    /// epoch for those of them whom it is for. Who they are, their key queues tell.
+    /// Records the key packages of local clients that were used in entries that this gateway never saw, and stores the epoch's
+    /// welcome for the local clients in it, found through their key queues.
     fn tell_used(
         &self,
         batch: &mut Batch,
@@ -166,7 +166,7 @@ fn row_after(
     handed_over_row(epoch, accepted, hub, others)
 }
 
-/// The history that a replica misses after a transfer. The history before the gap is shown again once the gap is filled.
+/// The missing history of a replica after a transfer. The history before the gap is shown again once the gap is filled.
 fn missed_by(
     before: Option<&GroupView>,
     missed_before: Option<&MissedEntries>,
@@ -190,9 +190,9 @@ fn missed_by(
     missed_after(reached, missed_before, handed)
 }
 
-/// A group that is handed over where its creation never was may be ordered by the gateway that hands it over: the client at
-/// leaf 0, where MLS puts a group's creator, is of that gateway's domains. Once the creator has left, any member of the hub's
-/// domain will do, unless a client of another gateway's domain took that leaf.
+/// Checks the claim of a gateway that transfers a group whose creation is unknown here: as the group's hub, it must speak for
+/// the client at leaf 0, where MLS puts a group's creator. Once the creator has left, any member of the hub's domains suffices,
+/// unless a client of another gateway's domain took that leaf.
 fn check_claim(
     application: &Application,
     peer: &BTreeSet<DomainName>,
@@ -219,8 +219,8 @@ fn check_claim(
     }
 }
 
-/// A group that is handed over follows on what the replica has checked itself: it is not older, and its group info is
-/// signed by a client whom the replica knows as a member. In the same epoch it is the same group.
+/// Checks that a transferred group is a successor of the state that the replica has checked itself: it is not older, and its
+/// group info is signed by a client that the replica knows as a member. In the same epoch it must be the same group.
 fn check_succession(before: &GroupView, state: &GroupState, accepted: Timestamp) -> Result<(), GroupError> {
     let refuse = |detail: &str| Err(GroupError::NotFromHub(detail.to_owned()));
     if state.epoch() < before.epoch || accepted < before.stamp {

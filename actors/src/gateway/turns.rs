@@ -1,8 +1,8 @@
 //! Turns: writers of the same row run one after the other, in order of arrival.
 //!
-//! A row that no actor owns is written under the precondition that it has not changed. Of a hundred writers at once each
-//! would lose to another again and again; with turns each reads the row after the one before it has written. The
-//! precondition stays the fence: turns are of this process, and other requests may write the row as well.
+//! A row that no actor owns is written under the precondition that it has not changed. Without turns, a hundred concurrent
+//! writers would lose to each other again and again; with turns, each reads the row after its predecessor has written. The
+//! precondition still decides: turns hold only in this process, and other requests may write the row as well.
 
 use std::{collections::hash_map::RandomState, hash::Hash, sync::Arc};
 
@@ -24,7 +24,7 @@ struct Writers {
     waiting: usize,
 }
 
-/// A turn, or the place in line for one. The next in line has its turn when this is dropped.
+/// A turn, or a place in the queue for one. Dropping it gives the turn to the next.
 #[derive(Debug)]
 pub(crate) struct Turn<K: Clone + Eq + Hash> {
     lines: Arc<DashMap<K, Writers, RandomState>>,
@@ -33,7 +33,7 @@ pub(crate) struct Turn<K: Clone + Eq + Hash> {
 }
 
 impl<K: Clone + Eq + Hash> Turns<K> {
-    /// With a bounded number of writers of one row at once.
+    /// Turns for at most this number of writers of one row.
     pub(crate) fn new(waiting_max: usize) -> Self {
         Self { lines: Arc::default(), waiting_max }
     }
@@ -46,7 +46,7 @@ impl<K: Clone + Eq + Hash> Turns<K> {
         Some(place)
     }
 
-    /// Joins the line. A place that is given up while it waits is left by dropping it.
+    /// Joins the queue. Dropping the result leaves it.
     fn join(&self, key: K) -> Option<(Turn<K>, Arc<Semaphore>)> {
         let mut line = self
             .lines

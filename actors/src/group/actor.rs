@@ -1,7 +1,7 @@
 //! The actor that owns one group. It takes one entry at a time from validation to the store and into memory, so that the
 //! first valid commit of an epoch wins without a lock.
 //!
-//! An upload and an entry of another gateway's log go the same way: [`GroupActor::accept`].
+//! Uploads and entries of another gateway's log take the same path: [`GroupActor::accept`].
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -36,7 +36,7 @@ use crate::{
     services::Services,
 };
 
-/// The number of other forms of one proposal that an answer is kept for.
+/// The number of other encodings of one proposal whose answer is kept.
 const OTHER_BYTES_MAX: usize = 8;
 
 /// The owner of one group.
@@ -50,7 +50,7 @@ pub(crate) struct GroupActor {
     recent: RecentEpochs,
 }
 
-/// Work of the actor that ends with a result. Nothing else is done with the group meanwhile.
+/// Work of the actor that ends with a result. The actor handles nothing else meanwhile.
 pub(super) type Pending<T> = Pin<Box<dyn ActorFuture<GroupActor, Output = Result<T, GroupError>>>>;
 
 pub(super) fn ready<T: 'static>(result: Result<T, GroupError>) -> Pending<T> {
@@ -99,7 +99,7 @@ impl GroupActor {
         let bytes = entry.content.validated_bytes();
         let (app, store) = (self.meta.app, self.services.store.clone());
         let staged = self.validate((bytes, broken), source, move |state, context| {
-            // A package that cannot be looked up counts as unused: the commit of its proposal looks again.
+            // A package that cannot be looked up counts as unused; the commit of its proposal looks it up again.
             let is_used = |package: &KeyPackageRef| matches!(store.view().used(app, package), Ok(Some(_)));
             state.stage(context, entry, &is_used)
         });
@@ -110,7 +110,7 @@ impl GroupActor {
         }))
     }
 
-    /// Validates messages of `bytes` bytes: at once, or on another thread if it may take long. The state goes along
+    /// Validates messages of `bytes` bytes: at once, or on another thread if it may take long, to which the state moves
     /// meanwhile.
     pub(super) fn validate<T: Send + 'static>(
         &mut self,
@@ -148,8 +148,8 @@ impl GroupActor {
         }))
     }
 
-    /// The write for a valid entry. Refuses Adds of key packages that were used, where this gateway orders the
-    /// group: a replica takes what its hub accepted.
+    /// The write for a valid entry. Refuses Adds of used key packages if this gateway orders the group; a replica accepts what
+    /// its hub accepted.
     fn prepare(&self, staged: StagedEntry) -> Result<EntryWrite, GroupError> {
         let mut batch = Batch::new();
         match (&staged.change, &staged.entry.content) {
@@ -176,15 +176,15 @@ impl GroupActor {
                     .map_err(|error| unencodable(&error))?;
             }
             (StagedChange::Proposal(_) | StagedChange::Commit(_), _) => {
-                tracing::error!("an entry was staged as something else than it is");
+                tracing::error!("an entry was staged as another kind of entry");
                 return Err(StorageError::Unreadable.into());
             }
         }
         Ok(EntryWrite::Append(Append { batch, staged: vec![staged] }))
     }
 
-    /// What the welcomes of a commit count as: a replica takes what its hub accepted. Refuses Adds of key packages that were
-    /// used.
+    /// The inviter and the limits of a commit's welcomes; a replica accepts what its hub accepted. Refuses Adds of used key
+    /// packages.
     fn invitation(&self, epoch: &StagedEpoch) -> Result<Invitation, GroupError> {
         if epoch.added.is_empty() || self.meta.is_replica {
             return Ok(Invitation::AcceptedElsewhere);
@@ -326,8 +326,8 @@ impl GroupActor {
         Ok(LogEntry { sequence: self.next_sequence(), timestamp, content })
     }
 
-    /// The answer to an upload, after it was accepted or refused. An upload for an older epoch is either what was accepted
-    /// then, or stale.
+    /// The answer to an upload, after it was accepted or refused. An upload for an older epoch is either a repetition of an
+    /// accepted one, or stale.
     fn answer(
         &mut self,
         accepted: Result<Accepted, GroupError>,
@@ -371,7 +371,7 @@ impl GroupActor {
     }
 }
 
-/// Says which Add carries a key package that was used, where a commit refers to one.
+/// Names the Add that carries a used key package, if the commit includes it by reference.
 fn name_proposal(refused: GroupError, added: &[AddedMember]) -> GroupError {
     let GroupError::KeyPackageReused { reference, .. } = refused else { return refused };
     let carrying = added.iter().find(|added| added.reference == reference);

@@ -8,7 +8,7 @@ use crate::{
     mls::{MalformedMessage, Refusal, Rule, UnknownKind},
 };
 
-/// Why a request to a group was refused. Nothing has changed when one of these is answered.
+/// The reason why a request to a group was refused. A refused request has changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
     /// No group of that id was created in this application.
@@ -27,7 +27,7 @@ pub enum GroupError {
         kind: UnknownKind,
         /// The number (RFC 9420 §17).
         value: u16,
-        /// Why it is refused.
+        /// The reason.
         detail: String,
     },
     /// The group info, or the tree that came with it, cannot start a group.
@@ -38,7 +38,7 @@ pub enum GroupError {
     GroupInfoLifetime {
         /// [`Rule::Lifetime`] or [`Rule::LifetimeNotBegun`].
         rule: Rule,
-        /// The lifetime, and why it does not hold.
+        /// The lifetime, and the reason why it is refused.
         detail: String,
     },
     /// The packet was made for an epoch that is over; `current` is the group's epoch now.
@@ -62,7 +62,7 @@ pub enum GroupError {
     InvalidProposal {
         /// The rule.
         rule: Rule,
-        /// What was wrong with this one.
+        /// The fault.
         detail: String,
     },
     /// A commit broke a rule.
@@ -70,14 +70,14 @@ pub enum GroupError {
     InvalidCommit {
         /// The rule.
         rule: Rule,
-        /// What was wrong with this one.
+        /// The fault.
         detail: String,
-        /// The reference of the proposal that is the cause, if the commit refers to it.
+        /// The reference of the proposal at fault, if the commit includes it by reference.
         proposal: Option<Vec<u8>>,
     },
-    /// The epoch holds as many proposals as the limits allow.
+    /// The epoch has reached its limit of proposals.
     #[error(
-        "this epoch holds as many proposals as the gateway allows: {max}, or fewer if they are large; commit them first"
+        "this epoch has reached the limit of proposals: {max}, or fewer if they are large; commit them first"
     )]
     TooManyProposals {
         /// The limit by number.
@@ -89,7 +89,7 @@ pub enum GroupError {
     /// A commit that adds members came without a welcome.
     #[error("the commit adds {added} member(s) but came without welcomePacket")]
     WelcomeMissing {
-        /// How many members the commit adds.
+        /// The number of added members.
         added: usize,
     },
     /// The welcome's secrets are not for exactly the added key packages.
@@ -108,10 +108,10 @@ pub enum GroupError {
     KeyPackageReused {
         /// Its KeyPackageRef (RFC 9420 §5.2).
         reference: KeyPackageRef,
-        /// The reference of the Add that carries it, if a commit refers to it.
+        /// The reference of the Add that carries it, if a commit includes it by reference.
         proposal: Option<Vec<u8>>,
     },
-    /// With this commit, more welcomes would wait for a client than may (*Joining*).
+    /// The commit would exceed the limit of welcomes that wait for a client (*Joining*).
     #[error("{}", too_many_welcomes(.handle, .domain.as_ref(), *.of_inviter, *.max, *.counted_for_s))]
     TooManyWelcomes {
         /// The client's handle.
@@ -122,11 +122,11 @@ pub enum GroupError {
         of_inviter: bool,
         /// The limit.
         max: u64,
-        /// For a client of another gateway: how long the welcomes sent to it still count, in seconds. `None` for a client of
-        /// this gateway: they count until it acknowledges them.
+        /// For a client of another gateway, the time for which the welcomes sent to it still count, in seconds. `None` for a
+        /// client of this gateway, where they count until it acknowledges them.
         counted_for_s: Option<u64>,
     },
-    /// The epochs asked for are older than the history that is kept.
+    /// The requested epochs are older than the history that is kept.
     #[error("epochs before {} are no longer kept", floor.0)]
     EpochsPruned {
         /// The oldest epoch that is kept.
@@ -135,7 +135,7 @@ pub enum GroupError {
     /// Part of the request is larger than the gateway accepts.
     #[error("{what} has more than {max} bytes")]
     TooLarge {
-        /// Which part.
+        /// The part.
         what: &'static str,
         /// The limit, in bytes.
         max: usize,
@@ -146,7 +146,7 @@ pub enum GroupError {
         /// Its domain.
         hub: DomainName,
     },
-    /// A delivery that the group's hub did not make, or that is not what a hub delivers.
+    /// A delivery that is not from the group's hub, or that no hub would make.
     #[error("{0}")]
     NotFromHub(String),
     /// A peer has the largest allowed number of groups here.
@@ -165,7 +165,7 @@ pub enum GroupError {
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
     Stopping,
-    /// The store failed, or held something that could not be read.
+    /// The store failed, or its data could not be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{error::StorageError, mls::StagedEpoch};
 
-/// One entry of the draft's `epochs`: how the group came into `epoch`.
+/// One entry of the draft's `epochs`: the commit that created `epoch`, with its proposals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EpochEntry {
     /// The epoch that the commit created.
     pub epoch: Epoch,
-    /// When the gateway accepted it.
+    /// The time at which the hub accepted it.
     pub timestamp: Timestamp,
     /// Packets of the proposals committed by reference, in the commit's order.
     pub proposals: Vec<Vec<u8>>,
@@ -51,11 +51,10 @@ pub struct ControlMessages {
     pub next: Option<Epoch>,
 }
 
-/// How many epochs are read from disk in one piece.
+/// The number of epochs read from disk at a time.
 const PAGE: usize = 16;
 
-/// Reads the entries from `from` to `to`, or to the current epoch; at most `limit`, and fewer when they have more
-/// than `bytes_max` bytes together.
+/// Reads the entries from `from` to `to`, or to the current epoch: at most `limit`, and at most `bytes_max` bytes of them.
 pub(crate) fn control_messages(
     view: &View,
     app: AppId,
@@ -83,7 +82,7 @@ pub(crate) fn control_messages(
     loop {
         let wanted = PAGE.min(limit.saturating_sub(answer.epochs.len()));
         let page = view.epochs(app, group, next, last, wanted).map_err(StorageError::from)?;
-        // Only a history that does not begin where it was asked for can have been pruned there.
+        // Only a history whose first epoch is missing can have been pruned there.
         if next == first && page.first().is_none_or(|(epoch, _)| *epoch != first) {
             // A replica that received the whole group does not know the history before.
             let none_kept = current.next().unwrap_or(current);
@@ -120,7 +119,7 @@ pub(crate) fn control_messages(
     Ok(answer)
 }
 
-/// The first answer to an upload for an earlier epoch, if these very bytes were accepted then: a proposal of that epoch, or
+/// The first answer to an upload for an earlier epoch, if the same bytes were accepted then, as a proposal of that epoch or as
 /// the commit that won it.
 pub(crate) fn accepted_before(
     view: &View,

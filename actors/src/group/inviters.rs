@@ -9,8 +9,8 @@ use crate::{
     mls::CommitSender,
 };
 
-/// Key packages of each queue that are looked at for the committer's signature key. The packages of a queue share it in
-/// most clients.
+/// The number of key packages of each queue that are searched for the committer's signature key. In most clients, the packages
+/// of a queue share it.
 const PACKAGES_PER_QUEUE_MAX: usize = 16;
 
 /// A digest of a signature key, as it is kept with key packages.
@@ -18,7 +18,7 @@ pub(crate) fn signer(signature_key: &[u8]) -> [u8; 32] {
     Sha256::digest(signature_key).into()
 }
 
-/// The limits as the store counts them.
+/// The limits in the form of the store.
 pub(crate) fn welcome_limits(limits: &Limits) -> WelcomeLimits {
     let count = |max: usize| u64::try_from(max).unwrap_or(u64::MAX);
     WelcomeLimits {
@@ -29,8 +29,7 @@ pub(crate) fn welcome_limits(limits: &Limits) -> WelcomeLimits {
     }
 }
 
-/// The inviter, as far as shares are concerned. The reserve is looked up only when a client holds enough join infos for
-/// it to matter.
+/// The inviter's shares. The reserve is looked up only when a client holds enough join infos for it to matter.
 ///
 /// # Errors
 /// That the store cannot be read.
@@ -47,7 +46,7 @@ pub(crate) fn inviter(
         return Ok(Inviter { share, reserve: Some(domain_share(domain)) });
     }
     for client in invited {
-        // Other commits may use up the rest before this one is written.
+        // Concurrent commits may use up the rest before this one is written.
         let counted = view.join_infos_counted(application.id, client)?;
         if counted.saturating_mul(2) >= limits.per_client_max {
             let is_known = is_known_here(view, application, committer)?;
@@ -57,8 +56,8 @@ pub(crate) fn inviter(
     Ok(Inviter { share, reserve: None })
 }
 
-/// Whether the committer is a client that the application has registered here. Where credentials prove nothing, one of
-/// the client's key packages must have been signed with the same key: anybody can write its handle into a credential.
+/// Whether the committer is a client that the application has registered here. If credentials prove nothing, one of the
+/// client's key packages must be signed with the same key, since anybody can write any handle into a credential.
 fn is_known_here(
     view: &View,
     application: &Application,
@@ -74,7 +73,7 @@ fn is_known_here(
     Ok(view.holds_signed_by(application.id, client.client_id, &signer, PACKAGES_PER_QUEUE_MAX)?)
 }
 
-/// The share of one inviter: the client that its credential proves it to be, else the key that it signs with.
+/// The share of one inviter: of its client, if the credential proves it, else of its signature key.
 fn own_share(provider: &dyn IdentityProvider, committer: &CommitSender) -> ShareId {
     let member = &committer.member;
     let domain = member.domain.as_ref().map_or("", DomainName::as_str);

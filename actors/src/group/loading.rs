@@ -12,7 +12,7 @@ use crate::{
 /// A group's row, and its state with its log.
 pub(super) type LoadedGroup = (GroupRow, Loaded<GroupState>);
 
-/// Loads a group; blocks. Row and log are read from one view: another group may take this one's place at any time.
+/// Loads a group; blocks. Row and log are read from one view, because another group may replace this one at any time.
 pub(super) fn load_group(view: &View, app: AppId, group: &GroupId) -> Result<LoadedGroup, StorageError> {
     let row = view.group(app, group)?.ok_or(StorageError::Unreadable)?;
     Ok((row, load(view, &LogId::Group(app, group.clone()))?))

@@ -1,5 +1,5 @@
-//! Entries of a group's log (*Group Evolution*): what its hub accepted, in the order in which it was accepted, and the form
-//! in which entries are stored for other gateways.
+//! Entries of a group's log (*Group Evolution*), in the order in which the hub accepted them, and their stored form for other
+//! gateways.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct LogEntry {
     pub sequence: u64,
     /// The time at which the hub accepted it. Certificates are validated at this time.
     pub timestamp: Timestamp,
-    /// What was accepted.
+    /// The accepted messages.
     pub content: EntryContent,
 }
 
@@ -101,9 +101,9 @@ mod shared_bytes {
 /// The state of a group after an entry, for a follower whose next entry is no longer kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupTransfer {
-    /// The last entry that is in it.
+    /// The last entry that it includes.
     pub sequence: u64,
-    /// When the hub accepted that entry.
+    /// The time at which the hub accepted that entry.
     pub timestamp: Timestamp,
     /// MLSMessage with the GroupInfo of the current epoch, signed by a member.
     pub group_info: Vec<u8>,
@@ -114,13 +114,13 @@ pub struct GroupTransfer {
     /// The Welcome of the current epoch, if its commit added clients and is still known: a client that was added in an
     /// earlier epoch that the follower never saw joins by an external commit.
     pub welcome: Option<Vec<u8>>,
-    /// Key packages that the follower has not seen used and that were, as far as is still known.
+    /// Key packages whose use the follower has not seen, as far as they are still known.
     pub used: Vec<KeyPackageRef>,
-    /// Whether the group was re-initialised, so that nothing can follow (RFC 9420 §11.2).
+    /// Whether the group was reinitialised, so that no commit can follow (RFC 9420 §11.2).
     pub reinitialised: bool,
 }
 
-/// The highest number that an entry of a log may have, 2⁵³ − 1: what JSON carries exactly, and more than any log reaches.
+/// The highest number of a log entry, 2⁵³ − 1: JSON carries it exactly, and no log reaches it.
 pub const SEQUENCE_MAX: u64 = (1 << 53) - 1;
 
 const FORMAT: u8 = 1;
@@ -157,8 +157,8 @@ impl EntryContent {
         }
     }
 
-    /// The bytes by which it is decided on which thread the entry is validated. A group info may carry a whole tree, but is
-    /// hardly more than compared.
+    /// The size that decides on which thread the entry is validated. The group info does not count: it may carry a whole tree,
+    /// but is hardly more than compared.
     pub(crate) fn validated_bytes(&self) -> usize {
         let length = |message: &Option<Vec<u8>>| message.as_ref().map_or(0, Vec::len);
         match self {
@@ -179,8 +179,8 @@ pub(super) fn within(what: &'static str, length: usize, max: usize) -> Result<()
     if length <= max { Ok(()) } else { Err(GroupError::TooLarge { what, max }) }
 }
 
-/// A digest that tells a commit, with its group info and welcome, from every other: the winner of an epoch is recognised
-/// by it when it is uploaded again.
+/// A digest of a commit with its group info and welcome, by which the winner of an epoch is recognised when it is uploaded
+/// again.
 pub(crate) fn commit_digest(bundle: &CommitBundle) -> [u8; 32] {
     digest(&[Some(&bundle.commit), bundle.group_info.as_deref(), bundle.welcome.as_deref()])
 }
@@ -196,7 +196,7 @@ impl NewGroup {
         within("ratchetTree", self.ratchet_tree.as_ref().map_or(0, Vec::len), limits.ratchet_tree_bytes_max)
     }
 
-    /// A digest that tells this creation from every other, so that a retry is recognised.
+    /// A digest of the creation, by which a retry is recognised.
     pub(crate) fn digest(&self) -> [u8; 32] {
         digest(&[Some(&self.group_info), self.ratchet_tree.as_deref()])
     }

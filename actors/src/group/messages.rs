@@ -1,4 +1,4 @@
-//! Messages to the actor of a group, and what it publishes.
+//! Messages to the actor of a group, and its published state.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{application::Source, error::StorageError};
 /// The state that a group's actor publishes to readers.
 #[derive(Clone, Debug)]
 pub(crate) enum Published {
-    /// The state is being loaded, or not kept any more.
+    /// The state is being loaded, or no longer kept.
     Loading,
     Ready(Arc<GroupView>),
     Failed(StorageError),
@@ -29,10 +29,10 @@ impl Message for UploadEntry {
     type Result = Result<Accepted, GroupError>;
 }
 
-/// Takes an entry of the hub's log into this replica; answered with the number of the entry that is needed next.
+/// Appends an entry of the hub's log to this replica; answered with the number of the entry that is needed next.
 pub(crate) struct Replicate {
     pub(crate) entry: LogEntry,
-    /// When the hub accepted the entry before it, if the hub says so.
+    /// The time at which the hub accepted the entry before it, if the hub says so.
     pub(crate) preceding: Option<Timestamp>,
     pub(crate) permit: OwnedSemaphorePermit,
 }

@@ -1,5 +1,5 @@
-//! The row of a group, with what it decides: who orders the group, which peers get its log, and, where the group was handed
-//! over without its creation, who may still show the creation.
+//! The row of a group and its consequences: the hub, the peers that get the log, and, for a group that was transferred without
+//! its creation, the client that may still show the creation.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,7 +9,7 @@ use snapshots::{AppId, Batch, ClientHandle, DomainName, Epoch, GroupId, GroupRow
 use super::LogEntry;
 use crate::{application::Application, codec::CodecError, services::Notices};
 
-/// The row of a group and what follows from it and the configuration.
+/// The row of a group, with data derived from it and the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupMeta {
     pub(crate) app: AppId,
@@ -17,7 +17,7 @@ pub(crate) struct GroupMeta {
     pub(crate) row: GroupRow,
     /// Whether another gateway orders the group.
     pub(crate) is_replica: bool,
-    /// The gateways that are sent every entry; none when this is a replica.
+    /// The gateways to which every entry is sent; none for a replica.
     pub(crate) peers: Arc<BTreeSet<DomainName>>,
     /// The domains assigned to this gateway.
     domains: BTreeSet<DomainName>,
@@ -57,8 +57,8 @@ impl GroupMeta {
     }
 }
 
-/// Begins what stands for the digest of a creation where the creation was never here; [`CREATOR_UNNAMED`],
-/// [`CREATOR_IS_HUBS`] or the digest of a client that may still show the creation follows.
+/// The beginning of the substitute for the digest of a creation that was never here. [`CREATOR_UNNAMED`], [`CREATOR_IS_HUBS`]
+/// or the digest of the client that may still show the creation follows.
 const NO_CREATION: [u8; 16] = [0; 16];
 /// The client at leaf 0 is unknown: an older version wrote the row.
 const CREATOR_UNNAMED: [u8; 16] = [0; 16];
@@ -82,21 +82,21 @@ fn creator_digest((handle, domain): Named<'_>) -> [u8; 16] {
     begin
 }
 
-/// The substitute for the creation of a group that was handed over; `None` if it was created here.
+/// The substitute for the creation of a transferred group; `None` if the creation is known here.
 fn handed_over_by(row: &GroupRow) -> Option<[u8; 16]> {
     let (begin, creator) = row.creation_digest.split_first_chunk::<16>()?;
     (*begin == NO_CREATION).then(|| <[u8; 16]>::try_from(creator).ok()).flatten()
 }
 
-/// Whether a group was handed over by the gateway that the row names, which never showed its creation: that gateway says
-/// that it is the hub, and nothing here proves it.
+/// Whether a group was transferred without its creation by the gateway that the row names as hub. That this gateway is the hub
+/// is then unproven.
 pub(crate) fn is_handed_over(row: &GroupRow) -> bool {
     handed_over_by(row).is_some()
 }
 
-/// Whether a creation by a client is the one of a group that was handed over. The client at leaf 0 when the group is
-/// handed over may have created it; one that takes that leaf later has not. `first` is at leaf 0 now, for a row that does not
-/// say who was.
+/// Whether a creation by this client is that of a transferred group. The client at leaf 0 at the time of the transfer may have
+/// created it; one that takes that leaf later has not. `first` is the client at leaf 0 now, for a row that does not name the
+/// earlier one.
 pub(crate) fn shows_creation(row: &GroupRow, creator: Named<'_>, first: Option<Named<'_>>) -> bool {
     match handed_over_by(row) {
         None => false,
@@ -105,8 +105,8 @@ pub(crate) fn shows_creation(row: &GroupRow, creator: Named<'_>, first: Option<N
     }
 }
 
-/// The row of a group that was handed over and whose creation was never here. `creator` is the client at leaf 0, unless
-/// the hub speaks for it.
+/// The row of a group that was transferred without its creation. `creator` is the client at leaf 0, unless the hub speaks for
+/// it.
 pub(crate) fn handed_over_row(
     epoch: Epoch,
     accepted: Timestamp,

@@ -1,5 +1,5 @@
-//! Missed history: the epochs before the state that a replica received as a whole. The entries that the hub still
-//! has are read, chained by their transcript hashes where those are known, and kept for members that catch up.
+//! Missed history: the epochs before the state that a replica received as a whole. The entries that the hub still has are read,
+//! linked by their transcript hashes where those are known, and kept for members that catch up.
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{Bytes, Epoch, EpochRow, GroupId, MissedEntries, Timestamp};
@@ -31,7 +31,7 @@ pub(crate) struct Filled {
     pub(crate) epochs: Vec<FilledEpoch>,
     /// Each with the epoch in which it was accepted, the SHA-256 of its packet and its ProposalRef.
     pub(crate) proposals: Vec<(Epoch, [u8; 32], Vec<u8>)>,
-    /// What is missing afterwards; its `next` has moved on when anything was taken.
+    /// The entries that are missing afterwards; `next` is higher if any entry was taken.
     pub(crate) missed: MissedEntries,
 }
 
@@ -49,12 +49,12 @@ pub(crate) struct FilledEpoch {
 }
 
 impl Unseen<'_> {
-    /// Reads those of some entries that are missing, in order. A first one behind the first that is missing shows that
-    /// the hub does not have those between any more.
+    /// Reads the missing ones among some entries, in order. If the first entry is after the first missing one, the hub no
+    /// longer has those between.
     ///
     /// # Errors
-    /// [`GroupError::NotFromHub`] when they are not entries of this group, do not follow each other, or do not lead to
-    /// the group that the replica was handed.
+    /// [`GroupError::NotFromHub`] when they are not entries of this group, do not follow each other, or do not lead to the
+    /// group that was transferred to the replica.
     pub(crate) fn fill(self, missed: &MissedEntries, entries: &[LogEntry]) -> Result<Filled, GroupError> {
         let mut filled = Filled { epochs: Vec::new(), proposals: Vec::new(), missed: missed.clone() };
         for entry in entries {
@@ -151,7 +151,7 @@ impl Unseen<'_> {
         let referenced = self.referenced(suite, &commit, &waiting)?;
         missed.epoch = Some(created);
         let Some(referenced) = referenced else {
-            // The epoch may have begun with proposals that are not kept any more: it cannot be shown.
+            // The epoch may have begun with proposals that are no longer kept, so it cannot be shown.
             let is_after_hole = missed.floor == beyond(missed.until);
             return if is_after_hole {
                 Ok(())
@@ -183,7 +183,7 @@ impl Unseen<'_> {
         Ok(())
     }
 
-    /// The packets that a commit references, in its order; `None` when one of them is not among those that wait.
+    /// The packets that a commit references, in its order; `None` if one of them does not wait.
     fn referenced(
         self,
         suite: openmls::prelude::Ciphersuite,
@@ -207,7 +207,7 @@ fn beyond(until: Epoch) -> Epoch {
     until.next().unwrap_or(until)
 }
 
-/// An entry belongs to the epoch that is read, or begins to tell which one that is.
+/// Checks that an entry belongs to the epoch that is read; the first entry determines it.
 fn enter(missed: &mut MissedEntries, epoch: Epoch) -> Result<(), Unusable> {
     if *missed.epoch.get_or_insert(epoch) == epoch {
         Ok(())
@@ -216,7 +216,7 @@ fn enter(missed: &mut MissedEntries, epoch: Epoch) -> Result<(), Unusable> {
     }
 }
 
-/// Why an entry is not taken into the history.
+/// The reason why an entry cannot be used for the history.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error(transparent)]
@@ -225,7 +225,7 @@ enum Unusable {
     Order(&'static str),
 }
 
-/// The history that a replica misses after a transfer: what it missed before, and everything up to the transfer.
+/// The missing history of a replica after a transfer: the part that was missing before, and everything up to the transfer.
 pub(crate) fn missed_after(
     before: Option<Reached<'_>>,
     missed_before: Option<&MissedEntries>,
@@ -247,7 +247,7 @@ pub(crate) fn missed_after(
     if let Some(open) = missed_before.filter(|missed| missed.is_open()) {
         let MissedEntries { next, epoch, stamp, proposals, interim_transcript_hash, floor, .. } =
             open.clone();
-        // A hole that no epoch was found behind yet is behind no epoch of the new hand-over either.
+        // A gap whose later end is still unknown ends at no epoch of the new transfer either.
         let floor = if floor == beyond(open.until) { beyond(until) } else { floor };
         return MissedEntries { next, epoch, stamp, proposals, interim_transcript_hash, floor, ..missed };
     }

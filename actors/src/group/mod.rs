@@ -1,5 +1,4 @@
-//! Groups: their state, the actor that owns one, and what callers exchange with it
-//! (*Managing Groups without Metadata Protection*).
+//! Groups: their state, the actor that owns one, and its requests and answers (*Managing Groups without Metadata Protection*).
 
 mod actor;
 mod batch;
@@ -43,7 +42,7 @@ pub use self::{
     view::{GroupView, MemberView, WaitingProposal},
 };
 
-/// Whether a write changed something or had been done before.
+/// Whether a write was done now or before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was done now.
@@ -52,7 +51,7 @@ pub enum Outcome {
     Repeated,
 }
 
-/// A group that exists now.
+/// A created group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreatedGroup {
     /// MLS's `group_id`.
@@ -66,7 +65,7 @@ pub struct CreatedGroup {
 pub struct AcceptedProposal {
     /// Its ProposalRef (RFC 9420 §5.2).
     pub reference: Vec<u8>,
-    /// The epoch it belongs to.
+    /// Its epoch.
     pub epoch: Epoch,
     /// Whether it was accepted by this request.
     pub outcome: Outcome,
@@ -77,13 +76,13 @@ pub struct AcceptedProposal {
 pub struct AcceptedCommit {
     /// The epoch that the commit created.
     pub epoch: Epoch,
-    /// The time that the gateway gave it.
+    /// The time at which the hub accepted it.
     pub timestamp: Timestamp,
     /// Whether it was accepted by this request.
     pub outcome: Outcome,
 }
 
-/// An upload that was accepted.
+/// An accepted upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Accepted {
     Proposal(AcceptedProposal),

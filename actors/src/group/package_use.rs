@@ -1,4 +1,4 @@
-//! Use of key packages by Adds: whether a package may be used once or again and again.
+//! Use of key packages by Adds: once only, or more than once for packages of last resort.
 
 use snapshots::{AppId, KeyPackageRef, View};
 
@@ -6,7 +6,7 @@ use super::GroupError;
 use crate::error::StorageError;
 
 /// # Errors
-/// [`GroupError::KeyPackageReused`] if a package was used before, whatever it says of itself.
+/// [`GroupError::KeyPackageReused`] if a package was used before, even one marked as of last resort.
 pub(super) fn require_unused<'a>(
     view: &View,
     app: AppId,
@@ -20,9 +20,9 @@ pub(super) fn require_unused<'a>(
     })
 }
 
-/// Whether a package is used once only: one that queues here hold is final if it is their final key; any other is final
-/// if it carries the last-resort extension or was a final key here. The store decides it the same way when a commit is
-/// written.
+/// Whether a package may be used only once. It may be used again if it is the final key of the queues here that hold it, or, if
+/// no queue holds it, if it carries the last-resort extension or was a final key here. The store decides it in the same way
+/// when a commit is written.
 ///
 /// # Errors
 /// That the store cannot be read.

@@ -1,5 +1,5 @@
 //! Limits on the proposals that wait in one epoch of a group. Proposals that can no longer be committed stay until the epoch
-//! ends, and keep no other from being proposed.
+//! ends, but do not block others.
 
 use snapshots::{KeyPackageRef, Timestamp};
 
@@ -9,13 +9,13 @@ use crate::{
     mls::{ProposalNeeds, ValidationContext},
 };
 
-/// How many times the limits of an epoch all proposals may take that wait in it, those included that can no longer be
-/// committed: they stay until the epoch ends, and keep no other from being proposed.
+/// The factor by which all waiting proposals of an epoch may exceed its limits, including those that can no longer be
+/// committed.
 pub(crate) const WAITING_PER_LIMIT: usize = 2;
 
 impl GroupState {
-    /// Whether a proposal of this many bytes may wait as well: those that can still be committed are within the limits of an
-    /// epoch, and all together within [`WAITING_PER_LIMIT`] times as much.
+    /// Whether there is room for a proposal of this size, in bytes. Proposals that can still be committed must be within the
+    /// limits of an epoch, and all proposals together within [`WAITING_PER_LIMIT`] times these limits.
     pub(super) fn has_room_for(
         &self,
         context: ValidationContext<'_>,
@@ -33,7 +33,7 @@ impl GroupState {
         if fits(count, bytes, 1) {
             return true;
         }
-        // The hub knows better which of those that it accepted can still be committed.
+        // The hub knows better which of its accepted proposals can still be committed.
         if !fits(count, bytes, WAITING_PER_LIMIT) || *context.source == Source::Hub {
             return fits(count, bytes, WAITING_PER_LIMIT);
         }

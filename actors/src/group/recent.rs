@@ -17,7 +17,7 @@ pub(crate) struct RecentEpochs {
 }
 
 impl RecentEpochs {
-    /// How many bytes of packets are kept.
+    /// The size of the kept packets, in bytes.
     pub(crate) fn weight(&self) -> usize {
         self.bytes
     }
@@ -43,8 +43,8 @@ fn bytes(entry: &EpochEntry) -> usize {
 }
 
 impl GroupView {
-    /// The entries from `from` to `to`, or to the current epoch, as they are read from disk; `None` when the disk has to be
-    /// asked for them.
+    /// The entries from `from` to `to`, or to the current epoch, as they would be read from disk; `None` if they must be read
+    /// from disk.
     pub(crate) fn recent_messages(
         &self,
         range: (Epoch, Option<Epoch>),

@@ -16,8 +16,8 @@ use crate::application::{ExpiredMembers, Source};
 const REMOVAL_BYTES: usize = 320;
 
 impl GroupActor {
-    /// Proposes the removal of the members whose credentials have expired, where this gateway orders the group, may propose
-    /// in it and is to. What cannot be proposed now will be at the next commit.
+    /// Proposes the removal of members whose credentials have expired, if this gateway orders the group, the group lists it as
+    /// an external sender and the application wants it. Removals that cannot be proposed now are proposed at the next commit.
     pub(super) fn propose_removals(&mut self, source: &Source) -> Pending<()> {
         if self.application.expired_members == ExpiredMembers::Ignore || *source == Source::Hub {
             return ready(Ok(()));
@@ -29,7 +29,7 @@ impl GroupActor {
         }
         let (keys, first) = (self.application.external_senders.clone(), self.next_sequence());
         let bytes = expired.saturating_mul(REMOVAL_BYTES);
-        // As if they had been uploaded: the rules of proposals apply to them.
+        // They are handled like uploads: the rules of proposals apply to them.
         let staged = self.validate((bytes, broken_proposal), &Source::Application, move |state, context| {
             let timestamp = now.max(state.stamp());
             let packets = state.removals(&keys, context.limits, now);

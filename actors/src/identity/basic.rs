@@ -5,7 +5,7 @@ use snapshots::{ClientHandle, DomainName};
 
 use super::{ApplicationContext, Identity, IdentityError, IdentityProvider};
 
-/// Accepts every basic credential and takes its `identity` for the client handle. Knows no accounts and no domains.
+/// Accepts every basic credential and takes its `identity` as the client handle. It has neither accounts nor domains.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BasicIdentityProvider;
 

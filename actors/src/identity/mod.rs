@@ -20,13 +20,12 @@ pub struct Identity<'a> {
 /// The context in which an identity is validated: the draft's `ApplicationContext`.
 #[derive(Clone, Copy, Debug)]
 pub struct ApplicationContext {
-    /// When the message that carries the identity was accepted, in Unix milliseconds: validity is validated at this
-    /// time and no other, so that every replica validates alike, as far as it is configured alike: what a provider trusts
-    /// is a gateway's own. A replay validates nothing.
+    /// The time at which the hub accepted the message that carries the identity, in Unix milliseconds. Validity is checked at
+    /// this time only, so that replicas with the same trust anchors agree. A replay validates nothing.
     pub msg_timestamp: Timestamp,
 }
 
-/// Who an identity says that a client is, and for how long.
+/// The client that an identity names, and the end of its validity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentifiedClient {
     /// [`IdentityProvider::client_handle`].
@@ -37,27 +36,26 @@ pub struct IdentifiedClient {
     pub valid_until: Option<Timestamp>,
 }
 
-/// Why an identity is not acceptable; the text says what is wrong with it.
+/// The reason why an identity is not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct IdentityError(pub String);
 
-/// The functions that the draft asks of an identity provider (*Identity Providers*).
+/// The draft's interface of an identity provider (*Identity Providers*).
 pub trait IdentityProvider: Send + Sync {
     /// The MLS credential types that this provider understands.
     fn supported_credentials(&self) -> &[CredentialType];
 
-    /// Whether a valid credential proves that its holder is the client that it names. Where it does not, anybody can name
-    /// any client, and only what is signed with one key is known to come from one client.
+    /// Whether a valid credential proves that its holder is the client that it names. If not, anybody can name any client, and
+    /// only messages signed with one key are known to come from one client.
     fn authenticates(&self) -> bool {
         true
     }
 
-    /// Whether the identity is valid in a group with these GroupContext extensions; in a commit, with the extensions
-    /// as the commit leaves them.
+    /// Checks that the identity is valid in a group with these GroupContext extensions; for a commit, those after the commit.
     ///
     /// # Errors
-    /// Says why it is not.
+    /// The reason why it is not.
     fn validate(
         &self,
         identity: Identity<'_>,
@@ -68,27 +66,27 @@ pub trait IdentityProvider: Send + Sync {
     /// The client's handle, unique within its domain, or within the application where domains are not used.
     ///
     /// # Errors
-    /// Says why the identity names no client.
+    /// The reason why the identity names no client.
     fn client_handle(&self, identity: Identity<'_>) -> Result<ClientHandle, IdentityError>;
 
     /// The client's domain; `None` if the provider is configured without domains.
     ///
     /// # Errors
-    /// Says why the identity names no domain although it must.
+    /// The reason why the identity names no domain although it must.
     fn client_domain(&self, identity: Identity<'_>) -> Result<Option<DomainName>, IdentityError>;
 
-    /// The last moment at which the identity can be valid, as far as the credential itself tells; `None` if it does not end.
+    /// The end of the identity's validity by the credential itself; `None` if it has no end.
     ///
     /// # Errors
-    /// Says why the credential cannot be read.
+    /// The reason why the credential cannot be read.
     fn valid_until(&self, _: Identity<'_>) -> Result<Option<Timestamp>, IdentityError> {
         Ok(None)
     }
 
-    /// Validates the identity and says who it is, at once: a credential may be large, and all of this depends on reading it.
+    /// Validates the identity and extracts the client in one pass, since parsing a credential may be expensive.
     ///
     /// # Errors
-    /// Those of [`Self::validate`], and that the credential names no client.
+    /// The errors of [`Self::validate`], and a credential that names no client.
     fn identify(
         &self,
         identity: Identity<'_>,
@@ -103,7 +101,7 @@ pub trait IdentityProvider: Send + Sync {
         })
     }
 
-    /// Whether `successor` may take the place of `predecessor` in a group: by default, whether both are the same client.
+    /// Whether `successor` may replace `predecessor` in a group: by default, if both are the same client.
     fn valid_successor(&self, predecessor: Identity<'_>, successor: Identity<'_>) -> bool {
         let client =
             |identity| Some((self.client_domain(identity).ok()?, self.client_handle(identity).ok()?));

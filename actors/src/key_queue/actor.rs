@@ -32,7 +32,7 @@ pub(crate) enum Attempt<T> {
     Overtaken,
 }
 
-/// Puts checked packages into the queue.
+/// Adds checked packages to the queue.
 pub(crate) struct AddKeyPackages {
     pub(crate) row: QueueRow,
     pub(crate) is_reset: bool,
@@ -58,7 +58,7 @@ impl Message for Assign {
     type Result = Result<Attempt<AssignedKeyPackage>, KeyQueueError>;
 }
 
-/// Asks how much the queue holds.
+/// Asks for the numbers of packages in the queue.
 pub(crate) struct Count {
     pub(crate) permit: OwnedSemaphorePermit,
 }
@@ -67,7 +67,7 @@ impl Message for Count {
     type Result = Result<PoolCounts, KeyQueueError>;
 }
 
-/// A package was used in a group. May be lost: assignment asks the store as well.
+/// A package was used in a group. The notice may be lost: an assignment also asks the store.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Advance {
@@ -112,8 +112,8 @@ impl KeyQueueActor {
         Self { services, app, client, queue, durable, refused: RefusedCredentials::default() }
     }
 
-    /// The state as it counts now: without what has certainly expired and what belongs to an older handle of its client. What
-    /// has expired only by a clock that is not believed is still there, and neither counted nor handed out.
+    /// The current state, without packages that have certainly expired or belong to an older handle of the client. Packages
+    /// that have expired only by a clock that is not trusted remain, but are neither counted nor handed out.
     fn current(&mut self) -> Result<(&mut KeyQueueState, ClientRow), KeyQueueError> {
         self.durable.touch();
         let client = self.services.store.view().client(self.app, self.client).map_err(StorageError::from)?;
@@ -187,21 +187,20 @@ impl KeyQueueActor {
         Ok((batch, record))
     }
 
-    /// The packages of an upload with the receivers that they were assigned to before, in this queue or another one, and the
-    /// rows that say so.
+    /// The packages of an upload with their earlier receivers, in this queue or another one, and the rows of these assignments.
     fn with_receivers(&self, packages: &[NewPackage]) -> Result<Packages, KeyQueueError> {
         let view = self.services.store.view();
         let with_receiver = |package: &NewPackage| {
             let row = view.assigned(self.app, &package.reference).map_err(StorageError::from)?;
-            // A package that became a final key, and is gone since it was checked, is left out: no client is expected to
-            // hold it.
+            // A package that became a final key since it was checked, and is gone, is left out: no client is expected to hold
+            // it.
             let row = row.filter(|row| !row.is_of_final_key());
             Ok((NewPackage { receiver: row.clone().map(Receiver::from), ..package.clone() }, row))
         };
         packages.iter().map(with_receiver).collect()
     }
 
-    /// The row that says that a package was a final key before, if it was.
+    /// The row of a package that was a final key before; `None` if it was not.
     fn former_final_key(&self, package: &NewPackage) -> Result<Option<AssignedRow>, KeyQueueError> {
         let view = self.services.store.view();
         let row = view.assigned(self.app, &package.reference).map_err(StorageError::from)?;
@@ -256,9 +255,8 @@ impl KeyQueueActor {
         }
     }
 
-    /// The receiver's package, or the one that can become so. A package that was used meanwhile is taken out; one whose
-    /// credential is not acceptable now is passed over and stays: what is wrong may be this gateway's roots, a revocation
-    /// list that is late, or its clock.
+    /// The receiver's package, or one to assign to it. A package that was used meanwhile is removed. One whose credential is
+    /// not acceptable now is skipped but stays: the cause may be this gateway's roots, a late revocation list, or its clock.
     fn choose(&mut self, receiver: &Receiver) -> Result<Choice, KeyQueueError> {
         let services = Arc::clone(&self.services);
         let (view, app, now) = (services.store.view(), self.app, services.clock.now());
@@ -304,13 +302,13 @@ impl KeyQueueActor {
     }
 }
 
-/// Loads a queue and leaves out what was used and what no group could take in; blocks.
+/// Loads a queue without used packages and without those that no group could add; blocks.
 fn load_queue(store: &Store, app: AppId, queue: KeyQueueId) -> Result<Loaded<KeyQueueState>, StorageError> {
     let view = store.view();
     let mut loaded: Loaded<KeyQueueState> = load(&view, &LogId::KeyQueue(app, queue))?;
     let state = &mut loaded.state;
     if let Some(row) = view.queue_by_id(app, queue)? {
-        // The longest lifetime is policy, which may change: it is asked of what comes in.
+        // The longest lifetime is a policy, which may change, so it is checked for uploads only.
         let checks = LeafChecks { cipher_suite: row.cipher_suite, lifetime_s_max: None };
         if let Some(DroppedPackages { count, reason }) =
             state.retain_fit(|message| check_fit(checks, message))

@@ -4,7 +4,7 @@ use snapshots::KeyQueueId;
 
 use crate::{activity::AskError, application::DomainError, error::StorageError};
 
-/// Why a request about key packages was refused. Nothing has changed when one of these is answered.
+/// The reason why a request about key packages was refused. A refused request has changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyQueueError {
     /// No client of that id is registered in this application.
@@ -19,7 +19,7 @@ pub enum KeyQueueError {
         /// The queue that exists.
         queue: KeyQueueId,
     },
-    /// A protocol version, cipher suite, label or receiver that cannot be used; says which.
+    /// A protocol version, cipher suite, label or receiver cannot be used; the text names it.
     #[error("{0}")]
     Unusable(String),
     /// The domain cannot be used.
@@ -55,13 +55,13 @@ pub enum KeyQueueError {
     /// No queue matches, or all its packages are assigned or used and it has no final key.
     #[error("no key package is available with these attributes")]
     NoKeyPackage,
-    /// Too many requests wait for this queue or to be validated, or other writes kept coming first.
+    /// Too many requests wait for this queue or for validation, or other writes were quicker each time.
     #[error("the gateway is busy with other requests about key packages; try again in a moment")]
     Busy,
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
     Stopping,
-    /// The store failed, or held something that could not be read.
+    /// The store failed, or its data could not be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -80,6 +80,6 @@ impl From<AskError> for KeyQueueError {
 pub struct InvalidKeyPackage {
     /// Its index in the request's `keyPackages`; for `finalKey`, the index after the last.
     pub index: usize,
-    /// What was wrong with it.
+    /// The fault.
     pub detail: String,
 }

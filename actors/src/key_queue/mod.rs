@@ -1,4 +1,4 @@
-//! Key queues: their state, the actor that owns one, and what callers exchange with it (*Managing Key Packages*).
+//! Key queues: their state, the actor that owns one, and its requests and answers (*Managing Key Packages*).
 
 mod actor;
 mod error;
@@ -30,7 +30,7 @@ pub struct NewKeyQueue {
     pub app_label: String,
 }
 
-/// A queue and how much is in it.
+/// A queue and the number of its packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyQueueStatus {
     /// The queue's id.
@@ -49,10 +49,10 @@ pub struct KeyQueueStatus {
     pub has_final_key: bool,
 }
 
-/// Key packages to put into a queue (*Key Queue Update*): MLSMessages.
+/// Key packages to add to a queue (*Key Queue Update*): MLSMessages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPackageUpload {
-    /// Packages to insert; one that the pool holds already is counted once.
+    /// Packages to insert; one that the pool already holds counts once.
     pub key_packages: Vec<Vec<u8>>,
     /// Whether the pool is emptied first. The final key stays.
     pub is_reset: bool,
@@ -62,7 +62,7 @@ pub struct KeyPackageUpload {
     pub final_key: Option<Vec<u8>>,
 }
 
-/// How much a queue holds.
+/// The number of packages in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolCounts {
     /// Unexpired non-final packages held, assigned ones included.
@@ -84,7 +84,7 @@ pub struct KeyPackageRequest {
     pub app_label: String,
     /// The client's domain, where the application uses domains.
     pub domain: Option<DomainName>,
-    /// For whom the package is.
+    /// The receiver of the package.
     pub receiver: Receiver,
 }
 
@@ -93,7 +93,7 @@ pub struct KeyPackageRequest {
 pub struct AssignedKeyPackage {
     /// MLSMessage with the key package.
     pub key_package: Vec<u8>,
-    /// The security warning of the draft's *Managing Key Packages*: this package is given to everybody who asks once
-    /// the queue is empty, so its keys are shared between groups.
+    /// Whether it is the final key. The draft's *Managing Key Packages* warns: once the queue is empty, every receiver gets
+    /// this package, so groups share its keys.
     pub is_final_key: bool,
 }

@@ -22,7 +22,7 @@ impl Requester {
     }
 }
 
-/// The receiver of a key package; its id is unique within the requester's own.
+/// The receiver of a key package; its id is unique among those of its requester.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Receiver {
     /// The requester.
@@ -41,16 +41,16 @@ impl From<AssignedRow> for Receiver {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NewPackage {
     pub(crate) reference: KeyPackageRef,
-    /// It is handed out from then on.
+    /// The time from which it may be handed out.
     #[serde(default)]
     pub(crate) not_before: Timestamp,
     pub(crate) not_after: Timestamp,
     #[serde(with = "serde_bytes")]
     pub(crate) message: Vec<u8>,
-    /// A digest of the signature key of its leaf. Packages that were uploaded before it was kept do not have it.
+    /// A digest of the signature key of its leaf; `None` for packages of an earlier version.
     #[serde(default, with = "serde_bytes")]
     pub(crate) signer: Option<[u8; 32]>,
-    /// Its receiver, if it was assigned before it came into the queue.
+    /// Its receiver, if it was assigned before it entered the queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) receiver: Option<Receiver>,
 }

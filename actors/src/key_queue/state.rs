@@ -66,11 +66,10 @@ pub(crate) struct KeyQueueState {
     places: HashMap<KeyPackageRef, QueuePosition>,
     assigned: HashMap<Receiver, QueuePosition>,
     final_key: Option<FinalKey>,
-    /// The final key that was in use when the present one was uploaded, whose lifetime had not begun: it stays in use until
-    /// that begins.
+    /// The final key before the present one. It stays in use until the lifetime of the present one begins.
     earlier_final_key: Option<FinalKey>,
     arrivals: u64,
-    /// Packages that a reset removed after they were assigned: if one comes back, it is its receiver's.
+    /// Packages that a reset removed after they were assigned: if one is uploaded again, it belongs to its receiver.
     removed: BTreeMap<KeyPackageRef, Removed>,
 }
 
@@ -89,16 +88,16 @@ pub(crate) struct DroppedPackages {
     pub(crate) reason: String,
 }
 
-/// How many removed packages are remembered; beyond it those that expire first are forgotten.
+/// The number of remembered removed packages; beyond it, those that expire first are dropped.
 const REMOVED_MAX: usize = 4096;
 
 /// The largest size of a package in a snapshot in addition to its message, with a receiver id of the default limit.
 const PACKAGE_OVERHEAD_BYTES: usize = 640;
 
-/// Bytes of memory that a queue takes in addition to its packages.
+/// The memory of a queue in addition to its packages, in bytes.
 const WEIGHT_OF_QUEUE: usize = 4 << 10;
 
-/// Bytes of memory that a package takes that a reset removed.
+/// The memory of a package that a reset removed, in bytes.
 const WEIGHT_OF_REMOVED: usize = 512;
 
 /// A package that may answer a request.
@@ -111,9 +110,9 @@ pub(crate) struct Candidate<'a> {
 /// The outcome of a request for a key package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// This one is the receiver's already.
+    /// A package that is assigned to the receiver already.
     Assigned(NewPackage),
-    /// This one can become the receiver's.
+    /// A package that can be assigned to the receiver.
     Assignable(NewPackage),
     /// Only the final key is left.
     Final(NewPackage),
@@ -137,7 +136,7 @@ impl QueueRecord {
 }
 
 impl KeyQueueState {
-    /// Leaves out what is expired at `now` or was uploaded for an older handle.
+    /// Drops packages that have expired at `now` or were uploaded for an older handle.
     pub(crate) fn retire(&mut self, now: Timestamp, generation: u64) {
         let gone: Vec<KeyPackageRef> = self
             .held
@@ -153,13 +152,13 @@ impl KeyQueueState {
         if self.final_key.as_ref().is_some_and(stale) {
             self.final_key = None;
         }
-        // Without a later one there is none that it stays in use for.
+        // Without a later final key, there is no earlier one to keep.
         if self.final_key.is_none() || self.earlier_final_key.as_ref().is_some_and(stale) {
             self.earlier_final_key = None;
         }
     }
 
-    /// The final key that is in use at a moment.
+    /// The final key in use at this time.
     fn final_key_at(&self, at: Timestamp) -> Option<&FinalKey> {
         match &self.final_key {
             Some(key) if at < key.package.not_before => self.earlier_final_key.as_ref(),
@@ -167,7 +166,7 @@ impl KeyQueueState {
         }
     }
 
-    /// The final key that stays in use for a while when a new one is uploaded.
+    /// The final key that stays in use until the lifetime of a new one begins.
     fn kept_beside(&self, new: &NewPackage, generation: u64, at: Timestamp) -> Option<&FinalKey> {
         if new.not_before <= at {
             return None;
@@ -180,7 +179,7 @@ impl KeyQueueState {
         kept.filter(|key| key.generation == generation && !is_repeated(key))
     }
 
-    /// The final keys that are gone once a new one is uploaded.
+    /// The final keys that a new one replaces.
     pub(crate) fn replaced_by<'a>(
         &'a self,
         new: &'a NewPackage,
@@ -201,7 +200,7 @@ impl KeyQueueState {
             && let Some(receiver) = held.receiver
             && self.assigned.get(&receiver) == Some(&place)
         {
-            // The receiver may have another one, which came back after a reset.
+            // The receiver may have another one, which was uploaded again after a reset.
             let other = self.held.iter().find(|(_, other)| other.receiver.as_ref() == Some(&receiver));
             match other.map(|(place, _)| *place) {
                 Some(other) => self.assigned.insert(receiver, other),
@@ -221,15 +220,15 @@ impl KeyQueueState {
         self.held.insert(place, held);
     }
 
-    /// Makes a place its receiver's, unless it has one that comes first.
+    /// Assigns a package to its receiver, unless the receiver has an earlier one.
     fn point(&mut self, receiver: Receiver, place: QueuePosition) {
         self.assigned.entry(receiver).and_modify(|first| *first = place.min(*first)).or_insert(place);
     }
 
-    /// The package for a receiver, among those that may be handed out now; [`Self::retire`] comes first. A package that may not be is
-    /// passed over and stays where it is: it may be good again in a moment. When the receiver is assigned another
-    /// one for it, the record of that takes it out. The receivers of one peer have at most `per_peer_max` of the packages
-    /// that are not final, so that no peer takes all. What becomes valid after `now` waits.
+    /// The package for a receiver, among those that may be handed out now; call [`Self::retire`] first. A package that may not
+    /// be handed out is skipped but stays, since it may become acceptable again; if its receiver gets another one instead, the
+    /// record of that assignment removes it. The receivers of one peer have at most `per_peer_max` of the one-time packages, so
+    /// that no peer takes all of them. Packages whose lifetime begins after `now` wait.
     pub(crate) fn choose(
         &self,
         receiver: &Receiver,
@@ -266,8 +265,8 @@ impl KeyQueueState {
         }
     }
 
-    /// How many packages the pool would have to assign after an upload; assigned ones take no place from others, nor do those
-    /// that have expired at `now` and are still there because the clock is not believed.
+    /// The number of packages that the pool would have to assign after an upload. Assigned packages do not count, nor those
+    /// that have expired at `now` but remain because the clock is not trusted.
     pub(crate) fn free_after(&self, is_reset: bool, packages: &[NewPackage], now: Timestamp) -> usize {
         let unassigned = packages.iter().filter(|package| package.receiver.is_none());
         if is_reset {
@@ -300,8 +299,8 @@ impl KeyQueueState {
         before.saturating_add(new.map(snapshot_bytes).sum()).saturating_add(final_keys)
     }
 
-    /// Drops the packages that are not fit, which were stored before that was asked for, final keys likewise; answers what
-    /// there was to drop, if anything.
+    /// Drops the packages and final keys that are not fit, which were stored before fitness was checked; returns the dropped
+    /// ones, if any.
     pub(crate) fn retain_fit(
         &mut self,
         check_fit: impl Fn(&[u8]) -> Result<(), String>,
@@ -340,7 +339,7 @@ impl KeyQueueState {
         }
     }
 
-    /// Takes a recorded change in.
+    /// Applies a recorded change.
     pub(crate) fn apply(&mut self, record: QueueRecord) {
         match record {
             QueueRecord::Uploaded { is_reset, packages, final_key, generation, at } => {
@@ -375,7 +374,7 @@ impl KeyQueueState {
                 }
             }
             QueueRecord::Assigned { reference, receiver } => {
-                // A receiver gets another package only when the one it had is gone: used, expired or renamed away.
+                // A receiver gets another package only when its own is gone: used, expired, or of an older handle.
                 let had = self.assigned.get(&receiver).and_then(|place| self.held.get(place));
                 if let Some(old) = had.map(|held| held.package.reference.clone())
                     && old != reference
@@ -397,7 +396,7 @@ impl KeyQueueState {
         let held = self.places.get(&package.reference).and_then(|place| self.held.get(place));
         match held {
             Some(held) if held.generation == generation => return,
-            // It was retired with its client's older handle and comes back under the present one.
+            // It was dropped with its client's older handle and is uploaded again under the present one.
             Some(_) => self.advance(&package.reference),
             None => {}
         }

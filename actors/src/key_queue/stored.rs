@@ -29,7 +29,7 @@ pub(super) struct Snapshot {
     pub(super) removed: BTreeMap<KeyPackageRef, Removed>,
 }
 
-/// A [`Snapshot`] that is about to be stored, in the same form: what it holds need not be copied for that.
+/// A [`Snapshot`] to be stored, in the same form, with references in place of copies.
 #[derive(Serialize)]
 pub(super) struct NewSnapshot<'a> {
     pub(super) format: u8,

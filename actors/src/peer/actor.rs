@@ -1,13 +1,10 @@
 //! The actor of one peer: it sends the peer new entries of the logs of groups that this gateway orders. It keeps the peer's
-//! position in each log, and no queue: marks in the store say which logs have something new.
+//! position in each log but no queue: marks in the store name the logs with new entries.
 
 use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasher as _, RandomState},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -40,7 +37,7 @@ pub(super) const WAITING_MAX: usize = 1024;
 const MARKS_AT_ONCE: usize = 256;
 /// The pause before a failed delivery is retried.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
-/// The shortest pause before a delivery is retried that came too early for the peer's clock.
+/// The shortest pause before the retry of a delivery that came too early for the peer's clock.
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Refusals of a peer that are logged in one [`TRY_AGAIN_PERIOD`]; the others are counted.
 const REFUSALS_LOGGED_MAX: u32 = 20;
@@ -55,25 +52,12 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// A group's log has something for the peer. May be lost: the mark is in the store.
+/// A group's log has new entries for the peer. The notice may be lost: the mark is in the store.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct LogGrew {
     pub(crate) app: AppId,
     pub(crate) group: GroupId,
-}
-
-/// The state of the deliveries to a peer, for operators.
-#[derive(Debug)]
-pub(crate) struct PeerHealth {
-    pub(crate) is_reachable: AtomicBool,
-    pub(crate) refused_groups: AtomicUsize,
-}
-
-impl Default for PeerHealth {
-    fn default() -> Self {
-        Self { is_reachable: AtomicBool::new(true), refused_groups: AtomicUsize::new(0) }
-    }
 }
 
 /// Delivers to one peer.
@@ -82,7 +66,6 @@ pub(crate) struct PeerActor {
     views: Arc<dyn GroupViews>,
     pub(super) peer: DomainName,
     transport: Arc<dyn Transport>,
-    health: Arc<PeerHealth>,
     pub(super) schedule: DeliverySchedule,
     /// The mark after which to read further marks.
     marks_after: Option<GroupKey>,
@@ -108,7 +91,8 @@ pub(crate) struct PeerActor {
     /// The number of refusals in this [`TRY_AGAIN_PERIOD`].
     refusals: u32,
     is_writing: bool,
-    /// Failures since the last success.
+    /// Deliveries since the last answer that the transport found unreachable; they set the pace of the next ones. The
+    /// transport alone decides, and reports it to the operator.
     failures: u32,
     is_paused: bool,
     /// The source of jitter.
@@ -121,14 +105,12 @@ impl PeerActor {
         views: Arc<dyn GroupViews>,
         peer: DomainName,
         transport: Arc<dyn Transport>,
-        health: Arc<PeerHealth>,
     ) -> Self {
         Self {
             services,
             views,
             peer,
             transport,
-            health,
             schedule: DeliverySchedule::new(WAITING_MAX),
             marks_after: None,
             positions: HashMap::new(),
@@ -148,14 +130,14 @@ impl PeerActor {
         }
     }
 
-    /// Starts as many deliveries as may be under way; after a failure one at a time, until one succeeds.
+    /// Starts deliveries up to the limit; after a failure, one at a time until one succeeds.
     pub(super) fn deliver(&mut self, ctx: &mut Context<Self>) {
         let at_once = if self.failures > 0 { 1 } else { UNDER_WAY_MAX };
         while !self.is_paused && !self.is_store_unsettled && !self.services.is_stopping() {
             if self.schedule.needs_marks()
                 && let Err(error) = self.look_for_marks()
             {
-                tracing::error!(peer = %self.peer, %error, "what a peer needs could not be read");
+                tracing::error!(peer = %self.peer, %error, "the entries for a peer could not be read");
                 return;
             }
             match self.schedule.next(at_once) {
@@ -257,7 +239,7 @@ impl PeerActor {
     }
 
     fn unreadable(&mut self, place: GroupKey, error: &StorageError) {
-        tracing::error!(peer = %self.peer, %error, "what a peer needs could not be read");
+        tracing::error!(peer = %self.peer, %error, "the entries for a peer could not be read");
         self.schedule.complete(place, Ending::SetAside);
     }
 
@@ -326,7 +308,6 @@ impl PeerActor {
                 self.pause(&reason, ctx);
             }
         }
-        self.health.refused_groups.store(self.schedule.set_aside(), Ordering::Relaxed);
         if self.positions.len() >= WAITING_MAX {
             self.write_positions(ctx);
         }
@@ -344,10 +325,6 @@ impl PeerActor {
     }
 
     fn reached(&mut self) {
-        if self.failures > 0 {
-            tracing::debug!(peer = %self.peer, failures = self.failures, "a peer is reachable again");
-            self.health.is_reachable.store(true, Ordering::Relaxed);
-        }
         self.failures = 0;
     }
 
@@ -357,12 +334,8 @@ impl PeerActor {
         if self.is_paused {
             return;
         }
-        if self.failures == 0 {
-            // The transport reports this to the operator.
-            tracing::debug!(peer = %self.peer, reason, "a peer cannot be reached; what it misses is kept");
-            self.health.is_reachable.store(false, Ordering::Relaxed);
-        }
         self.failures = self.failures.saturating_add(1);
+        tracing::debug!(peer = %self.peer, reason, failures = self.failures, "a delivery did not reach its peer");
         self.is_paused = true;
         let longest = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
         ctx.run_later(self.jittered(longest), |actor, ctx| {
@@ -412,7 +385,7 @@ impl PeerActor {
                         }
                     }
                 }
-                Err(error) => tracing::warn!(%error, "where a peer is was not written; it is asked again"),
+                Err(error) => tracing::warn!(%error, "the position of a peer was not written; the peer will be asked again"),
             }
         }));
     }
@@ -440,7 +413,7 @@ impl Actor for PeerActor {
         let comparing = compare_all(Arc::clone(&self.services), self.peer.clone(), Trust::Positions);
         ctx.spawn(comparing.into_actor(self).map(|result, actor, ctx| {
             if let Err(error) = result {
-                tracing::error!(peer = %actor.peer, %error, "what a peer misses could not be found out");
+                tracing::error!(peer = %actor.peer, %error, "the entries that a peer lacks could not be determined");
             }
             actor.schedule.retry_all();
             actor.deliver(ctx);
@@ -474,7 +447,7 @@ impl Handler<Upkeep> for PeerActor {
         };
         Box::pin(writing.into_actor(self).map(|result, _, ctx| {
             if let Err(error) = result {
-                tracing::warn!(%error, "where a peer is was not written; it is asked again");
+                tracing::warn!(%error, "the position of a peer was not written; the peer will be asked again");
             }
             ctx.stop();
             ActorState::Stopped

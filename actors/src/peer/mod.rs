@@ -2,8 +2,8 @@
 //! followers, and the actor that keeps one follower up to date.
 //!
 //! The group's log is the only queue. A hub sends each entry once it is durable; a follower checks it by the same rules,
-//! appends it to its own log under the same number and answers the number that it needs next. Whatever is lost, sent
-//! twice or out of order changes nothing: the answer tells where to go on.
+//! appends it to its own log under the same number and answers with the number that it needs next. Entries that are lost,
+//! repeated or out of order do no harm: the answer tells where to continue.
 
 mod actor;
 mod compare;
@@ -17,7 +17,7 @@ use std::{ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
 
 use snapshots::{AppId, DomainName, GroupId, Timestamp};
 
-pub(crate) use self::actor::{LogGrew, PeerActor, PeerHealth};
+pub(crate) use self::actor::{LogGrew, PeerActor};
 use crate::group::{GroupError, GroupTransfer, GroupView, LogEntry};
 
 /// A hub's delivery for one group, in one request.
@@ -29,14 +29,14 @@ pub struct Delivery {
     pub group: GroupId,
     /// The domain of the hub.
     pub hub: DomainName,
-    /// When the entry before the first one was accepted, if that is still known: a follower that has another one there
-    /// follows another history.
+    /// The time at which the entry before the first one was accepted, if that is still known. A follower that has a different
+    /// entry there follows a different history.
     pub preceding: Option<Timestamp>,
     /// The entries, or the whole group.
     pub content: DeliveryContent,
 }
 
-/// See [`Delivery`].
+/// The content of a [`Delivery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryContent {
     /// Consecutive entries, at least one.
@@ -49,7 +49,7 @@ pub enum DeliveryContent {
 /// takes entries of its history after a transfer, and [`GroupTransfer::reinitialised`].
 pub const REVISION: u32 = 1;
 
-/// The number of used key packages that a transfer names at most; a follower takes no more.
+/// The most used key packages that a transfer names; a follower accepts no more.
 pub const USED_KEY_PACKAGES_MAX: usize = 4096;
 
 /// A follower's acknowledgement: its position after a delivery.
@@ -62,7 +62,7 @@ pub struct ReplicationAck {
     pub needs_transfer: bool,
     /// It can append that entry after this time: a lifetime in it has not begun by the follower's clock.
     pub retry_after: Option<Duration>,
-    /// Entries before `next` that it was never shown, since it was handed the group as a whole, and takes for its history.
+    /// Entries before `next` that it never received, because it received the group as a whole, and accepts for its history.
     pub missing: Option<RangeInclusive<u64>>,
     /// The revision of this protocol that it understands; see [`REVISION`].
     pub revision: u32,
@@ -70,10 +70,10 @@ pub struct ReplicationAck {
     pub store: uuid::Uuid,
 }
 
-/// Why a delivery did not arrive.
+/// The reason why a delivery did not arrive.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
-    /// The peer could not be reached, did not answer in time, or did not answer as a gateway does. It is tried again.
+    /// The peer cannot be reached, by the transport's verdict, or did not answer as a gateway does. It is tried again.
     #[error("{0}")]
     Unreachable(String),
     /// The peer was reached and could not take this delivery at present. It is tried again; others of its groups are not
@@ -100,7 +100,7 @@ pub enum DeliveryError {
 /// A delivery under way.
 pub type Delivering = Pin<Box<dyn Future<Output = Result<ReplicationAck, DeliveryError>> + Send>>;
 
-/// How deliveries reach the gateways of other domains.
+/// The transport of deliveries to the gateways of other domains. It alone decides whether a peer can be reached.
 pub trait Transport: Send + Sync + 'static {
     /// Delivers to the gateway of a domain. It ends in bounded time.
     fn deliver(&self, peer: &DomainName, delivery: Delivery) -> Delivering;

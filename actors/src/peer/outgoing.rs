@@ -28,7 +28,7 @@ pub(super) enum NextDelivery {
         preceding: Option<Timestamp>,
         entries: Vec<LogEntry>,
     },
-    /// The entries that the peer needs are no longer kept, or are of no use to it.
+    /// The entries that the peer needs are no longer kept, or the peer cannot append them.
     Transfer {
         hub: DomainName,
         /// Entries that the peer has not seen, as far as they are kept.

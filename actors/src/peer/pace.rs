@@ -1,5 +1,5 @@
-//! Pacing of repeated work that a peer can cause: the first time at once, then after a pause that doubles each time.
-//! Pure bookkeeping; time is an argument.
+//! Pacing of repeated work that a peer can cause: at once the first time, then after a pause that doubles each time. Pure
+//! bookkeeping; the time is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ pub(crate) struct Pace {
     longest: Duration,
     /// After this time without an event the pauses begin anew.
     quiet: Duration,
-    /// The time of the last event that was let through, and the pause after it.
+    /// The time of the last admitted event, and the pause after it.
     last: Option<(Instant, Duration)>,
 }
 
@@ -18,7 +18,7 @@ impl Pace {
         Self { first, longest, quiet, last: None }
     }
 
-    /// Lets the event through now, or returns the time to wait.
+    /// Admits the event now, or returns the time to wait.
     pub(crate) fn admit(&mut self, now: Instant) -> Result<(), Duration> {
         let pause = match self.last {
             None => self.first,

@@ -12,9 +12,9 @@ use super::{
 /// A peer's refusal of entries, and what it implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RefusedEntries {
-    /// They began with this one. The newest entry is sent to learn what the peer needs next.
+    /// The first refused entry. The newest entry is sent to learn what the peer needs next.
     From(u64),
-    /// They were history from before the peer's transfer, and the peer does without it.
+    /// The refused entries are history from before the peer's transfer; the peer goes without it.
     OfThePast,
 }
 
@@ -74,13 +74,13 @@ impl PeerActor {
                 return Ending::SetAside;
             }
             is_asked = true;
-            // The newest entry may have ended the past as well: then nothing is missing any more.
+            // The newest entry may also have ended the missing history: then nothing is missing any more.
             if held.missing.is_some() {
                 self.refused.insert(place.clone(), RefusedEntries::OfThePast);
             }
         }
         let does_without = self.refused.contains_key(place);
-        // Entries that it was never shown and that are still kept here come first.
+        // Entries that it never received and that are still kept here come first.
         let missing = held.missing.as_ref().filter(|missing| missing.end() < &held.next && !does_without);
         let first_missing =
             missing.map(|missing| view.first_log_entry(*app, group, *missing.start(), *missing.end()));
@@ -88,13 +88,13 @@ impl PeerActor {
             Some(Ok(Some(kept))) => kept,
             Some(Ok(None)) | None => held.next,
             Some(Err(error)) => {
-                tracing::error!(peer = %self.peer, %error, "what a peer needs could not be read");
+                tracing::error!(peer = %self.peer, %error, "the entries for a peer could not be read");
                 return Ending::SetAside;
             }
         };
         self.positions.insert(place.clone(), next);
         if next <= from && !is_asked && !(sent == Sent::Transfer && held.next > from) {
-            tracing::warn!(peer = %self.peer, ?group, from, next, "a peer went back in a log, or did not go on");
+            tracing::warn!(peer = %self.peer, ?group, from, next, "a peer went back in a log, or did not advance");
             return Ending::SetAside;
         }
         if next > head { Ending::Done } else { Ending::More }

@@ -8,10 +8,10 @@ use snapshots::{AppId, GroupId};
 /// A group, with its application.
 pub(crate) type GroupKey = (AppId, GroupId);
 
-/// How a delivery ended.
+/// The outcome of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The peer has everything that was known when it was asked.
+    /// The peer has every entry that existed when the delivery began.
     Done,
     /// It needs further entries.
     More,
@@ -36,7 +36,7 @@ pub(crate) struct DeliverySchedule {
     waiting_max: usize,
     waiting: VecDeque<GroupKey>,
     queued: HashSet<GroupKey>,
-    /// Each with whether it was enqueued again meanwhile.
+    /// The groups being delivered; `true` for one that was enqueued again meanwhile.
     under_way: HashMap<GroupKey, bool>,
     set_aside: HashSet<GroupKey>,
     /// Those whose retry has a timer already.
@@ -58,7 +58,7 @@ impl DeliverySchedule {
         }
     }
 
-    /// Enqueues a group that has something for the peer.
+    /// Enqueues a group with entries for the peer.
     pub(crate) fn enqueue(&mut self, place: GroupKey) {
         if let Some(again) = self.under_way.get_mut(&place) {
             *again = true;
@@ -132,11 +132,6 @@ impl DeliverySchedule {
             self.enqueue(place);
         }
     }
-
-    /// How many groups are set aside.
-    pub(crate) fn set_aside(&self) -> usize {
-        self.set_aside.len()
-    }
 }
 
 #[cfg(test)]
@@ -194,7 +189,7 @@ mod tests {
         schedule.enqueue(place(1));
         schedule.complete(place(1), Ending::SetAside);
         schedule.enqueue(place(1));
-        assert_eq!((schedule.next(8), schedule.set_aside()), (None, 1));
+        assert_eq!((schedule.next(8), schedule.set_aside.len()), (None, 1));
         schedule.retry_all();
         assert!(schedule.needs_marks());
         schedule.add_marks(vec![place(1)], true);

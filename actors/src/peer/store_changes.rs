@@ -1,4 +1,4 @@
-//! Changes of the store in which a peer keeps its replicas: a peer with another store has nothing of what it was sent
+//! Changes of the store in which a peer keeps its replicas: a peer with a new store has none of the entries that it was sent
 //! before.
 
 use std::{
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::error::StorageError;
 
-/// The pause after a peer's store was another one than before, until it may change again; it doubles with each change.
+/// The pause after a change of a peer's store before the next change is accepted; it doubles with each change.
 const STORE_PAUSE_MIN: Duration = Duration::from_secs(5);
 /// The longest such pause.
 const STORE_PAUSE_MAX: Duration = Duration::from_secs(600);
@@ -29,9 +29,9 @@ pub(super) fn store_changes() -> Pace {
 }
 
 impl PeerActor {
-    /// Notes which store the peer keeps its replicas in; answers whether what the peer said of it is to be left aside. In
-    /// another store than before the peer has nothing of what it had: all positions begin anew. That costs a look at every
-    /// group, so it is done once at a time and after a pause that grows, and nothing is delivered meanwhile.
+    /// Notes the store in which the peer keeps its replicas; returns whether the peer's acknowledgement must be ignored because
+    /// the store changed. All positions then begin anew, which costs a look at every group, so it is done one at a time and
+    /// after a growing pause, and nothing is delivered meanwhile.
     pub(super) fn is_other_store(&mut self, store: uuid::Uuid, ctx: &mut Context<Self>) -> bool {
         if self.is_store_unsettled {
             return true;

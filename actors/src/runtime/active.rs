@@ -1,5 +1,5 @@
-//! Active actors of one kind, by what each of them owns. An actor is activated when something is asked of it; it is
-//! forgotten once it has stopped, and activated again by the next request.
+//! Active actors of one kind, by the item that each owns. A request activates an actor; it is forgotten once it has stopped,
+//! and the next request activates another.
 
 use std::{hash::Hash, sync::Arc};
 
@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::activity::{Activity, ActorState, AskError, Upkeep};
 
-/// How many times a request is sent when its actor stops before it answers.
+/// The number of tries of a request whose actor stops before it answers.
 const ATTEMPTS: usize = 4;
 
 /// An actor that owns one of many items of a kind.
@@ -48,7 +48,7 @@ impl<A: Owner> Default for ActiveActors<A> {
 }
 
 impl<A: Owner> ActiveActors<A> {
-    /// How many are active.
+    /// The number of active actors.
     pub(crate) fn len(&self) -> usize {
         self.0.iter().filter(|active| active.address.connected()).count()
     }
@@ -77,10 +77,10 @@ impl<A: Owner> ActiveActors<A> {
         self.0.remove_if(key, |_, active| active.address == *address);
     }
 
-    /// Asks the actor that `activate` gives; another one if that one stops before it answers.
+    /// Sends a message to the actor that `activate` returns, and again to another one if the actor stops before it answers.
     ///
     /// # Errors
-    /// What `activate` or the actor answers, and [`AskError`].
+    /// The error of `activate` or of the actor, and [`AskError`].
     pub(crate) async fn ask<M, T, E>(
         &self,
         key: &A::Key,
@@ -115,7 +115,7 @@ impl<A: Owner> ActiveActors<A> {
         }
     }
 
-    /// Passivates the actor of `key` if it is active. The next request starts another one, whatever this one still does.
+    /// Passivates the actor of `key` if it is active. The next request activates another one, even while this one is stopping.
     pub(crate) async fn passivate(&self, key: &A::Key) {
         if let Some(active) = self.get(key) {
             self.keep_up(key, &active.address, Upkeep::Passivate).await;
@@ -123,7 +123,7 @@ impl<A: Owner> ActiveActors<A> {
         }
     }
 
-    /// Has an actor do its upkeep, and forgets it if it stops.
+    /// Makes an actor do its upkeep, and forgets it if it stops.
     pub(crate) async fn keep_up(&self, key: &A::Key, address: &Addr<A>, upkeep: Upkeep) {
         match address.send(upkeep).await {
             Ok(ActorState::Active) => {}
@@ -134,7 +134,7 @@ impl<A: Owner> ActiveActors<A> {
         }
     }
 
-    /// Those actors for which `upkeep` gives something to do, with what it is.
+    /// The actors for which `upkeep` returns a task, with the task.
     pub(crate) fn due(&self, upkeep: impl Fn(&Activity) -> Option<Upkeep>) -> Vec<(A::Key, Addr<A>, Upkeep)> {
         let due = |active: dashmap::mapref::multiple::RefMulti<'_, A::Key, Active<A>>| {
             let upkeep = upkeep(&active.activity)?;
@@ -143,7 +143,7 @@ impl<A: Owner> ActiveActors<A> {
         self.0.iter().filter_map(due).collect()
     }
 
-    /// When each of them was used last, and its weight in bytes.
+    /// The time of each actor's last use, and its weight in bytes.
     pub(crate) fn uses_and_weights(&self) -> impl Iterator<Item = (Timestamp, usize)> + '_ {
         self.0.iter().map(|active| (active.activity.last_used(), active.activity.weight()))
     }

@@ -23,7 +23,7 @@ use crate::{
     services::{Notices, Services, UsedPackages},
 };
 
-/// How many times a group's view is waited for when its actor stops before it shows one.
+/// The number of tries to get a group's view from actors that stop before they show one.
 const ATTEMPTS: usize = 4;
 
 impl Owner for GroupActor {
@@ -47,7 +47,7 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Without any actor yet; those to come share these threads.
+    /// A directory without actors; its actors share these threads.
     pub(crate) fn new(arbiters: &[Arbiter]) -> Self {
         Self {
             groups: ActiveActors::default(),
@@ -80,7 +80,7 @@ impl Notices for Arc<Directory> {
     }
 }
 
-/// See the module. Cheap to clone.
+/// The registry. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Registry {
     services: Arc<Services>,
@@ -92,18 +92,18 @@ impl Registry {
         Self { services, directory }
     }
 
-    /// How many owners of groups and key queues are active.
+    /// The number of active owners of groups and key queues.
     pub(crate) fn active(&self) -> usize {
         self.directory.groups.len() + self.directory.key_queues.len()
     }
 
-    /// When each active owner was used last, and its weight in bytes.
+    /// The time of each active owner's last use, and its weight in bytes.
     pub(crate) fn uses_and_weights(&self) -> Vec<(Timestamp, usize)> {
         let Directory { groups, key_queues, .. } = &*self.directory;
         groups.uses_and_weights().chain(key_queues.uses_and_weights()).collect()
     }
 
-    /// The upkeep of every active owner for which `upkeep` gives something to do.
+    /// The upkeep tasks of the active owners, as `upkeep` decides.
     pub(crate) fn upkeep(&self, upkeep: impl Fn(&Activity) -> Option<Upkeep>) -> Vec<UpkeepTask> {
         let Directory { groups, key_queues, .. } = &*self.directory;
         let mut tasks = Vec::new();
@@ -212,7 +212,7 @@ impl Registry {
     /// Asks the owner of a group.
     ///
     /// # Errors
-    /// What it answers, [`GroupError::UnknownGroup`], [`GroupError::Busy`], [`GroupError::Stopping`], or that the store
+    /// The owner's error, [`GroupError::UnknownGroup`], [`GroupError::Busy`], [`GroupError::Stopping`], or that the store
     /// cannot be read.
     pub(crate) async fn ask_group<M, T>(
         &self,
@@ -232,8 +232,8 @@ impl Registry {
     /// Asks the owner of a key queue.
     ///
     /// # Errors
-    /// What it answers, [`KeyQueueError::UnknownKeyQueue`], [`KeyQueueError::Busy`], [`KeyQueueError::Stopping`], or that
-    /// the store cannot be read.
+    /// The owner's error, [`KeyQueueError::UnknownKeyQueue`], [`KeyQueueError::Busy`], [`KeyQueueError::Stopping`], or that the
+    /// store cannot be read.
     pub(crate) async fn ask_key_queue<M, T>(
         &self,
         app: AppId,
@@ -275,7 +275,7 @@ impl Registry {
         self.directory.groups.get(&(app, group.clone())).map(|active| active.watch)
     }
 
-    /// A group as it is now, activated if need be: nothing in it can still be lost.
+    /// The present view of a group, activated if need be; everything in it is durable.
     ///
     /// # Errors
     /// [`GroupError::UnknownGroup`], [`GroupError::Stopping`], or that the store cannot be read.

@@ -1,5 +1,5 @@
-//! The supervisor of the actors. Periodically it has them write snapshots, passivates idle ones and deletes data that is
-//! too old; at the end it stops them all.
+//! The supervisor of the actors. Periodically it makes them write snapshots, passivates idle ones and deletes data that is too
+//! old; at the end it stops them all.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::{
     trusted_time::KnownTime,
 };
 
-/// Stops every actor; answered when all have stopped. Those with something new have written a snapshot, unless one was being
-/// written already: the records after it are kept.
+/// Stops every actor; answered when all have stopped. Those with new records have written a snapshot, unless one was already
+/// being written; the records after it are kept.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Stop;
@@ -25,10 +25,10 @@ pub(crate) struct Stop;
 /// The setting that holds a [`RememberedTime`](crate::trusted_time::RememberedTime).
 pub(crate) const KNOWN_TIME: &str = "known_time";
 
-/// How many actors do their upkeep at the same time.
+/// The number of actors that do their upkeep concurrently.
 const UPKEEP_AT_ONCE: usize = 64;
 
-/// How often the active actors are counted and weighed.
+/// The period in which the active actors are counted and weighed.
 const RELIEF_PERIOD: Duration = Duration::from_secs(1);
 
 /// The periods of the supervisor's tasks.
@@ -40,7 +40,7 @@ pub(crate) struct Periods {
     pub(crate) passivate_after: Duration,
 }
 
-/// See the module.
+/// The supervisor.
 pub(crate) struct Supervisor {
     services: Arc<Services>,
     registry: Registry,
@@ -79,8 +79,7 @@ fn end(arbiters: Vec<Arbiter>) {
     }
 }
 
-/// The time of the last use up to which actors must be passivated so that the others are within both limits; `None` if all
-/// of them are.
+/// The last use up to which actors must be passivated so that the others are within both limits; `None` if all are within them.
 fn excess_until(
     mut active: Vec<(Timestamp, usize)>,
     count_max: usize,
@@ -115,22 +114,19 @@ impl Supervisor {
         Self { services, registry, arbiters, periods, retention, is_tidying: false, is_sweeping: false }
     }
 
-    /// The time of the last use up to which actors are passivated because more are active than may be; `None` if no more
-    /// are.
+    /// The last use up to which actors are passivated because too many are active; `None` if not too many are.
     fn excess_until(&self) -> Option<Timestamp> {
         let limits = &self.services.limits;
         excess_until(self.registry.uses_and_weights(), limits.awake_actors_max, limits.awake_bytes_max)
     }
 
-    /// The time of the last use up to which actors are passivated: the idle time ago, or less when more are active than
-    /// may be.
+    /// The last use up to which actors are passivated: the idle time ago, or a later time if too many are active.
     fn passivate_before(&self) -> Timestamp {
         let idle = self.services.clock.now().saturating_sub(self.periods.passivate_after);
         self.excess_until().map_or(idle, |last_used| last_used.max(idle))
     }
 
-    /// Whether actors cannot do their upkeep now. While the disk does not answer, every actor would fail to write, and
-    /// say so.
+    /// Whether actors cannot do their upkeep now. While the disk does not answer, every actor would fail to write, and log it.
     fn cannot_tidy(&self) -> bool {
         self.is_tidying || self.services.is_stopping() || self.services.store.is_stalled()
     }
@@ -148,8 +144,7 @@ impl Supervisor {
         });
     }
 
-    /// Passivates actors if more are active than may be: between two snapshots, readers can activate very many large
-    /// groups.
+    /// Passivates actors if too many are active: between two snapshots, readers can activate very many large groups.
     fn relieve(&mut self, ctx: &mut Context<Self>) {
         if self.cannot_tidy() {
             return;
@@ -188,7 +183,7 @@ impl Supervisor {
     }
 }
 
-/// Stores what is known of the time for the next start.
+/// Stores the trusted time for the next start.
 async fn remember_time(services: &Services, known: KnownTime) -> Result<(), SweepError> {
     let mut batch = Batch::new();
     batch.put_setting(KNOWN_TIME, known.remembered.to_bytes());
@@ -220,7 +215,7 @@ impl Handler<Stop> for Supervisor {
             }
         };
         let stopped = asked.into_actor(self).then(|(), supervisor, _| {
-            // An actor lets go of the store a moment after it has answered; the end of its thread is certain.
+            // An actor releases the store a moment after it has answered; only the end of its thread makes that certain.
             let arbiters = std::mem::take(&mut supervisor.arbiters);
             tokio::task::spawn_blocking(move || end(arbiters)).into_actor(supervisor)
         });

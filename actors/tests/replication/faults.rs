@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -65,6 +65,11 @@ pub(crate) struct Wires {
     pub(crate) made: Mutex<Vec<Made>>,
     pub(crate) delivered: AtomicU64,
     pub(crate) spoiled: AtomicU64,
+    /// Deliveries that a follower refused.
+    pub(crate) refused: AtomicU64,
+    /// Deliveries at present to gateways that are cut off, and the most of them at once.
+    cut: AtomicUsize,
+    pub(crate) cut_at_once_max: AtomicUsize,
 }
 
 impl Wires {
@@ -81,6 +86,9 @@ impl Wires {
             made: Mutex::default(),
             delivered: AtomicU64::new(0),
             spoiled: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            cut: AtomicUsize::new(0),
+            cut_at_once_max: AtomicUsize::new(0),
         })
     }
 
@@ -107,12 +115,17 @@ impl Wires {
             let detail = "a member that is not known".into();
             return Err(DeliveryError::Refused { slug: "malformed-request".into(), detail });
         }
-        let unreachable = || DeliveryError::Unreachable("nobody is there".into());
+        let unreachable = || DeliveryError::Unreachable("there is no gateway".into());
         let is_cut = {
             let cut_off = self.cut_off.lock().unwrap();
             cut_off.contains(from) || cut_off.contains(to)
         };
         if is_cut {
+            // Long enough that deliveries which are made at once are seen to be.
+            let at_once = self.cut.fetch_add(1, Ordering::SeqCst) + 1;
+            self.cut_at_once_max.fetch_max(at_once, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            self.cut.fetch_sub(1, Ordering::SeqCst);
             self.spoiled.fetch_add(1, Ordering::Relaxed);
             return Err(unreachable());
         }
@@ -121,7 +134,10 @@ impl Wires {
         let received = gateway.receive(&BTreeSet::from([from.clone()]), delivery).await;
         received.map_err(|error| match error {
             GroupError::Stopping | GroupError::Storage(_) | GroupError::Busy => unreachable(),
-            refused => DeliveryError::Refused { slug: "refused".into(), detail: refused.to_string() },
+            refused => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                DeliveryError::Refused { slug: "refused".into(), detail: refused.to_string() }
+            }
         })
     }
 

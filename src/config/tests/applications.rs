@@ -15,11 +15,11 @@ fn x509_applications_are_checked() {
     check(&x509_application("", device, TRUST), None);
     check(&with_domains(x509_application(both, &offsets(1, 2), TRUST)), None);
     check(&x509_application(both, &offsets(1, 2), TRUST), Some(("domains", "applications[0] uses domains")));
-    check(&x509_application("", device, ""), Some(("applications[0].x509", "must be there")));
+    check(&x509_application("", device, ""), Some(("applications[0].x509", "is required, because")));
     check(&application(TRUST), Some(("applications[0].x509", "must be left out")));
     check(
         &x509_application("", device, "[applications.x509]"),
-        Some(("applications[0].x509.trust_roots", "must be there: the path of a PEM file")),
+        Some(("applications[0].x509.trust_roots", "is required: the path of a PEM file")),
     );
     check(
         &x509_application("", device, &format!("{TRUST}\nexpired_members = \"keep\"")),
@@ -53,11 +53,11 @@ fn x509_applications_are_checked() {
     );
     check(
         &x509_application("", "", TRUST),
-        Some((&parameters(".device_handle_range"), "must be there: a table with `start`, `end`")),
+        Some((&parameters(".device_handle_range"), "is required: a table with `start`, `end`")),
     );
     check(
         &x509_application("", &format!("{device}\nhandle = 1"), TRUST),
-        Some((&parameters(".handle"), "no such setting here; there are `device_handle_range`")),
+        Some((&parameters(".handle"), "not a setting of this table, which has `device_handle_range`")),
     );
     check(
         &x509_application("", "device_handle_range = { start = 0, end = 256 }", TRUST),
@@ -153,7 +153,7 @@ fn applications_are_checked() {
     }
     check(
         "[[applications]]\npublic = true",
-        Some(("applications[0].id", "must be there: a UUID of version 4")),
+        Some(("applications[0].id", "is required: a UUID of version 4")),
     );
     check(&application(APPLICATION), Some(("applications[1].id", "already")));
     check(

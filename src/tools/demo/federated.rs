@@ -17,21 +17,21 @@ use crate::{
 
 /// The tag by which carol is found.
 const TAG: &str = "account:carol";
-/// How many key packages she uploads.
+/// The number of key packages that she uploads.
 const KEY_PACKAGES: usize = 3;
-/// How many commits B misses.
+/// The number of commits that B misses.
 const MISSED: usize = 2;
-/// How long a gateway may take to show what another one accepted. Milliseconds are usual.
+/// The time in which a gateway must show a write that another one accepted; usually it takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long to wait before asking it again.
+/// The pause between polls.
 const ASK_EVERY: Duration = Duration::from_millis(5);
 
-/// Starts the gateways of two domains on free loopback ports, with certificates made on the spot and their data in a temporary
-/// directory, plays the draft's seven steps between them and what follows, and stops them. Each step is told to `tell` as
-/// a line of text.
+/// Starts the gateways of two domains on free loopback ports, with new certificates and their data in a temporary directory,
+/// runs the draft's seven steps and further ones between them, and stops them. Each step is reported to `tell` as a line of
+/// text.
 ///
 /// # Errors
-/// [`ToolError`] says which step went wrong, or which promise was broken.
+/// [`ToolError`] names the step that failed, or the promise that was broken.
 pub async fn play(tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
     let mut sites = Sites::start().await?;
     let outcome = story(&mut sites, tell).await;
@@ -182,7 +182,7 @@ async fn commit_from_afar(
     Ok(())
 }
 
-/// Both commit in the same epoch at the same time, each at the own gateway.
+/// Both commit in the same epoch at the same time, each at her own gateway.
 async fn race(sites: &Sites, shared: &mut SharedGroup, tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
     let Sites { a, b, .. } = sites;
     let SharedGroup { group, alice, carol } = &mut *shared;
@@ -264,7 +264,7 @@ async fn await_epoch(site: &Site, group: &GroupId, epoch: Epoch) -> Result<(), T
     eventually(&promise, async || Ok(shown_epoch(site, group).await? >= Some(epoch))).await
 }
 
-/// The epoch of a group as a gateway shows it; none when the group is not there.
+/// The epoch of a group at a gateway; `None` if the gateway does not have the group.
 async fn shown_epoch(site: &Site, group: &GroupId) -> Result<Option<Epoch>, ToolError> {
     match site.api.group(group).await {
         Ok(shown) => Ok(Some(shown.epoch_id)),
@@ -273,7 +273,7 @@ async fn shown_epoch(site: &Site, group: &GroupId) -> Result<Option<Epoch>, Tool
     }
 }
 
-/// Asks until it is so, or for too long.
+/// Polls until the condition holds, or fails after a time limit.
 async fn eventually(
     broken: &str,
     mut ask: impl AsyncFnMut() -> Result<bool, ToolError>,
@@ -286,7 +286,7 @@ async fn eventually(
     Ok(())
 }
 
-/// How many key packages all queues of a client have together, of those that are counted.
+/// The number of counted key packages in all queues of a client.
 async fn key_packages(
     site: &Site,
     member: &DemoMember,
@@ -300,7 +300,8 @@ fn is_too_late(error: &RequestError) -> bool {
     error.kind() == Some(ProblemKind::StaleEpoch)
 }
 
-/// Both gateways show the group alike, with A as its hub, and its two members are in that epoch with the same secrets.
+/// Checks that both gateways show the same group, with A as its hub, and that its two members are in that epoch with the same
+/// secrets.
 async fn ensure_agreement(sites: &Sites, shared: &SharedGroup) -> Result<Epoch, ToolError> {
     let Sites { a, b, .. } = sites;
     let SharedGroup { group, alice, carol } = shared;

@@ -1,4 +1,4 @@
-//! Credentials of the demo's members: basic ones, or certificates made on the spot.
+//! Credentials of the demo's members: basic ones, or new certificates.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use openmls::prelude::{BasicCredential, Credential, CredentialType};
 use super::{DuringLibrary as _, ToolError};
 use crate::tools::pki::{CertificateAuthority, ClientKey, credential_content};
 
-/// The domain of an organisation that is alone.
+/// The domain of the organisation in the demo at one gateway.
 const DOMAIN: &str = "harbour.example";
 /// The device of every account.
 const DEVICE: &str = "phone";
-/// How long a device's certificate lasts.
+/// The lifetime of a device's certificate.
 const DEVICE_LASTS: Duration = Duration::from_secs(24 * 3600);
 
-/// How the members of the story are identified.
+/// The identification of the members of the story.
 pub(super) enum Identities {
     /// *Basic Identity Provider*.
     Basic,
@@ -31,7 +31,7 @@ pub(super) struct Organisation {
 }
 
 impl Organisation {
-    /// One with a root of its own.
+    /// An organisation with its own root.
     pub(super) fn found() -> Result<Self, ToolError> {
         Self::below(
             &CertificateAuthority::root("Demo Root", 2).during_library("making a root certificate")?,
@@ -39,7 +39,7 @@ impl Organisation {
         )
     }
 
-    /// The one of a domain, below a root that others may be below as well.
+    /// The organisation of a domain, below a root that it may share with others.
     pub(super) fn below(root: &CertificateAuthority, domain: &str) -> Result<Self, ToolError> {
         let authority = root.below(domain).during_library("making an organisation's certificate")?;
         let domain = DomainName::new(domain).during_library("naming a domain")?;

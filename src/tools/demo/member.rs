@@ -59,8 +59,8 @@ impl DemoMember {
         self.api.upload_key_packages(self.id, queue, &upload).await.during("uploading key packages")
     }
 
-    /// Asks for a key package of another client, of a domain if there are any; it is assigned to this one (*Key Package
-    /// Retrieval*).
+    /// Retrieves a key package of another client, of a domain if the application uses domains; it is assigned to this client
+    /// (*Key Package Retrieval*).
     pub(super) async fn retrieve_key_package(
         &self,
         of: ClientId,
@@ -73,7 +73,7 @@ impl DemoMember {
         Ok(package.key_package)
     }
 
-    /// Creates a group of this one member (*Group Creation*).
+    /// Creates a group with this member alone (*Group Creation*).
     pub(super) async fn create_group(&mut self) -> Result<GroupId, ToolError> {
         let body = self.mls.create_group()?;
         Ok(self.api.create_group(&body).await.during("creating a group")?.group_id.0)
@@ -85,7 +85,7 @@ impl DemoMember {
         Ok(!waiting.during("asking for welcomes")?.join_infos.is_empty())
     }
 
-    /// Joins with the one welcome that waits, and acknowledges it (*Joining*).
+    /// Joins with the only waiting welcome, and acknowledges it (*Joining*).
     pub(super) async fn join_by_welcome(&mut self) -> Result<Epoch, ToolError> {
         let query = WelcomeQuery::default();
         let waiting = self.api.welcomes(self.handle(), &query).await.during("asking for welcomes")?;
@@ -118,7 +118,7 @@ impl DemoMember {
         Ok(accepted.epoch_id)
     }
 
-    /// Applies every commit since this member's epoch, and answers how many there were (*Group Evolution*).
+    /// Applies every commit since this member's epoch, and returns their number (*Group Evolution*).
     pub(super) async fn catch_up(&mut self) -> Result<usize, ToolError> {
         let range = EpochRange {
             start_epoch_id: Epoch(self.epoch()?.0.saturating_add(1)),

@@ -1,4 +1,4 @@
-//! `mimi-gateway demo`: the draft's example, played by real MLS clients against gateways in this process.
+//! `mimi-gateway demo`: the draft's example, with real MLS clients and gateways in this process.
 //!
 //! - `story.rs` is the story at one gateway; `federated.rs` is the story between two domains, and `sites.rs` starts their
 //!   gateways.
@@ -28,20 +28,20 @@ use crate::{
 /// A free port on the loopback interface.
 const FREE_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// How the clients of the demo are identified.
+/// The identification of the demo's clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credentials {
-    /// By what they say.
+    /// By basic credentials.
     Basic,
-    /// By certificates that are made on the spot.
+    /// By new certificates.
     X509,
 }
 
-/// Starts a gateway on a free loopback port, kept in memory, plays the story and stops it. Each step is told to `tell`
-/// as a line of text.
+/// Starts a gateway in memory on a free loopback port, runs the story and stops it. Each step is reported to `tell` as a line
+/// of text.
 ///
 /// # Errors
-/// [`ToolError`] says which step went wrong, or which promise was broken.
+/// [`ToolError`] names the step that failed, or the promise that was broken.
 pub async fn play(credentials: Credentials, tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
     let mut config = Config::embedded().listening_on(FREE_PORT).kept_in(DataDir::Memory);
     let app = AppId::random();

@@ -1,5 +1,4 @@
-//! Gateways of two domains in this process, on free loopback ports, with certificates made on the spot and data in a
-//! temporary directory.
+//! Gateways of two domains in this process, on free loopback ports, with new certificates and data in a temporary directory.
 
 use std::{
     fs,
@@ -29,16 +28,16 @@ use crate::{
 
 const DOMAIN_A: &str = "a.example";
 const DOMAIN_B: &str = "b.example";
-/// How long the certificate of a gateway lasts.
+/// The lifetime of a gateway's certificate.
 const GATEWAY_LASTS: Duration = Duration::from_secs(24 * 3600);
-/// How long a peer that does not answer is left alone: in the demo it comes back at once.
+/// The period of the circuit breaker: in the demo, a peer comes back at once.
 const CIRCUIT_OPEN_MS: u64 = 200;
 
 /// Both gateways.
 pub(super) struct Sites {
     pub(super) a: Site,
     pub(super) b: Site,
-    // After the gateways, whose data is in it.
+    // Declared after the gateways, whose data it contains.
     _directory: TempDir,
 }
 
@@ -49,7 +48,7 @@ pub(super) struct Site {
     pub(super) domain: DomainName,
     /// The authority that certifies the clients of the domain.
     pub(super) identities: Identities,
-    /// For the application that both gateways serve.
+    /// The token of the application that both gateways serve.
     pub(super) api: GatewayClient,
     config: Config,
     running: Option<Running>,
@@ -58,7 +57,7 @@ pub(super) struct Site {
 impl Sites {
     pub(super) async fn start() -> Result<Self, ToolError> {
         let stage = Stage::set()?;
-        // Each has to be told where the other is, so the port of one is chosen before it starts.
+        // Each must know the other's address, so the port of one is chosen before it starts.
         let reserved = TcpListener::bind(FREE_PORT).during("looking for a free port")?;
         let address = reserved.local_addr().during("looking for a free port")?;
         let b = stage.site("B", DOMAIN_B, FREE_PORT, (DOMAIN_A, address)).await?;
@@ -72,7 +71,7 @@ impl Sites {
         }
     }
 
-    /// Stops both, and leaves nothing behind.
+    /// Stops both, and removes their data.
     pub(super) async fn end(self) {
         tokio::join!(self.a.end(), self.b.end());
     }
@@ -86,7 +85,7 @@ impl Site {
         mut config: Config,
     ) -> Result<Self, ToolError> {
         let running = serve::start(config.clone()).await?;
-        // It comes back where it was.
+        // It starts again on the same port.
         config.internal.listen = running.address();
         if let (Some(federation), Some(address)) = (&mut config.federation, running.federation_address()) {
             federation.listen = address;
@@ -190,7 +189,7 @@ impl Stage {
         Site::open(name, organisation, (self.app, self.token.clone()), config).await
     }
 
-    /// The files that introduce the gateway of a domain to others, and others to it.
+    /// The files for the TLS of a domain's gateway: its certificate, its key, and the authority of peers.
     fn certified(&self, domain: &str) -> Result<FederationSettings, ToolError> {
         let issued = self
             .gateways

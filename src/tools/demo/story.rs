@@ -19,10 +19,10 @@ use crate::{
 
 /// The tag by which the invited clients are found.
 const TAG: &str = "team:harbour";
-/// How many key packages each client uploads.
+/// The number of key packages that each client uploads.
 const KEY_PACKAGES: usize = 3;
 
-/// Plays it from registration to removal.
+/// Runs the story from registration to removal.
 pub(super) async fn play(
     api: &GatewayClient,
     identities: &Identities,
@@ -77,7 +77,7 @@ async fn register(
     Ok(members)
 }
 
-/// Somebody with a certificate of the same names, but from a root of her own, gets nowhere.
+/// A client with a certificate for the same names from another root is refused.
 async fn refuse_impostor(
     api: &GatewayClient,
     identities: &Identities,
@@ -218,7 +218,7 @@ async fn upload(
     api.upload_commit(&group, &commit).await
 }
 
-/// The first member removes the second, who takes it in and is out.
+/// The first member removes the second, which applies the commit and has left.
 async fn remove(
     api: &GatewayClient,
     group: &GroupId,
@@ -251,7 +251,7 @@ async fn remove(
     Ok(())
 }
 
-/// Every member is in the gateway's epoch with the same secrets, and the gateway counts exactly these members.
+/// Checks that every member is in the gateway's epoch with the same secrets, and that the gateway lists exactly these members.
 async fn ensure_agreement(
     api: &GatewayClient,
     group: &GroupId,

@@ -4,21 +4,21 @@ use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
-/// A machine, as far as it tells.
+/// The known properties of a machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
     /// Cores that this process may use; the load and a gateway of its own share them.
     pub cores: usize,
     /// The processor's name.
     pub cpu: String,
-    /// What else it had to do: the load average of the minute before the report.
+    /// The load average of the minute before the report.
     pub load_average: f64,
-    /// Whether this program was built without optimisation: then its figures mean nothing.
+    /// Whether this program was built without optimisation, which makes its figures meaningless.
     pub is_debug_build: bool,
 }
 
 impl Machine {
-    /// The one that this process runs on.
+    /// The machine of this process.
     pub(super) fn this() -> Self {
         let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let mut fields = cpus.lines().filter_map(|line| line.split_once(':'));
@@ -46,10 +46,10 @@ fn load_average() -> Option<f64> {
     std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
 
-/// Ticks of processor times a second, as Linux shows them to programs.
+/// Linux's ticks per second of processor time.
 const TICKS_PER_S: u64 = 100;
 
-/// The processor time that this process has used; nothing where the system does not tell.
+/// The processor time that this process has used; zero if the system does not tell.
 pub(super) fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field is a name in parentheses; user and system time are the 14th and 15th.

@@ -2,8 +2,8 @@
 //!
 //! - `options.rs` the command line; `schedule.rs` seeded arrivals; `target.rs` the gateway under load and `pool.rs` the
 //!   connections to it.
-//! - `setup.rs` makes groups through the API; `player.rs` and `upload.rs` are what their members do; `scoreboard.rs` is
-//!   what the members of one group share.
+//! - `setup.rs` makes groups through the API; `player.rs` and `upload.rs` are the actions of their members; `scoreboard.rs` is
+//!   the state that the members of one group share.
 //! - `recorder.rs` counts and latencies; `verify.rs` the proof; `report/` the figures; `machine.rs` the machine.
 //! - `run.rs` one run; `sweep.rs` many; `capacity/` the gateway's capacity as ratios to that of the machine.
 //!
@@ -39,22 +39,22 @@ use crate::config::Config;
 
 pub use self::verify::Violation;
 
-/// Whether every promise was kept, the best first.
+/// The result of a run, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Every run was proven.
     Proven,
-    /// Nothing was seen to be broken, but not everything could be looked at; the table says why.
+    /// No broken promise was found, but not everything could be checked; the table says why.
     Unproven,
-    /// The table names what was not kept.
+    /// A promise was broken; the table names it.
     Broken,
 }
 
-/// Runs what the options say. `config` is for a gateway of its own, whose directory is made inside of `inside`. What
-/// people should read is told to `tell`.
+/// Runs the load test by its options. `config` is for a gateway in this process, whose directory is created inside `inside`.
+/// Text for people is reported to `tell`.
 ///
 /// # Errors
-/// [`ToolError`] says why there are no figures. A broken promise of the gateway is a [`Verdict`].
+/// [`ToolError`] is the reason why there are no figures. A broken promise of the gateway is a [`Verdict`].
 pub fn run(
     options: &LoadTestOptions,
     config: Config,
@@ -86,7 +86,7 @@ pub fn run(
     }
 }
 
-/// Plays against the gateway that the options name, or one that is started for it. The load has threads of its own.
+/// Runs the load against the gateway of the options, or one started for it. The load has its own threads.
 fn at_target<T, F>(
     options: &TargetOptions,
     config: Config,
@@ -114,7 +114,7 @@ where
     })
 }
 
-/// Threads of the load's own. Its cryptography is bounded to the cores: more at once would only make all of it slower.
+/// The threads of the load. Its cryptography is limited to the number of cores: more at once would only be slower.
 fn load_threads() -> Result<tokio::runtime::Runtime, ToolError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()

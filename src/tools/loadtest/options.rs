@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::ToolError;
 
-/// Groups, committers and connections are counted up to this.
+/// The greatest number of groups, committers and connections.
 const COUNT_MAX: u64 = 100_000;
 /// Longest run.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -16,7 +16,7 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct LoadTestOptions {
-    /// What else than one run.
+    /// Something other than one run.
     #[command(subcommand)]
     pub command: Option<LoadTestCommand>,
     /// The run.
@@ -24,32 +24,32 @@ pub struct LoadTestOptions {
     pub run: RunOptions,
 }
 
-/// What else than one run.
+/// Something other than one run.
 #[derive(Clone, Debug, Subcommand)]
 pub enum LoadTestCommand {
     /// Short runs over contention 1 to 64, members 2 to 1000 and connections 1 to 256, in one page.
     Sweep(SweepOptions),
-    /// What the gateway can do with prepared commits, as ratios to what the machine can do in the same run. The gateway
-    /// is in this process.
+    /// The gateway's throughput with prepared commits, as ratios to that of the machine in the same run. The gateway is in this
+    /// process.
     Capacity(CapacityOptions),
 }
 
-/// Where the load goes.
+/// The gateway under load.
 #[derive(Clone, Debug, Default, Args)]
 pub struct TargetOptions {
-    /// The gateway to load; without it, one is started in this process, with synced writes in a directory of its own.
+    /// The gateway's URL; without it, a gateway with synced writes is started in this process, in its own directory.
     #[arg(long, requires = "app")]
     pub url: Option<String>,
     /// The application, with `--url`.
     #[arg(long, requires = "url")]
     pub app: Option<AppId>,
-    /// A `read-write` token of the application, with `--url`. Better in the environment as MIMI_TOKEN, where it
-    /// does not show in a list of processes.
+    /// A `read-write` token of the application, with `--url`. Better passed as the environment variable MIMI_TOKEN, which a
+    /// list of processes does not show.
     #[arg(long, requires = "url")]
     pub token: Option<String>,
 }
 
-/// Where the report goes, in addition to the table.
+/// Files for the report, in addition to the table.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ReportOptions {
     /// Write the figures as JSON.
@@ -63,40 +63,40 @@ pub struct ReportOptions {
 /// One run.
 #[derive(Clone, Debug, Args)]
 pub struct RunOptions {
-    /// Where the load goes.
+    /// The gateway under load.
     #[command(flatten)]
     pub target: TargetOptions,
     /// Groups.
     #[arg(long, default_value_t = 8, value_parser = count())]
     pub groups: usize,
-    /// Members of each group. Those who neither commit nor witness are leaves only: their keys are thrown away.
+    /// Members of each group. Those that neither commit nor witness are only leaves: their keys are discarded.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub members: u32,
-    /// Committers of each group who commit at once.
+    /// Concurrent committers of each group.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub contention: u32,
-    /// Members of each group who only follow, and verify the run at its end.
+    /// Members of each group that only follow, and verify the run at its end.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=256))]
     pub witnesses: u32,
-    /// Operations a second, all groups together, on a schedule that does not wait for answers (open loop). With a contention of
-    /// n, each commit on the schedule is n commits at once.
+    /// Operations per second, for all groups together, on a schedule that does not wait for answers (open loop). With a
+    /// contention of n, each commit on the schedule is n commits at once.
     #[arg(long, default_value_t = 20.0, value_parser = rate)]
     pub rate: f64,
-    /// Instead of following a schedule, each caller continues as soon as it is answered (closed loop). Committers, the proposer and the
-    /// joiner of a group then act if their weight in the mix is more than 0, however much it is; key-packages, welcomes and
-    /// reads share one more caller for each group by their weights.
+    /// No schedule: each caller continues as soon as it is answered (closed loop). The committers, proposer and joiner of a
+    /// group then act if their weight in the mix is above 0; key-packages, welcomes and reads share one more caller per group
+    /// by their weights.
     #[arg(long, conflicts_with = "rate")]
     pub closed: bool,
-    /// How long, as `10s`, `5m` or `1500ms`.
+    /// The length of the run, such as `10s`, `5m` or `1500ms`.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub duration: Duration,
-    /// What is done, with weights: `commits=8,proposals=1,key-packages=1,welcomes=1,reads=2,joins=1`.
+    /// The mix of operations, with weights: `commits=8,proposals=1,key-packages=1,welcomes=1,reads=2,joins=1`.
     #[arg(long, default_value_t = Mix::default())]
     pub mix: Mix,
-    /// Decides the schedule, and who does what. Keys are random in any case.
+    /// The seed of the schedule and of the choice of callers. Keys are always random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Requests at once, each on a connection of its own.
+    /// Concurrent requests, each on its own connection.
     #[arg(long, default_value_t = 64, value_parser = count())]
     pub connections: usize,
     /// The report.
@@ -107,13 +107,13 @@ pub struct RunOptions {
 /// The sweep.
 #[derive(Clone, Debug, Args)]
 pub struct SweepOptions {
-    /// Where the load goes.
+    /// The gateway under load.
     #[command(flatten)]
     pub target: TargetOptions,
-    /// How long each run is, as `10s`.
+    /// The length of each run, such as `10s`.
     #[arg(long, default_value = "5s", value_parser = duration)]
     pub duration: Duration,
-    /// Most committers at once.
+    /// The most concurrent committers.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub contention_max: u32,
     /// Most members.
@@ -122,7 +122,7 @@ pub struct SweepOptions {
     /// Most connections.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub connections_max: u32,
-    /// Decides the schedules.
+    /// The seed of the schedules.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// The report.
@@ -142,13 +142,13 @@ pub struct CapacityOptions {
     /// Commits that are prepared for each group and round.
     #[arg(long, default_value_t = 60, value_parser = count())]
     pub commits: usize,
-    /// Rounds; each measures everything once, and the medians count.
+    /// Rounds. Each measures everything once, and the medians count.
     #[arg(long, default_value_t = 5, value_parser = count())]
     pub rounds: usize,
     /// Connections; one for each group at most.
     #[arg(long, default_value_t = 64, value_parser = count())]
     pub connections: usize,
-    /// Leave the group infos out: two signatures a commit instead of three.
+    /// Omit the group infos: two signatures per commit instead of three.
     #[arg(long)]
     pub without_group_info: bool,
     /// Write the figures as JSON.
@@ -157,7 +157,7 @@ pub struct CapacityOptions {
 }
 
 impl RunOptions {
-    /// What single options cannot say.
+    /// Checks the conditions between options.
     ///
     /// # Errors
     /// [`ToolError::Options`].
@@ -189,7 +189,7 @@ impl RunOptions {
     }
 }
 
-/// What can be done.
+/// The kinds of operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -203,12 +203,12 @@ pub enum Kind {
     Welcome,
     /// Reading control messages of the last epochs.
     Read,
-    /// An external commit of a client that comes back again and again.
+    /// An external commit of a client that rejoins repeatedly.
     Join,
 }
 
 impl Kind {
-    /// All, in the order of a report.
+    /// All kinds, in the order of a report.
     pub const ALL: [Self; 6] =
         [Self::Commit, Self::Proposal, Self::KeyPackage, Self::Welcome, Self::Read, Self::Join];
 
@@ -225,7 +225,7 @@ impl Kind {
     }
 }
 
-/// How often each kind is done, relative to the others.
+/// The frequency of each kind, relative to the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mix(BTreeMap<Kind, u32>);
 
@@ -242,7 +242,7 @@ impl Mix {
         self.0.get(&kind).copied().unwrap_or_default()
     }
 
-    /// The kind at a point of the sum of weights; any point will do.
+    /// The kind at a point of the sum of weights; larger points wrap around.
     pub fn pick(&self, point: u64) -> Kind {
         let sum = self.0.values().map(|weight| u64::from(*weight)).sum::<u64>().max(1);
         let mut left = point % sum;
@@ -255,7 +255,7 @@ impl Mix {
         Kind::Commit
     }
 
-    /// The same mix of these kinds only, if any is left.
+    /// The same mix with these kinds only; `None` if none is left.
     pub fn only(&self, kinds: &[Kind]) -> Option<Self> {
         let left: BTreeMap<_, _> =
             self.0.iter().filter(|(kind, weight)| kinds.contains(kind) && **weight > 0).collect();

@@ -30,14 +30,14 @@ use crate::{
 /// The pause of a player whose request failed.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What all players of a run share.
+/// The state that all players of a run share.
 #[derive(Debug)]
 pub(super) struct RunContext {
     pub(super) pool: ConnectionPool,
     pub(super) recorder: Recorder,
-    /// Whether committers look for proposals before they commit.
+    /// Whether committers fetch proposals before they commit.
     pub(super) with_proposals: bool,
-    /// When a commit that has not won yet is given up.
+    /// The time at which a commit that has not won yet is given up.
     pub(super) give_up_at: Instant,
 }
 
@@ -48,12 +48,12 @@ impl RunContext {
     }
 }
 
-/// When a player acts.
+/// The times at which a player acts.
 #[derive(Debug)]
 pub(super) enum Intents {
-    /// At these times, whatever else happens.
+    /// At these times, whatever the gateway does.
     Scheduled(mpsc::Receiver<Instant>),
-    /// Again and again until then.
+    /// Repeatedly until this time.
     Closed { until: Instant },
 }
 
@@ -81,7 +81,7 @@ impl Intents {
     }
 }
 
-/// A member and what it does.
+/// A member and its actions.
 pub(super) struct Player {
     shared: Arc<RunContext>,
     scoreboard: Arc<Scoreboard>,
@@ -91,7 +91,7 @@ pub(super) struct Player {
     prepared: Option<CommitBody>,
     /// The last proposal and its epoch.
     proposed: Option<(Epoch, Base64)>,
-    /// It is unknown whether its last external commit, which replaces its own leaf, was accepted.
+    /// Whether the outcome of its last external commit, which replaces its own leaf, is unknown.
     may_be_replaced: bool,
 }
 
@@ -99,7 +99,7 @@ pub(super) struct Player {
 pub(super) struct Played {
     /// `None` if its thread panicked, or if it is unknown whether it is still in the group.
     pub(super) member: Option<MlsClient>,
-    /// Why it could not continue, if so.
+    /// The reason why it could not continue, if it could not.
     pub(super) lost: Option<String>,
 }
 
@@ -115,7 +115,7 @@ impl Player {
         }
     }
 
-    /// Commits whenever it is time, as the committer of this number.
+    /// Commits at its times, as the committer with this number.
     pub(super) async fn commit_all(mut self, number: usize, mut intents: Intents) -> Played {
         let lost = self.try_commit_all(number, &mut intents).await.err();
         intents.give_up(Kind::Commit, &self.scoreboard, &self.shared.recorder);
@@ -125,7 +125,7 @@ impl Player {
     async fn try_commit_all(&mut self, number: usize, intents: &mut Intents) -> Result<(), ToolError> {
         loop {
             let due = match intents {
-                // Players are not told of new epochs here: one that waits for its turn looks for itself once all are idle.
+                // Players are not told of new epochs here: a waiting one checks once all are idle.
                 Intents::Scheduled(due) if self.prepared.is_none() => {
                     let scoreboard = Arc::clone(&self.scoreboard);
                     tokio::select! {
@@ -156,7 +156,7 @@ impl Player {
         }
     }
 
-    /// Commits until a commit is accepted, or it is time to give up.
+    /// Uploads commits until one is accepted, or until it is time to give up.
     async fn commit(&mut self, number: usize, due: Instant) -> Result<(), ToolError> {
         let recorder = &Arc::clone(&self.shared).recorder;
         let mut lost_at = None;
@@ -166,7 +166,7 @@ impl Player {
                 self.prepare().await?;
             }
             let Some(commit) = self.prepared.take() else {
-                // The gateway could not be asked.
+                // The gateway did not answer.
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
@@ -199,7 +199,7 @@ impl Player {
                     self.change(|member| member.discard_commit()).await?;
                     break;
                 }
-                // It stays pending: the history tells whether it was accepted.
+                // It stays pending; the history will tell whether it was accepted.
                 Fate::Unanswered => break,
             }
         }
@@ -207,7 +207,7 @@ impl Player {
         Ok(())
     }
 
-    /// Follows to the current epoch and makes a commit for it. Without an answer of the gateway there is none.
+    /// Follows to the current epoch and makes a commit for it; `None` if the gateway does not answer.
     async fn prepare(&mut self) -> Result<(), ToolError> {
         let pool = self.shared.pool.clone();
         if self.prepared.take().is_some() {
@@ -237,7 +237,7 @@ impl Player {
         Ok(())
     }
 
-    /// Proposes an update of itself whenever it is time.
+    /// Proposes an update of itself at its times.
     pub(super) async fn propose_all(mut self, mut intents: Intents) -> Played {
         let mut lost = None;
         while let (None, Some(due)) = (&lost, intents.next().await) {
@@ -258,7 +258,7 @@ impl Player {
         };
         self.change(move |member| member.follow(&missed)).await?;
         let epoch = self.epoch().unwrap_or_default();
-        // A member proposes one update of itself in an epoch; asked again, it says the same.
+        // A member proposes one update of itself per epoch, and uploads the same again.
         let packet = match self.proposed.take() {
             Some((of, packet)) if of == epoch => packet,
             Some(_) | None => self.change(|member| member.make_update_proposal()).await?,
@@ -270,7 +270,7 @@ impl Player {
         Ok(())
     }
 
-    /// Joins by an external commit whenever it is time, in the place of the leaf of before.
+    /// Joins by an external commit at its times, replacing its earlier leaf.
     pub(super) async fn join_all(mut self, mut intents: Intents) -> Played {
         let mut lost = None;
         while let (None, Some(due)) = (&lost, intents.next().await) {
@@ -317,7 +317,7 @@ impl Player {
         Ok(())
     }
 
-    /// The commits since the member's epoch; `None` when the gateway could not be asked.
+    /// The commits since the member's epoch; `None` if the gateway did not answer.
     async fn missed(&self) -> Option<Vec<EpochMessages>> {
         let asked = Instant::now();
         match self.shared.pool.history(&self.scoreboard.id, self.epoch()).await {
@@ -344,7 +344,7 @@ impl Player {
         self.shared.is_over()
     }
 
-    /// Lets the member compute on a thread that delays no answer.
+    /// Runs the member's computation on a thread where it delays no answer.
     async fn change<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut MlsClient) -> Result<T, ToolError> + Send + 'static,
@@ -362,7 +362,7 @@ impl Player {
     }
 }
 
-/// How a request other than a commit has ended.
+/// The outcome of a request other than a commit.
 pub(super) fn ended<T>(answer: &Result<T, RequestError>) -> Ended {
     match answer {
         Ok(_) => Ended::Done,

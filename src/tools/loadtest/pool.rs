@@ -11,7 +11,7 @@ use crate::{
     client::{GatewayClient, RequestError},
 };
 
-/// Asks a gateway over a limited number of connections. Clones share them.
+/// A client of a gateway with a limited number of connections. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionPool {
     pub(super) api: GatewayClient,
@@ -27,7 +27,7 @@ impl ConnectionPool {
 
     /// Makes a request when a connection is free.
     pub(super) async fn request<T>(&self, request: impl Future<Output = T>) -> T {
-        // It is never closed, so a permit always comes.
+        // The semaphore is never closed, so this cannot fail.
         let _permit = self.connections.acquire().await;
         request.await
     }

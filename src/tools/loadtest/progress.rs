@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::player::RunContext;
 
-/// How often the rate is shown.
+/// The period in which the rate is updated.
 const TICK: Duration = Duration::from_millis(500);
 
 /// A bar on standard error.
@@ -20,7 +20,7 @@ pub(super) struct Progress(ProgressBar);
 impl Progress {
     pub(super) fn new() -> Self {
         let bar = ProgressBar::no_length();
-        // The template is ours and good; if it were not, the default would do.
+        // The template is constant and valid; otherwise the default would be used.
         if let Ok(style) = ProgressStyle::with_template("{prefix:14} {wide_bar} {pos}/{len} {msg}") {
             bar.set_style(style);
         }

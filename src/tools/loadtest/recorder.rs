@@ -10,32 +10,32 @@ use hdrhistogram::Histogram;
 
 use super::options::Kind;
 
-/// Latencies are kept in microseconds with three digits, up to this one.
+/// The greatest recorded latency, in microseconds; latencies are kept with three digits.
 const LATENCY_US_MAX: u64 = 600_000_000;
-/// Different kinds of errors that are told apart.
+/// The number of kinds of errors that are distinguished.
 const ERRORS_MAX: usize = 100;
-/// Seconds of a run that have a line of their own.
+/// The number of seconds of a run that have their own row.
 const SECONDS_MAX: usize = 24 * 3600 + 600;
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ended {
-    /// It was answered with what it asked for.
+    /// It succeeded.
     Done,
     /// 409: another request was first. Only commits, proposals and joins can be too late.
     Late,
-    /// Anything else: the problem, or what was wrong with the connection.
+    /// Any other outcome: the problem, or the fault of the connection.
     Failed(String),
 }
 
-/// A time that is not that of one request.
+/// A time that spans more than one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Span {
-    /// From the answer that an own commit was too late to the answer that one was accepted.
+    /// From the answer that a player's commit was too late to the answer that a later one was accepted.
     Resolution,
-    /// From when a commit was due to when it was accepted, all attempts together.
+    /// From the due time of a commit to its acceptance, over all attempts.
     Settled,
-    /// From when a request was due to when it was sent: what the generator itself adds to every latency.
+    /// From the due time of a request to its sending: the generator's own part of every latency.
     Lag,
 }
 
@@ -46,19 +46,19 @@ pub(super) struct Recorder {
     figures: Mutex<Figures>,
 }
 
-/// What was recorded.
+/// The recorded measurements.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Figures {
     pub(super) done: BTreeMap<Kind, Latencies>,
     pub(super) late: BTreeMap<Kind, Latencies>,
     pub(super) spans: BTreeMap<Span, Latencies>,
     pub(super) errors: BTreeMap<String, u64>,
-    /// Uploads until one was accepted, for each commit that was.
+    /// The number of uploads of each accepted commit.
     pub(super) attempts: BTreeMap<u32, u64>,
     pub(super) seconds: Vec<Second>,
-    /// Arrivals that found too much waiting and were dropped.
+    /// Arrivals that were dropped because too many waited.
     pub(super) shed: u64,
-    /// What was given up, at the end of the run or after errors.
+    /// Operations that were given up, at the end of the run or after errors.
     pub(super) given_up: BTreeMap<Kind, u64>,
 }
 
@@ -69,7 +69,7 @@ pub struct Second {
     pub accepted: u64,
     /// Commits that were too late.
     pub late: u64,
-    /// Everything else that was answered.
+    /// Other answered requests.
     pub other: u64,
     /// Requests that failed.
     pub failed: u64,
@@ -82,7 +82,7 @@ pub(super) struct Latencies(Option<Histogram<u64>>);
 impl Latencies {
     pub(super) fn record(&mut self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1);
-        // These bounds are ones that a histogram can have, so there is always one.
+        // These bounds are valid, so this cannot fail.
         if self.0.is_none() {
             self.0 = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).ok();
         }
@@ -94,7 +94,7 @@ impl Latencies {
     pub(super) fn add(&mut self, other: &Self) {
         match (&mut self.0, &other.0) {
             (Some(own), Some(other)) => {
-                // All have the same bounds.
+                // All histograms have the same bounds, so this cannot fail.
                 let _ = own.add(other);
             }
             (None, Some(other)) => self.0 = Some(other.clone()),
@@ -106,7 +106,7 @@ impl Latencies {
         self.0.as_ref().map_or(0, Histogram::len)
     }
 
-    /// In microseconds; 0 when there is nothing.
+    /// In microseconds; 0 if there is none.
     pub(super) fn percentile_us(&self, percentile: f64) -> u64 {
         self.0.as_ref().map_or(0, |histogram| histogram.value_at_percentile(percentile))
     }
@@ -121,7 +121,7 @@ impl Recorder {
         Self { started: Instant::now(), figures: Mutex::new(Figures::default()) }
     }
 
-    /// A request has ended; its latency counts from when it was due.
+    /// Records a finished request; its latency counts from its due time.
     pub(super) fn request(&self, kind: Kind, due: Instant, ended: Ended) {
         let now = Instant::now();
         let latency = now.saturating_duration_since(due);
@@ -175,7 +175,7 @@ impl Recorder {
         self.lock().clone()
     }
 
-    /// No panic happens under this lock, so its poison says nothing.
+    /// No code panics under this lock, so poison can be ignored.
     fn lock(&self) -> std::sync::MutexGuard<'_, Figures> {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -188,7 +188,7 @@ impl Figures {
             self.seconds.resize(place + 1, Second::default());
         }
         let last = self.seconds.len() - 1;
-        // The place was made above.
+        // The entry was added above.
         #[expect(clippy::indexing_slicing, reason = "the place is within the length that was just set")]
         &mut self.seconds[place.min(last)]
     }

@@ -1,4 +1,4 @@
-//! One run: make the groups, play, let every live member follow to the end, and verify.
+//! One run: it creates the groups, applies the load, makes every live member follow to the end, and verifies.
 
 use std::{
     sync::{
@@ -40,16 +40,16 @@ use crate::{
 
 /// Clients whose key packages are retrieved.
 const KEY_CLIENTS: usize = 16;
-/// What may wait for one player of an open loop; more is dropped and counted.
+/// The number of operations that may wait for one player of an open loop; further ones are dropped and counted.
 const WAITING_MAX: usize = 64;
-/// Requests without a player that may be under way at once; more is dropped and counted.
+/// The number of concurrent requests without a player; further ones are dropped and counted.
 const ONE_OFFS_MAX: usize = 1024;
-/// How long an open loop continues after its last arrival, for operations in flight.
+/// The time for which an open loop continues after its last arrival, for operations in flight.
 const GRACE: Duration = Duration::from_secs(30);
-/// Epochs that a catch-up read asks for.
+/// The number of epochs in a catch-up read.
 const READ_EPOCHS: u64 = 16;
 
-/// Everything that a run acts on.
+/// The state of a run.
 struct Run {
     shared: Arc<RunContext>,
     scoreboards: Vec<Arc<Scoreboard>>,
@@ -65,7 +65,7 @@ struct Channels {
     joiner: Option<mpsc::Sender<Instant>>,
 }
 
-/// Runs it all.
+/// Runs all of it.
 pub(super) async fn run(
     target: &Target,
     options: &RunOptions,
@@ -91,7 +91,7 @@ pub(super) async fn run(
                 proof.add(&seen);
                 committers.push(ledger.committers);
             }
-            // The figures are there all the same.
+            // The figures are valid all the same.
             Err(error) => {
                 proof.unproven.push(format!("group {}: {error}", GroupIdText(scoreboard.id.clone())));
                 committers.push(std::mem::take(&mut scoreboard.ledger().committers));
@@ -105,7 +105,7 @@ pub(super) async fn run(
     Ok(RunReport::new(shape, &figures, &committers, (setup_s, seconds), proof))
 }
 
-/// Lets everybody act until the time is over. Who they were, what was recorded, and for how many seconds.
+/// Applies the load for its time; returns the players, the measurements, and the time in seconds.
 async fn play(
     pool: &ConnectionPool,
     options: &RunOptions,
@@ -176,12 +176,12 @@ async fn play(
         }
     }
     ticking.abort();
-    // The last arrival may be long before the end.
+    // The last arrival may be long before the end of the run.
     let seconds = started.elapsed().max(options.duration).as_secs_f64();
     Ok((idle, shared.recorder.figures(), seconds))
 }
 
-/// Why a run proves nothing in which commits were to be made and none was accepted.
+/// The reason why a run without accepted commits proves nothing, if it was to make some.
 fn without_commits(mix: &Mix, some_accepted: bool) -> Option<String> {
     (mix.weight(Kind::Commit) > 0 && !some_accepted)
         .then(|| "commits are in the mix, and not one was accepted".to_owned())
@@ -196,7 +196,7 @@ fn intents(options: &RunOptions, until: Instant) -> (Intents, Option<mpsc::Sende
     (Intents::Scheduled(due), Some(channel))
 }
 
-/// One more caller for each group, which goes through the rest of the mix.
+/// One more caller per group, for the rest of the mix.
 fn closed_loop(run: &Arc<Run>, options: &RunOptions, until: Instant) -> JoinSet<()> {
     let mut callers = JoinSet::new();
     let Some(mix) = options.mix.only(&[Kind::KeyPackage, Kind::Welcome, Kind::Read]) else { return callers };
@@ -212,7 +212,7 @@ fn closed_loop(run: &Arc<Run>, options: &RunOptions, until: Instant) -> JoinSet<
     callers
 }
 
-/// Notifies the player of every arrival at its time. The thread does nothing else, so that it is on time.
+/// Notifies the player of every arrival at its time, on a separate thread, so that it is on time.
 async fn open_loop(
     run: &Arc<Run>,
     options: &RunOptions,
@@ -268,7 +268,7 @@ async fn open_loop(
                 }
             }
         }
-        // It fails only when the run was given up.
+        // It fails only if the run was given up.
         let _ = tell.send(one_offs);
     });
     thread.map_err(ToolError::system("the thread of the schedule"))?;
@@ -312,7 +312,7 @@ impl Run {
     }
 }
 
-/// Lets every live member of a group follow to the end, and tells what was seen.
+/// Makes every live member of a group follow to the end, and returns the observations.
 pub(super) async fn observe(
     pool: &ConnectionPool,
     scoreboard: &Scoreboard,
@@ -329,7 +329,7 @@ pub(super) async fn observe(
     let history = Arc::new(history);
     let mut following = JoinSet::new();
     for player in players {
-        // A joiner that never got in is no member.
+        // A joiner that never joined is not a member.
         let Some(member) = player.member.filter(|member| member.epoch().is_some()) else {
             if let Some(reason) = player.lost {
                 following.spawn(async { Standing { name: "a player".into(), epoch: Err(reason) } });

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::options::{Kind, Mix};
 
-/// Numbers that are the same for the same seed: SplitMix64. They decide schedules and order, never keys.
+/// Seeded pseudo-random numbers (SplitMix64). They decide schedules and order, never keys.
 #[derive(Clone, Debug)]
 pub(super) struct Rng(u64);
 
 impl Rng {
-    /// The numbers of a seed; `part` keeps parts of a run apart.
+    /// The numbers of a seed; `part` separates the parts of a run.
     pub(super) fn new(seed: u64, part: u64) -> Self {
         let mut numbers = Self(seed ^ part.wrapping_mul(0xd134_2543_de82_ef95));
         numbers.next();
@@ -38,7 +38,7 @@ impl Rng {
     }
 }
 
-/// One arrival: when after the start, what, and in which group.
+/// One arrival: its time after the start, its kind and its group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Arrival {
     pub(super) after: Duration,
@@ -46,7 +46,7 @@ pub(super) struct Arrival {
     pub(super) group: usize,
 }
 
-/// Arrivals of a Poisson process, so that bursts are as many callers make them who know nothing of each other.
+/// Arrivals of a Poisson process, as from many independent callers.
 #[derive(Debug)]
 pub(super) struct ArrivalSchedule {
     numbers: Rng,
@@ -58,7 +58,7 @@ pub(super) struct ArrivalSchedule {
 }
 
 impl ArrivalSchedule {
-    /// `rate` arrivals a second until `end`.
+    /// `rate` arrivals per second until `end`.
     pub(super) fn new(seed: u64, mix: Mix, groups: usize, rate: f64, end: Duration) -> Self {
         Self { numbers: Rng::new(seed, 0), mix, groups, rate, after_s: 0.0, end }
     }

@@ -1,4 +1,4 @@
-//! State shared by the players of one group: who is still active, and which commits were acknowledged.
+//! State shared by the players of one group: the active players, and the acknowledged commits.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ pub(super) struct Scoreboard {
     ledger: Mutex<Ledger>,
 }
 
-/// What the group's players were told.
+/// The answers to the group's players.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) acknowledged: Vec<Acknowledged>,
@@ -51,7 +51,7 @@ impl Scoreboard {
 
     /// Waits until all players are idle.
     pub(super) async fn quiet(&self) {
-        // The sender is here, so it cannot end before.
+        // The sender is alive here, so this cannot fail.
         let _ = self.busy.subscribe().wait_for(|busy| *busy == 0).await;
     }
 
@@ -60,7 +60,7 @@ impl Scoreboard {
         self.ledger().acknowledged.last().map_or(Epoch(0), |newest| newest.epoch)
     }
 
-    /// No panic happens under this lock, so its poison says nothing.
+    /// No code panics under this lock, so poison can be ignored.
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

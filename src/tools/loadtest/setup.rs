@@ -24,14 +24,14 @@ use crate::{
     tools::mls_client::{CIPHER_SUITE, MlsClient, PROTOCOL_VERSION},
 };
 
-/// Clients without a life of their own that one commit adds.
+/// The number of passive clients that one commit adds.
 const LEAVES_AT_ONCE: usize = 250;
-/// Key packages of a client whose packages are retrieved during a run; its final key comes after them.
+/// The number of key packages of a client whose packages are retrieved during a run, in addition to its final key.
 const POOL: usize = 100;
-/// Groups that are made at the same time.
+/// The number of groups that are created concurrently.
 const GROUPS_AT_ONCE: usize = 4;
 
-/// What a group is to be.
+/// The plan of a group.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GroupPlan {
     pub(super) members: usize,
@@ -43,12 +43,12 @@ pub(super) struct GroupPlan {
 pub(super) struct MadeGroup {
     pub(super) id: GroupId,
     pub(super) live: Vec<MlsClient>,
-    /// Members that are leaves only; their welcomes wait at the gateway.
+    /// Members that are only leaves; their welcomes wait at the gateway.
     pub(super) leaves: Vec<ClientHandle>,
     pub(super) acknowledged: Vec<Acknowledged>,
 }
 
-/// Makes groups, all by the same plan; `made` is told of each.
+/// Creates groups, all by the same plan; `made` is called for each.
 pub(super) async fn groups(
     pool: &ConnectionPool,
     count: usize,
@@ -93,7 +93,7 @@ async fn group(pool: &ConnectionPool, plan: GroupPlan) -> Result<MadeGroup, Tool
     register(pool, &creator, 0, false).await?;
     let id = pool.request(pool.api.create_group(&body)).await.during("creating a group")?.group_id.0;
     let (mut handles, mut acknowledged) = (Vec::new(), Vec::new());
-    // The live ones come last, so that they need not follow the adding of the others.
+    // Live members are added last, so that they need not follow the other additions.
     let mut left = plan.members.saturating_sub(plan.live);
     while left > 0 {
         let count = left.min(LEAVES_AT_ONCE);
@@ -147,7 +147,7 @@ async fn add(
     .await
 }
 
-/// Joins with the one welcome that waits, and acknowledges it.
+/// Joins with the only waiting welcome, and acknowledges it.
 async fn join(pool: &ConnectionPool, mut member: MlsClient) -> Result<MlsClient, ToolError> {
     let query = WelcomeQuery::default();
     let welcomes = pool.request(pool.api.welcomes(&member.handle, &query)).await;
@@ -195,7 +195,7 @@ async fn register(
     Ok(id)
 }
 
-/// Clients that exist only as leaves: their key packages are all that is kept.
+/// Clients that exist only as leaves: only their key packages are kept.
 fn leaves(count: usize) -> Result<(Vec<ClientHandle>, Vec<Base64>), ToolError> {
     let mut made = (Vec::with_capacity(count), Vec::with_capacity(count));
     for _ in 0..count {
@@ -206,14 +206,14 @@ fn leaves(count: usize) -> Result<(Vec<ClientHandle>, Vec<Base64>), ToolError> {
     Ok(made)
 }
 
-/// Computes on a thread that delays no answer.
+/// Runs a computation on a thread where it delays no answer.
 pub(super) async fn compute<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ToolError> + Send + 'static,
 ) -> Result<T, ToolError> {
     tokio::task::spawn_blocking(work).await.map_err(ToolError::panicked)?
 }
 
-/// A handle that no run has had before on the same gateway.
+/// A handle that is new to the gateway.
 pub(super) fn fresh_handle(role: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("load-{}-{role}-{}", run_id(), NEXT.fetch_add(1, Ordering::Relaxed))

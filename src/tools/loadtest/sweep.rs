@@ -11,16 +11,16 @@ use super::{
     target::Target,
 };
 
-/// Committers at once.
+/// The numbers of concurrent committers.
 const CONTENTIONS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
 /// Members of a group.
 const MEMBERS: [u32; 4] = [2, 10, 100, 1000];
-/// Connections in use, by as many groups as there are connections.
+/// The numbers of connections, each with as many groups.
 const CONNECTIONS: [u32; 5] = [1, 4, 16, 64, 256];
 /// Groups of the runs over members.
 const GROUPS: usize = 4;
 
-/// What a sweep found.
+/// The results of a sweep.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct SweepReport {
     machine: Machine,
@@ -28,7 +28,7 @@ pub(super) struct SweepReport {
     contention: Vec<RunReport>,
     /// A few groups with one committer each.
     members: Vec<RunReport>,
-    /// Groups of two who read their control messages; as many groups as connections.
+    /// Groups of two that read their control messages; as many groups as connections.
     connections: Vec<RunReport>,
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn run(
     Ok(SweepReport { machine: Machine::this(), contention, members, connections })
 }
 
-/// A closed loop with one committer and one witness a group.
+/// A closed loop with one committer and one witness per group.
 fn base(options: &SweepOptions) -> RunOptions {
     RunOptions {
         target: options.target.clone(),
@@ -85,7 +85,7 @@ impl SweepReport {
         self.contention.iter().chain(&self.members).chain(&self.connections)
     }
 
-    /// That of the worst run.
+    /// The verdict of the worst run.
     pub(super) fn verdict(&self) -> Verdict {
         self.runs().map(RunReport::verdict).max().unwrap_or(Verdict::Unproven)
     }

@@ -16,12 +16,12 @@ use crate::{
     token::Token,
 };
 
-/// Where a token is looked for when the command line has none.
+/// The environment variable of the token, if the command line has none.
 const TOKEN_VARIABLE: &str = "MIMI_TOKEN";
 
-/// Epochs of a group that an own gateway keeps: more than any run makes.
+/// The number of epochs of a group that the started gateway keeps: more than any run makes.
 const HISTORY_EPOCHS: u64 = 1 << 40;
-/// How long it keeps them, in seconds: 30 days, where the longest run is one.
+/// The time for which it keeps them, in seconds: 30 days; the longest run is one day.
 const HISTORY_AGE_S: u64 = 30 * 24 * 3600;
 
 /// A gateway to load.
@@ -30,7 +30,7 @@ pub(super) struct Target {
     pub(super) url: String,
     pub(super) app: AppId,
     pub(super) token: Token,
-    /// What a reader of the figures must know about it.
+    /// Its properties, for readers of the figures.
     pub(super) about: String,
 }
 
@@ -40,7 +40,7 @@ impl Target {
         self.url.trim_start_matches("http://").trim_end_matches('/')
     }
 
-    /// The one that the options name, if they name one.
+    /// The gateway of the options; `None` if they name none.
     pub(super) fn named(options: &TargetOptions) -> Result<Option<Self>, ToolError> {
         let (Some(url), Some(app)) = (&options.url, options.app) else { return Ok(None) };
         let token = options.token.clone().or_else(|| std::env::var(TOKEN_VARIABLE).ok());
@@ -69,7 +69,7 @@ pub(super) struct OwnGateway {
 }
 
 impl OwnGateway {
-    /// Starts it; its directory is made inside of `inside`.
+    /// Starts it; its directory is created inside `inside`.
     pub(super) async fn start(config: Config, inside: Option<&Path>) -> Result<Self, ToolError> {
         let inside = inside.map_or_else(std::env::temp_dir, PathBuf::from);
         let directory = tempfile::Builder::new()
@@ -102,8 +102,8 @@ impl OwnGateway {
     }
 }
 
-/// What a configuration says of threads and limits, for a gateway that is spoken to in plain HTTP by one application, that
-/// knows no other gateway, syncs every write and keeps the whole history of a run.
+/// The configuration's threads and limits, for a gateway with one application, plain HTTP, no peers, synced writes, and the
+/// whole history of a run.
 fn alone(mut config: Config, directory: PathBuf, only: ApplicationSettings) -> Config {
     config.federation = None;
     config.domains = BTreeSet::new();
@@ -121,7 +121,7 @@ fn alone(mut config: Config, directory: PathBuf, only: ApplicationSettings) -> C
         .with_application(only)
 }
 
-/// The kind of file system that holds a path, where the system tells.
+/// The type of the file system of a path, if the system tells.
 fn file_system(path: &Path) -> Option<String> {
     let path = path.canonicalize().ok()?;
     let mounts = std::fs::read_to_string("/proc/mounts").ok()?;

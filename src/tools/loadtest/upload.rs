@@ -1,4 +1,4 @@
-//! Uploads repeated until they are answered: an upload may be sent again, so a broken connection decides nothing.
+//! Uploads repeated until they are answered: an upload is safe to repeat, so a broken connection decides nothing.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,12 @@ use crate::{
     client::RequestError,
 };
 
-/// How often an upload is sent when it gets no answer that decides.
+/// The number of tries of an upload without a conclusive answer.
 const SENDS_MAX: u32 = 5;
 /// The pause before it is sent again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What became of a commit.
+/// The outcome of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Accepted,
@@ -33,7 +33,7 @@ pub(super) enum Fate {
     Unanswered,
 }
 
-/// Uploads a commit whose latency counts from `due`, and writes into the group's ledger what was acknowledged.
+/// Uploads a commit whose latency counts from `due`, and notes its acknowledgement on the group's scoreboard.
 pub(super) async fn commit(
     shared: &RunContext,
     scoreboard: &Scoreboard,
@@ -78,7 +78,7 @@ pub(super) async fn commit(
     Fate::Unanswered
 }
 
-/// How an error is counted: a few words, the same for all of its kind.
+/// The name under which an error is counted: a few words, the same for all of its kind.
 pub(super) fn label(error: &RequestError) -> String {
     match error {
         RequestError::Problem(problem) => format!("{} {}", problem.status, problem.slug()),
@@ -89,7 +89,7 @@ pub(super) fn label(error: &RequestError) -> String {
     }
 }
 
-/// Whether the gateway may have done what was asked all the same.
+/// Whether the gateway may have processed the request all the same.
 fn decides_nothing(error: &RequestError) -> bool {
     match error {
         RequestError::Problem(problem) => problem.status >= 500,
@@ -97,7 +97,7 @@ fn decides_nothing(error: &RequestError) -> bool {
     }
 }
 
-/// Whether the same request may fare better later.
+/// Whether the same request may succeed later.
 fn may_pass(error: &RequestError) -> bool {
     match error {
         RequestError::Problem(problem) => problem.status == 429 || problem.status >= 500,

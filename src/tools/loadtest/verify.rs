@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use actors::{Epoch, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-/// SHA-256 of a commit packet: two packets are taken for the same bytes when theirs is.
+/// SHA-256 of a commit packet, by which packets are compared.
 pub(super) type PacketDigest = [u8; 32];
 
 pub(super) fn digest(packet: &[u8]) -> PacketDigest {
@@ -20,7 +20,7 @@ pub(super) struct Acknowledged {
     pub(super) packet: PacketDigest,
 }
 
-/// An epoch as the gateway's control messages tell it.
+/// An epoch in the gateway's control messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RecordedEpoch {
     pub(super) epoch: Epoch,
@@ -28,27 +28,27 @@ pub(super) struct RecordedEpoch {
     pub(super) packet: PacketDigest,
 }
 
-/// Where a live member stands at the end, after it applied every commit that the gateway gave it.
+/// The final state of a live member, after it applied every commit from the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) name: String,
-    /// The epoch and its authenticator, or why the member could not follow.
+    /// The epoch and its authenticator, or the reason why the member could not follow.
     pub(super) epoch: Result<(Epoch, Vec<u8>), String>,
 }
 
-/// Everything that was seen of one group.
+/// The observations of one group.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Observations {
     pub(super) group: String,
     pub(super) acknowledged: Vec<Acknowledged>,
-    /// Commits that were sent and whose answer never came: they may have been accepted.
+    /// Commits that were sent but never answered: they may have been accepted.
     pub(super) unanswered: BTreeSet<PacketDigest>,
     pub(super) kept: Vec<RecordedEpoch>,
     pub(super) current: Epoch,
     pub(super) standings: Vec<Standing>,
 }
 
-/// A promise that was not kept.
+/// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// Two different commits were acknowledged as the one that created an epoch.
@@ -67,7 +67,7 @@ pub enum Violation {
         /// The epoch it created.
         epoch: u64,
     },
-    /// The control messages have another commit, or another time, than was acknowledged.
+    /// The control messages have another commit, or another time, than the acknowledged one.
     #[error(
         "group {group}: the control messages have another {what} for epoch {epoch} than was acknowledged"
     )]
@@ -79,7 +79,7 @@ pub enum Violation {
         /// `commit` or `timestamp`.
         what: &'static str,
     },
-    /// The control messages hold a commit that was never acknowledged to anybody, and whose sender had an answer.
+    /// The control messages contain a commit that was never acknowledged, although every upload was answered.
     #[error("group {group}: epoch {epoch} was created by a commit that was never acknowledged")]
     Unacknowledged {
         /// The group.
@@ -92,9 +92,9 @@ pub enum Violation {
     Gap {
         /// The group.
         group: String,
-        /// What should come.
+        /// The expected epoch.
         expected: u64,
-        /// What came.
+        /// The epoch found.
         found: u64,
     },
     /// The control messages end before the current epoch, or after it.
@@ -107,14 +107,14 @@ pub enum Violation {
         /// The current epoch that the gateway names.
         current: u64,
     },
-    /// A member could not apply what the gateway gave it.
+    /// A member could not apply a commit from the gateway.
     #[error("group {group}: {member} could not follow: {reason}")]
     Lost {
         /// The group.
         group: String,
         /// The member.
         member: String,
-        /// What its MLS library said.
+        /// The error of its MLS library.
         reason: String,
     },
     /// A member is in another epoch than the gateway.
@@ -141,7 +141,7 @@ pub enum Violation {
     },
 }
 
-/// What the observations of one group break.
+/// The promises that the observations of one group break.
 pub(super) fn violations(seen: &Observations) -> Vec<Violation> {
     let mut found = Vec::new();
     let group = || seen.group.clone();

@@ -124,7 +124,7 @@ fn a_bad_configuration_is_refused_at_once() {
             "[internal]\nlisten = \"nowhere\"",
             "internal.listen (line 2): must be an IP address and a port, as 127.0.0.1:8080",
         ),
-        ("[intern]\n", "intern (line 1): there is no such setting here; there are `data_dir`"),
+        ("[intern]\n", "intern (line 1): is not a setting of this table, which has `data_dir`"),
         (
             "[federation]\nlisten = \"127.0.0.1:8443\"",
             "federation.certificate (line 1): must be the path of a PEM file",
@@ -161,7 +161,7 @@ fn what_is_probably_not_meant_is_warned_of() {
     )
     .unwrap();
     let file = file.to_str().unwrap();
-    let tokenless = "applications[0].tokens: nobody can use application 7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11";
+    let tokenless = "applications[0].tokens: application 7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11 cannot be used";
 
     let output = binary(&["--config", file, "config", "check"]).env("RUST_LOG", "debgu").output().unwrap();
     assert!(output.status.success());

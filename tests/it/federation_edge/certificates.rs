@@ -46,7 +46,7 @@ async fn an_application_is_shown_only_to_whom_it_federates_with() {
     let path = a.path("/clients?tag=team&domain=a.example");
     let digest = digest(a.app);
     let mut answers = Vec::new();
-    // Wildcards and names that are no domains name nobody.
+    // Wildcards, and names that are not domains, identify no peer.
     for names in [&["c.example"][..], &["*.example"], &["127.0.0.1"]] {
         let caller = Caller::new(&two.pki, Some(&two.pki.issue(names)), A, a.federation_address());
         let (status, document) = caller.send("GET", &path, Some(&digest), None).await.unwrap();

@@ -11,7 +11,7 @@ use crate::{
     support::TestGateway,
 };
 
-/// Alice at A, which orders the group, and Carol at B, whom she invited.
+/// Alice at A, which orders the group, and Carol at B, invited by Alice.
 struct Story {
     two: Two,
     a: TestGateway,

@@ -188,7 +188,7 @@ fn writes(story: &Story) -> Vec<Recorded> {
     ]
 }
 
-/// Ends a gateway after its story, copies its directory, and takes down how the same binary goes on.
+/// Ends a gateway after its story, copies its directory, and records how the same binary continues.
 async fn record(name: &str, end: &str) {
     let recording = Recording::new();
     let mut process = recording.start();

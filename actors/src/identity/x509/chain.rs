@@ -33,7 +33,7 @@ use crate::limits::MAX_CERTIFICATES;
 /// The most certificates in a chain without its root.
 const MAX_PATH: usize = MAX_CERTIFICATES - 1;
 
-/// How certificates and CRLs may be signed: ECDSA on P-256 and P-384, Ed25519, RSA with 2048 to 8192 bits.
+/// The accepted signature algorithms of certificates and CRLs: ECDSA on P-256 and P-384, Ed25519, RSA with 2048 to 8192 bits.
 pub(super) const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
     ring::ECDSA_P256_SHA256,
     ring::ECDSA_P256_SHA384,
@@ -56,21 +56,21 @@ const POLICY_EXTENSIONS: [(Oid<'static>, &str); 3] = [
 ];
 
 impl TrustStore {
-    /// Whether a chain is valid at a moment, in Unix milliseconds, by RFC 5280 §6.1 with no initial policies.
+    /// Validates a chain at a time, in Unix milliseconds, by RFC 5280 §6.1 with no initial policies.
     ///
-    /// `chain[0]` is the leaf, each certificate is DER, and each is followed by the one that issued it. The order is
-    /// the order of the verified path: nothing is searched, skipped or added. The last may be a trust root; including or
-    /// omitting it makes no difference.
+    /// `chain[0]` is the leaf, each certificate is DER, and each is followed by its issuer's. The chain is the verified path:
+    /// no certificate is searched, skipped or added. The last may be a trust root; including or omitting it makes no
+    /// difference.
     ///
-    /// A key usage must allow what its certificate is used for (the leaf: digitalSignature; issuers: keyCertSign); a
-    /// certificate without a key usage is not restricted (RFC 5280 §6.1.4 (n)). Any extended key usage will do: none
-    /// is defined for MLS. The trust roots have to be valid at that moment, too.
+    /// A key usage must allow the use of its certificate (the leaf: digitalSignature; issuers: keyCertSign); a certificate
+    /// without a key usage is not restricted (RFC 5280 §6.1.4 (n)). Any extended key usage is accepted, since none is defined
+    /// for MLS. The trust roots must be valid at that time, too.
     ///
     /// Stricter than RFC 5280: names are compared byte by byte; self-issued certificates count for the path length;
     /// constraints on directory names, and extensions that restrict policies, are refused.
     ///
     /// # Errors
-    /// Says which rule is broken by which certificate.
+    /// The broken rule and the certificate that breaks it.
     pub fn validate(&self, chain: &[&[u8]], at: Timestamp) -> Result<(), ChainError> {
         if chain.len() > MAX_CERTIFICATES {
             return Err(ChainError::TooLong { found: chain.len() });
@@ -169,8 +169,8 @@ impl TrustStore {
     }
 }
 
-/// Each certificate is signed with the key of the one after it, and the last with that of a root: nothing else is done
-/// for a chain that anybody can make. Answers the roots that have signed the last.
+/// Checks that each certificate is signed with the key of the one after it, and the last with that of a root, before any other
+/// work is done for a chain that anybody can make. Returns the roots that have signed the last.
 fn check_signatures<'a>(
     path: &[Certificate<'_>],
     roots: Vec<&'a TrustRoot>,
@@ -185,7 +185,7 @@ fn check_signatures<'a>(
     for root in roots {
         match last.signed.verify(&root.public_key) {
             Ok(()) => signers.push(root),
-            // Of several roots of one name, the one whose key could have signed says more.
+            // If several roots have one name, the error of the one whose key could have signed is more specific.
             Err(rule) if refusal != CertificateRule::Signature => refusal = rule,
             Err(_) => {}
         }
@@ -193,9 +193,9 @@ fn check_signatures<'a>(
     if signers.is_empty() { Err(broken(path.len() - 1, refusal)) } else { Ok(signers) }
 }
 
-/// A check of revocation that the library leaves out: a certificate without a distribution point is not validated by
-/// a CRL for one, which the library would take for the whole; and, in time to say which certificate it is, that
-/// issuers may sign CRLs.
+/// Checks of revocation that the library omits: a certificate without a distribution point must not be validated by a CRL for
+/// one, which the library would accept; and issuers must be allowed to sign CRLs, checked here so that the error can name the
+/// certificate.
 fn check_revocability(path: &[Certificate<'_>], crls: &[&Crl]) -> Result<(), ChainError> {
     if crls.is_empty() {
         return Ok(());
@@ -229,8 +229,8 @@ fn verify_path(
         .map_err(|error| broken(last, error.into()))?;
     let Err(error) = verify(&ders, &anchors, crls, at) else { return Ok(()) };
 
-    // The library does not say which certificate it means: the shortest part of the chain that fails, when the
-    // certificate after it is trusted, ends with it.
+    // The library does not name the certificate at fault. It is the last one of the shortest part of the chain that fails when
+    // the certificate after that part is trusted.
     for (index, issuer) in ders.iter().skip(1).enumerate() {
         let (part, _) = ders.split_at(index + 1);
         let verified =
@@ -242,7 +242,7 @@ fn verify_path(
     Err(broken(last, error.into()))
 }
 
-/// Has the library verify that this and no other path leads to an anchor.
+/// Makes the library verify that exactly this path leads to an anchor.
 fn verify(
     path: &[CertificateDer<'_>],
     anchors: &[TrustAnchor<'_>],
@@ -261,8 +261,7 @@ fn verify(
             .with_expiration_policy(ExpirationPolicy::Enforce)
             .build()
     });
-    // The library searches the issuers as a bag; a path that leaves one out would shift the offsets that handles
-    // are read from.
+    // The library treats the issuers as a set; a path that omits one would shift the offsets of the names.
     let whole = |verified: &VerifiedPath<'_>| {
         let used = verified.intermediate_certificates().map(|issuer| issuer.der());
         if used.eq(issuers.iter().cloned()) { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
@@ -326,7 +325,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// What can be checked without looking at the other certificates.
+/// The checks that need no other certificate.
 fn check_alone(certificate: &Certificate<'_>, index: usize, at: UnixTime) -> Result<(), CertificateRule> {
     let fields = &certificate.fields;
     let dates = fields.validity();
@@ -356,7 +355,7 @@ fn check_alone(certificate: &Certificate<'_>, index: usize, at: UnixTime) -> Res
     }
 }
 
-/// Whether a moment is within a validity, given in Unix seconds; both ends are part of it (RFC 5280 §4.1.2.5).
+/// Whether a time, in Unix seconds, is within a validity, both ends included (RFC 5280 §4.1.2.5).
 fn validity(not_before: i64, not_after: i64, at: UnixTime) -> Result<(), CertificateRule> {
     let at = i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
     if at < not_before {

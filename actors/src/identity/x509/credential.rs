@@ -12,23 +12,22 @@ use x509_parser::{
 use super::{names::Names, parameters::NameOffsets, trust::TrustStore};
 use crate::{identity::IdentityError, presentation::Reader};
 
-/// How much of a chain is looked at.
+/// Limits on certificate chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChainLimits {
     /// Certificates in one chain.
     pub certificates_max: usize,
     /// Bytes of all certificates of one chain together.
     pub bytes_max: usize,
-    /// Certificates above the highest that names the client, the root aside; `None` sets no bound. Offsets count from
-    /// the leaf: without a bound, a client or account that may issue certificates could name itself anything with a longer
-    /// chain.
+    /// Certificates above the highest one that names the client, without the root; `None` sets no bound. Offsets count from the
+    /// leaf, so without a bound a client or account that may issue certificates could take any name by means of a longer chain.
     pub above_names_max: Option<usize>,
-    /// Chains that are remembered to be valid. New GroupContext extensions are a reason to validate every member again, so
-    /// it should be as many as a group may have members.
+    /// The number of valid chains that are remembered. New GroupContext extensions make the gateway validate every member
+    /// again, so it should be the largest number of members of a group.
     pub remembered_max: usize,
 }
 
-/// What a chain says, whether or not it can be trusted.
+/// The claims of a chain, trusted or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claims {
     pub(super) names: Names,
@@ -36,14 +35,14 @@ pub(super) struct Claims {
     pub(super) signature_key: Vec<u8>,
     /// The first millisecond in which every certificate below the root is within its validity.
     valid_from: Timestamp,
-    /// The last such millisecond in which one of the roots that may have issued the last certificate is so, too.
+    /// The last such millisecond in which one of the roots that may have issued the last certificate is also valid.
     pub(super) valid_until: Timestamp,
 }
 
 /// Splits the content of a credential into its certificates, the leaf first: DER each.
 ///
 /// # Errors
-/// Says how the credential is malformed, or which limit it exceeds.
+/// The fault of a malformed credential, or the limit that it exceeds.
 pub(super) fn certificates(content: &[u8], limits: ChainLimits) -> Result<Vec<&[u8]>, IdentityError> {
     if content.len() > limits.bytes_max {
         return Err(IdentityError(format!("the certificate chain has more than {} bytes", limits.bytes_max)));
@@ -72,7 +71,7 @@ impl Claims {
     /// Extracts the claims of a chain; a trailing trust root is not counted.
     ///
     /// # Errors
-    /// Says which certificate is malformed, or lacks what it must say.
+    /// The certificate that is malformed or lacks a name.
     pub(super) fn of_chain(
         chain: &[&[u8]],
         offsets: &NameOffsets,
@@ -112,7 +111,7 @@ impl Claims {
 }
 
 impl Claims {
-    /// Whether every certificate is within its validity, as far as that can be said without knowing the root.
+    /// Whether every certificate is within its validity, the root not considered.
     pub(super) fn is_within_validity(&self, at: Timestamp) -> bool {
         (self.valid_from..=self.valid_until).contains(&at)
     }

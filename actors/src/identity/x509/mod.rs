@@ -1,7 +1,7 @@
 //! The draft's *X.509 Identity Provider*: clients are identified by certificate chains.
 //!
-//! Extracting names from a chain (`names.rs`) and validating it (`chain.rs`, with `trust.rs`) are separate. Extraction needs no
-//! time and no trust anchor, so a member can be named after its certificates have expired.
+//! Extracting names from a chain (`names.rs`) and validating it (`chain.rs`, with `trust.rs`) are separate. Extraction needs
+//! neither a time nor a trust anchor, so a member can still be named after its certificates have expired.
 
 mod chain;
 mod credential;
@@ -36,7 +36,7 @@ pub struct X509IdentityProvider {
     offsets: NameOffsets,
     trust: TrustStore,
     limits: ChainLimits,
-    /// The last chains that were looked at: a member sends its own with every commit.
+    /// A cache of the latest chains: a member sends its own with every commit.
     validated: ValidatedChains,
 }
 
@@ -46,7 +46,7 @@ impl X509IdentityProvider {
         Self { offsets, trust, limits, validated: ValidatedChains::new(limits.remembered_max) }
     }
 
-    /// What a credential says.
+    /// The claims of a credential.
     fn claims(&self, credential: &Credential) -> Result<Arc<Claims>, IdentityError> {
         let content = content(credential)?;
         self.claims_in(content, digest(content))
@@ -62,7 +62,7 @@ impl X509IdentityProvider {
         Ok(claims)
     }
 
-    /// What an identity says, if it is valid at a moment.
+    /// The claims of an identity, if it is valid at this time.
     fn validated_claims(&self, identity: Identity<'_>, at: Timestamp) -> Result<Arc<Claims>, IdentityError> {
         let content = content(identity.credential)?;
         let digest = digest(content);
@@ -72,8 +72,8 @@ impl X509IdentityProvider {
                 "the leaf certificate is for another key than the MLS signature key of the leaf node".into(),
             ));
         }
-        // Between two moments at which a root or a revocation list begins or ends to count, the verdict on a chain
-        // within its own validity is always the same: what is remembered is exact.
+        // Within one period of the trust store, the result for a chain within its own validity never changes, so the cache is
+        // exact.
         let period = self.trust.period(at);
         if claims.is_within_validity(at) && self.validated.is_valid_in(&digest, period) {
             return Ok(claims);

@@ -11,12 +11,11 @@ use x509_parser::{
 use super::parameters::NameOffsets;
 use crate::identity::IdentityError;
 
-/// What no Common Name that becomes part of a handle may hold, so that URIs made of handles are unambiguous.
+/// Characters forbidden in a Common Name that becomes part of a handle, so that URIs made of handles are unambiguous.
 const FORBIDDEN: [char; 5] = ['@', '/', '#', '$', ':'];
 
-/// Invisible characters, and those that change how others look: the characters of Unicode's category Cf (format) and those that it
-/// calls default ignorable, and the two separators of lines and paragraphs. Those of category Cc are
-/// [`char::is_control`].
+/// Characters that are invisible or change the appearance of others: Unicode's category Cf (format), the default-ignorable
+/// characters, and the line and paragraph separators. [`char::is_control`] covers category Cc.
 const INVISIBLE: [RangeInclusive<char>; 26] = [
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',
@@ -46,7 +45,7 @@ const INVISIBLE: [RangeInclusive<char>; 26] = [
     '\u{e0000}'..='\u{e0fff}',
 ];
 
-/// Who a chain says that a client is.
+/// The names of a client in its chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Names {
     pub(super) handle: ClientHandle,
@@ -57,7 +56,7 @@ impl Names {
     /// Reads the names of a chain, the leaf first.
     ///
     /// # Errors
-    /// Says which certificate lacks the name that it must have, or what is wrong with it.
+    /// The certificate that lacks a name or has a bad one.
     pub(super) fn of_chain(
         chain: &[X509Certificate<'_>],
         offsets: &NameOffsets,
@@ -87,8 +86,8 @@ impl Names {
     }
 }
 
-/// The one Common Name of the certificate at an offset. Names that look the same are kept apart as far as invisible characters
-/// go; that they are normalised (NFC), and not confusable otherwise, is up to the CA.
+/// The only Common Name of the certificate at an offset. Invisible characters are refused here; the CA must normalise names
+/// (NFC) and avoid other confusable ones.
 fn common_name<'a>(chain: &'a [X509Certificate<'_>], offset: u8) -> Result<&'a str, IdentityError> {
     let refuse = |what: &str| Err(IdentityError(format!("certificate {offset} of the chain {what}")));
     let Some(certificate) = chain.get(usize::from(offset)) else {

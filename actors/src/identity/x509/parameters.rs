@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-/// The draft's `X509DeviceHandleRange`: which certificates name the device, counted from the leaf, both ends included.
+/// The draft's `X509DeviceHandleRange`: the certificates that name the device, counted from the leaf, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceHandleRange {
@@ -19,27 +19,27 @@ pub struct DeviceHandleRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct X509Parameters {
-    /// Which certificates name the device.
+    /// The certificates that name the device.
     pub device_handle_range: DeviceHandleRange,
-    /// Which certificate names the account; needed, and used, only where accounts are supported.
+    /// The certificate that names the account; required, and used, only if accounts are supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_handle_offset: Option<u8>,
-    /// Which certificate names the domain; needed, and used, only where domains are supported.
+    /// The certificate that names the domain; required, and used, only if domains are supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_name_offset: Option<u8>,
 }
 
-/// Why parameters are not valid.
+/// The reason why parameters are not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{member}: {reason}")]
 pub struct ParametersError {
     /// The member that is wrong, as a path from the parameters.
     pub member: &'static str,
-    /// What is wrong with it, and what it may be.
+    /// The fault, and the accepted form.
     pub reason: String,
 }
 
-/// Where the names of a client are in its chain: parameters that passed every assertion of the draft.
+/// The offsets of a client's names in its chain: parameters that passed every assertion of the draft.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameOffsets {
     /// Never empty.
@@ -80,7 +80,7 @@ impl X509Parameters {
             (true, None) => {
                 return refuse(
                     "account_handle_offset",
-                    "must be there, because supports_accounts is true".to_owned(),
+                    "is required, because supports_accounts is true".to_owned(),
                 );
             }
             (true, Some(account)) if account <= end => {
@@ -96,7 +96,7 @@ impl X509Parameters {
             (true, None) => {
                 return refuse(
                     "domain_name_offset",
-                    "must be there, because supports_domains is true".to_owned(),
+                    "is required, because supports_domains is true".to_owned(),
                 );
             }
             (true, Some(domain)) if domain <= end => {

@@ -33,7 +33,7 @@ impl PublicKey {
     }
 }
 
-/// What is signed in a certificate, and its signature (RFC 5280 §4.1.1).
+/// The signed part of a certificate, and its signature (RFC 5280 §4.1.1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Signed<'a> {
     message: &'a [u8],
@@ -58,7 +58,7 @@ impl<'a> Signed<'a> {
         Some(Self { message, algorithm: algorithm.data, signature })
     }
 
-    /// Whether it is signed with this key, in a way that is accepted.
+    /// Verifies the signature with this key; only accepted algorithms count.
     ///
     /// # Errors
     /// [`CertificateRule::Signature`] or [`CertificateRule::Algorithm`].
@@ -71,26 +71,26 @@ impl<'a> Signed<'a> {
     }
 }
 
-/// The number of keys remembered as not having signed a list.
+/// The number of remembered keys that did not sign a list.
 const OTHERS_MAX: usize = 64;
 
-/// What is known of the signature of one list. A list has one signer, and it may be found only when the first chain of
-/// theirs comes.
+/// The signer of one list, as far as it is known. A list has one signer, which may become known only with the first chain of
+/// that issuer.
 #[derive(Debug, Default)]
 pub(super) struct ListSigner {
-    /// In which of [`ALGORITHMS`], and with which key.
+    /// The algorithm, of [`ALGORITHMS`], and the key.
     signer: OnceLock<(usize, Vec<u8>)>,
     /// Keys that did not sign it, the latest.
     others: Mutex<VecDeque<Vec<u8>>>,
     /// The address at which the library keeps the signed content. It does not move as long as the list exists.
     kept_at: OnceLock<usize>,
-    /// How often the signature was verified.
+    /// The number of verifications of the signature.
     #[cfg(test)]
     pub(super) verified: std::sync::atomic::AtomicUsize,
 }
 
 impl ListSigner {
-    /// Whether a list is signed with this key, in whichever way.
+    /// Whether a list is signed with this key, by any algorithm.
     pub(super) fn is(&self, public_key: &[u8], (message, signature): (&[u8], &[u8])) -> bool {
         if let Some((_, signer)) = self.signer.get()
             && signer == public_key
@@ -100,7 +100,7 @@ impl ListSigner {
         if self.others().iter().any(|other| other == public_key) {
             return false;
         }
-        // No lock is held: a thread that needs the same key meanwhile computes it, too.
+        // No lock is held, so another thread that needs the same key meanwhile computes it too.
         let found = (0..ALGORITHMS.len()).any(|way| self.verify(way, public_key, message, signature).is_ok());
         if !found {
             let mut others = self.others();
@@ -133,12 +133,12 @@ impl ListSigner {
         self.verified.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let algorithm = ALGORITHMS.get(way).ok_or(InvalidSignature)?;
         algorithm.verify_signature(public_key, message, signature)?;
-        // A thread that was quicker has found the same.
+        // Another thread may have set it already, to the same value.
         let _ = self.signer.set((way, public_key.to_vec()));
         Ok(())
     }
 
-    /// Whether these bytes are the signed part of the list, as the library keeps it: known by their place, once they were
+    /// Whether these bytes are the signed part of the list, as the library keeps it: recognised by their address once they were
     /// compared.
     fn is_kept(&self, message: &[u8], signed: &[u8]) -> bool {
         if message.len() != signed.len() {
@@ -158,7 +158,7 @@ impl ListSigner {
     }
 }
 
-/// One of [`ALGORITHMS`] that verifies the signature of a list once and then knows it.
+/// One of [`ALGORITHMS`], which verifies the signature of a list once and then remembers it.
 #[derive(Debug)]
 pub(super) struct RememberingWay<'a> {
     way: usize,

@@ -22,23 +22,21 @@ const MAX_ROOTS: usize = 256;
 /// The most revocation lists that one application can have.
 const MAX_CRLS: usize = 1024;
 
-/// The validation context of one application's certificate chains: its trust roots and, if it has any, its certificate revocation
-/// lists (CRLs).
+/// The trust anchors of one application: its trust roots and any certificate revocation lists (CRLs).
 ///
-/// Without CRLs nothing is revoked. As soon as there is one, revocation fails closed: every certificate of a chain,
-/// except the root, must be covered by a CRL that its issuer signed with the key that signs certificates, and that is
-/// not past its next update at the time the chain is validated. Of several CRLs that cover a certificate the newest
-/// counts.
+/// Without CRLs nothing is revoked. With one, revocation fails closed: every certificate of a chain except the root must be
+/// covered by a CRL that its issuer signed with its certificate-signing key and that is not past its next update at the time of
+/// validation. If several CRLs cover a certificate, the newest counts.
 #[derive(Debug)]
 pub struct TrustStore {
     pub(super) roots: Vec<TrustRoot>,
     /// Newest first.
     pub(super) crls: Vec<Crl>,
-    /// When a root begins or ends to be valid, or a CRL to be current: Unix seconds, ascending.
+    /// The times at which a root's validity or a CRL's currency begins or ends: Unix seconds, ascending.
     turns: Vec<i64>,
 }
 
-/// Why an application's trust roots or revocation lists cannot be used.
+/// The reason why an application's trust roots or revocation lists cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
     /// There is no certificate in the PEM bundle.
@@ -50,9 +48,9 @@ pub enum TrustError {
     /// A root cannot be used; roots are counted from 1, in the order of the bundle.
     #[error("trust root {number} cannot be used: {reason}")]
     Root {
-        /// Which root.
+        /// The number of the root.
         number: usize,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// There are more CRLs than one application can have.
@@ -61,9 +59,9 @@ pub enum TrustError {
     /// A CRL cannot be used; CRLs are counted from 1, in the order they were given.
     #[error("revocation list {number} cannot be used: {reason}")]
     Crl {
-        /// Which CRL.
+        /// The number of the CRL.
         number: usize,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
 }
@@ -71,11 +69,11 @@ pub enum TrustError {
 impl TrustStore {
     /// A store of the roots in a PEM bundle and of CRLs, each in PEM or DER.
     ///
-    /// Roots are certificates of version 3 that say they are a CA. Delta CRLs, indirect CRLs, and CRLs for some
-    /// reasons of revocation only are not supported (RFC 5280 §5.2).
+    /// Roots must be CA certificates of version 3. Delta CRLs, indirect CRLs, and CRLs for some reasons of revocation only are
+    /// not supported (RFC 5280 §5.2).
     ///
     /// # Errors
-    /// Names the root or CRL that cannot be used, and why.
+    /// The root or CRL that cannot be used, and the reason.
     pub fn new(roots_pem: &[u8], crls: &[Vec<u8>]) -> Result<Self, TrustError> {
         let mut roots = Vec::new();
         for (root, number) in CertificateDer::pem_slice_iter(roots_pem).zip(1..) {
@@ -113,13 +111,13 @@ impl TrustStore {
         Ok(Self { roots, crls, turns })
     }
 
-    /// When the last of the roots of this name (a subject's DER) ends to be valid, in Unix seconds.
+    /// The end of the validity of the last root with this name (a subject's DER), in Unix seconds.
     pub(super) fn roots_end(&self, name: &[u8]) -> Option<i64> {
         self.roots.iter().filter(|root| root.subject == name).map(|root| root.not_after).max()
     }
 
-    /// The revocation lists, newest first, without those that another issuer of the same name signed. `issuers` are the
-    /// names (DER) and keys of those in a path; there may be several keys while the root may be one of several.
+    /// The revocation lists, newest first, without those of another issuer with the same name. `issuers` are the names (DER)
+    /// and keys of the issuers in a path; a name may have several keys if several roots have it.
     ///
     /// Names need to be unique only below one issuer: two domains may each have an account *alice*, with a list of its
     /// own. If no key in the path signed a list of a name, all its lists are returned, and the library reports the fault.
@@ -137,8 +135,8 @@ impl TrustStore {
         crls.into_iter().filter(is_kept).map(|(crl, _)| crl).collect()
     }
 
-    /// Which of the periods a moment is in, between which roots or CRLs begin or end to count. Within one of them, and
-    /// within the validity of its certificates, a chain is valid always or never.
+    /// The number of the period that contains a time. Periods are separated by the times at which a root or CRL begins or ends
+    /// to be valid; within one period, and within the validity of its certificates, a chain is always valid or never.
     pub(super) fn period(&self, at: Timestamp) -> usize {
         let at = i64::try_from(at.0 / 1000).unwrap_or(i64::MAX);
         self.turns.partition_point(|turn| *turn <= at)
@@ -147,7 +145,7 @@ impl TrustStore {
 
 #[cfg(test)]
 impl TrustStore {
-    /// Whether it has the names and keys of another store, and its lists. What else a root says is not signed by anybody else.
+    /// Whether it has the same names, keys and lists as another store.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let of_root = |root: &TrustRoot| (root.subject.clone(), root.public_key.bits.clone());
         let roots = |store: &Self| store.roots.iter().map(of_root).collect::<Vec<_>>();
@@ -156,7 +154,7 @@ impl TrustStore {
     }
 }
 
-/// A trust anchor (RFC 5280 §6.1.1), with what else its certificate says.
+/// A trust anchor (RFC 5280 §6.1.1), with other data of its certificate.
 #[derive(Debug)]
 pub(super) struct TrustRoot {
     pub(super) der: CertificateDer<'static>,
@@ -167,7 +165,7 @@ pub(super) struct TrustRoot {
     pub(super) not_before: i64,
     /// In Unix seconds.
     pub(super) not_after: i64,
-    /// How many CA certificates may follow below it.
+    /// The number of CA certificates that may follow below it.
     pub(super) path_len: Option<u32>,
     /// Whether its key usage, if it has one, includes signing CRLs.
     pub(super) signs_crls: bool,
@@ -206,13 +204,13 @@ pub(super) struct Crl {
     pub(super) issuer: Vec<u8>,
     /// In Unix seconds.
     this_update: i64,
-    /// In Unix seconds; none if it does not say.
+    /// In Unix seconds; `None` if the list has none.
     next_update: Option<i64>,
     /// Whether it holds only the certificates that name its distribution point.
     pub(super) sharded: bool,
     /// Whether another list has an issuer of the same name.
     shares_name: bool,
-    /// What is signed, and the signature.
+    /// The signed content, and the signature.
     pub(super) signed: (Vec<u8>, Vec<u8>),
     pub(super) signer: ListSigner,
 }
@@ -250,15 +248,15 @@ impl Crl {
         })
     }
 
-    /// Whether it may be signed with this key. In which way is not asked: this only finds out whose it is, of several issuers
-    /// of one name; the library verifies it as it has to be.
+    /// Whether it may be signed with this key, by any algorithm. This only finds the issuer among several with one name; the
+    /// library verifies the signature fully.
     fn is_signed_with(&self, public_key: &[u8]) -> bool {
         let (message, signature) = &self.signed;
         self.signer.is(public_key, (message, signature))
     }
 }
 
-/// Why the library does not take a CRL.
+/// The reason why the library refuses a CRL.
 #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else it is, the CRL is malformed")]
 fn unusable(error: webpki::Error) -> String {
     use webpki::Error;

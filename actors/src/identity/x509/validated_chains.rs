@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::credential::Claims;
 
-/// How many chains are remembered that were not found valid, or not yet.
+/// The number of remembered chains that were not found valid, or not yet.
 const UNPROVEN_MAX: usize = 1024;
 
 /// The SHA-256 of a credential's content.
@@ -19,11 +19,11 @@ pub(super) fn digest(content: &[u8]) -> ChainDigest {
     Sha256::digest(content).into()
 }
 
-/// What is known of the last chains. It is shared by the threads of all groups; nothing is computed under its lock.
+/// A cache of the latest chains, shared by the threads of all groups. Nothing is computed under its lock.
 #[derive(Debug)]
 pub(super) struct ValidatedChains(Mutex<Chains>);
 
-/// Chains that anybody can make have a place of their own, so that they cannot drive out those of members.
+/// Unproven chains, which anybody can make, have a separate cache, so that they cannot evict those of members.
 #[derive(Debug)]
 struct Chains {
     unproven: Latest<Arc<Claims>>,
@@ -66,13 +66,13 @@ impl ValidatedChains {
         self.with(|chains| chains.proven.insert(digest, Proven { claims, period }));
     }
 
-    /// A panic elsewhere cannot leave the map half changed in a way that matters: every entry is true by itself.
+    /// A panic elsewhere does no harm: every entry of the map is valid by itself.
     fn with<T>(&self, use_chains: impl FnOnce(&mut Chains) -> T) -> T {
         use_chains(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// The newest entries, up to a number.
+/// The newest entries, up to a limit.
 #[derive(Debug)]
 struct Latest<T> {
     known: HashMap<ChainDigest, T>,

@@ -44,8 +44,8 @@ impl Signatures {
         Ok(Self { signed, public: keys.public().to_vec(), scheme })
     }
 
-    /// How many commits a second all cores can verify when they do nothing else for so long, and the processor time of
-    /// one in microseconds.
+    /// The number of commits per second that all cores can verify when they do nothing else for this time, and the processor
+    /// time of one in microseconds.
     pub(super) fn commits_per_s(self: &Arc<Self>, duration: Duration) -> Result<(f64, f64), ToolError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (is_over, commits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -82,7 +82,7 @@ impl Signatures {
     }
 }
 
-/// The same HTTP server with the same threads, which answers a body of a length that is asked for and knows no gateway.
+/// The same HTTP server with the same threads, but without a gateway: it answers with a body of the requested length.
 pub(super) struct ConstantServer {
     pub(super) address: String,
     handle: ServerHandle,
@@ -98,7 +98,7 @@ impl ConstantServer {
         let server = HttpServer::new(move || {
             let blank = blank.clone();
             App::new().default_service(web::to(move |request: actix_web::HttpRequest| {
-                // The path is the length of the body.
+                // The path is the requested length.
                 let length = request.path().trim_start_matches('/').parse().unwrap_or(0);
                 let body = blank.slice(..blank.len().min(length));
                 async move { HttpResponse::Ok().insert_header(("Content-Type", "application/json")).body(body) }

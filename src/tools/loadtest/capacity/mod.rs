@@ -1,7 +1,7 @@
-//! Throughput of the gateway, relative to what the same cores can do in the same run.
+//! Throughput of the gateway, relative to the capacity of the same cores in the same run.
 //!
-//! Each round measures every kind of work once, one after the other, so that other load on the machine falls on all
-//! alike; the medians over rounds count. Server and load share the cores.
+//! Each round measures every kind of work once, one after the other, so that other load on the machine affects all alike; the
+//! medians over rounds count. Server and load share the cores.
 //!
 //! - `prepared.rs` makes commits before the clock starts; `sender.rs` sends them over the bare connections of `wire.rs`.
 //! - `baseline.rs` measures the machine; `report.rs` compares.
@@ -47,13 +47,13 @@ use crate::{
     config::Config,
 };
 
-/// How long a measurement without an end of its own takes.
+/// The length of a measurement that does not end by itself.
 const SLICE: Duration = Duration::from_secs(1);
-/// How often the gateway writes snapshots of groups that changed, in seconds: all the time, as it were.
+/// The period in which the gateway writes snapshots of changed groups, in seconds: as often as possible.
 const SNAPSHOT_PERIOD_S: u64 = 2;
-/// Epochs that one read of control messages asks for.
+/// The number of epochs in one read of control messages.
 const READ_EPOCHS: u64 = 8;
-/// A leaf node that is signed is about this long.
+/// The approximate size of a signed leaf node, in bytes.
 const LEAF_BYTES: usize = 180;
 
 /// Measures a gateway in this process.
@@ -100,7 +100,7 @@ async fn measure(
         .into_iter()
         .map(|made| PreparedGroup::new(made, !options.without_group_info))
         .collect::<Result<Vec<_>, _>>()?;
-    // The first commits are not measured: they warm everything up, and leave something to read.
+    // The first commits are not measured: they warm up the gateway, and can be read later.
     (groups, _) = replay(&target, prepare(&target, groups, options.commits).await?, &options, None).await?;
 
     let sizes = groups.first().map_or((0, 0), |group| group.sizes);
@@ -160,7 +160,7 @@ async fn measure_once(
         sender::send(address, requests, options.connections, status, SLICE)
     };
     let stale = send(stale.to_vec(), target.address().to_owned(), 409).await?;
-    // What is newest now: the commits of this round.
+    // The newest epochs: the commits of this round.
     let reads = Reads::of(target, constant, &groups).await?;
     let mut rates = [Speed::default(); 5];
     for (rate, (address, requests)) in rates.iter_mut().zip(&reads.kinds) {
@@ -211,8 +211,8 @@ async fn replay(
     sender::replay(target.address().to_owned(), groups, options.connections, rate).await
 }
 
-/// Requests that read, and the address for each kind: group-info and control-msgs, each before its constant, and
-/// control-msgs of the oldest epochs.
+/// Read requests, and the address for each kind: group-info and control-msgs, each before its constant body, and control-msgs
+/// of the oldest epochs.
 struct Reads {
     kinds: [(String, Vec<Arc<[u8]>>); 5],
     answer_bytes: (usize, usize),
@@ -227,7 +227,7 @@ impl Reads {
             let newest = group.acknowledged.last().map_or(1, |newest| newest.epoch.0);
             let first_newest = newest.saturating_sub(READ_EPOCHS - 1).max(1);
             infos.push(request("GET", &paths::fill(GetGroupInfo::PATH, &path), token, None).into());
-            // Epoch 1 brought the members in; the ones after it are as long as the newest.
+            // Epoch 1 added the members; later ones are as long as the newest.
             for (requests, first) in [(&mut messages, first_newest), (&mut oldest, first_newest.min(2))] {
                 let range = EpochRange {
                     start_epoch_id: Epoch(first),
@@ -257,7 +257,7 @@ impl Reads {
     }
 }
 
-/// How long the answer to the first of these is.
+/// The size of the answer to the first of these requests.
 async fn answer_bytes(address: &str, requests: &[Arc<[u8]>]) -> Result<usize, ToolError> {
     let broken = |source| ToolError::system(address)(source);
     let Some(request) = requests.first() else { return Ok(0) };

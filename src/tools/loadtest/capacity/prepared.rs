@@ -1,5 +1,4 @@
-//! Prepared commits: chains of them for each group, as requests that only have to be sent. An MLS client works far
-//! longer on a commit than a gateway does, so live clients would measure themselves.
+//! Prepared commits: chains of them for each group, as requests that only have to be sent.
 //!
 //! An MLS client works far longer on a commit than a gateway does, so live clients would measure themselves.
 
@@ -35,13 +34,13 @@ pub(super) struct PreparedCommit {
 /// A group whose commits are prepared.
 pub(super) struct PreparedGroup {
     pub(super) id: GroupId,
-    /// Two members who commit in turn.
+    /// Two members, which commit in turn.
     pub(super) pair: [MlsClient; 2],
     pub(super) chain: Vec<PreparedCommit>,
     /// A commit that lost its epoch.
     pub(super) stale: Arc<[u8]>,
     pub(super) acknowledged: Vec<Acknowledged>,
-    /// Of a commit packet and its group info, in bytes.
+    /// The sizes of a commit packet and its group info, in bytes.
     pub(super) sizes: (usize, usize),
     with_group_info: bool,
 }
@@ -63,7 +62,7 @@ impl PreparedGroup {
         })
     }
 
-    /// Prepares this many commits in place of those that were sent.
+    /// Prepares this many commits to replace those that were sent.
     pub(super) async fn prepare(mut self, target: Target, count: usize) -> Result<Self, ToolError> {
         compute(move || {
             self.chain.clear();

@@ -16,16 +16,16 @@ pub(super) struct CapacityReport {
     pub(super) members: u32,
     pub(super) connections: usize,
     pub(super) signatures_per_commit: usize,
-    /// Of a commit packet and its group info, in bytes.
+    /// The sizes of a commit packet and its group info, in bytes.
     pub(super) packet_bytes: (usize, usize),
-    /// Of an answer to group-info and to control-msgs, in bytes.
+    /// The sizes of the answers to group-info and control-msgs, in bytes.
     pub(super) answer_bytes: (usize, usize),
     pub(super) rounds: Vec<Round>,
     pub(super) targets: Vec<TargetRow>,
     pub(super) violations: Vec<String>,
 }
 
-/// What one round measured: operations a second, and latencies in microseconds.
+/// The measurements of one round: operations per second, and latencies in microseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Round {
     pub(super) verified: Speed,
@@ -37,18 +37,19 @@ pub(super) struct Round {
     pub(super) group_info_constant: Speed,
     pub(super) control_msgs: Speed,
     pub(super) control_msgs_constant: Speed,
-    /// Of epochs that are in no group's memory any more.
+    /// Reads of epochs that no group keeps in memory any more.
     pub(super) control_msgs_from_disk: Speed,
     pub(super) half_load: Speed,
     pub(super) half_load_p50_us: u64,
     pub(super) half_load_p99_us: u64,
 }
 
-/// How often something was done.
+/// The rate of one kind of work.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Speed {
     pub(super) per_s: f64,
-    /// Processor time of server and load for one, in microseconds. Other programs on the machine hardly change it.
+    /// The processor time of server and load for one operation, in microseconds. Other programs on the machine hardly affect
+    /// it.
     pub(super) cpu_us: f64,
 }
 
@@ -58,25 +59,25 @@ impl From<&Rate> for Speed {
     }
 }
 
-/// A ratio, and what it should be.
+/// A ratio, and its goal.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct TargetRow {
     what: &'static str,
     ratio: f64,
-    /// The same by processor time, where that says the same.
+    /// The ratio by processor time, where it is comparable.
     cpu_ratio: Option<f64>,
     goal: f64,
-    /// Whether more is better.
+    /// Whether a higher ratio is better.
     at_least: bool,
     is_reached: bool,
 }
 
 pub(super) fn targets(rounds: &[Round]) -> Vec<TargetRow> {
-    // How much of one kind is done while one of the other is, by the clock and by processor time.
+    // The ratio of two rates, by the clock and by processor time.
     let row = |what, goal, of: fn(&Round) -> (Speed, Speed)| {
         let ratio = median(rounds.iter().map(of).map(|(part, whole)| part.per_s / whole.per_s));
         let cpu_ratio = median(rounds.iter().map(of).map(|(part, whole)| whole.cpu_us / part.cpu_us));
-        // A busy machine favours the process with more threads, which is the gateway: the clock alone proves nothing.
+        // A busy machine favours the process with more threads, which is the gateway, so the clock alone proves nothing.
         let is_reached = ratio >= goal && cpu_ratio >= goal;
         TargetRow { what, ratio, cpu_ratio: Some(cpu_ratio), goal, at_least: true, is_reached }
     };
@@ -160,7 +161,7 @@ impl CapacityReport {
     }
 }
 
-/// NaN of nothing.
+/// NaN for an empty list.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -22,13 +22,13 @@ const SEED: u64 = 1;
 /// Longest pace.
 const PACE_MAX: Duration = Duration::from_secs(3600);
 
-/// How fast it went.
+/// The result of a series of requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rate {
     pub(super) per_s: f64,
     /// Processor time of server and load for one request, in microseconds.
     pub(super) cpu_us: f64,
-    /// From when a request was due: when it was sent, or its time in the pace.
+    /// The latency of each request from its due time: when it was sent, or its time in the pace.
     pub(super) latencies: Latencies,
 }
 
@@ -43,7 +43,7 @@ impl Rate {
     }
 }
 
-/// Sends these requests in turn over a number of connections until the time is over. All must be answered with `status`.
+/// Sends these requests in turn over a number of connections for the given time. All must be answered with `status`.
 pub(super) async fn send(
     address: String,
     requests: Vec<Arc<[u8]>>,
@@ -147,8 +147,7 @@ pub(super) async fn replay(
     Ok((played, Rate::of(latencies, started, cpu)))
 }
 
-/// Gives each connection in turn its next due time, at the times of a Poisson process. A thread does nothing else, so that
-/// it is on time.
+/// Gives each connection in turn its next due time, at the times of a Poisson process. A separate thread keeps it on time.
 fn pace(mut channels: Vec<(mpsc::Sender<Instant>, usize)>, rate: f64) -> Result<(), ToolError> {
     let schedule = ArrivalSchedule::new(SEED, Mix::default(), usize::MAX, rate, PACE_MAX);
     let run = move || {
@@ -161,7 +160,7 @@ fn pace(mut channels: Vec<(mpsc::Sender<Instant>, usize)>, rate: f64) -> Result<
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let place = arrival.group % channels.len();
             let Some((channel, left)) = channels.get_mut(place) else { continue };
-            // It has room for all of its commits; it is closed only when the run has failed.
+            // The channel has room for all commits; it is closed only if the run has failed.
             let _ = channel.try_send(due);
             *left = left.saturating_sub(1);
             if *left == 0 {

@@ -53,13 +53,13 @@ impl Wire {
     }
 }
 
-/// What the header of an answer says.
+/// The parsed header of an answer.
 #[derive(Debug, PartialEq, Eq)]
 struct ResponseHead {
     status: u16,
-    /// Where the body begins.
+    /// The offset of the body.
     end: usize,
-    /// How long the body is.
+    /// The length of the body.
     length: usize,
 }
 

@@ -21,10 +21,10 @@ use super::{
 
 /// Percentiles of the latency curves.
 const CURVE: [f64; 13] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99];
-/// The generator is late when it adds more than this part of the median latency, in percent.
+/// The generator is late if its delay exceeds this part of the median latency, in percent.
 const LAG_PERCENT_MAX: u64 = 25;
 
-/// What was run.
+/// The parameters of the run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shape {
     /// The gateway.
@@ -35,13 +35,13 @@ pub struct Shape {
     pub groups: usize,
     /// Members of each.
     pub members: u32,
-    /// Those of them that keep their keys.
+    /// The members of each that keep their keys.
     pub live_members: u32,
-    /// Committers at once.
+    /// Concurrent committers.
     pub contention: u32,
-    /// Arrivals a second; `None` for a closed loop.
+    /// Arrivals per second; `None` for a closed loop.
     pub rate_per_s: Option<f64>,
-    /// How long arrivals came, in seconds.
+    /// The time during which operations arrived, in seconds.
     pub duration_s: f64,
     /// The mix.
     pub mix: String,
@@ -72,9 +72,9 @@ impl Shape {
 /// The latencies of one kind of outcome, in microseconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct LatencyRow {
-    /// What was measured.
+    /// The name of the measurement.
     pub what: String,
-    /// How many.
+    /// The number of measurements.
     pub count: u64,
     /// Half are at most this.
     pub p50_us: u64,
@@ -109,23 +109,23 @@ impl LatencyRow {
     }
 }
 
-/// How the run was proven.
+/// The proof of the run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Proof {
-    /// Epochs that were compared with what was acknowledged, byte for byte by their SHA-256.
+    /// Epochs that were compared with the acknowledged ones by SHA-256.
     pub epochs: usize,
-    /// Live members that followed to the end and had to agree with others of their group.
+    /// Live members that followed to the end and were compared with others of their group.
     pub members: usize,
-    /// Groups with fewer than two live members, in which agreement proves nothing.
+    /// Groups with fewer than two live members, where agreement proves nothing.
     pub groups_without_agreement: usize,
-    /// Promises that were not kept.
+    /// Broken promises.
     pub violations: Vec<String>,
-    /// What could not be looked at, and why: neither kept nor broken.
+    /// Checks that could not be made, with the reason: neither kept nor broken.
     pub unproven: Vec<String>,
 }
 
 impl Proof {
-    /// Takes in what was seen of one more group.
+    /// Adds the observations of one more group.
     pub(super) fn add(&mut self, seen: &Observations) {
         self.epochs += seen.kept.len();
         match seen.standings.len() {
@@ -135,7 +135,7 @@ impl Proof {
         self.violations.extend(verify::violations(seen).iter().map(ToString::to_string));
     }
 
-    /// Broken whenever something is, whatever else could not be looked at.
+    /// Broken if any promise was, whatever else could not be checked.
     fn verdict(&self) -> Verdict {
         match (self.violations.is_empty(), self.unproven.is_empty()) {
             (true, true) => Verdict::Proven,
@@ -148,43 +148,42 @@ impl Proof {
 /// The figures of one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunReport {
-    /// What was run.
+    /// The parameters of the run.
     pub shape: Shape,
-    /// On what.
+    /// The machine.
     pub machine: Machine,
-    /// How long making the groups took, in seconds.
+    /// The time to create the groups, in seconds.
     pub setup_s: f64,
-    /// How long it was played, the end of what was under way included, in seconds.
+    /// The time of the load, including the end of operations in flight, in seconds.
     pub played_s: f64,
     /// Accepted commits.
     pub accepted: u64,
-    /// Accepted commits a second.
+    /// Accepted commits per second.
     pub accepted_per_s: f64,
-    /// Commits that were too late, as a part of all that were answered.
+    /// The proportion of answered commits that were too late.
     pub conflict_rate: f64,
-    /// Uploads that were answered, accepted or too late, for each that was accepted: those of commits that were given up
-    /// count, too.
+    /// Answered uploads, accepted or too late, per accepted one, including those of commits that were given up.
     pub attempts_mean: f64,
-    /// The largest number of uploads for a commit that was accepted in the end.
+    /// The largest number of uploads of one accepted commit.
     pub attempts_max: u32,
-    /// The number of accepted commits, by the number of uploads that they took.
+    /// The number of accepted commits, by their number of uploads.
     pub attempts: BTreeMap<u32, u64>,
-    /// Jain's index of the committers' parts of accepted uploads, the mean over groups: 1 is fair, 1/n is one who always
-    /// wins. `None` with a single committer.
+    /// Jain's index of the committers' shares of accepted uploads, the mean over groups: 1 is fair, and 1/n means that one
+    /// committer always wins. `None` with a single committer.
     pub fairness: Option<f64>,
     /// Latencies.
     pub latencies: Vec<LatencyRow>,
     /// Errors by type.
     pub errors: BTreeMap<String, u64>,
-    /// Arrivals that found too much waiting and were dropped.
+    /// Arrivals that were dropped because too many waited.
     pub shed: u64,
-    /// Commits that were given up, at the end of the run or after errors. A closed loop ends for everybody at once, so there
-    /// are those who were losing then: neither their attempts nor the time that they had waited are in `attempts` and the
+    /// Commits that were given up, at the end of the run or after errors. A closed loop ends for all committers at once, so
+    /// those that were losing then are included here: neither their attempts nor their waiting times are in `attempts` and the
     /// resolution.
     pub given_up: u64,
     /// Proposals and joins that were given up.
     pub given_up_others: u64,
-    /// The generator itself was late: its part of the latencies is more than a little.
+    /// Whether the generator itself was late: its part of the latencies is significant.
     pub generator_is_late: bool,
     /// A line for each second.
     pub seconds: Vec<Second>,
@@ -248,7 +247,7 @@ impl RunReport {
         self.latencies.iter().find(|row| row.what == what)
     }
 
-    /// Whether everything was as promised.
+    /// The verdict on the run.
     pub fn verdict(&self) -> Verdict {
         self.proof.verdict()
     }
@@ -258,7 +257,7 @@ impl RunReport {
         table::of(self)
     }
 
-    /// Writes the files that were asked for.
+    /// Writes the requested files.
     pub(super) fn write(&self, options: &ReportOptions) -> Result<(), ToolError> {
         if let Some(path) = &options.json {
             write_json(path, self)?;
@@ -285,7 +284,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), ToolError> {
     std::fs::write(path, text).map_err(ToolError::system(path.display()))
 }
 
-/// 0 of nothing.
+/// 0 for an empty list.
 #[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^53")]
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }

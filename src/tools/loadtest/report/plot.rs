@@ -12,7 +12,7 @@ use crate::tools::loadtest::ToolError;
 
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (760, 380);
-/// Colours that are told apart by any eyes (Okabe and Ito).
+/// Colours that are safe for colour-blind readers (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -21,7 +21,7 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
     RGBColor(230, 159, 0),
 ];
-/// What a logarithmic axis takes for nothing.
+/// The value that a logarithmic axis shows for zero.
 const LOG_MIN: f64 = 1e-3;
 
 /// One line of a plot.
@@ -47,14 +47,14 @@ pub(crate) struct Axis {
     pub(crate) scale: Scale,
 }
 
-/// How values are laid out.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
-    /// Evenly, from 0.
+    /// Linear, from 0.
     Linear,
-    /// By their logarithm.
+    /// Logarithmic.
     Log,
-    /// Percentiles: each further nine has the same room.
+    /// Percentiles: each further nine takes the same room.
     Nines,
 }
 
@@ -122,7 +122,7 @@ impl Plot {
         Ok(svg)
     }
 
-    /// Where lines seldom are: percentiles rise to the right, the rest of the plots have room above.
+    /// The corner that lines seldom reach: percentiles rise to the right, and other plots have room above.
     fn legend(&self) -> SeriesLabelPosition {
         match self.x.scale {
             Scale::Nines => SeriesLabelPosition::LowerRight,

@@ -3,7 +3,7 @@
 use super::MAX_PATH;
 use crate::limits::MAX_CERTIFICATES;
 
-/// Why a certificate chain is not valid.
+/// The reason why a certificate chain is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
     /// There is no certificate.
@@ -14,7 +14,7 @@ pub enum ChainError {
         "the chain holds {found} certificates; it may hold {MAX_CERTIFICATES}, or {MAX_PATH} without its root"
     )]
     TooLong {
-        /// How many there are.
+        /// The number found.
         found: usize,
     },
     /// The only certificate is a trust root, which cannot be a client.
@@ -23,14 +23,14 @@ pub enum ChainError {
     /// One of the certificates breaks a rule.
     #[error("certificate {index} (0 is the leaf) {rule}")]
     Certificate {
-        /// Its place in the chain; the leaf is 0.
+        /// Its position in the chain; the leaf is 0.
         index: usize,
         /// The rule that it breaks.
         rule: CertificateRule,
     },
 }
 
-/// What a certificate of a chain can break; the text continues *certificate 1 …*.
+/// A rule that a certificate breaks; the text continues *certificate 1 …*.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateRule {
     /// It cannot be read (RFC 5280 §4.1).
@@ -70,9 +70,9 @@ pub enum CertificateRule {
     /// There are more CA certificates below it than it allows (RFC 5280 §6.1.4 (m)); self-issued ones are counted too.
     #[error("allows {limit} CA certificates below it, and there are {found}")]
     PathLength {
-        /// How many it allows.
+        /// The number allowed.
         limit: u32,
-        /// How many there are.
+        /// The number found.
         found: usize,
     },
     /// Its issuer is not the subject of the certificate after it (RFC 5280 §6.1.3 (a)(4)).
@@ -81,27 +81,27 @@ pub enum CertificateRule {
     /// It is the last, and its issuer is not a trust root.
     #[error("was not issued by a trust root of this application")]
     UnknownIssuer,
-    /// It is the last, and the trust root that issued it is not valid yet, or no more.
+    /// It is the last, and the trust root that issued it is not valid yet or has expired.
     #[error("was issued by a trust root that is outside of its validity")]
     RootValidity,
     /// It is the last, and the trust root that issued it allows fewer CA certificates.
     #[error("was issued by a trust root that allows {limit} CA certificates below it, and there are {found}")]
     RootPathLength {
-        /// How many it allows.
+        /// The number allowed.
         limit: u32,
-        /// How many there are.
+        /// The number found.
         found: usize,
     },
     /// Its signature is not its issuer's (RFC 5280 §6.1.3 (a)(1)).
     #[error("is not signed with its issuer's key")]
     Signature,
-    /// It is signed in a way that is not accepted.
+    /// It is signed with an algorithm that is not accepted.
     #[error(
         "is signed in a way that is not accepted: use ECDSA with P-256 or P-384, Ed25519, or RSA with 2048 bits or more"
     )]
     Algorithm,
-    /// It, or one below it, has a name that its issuer may not give, or its issuer has constraints on names that
-    /// cannot be checked: only those on DNS names and IP addresses can (RFC 5280 §6.1.3 (b), (c)).
+    /// It, or one below it, has a name outside the name constraints of its issuer, or the issuer has name constraints that
+    /// cannot be checked: only those on DNS names and IP addresses are supported (RFC 5280 §6.1.3 (b), (c)).
     #[error(
         "or one below it has a name that its issuer's name constraints do not permit or cannot be held against"
     )]
@@ -109,7 +109,7 @@ pub enum CertificateRule {
     /// It is revoked (RFC 5280 §6.1.3 (a)(3)).
     #[error("is revoked")]
     Revoked,
-    /// The application has revocation lists, and none that covers it.
+    /// The application has revocation lists, but none covers it.
     #[error("is not covered by any of this application's revocation lists, so it may be revoked")]
     StatusUnknown,
     /// The revocation list that covers it is past its next update.
@@ -118,10 +118,10 @@ pub enum CertificateRule {
     /// The revocation list that covers it is not signed with its issuer's key (RFC 5280 §6.3.3 (g)).
     #[error("is covered by a revocation list that its issuer did not sign, so it may be revoked")]
     CrlSignature,
-    /// The application has revocation lists, and its issuer may sign none (RFC 5280 §6.3.3 (f)).
+    /// The application has revocation lists, but the certificate's issuer may not sign any (RFC 5280 §6.3.3 (f)).
     #[error("may be revoked: its issuer has a key usage without cRLSign, so no revocation list can cover it")]
     CrlSign,
-    /// Anything else.
+    /// Any other rule.
     #[error("does not pass validation: {0}")]
     Other(String),
 }

@@ -566,7 +566,7 @@ fn accounts_of_one_name_below_two_domains_have_lists_of_their_own() {
     assert_eq!(validate([list(0, &[]), list(1, &[DEVICE])]), [expected.clone(), expected]);
     let expected = [bad, good];
     assert_eq!(validate([list(0, &[DEVICE]), list(1, &[])]), [expected.clone(), expected]);
-    // A list that is signed by nobody in the path covers nobody, however many there are.
+    // Lists that no issuer in the path signed cover nothing, however many there are.
     let forged = || Entity::root(ca("alice")).crl(2026, &[], None);
     let expected = [broken(0, CertificateRule::CrlSignature), broken(0, CertificateRule::CrlSignature)];
     assert_eq!(validate([forged(), forged()]), [expected.clone(), expected]);
