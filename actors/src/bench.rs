@@ -9,7 +9,7 @@ use crate::{
     codec::{decode, encode},
     key_queue::{Choice, KeyQueueState, NewPackage, QueueRecord, Receiver, Requester},
     limits::Limits,
-    mls::{CommitBundle, Crypto, GroupSnapshot, StagedEpoch, TrackedGroup, ValidationContext},
+    mls::{CommitBundle, GroupSnapshot, StagedEpoch, TrackedGroup, ValidationContext},
 };
 
 /// The public state of a group.
@@ -22,23 +22,17 @@ pub struct BenchGroup {
 /// The validation context of packets: an application of the Basic identity provider.
 #[derive(Debug)]
 struct Validator {
-    crypto: Crypto,
     limits: Limits,
     application: Application,
 }
 
 impl Validator {
     fn new() -> Self {
-        Self {
-            crypto: Crypto::default(),
-            limits: Limits::default(),
-            application: Application::basic(AppId::random()),
-        }
+        Self { limits: Limits::default(), application: Application::basic(AppId::random()) }
     }
 
     fn context(&self) -> ValidationContext<'_> {
         ValidationContext {
-            crypto: &self.crypto,
             limits: &self.limits,
             application: &self.application,
             source: &Source::Application,
@@ -78,7 +72,8 @@ impl BenchGroup {
     /// # Errors
     /// None for an epoch of this group.
     pub fn apply(&mut self, epoch: BenchEpoch) -> Result<(), String> {
-        self.tracked.apply_epoch(epoch.0).map_err(|error| error.to_string())
+        self.tracked.apply_epoch(epoch.0);
+        Ok(())
     }
 
     /// Validates a proposal and applies it.
@@ -90,7 +85,8 @@ impl BenchGroup {
             .tracked
             .stage_proposal(self.validator.context(), packet, now)
             .map_err(|refusal| format!("{refusal:?}"))?;
-        self.tracked.apply_proposal(staged.pending).map_err(|error| error.to_string())
+        self.tracked.apply_proposal(staged.pending);
+        Ok(())
     }
 
     /// The group's snapshot, as it is stored on disk.
@@ -98,7 +94,7 @@ impl BenchGroup {
     /// # Errors
     /// None is known.
     pub fn snapshot(&self) -> Result<Vec<u8>, String> {
-        self.tracked.snapshot().and_then(|snapshot| encode(&snapshot)).map_err(|error| error.to_string())
+        encode(&self.tracked.snapshot()).map_err(|error| error.to_string())
     }
 
     /// Restores a group from its snapshot.

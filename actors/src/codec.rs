@@ -2,6 +2,21 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
+/// Shared bytes, stored as bytes.
+pub(crate) mod shared_bytes {
+    use std::sync::Arc;
+
+    use serde::{Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[u8]>, D::Error> {
+        serde_bytes::deserialize::<Vec<u8>, D>(deserializer).map(Arc::from)
+    }
+}
+
 /// A value that could not be encoded, or bytes that are not the value they should be.
 #[derive(Debug, thiserror::Error)]
 #[error("stored state could not be read or written: {0}")]

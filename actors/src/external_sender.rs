@@ -3,10 +3,7 @@
 
 use std::fmt;
 
-use openmls::prelude::{
-    BasicCredential, Credential, CredentialType, Extensions, ExternalSender, SignaturePublicKey,
-    SignatureScheme, tls_codec::Serialize as _,
-};
+use openmls::prelude::SignatureScheme;
 use openmls_traits::signatures::{Signer, SignerError};
 use ring::{
     rand::SystemRandom,
@@ -17,8 +14,11 @@ use snapshots::Timestamp;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use crate::{
-    identity::{ApplicationContext, Identity, IdentityError, IdentityProvider},
-    presentation::write_vector_length,
+    identity::{
+        ApplicationContext, Credential, CredentialType, GroupContextExtensions, Identity, IdentityError,
+        IdentityProvider,
+    },
+    presentation::write_vector,
 };
 
 /// The reason why a key cannot be an external sender's.
@@ -40,7 +40,8 @@ pub struct ExternalSenderKey {
     public_key: Vec<u8>,
     /// The `ExternalSender`, serialised.
     sender: Vec<u8>,
-    credential: Credential,
+    credential_type: CredentialType,
+    credential: Vec<u8>,
 }
 
 enum KeyPair {
@@ -61,13 +62,18 @@ impl ExternalSenderKey {
     ) -> Result<Self, ExternalSenderError> {
         let pair = KeyPair::from_pem(private_key).ok_or(ExternalSenderError::PrivateKey)?;
         let public_key = pair.public_key().to_vec();
-        let credential = match certificates {
-            Some(pem) => x509_credential(pem, &public_key).ok_or(ExternalSenderError::Certificates)?,
-            None => BasicCredential::new(name.as_bytes().to_vec()).into(),
+        let (credential_type, credential) = match certificates {
+            Some(pem) => {
+                let chain = x509_credential(pem, &public_key).ok_or(ExternalSenderError::Certificates)?;
+                (CredentialType::X509, chain)
+            }
+            None => (CredentialType::BASIC, name.as_bytes().to_vec()),
         };
-        let sender = ExternalSender::new(SignaturePublicKey::from(public_key.clone()), credential.clone());
-        let sender = sender.tls_serialize_detached().map_err(|_| ExternalSenderError::Certificates)?;
-        Ok(Self { pair, public_key, sender, credential })
+        let mut sender = Vec::new();
+        write_vector(&mut sender, &public_key);
+        sender.extend_from_slice(&credential_type.0.to_be_bytes());
+        write_vector(&mut sender, &credential);
+        Ok(Self { pair, public_key, sender, credential_type, credential })
     }
 
     /// The signature scheme (RFC 9420 §5.1), by its number in the TLS registry.
@@ -95,11 +101,13 @@ impl ExternalSenderKey {
         provider: &dyn IdentityProvider,
         at: Timestamp,
     ) -> Result<(), IdentityError> {
-        if self.credential.credential_type() != CredentialType::X509 {
+        if self.credential_type != CredentialType::X509 {
             return Ok(());
         }
-        let identity = Identity { signature_key: &self.public_key, credential: &self.credential };
-        provider.validate(identity, &Extensions::empty(), ApplicationContext { msg_timestamp: at })
+        let credential = Credential { credential_type: self.credential_type, content: &self.credential };
+        let identity = Identity { signature_key: &self.public_key, credential };
+        let context = ApplicationContext { msg_timestamp: at };
+        provider.validate(identity, GroupContextExtensions::empty(), context)
     }
 }
 
@@ -124,8 +132,8 @@ impl KeyPair {
     }
 }
 
-/// The X.509 credential (RFC 9420 §5.3) of a chain in PEM, if its leaf has this key.
-fn x509_credential(pem: &[u8], public_key: &[u8]) -> Option<Credential> {
+/// The content of the X.509 credential (RFC 9420 §5.3) of a chain in PEM, if its leaf has this key.
+fn x509_credential(pem: &[u8], public_key: &[u8]) -> Option<Vec<u8>> {
     let chain: Vec<CertificateDer<'_>> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
     let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
@@ -134,10 +142,9 @@ fn x509_credential(pem: &[u8], public_key: &[u8]) -> Option<Credential> {
     }
     let mut content = Vec::new();
     for certificate in &chain {
-        write_vector_length(&mut content, certificate.len());
-        content.extend_from_slice(certificate);
+        write_vector(&mut content, certificate);
     }
-    Some(Credential::new(CredentialType::X509, content))
+    Some(content)
 }
 
 impl Signer for ExternalSenderKey {

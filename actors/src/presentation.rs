@@ -105,6 +105,12 @@ pub(crate) fn write_vector_length(out: &mut Vec<u8>, length: usize) {
     }
 }
 
+/// Writes a variable-length vector (RFC 9420 §2.1.2).
+pub(crate) fn write_vector(out: &mut Vec<u8>, content: &[u8]) {
+    write_vector_length(out, content.len());
+    out.extend_from_slice(content);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

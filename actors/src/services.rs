@@ -13,7 +13,7 @@ use crate::{
     application::{Application, Source},
     clock::Clock,
     limits::{Limits, RecentLimits},
-    mls::{Crypto, ValidationContext},
+    mls::ValidationContext,
     snapshot_pauses::SnapshotPauses,
     trusted_time::TrustedTime,
     validation::ValidationPool,
@@ -41,7 +41,6 @@ pub(crate) struct Services {
     pub(crate) clock: Clock,
     /// The time up to which data may be deleted because of its age.
     pub(crate) trusted_time: TrustedTime,
-    pub(crate) crypto: Crypto,
     /// Threads for validations that may take long.
     pub(crate) validation: ValidationPool,
     pub(crate) snapshot_pauses: SnapshotPauses,
@@ -73,7 +72,7 @@ impl Services {
         application: &'a Application,
         source: &'a Source,
     ) -> ValidationContext<'a> {
-        ValidationContext { crypto: &self.crypto, limits: &self.limits, application, source }
+        ValidationContext { limits: &self.limits, application, source }
     }
 }
 

@@ -336,9 +336,9 @@ fn large_groups_sleep_when_the_awake_ones_are_too_heavy() {
     let groups: Vec<_> = large().chain(small()).collect();
     actix::System::new().block_on(async {
         // Room for the small ones and not for one of the large ones, which have been idle for longer.
-        awake_in_the_end(150 << 10, &groups, 3).await;
+        awake_in_the_end(60 << 10, &groups, 3).await;
         // Room for two of the large ones as well: no more sleep than have to.
-        awake_in_the_end(700 << 10, &groups, 5).await;
+        awake_in_the_end(160 << 10, &groups, 5).await;
     });
 }
 
@@ -497,7 +497,7 @@ fn a_group_that_is_larger_than_a_batch_gets_its_snapshot() {
     actix::System::new().block_on(async {
         let gateway = drowsy(store_with_batches_of(directory.path(), BATCH_BYTES_MAX), app);
         gateway.create_group(app, new, Source::Application).await.unwrap();
-        // It grows for as long as a commit with its welcome fits a batch.
+        // It grows for as long as a commit with its welcome fits a batch, and then some large proposals wait in it.
         for member in 0.. {
             let member = client(&format!("member {member}"));
             let package = member.generate_key_package_message(Default::default(), Default::default(), None);
@@ -515,6 +515,14 @@ fn a_group_that_is_larger_than_a_batch_gets_its_snapshot() {
                     break;
                 }
             };
+        }
+        alice.clear_pending_commit();
+        for number in 0..8 {
+            let large = vec![number; BATCH_BYTES_MAX / 8];
+            let proposal = alice.propose_group_context_extensions(Default::default(), large).unwrap();
+            alice.clear_proposal_cache();
+            let packet = proposal.to_bytes().unwrap();
+            gateway.upload_proposal(app, &group, packet, Source::Application).await.unwrap();
         }
         rested(&gateway, &LogId::Group(app, group.clone()), async || {
             gateway.group(app, &group).await.unwrap();

@@ -149,10 +149,10 @@ fn answer<T>(outcome: Outcome, body: T) -> Answer<T> {
 }
 
 fn group(view: &GroupView) -> Group {
-    let members = view.members.iter().map(|member| MemberBody {
+    let members = view.members().map(|member| MemberBody {
         leaf_index: member.leaf_index,
         client_handle: HandleText(member.handle.clone()),
-        domain: member.domain.clone(),
+        domain: member.domain.cloned(),
     });
     Group {
         group_id: GroupIdText(view.group.clone()),

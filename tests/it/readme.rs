@@ -8,10 +8,9 @@ use std::{
 
 use actors::{
     Clock,
-    identity::{ApplicationContext, Identity},
+    identity::{ApplicationContext, Credential, CredentialType, GroupContextExtensions, Identity},
 };
 use mimi_gateway::{config::Config, tools::pki::credential_content};
-use openmls::prelude::{Credential, CredentialType, Extensions};
 use serde_json::Value;
 use x509_parser::{pem::Pem, prelude::FromDer as _};
 
@@ -120,12 +119,12 @@ fn a_pki_that_is_made_by_the_documented_commands_identifies_a_client() {
     let lengths: Vec<_> = chain[1..].iter().map(path_length).collect();
     assert_eq!(lengths, [Some(0), Some(1)], "no account can make domains");
     let (_, leaf) = x509_parser::certificate::X509Certificate::from_der(&chain[0]).unwrap();
-    let credential = Credential::new(CredentialType::X509, credential_content(&chain).unwrap());
-    let identity =
-        Identity { signature_key: &leaf.public_key().subject_public_key.data, credential: &credential };
+    let content = credential_content(&chain).unwrap();
+    let credential = Credential { credential_type: CredentialType::X509, content: &content };
+    let identity = Identity { signature_key: &leaf.public_key().subject_public_key.data, credential };
     let context = ApplicationContext { msg_timestamp: Clock::system().now() };
     let provider = &application.identity;
-    provider.validate(identity, &Extensions::empty(), context).unwrap();
+    provider.validate(identity, GroupContextExtensions::default(), context).unwrap();
     assert_eq!(provider.client_handle(identity).unwrap().as_bytes(), b"alice/phone");
     assert_eq!(provider.client_domain(identity).unwrap().unwrap().as_str(), "a.example");
 }

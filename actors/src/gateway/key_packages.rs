@@ -17,7 +17,10 @@ use crate::{
         AddKeyPackages, Assign, AssignedKeyPackage, Attempt, Count, InvalidKeyPackage, KeyPackageRequest,
         KeyPackageUpload, KeyQueueError, KeyQueueStatus, NewKeyQueue, NewPackage, PoolCounts,
     },
-    mls::{KeyPackageChecks, KeyPackageValidator, LeafChecks, PROTOCOL_VERSION, supported_cipher_suites},
+    mls::{
+        CipherSuite, KeyPackageChecks, KeyPackageValidator, LeafChecks, PROTOCOL_VERSION,
+        supported_cipher_suites,
+    },
 };
 
 /// The number of tries of a queue's deletion while the queue is being relabelled.
@@ -241,6 +244,9 @@ impl Gateway {
         if key_package.len() > self.services.limits.packet_bytes_max {
             return Ok(Err(format!("it has more than {} bytes", self.services.limits.packet_bytes_max)));
         }
+        let Some(cipher_suite) = CipherSuite::from_number(cipher_suite) else {
+            return Ok(Err(format!("this gateway does not know the cipher suite {cipher_suite}")));
+        };
         let place = self.services.validation.place(app).ok_or(KeyQueueError::Busy)?;
         let (services, provider) = (Arc::clone(&self.services), Arc::clone(&application.identity));
         let (domain, key_package) = (domain.clone(), key_package.to_vec());
@@ -253,7 +259,7 @@ impl Gateway {
                 // The peer hands out packages that are valid by its clock, which may be ahead.
                 clock_skew_s_max: services.limits.clock_skew_s_max,
             };
-            KeyPackageValidator::new(checks, &services.crypto, &*provider).check(&key_package).map(drop)
+            KeyPackageValidator::new(checks, &*provider).check(&key_package).map(drop)
         });
         Ok(checked.await.unwrap_or_else(|| Err("it cannot be validated".into())))
     }
@@ -274,7 +280,7 @@ impl Gateway {
         let view = self.services.store.view();
         let checks = KeyPackageChecks {
             leaf: LeafChecks {
-                cipher_suite: row.cipher_suite,
+                cipher_suite: CipherSuite::from_number(row.cipher_suite).ok_or(StorageError::Unreadable)?,
                 lifetime_s_max: self.services.limits.lifetime_s_max(),
             },
             handle: Some(&client.handle),
@@ -282,7 +288,7 @@ impl Gateway {
             now: self.services.clock.now(),
             clock_skew_s_max: self.services.limits.clock_skew_s_max,
         };
-        let mut validator = KeyPackageValidator::new(checks, &self.services.crypto, &*application.identity);
+        let mut validator = KeyPackageValidator::new(checks, &*application.identity);
         let mut check = |message, is_final| -> Result<NewPackage, String> {
             let message: &Vec<u8> = message;
             if message.len() > self.services.limits.packet_bytes_max {

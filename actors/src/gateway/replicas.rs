@@ -1,7 +1,7 @@
 //! Replicas of groups that other gateways order (*Group Evolution*): a replica takes the entries that the group's hub
 //! delivers, checks each by the same rules as the hub, and answers reads.
 
-use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
 use snapshots::{
     AppId, AppendError, ClientHandle, DomainName, Epoch, GroupId, GroupRow, LogId, MissedEntries, Timestamp,
@@ -141,36 +141,15 @@ impl Gateway {
         let is_unknown = matches!(error, GroupError::InvalidCommit { rule: Rule::KnownProposals, .. });
         let lacks_proposal =
             is_unknown && self.registry.group_view(application, group).await?.lacks_proposals;
-        if lacks_proposal || is_expired(&error) {
-            tracing::info!(hub = %hub, ?group, number, %error, "an entry can no longer be validated; asking for the group's state");
+        let is_full = matches!(error, GroupError::TooManyProposals { .. });
+        if lacks_proposal || is_full || is_expired(&error) {
+            tracing::info!(hub = %hub, ?group, number, %error, "an entry cannot be taken here; asking for the group's state");
             return Ok(ReplicationAck { needs_transfer: true, ..self.held(application.id, group)? });
-        }
-        if let Some(retry_after) = self.lifetime_begins_in(&error) {
-            tracing::info!(hub = %hub, ?group, number, %error, ?retry_after, "an entry is early for the clock here");
-            return Ok(ReplicationAck {
-                retry_after: Some(retry_after),
-                ..self.held(application.id, group)?
-            });
         }
         if !matches!(error, GroupError::Storage(_) | GroupError::Busy | GroupError::Stopping) {
             tracing::warn!(hub = %hub, ?group, number, %error, "an entry of the hub is refused");
         }
         Err(error)
-    }
-
-    /// The time until a lifetime begins that has not begun by this clock; `None` for any other error, and if it is longer than
-    /// two clocks may differ.
-    pub(super) fn lifetime_begins_in(&self, error: &GroupError) -> Option<Duration> {
-        let (GroupError::InvalidCommit { rule, .. }
-        | GroupError::InvalidProposal { rule, .. }
-        | GroupError::GroupInfoLifetime { rule, .. }) = error
-        else {
-            return None;
-        };
-        let Rule::LifetimeNotBegun { not_before_s } = *rule else { return None };
-        let wait_ms = not_before_s.saturating_mul(1000).saturating_sub(self.services.clock.now().0);
-        let wait = Duration::from_millis(wait_ms);
-        (wait <= Duration::from_secs(self.services.limits.clock_skew_s_max)).then_some(wait)
     }
 
     /// Fills the missing history of a replica from entries of its hub.
@@ -194,14 +173,13 @@ impl Gateway {
             (Arc::clone(&self.services), application.clone(), shown.cipher_suite);
         let place = self.services.validation.place(app).ok_or(GroupError::Busy)?;
         let reading = place.run(move || {
-            let (crypto, limits) = (&services.crypto, &services.limits);
-            let unseen = Unseen { crypto, limits, group: &meta.group, cipher_suite };
+            let unseen = Unseen { limits: &services.limits, group: &meta.group, cipher_suite };
             let found = unseen.fill(&before, &missed)?;
             if found.missed == before {
                 return Ok(None);
             }
             let view = services.store.view();
-            filled(&meta, (&application, crypto, cipher_suite), &view, (&before, &found))
+            filled(&meta, (&application, cipher_suite), &view, (&before, &found))
                 .map(Some)
                 .map_err(GroupError::from)
         });
@@ -313,9 +291,9 @@ impl Gateway {
             return Ok(false);
         }
         let replica = self.registry.group_view(application, group).await?;
-        let first = first_leaf(&replica.members).map(named);
+        let first = first_leaf(replica.members()).map(named);
         let is_shown_by = |creator| shows_creation(&row, named(creator), first);
-        if !first_leaf(state.roster()).is_some_and(is_shown_by) {
+        if !first_leaf(state.members()).is_some_and(is_shown_by) {
             return Ok(false);
         }
         let view = self.services.store.view();
@@ -383,12 +361,13 @@ fn beyond_last_sequence() -> GroupError {
     GroupError::NotFromHub(format!("no entry has a number above {SEQUENCE_MAX}"))
 }
 
-pub(super) fn first_leaf(members: &[MemberView]) -> Option<&MemberView> {
-    members.iter().find(|member| member.leaf_index == 0)
+/// The member at leaf 0, who is the first of the members if there is one.
+pub(super) fn first_leaf<'a>(mut members: impl Iterator<Item = MemberView<'a>>) -> Option<MemberView<'a>> {
+    members.next().filter(|member| member.leaf_index == 0)
 }
 
-pub(super) fn named(member: &MemberView) -> (&ClientHandle, Option<&DomainName>) {
-    (&member.handle, member.domain.as_ref())
+pub(super) fn named(member: MemberView<'_>) -> (&ClientHandle, Option<&DomainName>) {
+    (member.handle, member.domain)
 }
 
 /// Whether a lifetime has ended, by this gateway's clock, since the hub accepted the entry.

@@ -16,8 +16,8 @@ use crate::{
     application::{Application, Source},
     error::StorageError,
     group::{
-        GroupError, GroupMeta, GroupState, GroupTransfer, GroupView, Handed, MemberView, Reached,
-        handed_over_row, missed_after, transfer,
+        GroupError, GroupMeta, GroupState, GroupTransfer, GroupView, Handed, Reached, handed_over_row,
+        missed_after, transfer,
     },
     mls::welcome_references,
     peer::{ReplicationAck, USED_KEY_PACKAGES_MAX},
@@ -56,24 +56,16 @@ impl Gateway {
         let validated = validated
             .await
             .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be validated".into()))?;
-        let (state, handed) = match validated {
-            Ok(validated) => validated,
-            Err(error) => {
-                return match self.lifetime_begins_in(&error) {
-                    Some(retry_after) => Ok(ReplicationAck { retry_after: Some(retry_after), ..held }),
-                    None => Err(error),
-                };
-            }
-        };
+        let (state, handed) = validated?;
         check_group(&state, group)?;
         match &before {
             Some((_, view)) => check_succession(view, &state, accepted)?,
-            None => check_claim(application, peer, &hub, state.roster())?,
+            None => check_claim(application, peer, &hub, &state)?,
         }
         let before_row = before.as_ref().map(|(row, _)| row);
         let row = row_after(before_row, &state, (peer, hub), accepted);
         let meta = GroupMeta::new(application, group.clone(), row);
-        let replaced = before.as_ref().map(|(_, view)| (view.sequence, &*view.members as &[MemberView]));
+        let replaced = before.as_ref().map(|(_, view)| &**view);
         let mut batch = transfer(&meta, &state, sequence, replaced)?;
         self.tell_used(&mut batch, &meta, &state, &handed)?;
         let missed_before = self.missed(app, group)?;
@@ -127,8 +119,7 @@ impl Gateway {
                 }
             }
         }
-        let members: BTreeSet<_> =
-            state.roster().iter().map(|member| (member.domain.as_ref(), &member.handle)).collect();
+        let members: BTreeSet<_> = state.members().map(|member| (member.domain, member.handle)).collect();
         let is_member = |(domain, handle): &(Option<DomainName>, ClientHandle)| {
             members.contains(&(domain.as_ref(), handle))
         };
@@ -160,7 +151,7 @@ fn row_after(
     if let Some(row) = before {
         return GroupRow { epoch, ..row.clone() };
     }
-    let creator = first_leaf(state.roster()).map(named);
+    let creator = first_leaf(state.members()).map(named);
     // A client of the hub's own domains needs no other gateway to show the creation.
     let others = creator.filter(|(_, domain)| domain.is_none_or(|domain| !peer.contains(domain)));
     handed_over_row(epoch, accepted, hub, others)
@@ -197,10 +188,10 @@ fn check_claim(
     application: &Application,
     peer: &BTreeSet<DomainName>,
     hub: &DomainName,
-    roster: &[MemberView],
+    state: &GroupState,
 ) -> Result<(), GroupError> {
     let refuse = |detail: String| Err(GroupError::NotFromHub(detail));
-    let first = first_leaf(roster).and_then(|member| member.domain.as_ref());
+    let first = first_leaf(state.members()).and_then(|member| member.domain);
     match first {
         Some(domain) if peer.contains(domain) => return Ok(()),
         Some(domain) if application.federates_with.contains(domain) => {
@@ -210,7 +201,7 @@ fn check_claim(
         }
         Some(_) | None => {}
     }
-    if roster.iter().any(|member| member.domain.as_ref() == Some(hub)) {
+    if state.members().any(|member| member.domain == Some(hub)) {
         Ok(())
     } else {
         refuse(format!(
@@ -233,8 +224,6 @@ fn check_succession(before: &GroupView, state: &GroupState, accepted: Timestamp)
         return refuse("the group that is handed over is another one in the same epoch");
     }
     let signer = state.group_info_signer();
-    let is_known = signer.is_some_and(|signer| {
-        before.members.iter().any(|known| known.handle == signer.handle && known.domain == signer.domain)
-    });
+    let is_known = signer.is_some_and(|signer| before.has_member(&signer.handle, signer.domain.as_ref()));
     if is_known { Ok(()) } else { refuse("the group info is not signed by a member that this replica knows") }
 }

@@ -292,9 +292,9 @@ impl GroupActor {
             }
         };
         let applied = self.durable.apply(|state| {
-            catch_unwind(AssertUnwindSafe(|| state.apply(staged))).unwrap_or_else(|_| {
+            catch_unwind(AssertUnwindSafe(|| state.apply(staged))).map_err(|_| {
                 tracing::error!("applying a durable entry panicked");
-                Err(crate::codec::CodecError::damaged("log"))
+                crate::codec::CodecError::damaged("log")
             })
         });
         match applied {

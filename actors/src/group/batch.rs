@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
-use openmls::prelude::Extensions;
 use sha2::{Digest as _, Sha256};
 use snapshots::{
     Batch, Bytes, Epoch, EpochRow, GroupRow, Invitation, InvitedClient, KeyPackageRef, MissedEntries,
@@ -11,7 +10,7 @@ use snapshots::{
 };
 
 use super::{
-    EntryContent, GroupError, GroupMeta, GroupState, GroupView, LogEntry, MemberView, NewGroup,
+    EntryContent, GroupError, GroupMeta, GroupState, GroupView, LogEntry, NewGroup,
     log::commit_digest,
     missed::{Filled, FilledEpoch},
     state::StagedEntry,
@@ -21,9 +20,9 @@ use crate::{
     codec::CodecError,
     durable::DurableState,
     error::StorageError,
-    identity::{ApplicationContext, Identity},
+    identity::{ApplicationContext, GroupContextExtensions, Identity},
     mls::{
-        AddedMember, CommitBundle, Crypto, StagedEpoch, StagedProposal, UnseenKeyPackage, cipher_suite,
+        AddedMember, CommitBundle, StagedEpoch, StagedProposal, UnseenKeyPackage, cipher_suite,
         key_package_reference, welcome_references,
     },
 };
@@ -54,8 +53,8 @@ pub(crate) fn creation_instead(
     for epoch in history {
         batch.delete_epoch(meta.app, &meta.group, Epoch(epoch));
     }
-    for member in before.members.iter() {
-        batch.delete_membership(meta.app, &member.handle, member.domain.as_ref(), &meta.group);
+    for member in before.members() {
+        batch.delete_membership(meta.app, member.handle, member.domain, &meta.group);
     }
     put_creation(&mut batch, meta, state, new)?;
     Ok(batch)
@@ -70,8 +69,8 @@ fn put_creation(
     let log = meta.log();
     batch.put_snapshot(&log, 0, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(meta.app, &meta.group, &meta.row);
-    for member in state.roster() {
-        batch.put_membership(meta.app, &member.handle, member.domain.as_ref(), &meta.group);
+    for member in state.members() {
+        batch.put_membership(meta.app, member.handle, member.domain, &meta.group);
     }
     let content = EntryContent::Creation(Arc::clone(new));
     let entry = LogEntry { sequence: 0, timestamp: state.stamp(), content };
@@ -84,18 +83,18 @@ pub(crate) fn transfer(
     meta: &GroupMeta,
     state: &GroupState,
     sequence: u64,
-    before: Option<(u64, &[MemberView])>,
+    before: Option<&GroupView>,
 ) -> Result<Batch, GroupError> {
     let log = meta.log();
     let mut batch = Batch::new();
-    batch.start_log_at(&log, before.map(|(head, _)| head), sequence);
+    batch.start_log_at(&log, before.map(|before| before.sequence), sequence);
     batch.put_snapshot(&log, sequence, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(meta.app, &meta.group, &meta.row);
-    for member in before.map_or([].as_slice(), |(_, roster)| roster) {
-        batch.delete_membership(meta.app, &member.handle, member.domain.as_ref(), &meta.group);
+    for member in before.into_iter().flat_map(GroupView::members) {
+        batch.delete_membership(meta.app, member.handle, member.domain, &meta.group);
     }
-    for member in state.roster() {
-        batch.put_membership(meta.app, &member.handle, member.domain.as_ref(), &meta.group);
+    for member in state.members() {
+        batch.put_membership(meta.app, member.handle, member.domain, &meta.group);
     }
     Ok(batch)
 }
@@ -104,7 +103,7 @@ pub(crate) fn transfer(
 /// their proposals, the welcomes for clients here, and which key packages were used.
 pub(crate) fn filled(
     meta: &GroupMeta,
-    (application, crypto, suite): (&Application, &Crypto, u16),
+    (application, suite): (&Application, u16),
     view: &View,
     (before, filled): (&MissedEntries, &Filled),
 ) -> Result<Batch, StorageError> {
@@ -124,7 +123,7 @@ pub(crate) fn filled(
             continue;
         }
         batch.put_epoch(app, group, filled.epoch, &filled.row);
-        let clients = note_added(&mut batch, meta, (application, crypto, suite), filled);
+        let clients = note_added(&mut batch, meta, (application, suite), filled);
         if let Some(welcome) = &filled.welcome {
             let row = WelcomeRow {
                 welcome: Bytes::copy_from_slice(welcome),
@@ -141,7 +140,7 @@ pub(crate) fn filled(
 fn note_added(
     batch: &mut Batch,
     meta: &GroupMeta,
-    (application, crypto, suite): (&Application, &Crypto, u16),
+    (application, suite): (&Application, u16),
     filled: &FilledEpoch,
 ) -> Vec<InvitedClient> {
     let welcomed: BTreeSet<KeyPackageRef> =
@@ -150,16 +149,16 @@ fn note_added(
     let mut clients = Vec::new();
     for bytes in &filled.added {
         let read = UnseenKeyPackage::read(bytes)
-            .and_then(|package| Ok((key_package_reference(crypto, suite, bytes)?, package)));
+            .and_then(|package| Ok((key_package_reference(suite, bytes)?, package)));
         let Ok((reference, package)) = read else { continue };
         let row = UsedRow { group: meta.group.clone(), epoch: filled.epoch, not_after: package.not_after };
         batch.note_key_package_used(meta.app, &reference, package.last_resort, &row);
         if !welcomed.contains(&reference) {
             continue;
         }
-        let identity = Identity { signature_key: package.signature_key, credential: &package.credential };
+        let identity = Identity { signature_key: package.signature_key, credential: package.credential };
         let context = ApplicationContext { msg_timestamp: filled.row.timestamp };
-        let identified = application.identity.identify(identity, &Extensions::empty(), context);
+        let identified = application.identity.identify(identity, GroupContextExtensions::empty(), context);
         match identified {
             Ok(client) if meta.hosts(client.domain.as_ref()) => {
                 clients.push(InvitedClient { handle: client.handle, domain: client.domain });

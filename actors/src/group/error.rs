@@ -36,7 +36,7 @@ pub enum GroupError {
     /// A leaf in the tree of a group info is outside its lifetime.
     #[error("{detail}")]
     GroupInfoLifetime {
-        /// [`Rule::Lifetime`] or [`Rule::LifetimeNotBegun`].
+        /// [`Rule::Lifetime`].
         rule: Rule,
         /// The lifetime, and the reason why it is refused.
         detail: String,

@@ -44,7 +44,7 @@ pub enum EntryContent {
     /// *Proposals*.
     Proposal {
         /// The proposal, a PublicMessage.
-        #[serde(with = "shared_bytes")]
+        #[serde(with = "crate::codec::shared_bytes")]
         packet: Arc<[u8]>,
     },
     /// *Commits*.
@@ -80,21 +80,6 @@ mod shared {
         deserializer: D,
     ) -> Result<Arc<T>, D::Error> {
         T::deserialize(deserializer).map(Arc::new)
-    }
-}
-
-/// Shared bytes, stored as bytes.
-mod shared_bytes {
-    use std::sync::Arc;
-
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[u8]>, D::Error> {
-        serde_bytes::deserialize::<Vec<u8>, D>(deserializer).map(Arc::from)
     }
 }
 

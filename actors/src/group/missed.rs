@@ -11,7 +11,7 @@ use super::{
 use crate::{
     limits::Limits,
     mls::{
-        CommitBundle, Crypto, Unreadable, UnseenCommit, UnseenProposal, carried_tree, cipher_suite,
+        CipherSuite, CommitBundle, Unreadable, UnseenCommit, UnseenProposal, carried_tree, cipher_suite,
         first_interim_hash,
     },
 };
@@ -19,7 +19,6 @@ use crate::{
 /// The group whose history is read, and the known facts about it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unseen<'a> {
-    pub(crate) crypto: &'a Crypto,
     pub(crate) limits: &'a Limits,
     pub(crate) group: &'a GroupId,
     pub(crate) cipher_suite: u16,
@@ -92,9 +91,9 @@ impl Unseen<'_> {
                     return Err(Unusable::Order("a creation is entry 0 and no other"));
                 }
                 let suite = cipher_suite(self.cipher_suite)?;
-                let interim = first_interim_hash(self.crypto, suite, self.group, &new.group_info)?;
+                let interim = first_interim_hash(suite, self.group, &new.group_info)?;
                 missed.epoch = Some(Epoch(0));
-                missed.interim_transcript_hash = Some(interim.into());
+                missed.interim_transcript_hash = Some(Bytes::copy_from_slice(interim.as_ref()));
             }
             EntryContent::Proposal { packet } => self.take_proposal(filled, packet)?,
             EntryContent::Commit(bundle) => self.take_commit(filled, entry, bundle)?,
@@ -119,7 +118,7 @@ impl Unseen<'_> {
         if missed.proposals.len() >= count_max || bytes.saturating_add(packet.len()) > bytes_max {
             return Err(Unusable::Order("its epoch has more proposals than an epoch may have"));
         }
-        let reference = proposal.reference(self.crypto, cipher_suite(self.cipher_suite)?)?;
+        let reference = proposal.reference(cipher_suite(self.cipher_suite)?);
         missed.proposals.push(Bytes::copy_from_slice(packet));
         filled.proposals.push((proposal.epoch, Sha256::digest(packet).into(), reference));
         Ok(())
@@ -141,11 +140,11 @@ impl Unseen<'_> {
         }
         let suite = cipher_suite(self.cipher_suite)?;
         if let Some(interim) = missed.interim_transcript_hash.take() {
-            let transcript = commit.transcript(self.crypto, suite, &interim)?;
-            if created == missed.until && missed.confirmed_transcript_hash != transcript.confirmed {
+            let transcript = commit.transcript(suite, &interim);
+            if created == missed.until && missed.confirmed_transcript_hash != transcript.confirmed.as_ref() {
                 return Err(Unusable::Order("its transcript is not that of the group that was handed over"));
             }
-            missed.interim_transcript_hash = Some(transcript.interim.into());
+            missed.interim_transcript_hash = Some(Bytes::copy_from_slice(transcript.interim.as_ref()));
         }
         let waiting = std::mem::take(&mut missed.proposals);
         let referenced = self.referenced(suite, &commit, &waiting)?;
@@ -186,7 +185,7 @@ impl Unseen<'_> {
     /// The packets that a commit references, in its order; `None` if one of them does not wait.
     fn referenced(
         self,
-        suite: openmls::prelude::Ciphersuite,
+        suite: CipherSuite,
         commit: &UnseenCommit<'_>,
         waiting: &[Bytes],
     ) -> Result<Option<Vec<Bytes>>, Unusable> {
@@ -195,7 +194,7 @@ impl Unseen<'_> {
         }
         let mut known = std::collections::HashMap::new();
         for packet in waiting {
-            let reference = UnseenProposal::read(self.group, packet)?.reference(self.crypto, suite)?;
+            let reference = UnseenProposal::read(self.group, packet)?.reference(suite);
             known.insert(reference, packet);
         }
         Ok(commit.references.iter().map(|reference| known.get(*reference).copied().cloned()).collect())

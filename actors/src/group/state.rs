@@ -9,8 +9,8 @@ use super::{
     EntryContent, EpochEntry, GroupError, GroupTransfer, LogEntry, NewGroup,
     error::{refused_commit, refused_proposal},
     log::within,
-    stored::{GroupRecord, NewRecord, StateSnapshot, keep, keep_long, kept},
-    view::{GroupView, MemberView, WaitingProposal, roster},
+    stored::{GroupRecord, Kept, NewRecord, StateSnapshot, keep, keep_long, kept, kept_snapshot},
+    view::{GroupView, MemberView, WaitingProposal, members_of},
 };
 use crate::{
     application::{ExpiredMembers, Source},
@@ -20,8 +20,8 @@ use crate::{
     external_sender::ExternalSenderKey,
     limits::Limits,
     mls::{
-        AddedMember, CommitBundle, Member, PROTOCOL_VERSION, Rule, StagedEpoch, StagedProposal, TrackedGroup,
-        ValidationContext, group_info_signer,
+        AddedMember, CommitBundle, EpochRecord, Member, PROTOCOL_VERSION, Rule, StagedEpoch, StagedProposal,
+        TrackedGroup, ValidationContext, group_info_signer,
     },
 };
 
@@ -31,18 +31,8 @@ const RECORD_BYTES: usize = 512;
 /// Bytes of memory that a group takes in addition to its members.
 const WEIGHT_OF_GROUP: usize = 8 << 10;
 
-/// Bytes of memory that a member takes in addition to its leaf.
-const WEIGHT_OF_MEMBER: usize = 6 << 10;
-
-/// How often the tree and the pending proposals are in memory: as they came, as the MLS library has them, and as readers
-/// get them.
-const COPIES: usize = 3;
-
 /// Bytes of messages that are validated on the same thread: about 50 proposals by value, or a handful of certificate chains.
 const LONG_BYTES: usize = 16 << 10;
-
-/// Members of a group whose messages are validated on the same thread: the MLS library hashes the whole tree.
-const MANY_MEMBERS: usize = 256;
 
 /// Waiting proposals with which messages are validated on the same thread: a commit may refer to all of them.
 const MANY_PROPOSALS: usize = 32;
@@ -57,7 +47,6 @@ pub(crate) struct GroupState {
     hub: Option<DomainName>,
     /// A proposal that waits at the hub in this epoch was left out of the group that was handed over.
     lacks_proposals: bool,
-    roster: Arc<[MemberView]>,
 }
 
 /// An entry that passed every check and may be appended to the log.
@@ -83,7 +72,7 @@ impl StagedEntry {
 #[derive(Debug)]
 pub(crate) enum StagedChange {
     Proposal(StagedProposal),
-    Commit(StagedEpoch),
+    Commit(Box<StagedEpoch>),
 }
 
 impl GroupState {
@@ -100,9 +89,8 @@ impl GroupState {
         let tree = new.ratchet_tree.as_deref();
         let tracked = TrackedGroup::create(context, &new.group_info, tree, now).map_err(refused_commit)?;
         // The gateway of the domain of its first member orders the group.
-        let hub = tracked.members().values().next().and_then(|creator| creator.domain.clone());
+        let hub = tracked.tree().leaves().next().and_then(|(_, creator)| creator.member.domain.clone());
         Ok(Self {
-            roster: roster(&tracked),
             tracked,
             stamp: now,
             group_info: Some(new.group_info.as_slice().into()),
@@ -112,10 +100,6 @@ impl GroupState {
     }
 
     /// Validates a group that its hub hands over as a whole, and returns its state.
-    ///
-    /// A proposal that waits and whose key package or certificate has expired since it was accepted is left out: it
-    /// cannot be validated any more. Should the hub accept a commit that references it all the same, the replica needs the
-    /// group as a whole again.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -133,17 +117,15 @@ impl GroupState {
         let mut tracked =
             TrackedGroup::open(context, &transfer.group_info, tree, now).map_err(refused_commit)?;
         let max = context.limits.group_members_max;
-        if tracked.members().len() > max {
-            return Err(GroupError::InvalidGroupInfo(format!(
-                "the group has {} members; at most {max}",
-                tracked.members().len()
-            )));
+        let members = tracked.members_count();
+        if members > max {
+            let detail = format!("the group has {members} members; at most {max}");
+            return Err(GroupError::InvalidGroupInfo(detail));
         }
         if transfer.reinitialised {
             tracked.mark_reinitialised();
         }
         let mut state = Self {
-            roster: roster(&tracked),
             tracked,
             stamp: now,
             group_info: Some(transfer.group_info.as_slice().into()),
@@ -152,20 +134,33 @@ impl GroupState {
         };
         for packet in &transfer.proposals {
             within("packet", packet.len(), context.limits.packet_bytes_max)?;
-            match state.stage_proposal(context, packet, now, &|_| false) {
-                Ok((_, staged)) => {
-                    state.tracked.apply_proposal(staged.pending).map_err(|error| unencodable(&error))?;
-                }
-                Err(GroupError::InvalidProposal {
-                    rule: Rule::Lifetime | Rule::Identity, detail, ..
-                }) => {
-                    tracing::info!(detail, "a proposal that was handed over cannot be validated any more");
-                    state.lacks_proposals = true;
-                }
-                Err(refused) => return Err(refused),
-            }
+            state.take_earlier_proposal(context, packet, now)?;
         }
         Ok(state)
+    }
+
+    /// Takes a proposal that the hub accepted in the current epoch before it handed the group over.
+    fn take_earlier_proposal(
+        &mut self,
+        context: ValidationContext<'_>,
+        packet: &[u8],
+        now: Timestamp,
+    ) -> Result<(), GroupError> {
+        self.tracked.expect_proposal(packet).map_err(refused_proposal)?;
+        if !self.has_room_for(context, packet.len(), now, &|_| false) {
+            return Err(GroupError::TooManyProposals { max: context.limits.proposals_per_epoch_max });
+        }
+        match self.tracked.stage_earlier_proposal(context, packet, now).map_err(refused_proposal) {
+            Ok(staged) => self.tracked.apply_proposal(staged.pending),
+            // What this gateway trusts is its own. Should the hub accept a commit that references the proposal, the replica
+            // needs the group as a whole again.
+            Err(GroupError::InvalidProposal { rule: Rule::Identity, detail, .. }) => {
+                tracing::info!(detail, "a proposal that was handed over is not acceptable here");
+                self.lacks_proposals = true;
+            }
+            Err(refused) => return Err(refused),
+        }
+        Ok(())
     }
 
     pub(crate) fn id(&self) -> &GroupId {
@@ -189,7 +184,7 @@ impl GroupState {
     /// The signer of the current group info.
     pub(crate) fn group_info_signer(&self) -> Option<&Member> {
         let leaf = group_info_signer(self.group_info.as_deref()?)?;
-        self.tracked.members().get(&leaf)
+        self.tracked.member(leaf)
     }
 
     /// The confirmed transcript hash of the current epoch (RFC 9420 §8.2).
@@ -206,16 +201,14 @@ impl GroupState {
         self.tracked.epoch()
     }
 
-    /// The members' views, for the indexes of a new group.
-    pub(crate) fn roster(&self) -> &[MemberView] {
-        &self.roster
+    /// The members, by ascending leaf index.
+    pub(crate) fn members(&self) -> impl Iterator<Item = MemberView<'_>> {
+        members_of(self.tracked.tree())
     }
 
     /// Whether validating `bytes` bytes of messages may hold the thread longer than other requests should wait.
     pub(crate) fn takes_long(&self, bytes: usize) -> bool {
-        bytes > LONG_BYTES
-            || self.tracked.members().len() > MANY_MEMBERS
-            || self.tracked.pending().len() > MANY_PROPOSALS
+        bytes > LONG_BYTES || self.tracked.pending().len() > MANY_PROPOSALS
     }
 
     /// The accepted proposal with this packet, if it waits in this epoch.
@@ -223,7 +216,7 @@ impl GroupState {
         self.tracked
             .pending()
             .iter()
-            .find(|pending| pending.packet == packet)
+            .find(|pending| *pending.packet == *packet)
             .map(|pending| &*pending.reference)
     }
 
@@ -253,7 +246,7 @@ impl GroupState {
             }
             EntryContent::Commit(bundle) => {
                 let (record, staged) = self.stage_commit(context, bundle, entry.timestamp)?;
-                Ok(StagedEntry { record, change: StagedChange::Commit(staged), entry })
+                Ok(StagedEntry { record, change: StagedChange::Commit(Box::new(staged)), entry })
             }
         }
     }
@@ -295,9 +288,10 @@ impl GroupState {
         if is_refused && !staged.expired.is_empty() && staged.room_for_removals > 0 {
             return Err(GroupError::ExpiredMembers { leaves: staged.expired });
         }
-        let group_info = bundle.group_info.as_deref();
-        let record = NewRecord::Epoch { change: &staged.change, stamp, group_info };
-        let record_bytes = staged.change.staged.len() + group_info.map_or(0, <[u8]>::len) + RECORD_BYTES;
+        let (commit, group_info) = (bundle.commit.as_slice(), bundle.group_info.as_deref());
+        let change = EpochRecord::of(&staged);
+        let record = NewRecord::Epoch { commit, change: &change, stamp, group_info };
+        let record_bytes = commit.len() + group_info.map_or(0, <[u8]>::len) + RECORD_BYTES;
         let record = keep_long(&record, record_bytes).map_err(|error| unencodable(&error))?;
         Ok((record, staged))
     }
@@ -319,35 +313,20 @@ impl GroupState {
     }
 
     /// Applies an entry that was staged on this state and is in the log now.
-    ///
-    /// # Errors
-    /// The state is then to be dropped and read again from the store.
-    pub(crate) fn apply(&mut self, staged: StagedEntry) -> Result<(), CodecError> {
+    pub(crate) fn apply(&mut self, staged: StagedEntry) {
         let StagedEntry { entry, change, .. } = staged;
         self.stamp = entry.timestamp;
         match change {
             StagedChange::Proposal(proposal) => self.tracked.apply_proposal(proposal.pending),
             StagedChange::Commit(epoch) => {
-                let group_info = match &entry.content {
+                self.tracked.apply_epoch(*epoch);
+                self.lacks_proposals = false;
+                self.group_info = match &entry.content {
                     EntryContent::Commit(bundle) => bundle.group_info.as_deref().map(Arc::from),
                     EntryContent::Creation(_) | EntryContent::Proposal { .. } => None,
                 };
-                self.apply_epoch(epoch, group_info)
             }
         }
-    }
-
-    fn apply_epoch(&mut self, staged: StagedEpoch, group_info: Option<Arc<[u8]>>) -> Result<(), CodecError> {
-        let members = self.tracked.members();
-        let same_roster = staged.change.left.is_empty()
-            && staged.change.joined.iter().all(|(leaf, member)| members.get(leaf) == Some(member));
-        self.tracked.apply_epoch(staged)?;
-        self.lacks_proposals = false;
-        self.group_info = group_info;
-        if !same_roster {
-            self.roster = roster(&self.tracked);
-        }
-        Ok(())
     }
 
     /// What readers may see after the entry of this number.
@@ -358,13 +337,12 @@ impl GroupState {
             hub: self.hub.clone(),
             protocol_version: PROTOCOL_VERSION,
             cipher_suite: self.tracked.cipher_suite(),
-            members: Arc::clone(&self.roster),
             proposals: self
                 .tracked
                 .pending()
                 .iter()
                 .map(|pending| WaitingProposal {
-                    packet: pending.packet.as_slice().into(),
+                    packet: Arc::clone(&pending.packet),
                     needs: pending.needs.clone(),
                 })
                 .collect(),
@@ -385,7 +363,7 @@ impl DurableState for GroupState {
     /// MessagePack, with the version of the format.
     fn to_snapshot(&self) -> Result<Vec<u8>, CodecError> {
         keep(&StateSnapshot {
-            group: self.tracked.snapshot()?,
+            group: self.tracked.snapshot(),
             stamp: self.stamp,
             group_info: self.group_info.as_deref().map(<[u8]>::to_vec),
             hub: self.hub.clone(),
@@ -399,43 +377,33 @@ impl DurableState for GroupState {
         records: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self, CodecError> {
         let snapshot = snapshot.ok_or_else(|| CodecError::damaged("snapshot"))?;
-        let StateSnapshot { group, stamp, group_info, hub, lacks_proposals } = kept(snapshot)?;
-        let tracked = TrackedGroup::restore(group)?;
-        let mut state = Self {
-            roster: Arc::default(),
-            tracked,
-            stamp,
-            group_info: group_info.map(Arc::from),
-            hub,
-            lacks_proposals,
-        };
+        let mut records = records.into_iter().peekable();
+        let StateSnapshot { group, mut stamp, mut group_info, hub, mut lacks_proposals } =
+            match kept_snapshot(snapshot)? {
+                Kept::Present(state) => state.restored()?,
+                Kept::Legacy(state) => state.replayed(&mut records)?,
+            };
+        let mut tracked = group;
         for record in records {
             match kept(record)? {
-                GroupRecord::Proposal { pending, stamp } => {
-                    state.stamp = stamp;
-                    state.tracked.apply_proposal(pending)?;
+                GroupRecord::Proposal { pending, stamp: at } => {
+                    stamp = at;
+                    tracked.apply_proposal(pending);
                 }
-                GroupRecord::Epoch { change, stamp, group_info } => {
-                    state.stamp = stamp;
-                    state.group_info = group_info.map(Arc::from);
-                    state.lacks_proposals = false;
-                    state.tracked.replay_epoch(change)?;
+                GroupRecord::Epoch { commit, change, stamp: at, group_info: info } => {
+                    (stamp, group_info) = (at, info);
+                    lacks_proposals = false;
+                    tracked.replay_epoch(&commit, change)?;
                 }
             }
         }
-        state.tracked.refresh_tree()?;
-        state.roster = roster(&state.tracked);
-        Ok(state)
+        Ok(Self { tracked, stamp, group_info: group_info.map(Arc::from), hub, lacks_proposals })
     }
 
-    /// Without the recent epochs. The constants come from measurements of groups of 10 to 2000 members.
+    /// Without the recent epochs.
     fn weight(&self) -> usize {
-        let (tracked, group_info) = (&self.tracked, self.group_info.as_ref().map_or(0, |info| info.len()));
-        let kept = tracked.tree().weight().saturating_add(tracked.pending_bytes());
-        WEIGHT_OF_GROUP
-            .saturating_add(tracked.members().len().saturating_mul(WEIGHT_OF_MEMBER))
-            .saturating_add(kept.saturating_mul(COPIES))
-            .saturating_add(group_info)
+        let group_info = self.group_info.as_ref().map_or(0, |info| info.len());
+        WEIGHT_OF_GROUP.saturating_add(self.tracked.weight()).saturating_add(group_info)
     }
 }
 

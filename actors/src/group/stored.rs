@@ -1,12 +1,17 @@
-//! The stored forms of a group: the record of each entry and the snapshot of the state, as MessagePack with the version of
-//! the format.
+//! Stored forms of a group: the record of each entry and the snapshot of the state, as MessagePack with the version of the
+//! format.
+
+use std::iter::Peekable;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use snapshots::{DomainName, Timestamp};
 
 use crate::{
     codec::{CodecError, decode, encode, encode_long},
-    mls::{EpochChange, GroupSnapshot, PendingProposal},
+    mls::{
+        EpochRecord, GroupSnapshot, LegacyEpoch, LegacyGroup, LegacyProposal, LegacySnapshot,
+        PendingProposal, TrackedGroup,
+    },
 };
 
 /// One accepted change of a group, as it is kept on disk.
@@ -17,7 +22,9 @@ pub(super) enum GroupRecord {
         stamp: Timestamp,
     },
     Epoch {
-        change: EpochChange,
+        #[serde(with = "serde_bytes")]
+        commit: Vec<u8>,
+        change: EpochRecord,
         stamp: Timestamp,
         #[serde(with = "serde_bytes")]
         group_info: Option<Vec<u8>>,
@@ -28,7 +35,9 @@ pub(super) enum GroupRecord {
 #[derive(Serialize)]
 pub(super) enum NewRecord<'a> {
     Epoch {
-        change: &'a EpochChange,
+        #[serde(with = "serde_bytes")]
+        commit: &'a [u8],
+        change: &'a EpochRecord,
         stamp: Timestamp,
         #[serde(with = "serde_bytes")]
         group_info: Option<&'a [u8]>,
@@ -36,12 +45,24 @@ pub(super) enum NewRecord<'a> {
 }
 
 /// The format of records and snapshots of groups; it stands before each.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+
+/// The format of the versions that tracked groups by means of a library.
+const LEGACY_FORMAT: u8 = 1;
 
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
     format: u8,
     value: T,
+}
+
+#[derive(Deserialize)]
+struct OnlyFormat {
+    format: u8,
+}
+
+fn format_of(bytes: &[u8]) -> Result<u8, CodecError> {
+    decode(bytes).map(|OnlyFormat { format }| format)
 }
 
 pub(super) fn keep(value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
@@ -54,17 +75,94 @@ pub(super) fn keep_long(value: &impl Serialize, bytes: usize) -> Result<Vec<u8>,
 }
 
 pub(super) fn kept<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let kept: Versioned<T> = decode(bytes)?;
-    if kept.format == FORMAT { Ok(kept.value) } else { Err(CodecError::damaged("format")) }
+    kept_in(FORMAT, bytes)
 }
 
+fn kept_in<T: DeserializeOwned>(format: u8, bytes: &[u8]) -> Result<T, CodecError> {
+    let kept: Versioned<T> = decode(bytes)?;
+    if kept.format == format { Ok(kept.value) } else { Err(CodecError::damaged("format")) }
+}
+
+/// A group's state, with the tracked group in one of several forms.
 #[derive(Serialize, Deserialize)]
-pub(super) struct StateSnapshot {
-    pub(super) group: GroupSnapshot,
+pub(super) struct StateSnapshot<G = GroupSnapshot> {
+    pub(super) group: G,
     pub(super) stamp: Timestamp,
     #[serde(with = "serde_bytes")]
     pub(super) group_info: Option<Vec<u8>>,
     pub(super) hub: Option<DomainName>,
     #[serde(default)]
     pub(super) lacks_proposals: bool,
+}
+
+/// A snapshot of this or of an older format.
+pub(super) enum Kept {
+    Present(StateSnapshot),
+    Legacy(StateSnapshot<LegacySnapshot>),
+}
+
+pub(super) fn kept_snapshot(bytes: &[u8]) -> Result<Kept, CodecError> {
+    match format_of(bytes)? {
+        LEGACY_FORMAT => kept_in(LEGACY_FORMAT, bytes).map(Kept::Legacy),
+        _ => kept(bytes).map(Kept::Present),
+    }
+}
+
+impl<G> StateSnapshot<G> {
+    fn with<H>(
+        self,
+        convert: impl FnOnce(G) -> Result<H, CodecError>,
+    ) -> Result<StateSnapshot<H>, CodecError> {
+        let Self { group, stamp, group_info, hub, lacks_proposals } = self;
+        Ok(StateSnapshot { group: convert(group)?, stamp, group_info, hub, lacks_proposals })
+    }
+}
+
+impl StateSnapshot {
+    pub(super) fn restored(self) -> Result<StateSnapshot<TrackedGroup>, CodecError> {
+        self.with(TrackedGroup::restore)
+    }
+}
+
+/// A [`GroupRecord`] of the older format.
+#[derive(Deserialize)]
+enum LegacyRecord {
+    Proposal {
+        pending: LegacyProposal,
+        stamp: Timestamp,
+    },
+    Epoch {
+        change: LegacyEpoch,
+        stamp: Timestamp,
+        #[serde(with = "serde_bytes")]
+        group_info: Option<Vec<u8>>,
+    },
+}
+
+impl StateSnapshot<LegacySnapshot> {
+    /// The state after the records of the older format, which come first.
+    pub(super) fn replayed<'a>(
+        self,
+        records: &mut Peekable<impl Iterator<Item = &'a [u8]>>,
+    ) -> Result<StateSnapshot<TrackedGroup>, CodecError> {
+        let mut state = self.with(LegacyGroup::restore)?;
+        while let Some(record) = records.peek().copied() {
+            if format_of(record)? != LEGACY_FORMAT {
+                break;
+            }
+            records.next();
+            match kept_in(LEGACY_FORMAT, record)? {
+                LegacyRecord::Proposal { pending, stamp } => {
+                    state.stamp = stamp;
+                    state.group.apply_proposal(pending)?;
+                }
+                LegacyRecord::Epoch { change, stamp, group_info } => {
+                    (state.stamp, state.group_info) = (stamp, group_info);
+                    state.lacks_proposals = false;
+                    state.group.apply_epoch(change)?;
+                }
+            }
+        }
+        state.with(LegacyGroup::convert)
+    }
 }

@@ -8,18 +8,18 @@ use super::EpochEntry;
 use crate::{
     application::Application,
     error::StorageError,
-    mls::{Member, ProposalNeeds, SerialisedTree, TrackedGroup},
+    mls::{Member, ProposalNeeds, RatchetTree},
 };
 
 /// One member of a group, for readers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberView {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberView<'a> {
     /// The member's leaf index in the ratchet tree.
     pub leaf_index: u32,
     /// The member's client handle, by the application's identity provider.
-    pub handle: ClientHandle,
+    pub handle: &'a ClientHandle,
     /// Its domain, where the application uses domains.
-    pub domain: Option<DomainName>,
+    pub domain: Option<&'a DomainName>,
 }
 
 /// A proposal that was accepted in the current epoch.
@@ -43,8 +43,6 @@ pub struct GroupView {
     pub protocol_version: u16,
     /// MLS cipher suite.
     pub cipher_suite: u16,
-    /// The members, by ascending leaf index.
-    pub members: Arc<[MemberView]>,
     /// The proposals accepted in this epoch, oldest first: the draft's `currentProposals`, and those that can no longer be
     /// committed.
     pub proposals: Vec<WaitingProposal>,
@@ -62,7 +60,8 @@ pub struct GroupView {
     pub(crate) is_reinitialised: bool,
     /// The interim transcript hash of the epoch (RFC 9420 §8.2).
     pub(crate) interim_transcript_hash: Arc<[u8]>,
-    pub(crate) tree: SerialisedTree,
+    /// Shares its nodes with the owner's tree, and with the trees of other epochs.
+    pub(crate) tree: RatchetTree,
     pub(crate) tree_bytes: OnceLock<Arc<[u8]>>,
 }
 
@@ -94,6 +93,21 @@ impl GroupView {
         Ok(current)
     }
 
+    /// The members, by ascending leaf index.
+    pub fn members(&self) -> impl Iterator<Item = MemberView<'_>> {
+        members_of(&self.tree)
+    }
+
+    /// Whether a client is a member.
+    pub(crate) fn has_member(&self, handle: &ClientHandle, domain: Option<&DomainName>) -> bool {
+        self.members().any(|member| member.handle == handle && member.domain == domain)
+    }
+
+    /// How many members the group has.
+    pub fn members_count(&self) -> usize {
+        self.tree.members_count()
+    }
+
     /// The draft's `currentTree`: the vector `optional<Node> ratchet_tree<V>` (RFC 9420 §12.4.3.3), with its length
     /// prefix. Serialised once, when it is first asked for.
     pub fn ratchet_tree(&self) -> Arc<[u8]> {
@@ -101,12 +115,10 @@ impl GroupView {
     }
 }
 
-/// The members of a group, by leaf.
-pub(super) fn roster(tracked: &TrackedGroup) -> Arc<[MemberView]> {
-    let view = |(leaf, member): (&u32, &Member)| MemberView {
-        leaf_index: *leaf,
-        handle: member.handle.clone(),
-        domain: member.domain.clone(),
-    };
-    tracked.members().iter().map(view).collect()
+/// The members in a tree, by ascending leaf index.
+pub(super) fn members_of(tree: &RatchetTree) -> impl Iterator<Item = MemberView<'_>> {
+    tree.leaves().map(|(leaf_index, leaf)| {
+        let Member { handle, domain, .. } = &leaf.member;
+        MemberView { leaf_index, handle, domain: domain.as_ref() }
+    })
 }

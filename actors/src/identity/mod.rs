@@ -3,10 +3,10 @@
 mod basic;
 pub mod x509;
 
-use openmls::prelude::{Credential, CredentialType, Extensions, GroupContext};
 use snapshots::{ClientHandle, DomainName, Timestamp};
 
 pub use self::basic::BasicIdentityProvider;
+use crate::presentation::Reader;
 
 /// A client's identity as MLS carries it in a leaf node (RFC 9420 §5.3).
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +14,57 @@ pub struct Identity<'a> {
     /// The public key that the credential binds to an identity.
     pub signature_key: &'a [u8],
     /// The credential.
-    pub credential: &'a Credential,
+    pub credential: Credential<'a>,
+}
+
+/// A credential (RFC 9420 §5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Credential<'a> {
+    /// Its type.
+    pub credential_type: CredentialType,
+    /// The content of its one vector: the identity of a basic credential, the list of certificates of an X.509 credential.
+    pub content: &'a [u8],
+}
+
+/// A type of credentials, by its number in the registry (RFC 9420 §17.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CredentialType(pub u16);
+
+impl CredentialType {
+    /// `basic`.
+    pub const BASIC: Self = Self(1);
+    /// `x509`.
+    pub const X509: Self = Self(2);
+}
+
+/// The extensions of a GroupContext (RFC 9420 §8.1, §13.4).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GroupContextExtensions<'a>(&'a [u8]);
+
+impl<'a> GroupContextExtensions<'a> {
+    /// No extensions.
+    pub fn empty() -> Self {
+        Self(&[])
+    }
+
+    /// The extensions in the content of a list that was read before.
+    pub(crate) fn new(list: &'a [u8]) -> Self {
+        Self(list)
+    }
+
+    /// The types and the data of the extensions, in order.
+    pub fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+        let mut reader = Reader::new(self.0);
+        std::iter::from_fn(move || {
+            let kind = reader.u16("extensions").ok()?;
+            Some((kind, reader.vector("extensions").ok()?))
+        })
+    }
+
+    /// The data of the extension of a type.
+    pub fn get(self, kind: u16) -> Option<&'a [u8]> {
+        self.iter().find(|(found, _)| *found == kind).map(|(_, data)| data)
+    }
 }
 
 /// The context in which an identity is validated: the draft's `ApplicationContext`.
@@ -52,6 +102,12 @@ pub trait IdentityProvider: Send + Sync {
         true
     }
 
+    /// True if the GroupContext extensions matter to [`Self::validate`]: all members are validated again when the
+    /// extensions change.
+    fn reads_extensions(&self) -> bool {
+        true
+    }
+
     /// Checks that the identity is valid in a group with these GroupContext extensions; for a commit, those after the commit.
     ///
     /// # Errors
@@ -59,7 +115,7 @@ pub trait IdentityProvider: Send + Sync {
     fn validate(
         &self,
         identity: Identity<'_>,
-        group_context_extensions: &Extensions<GroupContext>,
+        group_context_extensions: GroupContextExtensions<'_>,
         context: ApplicationContext,
     ) -> Result<(), IdentityError>;
 
@@ -90,7 +146,7 @@ pub trait IdentityProvider: Send + Sync {
     fn identify(
         &self,
         identity: Identity<'_>,
-        group_context_extensions: &Extensions<GroupContext>,
+        group_context_extensions: GroupContextExtensions<'_>,
         context: ApplicationContext,
     ) -> Result<IdentifiedClient, IdentityError> {
         self.validate(identity, group_context_extensions, context)?;

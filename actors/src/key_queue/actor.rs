@@ -20,7 +20,7 @@ use crate::{
     activity::{Activity, ActorState, Upkeep},
     durable::{Durable, DurableActor, Loaded, load},
     error::StorageError,
-    mls::{CredentialCheck, LeafChecks, RefusedCredentials, check_fit},
+    mls::{CipherSuite, CredentialCheck, LeafChecks, RefusedCredentials, check_fit},
     services::Services,
 };
 
@@ -307,9 +307,10 @@ fn load_queue(store: &Store, app: AppId, queue: KeyQueueId) -> Result<Loaded<Key
     let view = store.view();
     let mut loaded: Loaded<KeyQueueState> = load(&view, &LogId::KeyQueue(app, queue))?;
     let state = &mut loaded.state;
-    if let Some(row) = view.queue_by_id(app, queue)? {
+    let suite = view.queue_by_id(app, queue)?.and_then(|row| CipherSuite::from_number(row.cipher_suite));
+    if let Some(cipher_suite) = suite {
         // The longest lifetime is a policy, which may change, so it is checked for uploads only.
-        let checks = LeafChecks { cipher_suite: row.cipher_suite, lifetime_s_max: None };
+        let checks = LeafChecks { cipher_suite, lifetime_s_max: None };
         if let Some(DroppedPackages { count, reason }) =
             state.retain_fit(|message| check_fit(checks, message))
         {

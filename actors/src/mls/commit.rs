@@ -6,34 +6,29 @@ use std::{
     sync::Arc,
 };
 
-use openmls::{
-    group::{QueuedProposal, StagedCommit},
-    prelude::{
-        MlsMessageIn, ProcessedMessageContent, Proposal, ProtocolMessage, Sender,
-        tls_codec::DeserializeBytes as _,
-    },
-};
 use serde::{Deserialize, Serialize};
 use snapshots::{Epoch, KeyPackageRef, Timestamp};
 
 use super::{
-    Crypto, Refusal, RequestMember, Rule, TrackedGroup, ValidationContext,
+    Digest, Refusal, RequestMember, Rule, TrackedGroup, UnknownKind, ValidationContext,
+    admission::Admission,
+    epoch::{Derived, Listed},
     group::Member,
+    group_context::GroupContext,
     group_info::{check_group_info, check_group_info_head},
+    handshake::{Handshake, Proposal, ProposalOrRef, is_default_proposal},
     handshake_header,
-    leaf::is_last_resort,
-    proposal::PendingProposal,
-    proposal_list::{check_proposal_list, reference_of, removed_leaf},
-    public_part,
-    shape::TreeShape,
-    tree::{SerialisedTree, TreeChanges},
+    member_index::IndexChange,
+    proposal::{PendingProposal, unsupported_proposal},
+    proposal_list::check_proposal_list,
+    ratchet_tree::{RatchetTree, Replaced},
     welcome::{check_welcome, read_welcome},
-    wire::{self, CommitOutline, ContentKind, SenderKind},
+    wire::{ContentKind, SenderKind},
 };
-use crate::{application::Source, codec::encode_long, limits::Limits};
+use crate::{application::Source, limits::Limits};
 
-/// The length of a staged commit, in lengths of its packet, about.
-const STAGED_PER_PACKET: usize = 5;
+/// Proposals to which a commit that was accepted before is read: more than one ever carried.
+pub(super) const PROPOSALS_MAX: usize = usize::MAX;
 
 /// The messages of one commit (*Commits*), as MLSMessages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,22 +64,13 @@ pub(crate) struct CommitSender {
     pub(crate) signature_key: Vec<u8>,
 }
 
-/// What an accepted commit changes, as it is recorded: applying it validates nothing and reads no clock.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct EpochChange {
-    /// The MLS library's staged commit, MessagePack with named fields.
-    #[serde(with = "serde_bytes")]
-    pub(crate) staged: Vec<u8>,
-    pub(crate) left: Vec<u32>,
-    pub(crate) joined: BTreeMap<u32, Member>,
-    pub(crate) reinitialised: bool,
-}
-
-/// An epoch that passed every check and is ready to be recorded and applied.
+/// An epoch that passed every check and is ready to be recorded and applied. It holds what the commit touches, and shares the
+/// rest with the epoch before.
 #[derive(Debug)]
 pub(crate) struct StagedEpoch {
     pub(crate) epoch: Epoch,
-    pub(crate) change: EpochChange,
+    /// The members that came in, or whose leaves were replaced, by leaf.
+    pub(crate) joined: BTreeMap<u32, Member>,
     /// Packets of the proposals committed by reference, in the commit's order.
     pub(crate) referenced: Vec<Arc<[u8]>>,
     pub(crate) added: Vec<AddedMember>,
@@ -98,9 +84,12 @@ pub(crate) struct StagedEpoch {
     /// How many more members the commit could have removed; none if it is an external commit, which can only remove an
     /// earlier leaf of its sender (RFC 9420 §12.4.3.2).
     pub(crate) room_for_removals: usize,
-    pub(crate) tree: SerialisedTree,
-    pub(super) shape: TreeShape,
-    pub(super) staged: Box<StagedCommit>,
+    pub(crate) tree: RatchetTree,
+    pub(super) context: GroupContext,
+    pub(super) interim_transcript_hash: Digest,
+    pub(super) replaced: Replaced,
+    pub(super) index_change: IndexChange,
+    pub(super) reinitialised: bool,
 }
 
 impl TrackedGroup {
@@ -111,190 +100,260 @@ impl TrackedGroup {
         bundle: &CommitBundle,
         now: Timestamp,
     ) -> Result<StagedEpoch, Refusal> {
-        let head = self.commit_head(context, &bundle.commit, now)?;
-        let welcome = read_welcome(bundle.welcome.as_deref(), head.adds, self.public.ciphersuite())?;
+        let commit = self.read_commit(&bundle.commit, context.limits.proposals_per_commit_max)?;
+        let listed = self.listed(context, &commit, now)?;
+        let adds = listed.iter().filter(|listed| matches!(listed.proposal, Proposal::Add(_))).count();
+        self.check_least_count(listed.len(), adds, context.limits)?;
+        let welcome = read_welcome(bundle.welcome.as_deref(), adds, self.context.suite)?;
         if let Some(group_info) = bundle.group_info.as_deref() {
-            check_group_info_head(group_info, &head.outline)?;
+            check_group_info_head(group_info, commit.confirmation_tag())?;
         }
-        let (epoch, committer, outline) = self.stage_read(context, &bundle.commit, head, now)?;
+        let (epoch, committer) = self.stage_listed(context, &commit, &listed, now)?;
         if let Some(group_info) = bundle.group_info.as_deref() {
-            let signer = epoch.staged.update_path_leaf_node().or_else(|| self.leaf(committer));
-            check_group_info(
-                context.crypto,
-                group_info,
-                &epoch.staged,
-                &epoch.tree,
-                &outline,
-                (committer, signer),
-            )?;
+            check_group_info(group_info, &epoch, commit.confirmation_tag(), committer)?;
         }
         check_welcome(welcome, &epoch.added)?;
         Ok(epoch)
     }
 
-    /// Stages a commit as an observer sees it, without its group info and welcome; answers the committer's leaf as well.
+    /// Stages a commit as an observer sees it, without its group info and welcome.
     #[cfg(test)]
-    pub(super) fn stage_alone<'a>(
+    pub(super) fn stage_alone(
         &self,
         context: ValidationContext<'_>,
-        commit: &'a [u8],
+        packet: &[u8],
         now: Timestamp,
-    ) -> Result<(StagedEpoch, u32, CommitOutline<'a>), Refusal> {
-        self.stage_read(context, commit, self.commit_head(context, commit, now)?, now)
+    ) -> Result<StagedEpoch, Refusal> {
+        let commit = self.read_commit(packet, context.limits.proposals_per_commit_max)?;
+        let listed = self.listed(context, &commit, now)?;
+        Ok(self.stage_listed(context, &commit, &listed, now)?.0)
     }
 
-    /// What is left to do when everything was checked that needs no cryptography.
-    fn stage_read<'a>(
+    /// Reads a commit of this epoch, of at most this many proposals.
+    pub(super) fn read_commit<'a>(
+        &self,
+        packet: &'a [u8],
+        proposals_max: usize,
+    ) -> Result<Handshake<'a>, Refusal> {
+        self.check_header(packet, ContentKind::Commit)?;
+        let read = Handshake::read(RequestMember::CommitPacket, packet, ContentKind::Commit, proposals_max)?;
+        read.ok_or_else(|| {
+            let detail = format!("a commit may carry at most {proposals_max} proposals");
+            Refusal::broken(Rule::ProposalCount, detail)
+        })
+    }
+
+    /// The proposals of a commit, those that it references included.
+    fn listed<'a>(
+        &'a self,
+        context: ValidationContext<'_>,
+        commit: &Handshake<'a>,
+        now: Timestamp,
+    ) -> Result<Vec<Listed<'a>>, Refusal> {
+        let mut distinct = BTreeSet::new();
+        for reference in commit.references() {
+            if !distinct.insert(reference) {
+                let detail = "a proposal is referenced more than once";
+                return Err(Refusal::broken(Rule::DistinctProposals, detail));
+            }
+        }
+        self.check_goes_on()?;
+        let listed = self.resolve(commit)?;
+        self.check_types(commit, &listed)?;
+        for Listed { reference, waiting, .. } in &listed {
+            // The hub has held the commit to this at the time that it gave it.
+            if *context.source != Source::Hub
+                && let Some((rule, detail)) = waiting.and_then(|pending| pending.needs.expired(now))
+            {
+                return Err(Refusal::broken(rule, detail).caused_by(*reference));
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Refuses types of proposals that too few members support, whichever leaves the commit replaces.
+    fn check_types(&self, commit: &Handshake<'_>, listed: &[Listed<'_>]) -> Result<(), Refusal> {
+        let has_path = commit.commit().is_some_and(|commit| commit.path.is_some());
+        let replaced = listed.iter().filter(|one| one.proposal.replaced_leaf(one.sender).is_some()).count();
+        for Listed { proposal, reference, .. } in listed {
+            let kind = proposal.kind();
+            let supporting = self.index.supporting(UnknownKind::Proposal, kind);
+            if !is_default_proposal(kind)
+                && supporting + replaced + usize::from(has_path) < self.members_count()
+            {
+                return Err(unsupported_proposal(kind).caused_by(*reference));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks up the proposals of a commit.
+    pub(super) fn resolve<'a>(&'a self, commit: &Handshake<'a>) -> Result<Vec<Listed<'a>>, Refusal> {
+        let proposals = commit.commit().map_or([].as_slice(), |commit| &commit.proposals);
+        let mut waiting: BTreeMap<&[u8], &PendingProposal> = BTreeMap::new();
+        if commit.references().next().is_some() {
+            waiting.extend(self.pending.iter().map(|pending| (pending.reference.as_slice(), pending)));
+        }
+        let look_up = |listed: &ProposalOrRef<'a>| match *listed {
+            ProposalOrRef::Proposal(proposal) => {
+                Ok(Listed { proposal, sender: commit.sender, reference: None, waiting: None })
+            }
+            ProposalOrRef::Reference(reference) => {
+                let known = waiting.get(reference).copied();
+                let listed = known.and_then(|pending| {
+                    let read =
+                        Handshake::read(RequestMember::Packet, &pending.packet, ContentKind::Proposal, 0);
+                    let message = read.ok().flatten()?;
+                    let (proposal, sender) = (message.proposal()?, message.sender);
+                    Some(Listed { proposal, sender, reference: Some(reference), waiting: Some(pending) })
+                });
+                listed.ok_or_else(|| {
+                    let detail = "a referenced proposal was not accepted in this epoch";
+                    Refusal::broken(Rule::KnownProposals, detail).caused_by(Some(reference))
+                })
+            }
+        };
+        proposals.iter().map(look_up).collect()
+    }
+
+    /// Stages the commit itself; answers the committer's leaf as well.
+    fn stage_listed(
         &self,
         context: ValidationContext<'_>,
-        commit: &'a [u8],
-        CommitHead { sender, outline, referenced, message, .. }: CommitHead<'a>,
+        commit: &Handshake<'_>,
+        listed: &[Listed<'_>],
         now: Timestamp,
-    ) -> Result<(StagedEpoch, u32, CommitOutline<'a>), Refusal> {
-        let staged = self
-            .verify_commit(context.crypto, commit, message)
-            .map_err(|refusal| self.with_culprit(refusal, sender, &outline))?;
-        let proposals: Vec<&QueuedProposal> = staged.queued_proposals().collect();
-        if proposals.len() != outline.proposals {
-            return Err(Refusal::broken(Rule::DistinctProposals, "a proposal is listed more than once"));
+    ) -> Result<(StagedEpoch, u32), Refusal> {
+        let path = commit.commit().and_then(|commit| commit.path.as_ref());
+        self.check_committer(context, commit, now)?;
+        check_proposal_list(listed, commit.sender, &self.context)?;
+        if path.is_none() && (listed.is_empty() || listed.iter().any(|listed| listed.proposal.needs_path())) {
+            return Err(Refusal::broken(Rule::PathRequired, "the commit must have an update path"));
         }
-        check_proposal_list(&proposals, sender)?;
-        let (shape, committer, added_leaves) = self.shape_after(&proposals, &staged, sender, &outline)?;
-        if let Some(checks) = context.leaf_checks(self.cipher_suite()) {
-            checks.check_path_keys(&outline.path_keys)?;
+        self.check_removed(listed)?;
+        self.check_commit_signature(commit)?;
+        let mut admission = Admission::new(self, context, commit.sender, now);
+        if let (SenderKind::NewMemberCommit, Some(path)) = (commit.sender, path) {
+            admission.check_resync(listed, &path.leaf)?;
         }
-        let roster =
-            self.roster_after((context, now), &staged, &proposals, (sender, committer), &added_leaves)?;
-        check_member_count(roster.count, context.limits)?;
+        let derived = self.derive(commit, listed, &mut admission)?;
+        let index_change = IndexChange::of(&derived.replaced);
+        admission.check_distinct(&index_change, &derived.replaced)?;
+        check_member_count(derived.tree.members_count(), context.limits)?;
+        admission.check_support(&derived, &index_change, listed)?;
+        let added = admission.added;
+        let Derived { tree, context: next, interim_transcript_hash, replaced, committer } = derived;
         let mut expired = self.expired(now);
-        let left: BTreeSet<u32> = roster.left.iter().copied().collect();
-        expired.retain(|leaf| !left.contains(leaf) && !roster.joined.contains_key(leaf));
-        let added = added_members(context.crypto, &proposals, &added_leaves, &roster.joined)?;
-
-        let bytes = encode_long(&staged, STAGED_PER_PACKET * commit.len())
-            .map_err(|error| Refusal::broken(Rule::Proposal, error.to_string()))?;
-        let changes = TreeChanges::of_staged(&bytes)
-            .ok_or_else(|| Refusal::broken(Rule::Path, "the staged tree cannot be read"))?;
-        let tree = self.tree.after(&changes);
+        let is_replaced = |leaf: &u32| {
+            replaced.leaves_out.iter().chain(&replaced.leaves_in).any(|(index, _)| index == leaf)
+        };
+        expired.retain(|leaf| !is_replaced(leaf));
+        let joined = replaced.leaves_in.iter().map(|(index, leaf)| (*index, leaf.member.clone())).collect();
+        let (departed, arrived) = came_and_went(&replaced);
         let epoch = StagedEpoch {
-            epoch: Epoch(staged.epoch().as_u64()),
-            change: EpochChange {
-                staged: bytes,
-                left: roster.left,
-                joined: roster.joined,
-                reinitialised: proposals
-                    .iter()
-                    .any(|queued| matches!(queued.proposal(), Proposal::ReInit(_))),
-            },
-            referenced,
+            epoch: next.epoch,
+            joined,
+            referenced: listed
+                .iter()
+                .filter_map(|listed| listed.waiting.map(|pending| Arc::clone(&pending.packet)))
+                .collect(),
             added,
-            committer: self.committer(sender),
-            departed: roster.departed,
-            arrived: roster.arrived,
+            committer: self.committer(commit.sender),
+            departed,
+            arrived,
             expired,
-            room_for_removals: match sender {
-                SenderKind::Member(_) => {
-                    context.limits.proposals_per_commit_max.saturating_sub(outline.proposals)
-                }
+            room_for_removals: match commit.sender {
+                SenderKind::Member(_) => context.limits.proposals_per_commit_max.saturating_sub(listed.len()),
                 SenderKind::NewMemberCommit | SenderKind::External(_) | SenderKind::NewMemberProposal => 0,
             },
             tree,
-            shape,
-            staged: Box::new(staged),
+            context: next,
+            interim_transcript_hash,
+            replaced,
+            index_change,
+            reinitialised: listed.iter().any(|listed| matches!(listed.proposal, Proposal::ReInit(_))),
         };
-        Ok((epoch, committer, outline))
+        Ok((epoch, committer))
     }
 
-    /// The referenced proposals, in order: each waits in this epoch and has not expired since.
-    fn check_references(
+    /// Whether the sender may commit, as far as that can be told without verifying the signature.
+    fn check_committer(
         &self,
         context: ValidationContext<'_>,
-        outline: &CommitOutline<'_>,
+        commit: &Handshake<'_>,
         now: Timestamp,
-    ) -> Result<Vec<&PendingProposal>, Refusal> {
-        if outline.references.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut referenced = Vec::with_capacity(outline.references.len());
-        let waiting: BTreeMap<&[u8], &PendingProposal> =
-            self.pending.iter().map(|pending| (pending.reference.as_slice(), pending)).collect();
-        for reference in &outline.references {
-            let refuse = |rule, detail: String| Err(Refusal::broken(rule, detail).caused_by(Some(reference)));
-            let Some(pending) = waiting.get(reference) else {
-                return refuse(
-                    Rule::KnownProposals,
-                    "a referenced proposal was not accepted in this epoch".into(),
-                );
-            };
-            // The hub has held the commit to this at the time that it gave it.
-            if *context.source != Source::Hub
-                && let Some((rule, detail)) = pending.needs.expired(now)
-            {
-                return refuse(rule, detail);
+    ) -> Result<(), Refusal> {
+        let has_path = commit.commit().is_some_and(|commit| commit.path.is_some());
+        match commit.sender {
+            SenderKind::Member(leaf) if self.tree.leaf(leaf).is_some() => {
+                self.check_in_date(context, leaf, has_path, now)
             }
-            referenced.push(*pending);
+            SenderKind::Member(_) => Err(Refusal::broken(Rule::Sender, "the sender's leaf is blank")),
+            SenderKind::NewMemberCommit if has_path => Ok(()),
+            SenderKind::NewMemberCommit => {
+                Err(Refusal::broken(Rule::PathRequired, "an external commit must have an update path"))
+            }
+            SenderKind::External(_) | SenderKind::NewMemberProposal => {
+                Err(Refusal::broken(Rule::Sender, "this sender cannot commit"))
+            }
         }
-        Ok(referenced)
+    }
+
+    /// Each leaf that is to be removed, or updated, is a member's.
+    fn check_removed(&self, listed: &[Listed<'_>]) -> Result<(), Refusal> {
+        for Listed { proposal, sender, reference, .. } in listed {
+            if let Some(leaf) = proposal.replaced_leaf(*sender)
+                && self.tree.leaf(leaf).is_none()
+            {
+                let detail = format!("no member has leaf {leaf}, which is to be updated or removed");
+                return Err(Refusal::broken(Rule::Proposal, detail).caused_by(*reference));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_commit_signature(&self, commit: &Handshake<'_>) -> Result<(), Refusal> {
+        let path = commit.commit().and_then(|commit| commit.path.as_ref());
+        let of_member;
+        let key = match commit.sender {
+            SenderKind::Member(leaf) => {
+                of_member = self.leaf(leaf);
+                of_member.as_ref().map(|leaf| leaf.signature_key)
+            }
+            SenderKind::NewMemberCommit => path.map(|path| path.leaf.signature_key),
+            SenderKind::External(_) | SenderKind::NewMemberProposal => None,
+        };
+        if key.is_some_and(|key| commit.is_signed_by(self.context.suite, key, &self.context_bytes)) {
+            Ok(())
+        } else {
+            Err(Refusal::broken(Rule::Signature, "the signature of the commit is not the sender's"))
+        }
     }
 
     fn committer(&self, sender: SenderKind) -> Option<CommitSender> {
         let SenderKind::Member(leaf) = sender else { return None };
-        let signature_key = self.leaf(leaf)?.signature_key().as_slice().to_vec();
-        Some(CommitSender { member: self.members.get(&leaf)?.clone(), signature_key })
+        let leaf = self.tree.leaf(leaf)?;
+        let signature_key = leaf.node()?.signature_key.to_vec();
+        Some(CommitSender { member: leaf.member.clone(), signature_key })
     }
 
-    /// Reads and routes the packet: everything that needs no cryptography, the epoch first of all.
-    fn commit_head<'a>(
-        &self,
-        context: ValidationContext<'_>,
-        packet: &'a [u8],
-        now: Timestamp,
-    ) -> Result<CommitHead<'a>, Refusal> {
-        let public = self.handshake_head(packet, ContentKind::Commit)?;
-        let limits = context.limits;
-        let max = limits.proposals_per_commit_max;
-        let unreadable = |_| Refusal::unreadable(RequestMember::CommitPacket, packet);
-        let outline = wire::commit_outline(public, max).map_err(unreadable)?.ok_or_else(|| {
-            Refusal::broken(Rule::ProposalCount, format!("a commit may carry at most {max} proposals"))
-        })?;
-        let distinct: BTreeSet<_> = outline.references.iter().collect();
-        if distinct.len() != outline.references.len() {
-            return Err(Refusal::broken(Rule::DistinctProposals, "a proposal is referenced more than once"));
-        }
+    /// Nothing follows a re-initialisation.
+    pub(super) fn check_goes_on(&self) -> Result<(), Refusal> {
         if self.reinitialised {
-            return Err(Refusal::broken(
-                Rule::NothingAfterReInit,
-                "the group was re-initialised; use its successor",
-            ));
+            let detail = "the group was re-initialised; use its successor";
+            return Err(Refusal::broken(Rule::NothingAfterReInit, detail));
         }
-        self.check_types_known(&outline.unknown_types)?;
-        let (mut referenced, mut adds, mut listed) = (Vec::new(), outline.adds, outline.listed);
-        for pending in self.check_references(context, &outline, now)? {
-            if let Some(public) = public_part(&pending.packet) {
-                adds += usize::from(public.proposal_type() == Some(wire::ADD));
-                listed.add(public.listed_by_proposal());
-            }
-            referenced.push(Arc::from(pending.packet.as_slice()));
-        }
-        self.check_comparable(listed)?;
-        let least = (self.members.len() + adds).saturating_sub(outline.proposals - adds);
-        check_member_count(least, limits)?;
-        let message = protocol_message(RequestMember::CommitPacket, packet)?;
-        Ok(CommitHead { sender: public.sender, outline, adds, referenced, message })
+        Ok(())
     }
 
     /// What commits and proposals share: the format, the group, the epoch and the kind of content.
-    pub(super) fn handshake_head<'a>(
-        &self,
-        packet: &'a [u8],
-        expected: ContentKind,
-    ) -> Result<wire::PublicPart<'a>, Refusal> {
+    pub(super) fn check_header(&self, packet: &[u8], expected: ContentKind) -> Result<(), Refusal> {
         let member = match expected {
             ContentKind::Commit => RequestMember::CommitPacket,
             ContentKind::Proposal | ContentKind::Application => RequestMember::Packet,
         };
         let header = handshake_header(member, packet)?;
-        if header.group_id != self.id.as_bytes() {
+        if header.group_id != self.context.group_id.as_bytes() {
             return Err(Refusal::broken(Rule::Group, "the packet was made for another group"));
         }
         let current = self.epoch();
@@ -315,113 +374,38 @@ impl TrackedGroup {
             let place = ("PublicMessage.content.content_type", offset);
             return Err(Refusal::unexpected(member, place, header.content.name(), expected.name()));
         }
-        Ok(public)
+        Ok(())
     }
 
-    fn verify_commit(
-        &self,
-        crypto: &Crypto,
-        packet: &[u8],
-        message: ProtocolMessage,
-    ) -> Result<StagedCommit, Refusal> {
-        match self.verify(crypto, message)? {
-            ProcessedMessageContent::StagedCommitMessage(staged) => Ok(*staged),
-            ProcessedMessageContent::ApplicationMessage(_)
-            | ProcessedMessageContent::ProposalMessage(_)
-            | ProcessedMessageContent::ExternalJoinProposalMessage(_)
-            | ProcessedMessageContent::OwnPendingCommit
-            | ProcessedMessageContent::OwnPrivateMessage => {
-                Err(Refusal::unreadable(RequestMember::CommitPacket, packet))
-            }
-        }
+    /// Refuses a commit that must lead to too many members, before anything is computed.
+    fn check_least_count(&self, proposals: usize, adds: usize, limits: &Limits) -> Result<(), Refusal> {
+        check_member_count((self.members_count() + adds).saturating_sub(proposals - adds), limits)
     }
+}
 
-    /// The MLS library's own checks.
-    pub(super) fn verify(
-        &self,
-        crypto: &Crypto,
-        message: ProtocolMessage,
-    ) -> Result<ProcessedMessageContent, Refusal> {
-        let processed = self.public.process_message(&crypto.0, message).map_err(Refusal::of_library)?;
-        Ok(processed.into_content())
+impl<'a> Handshake<'a> {
+    fn references(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.commit().into_iter().flat_map(|commit| commit.references())
     }
+}
 
-    /// Replays the commit on the tree's shape and compares the update path's ciphertexts with it.
-    fn shape_after(
-        &self,
-        proposals: &[&QueuedProposal],
-        staged: &StagedCommit,
-        sender: SenderKind,
-        outline: &CommitOutline<'_>,
-    ) -> Result<(TreeShape, u32, Vec<u32>), Refusal> {
-        let mut shape = self.shape.clone();
-        for queued in proposals {
-            if let (Proposal::Update(_), Sender::Member(leaf)) = (queued.proposal(), queued.sender()) {
-                shape.update(leaf.u32());
-            }
-        }
-        for leaf in proposals.iter().filter_map(|queued| removed_leaf(queued)) {
-            shape.remove(leaf);
-        }
-        let adds = proposals.iter().filter(|queued| matches!(queued.proposal(), Proposal::Add(_)));
-        let added = shape.add_all(adds.count());
-        shape.trim();
-        let committer = match sender {
-            SenderKind::Member(leaf) => leaf,
-            SenderKind::NewMemberCommit => {
-                let place = shape.occupy();
-                let agreed =
-                    self.public.ext_commit_sender_index(staged).is_ok_and(|leaf| leaf.u32() == place);
-                if !agreed {
-                    return Err(Refusal::broken(
-                        Rule::ExternalCommit,
-                        "the joiner's leaf has no definite place",
-                    ));
-                }
-                place
-            }
-            SenderKind::External(_) | SenderKind::NewMemberProposal => {
-                return Err(Refusal::broken(Rule::Sender, "this sender cannot commit"));
-            }
+/// The clients who are gone, and those who are new.
+fn came_and_went(replaced: &Replaced) -> (Vec<Member>, Vec<Member>) {
+    let clients = |leaves: &[(u32, Arc<super::ratchet_tree::Leaf>)]| {
+        let of = |(_, leaf): &(u32, Arc<super::ratchet_tree::Leaf>)| {
+            (leaf.member.domain.clone(), leaf.member.handle.clone())
         };
-        if let Some(counts) = &outline.path_ciphertexts {
-            let expected = shape.commit_path(committer, &added);
-            if *counts != expected {
-                let detail = if counts.len() == expected.len() {
-                    format!(
-                        "the update path carries {counts:?} ciphertexts per node, its resolutions need {expected:?}"
-                    )
-                } else {
-                    format!(
-                        "the update path has {} nodes, the filtered direct path has {}",
-                        counts.len(),
-                        expected.len()
-                    )
-                };
-                return Err(Refusal::broken(Rule::PathCiphertexts, detail));
-            }
-        }
-        Ok((shape, committer, added))
-    }
-}
-
-/// A commit as far as it is read without cryptography.
-struct CommitHead<'a> {
-    sender: SenderKind,
-    outline: CommitOutline<'a>,
-    /// How many clients it adds, by value and by reference.
-    adds: usize,
-    /// Packets of the proposals that it references, in its order.
-    referenced: Vec<Arc<[u8]>>,
-    message: ProtocolMessage,
-}
-
-/// A handshake message as the MLS library reads it. Nothing is verified.
-pub(super) fn protocol_message(member: RequestMember, packet: &[u8]) -> Result<ProtocolMessage, Refusal> {
-    MlsMessageIn::tls_deserialize_exact_bytes(packet)
-        .ok()
-        .and_then(|message| message.try_into_protocol_message().ok())
-        .ok_or_else(|| Refusal::unreadable(member, packet))
+        leaves.iter().map(of).collect::<BTreeSet<_>>()
+    };
+    let (out, into) = (clients(&replaced.leaves_out), clients(&replaced.leaves_in));
+    let members = |leaves: &[(u32, Arc<super::ratchet_tree::Leaf>)], others: &BTreeSet<_>| {
+        let members = leaves.iter().map(|(_, leaf)| &leaf.member);
+        members
+            .filter(|member| !others.contains(&(member.domain.clone(), member.handle.clone())))
+            .cloned()
+            .collect()
+    };
+    (members(&replaced.leaves_out, &into), members(&replaced.leaves_in, &out))
 }
 
 fn check_member_count(count: usize, limits: &Limits) -> Result<(), Refusal> {
@@ -430,42 +414,4 @@ fn check_member_count(count: usize, limits: &Limits) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::broken(Rule::MemberCount, format!("the group would have {count} members; at most {max}")))
-}
-
-/// The members that are added by key package, with what their packages say.
-fn added_members(
-    crypto: &Crypto,
-    proposals: &[&QueuedProposal],
-    leaves: &[u32],
-    joined: &BTreeMap<u32, Member>,
-) -> Result<Vec<AddedMember>, Refusal> {
-    let adds = proposals.iter().filter_map(|queued| match queued.proposal() {
-        Proposal::Add(add) => Some((add.key_package(), reference_of(queued))),
-        Proposal::Update(_)
-        | Proposal::Remove(_)
-        | Proposal::PreSharedKey(_)
-        | Proposal::ReInit(_)
-        | Proposal::ExternalInit(_)
-        | Proposal::GroupContextExtensions(_)
-        | Proposal::SelfRemove
-        | Proposal::Custom(_) => None,
-    });
-    let mut added = Vec::with_capacity(leaves.len());
-    for ((package, proposal), leaf) in adds.zip(leaves) {
-        let reference = package
-            .hash_ref(&crypto.0)
-            .ok()
-            .and_then(|reference| KeyPackageRef::new(reference.as_slice()).ok())
-            .ok_or_else(|| Refusal::broken(Rule::Proposal, "a key package has no reference"))?;
-        if let Some(member) = joined.get(leaf) {
-            added.push(AddedMember {
-                member: member.clone(),
-                reference,
-                last_resort: is_last_resort(package),
-                not_after: Timestamp(package.life_time().not_after().saturating_mul(1000)),
-                proposal: proposal.map(<[u8]>::to_vec),
-            });
-        }
-    }
-    Ok(added)
 }

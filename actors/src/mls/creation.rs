@@ -1,6 +1,6 @@
 //! Rules for a new group, in addition to those for any group (*Group Creation*).
 
-use super::{Refusal, TrackedGroup, ValidationContext, group::read_group_info, proposal::Needs, wire};
+use super::{Refusal, TrackedGroup, ValidationContext, group::read_group_info, wire};
 use snapshots::Timestamp;
 
 impl TrackedGroup {
@@ -37,9 +37,9 @@ impl TrackedGroup {
             }
         }
         let group = Self::open(context, group_info, ratchet_tree, now)?;
-        let extensions = group.public.group_context().extensions();
+        let needs = group.context.extensions.needs();
         // The rules for a leaf of a group (RFC 9420 §7.3) hold for its creator as well.
-        match group.leaf(0).and_then(|creator| Needs::of(extensions).lack_of(creator)) {
+        match group.leaf(0).and_then(|creator| needs.lack_of(&creator)) {
             Some(lack) => Err(Refusal::OpenedWith(lack.to_string())),
             None => Ok(group),
         }

@@ -2,27 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use openmls::{
-    group::QueuedProposal,
-    messages::external_proposals::ExternalProposal,
-    prelude::{LeafNodeIndex, SenderExtensionIndex, tls_codec::Serialize as _},
-};
-use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::signatures::Signer as _;
 use snapshots::Timestamp;
 
 use super::{
-    Refusal, Rule, TrackedGroup, ValidationContext, external_senders::parts, proposal_list::removed_leaf,
+    PROTOCOL_VERSION, Refusal, RequestMember, Rule, TrackedGroup, ValidationContext,
+    handshake::{Handshake, Proposal, proposal_type},
+    wire::ContentKind,
 };
-use crate::{
-    codec::decode,
-    {external_sender::ExternalSenderKey, limits::Limits},
-};
+use crate::{external_sender::ExternalSenderKey, limits::Limits, presentation::write_vector};
 
 impl TrackedGroup {
     /// The leaves of the members whose credentials have expired at a moment, ascending.
     pub(crate) fn expired(&self, at: Timestamp) -> Vec<u32> {
-        self.members.iter().filter(|(_, member)| member.is_expired(at)).map(|(leaf, _)| *leaf).collect()
+        self.index.ended(at)
     }
 
     /// A member whose credential has expired can do nothing but renew it: by an Update, or by the path of its commit.
@@ -36,7 +29,7 @@ impl TrackedGroup {
         renews: bool,
         at: Timestamp,
     ) -> Result<(), Refusal> {
-        let is_expired = self.members.get(&leaf).is_some_and(|member| member.is_expired(at));
+        let is_expired = self.member(leaf).is_some_and(|member| member.is_expired(at));
         if renews || !is_expired || !context.holds_members_to_expiry() {
             return Ok(());
         }
@@ -74,41 +67,52 @@ impl TrackedGroup {
             }
             None => false,
         };
-        let context = self.public.group_context();
-        let packet = |leaf: u32| {
-            ExternalProposal::new_remove::<OpenMlsRustCrypto>(
-                LeafNodeIndex::new(leaf),
-                context.group_id().clone(),
-                context.epoch(),
-                key,
-                sender,
-            )
-            .ok()?
-            .tls_serialize_detached()
-            .ok()
-        };
+        let packet = |leaf: u32| self.removal(leaf, sender, key);
         let leaves = expired.into_iter().filter(|leaf| !proposed.contains(leaf)).take(limit);
         leaves.filter_map(packet).take_while(|packet| fits(packet)).collect()
     }
 
+    /// A PublicMessage in which an external sender proposes to remove a leaf (RFC 9420 §6.2, §12.1.8.1).
+    fn removal(&self, leaf: u32, sender: u32, key: &ExternalSenderKey) -> Option<Vec<u8>> {
+        const PUBLIC_MESSAGE: u16 = 1;
+        const SENDER_EXTERNAL: u8 = 2;
+        const CONTENT_PROPOSAL: u8 = 2;
+        let mut packet = [PROTOCOL_VERSION, PUBLIC_MESSAGE].map(u16::to_be_bytes).concat();
+        write_vector(&mut packet, self.context.group_id.as_bytes());
+        packet.extend_from_slice(&self.context.epoch.0.to_be_bytes());
+        packet.push(SENDER_EXTERNAL);
+        packet.extend_from_slice(&sender.to_be_bytes());
+        // No authenticated data.
+        packet.extend_from_slice(&[0, CONTENT_PROPOSAL]);
+        packet.extend_from_slice(&proposal_type::REMOVE.to_be_bytes());
+        packet.extend_from_slice(&leaf.to_be_bytes());
+        let mut signed = Vec::with_capacity(packet.len() + 32);
+        write_vector(&mut signed, b"MLS 1.0 FramedContentTBS");
+        write_vector(&mut signed, &packet);
+        let signature = key.sign(&signed).ok()?;
+        write_vector(&mut packet, &signature);
+        Some(packet)
+    }
+
     /// The first of the keys that the group's `external_senders` extension names, and its place there.
-    fn as_external_sender<'a>(
-        &self,
-        keys: &'a [ExternalSenderKey],
-    ) -> Option<(SenderExtensionIndex, &'a ExternalSenderKey)> {
-        let scheme = self.public.ciphersuite().signature_algorithm();
-        let senders = self.public.group_context().extensions().external_senders()?;
-        keys.iter().filter(|key| key.signature_scheme() == scheme).find_map(|key| {
-            let is_named =
-                |sender| parts(sender).is_some_and(|(public_key, _)| public_key == key.public_key());
-            let place = senders.iter().position(is_named)?;
-            Some((SenderExtensionIndex::new(u32::try_from(place).ok()?), key))
+    fn as_external_sender<'a>(&self, keys: &'a [ExternalSenderKey]) -> Option<(u32, &'a ExternalSenderKey)> {
+        let scheme = self.context.suite.signature_scheme();
+        let mut keys = keys.iter().filter(|key| key.scheme() == scheme);
+        keys.find_map(|key| {
+            let mut senders = self.context.extensions.external_senders();
+            let place = senders.position(|sender| sender.signature_key == key.public_key())?;
+            Some((u32::try_from(place).ok()?, key))
         })
     }
 
     /// The leaves whose removal has been proposed in this epoch.
     fn proposed_removals(&self) -> BTreeSet<u32> {
-        let queued = self.pending.iter().filter_map(|pending| decode::<QueuedProposal>(&pending.queued).ok());
-        queued.filter_map(|queued| removed_leaf(&queued)).collect()
+        let read = |packet| Handshake::read(RequestMember::Packet, packet, ContentKind::Proposal, 0);
+        let messages = self.pending.iter().filter_map(|pending| read(&pending.packet).ok().flatten());
+        let proposals = messages.filter_map(|message| Some((message.proposal()?, message.sender)));
+        proposals
+            .filter(|(proposal, _)| !matches!(proposal, Proposal::Update(_)))
+            .filter_map(|(proposal, sender)| proposal.replaced_leaf(sender))
+            .collect()
     }
 }

@@ -1,13 +1,9 @@
 //! Validation of the credentials of a group's external senders (RFC 9420 §12.1.8.1).
 
-use openmls::prelude::{
-    Credential, CredentialType, Extensions, ExternalSender, GroupContext,
-    tls_codec::{DeserializeBytes as _, Serialize as _},
-};
 use snapshots::Timestamp;
 
-use crate::identity::{ApplicationContext, Identity, IdentityProvider};
-use crate::presentation::Reader;
+use super::extensions::{ContextExtensions, ExternalSenderOutline};
+use crate::identity::{ApplicationContext, CredentialType, Identity, IdentityProvider};
 
 /// Validates the X.509 credentials among those of the external senders, each with its key, as those of clients. Credentials of
 /// other types pass: they certify nothing, and what counts is that a member, who set the extension, knows the key.
@@ -19,24 +15,23 @@ use crate::presentation::Reader;
 /// Says which sender is not acceptable, and why.
 pub(super) fn check_external_senders(
     provider: &dyn IdentityProvider,
-    extensions: &Extensions<GroupContext>,
+    extensions: &ContextExtensions,
     at: Timestamp,
     is_past: bool,
 ) -> Result<(), String> {
-    let Some(senders) = extensions.external_senders() else { return Ok(()) };
     if !provider.supported_credentials().contains(&CredentialType::X509) {
         return Ok(());
     }
-    for (index, sender) in senders.iter().enumerate() {
-        let refuse = |reason: &dyn std::fmt::Display| format!("external sender {index}: {reason}");
-        let (key, credential) = parts(sender).ok_or_else(|| refuse(&"it is malformed"))?;
-        if credential.credential_type() != CredentialType::X509 {
+    for (index, sender) in extensions.external_senders().enumerate() {
+        if sender.credential.credential_type != CredentialType::X509 {
             continue;
         }
-        let identity = Identity { signature_key: &key, credential: &credential };
+        let identity = identity_of(&sender);
         let end = if is_past { provider.valid_until(identity).ok().flatten() } else { None };
         let context = ApplicationContext { msg_timestamp: end.map_or(at, |end| end.min(at)) };
-        provider.validate(identity, extensions, context).map_err(|error| refuse(&error))?;
+        provider
+            .validate(identity, extensions.for_provider(), context)
+            .map_err(|error| format!("external sender {index}: {error}"))?;
     }
     Ok(())
 }
@@ -44,25 +39,17 @@ pub(super) fn check_external_senders(
 /// The last moment at which all credentials that [`check_external_senders`] validates are valid; `None` if none of them ends.
 pub(super) fn external_senders_end(
     provider: &dyn IdentityProvider,
-    extensions: &Extensions<GroupContext>,
+    extensions: &ContextExtensions,
 ) -> Option<Timestamp> {
     if !provider.supported_credentials().contains(&CredentialType::X509) {
         return None;
     }
-    let end = |sender: &ExternalSender| {
-        let (key, credential) = parts(sender)?;
-        let identity = Identity { signature_key: &key, credential: &credential };
-        let is_validated = credential.credential_type() == CredentialType::X509;
-        is_validated.then(|| provider.valid_until(identity).ok().flatten()).flatten()
-    };
-    extensions.external_senders()?.iter().filter_map(end).min()
+    let x509 = extensions
+        .external_senders()
+        .filter(|sender| sender.credential.credential_type == CredentialType::X509);
+    x509.filter_map(|sender| provider.valid_until(identity_of(&sender)).ok().flatten()).min()
 }
 
-/// The key and the credential. The library shows an `ExternalSender` only in its serialised form.
-pub(super) fn parts(sender: &ExternalSender) -> Option<(Vec<u8>, Credential)> {
-    let bytes = sender.tls_serialize_detached().ok()?;
-    let mut reader = Reader::new(&bytes);
-    let key = reader.vector("signature key").ok()?.to_vec();
-    let credential = Credential::tls_deserialize_exact_bytes(reader.rest()).ok()?;
-    Some((key, credential))
+fn identity_of<'a>(sender: &ExternalSenderOutline<'a>) -> Identity<'a> {
+    Identity { signature_key: sender.signature_key, credential: sender.credential }
 }

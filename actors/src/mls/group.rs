@@ -1,33 +1,25 @@
 //! One tracked group: opened from a GroupInfo and its tree, advanced by staged epochs.
 
+#[cfg(test)]
 use std::collections::BTreeMap;
 
-use openmls::{
-    group::{GroupId as MlsGroupId, ProposalStore, PublicGroup, QueuedProposal, StagedCommit},
-    prelude::{
-        GroupContext, LeafNode, LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, RatchetTreeIn,
-        tls_codec::{DeserializeBytes as _, Serialize as _},
-    },
-};
 use serde::{Deserialize, Serialize};
 use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 
 use super::{
-    Refusal, RequestMember, StagedEpoch, ValidationContext, WIRE_FORMAT,
-    commit::EpochChange,
+    Digest, Refusal, RequestMember, StagedEpoch, ValidationContext, WIRE_FORMAT,
     external_senders::check_external_senders,
-    openmls_storage::{GroupValues, Values},
+    group_context::{GroupContext, interim_hash},
+    leaf::{LeafNode, LeafSource, Unfit},
+    member_index::{IndexChange, MemberIndex},
     proposal::PendingProposal,
-    shape::TreeShape,
-    suite_number,
+    ratchet_tree::{FlatTree, Leaf, RatchetTree, TreeFault},
     syntax::is_known_credential,
-    tree::SerialisedTree,
     wire::{self, GroupInfoOutline, WireFormat},
     work::{check_tree_size, nodes_max},
 };
-use crate::{
-    codec::{CodecError, decode, encode},
-    identity::{ApplicationContext, IdentifiedClient, Identity, IdentityProvider},
+use crate::identity::{
+    ApplicationContext, GroupContextExtensions, IdentifiedClient, Identity, IdentityProvider,
 };
 
 /// One member: who it is, by the application's identity provider.
@@ -50,32 +42,23 @@ impl Member {
 /// The public state of one group in its current epoch (*Group State*).
 #[derive(Debug)]
 pub(crate) struct TrackedGroup {
-    pub(super) public: PublicGroup,
-    pub(super) id: GroupId,
-    pub(super) tree: SerialisedTree,
-    pub(super) shape: TreeShape,
-    /// By leaf index.
-    pub(super) members: BTreeMap<u32, Member>,
-    /// The leaf of each member.
-    pub(super) leaves: BTreeMap<(Option<DomainName>, ClientHandle), u32>,
+    pub(super) context: GroupContext,
+    /// The serialised context, which members sign.
+    pub(super) context_bytes: Vec<u8>,
+    pub(super) tree: RatchetTree,
+    pub(super) index: MemberIndex,
     pub(super) pending: Vec<PendingProposal>,
     /// A ReInit was committed: nothing follows (RFC 9420 §11.2).
     pub(super) reinitialised: bool,
-    interim_transcript_hash: Vec<u8>,
-}
-
-/// A tracked group at rest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct GroupSnapshot {
-    values: GroupValues,
-    members: BTreeMap<u32, Member>,
-    pending: Vec<PendingProposal>,
-    reinitialised: bool,
+    pub(super) interim_transcript_hash: Digest,
 }
 
 impl TrackedGroup {
     /// Opens a group from a GroupInfo message and its tree, which may be in the GroupInfo instead
     /// (RFC 9420 §12.4.3). Any epoch will do; [`TrackedGroup::create`] opens a new group.
+    ///
+    /// Members of a group that has a history may have come in at any time before `now`: their lifetimes are not looked at
+    /// any more, and credentials that have ended are validated by their last moments.
     pub(crate) fn open(
         context: ValidationContext<'_>,
         group_info: &[u8],
@@ -83,8 +66,10 @@ impl TrackedGroup {
         now: Timestamp,
     ) -> Result<Self, Refusal> {
         let outline = read_group_info(group_info)?;
-        let id = GroupId::new(outline.group_id)
-            .map_err(|error| Refusal::OpenedWith(format!("group_id: {error}")))?;
+        let unreadable_info = |_| Refusal::unreadable(RequestMember::GroupInfo, group_info);
+        let group_context = GroupContext::read(outline.group_context)
+            .map_err(unreadable_info)?
+            .map_err(Refusal::OpenedWith)?;
         let tree_bytes = match (ratchet_tree, outline.ratchet_tree) {
             (Some(given), Some(carried)) if given != carried => {
                 return Err(Refusal::OpenedWith("ratchetTree differs from the tree in groupInfo".into()));
@@ -107,69 +92,78 @@ impl TrackedGroup {
                 Refusal::OpenedWith(format!("the ratchet tree has more than {nodes_max} nodes"))
             })?;
         check_tree_size(size, context.limits.group_members_max)?;
-        let (tree, shape) = SerialisedTree::parse(tree_bytes).ok_or_else(unreadable)?;
-        let tree_in = RatchetTreeIn::tls_deserialize_exact_bytes(tree_bytes).map_err(|_| unreadable())?;
-        let verifiable =
-            match MlsMessageIn::tls_deserialize_exact_bytes(group_info).map(MlsMessageIn::extract) {
-                Ok(MlsMessageBodyIn::GroupInfo(info)) => info,
-                Ok(_) | Err(_) => return Err(Refusal::unreadable(RequestMember::GroupInfo, group_info)),
-            };
-        let values = Values::default();
-        let (public, _) =
-            PublicGroup::from_external(&context.crypto.0, &values, tree_in, verifiable, ProposalStore::new())
-                .map_err(|error| Refusal::of_opening(&error))?;
-        let is_past = public.group_context().epoch().as_u64() > 0;
-        check_external_senders(context.provider(), public.group_context().extensions(), now, is_past)
-            .map_err(Refusal::OpenedWith)?;
-        let leaf_checks = context.leaf_checks(suite_number(public.ciphersuite()));
-        let mut members = BTreeMap::new();
-        for member in public.members() {
-            if let (Some(checks), Some(leaf)) = (leaf_checks, public.leaf(member.index)) {
-                checks.check_verified_leaf(leaf).map_err(|unfit| Refusal::OpenedWith(unfit.detail))?;
-            }
-            let identity = Identity { signature_key: &member.signature_key, credential: &member.credential };
-            let extensions = public.group_context().extensions();
-            // A group that has a history may have members whose credentials have expired since they came in.
-            let at = match context.provider().valid_until(identity) {
-                Ok(Some(until)) if is_past => now.min(until),
-                Ok(_) | Err(_) => now,
-            };
-            let who = identify(context.provider(), identity, extensions, at)
-                .map_err(|reason| Refusal::OpenedWith(reason.to_string()))?;
-            context.check_own_domain(&who).map_err(Refusal::OpenedWith)?;
-            members.insert(member.index.u32(), who);
+        let refused = |fault: TreeFault| Refusal::OpenedWith(format!("the ratchet tree {fault}"));
+        let flat =
+            FlatTree::read(group_context.suite, tree_bytes).map_err(|_| unreadable())?.map_err(refused)?;
+        if flat.hash() != group_context.tree_hash {
+            let detail = "the tree_hash of groupInfo is not that of the ratchet tree";
+            return Err(Refusal::OpenedWith(detail.into()));
         }
-        let group = Self {
-            leaves: leaves_of(&members),
-            public,
-            id,
-            tree,
-            shape,
-            members,
-            pending: Vec::new(),
-            reinitialised: false,
-            interim_transcript_hash: values.into_interim_transcript_hash(),
-        };
-        if group.leaves.len() != group.members.len() {
+        flat.validate().map_err(refused)?;
+        check_group_info_signature(&group_context, &flat, &outline)?;
+        let is_past = group_context.epoch.0 > 0;
+        check_external_senders(context.provider(), &group_context.extensions, now, is_past)
+            .map_err(Refusal::OpenedWith)?;
+        let opening = Opening { context, group_context: &group_context, now, is_past };
+        let tree = flat
+            .with_members(|index, leaf| opening.member(index, leaf).map(|member| Leaf::new(leaf, member)))?;
+        let interim_transcript_hash = interim_hash(
+            group_context.suite,
+            group_context.confirmed_transcript_hash.as_ref(),
+            outline.confirmation_tag,
+        );
+        let group = Self::of_parts(group_context, tree, interim_transcript_hash);
+        if group.index.clients_count() != group.tree.members_count() {
             return Err(Refusal::OpenedWith("one client is in the tree twice".into()));
         }
         Ok(group)
     }
 
+    /// A group with these parts, no proposals, and everything else as it follows from them.
+    pub(super) fn of_parts(
+        context: GroupContext,
+        tree: RatchetTree,
+        interim_transcript_hash: Digest,
+    ) -> Self {
+        let present = tree.all_nodes();
+        let mut index = MemberIndex::default();
+        index.apply(IndexChange::of(&present), &present);
+        Self {
+            context_bytes: context.to_bytes(),
+            context,
+            tree,
+            index,
+            pending: Vec::new(),
+            reinitialised: false,
+            interim_transcript_hash,
+        }
+    }
+
     pub(crate) fn id(&self) -> &GroupId {
-        &self.id
+        &self.context.group_id
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
-        Epoch(self.public.group_context().epoch().as_u64())
+        self.context.epoch
     }
 
     pub(crate) fn cipher_suite(&self) -> u16 {
-        suite_number(self.public.ciphersuite())
+        self.context.suite.number()
     }
 
-    pub(crate) fn members(&self) -> &BTreeMap<u32, Member> {
-        &self.members
+    /// The members, by ascending leaf index.
+    #[cfg(test)]
+    pub(crate) fn members(&self) -> BTreeMap<u32, Member> {
+        self.tree.leaves().map(|(index, leaf)| (index, leaf.member.clone())).collect()
+    }
+
+    /// The member at a leaf.
+    pub(crate) fn member(&self, leaf: u32) -> Option<&Member> {
+        self.tree.leaf(leaf).map(|leaf| &leaf.member)
+    }
+
+    pub(crate) fn members_count(&self) -> usize {
+        self.tree.members_count()
     }
 
     pub(crate) fn pending(&self) -> &[PendingProposal] {
@@ -181,19 +175,18 @@ impl TrackedGroup {
         self.pending.iter().map(|pending| pending.packet.len()).sum()
     }
 
-    /// The current tree; see [`SerialisedTree::to_bytes`] for its form.
-    pub(crate) fn tree(&self) -> &SerialisedTree {
+    pub(crate) fn tree(&self) -> &RatchetTree {
         &self.tree
     }
 
     /// The confirmed transcript hash of the current epoch (RFC 9420 §8.2).
     pub(crate) fn confirmed_transcript_hash(&self) -> &[u8] {
-        self.public.group_context().confirmed_transcript_hash()
+        self.context.confirmed_transcript_hash.as_ref()
     }
 
     /// The interim transcript hash of the current epoch (RFC 9420 §8.2).
     pub(crate) fn interim_transcript_hash(&self) -> &[u8] {
-        &self.interim_transcript_hash
+        self.interim_transcript_hash.as_ref()
     }
 
     /// Takes in that the group was re-initialised, which its GroupInfo does not say (RFC 9420 §11.2).
@@ -209,107 +202,91 @@ impl TrackedGroup {
     /// The serialised GroupContext (RFC 9420 §8.1).
     #[cfg(test)]
     pub(crate) fn context_bytes(&self) -> Vec<u8> {
-        self.public.group_context().tls_serialize_detached().unwrap()
+        self.context_bytes.clone()
     }
 
-    pub(super) fn leaf(&self, leaf: u32) -> Option<&LeafNode> {
-        self.public.leaf(LeafNodeIndex::new(leaf))
+    /// The leaf node at an index.
+    pub(super) fn leaf(&self, leaf: u32) -> Option<LeafNode<'_>> {
+        self.tree.leaf(leaf)?.node()
     }
 
     /// Accepts a staged proposal into the epoch.
-    ///
-    /// # Errors
-    /// Only for a proposal that was read back from damaged bytes.
-    pub(crate) fn apply_proposal(&mut self, proposal: PendingProposal) -> Result<(), CodecError> {
-        let queued: QueuedProposal = decode(&proposal.queued)?;
-        self.public.add_proposal(&Values::default(), queued)?;
+    pub(crate) fn apply_proposal(&mut self, proposal: PendingProposal) {
         self.pending.push(proposal);
-        Ok(())
     }
 
     /// Moves the group into a staged epoch.
-    ///
-    /// # Errors
-    /// None that a staged epoch of this very group can cause; the group is to be dropped if there is one.
-    pub(crate) fn apply_epoch(&mut self, epoch: StagedEpoch) -> Result<(), CodecError> {
-        self.merge(*epoch.staged, epoch.change)?;
+    pub(crate) fn apply_epoch(&mut self, epoch: StagedEpoch) {
+        self.index.apply(epoch.index_change, &epoch.replaced);
+        self.context_bytes = epoch.context.to_bytes();
+        self.context = epoch.context;
         self.tree = epoch.tree;
-        self.shape = epoch.shape;
-        Ok(())
-    }
-
-    /// Moves the group into an epoch that was recorded. [`Self::refresh_tree`] must follow the last one.
-    ///
-    /// # Errors
-    /// The record is damaged, or not this group's next; the group is to be dropped.
-    pub(crate) fn replay_epoch(&mut self, change: EpochChange) -> Result<(), CodecError> {
-        let staged: StagedCommit = decode(&change.staged)?;
-        self.merge(staged, change)
-    }
-
-    /// Brings the serialised tree up to the tree itself.
-    pub(crate) fn refresh_tree(&mut self) -> Result<(), CodecError> {
-        (self.tree, self.shape) = exported(&self.public)?;
-        Ok(())
-    }
-
-    fn merge(&mut self, staged: StagedCommit, change: EpochChange) -> Result<(), CodecError> {
-        let values = Values::default();
-        self.public.merge_commit(&values, staged).map_err(|error| CodecError::from(&error))?;
-        self.interim_transcript_hash = values.into_interim_transcript_hash();
-        // A leaf that changes hands in one commit is left and joined at once.
-        for leaf in change.left.iter().chain(change.joined.keys()) {
-            if let Some(member) = self.members.remove(leaf) {
-                self.leaves.remove(&(member.domain, member.handle));
-            }
-        }
-        for (leaf, member) in change.joined {
-            self.leaves.insert((member.domain.clone(), member.handle.clone()), leaf);
-            self.members.insert(leaf, member);
-        }
+        self.interim_transcript_hash = epoch.interim_transcript_hash;
+        self.reinitialised |= epoch.reinitialised;
         self.pending.clear();
-        self.reinitialised |= change.reinitialised;
-        Ok(())
     }
 
-    /// The group at rest.
-    pub(crate) fn snapshot(&self) -> Result<GroupSnapshot, CodecError> {
-        Ok(GroupSnapshot {
-            values: GroupValues {
-                tree: encode(self.public.treesync())?,
-                context: encode(self.public.group_context())?,
-                interim_transcript_hash: self.interim_transcript_hash.clone(),
-                confirmation_tag: encode(self.public.confirmation_tag())?,
-            },
-            members: self.members.clone(),
-            pending: self.pending.clone(),
-            reinitialised: self.reinitialised,
-        })
+    /// The approximate memory that it takes, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        const WEIGHT_OF_INDEX_ENTRY: usize = 48;
+        self.tree
+            .weight()
+            .saturating_add(self.index.len().saturating_mul(WEIGHT_OF_INDEX_ENTRY))
+            .saturating_add(self.pending_bytes())
+            .saturating_add(self.context_bytes.len().saturating_mul(3))
     }
+}
 
-    /// Wakes a group from rest. Validates nothing again.
-    pub(crate) fn restore(snapshot: GroupSnapshot) -> Result<Self, CodecError> {
-        let context: GroupContext = decode(&snapshot.values.context)?;
-        let mls_id: &MlsGroupId = context.group_id();
-        let id = GroupId::new(mls_id.as_slice()).map_err(|_| CodecError::damaged("group id"))?;
-        let public = PublicGroup::load(&Values::answering(&snapshot.values), mls_id)?
-            .ok_or_else(|| CodecError::damaged("group"))?;
-        let (tree, shape) = exported(&public)?;
-        let mut group = Self {
-            leaves: leaves_of(&snapshot.members),
-            public,
-            id,
-            tree,
-            shape,
-            members: snapshot.members,
-            pending: Vec::new(),
-            reinitialised: snapshot.reinitialised,
-            interim_transcript_hash: snapshot.values.interim_transcript_hash,
-        };
-        for proposal in snapshot.pending {
-            group.apply_proposal(proposal)?;
+/// What the members of a group that is opened are checked by.
+struct Opening<'a> {
+    context: ValidationContext<'a>,
+    group_context: &'a GroupContext,
+    now: Timestamp,
+    is_past: bool,
+}
+
+impl Opening<'_> {
+    fn member(&self, index: u32, leaf: &LeafNode<'_>) -> Result<Member, Refusal> {
+        let GroupContext { suite, group_id, extensions, .. } = self.group_context;
+        let refuse = |detail: String| Refusal::OpenedWith(format!("leaf {index}: {detail}"));
+        if !leaf.has_valid_signature(*suite, group_id.as_bytes(), index) {
+            return Err(refuse("its signature is not its own".into()));
         }
-        Ok(group)
+        if let Some(checks) = self.context.leaf_checks(*suite) {
+            checks.check_leaf(leaf).map_err(|unfit| Refusal::OpenedWith(unfit.detail))?;
+        }
+        if let (LeafSource::KeyPackage(lifetime), false) = (leaf.source, self.is_past) {
+            self.context
+                .check_lifetime(lifetime, self.now)
+                .map_err(|Unfit { rule, detail }| Refusal::OpenedOutsideLifetime { rule, detail })?;
+        }
+        let provider = self.context.provider();
+        // A group that has a history may have members whose credentials have expired since they came in.
+        let at = match provider.valid_until(leaf.identity()) {
+            Ok(Some(until)) if self.is_past => self.now.min(until),
+            Ok(_) | Err(_) => self.now,
+        };
+        let who = identify(provider, leaf.identity(), extensions.for_provider(), at)
+            .map_err(|reason| Refusal::OpenedWith(reason.to_string()))?;
+        self.context.check_own_domain(&who).map_err(Refusal::OpenedWith)?;
+        Ok(who)
+    }
+}
+
+/// Checks that a member of the tree signed the group info (RFC 9420 §12.4.3).
+fn check_group_info_signature(
+    context: &GroupContext,
+    tree: &FlatTree<'_>,
+    outline: &GroupInfoOutline<'_>,
+) -> Result<(), Refusal> {
+    let signer = tree.leaves().find(|(index, _)| *index == outline.signer);
+    let Some((_, signer)) = signer else {
+        return Err(Refusal::OpenedWith("the signer of groupInfo is not a member".into()));
+    };
+    if outline.is_signed_by(context.suite, signer.signature_key) {
+        Ok(())
+    } else {
+        Err(Refusal::OpenedWith("the signature of groupInfo is not its signer's".into()))
     }
 }
 
@@ -322,18 +299,6 @@ pub(super) fn read_group_info(message: &[u8]) -> Result<GroupInfoOutline<'_>, Re
         return Err(Refusal::unexpected(member, WIRE_FORMAT, format.name(), WireFormat::GroupInfo.name()));
     }
     wire::group_info_outline(body).map_err(unreadable)
-}
-
-fn exported(public: &PublicGroup) -> Result<(SerialisedTree, TreeShape), CodecError> {
-    let bytes =
-        public.export_ratchet_tree().tls_serialize_detached().map_err(|_| CodecError::damaged("tree"))?;
-    SerialisedTree::parse(&bytes).ok_or_else(|| CodecError::damaged("tree"))
-}
-
-pub(super) fn leaves_of(
-    members: &BTreeMap<u32, Member>,
-) -> BTreeMap<(Option<DomainName>, ClientHandle), u32> {
-    members.iter().map(|(leaf, member)| ((member.domain.clone(), member.handle.clone()), *leaf)).collect()
 }
 
 /// Why an identity may not enter.
@@ -351,12 +316,12 @@ pub(super) enum Unidentified {
 pub(super) fn identify(
     provider: &dyn IdentityProvider,
     identity: Identity<'_>,
-    extensions: &openmls::prelude::Extensions<GroupContext>,
+    extensions: GroupContextExtensions<'_>,
     now: Timestamp,
 ) -> Result<Member, Unidentified> {
-    let kind = identity.credential.credential_type();
-    if !is_known_credential(kind.into()) {
-        return Err(Unidentified::UnknownType(kind.into()));
+    let kind = identity.credential.credential_type;
+    if !is_known_credential(kind.0) {
+        return Err(Unidentified::UnknownType(kind.0));
     }
     if !provider.supported_credentials().contains(&kind) {
         let detail = "the credential's type is not one that this application accepts";
@@ -366,9 +331,4 @@ pub(super) fn identify(
         .identify(identity, extensions, ApplicationContext { msg_timestamp: now })
         .map(|IdentifiedClient { handle, domain, valid_until }| Member { handle, domain, valid_until })
         .map_err(|error| Unidentified::Refused(error.to_string()))
-}
-
-/// The identity in a leaf node.
-pub(super) fn identity_of(leaf: &LeafNode) -> Identity<'_> {
-    Identity { signature_key: leaf.signature_key().as_slice(), credential: leaf.credential() }
 }

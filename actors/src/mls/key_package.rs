@@ -5,25 +5,16 @@ use std::{
     time::Duration,
 };
 
-use openmls::prelude::{
-    Ciphersuite, Extensions, GroupContext, KeyPackageVerifyError, MlsMessageBodyIn, MlsMessageIn,
-    ProtocolVersion, tls_codec::DeserializeBytes as _,
-};
-use openmls_traits::crypto::OpenMlsCrypto as _;
 use sha2::{Digest as _, Sha256};
 use snapshots::{ClientHandle, DomainName, KeyPackageRef, Timestamp};
 
 use super::{
-    Crypto,
     group::{Member, identify},
-    leaf::{KeyPackageOutline, LeafChecks},
+    leaf::{KeyPackage, LeafChecks},
     syntax::misfit_in_message,
     wire::{self, WireFormat},
 };
-use crate::{
-    identity::{Identity, IdentityProvider},
-    presentation::write_vector_length,
-};
+use crate::identity::{Credential, GroupContextExtensions, IdentityProvider};
 
 /// What a key package must be to enter a queue.
 #[derive(Clone, Copy, Debug)]
@@ -50,16 +41,13 @@ pub(crate) struct CheckedKeyPackage {
 }
 
 /// The KeyPackage in an MLSMessage.
-fn outline_of(message: &[u8]) -> Result<KeyPackageOutline<'_>, String> {
-    let malformed = || misfit_in_message(message).to_string();
-    let (format, body) = wire::message_body(message).map_err(|_| malformed())?;
+fn package_in(message: &[u8]) -> Result<KeyPackage<'_>, String> {
+    let malformed = |_| misfit_in_message(message).to_string();
+    let (format, body) = wire::message_body(message).map_err(malformed)?;
     if format != WireFormat::KeyPackage {
         return Err(format!("expected an MLSMessage with a KeyPackage, found a {}", format.name()));
     }
-    KeyPackageOutline::read(body).map_err(|error| match error {
-        KeyPackageOutline::OTHER_SOURCE => error.to_string(),
-        _ => malformed(),
-    })
+    KeyPackage::of_bytes(body.rest()).map_err(malformed)
 }
 
 /// Checks that a package is fit which was stored before it had to be: no group could ever take in one that is not.
@@ -67,7 +55,7 @@ fn outline_of(message: &[u8]) -> Result<KeyPackageOutline<'_>, String> {
 /// # Errors
 /// Why it is not.
 pub(crate) fn check_fit(checks: LeafChecks, message: &[u8]) -> Result<(), String> {
-    outline_of(message).and_then(|package| checks.check_key_package(&package).map_err(|unfit| unfit.detail))
+    package_in(message).and_then(|package| checks.check_key_package(&package).map_err(|unfit| unfit.detail))
 }
 
 /// The digest of a credential and its signature key.
@@ -118,18 +106,19 @@ impl<'a> CredentialCheck<'a> {
 
     /// Whether the credential of a package, an MLSMessage, is acceptable now.
     pub(crate) fn accepts(&mut self, message: &[u8]) -> bool {
-        let Ok(outline) = outline_of(message) else { return false };
+        let Ok(package) = package_in(message) else { return false };
+        let Credential { credential_type, content } = package.leaf.credential;
         let digest = Sha256::new()
-            .chain_update(outline.leaf.signature_key.len().to_be_bytes())
-            .chain_update(outline.leaf.signature_key)
-            .chain_update(outline.leaf.credential_type.to_be_bytes())
-            .chain_update(outline.leaf.credential)
+            .chain_update(package.leaf.signature_key.len().to_be_bytes())
+            .chain_update(package.leaf.signature_key)
+            .chain_update(credential_type.0.to_be_bytes())
+            .chain_update(content)
             .finalize()
             .into();
         if self.refused.stands(&digest, self.now) {
             return false;
         }
-        if let Err(reason) = identify_member(self.provider, &outline, self.now) {
+        if let Err(reason) = identify_member(self.provider, &package, self.now) {
             tracing::debug!(reason, "a key package is passed over: its credential is not acceptable now");
             self.refused.0.insert(digest, self.now);
             return false;
@@ -140,34 +129,26 @@ impl<'a> CredentialCheck<'a> {
 
 fn identify_member(
     provider: &dyn IdentityProvider,
-    package: &KeyPackageOutline<'_>,
+    package: &KeyPackage<'_>,
     now: Timestamp,
 ) -> Result<Member, String> {
-    let leaf = &package.leaf;
-    let credential = openmls::prelude::Credential::new(leaf.credential_type.into(), leaf.credential.to_vec());
-    let identity = Identity { signature_key: leaf.signature_key, credential: &credential };
-    identify(provider, identity, &Extensions::<GroupContext>::empty(), now)
+    identify(provider, package.leaf.identity(), GroupContextExtensions::empty(), now)
         .map_err(|reason| reason.to_string())
 }
 
-/// A credential type, a credential and its signature key.
-type LeafCredential<'m> = (u16, &'m [u8], &'m [u8]);
+/// A credential and its signature key.
+type LeafCredential<'m> = (Credential<'m>, &'m [u8]);
 
 /// Checks the key packages of one request. Packages of one client share few credentials, so each is validated once.
 pub(crate) struct KeyPackageValidator<'a, 'm> {
     checks: KeyPackageChecks<'a>,
-    crypto: &'a Crypto,
     provider: &'a dyn IdentityProvider,
     members: HashMap<LeafCredential<'m>, Result<Member, String>>,
 }
 
 impl<'a, 'm> KeyPackageValidator<'a, 'm> {
-    pub(crate) fn new(
-        checks: KeyPackageChecks<'a>,
-        crypto: &'a Crypto,
-        provider: &'a dyn IdentityProvider,
-    ) -> Self {
-        Self { checks, crypto, provider, members: HashMap::new() }
+    pub(crate) fn new(checks: KeyPackageChecks<'a>, provider: &'a dyn IdentityProvider) -> Self {
+        Self { checks, provider, members: HashMap::new() }
     }
 
     /// Checks an MLSMessage that must hold a key package: first all that needs no cryptography.
@@ -176,14 +157,16 @@ impl<'a, 'm> KeyPackageValidator<'a, 'm> {
     /// Says what is wrong with it.
     pub(crate) fn check(&mut self, message: &'m [u8]) -> Result<CheckedKeyPackage, String> {
         let checks = self.checks;
-        let outline = outline_of(message)?;
+        let package = package_in(message)?;
         let suite = checks.leaf.cipher_suite;
-        if outline.cipher_suite != suite {
-            return Err(format!("its cipher suite is {}, the queue's is {suite}", outline.cipher_suite));
+        if package.cipher_suite != suite.number() {
+            let (own, queue) = (package.cipher_suite, suite.number());
+            return Err(format!("its cipher suite is {own}, the queue's is {queue}"));
         }
-        checks.leaf.check_key_package(&outline).map_err(|unfit| unfit.detail)?;
-        let not_before = Timestamp(outline.lifetime.not_before_s.saturating_mul(1000));
-        let lifetime_ends = Timestamp(outline.lifetime.not_after_s.saturating_mul(1000));
+        checks.leaf.check_key_package(&package).map_err(|unfit| unfit.detail)?;
+        let lifetime = package.leaf.lifetime().ok_or("its leaf has no lifetime")?;
+        let not_before = Timestamp(lifetime.not_before_s.saturating_mul(1000));
+        let lifetime_ends = Timestamp(lifetime.not_after_s.saturating_mul(1000));
         if lifetime_ends <= checks.now {
             return Err("it has expired".into());
         }
@@ -191,8 +174,10 @@ impl<'a, 'm> KeyPackageValidator<'a, 'm> {
         if not_before.0 > checks.now.0.saturating_add(skew.saturating_mul(1000)) {
             return Err(format!("it is not valid yet, and will not be within {skew} seconds"));
         }
-        self.verify(message)?;
-        let member = self.member(&outline)?;
+        if !package.has_valid_signatures(suite) {
+            return Err("not valid by RFC 9420 section 10.1: a signature is not its own".into());
+        }
+        let member = self.member(&package)?;
         if let Some(expected) = checks.handle.filter(|expected| member.handle != **expected) {
             return Err(format!(
                 "its credential names {:?}, the queue belongs to {expected:?}",
@@ -203,45 +188,18 @@ impl<'a, 'm> KeyPackageValidator<'a, 'm> {
             return Err("its credential names another domain than the client's".into());
         }
         let not_after = member.valid_until.map_or(lifetime_ends, |until| until.min(lifetime_ends));
-        let reference = reference_of(self.crypto, suite, message).ok_or("it has no reference")?;
-        let signature_key = outline.leaf.signature_key.to_vec();
+        let reference = package.reference(suite).ok_or("it has no reference")?;
+        let signature_key = package.leaf.signature_key.to_vec();
         Ok(CheckedKeyPackage { reference, not_before, not_after, signature_key })
     }
 
-    /// The MLS library's checks, of the signatures above all. It validates the lifetime last and by the wall clock, which
-    /// has been done here by the gateway's clock and with the clock skew.
-    fn verify(&self, message: &[u8]) -> Result<(), String> {
-        let package = match MlsMessageIn::tls_deserialize_exact_bytes(message).map(MlsMessageIn::extract) {
-            Ok(MlsMessageBodyIn::KeyPackage(package)) => package,
-            Ok(_) | Err(_) => return Err(misfit_in_message(message).to_string()),
-        };
-        match package.validate(&self.crypto.0, ProtocolVersion::Mls10) {
-            Ok(_) | Err(KeyPackageVerifyError::LifetimeError(_)) => Ok(()),
-            Err(error) => Err(format!("not valid by RFC 9420 section 10.1: {error}")),
-        }
-    }
-
-    fn member(&mut self, outline: &KeyPackageOutline<'m>) -> Result<Member, String> {
-        let leaf = &outline.leaf;
-        match self.members.entry((leaf.credential_type, leaf.credential, leaf.signature_key)) {
+    fn member(&mut self, package: &KeyPackage<'m>) -> Result<Member, String> {
+        let leaf = &package.leaf;
+        match self.members.entry((leaf.credential, leaf.signature_key)) {
             Entry::Occupied(validated) => validated.get().clone(),
             Entry::Vacant(place) => {
-                place.insert(identify_member(self.provider, outline, self.checks.now)).clone()
+                place.insert(identify_member(self.provider, package, self.checks.now)).clone()
             }
         }
     }
-}
-
-/// The KeyPackageRef of the key package in an MLSMessage (RFC 9420 §5.2).
-fn reference_of(crypto: &Crypto, cipher_suite: u16, message: &[u8]) -> Option<KeyPackageRef> {
-    const LABEL: &[u8] = b"MLS 1.0 KeyPackage Reference";
-    let (_, body) = wire::message_body(message).ok()?;
-    let value = body.rest();
-    let mut input = Vec::with_capacity(LABEL.len() + value.len() + 8);
-    for part in [LABEL, value] {
-        write_vector_length(&mut input, part.len());
-        input.extend_from_slice(part);
-    }
-    let hash = Ciphersuite::try_from(cipher_suite).ok()?.hash_algorithm();
-    KeyPackageRef::new(crypto.0.hash(hash, &input).ok()?).ok()
 }

@@ -3,15 +3,21 @@
 
 use std::collections::BTreeSet;
 
-use openmls::prelude::{KeyPackage, LeafNode, tls_codec::Serialize as _};
+use snapshots::{KeyPackageRef, Timestamp};
 
-use super::{Refusal, Rule, suite::CipherSuite};
-use crate::presentation::{Reader, WireError};
+use super::{
+    CipherSuite, Refusal, Rule,
+    extensions::{Home, is_default_extension, read_extensions},
+};
+use crate::{
+    identity::{Credential, CredentialType, Identity},
+    presentation::{Reader, WireError, write_vector_length},
+};
 
 /// Checks of leaf nodes for one cipher suite.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LeafChecks {
-    pub(crate) cipher_suite: u16,
+    pub(crate) cipher_suite: CipherSuite,
     /// The longest total lifetime of a leaf that has one, in seconds; 0 accepts every lifetime (RFC 9420 §7.2).
     pub(crate) lifetime_s_max: Option<u64>,
 }
@@ -46,40 +52,76 @@ pub(crate) struct Lifetime {
     pub(crate) not_after_s: u64,
 }
 
-/// A list of 16-bit numbers of a registry.
-#[derive(Clone, Copy, Debug)]
-struct Numbers<'a>(&'a [u8]);
-
-impl Numbers<'_> {
-    fn iter(&self) -> impl Iterator<Item = u16> {
-        self.0.chunks_exact(2).filter_map(|pair| Some(u16::from_be_bytes(pair.try_into().ok()?)))
-    }
-
-    fn contains(&self, number: u16) -> bool {
-        self.iter().any(|listed| listed == number)
+impl Lifetime {
+    /// Checks that a moment is within it. Its begin may be up to `skew_s` seconds away: its client's clock may be ahead. Without a
+    /// skew the begin does not matter.
+    pub(super) fn check(self, at: Timestamp, skew_s: Option<u64>) -> Result<(), Unfit> {
+        let at_s = at.0 / 1000;
+        let Self { not_before_s, not_after_s } = self;
+        if skew_s.is_some_and(|skew_s| not_before_s > at_s.saturating_add(skew_s)) {
+            let detail = format!("the lifetime begins at {not_before_s}, and it is {at_s} (Unix seconds)");
+            return Err(unfit(Rule::Lifetime, detail));
+        }
+        if not_after_s.saturating_mul(1000) <= at.0 {
+            let detail = format!("the lifetime ended at {not_after_s}, and it is {at_s} (Unix seconds)");
+            return Err(unfit(Rule::Lifetime, detail));
+        }
+        Ok(())
     }
 }
 
-/// The types of a list of extensions.
-#[derive(Clone, Debug)]
-struct ExtensionTypes(BTreeSet<u16>);
+/// A list of 16-bit numbers of a registry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers<'a>(&'a [u8]);
 
-impl ExtensionTypes {
-    fn check_listed(&self, capabilities: Numbers<'_>, holder: &str) -> Result<(), Unfit> {
-        let mut to_list = self.0.iter().filter(|kind| !is_default_extension(**kind)).peekable();
-        if to_list.peek().is_none() {
-            return Ok(());
+impl<'a> Numbers<'a> {
+    pub(super) fn read(reader: &mut Reader<'a>, part: &'static str) -> Result<Self, WireError> {
+        let list = reader.vector(part)?;
+        if list.len().is_multiple_of(2) { Ok(Self(list)) } else { Err(WireError::in_part(part)) }
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = u16> + 'a {
+        let (pairs, _) = self.0.as_chunks::<2>();
+        pairs.iter().map(|pair| u16::from_be_bytes(*pair))
+    }
+
+    pub(super) fn contains(self, number: u16) -> bool {
+        self.iter().any(|listed| listed == number)
+    }
+
+    /// The listed numbers, each once, ascending.
+    pub(super) fn distinct(self) -> Vec<u16> {
+        let mut numbers: Vec<u16> = self.iter().collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
+    /// The first number that is wanted and not listed.
+    pub(super) fn missing(self, wanted: &BTreeSet<u16>) -> Option<u16> {
+        if wanted.is_empty() {
+            return None;
         }
-        let listed: BTreeSet<u16> = capabilities.iter().collect();
-        match to_list.find(|kind| !listed.contains(kind)) {
-            None => Ok(()),
-            Some(kind) => Err(unfit(
-                Rule::Capabilities,
-                format!(
-                    "{holder} carries an extension of type {kind:#06x}, which its capabilities do not list"
-                ),
-            )),
+        let found: BTreeSet<u16> = self.iter().filter(|value| wanted.contains(value)).collect();
+        wanted.difference(&found).next().copied()
+    }
+}
+
+/// Checks that the types of a list of extensions are among capabilities (RFC 9420 §7.3, §10.1).
+fn check_extensions_listed(list: &[u8], capabilities: Numbers<'_>, holder: &str) -> Result<(), Unfit> {
+    let mut types = BTreeSet::new();
+    each_extension(list, |kind, _| {
+        if !is_default_extension(kind) {
+            types.insert(kind);
         }
+        Ok(())
+    })?;
+    match capabilities.missing(&types) {
+        None => Ok(()),
+        Some(kind) => Err(unfit(
+            Rule::Capabilities,
+            format!("{holder} carries an extension of type {kind:#06x}, which its capabilities do not list"),
+        )),
     }
 }
 
@@ -96,90 +138,128 @@ fn each_extension<'a>(
     Ok(())
 }
 
-/// Reads the types of a list of extensions, in which no type comes twice (RFC 9420 §13.4).
-fn extension_types(list: &[u8], holder: &str) -> Result<ExtensionTypes, Unfit> {
-    let mut types = BTreeSet::new();
-    each_extension(list, |kind, _| {
-        if types.insert(kind) {
-            Ok(())
-        } else {
-            Err(unfit(Rule::LeafNode, format!("{holder} carries two extensions of type {kind:#06x}")))
-        }
-    })?;
-    Ok(ExtensionTypes(types))
+/// The source of a leaf node (RFC 9420 §7.2), with what goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeafSource<'a> {
+    KeyPackage(Lifetime),
+    Update,
+    Commit { parent_hash: &'a [u8] },
 }
 
-/// The extension types that every client supports without listing them (RFC 9420 §7.2).
-pub(super) fn is_default_extension(kind: u16) -> bool {
-    matches!(kind, 1..=5)
-}
-
-/// The default extension types that belong to a GroupInfo or a GroupContext (RFC 9420 §17.3).
-fn is_of_a_group(kind: u16) -> bool {
-    matches!(kind, 2..=5)
-}
-
-/// A leaf node on the wire.
+/// A leaf node on the wire (RFC 9420 §7.2).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LeafOutline<'a> {
-    encryption_key: &'a [u8],
+pub(crate) struct LeafNode<'a> {
+    /// The whole structure.
+    pub(crate) bytes: &'a [u8],
+    /// The structure without its signature.
+    unsigned: &'a [u8],
+    pub(crate) encryption_key: &'a [u8],
     pub(crate) signature_key: &'a [u8],
-    pub(crate) credential_type: u16,
-    pub(crate) credential: &'a [u8],
+    pub(crate) credential: Credential<'a>,
     versions: Numbers<'a>,
     cipher_suites: Numbers<'a>,
-    supported_extensions: Numbers<'a>,
-    credential_types: Numbers<'a>,
-    pub(crate) lifetime: Option<Lifetime>,
+    pub(super) supported_extensions: Numbers<'a>,
+    pub(super) supported_proposals: Numbers<'a>,
+    pub(super) supported_credentials: Numbers<'a>,
+    pub(crate) source: LeafSource<'a>,
     extensions: &'a [u8],
+    signature: &'a [u8],
 }
 
-impl<'a> LeafOutline<'a> {
+impl<'a> LeafNode<'a> {
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
         const PART: &str = "leaf node";
+        let start = *reader;
         let encryption_key = reader.vector(PART)?;
         let signature_key = reader.vector(PART)?;
-        let credential_type = reader.u16("credential")?;
-        let credential = reader.vector("credential")?;
-        let mut numbers = || reader.vector("capabilities").map(Numbers);
-        let (versions, cipher_suites, supported_extensions) = (numbers()?, numbers()?, numbers()?);
-        let (_proposals, credential_types) = (numbers()?, numbers()?);
-        let lifetime = match reader.u8("leaf node source")? {
+        let credential = read_credential(reader)?;
+        let mut numbers = || Numbers::read(reader, "capabilities");
+        let (versions, cipher_suites) = (numbers()?, numbers()?);
+        let (supported_extensions, supported_proposals) = (numbers()?, numbers()?);
+        let supported_credentials = numbers()?;
+        let source = match reader.u8("leaf node source")? {
             1 => {
-                Some(Lifetime { not_before_s: reader.u64("lifetime")?, not_after_s: reader.u64("lifetime")? })
+                let not_before_s = reader.u64("lifetime")?;
+                LeafSource::KeyPackage(Lifetime { not_before_s, not_after_s: reader.u64("lifetime")? })
             }
-            2 => None,
-            3 => {
-                reader.vector("parent hash")?;
-                None
-            }
+            2 => LeafSource::Update,
+            3 => LeafSource::Commit { parent_hash: reader.vector("parent hash")? },
             _ => return Err(WireError::in_part("leaf node source")),
         };
         let extensions = reader.vector("extensions")?;
-        reader.vector("signature")?;
+        read_extensions(extensions, Home::LeafNode, |_, _| {})?;
+        let unsigned = reader.since(start);
+        let signature = reader.vector("signature")?;
         Ok(Self {
+            bytes: reader.since(start),
+            unsigned,
             encryption_key,
             signature_key,
-            credential_type,
             credential,
             versions,
             cipher_suites,
             supported_extensions,
-            credential_types,
-            lifetime,
+            supported_proposals,
+            supported_credentials,
+            source,
             extensions,
+            signature,
         })
+    }
+
+    /// Reads a leaf node that fills the bytes.
+    pub(crate) fn of_bytes(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let leaf = Self::read(&mut reader)?;
+        if reader.is_empty() { Ok(leaf) } else { Err(WireError::in_part("leaf node: bytes follow it")) }
+    }
+
+    pub(crate) fn identity(&self) -> Identity<'a> {
+        Identity { signature_key: self.signature_key, credential: self.credential }
+    }
+
+    /// The interval in which a key package with this leaf may be used.
+    pub(crate) fn lifetime(&self) -> Option<Lifetime> {
+        match self.source {
+            LeafSource::KeyPackage(lifetime) => Some(lifetime),
+            LeafSource::Update | LeafSource::Commit { .. } => None,
+        }
+    }
+
+    /// Whether the signature is the leaf's own (RFC 9420 §7.2). Its place in a group counts for every source but a key package.
+    pub(crate) fn has_valid_signature(&self, suite: CipherSuite, group_id: &[u8], leaf_index: u32) -> bool {
+        let mut place = Vec::new();
+        match self.source {
+            LeafSource::KeyPackage(_) => {}
+            LeafSource::Update | LeafSource::Commit { .. } => {
+                write_vector_length(&mut place, group_id.len());
+                place.extend_from_slice(group_id);
+                place.extend_from_slice(&leaf_index.to_be_bytes());
+            }
+        }
+        let signed = [self.unsigned, &*place];
+        suite.verify_with_label(self.signature_key, "LeafNodeTBS", &signed, self.signature).is_ok()
     }
 }
 
-/// A key package on the wire.
+/// A credential (RFC 9420 §5.3): a type and one vector, whichever type it is.
+pub(super) fn read_credential<'a>(reader: &mut Reader<'a>) -> Result<Credential<'a>, WireError> {
+    let credential_type = CredentialType(reader.u16("credential")?);
+    Ok(Credential { credential_type, content: reader.vector("credential")? })
+}
+
+/// A key package on the wire (RFC 9420 §10).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct KeyPackageOutline<'a> {
+pub(crate) struct KeyPackage<'a> {
+    /// The whole structure.
+    pub(crate) bytes: &'a [u8],
+    unsigned: &'a [u8],
+    version: u16,
     pub(crate) cipher_suite: u16,
-    pub(crate) lifetime: Lifetime,
-    init_key: &'a [u8],
-    pub(crate) leaf: LeafOutline<'a>,
+    pub(crate) init_key: &'a [u8],
+    pub(crate) leaf: LeafNode<'a>,
     extensions: &'a [u8],
+    signature: &'a [u8],
 }
 
 /// The extension of the MLS extensions draft up to its fifth version that marks a last-resort key package.
@@ -189,26 +269,46 @@ const EXTENSION_APP_DATA_DICTIONARY: u16 = 0x0006;
 /// The component that marks a last-resort key package (*Last-Resort KeyPackages* of the MLS extensions draft).
 const COMPONENT_LAST_RESORT: u16 = 0x0004;
 
-impl<'a> KeyPackageOutline<'a> {
-    /// The leaf is that of an update or a commit, and so has no lifetime.
-    pub(crate) const OTHER_SOURCE: WireError =
-        WireError::in_part("leaf node source, which is not that of a key package");
-
-    /// Reads a KeyPackage to the end of the bytes.
-    pub(crate) fn read(mut reader: Reader<'a>) -> Result<Self, WireError> {
-        if reader.u16("protocol version")? != super::PROTOCOL_VERSION {
-            return Err(WireError::in_part("protocol version"));
-        }
+impl<'a> KeyPackage<'a> {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        let start = *reader;
+        let version = reader.u16("protocol version")?;
         let cipher_suite = reader.u16("cipher suite")?;
         let init_key = reader.vector("init_key")?;
-        let leaf = LeafOutline::read(&mut reader)?;
+        let leaf = LeafNode::read(reader)?;
         let extensions = reader.vector("extensions")?;
-        reader.vector("signature")?;
-        if !reader.is_empty() {
-            return Err(WireError::in_part("end: bytes follow the key package"));
+        read_extensions(extensions, Home::KeyPackage, |_, _| {})?;
+        let unsigned = reader.since(start);
+        let signature = reader.vector("signature")?;
+        let bytes = reader.since(start);
+        Ok(Self { bytes, unsigned, version, cipher_suite, init_key, leaf, extensions, signature })
+    }
+
+    /// Reads a key package that fills the bytes.
+    pub(crate) fn of_bytes(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let package = Self::read(&mut reader)?;
+        if reader.is_empty() {
+            Ok(package)
+        } else {
+            Err(WireError::in_part("end: bytes follow the key package"))
         }
-        let lifetime = leaf.lifetime.ok_or(Self::OTHER_SOURCE)?;
-        Ok(Self { cipher_suite, lifetime, init_key, leaf, extensions })
+    }
+
+    /// Its KeyPackageRef (RFC 9420 §5.2).
+    ///
+    /// # Errors
+    /// None for a suite of RFC 9420, whose hashes all fit.
+    pub(crate) fn reference(&self, suite: CipherSuite) -> Option<KeyPackageRef> {
+        let hash = suite.ref_hash("MLS 1.0 KeyPackage Reference", self.bytes);
+        KeyPackageRef::new(hash.as_ref().to_vec()).ok()
+    }
+
+    /// Whether the package and its leaf are signed by the leaf's key (RFC 9420 §10.1).
+    pub(crate) fn has_valid_signatures(&self, suite: CipherSuite) -> bool {
+        let key = self.leaf.signature_key;
+        self.leaf.has_valid_signature(suite, &[], 0)
+            && suite.verify_with_label(key, "KeyPackageTBS", &[self.unsigned], self.signature).is_ok()
     }
 
     /// Whether the package is marked as one that may be used more than once: by the `last_resort` extension, or by the
@@ -218,7 +318,7 @@ impl<'a> KeyPackageOutline<'a> {
     }
 }
 
-/// Whether the extensions of a key package say so; see [`KeyPackageOutline::is_last_resort`].
+/// Whether the extensions of a key package say so; see [`KeyPackage::is_last_resort`].
 pub(super) fn marks_last_resort(extensions: &[u8]) -> bool {
     let mut is_marked = false;
     let walked = each_extension(extensions, |kind, data| {
@@ -249,17 +349,24 @@ impl LeafChecks {
     ///
     /// # Errors
     /// [`Unfit`]: no commit could ever add its client.
-    pub(crate) fn check_key_package(self, package: &KeyPackageOutline<'_>) -> Result<(), Unfit> {
-        if package.cipher_suite != self.cipher_suite {
-            let detail = format!(
-                "the key package is of the cipher suite {}, not {}",
-                package.cipher_suite, self.cipher_suite
-            );
+    pub(crate) fn check_key_package(self, package: &KeyPackage<'_>) -> Result<(), Unfit> {
+        let suite = self.cipher_suite.number();
+        if package.cipher_suite != suite {
+            let detail =
+                format!("the key package is of the cipher suite {}, not {suite}", package.cipher_suite);
             return Err(unfit(Rule::Proposal, detail));
         }
+        if package.version != super::PROTOCOL_VERSION {
+            let detail = format!("the key package is of the protocol version {}", package.version);
+            return Err(unfit(Rule::Proposal, detail));
+        }
+        if package.leaf.lifetime().is_none() {
+            let detail = "the leaf node source of a key package is not key_package";
+            return Err(unfit(Rule::LeafNode, detail));
+        }
         self.check_leaf(&package.leaf)?;
-        extension_types(package.extensions, "the key package")?
-            .check_listed(package.leaf.supported_extensions, "the key package")?;
+        let capabilities = package.leaf.supported_extensions;
+        check_extensions_listed(package.extensions, capabilities, "the key package")?;
         if package.init_key == package.leaf.encryption_key {
             return Err(unfit(
                 Rule::DistinctKeys,
@@ -270,31 +377,31 @@ impl LeafChecks {
     }
 
     /// Checks a leaf node without regard to its group: its own extension types, credential type, suite and version are
-    /// among its capabilities, no extension comes twice, its lifetime is an interval that is not too long, and its
+    /// among its capabilities, its lifetime is an interval that is not too long, and its
     /// encryption key is a key of the suite (RFC 9420 §7.2, §7.3).
     ///
     /// # Errors
     /// [`Unfit`]: the leaf can be in no group, or would freeze the one that took it in.
-    pub(crate) fn check_leaf(self, leaf: &LeafOutline<'_>) -> Result<(), Unfit> {
+    pub(crate) fn check_leaf(self, leaf: &LeafNode<'_>) -> Result<(), Unfit> {
         let missing = |what: String| {
             Err(unfit(Rule::Capabilities, format!("the leaf's own {what} is not among its capabilities")))
         };
         if !leaf.versions.contains(super::PROTOCOL_VERSION) {
             return missing(format!("protocol version ({})", super::PROTOCOL_VERSION));
         }
-        if !leaf.cipher_suites.contains(self.cipher_suite) {
-            return missing(format!("cipher suite ({})", self.cipher_suite));
+        let suite = self.cipher_suite.number();
+        if !leaf.cipher_suites.contains(suite) {
+            return missing(format!("cipher suite ({suite})"));
         }
-        if !leaf.credential_types.contains(leaf.credential_type) {
-            return missing(format!("credential type ({})", leaf.credential_type));
+        let CredentialType(own) = leaf.credential.credential_type;
+        if !leaf.supported_credentials.contains(own) {
+            return missing(format!("credential type ({own})"));
         }
-        let extensions = extension_types(leaf.extensions, "the leaf")?;
-        if let Some(kind) = extensions.0.iter().find(|kind| is_of_a_group(**kind)) {
-            let detail = format!("a leaf cannot carry an extension of type {kind:#06x}, which is of a group");
-            return Err(unfit(Rule::LeafNode, detail));
-        }
-        extensions.check_listed(leaf.supported_extensions, "the leaf")?;
-        if let Some(lifetime) = leaf.lifetime {
+        self.cipher_suite
+            .check_signature_key(leaf.signature_key)
+            .map_err(|what| unfit(Rule::LeafNode, format!("the leaf's signature_key {what}")))?;
+        check_extensions_listed(leaf.extensions, leaf.supported_extensions, "the leaf")?;
+        if let Some(lifetime) = leaf.lifetime() {
             self.check_lifetime(lifetime)?;
         }
         self.check_hpke_key(leaf.encryption_key, Rule::LeafNode, "the leaf's encryption_key")
@@ -314,25 +421,6 @@ impl LeafChecks {
         }
     }
 
-    /// Checks the leaf of a key package that was verified.
-    ///
-    /// # Errors
-    /// As [`Self::check_key_package`].
-    pub(super) fn check_verified_package(self, package: &KeyPackage) -> Result<(), Unfit> {
-        with_outline(package, |outline| self.check_key_package(outline))?
-    }
-
-    /// Checks a leaf node that was verified.
-    ///
-    /// # Errors
-    /// As [`Self::check_leaf`].
-    pub(super) fn check_verified_leaf(self, leaf: &LeafNode) -> Result<(), Unfit> {
-        let bytes =
-            leaf.tls_serialize_detached().map_err(|_| unfit(Rule::LeafNode, "the leaf cannot be written"))?;
-        let outline = LeafOutline::read(&mut Reader::new(&bytes))?;
-        self.check_leaf(&outline)
-    }
-
     /// Checks the public keys of an update path (RFC 9420 §7.6): they become keys of parent nodes.
     ///
     /// # Errors
@@ -343,21 +431,6 @@ impl LeafChecks {
     }
 
     fn check_hpke_key(self, key: &[u8], rule: Rule, name: &str) -> Result<(), Unfit> {
-        let suite = CipherSuite::from_number(self.cipher_suite)
-            .ok_or_else(|| unfit(rule, format!("the cipher suite {} is not supported", self.cipher_suite)))?;
-        suite.check_hpke_key(key).map_err(|what| unfit(rule, format!("{name} {what}")))
+        self.cipher_suite.check_hpke_key(key).map_err(|what| unfit(rule, format!("{name} {what}")))
     }
-}
-
-/// Whether a verified key package is marked as one of last resort; see [`KeyPackageOutline::is_last_resort`].
-pub(super) fn is_last_resort(package: &KeyPackage) -> bool {
-    with_outline(package, |outline| outline.is_last_resort()).unwrap_or_default()
-}
-
-fn with_outline<T>(package: &KeyPackage, ask: impl FnOnce(&KeyPackageOutline<'_>) -> T) -> Result<T, Unfit> {
-    let bytes = package
-        .tls_serialize_detached()
-        .map_err(|_| unfit(Rule::Proposal, "the key package cannot be written"))?;
-    let outline = KeyPackageOutline::read(Reader::new(&bytes))?;
-    Ok(ask(&outline))
 }

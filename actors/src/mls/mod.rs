@@ -1,30 +1,34 @@
 //! Validation and tracking of MLS groups by an outsider.
 //!
-//! Tracking uses openmls's `PublicGroup`. A packet is *staged* against `&self`: all checks, no change. The staged result is
-//! *applied* to `&mut self`: no checks; it fails only if stored bytes were damaged. Nothing here knows actors or disks, and the
-//! time is an argument; only the library reads the system's clock, when it validates a lifetime.
+//! A packet is *staged* against `&self`: all checks, no change. The staged result is *applied* to `&mut self`: no checks. Nothing
+//! here knows actors, disks or clocks: the time is an argument. An observer needs signatures and hashes, and no secrets.
 
+mod admission;
 mod commit;
 mod creation;
-mod culprit;
+mod epoch;
 mod expiry;
+mod extensions;
 mod external_senders;
 mod group;
+mod group_context;
 mod group_info;
+mod handshake;
 mod key_package;
 mod leaf;
+mod legacy;
+mod member_index;
 mod openmls_storage;
 mod proposal;
 mod proposal_list;
+mod ratchet_tree;
 mod refusal;
-mod roster;
 mod rule;
-mod shape;
+mod stored;
 mod suite;
 mod syntax;
 #[cfg(test)]
 pub(crate) mod tests;
-mod tree;
 mod unseen;
 mod welcome;
 mod wire;
@@ -37,14 +41,17 @@ pub use self::{
     syntax::UnknownKind,
 };
 pub(crate) use self::{
-    commit::{AddedMember, CommitSender, EpochChange, StagedEpoch},
-    group::{GroupSnapshot, Member, TrackedGroup},
+    commit::{AddedMember, CommitSender, StagedEpoch},
+    group::{Member, TrackedGroup},
     group_info::group_info_signer,
     key_package::{CredentialCheck, KeyPackageChecks, KeyPackageValidator, RefusedCredentials, check_fit},
     leaf::LeafChecks,
+    legacy::{LegacyEpoch, LegacyGroup, LegacyProposal, LegacySnapshot},
     proposal::{PendingProposal, ProposalNeeds, StagedProposal},
+    ratchet_tree::RatchetTree,
     refusal::Refusal,
-    tree::SerialisedTree,
+    stored::{EpochRecord, GroupSnapshot},
+    suite::{CipherSuite, Digest},
     unseen::{
         Unreadable, UnseenCommit, UnseenKeyPackage, UnseenProposal, carried_tree, cipher_suite,
         first_interim_hash, key_package_reference,
@@ -52,10 +59,8 @@ pub(crate) use self::{
     welcome::welcome_references,
 };
 
-use openmls::prelude::Ciphersuite;
-use openmls_rust_crypto::RustCrypto;
-use openmls_traits::crypto::OpenMlsCrypto as _;
-use snapshots::{DomainName, Epoch, GroupId};
+use self::leaf::{Lifetime, Unfit};
+use snapshots::{DomainName, Epoch, GroupId, Timestamp};
 
 use crate::{
     application::{Application, ExpiredMembers, Source},
@@ -63,14 +68,9 @@ use crate::{
     limits::Limits,
 };
 
-/// The cryptography of every group; it holds no secrets of anyone's.
-#[derive(Debug, Default)]
-pub(crate) struct Crypto(pub(crate) RustCrypto);
-
 /// The validation context of a packet. It is not used on replay.
 #[derive(Clone, Copy)]
 pub(crate) struct ValidationContext<'a> {
-    pub(crate) crypto: &'a Crypto,
     pub(crate) limits: &'a Limits,
     pub(crate) application: &'a Application,
     /// Who sent the packet.
@@ -90,9 +90,15 @@ impl<'a> ValidationContext<'a> {
 
     /// The checks of leaf nodes; `None` for an entry that a hub accepted, perhaps before it made these checks. A replica that
     /// refused such an entry would never get past it, though the group's members can: they remove the leaf.
-    fn leaf_checks(self, cipher_suite: u16) -> Option<LeafChecks> {
+    fn leaf_checks(self, cipher_suite: CipherSuite) -> Option<LeafChecks> {
         let lifetime_s_max = self.limits.lifetime_s_max();
         (*self.source != Source::Hub).then_some(LeafChecks { cipher_suite, lifetime_s_max })
+    }
+
+    /// Checks that a lifetime holds at the time of an entry. How far a clock may be ahead is for the hub to say.
+    fn check_lifetime(self, lifetime: Lifetime, at: Timestamp) -> Result<(), Unfit> {
+        let skew_s = (*self.source != Source::Hub).then_some(self.limits.clock_skew_s_max);
+        lifetime.check(at, skew_s)
     }
 
     /// A client that the sender itself brings in is of a domain that the sender speaks for.
@@ -130,7 +136,7 @@ impl<'a> ValidationContext<'a> {
 
 /// The cipher suites that the gateway can verify, by their numbers (RFC 9420 §17.1).
 pub fn supported_cipher_suites() -> Vec<u16> {
-    RustCrypto::default().supported_ciphersuites().into_iter().map(u16::from).collect()
+    CipherSuite::ALL.into_iter().map(CipherSuite::number).collect()
 }
 
 /// The MLS protocol version that the gateway speaks (RFC 9420 §6).
@@ -160,15 +166,5 @@ fn handshake_header(member: RequestMember, packet: &[u8]) -> Result<wire::Header
     wire::header(format, body).map_err(unreadable)
 }
 
-/// The part of a PublicMessage that is behind its header.
-fn public_part(packet: &[u8]) -> Option<wire::PublicPart<'_>> {
-    let (format, body) = wire::message_body(packet).ok()?;
-    wire::header(format, body).ok()?.public
-}
-
 /// Where an MLSMessage says what it holds (RFC 9420 §6): behind its version.
 const WIRE_FORMAT: (&str, usize) = ("MLSMessage.wire_format", 2);
-
-fn suite_number(suite: Ciphersuite) -> u16 {
-    u16::from(suite)
-}

@@ -44,11 +44,6 @@ impl<'a> Values<'a> {
         Self { interim_transcript_hash: RefCell::default(), answers: Some(values) }
     }
 
-    /// The interim transcript hash that the library wrote (RFC 9420 §8.2), as MessagePack.
-    pub(crate) fn into_interim_transcript_hash(self) -> Vec<u8> {
-        self.interim_transcript_hash.into_inner()
-    }
-
     fn answer<T: DeserializeOwned>(
         &self,
         value: fn(&GroupValues) -> &Vec<u8>,

@@ -1,13 +1,5 @@
-//! Reasons for refusing a packet, and their mapping from the errors of the MLS library.
+//! Reasons for refusing a packet.
 
-use openmls::{
-    group::{
-        ExternalCommitValidationError, GroupContextExtensionsProposalValidationError,
-        ProposalValidationError, PublicProcessMessageError, StageCommitError, ValidationError,
-    },
-    prelude::{CreationFromExternalError, KeyPackageVerifyError},
-    treesync::errors::{LeafNodeValidationError, LifetimeError},
-};
 use snapshots::Epoch;
 
 use super::{
@@ -84,8 +76,7 @@ pub(crate) enum Refusal {
     },
     /// A GroupInfo that cannot open a group.
     OpenedWith(String),
-    /// A GroupInfo with a leaf that is outside its lifetime, which [`Rule::Lifetime`] or [`Rule::LifetimeNotBegun`]
-    /// tells.
+    /// A GroupInfo with a leaf that is outside its lifetime, which [`Rule::Lifetime`] tells.
     OpenedOutsideLifetime {
         rule: Rule,
         detail: String,
@@ -171,138 +162,22 @@ impl Refusal {
         }
         self
     }
-
-    /// The MLS library does not open a group from a GroupInfo and its tree.
-    pub(super) fn of_opening<E: std::fmt::Display>(error: &CreationFromExternalError<E>) -> Self {
-        let detail = error.to_string();
-        if let CreationFromExternalError::LeafNodeValidation(LeafNodeValidationError::Lifetime(lifetime)) =
-            error
-        {
-            Self::OpenedOutsideLifetime { rule: of_lifetime(lifetime), detail }
-        } else {
-            Self::OpenedWith(detail)
-        }
-    }
-
-    pub(super) fn of_library(error: PublicProcessMessageError) -> Self {
-        let rule = match &error {
-            PublicProcessMessageError::IncompatibleWireFormat => Rule::PublicMessage,
-            PublicProcessMessageError::ValidationError(error) => of_validation(error),
-            PublicProcessMessageError::InvalidCommit(error) => of_commit(error),
-            PublicProcessMessageError::UnauthorizedExternalApplicationMessage
-            | PublicProcessMessageError::UnauthorizedExternalCommitMessage
-            | PublicProcessMessageError::UnsupportedProposalType => Rule::Sender,
-            PublicProcessMessageError::LibraryError(_) => Rule::Proposal,
-        };
-        Self::broken(rule, error.to_string())
-    }
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a foreign enum; what is not told apart is named by its text"
-)]
-fn of_validation(error: &ValidationError) -> Rule {
-    match error {
-        ValidationError::WrongGroupId => Rule::Group,
-        ValidationError::KeyPackageVerifyError(KeyPackageVerifyError::LifetimeError(lifetime)) => {
-            of_lifetime(lifetime)
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Malformed(malformed) => malformed.fmt(f),
+            Self::Stale { packet, current } | Self::Future { packet, current } => {
+                write!(f, "the packet is of epoch {packet}, the group is in epoch {current}")
+            }
+            Self::UnknownKind { detail, .. }
+            | Self::Broken { detail, .. }
+            | Self::OpenedWith(detail)
+            | Self::OpenedOutsideLifetime { detail, .. }
+            | Self::GroupInfo(detail)
+            | Self::Welcome(detail) => f.write_str(detail),
+            Self::WelcomeMissing { added } => write!(f, "the commit adds {added} clients and has no welcome"),
         }
-        ValidationError::InvalidSignature => Rule::Signature,
-        ValidationError::UnknownMember
-        | ValidationError::UnauthorizedExternalSender
-        | ValidationError::NoExternalSendersExtension
-        | ValidationError::InvalidSenderType
-        | ValidationError::NonMemberApplicationMessage => Rule::Sender,
-        ValidationError::UnencryptedApplicationMessage | ValidationError::WrongWireFormat => {
-            Rule::PublicMessage
-        }
-        ValidationError::InvalidLeafNodeSignature | ValidationError::InvalidLeafNodeSourceType => {
-            Rule::LeafNode
-        }
-        ValidationError::CommitterIncludedOwnUpdate => Rule::OneProposalPerLeaf,
-        ValidationError::ExternalCommitValidation(_) => Rule::ExternalCommit,
-        ValidationError::UpdatePathError(_) | ValidationError::NoPath => Rule::Path,
-        _ => Rule::Proposal,
-    }
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a foreign enum; what is not told apart is named by its text"
-)]
-fn of_commit(error: &StageCommitError) -> Rule {
-    match error {
-        StageCommitError::PathLeafNodeVerificationFailure => Rule::LeafNode,
-        StageCommitError::RequiredPathNotFound => Rule::PathRequired,
-        StageCommitError::AttemptedSelfRemoval => Rule::OneProposalPerLeaf,
-        StageCommitError::MissingProposal => Rule::KnownProposals,
-        StageCommitError::SenderTypeExternal | StageCommitError::SenderTypeNewMemberProposal => Rule::Sender,
-        StageCommitError::TooManyNewMembers => Rule::MemberCount,
-        StageCommitError::ProposalValidationError(error) => of_proposals(error),
-        StageCommitError::ExternalCommitValidation(ExternalCommitValidationError::NoPath) => {
-            Rule::PathRequired
-        }
-        StageCommitError::ExternalCommitValidation(
-            ExternalCommitValidationError::UnsupportedGroupContextExtensions,
-        ) => Rule::Capabilities,
-        StageCommitError::ExternalCommitValidation(_) | StageCommitError::InconsistentSenderIndex => {
-            Rule::ExternalCommit
-        }
-        StageCommitError::UpdatePathError(_) | StageCommitError::VerifiedUpdatePathError(_) => Rule::Path,
-        StageCommitError::GroupContextExtensionsProposalValidationError(
-            GroupContextExtensionsProposalValidationError::TooManyGCEProposals,
-        ) => Rule::DistinctProposals,
-        StageCommitError::GroupContextExtensionsProposalValidationError(_) => Rule::GroupContextExtensions,
-        StageCommitError::LeafNodeValidation(error) => of_leaf_node(error),
-        StageCommitError::DuplicatePskId(_) => Rule::DistinctProposals,
-        _ => Rule::Proposal,
-    }
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a foreign enum; what is not told apart is named by its text"
-)]
-fn of_proposals(error: &ProposalValidationError) -> Rule {
-    match error {
-        ProposalValidationError::DuplicateSignatureKey
-        | ProposalValidationError::DuplicateEncryptionKey
-        | ProposalValidationError::DuplicateInitKey
-        | ProposalValidationError::InitEncryptionKeyCollision => Rule::DistinctKeys,
-        ProposalValidationError::DuplicateMemberRemoval
-        | ProposalValidationError::CommitterIncludedOwnUpdate => Rule::OneProposalPerLeaf,
-        ProposalValidationError::UpdateFromNonMember => Rule::Sender,
-        ProposalValidationError::InsufficientCapabilities
-        | ProposalValidationError::UnsupportedProposalType => Rule::Capabilities,
-        ProposalValidationError::LeafNodeValidation(error) => of_leaf_node(error),
-        ProposalValidationError::ExternalInitProposalInRegularCommit => Rule::ExternalCommit,
-        _ => Rule::Proposal,
-    }
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a foreign enum; what is not told apart is named by its text"
-)]
-fn of_leaf_node(error: &LeafNodeValidationError) -> Rule {
-    match error {
-        LeafNodeValidationError::UnsupportedExtensions
-        | LeafNodeValidationError::UnsupportedProposals
-        | LeafNodeValidationError::UnsupportedCredentials
-        | LeafNodeValidationError::CiphersuiteNotInCapabilities
-        | LeafNodeValidationError::LeafNodeCredentialNotSupportedByMember
-        | LeafNodeValidationError::MemberCredentialNotSupportedByLeafNode => Rule::Capabilities,
-        LeafNodeValidationError::Lifetime(lifetime) => of_lifetime(lifetime),
-        LeafNodeValidationError::SignatureKeyAlreadyInUse
-        | LeafNodeValidationError::EncryptionKeyAlreadyInUse => Rule::DistinctKeys,
-        _ => Rule::LeafNode,
-    }
-}
-
-fn of_lifetime(error: &LifetimeError) -> Rule {
-    match error {
-        LifetimeError::NotValidYet { not_before, .. } => Rule::LifetimeNotBegun { not_before_s: *not_before },
-        LifetimeError::Expired { .. } | LifetimeError::SystemTimeBeforeUnixEpoch => Rule::Lifetime,
     }
 }

@@ -37,11 +37,6 @@ pub enum Rule {
     LeafNode,
     /// A key package is within its lifetime (RFC 9420 §7.2, §10.1).
     Lifetime,
-    /// As [`Rule::Lifetime`], whose name it shares: the lifetime has not begun by this gateway's clock.
-    LifetimeNotBegun {
-        /// When it begins, in Unix seconds.
-        not_before_s: u64,
-    },
     /// Keys are not shared between members or proposals (RFC 9420 §7.3, §12.4.3.1).
     DistinctKeys,
     /// Capabilities cover what the group requires and uses (RFC 9420 §7.2, §11.1).
@@ -82,7 +77,7 @@ impl Rule {
             Self::Path => "path",
             Self::PathCiphertexts => "path-ciphertexts",
             Self::LeafNode => "leaf-node",
-            Self::Lifetime | Self::LifetimeNotBegun { .. } => "lifetime",
+            Self::Lifetime => "lifetime",
             Self::DistinctKeys => "distinct-keys",
             Self::Capabilities => "capabilities",
             Self::GroupContextExtensions => "group-context-extensions",

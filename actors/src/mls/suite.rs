@@ -2,11 +2,6 @@
 //!
 //! An observer hashes, verifies signatures, and checks that public keys can be used. It holds no secrets.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "groups are still tracked by a library, which brings its own cryptography")
-)]
-
 mod digest;
 mod low_order;
 #[cfg(test)]
@@ -101,6 +96,17 @@ impl CipherSuite {
     /// The number in the registry.
     pub(crate) fn number(self) -> u16 {
         self as u16
+    }
+
+    /// Its signature scheme, by the number in the registry of TLS (RFC 9420 §17.1).
+    pub(crate) fn signature_scheme(self) -> u16 {
+        match self {
+            Self::X25519Aes128Sha256Ed25519 | Self::X25519ChaCha20Sha256Ed25519 => 0x0807,
+            Self::P256Aes128Sha256P256 => 0x0403,
+            Self::X448Aes256Sha512Ed448 | Self::X448ChaCha20Sha512Ed448 => 0x0808,
+            Self::P521Aes256Sha512P521 => 0x0603,
+            Self::P384Aes256Sha384P384 => 0x0503,
+        }
     }
 
     /// Hashes the concatenation of the parts.

@@ -9,9 +9,8 @@ mod cursor;
 
 use std::{collections::BTreeSet, fmt};
 
-use openmls::prelude::Ciphersuite;
-
 use self::cursor::{Cursor, PathStep, Walk, WalkError};
+use super::{CipherSuite, extensions::Home};
 
 /// The first field of a message that does not fit, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,9 +113,9 @@ impl fmt::Display for UnknownKind {
     }
 }
 
-/// Whether the gateway knows a ProposalType: those of RFC 9420 and SelfRemove.
+/// Whether the gateway knows a ProposalType: those of RFC 9420, and AppDataUpdate, AppEphemeral and SelfRemove.
 pub(crate) fn is_known_proposal(value: u16) -> bool {
-    matches!(value, 1..=7 | SELF_REMOVE)
+    matches!(value, 1..=10)
 }
 
 /// Whether the gateway knows an ExtensionType: those of RFC 9420 and `last_resort`.
@@ -136,7 +135,7 @@ const REINIT: u16 = 5;
 /// `self_remove`, of the MLS extensions draft.
 const SELF_REMOVE: u16 = 0x000a;
 /// `last_resort`, of the MLS extensions draft.
-const LAST_RESORT: u16 = 0x000a;
+pub(super) const LAST_RESORT: u16 = 0x000a;
 
 /// The first field of an MLSMessage that does not fit. There is always an answer, since the library has refused the
 /// message: if the walk finds nothing, it is the message itself.
@@ -273,9 +272,9 @@ fn group_context(cursor: &mut Cursor<'_>) -> Walk {
 fn known_suite(cursor: &mut Cursor<'_>) -> Walk {
     let start = *cursor;
     let suite = cursor.u16()?;
-    match Ciphersuite::try_from(suite) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(WalkError::new(start.at, Cause::UnknownSuite(suite))),
+    match CipherSuite::from_number(suite) {
+        Some(_) => Ok(()),
+        None => Err(WalkError::new(start.at, Cause::UnknownSuite(suite))),
     }
 }
 
@@ -324,15 +323,6 @@ fn credential(cursor: &mut Cursor<'_>) -> Walk {
     }
 }
 
-/// Where a list of extensions is (RFC 9420 §17.3, Table 8).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Home {
-    LeafNode,
-    KeyPackage,
-    GroupContext,
-    GroupInfo,
-}
-
 /// §13.4; a type is in a list once.
 fn extensions(cursor: &mut Cursor<'_>, home: Home) -> Walk {
     let mut seen = BTreeSet::new();
@@ -340,13 +330,7 @@ fn extensions(cursor: &mut Cursor<'_>, home: Home) -> Walk {
         let start = *cursor;
         let kind = cursor.field("extension_type", |cursor| {
             let kind = cursor.u16()?;
-            let belongs = match kind {
-                1 => home == Home::LeafNode,
-                2 | 4 => home == Home::GroupInfo,
-                3 | 5 => home == Home::GroupContext,
-                LAST_RESORT => home == Home::KeyPackage,
-                _ => true,
-            };
+            let belongs = home.admits(kind);
             match (belongs, seen.insert(kind)) {
                 (true, true) => Ok(kind),
                 (false, _) => start.fault(Fault::Misplaced),

@@ -41,7 +41,7 @@ async fn join_late(retention: Retention, first_kept: Epoch) {
     let epoch = net.assert_same(&a, &id, first_kept).await;
     assert_eq!(epoch, Epoch(7));
     let view = net.at(&b).group(net.app, &id).await.unwrap();
-    assert_eq!((view.members.len(), view.proposals.len()), (2, 1));
+    assert_eq!((view.members_count(), view.proposals.len()), (2, 1));
     let handle = actors::ClientHandle::new("bob").unwrap();
     let listed =
         net.at(&b).store().view().groups_of(net.app, &handle, Some(&domain("nobody.example")), None, 10);

@@ -78,7 +78,7 @@ async fn group_info_is_signed_by_the_member() {
 #[actix_web::test]
 async fn the_tree_is_valid_and_that_of_the_group_info() {
     let gateway = TestGateway::start().await;
-    refused(&gateway, |group| group.tree_hash = Some(vec![0; 32]), "ree hash").await;
+    refused(&gateway, |group| group.tree_hash = Some(vec![0; 32]), "tree_hash").await;
     refused(&gateway, |group| group.leaves[0].is_forged = true, "ignature").await;
     let expired = |group: &mut NewGroup| group.leaves[0].lifetime.1 = group.leaves[0].lifetime.0 + 60;
     refused(&gateway, expired, "ifetime").await;

@@ -13,7 +13,6 @@ mod validated_chains;
 
 use std::sync::Arc;
 
-use openmls::prelude::{Credential, CredentialType, Extensions, GroupContext};
 use snapshots::{ClientHandle, DomainName, Timestamp};
 
 pub use self::{
@@ -26,7 +25,10 @@ use self::{
     credential::{Claims, certificates},
     validated_chains::{ChainDigest, ValidatedChains, digest},
 };
-use super::{ApplicationContext, IdentifiedClient, Identity, IdentityError, IdentityProvider};
+use super::{
+    ApplicationContext, Credential, CredentialType, GroupContextExtensions, IdentifiedClient, Identity,
+    IdentityError, IdentityProvider,
+};
 pub use crate::limits::MAX_CERTIFICATES;
 
 /// Accepts X.509 credentials whose chain is valid by RFC 5280 at the time of the message and leads to a trust root of the
@@ -47,7 +49,7 @@ impl X509IdentityProvider {
     }
 
     /// The claims of a credential.
-    fn claims(&self, credential: &Credential) -> Result<Arc<Claims>, IdentityError> {
+    fn claims(&self, credential: Credential<'_>) -> Result<Arc<Claims>, IdentityError> {
         let content = content(credential)?;
         self.claims_in(content, digest(content))
     }
@@ -102,9 +104,9 @@ impl X509IdentityProvider {
     }
 }
 
-fn content(credential: &Credential) -> Result<&[u8], IdentityError> {
-    if credential.credential_type() == CredentialType::X509 {
-        Ok(credential.serialized_content())
+fn content(credential: Credential<'_>) -> Result<&[u8], IdentityError> {
+    if credential.credential_type == CredentialType::X509 {
+        Ok(credential.content)
     } else {
         Err(IdentityError("this application accepts X.509 credentials only".into()))
     }
@@ -115,10 +117,14 @@ impl IdentityProvider for X509IdentityProvider {
         &[CredentialType::X509]
     }
 
+    fn reads_extensions(&self) -> bool {
+        false
+    }
+
     fn validate(
         &self,
         identity: Identity<'_>,
-        _: &Extensions<GroupContext>,
+        _: GroupContextExtensions<'_>,
         context: ApplicationContext,
     ) -> Result<(), IdentityError> {
         self.validated_claims(identity, context.msg_timestamp).map(drop)
@@ -127,7 +133,7 @@ impl IdentityProvider for X509IdentityProvider {
     fn identify(
         &self,
         identity: Identity<'_>,
-        _: &Extensions<GroupContext>,
+        _: GroupContextExtensions<'_>,
         context: ApplicationContext,
     ) -> Result<IdentifiedClient, IdentityError> {
         let claims = self.validated_claims(identity, context.msg_timestamp)?;

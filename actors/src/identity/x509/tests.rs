@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use openmls::prelude::{BasicCredential, Credential};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, DnValue, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SignatureAlgorithm,
@@ -63,18 +62,23 @@ impl Chain {
         Self::issue(&subjects, &PKCS_ED25519)
     }
 
-    fn credential(&self) -> Credential {
+    fn credential(&self) -> Credential<'static> {
         credential(&self.certificates)
     }
 }
 
-fn credential(certificates: &[Vec<u8>]) -> Credential {
+fn credential(certificates: &[Vec<u8>]) -> Credential<'static> {
     let mut content = Vec::new();
     for certificate in certificates {
         write_vector_length(&mut content, certificate.len());
         content.extend_from_slice(certificate);
     }
-    Credential::new(CredentialType::X509, content)
+    x509(content)
+}
+
+/// A credential for the rest of the test run.
+fn x509(content: Vec<u8>) -> Credential<'static> {
+    Credential { credential_type: CredentialType::X509, content: content.leak() }
 }
 
 fn parameters(subject: &Subject, is_ca: bool) -> CertificateParams {
@@ -137,14 +141,14 @@ fn check(chain: &Chain, offsets: Offsets, seconds: u64, expected: Result<(&str, 
 fn check_identity(
     chain: &Chain,
     signature_key: &[u8],
-    credential: &Credential,
+    credential: &Credential<'_>,
     offsets: Offsets,
     seconds: u64,
     expected: Result<(&str, Option<&str>), &str>,
 ) {
     let provider = provider(&chain.root_pem, offsets);
-    let identity = Identity { signature_key, credential };
-    let found = provider.validate(identity, &Extensions::empty(), at(seconds)).map(|()| {
+    let identity = Identity { signature_key, credential: *credential };
+    let found = provider.validate(identity, GroupContextExtensions::empty(), at(seconds)).map(|()| {
         let handle = provider.client_handle(identity).unwrap();
         (
             String::from_utf8(handle.as_bytes().to_vec()).unwrap(),
@@ -257,12 +261,13 @@ fn a_chain_that_is_too_short_names_nobody() {
 #[test]
 fn a_credential_is_a_bounded_vector_of_certificates() {
     let chain = Chain::of(&["phone", "alice"]);
-    let check = |credential: Credential, part| {
+    let check = |credential: Credential<'_>, part| {
         check_identity(&chain, &chain.key, &credential, DEVICE_ONLY, NOW_S, Err(part));
     };
-    let content = |bytes: &[u8]| Credential::new(CredentialType::X509, bytes.to_vec());
-    check(BasicCredential::new(b"phone".to_vec()).into(), "X.509 credentials only");
-    check(Credential::new(CredentialType::Other(9), vec![]), "X.509 credentials only");
+    let content = |bytes: &[u8]| x509(bytes.to_vec());
+    let of = |credential_type, content| Credential { credential_type, content };
+    check(of(CredentialType::BASIC, b"phone"), "X.509 credentials only");
+    check(of(CredentialType(9), &[]), "X.509 credentials only");
     check(content(&[]), "holds no certificate");
     check(content(&[5, 1]), "malformed");
     // A length that is not minimal (RFC 9420 §2.1.2).
@@ -291,7 +296,7 @@ fn a_chain_is_valid_only_at_the_time_of_the_message() {
     // Its end is known, and a name can be read also after it.
     let provider = provider(&chain.root_pem, DEVICE_ONLY);
     let credential = chain.credential();
-    let identity = Identity { signature_key: &chain.key, credential: &credential };
+    let identity = Identity { signature_key: &chain.key, credential };
     assert_eq!(provider.valid_until(identity), Ok(Some(Timestamp((NOW_S + 10) * 1000 + 999))));
     assert_eq!(provider.client_handle(identity).unwrap().as_bytes(), b"phone");
 }
@@ -313,7 +318,7 @@ fn the_roots_end_is_the_end_of_what_is_below() {
     ] {
         let provider = provider(&roots, DEVICE_ONLY);
         for credential in [chain.credential(), credential(&with_root)] {
-            let identity = Identity { signature_key: &chain.key, credential: &credential };
+            let identity = Identity { signature_key: &chain.key, credential };
             assert_eq!(provider.valid_until(identity), Ok(Some(Timestamp(ends_s * 1000 + 999))));
         }
     }
@@ -326,9 +331,9 @@ fn invalid_chains_do_not_drive_out_valid_ones() {
     let provider = provider(&chain.root_pem, DEVICE_ONLY);
     let validate = |chain: &Chain| {
         let credential = chain.credential();
-        let identity = Identity { signature_key: &chain.key, credential: &credential };
-        let verdict = provider.validate(identity, &Extensions::empty(), at(NOW_S));
-        let remembered = digest(credential.serialized_content());
+        let identity = Identity { signature_key: &chain.key, credential };
+        let verdict = provider.validate(identity, GroupContextExtensions::empty(), at(NOW_S));
+        let remembered = digest(credential.content);
         (
             verdict.is_ok(),
             provider.validated.is_valid_in(&remembered, provider.trust.period(at(NOW_S).msg_timestamp)),
@@ -339,10 +344,11 @@ fn invalid_chains_do_not_drive_out_valid_ones() {
         assert_eq!(validate(&Chain::of(&["phone"])), (false, false));
     }
     let credential = chain.credential();
-    assert!(provider.validated.is_valid_in(
-        &digest(credential.serialized_content()),
-        provider.trust.period(at(NOW_S).msg_timestamp)
-    ));
+    assert!(
+        provider
+            .validated
+            .is_valid_in(&digest(credential.content), provider.trust.period(at(NOW_S).msg_timestamp))
+    );
 }
 
 #[test]
@@ -376,7 +382,7 @@ fn a_successor_has_the_same_handle_and_domain() {
     let alice = root_and(&["phone", "alice", "a.example"]);
     let provider = provider(&alice.root_pem, ALL);
     let credential = alice.credential();
-    let before = Identity { signature_key: &alice.key, credential: &credential };
+    let before = Identity { signature_key: &alice.key, credential };
     for (names, is_successor) in [
         (["phone", "alice", "a.example"], true),
         (["phone", "alice", "A.EXAMPLE"], true),
@@ -386,11 +392,11 @@ fn a_successor_has_the_same_handle_and_domain() {
     ] {
         let after = root_and(&names);
         let credential = after.credential();
-        let after = Identity { signature_key: &after.key, credential: &credential };
+        let after = Identity { signature_key: &after.key, credential };
         assert_eq!(provider.valid_successor(before, after), is_successor, "{names:?}");
     }
-    let broken = Credential::new(CredentialType::X509, vec![1, 0]);
-    assert!(!provider.valid_successor(before, Identity { signature_key: &alice.key, credential: &broken }));
+    let broken = x509(vec![1, 0]);
+    assert!(!provider.valid_successor(before, Identity { signature_key: &alice.key, credential: broken }));
 }
 
 #[test]
@@ -399,14 +405,15 @@ fn a_chain_that_was_found_valid_is_validated_again_when_its_root_has_expired() {
     let chain = Chain::issue(&[longer], &PKCS_ED25519);
     let provider = provider(&chain.root_pem, DEVICE_ONLY);
     let credential = chain.credential();
-    let identity = Identity { signature_key: &chain.key, credential: &credential };
-    let valid_at = |seconds| provider.validate(identity, &Extensions::empty(), at(seconds)).is_ok();
+    let identity = Identity { signature_key: &chain.key, credential };
+    let valid_at =
+        |seconds| provider.validate(identity, GroupContextExtensions::empty(), at(seconds)).is_ok();
     for _ in 0..2 {
         assert!(valid_at(NOW_S) && valid_at(NOW_S + AROUND_S));
         assert!(!valid_at(NOW_S + AROUND_S + 1), "the root's last second is over");
         assert!(!valid_at(NOW_S - AROUND_S - 1));
         let other = Identity { signature_key: &[0; 32], ..identity };
-        assert!(provider.validate(other, &Extensions::empty(), at(NOW_S)).is_err());
+        assert!(provider.validate(other, GroupContextExtensions::empty(), at(NOW_S)).is_err());
     }
 }
 
@@ -421,10 +428,10 @@ fn an_account_cannot_become_others_by_a_longer_chain() {
         let provider = provider_with(&chain.root_pem, offsets, above_names_max);
         let with_root = [chain.certificates.clone(), vec![root.to_vec()]].concat();
         for credential in [chain.credential(), credential(&with_root)] {
-            let identity = Identity { signature_key: &chain.key, credential: &credential };
+            let identity = Identity { signature_key: &chain.key, credential };
             // Once more from what is remembered.
             for _ in 0..2 {
-                match (provider.validate(identity, &Extensions::empty(), at(NOW_S)), expected) {
+                match (provider.validate(identity, GroupContextExtensions::empty(), at(NOW_S)), expected) {
                     (Ok(()), Ok(handle)) => {
                         assert_eq!(provider.client_handle(identity).unwrap().as_bytes(), handle.as_bytes());
                     }

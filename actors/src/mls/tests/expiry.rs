@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use openmls::{
     prelude::{
-        BasicCredential, Capabilities, Ciphersuite, CredentialType, CredentialWithKey, Extension, Extensions,
-        ExternalSender, GroupContext, KeyPackage, MlsGroup, MlsGroupJoinConfig, OpenMlsProvider as _,
-        PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProposalType, StagedWelcome,
+        BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, Extension, Extensions, ExternalSender,
+        KeyPackage, MlsGroup, MlsGroupJoinConfig, OpenMlsProvider as _, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
+        ProposalType, StagedWelcome,
         tls_codec::{DeserializeBytes as _, Serialize as _},
     },
     prelude::{MlsMessageBodyIn, MlsMessageIn},
@@ -17,7 +17,10 @@ use super::*;
 use crate::{
     application::ExpiredMembers,
     external_sender::ExternalSenderKey,
-    identity::{ApplicationContext, BasicIdentityProvider, Identity, IdentityError, IdentityProvider},
+    identity::{
+        ApplicationContext, BasicIdentityProvider, CredentialType, GroupContextExtensions, Identity,
+        IdentityError, IdentityProvider,
+    },
     mls::{CredentialCheck, RefusedCredentials},
 };
 
@@ -40,7 +43,7 @@ impl IdentityProvider for Ending {
     fn validate(
         &self,
         identity: Identity<'_>,
-        _: &Extensions<GroupContext>,
+        _: GroupContextExtensions<'_>,
         context: ApplicationContext,
     ) -> Result<(), IdentityError> {
         match Self::end(identity) {
@@ -129,7 +132,7 @@ impl IdentityProvider for Counting {
     fn validate(
         &self,
         identity: Identity<'_>,
-        extensions: &Extensions<GroupContext>,
+        extensions: GroupContextExtensions<'_>,
         context: ApplicationContext,
     ) -> Result<(), IdentityError> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -231,7 +234,7 @@ fn who_is_removed_already_is_not_proposed_again() {
     let commit = commit.tls_serialize_detached().unwrap();
     let input = CommitInput { commit: &commit, group_info: None, welcome: Some(&welcome) };
     let staged = group.stage_commit(validator.context(), &input.into(), now).unwrap();
-    group.apply_epoch(staged).unwrap();
+    group.apply_epoch(staged);
     at_alice.merge_pending_commit(&alice.provider).unwrap();
 
     let message = MlsMessageIn::tls_deserialize_exact_bytes(&welcome).unwrap().extract();
@@ -247,7 +250,7 @@ fn who_is_removed_already_is_not_proposed_again() {
     let leaving = at_bob.leave_group_via_self_remove(&bob.provider, &bob.signer).unwrap();
     let leaving = leaving.tls_serialize_detached().unwrap();
     let staged = group.stage_proposal(validator.context(), &leaving, now).unwrap();
-    group.apply_proposal(staged.pending).unwrap();
+    group.apply_proposal(staged.pending);
     let of_carol = removals(&group, &validator.limits);
     assert_eq!(of_carol.len(), 1);
 
@@ -263,6 +266,6 @@ fn who_is_removed_already_is_not_proposed_again() {
     assert_eq!(full(|limits| limits.proposal_bytes_per_epoch_max = 100), 0);
 
     let staged = group.stage_proposal(validator.context(), &of_carol[0], later).unwrap();
-    group.apply_proposal(staged.pending).unwrap();
+    group.apply_proposal(staged.pending);
     assert!(removals(&group, &validator.limits).is_empty(), "each once");
 }

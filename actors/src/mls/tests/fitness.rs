@@ -36,7 +36,11 @@ const UNFIT: &[Case] = &[
         None,
     ),
     ("default extension", |it| it.leaf_extensions = vec![(1, vec![1, 7])], None),
-    ("extension of a group", |it| it.leaf_extensions = vec![(3, vec![0, 0, 0])], Some("of a group")),
+    (
+        "extension of a group",
+        |it| it.leaf_extensions = vec![(3, vec![0, 0, 0])],
+        Some("does not belong here"),
+    ),
     (
         "GREASE in the leaf that is listed",
         |it| (it.leaf_extensions, it.supported_extensions) = (vec![(GREASE, vec![9])], vec![GREASE]),
@@ -49,7 +53,7 @@ const UNFIT: &[Case] = &[
             (it.leaf_extensions, it.supported_extensions) =
                 (vec![private_use(), private_use()], vec![PRIVATE_USE]);
         },
-        Some("two extensions"),
+        Some("is of a type that is in the list before"),
     ),
     (
         "two package extensions of a type",
@@ -57,7 +61,7 @@ const UNFIT: &[Case] = &[
             (it.extensions, it.supported_extensions) =
                 (vec![private_use(), private_use()], vec![PRIVATE_USE]);
         },
-        Some("two extensions"),
+        Some("is of a type that is in the list before"),
     ),
     ("the same key twice", |it| it.init_key = it.encryption_key.clone(), Some("encryption_key of its leaf")),
     (
@@ -83,7 +87,10 @@ fn now_s() -> u64 {
 
 fn checks(lifetime_s_max: u64) -> KeyPackageChecks<'static> {
     KeyPackageChecks {
-        leaf: LeafChecks { cipher_suite: 1, lifetime_s_max: Some(lifetime_s_max).filter(|max| *max > 0) },
+        leaf: LeafChecks {
+            cipher_suite: crate::mls::CipherSuite::from_number(1).unwrap(),
+            lifetime_s_max: Some(lifetime_s_max).filter(|max| *max > 0),
+        },
         handle: None,
         domain: None,
         now: Timestamp(now_s() * 1000),
@@ -93,7 +100,7 @@ fn checks(lifetime_s_max: u64) -> KeyPackageChecks<'static> {
 
 fn check(checks: KeyPackageChecks<'_>, message: &[u8]) -> Result<KeyPackageRef, String> {
     let validator = Validator::new();
-    let mut packages = KeyPackageValidator::new(checks, &validator.crypto, &*validator.application.identity);
+    let mut packages = KeyPackageValidator::new(checks, &*validator.application.identity);
     packages.check(message).map(|checked| checked.reference)
 }
 
@@ -273,8 +280,8 @@ fn the_reference_is_the_librarys() {
     else {
         panic!("not a key package");
     };
-    let crypto = Crypto::default();
-    let reference = package.validate(&crypto.0, ProtocolVersion::Mls10).unwrap().hash_ref(&crypto.0).unwrap();
+    let crypto = openmls_rust_crypto::RustCrypto::default();
+    let reference = package.validate(&crypto, ProtocolVersion::Mls10).unwrap().hash_ref(&crypto).unwrap();
     assert_eq!(check(checks(0), &message).unwrap().as_bytes(), reference.as_slice());
 }
 
@@ -300,7 +307,7 @@ fn a_last_resort_package_is_marked_by_the_extension_or_by_the_component() {
         forged.supported_extensions = extensions.iter().map(|(kind, _)| *kind).collect();
         forged.extensions = extensions;
         let message = forged.message();
-        let outline = leaf::KeyPackageOutline::read(crate::presentation::Reader::new(&message[4..])).unwrap();
+        let outline = leaf::KeyPackage::of_bytes(&message[4..]).unwrap();
         assert_eq!(outline.is_last_resort(), expected, "{case}");
         let unseen = crate::mls::UnseenKeyPackage::read(&message[4..]).unwrap();
         assert_eq!(unseen.last_resort, expected, "{case}: in an epoch that was not tracked");

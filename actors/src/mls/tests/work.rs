@@ -1,7 +1,7 @@
 //! The cost of refusals: checks without cryptography come first, and messages that would cost too much are refused
 //! early.
 
-use super::{CommitInput, Observer, Refusal, Rule, Step, Story, refused, rule};
+use super::{CommitInput, Observer, Refusal, Rule, Story, refused, rule};
 use crate::presentation::{Reader, write_vector_length};
 
 fn vector(content: &[u8]) -> Vec<u8> {
@@ -41,17 +41,6 @@ fn add(leaf: Vec<u8>) -> Vec<u8> {
     [vec![0, 1, 0, 1, 0, 1], vector(b"init"), leaf, vector(b""), vector(b"signed")].concat()
 }
 
-fn update(leaf: Vec<u8>) -> Vec<u8> {
-    [vec![0, 2], leaf].concat()
-}
-
-/// A GroupContextExtensions proposal of this many extensions.
-fn context_extensions(count: u16) -> Vec<u8> {
-    let list: Vec<u8> =
-        (0x100..0x100 + count).flat_map(|kind| [&kind.to_be_bytes()[..], &[0]].concat()).collect();
-    [vec![0, 7], vector(&list)].concat()
-}
-
 #[test]
 fn a_tree_with_too_many_nodes_is_refused_by_their_number() {
     let story = Story::begin();
@@ -84,18 +73,4 @@ fn a_proposal_that_nobody_knows_is_noticed_before_a_wrong_signature() {
     let list = vector(&[vec![2], vector(&[9; 32])].concat());
     let commit = [head(&mut story), vec![3], list, vec![0], tags].concat();
     assert_eq!(rule(refused(&mut story, &commit)), Rule::KnownProposals);
-}
-
-#[test]
-fn lists_whose_comparison_would_take_too_long_are_refused() {
-    let mut story = Story::begin();
-    story.step(&Step::Add { who: 0, count: 2 });
-    let refuse = |story: &mut Story, proposals: &[Vec<u8>]| {
-        let commit = unsigned_commit(story, proposals);
-        rule(refused(story, &commit))
-    };
-    // As many as can be compared come to their signature.
-    let pair = |extensions, types| [context_extensions(extensions), update(leaf(types, 1))];
-    assert_eq!(refuse(&mut story, &pair(10, 100)), Rule::Signature);
-    assert_eq!(refuse(&mut story, &pair(6_000, 100_000)), Rule::Capabilities);
 }

@@ -1,6 +1,5 @@
 //! Outline of a serialised ratchet tree (RFC 9420 §12.4.3.3): its nodes, and how many there are before any is kept.
 
-use super::{Listed, skip_leaf_node};
 use crate::presentation::{Read, Reader, WireError};
 
 /// Whether a serialised `ratchet_tree` (RFC 9420 §12.4.3.3) is one leaf and nothing else. Nothing after the first node is
@@ -18,7 +17,7 @@ pub(crate) fn is_one_leaf(tree: &[u8]) -> Read<bool> {
         _ => return Err(WireError(PART)),
     }
     match nodes.u8(PART)? {
-        1 => drop(skip_leaf_node(&mut nodes)?),
+        1 => skip_leaf_node(&mut nodes)?,
         2 => return Ok(false),
         _ => return Err(WireError(PART)),
     }
@@ -29,24 +28,6 @@ pub(crate) fn is_one_leaf(tree: &[u8]) -> Read<bool> {
     }
 }
 
-/// One node of a serialised `ratchet_tree` (RFC 9420 §12.4.3.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NodeOutline<'a> {
-    Blank,
-    Leaf { bytes: &'a [u8] },
-    Parent { bytes: &'a [u8], unmerged_leaves: &'a [u8] },
-}
-
-/// Splits a serialised `optional<Node> ratchet_tree<V>` into its nodes.
-pub(crate) fn ratchet_tree_nodes(tree: &[u8]) -> Read<Vec<NodeOutline<'_>>> {
-    let mut nodes = ratchet_tree_content(tree)?;
-    let mut split = Vec::new();
-    while !nodes.is_empty() {
-        split.push(next_node(&mut nodes)?.0);
-    }
-    Ok(split)
-}
-
 const RATCHET_TREE: &str = "ratchet tree";
 
 fn ratchet_tree_content(tree: &[u8]) -> Read<Reader<'_>> {
@@ -55,29 +36,52 @@ fn ratchet_tree_content(tree: &[u8]) -> Read<Reader<'_>> {
     if outer.is_empty() { Ok(nodes) } else { Err(WireError("ratchet tree: bytes follow it")) }
 }
 
-/// Reads one `optional<Node>`, and what its leaf lists.
-fn next_node<'a>(reader: &mut Reader<'a>) -> Read<(NodeOutline<'a>, Listed)> {
+/// Reads over one `optional<Node>`; tells whether it is a leaf.
+fn skip_node(reader: &mut Reader<'_>) -> Read<bool> {
     const PART: &str = RATCHET_TREE;
     match reader.u8(PART)? {
-        0 => return Ok((NodeOutline::Blank, Listed::default())),
+        0 => return Ok(false),
         1 => {}
         _ => return Err(WireError(PART)),
     }
-    let start = *reader;
     match reader.u8(PART)? {
         1 => {
-            let listed = skip_leaf_node(reader)?;
-            Ok((NodeOutline::Leaf { bytes: reader.since(start) }, listed))
+            skip_leaf_node(reader)?;
+            Ok(true)
         }
         2 => {
             reader.vector(PART)?;
             reader.vector(PART)?;
-            let unmerged_leaves = reader.vector(PART)?;
-            let bytes = reader.since(start);
-            Ok((NodeOutline::Parent { bytes, unmerged_leaves }, Listed::default()))
+            reader.vector(PART)?;
+            Ok(false)
         }
         _ => Err(WireError(PART)),
     }
+}
+
+/// Reads over a leaf node (RFC 9420 §7.2).
+fn skip_leaf_node(reader: &mut Reader<'_>) -> Read<()> {
+    const PART: &str = "leaf node";
+    reader.vector(PART)?;
+    reader.vector(PART)?;
+    // Every credential is a type and one vector (RFC 9420 §5.3).
+    reader.u16(PART)?;
+    reader.vector(PART)?;
+    for _ in 0..5 {
+        reader.vector("capabilities")?;
+    }
+    match reader.u8("leaf node source")? {
+        1 => {
+            reader.u64(PART)?;
+            reader.u64(PART)?;
+        }
+        2 => {}
+        3 => drop(reader.vector(PART)?),
+        _ => return Err(WireError("leaf node source")),
+    }
+    reader.vector(PART)?;
+    reader.vector(PART)?;
+    Ok(())
 }
 
 /// How much there is in a serialised ratchet tree (RFC 9420 §12.4.3.3).
@@ -85,8 +89,8 @@ fn next_node<'a>(reader: &mut Reader<'a>) -> Read<(NodeOutline<'a>, Listed)> {
 pub(crate) struct TreeSize {
     /// Nodes, blank ones included.
     pub(crate) nodes: usize,
-    /// What its leaves list together; their number is that of its members.
-    pub(crate) listed: Listed,
+    /// Leaves that are not blank.
+    pub(crate) members: usize,
 }
 
 /// Counts without keeping anything; `None` if there are more nodes than `nodes_max`; the rest is not read.
@@ -97,9 +101,8 @@ pub(crate) fn ratchet_tree_size(tree: &[u8], nodes_max: usize) -> Read<Option<Tr
         if size.nodes >= nodes_max {
             return Ok(None);
         }
-        let (_, listed) = next_node(&mut rest)?;
+        size.members += usize::from(skip_node(&mut rest)?);
         size.nodes += 1;
-        size.listed.add(listed);
     }
     Ok(Some(size))
 }
