@@ -1,32 +1,33 @@
-//! A group of real MLS clients, and commits that leave the same epoch of it.
+//! A group of any size, and commits that leave the same epoch of it.
 
+use actors::CommitBundle;
+use mls_forge::{Client, Forged, Group, PathChoice, Proposal, Sender, SharedTree, Suite};
 use openmls::{
     group::{GroupId, PublicGroup},
     prelude::{
-        BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, LeafNodeIndex, MlsGroup,
-        MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _,
-        PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessedMessageContent, ProposalStore, RatchetTreeIn,
-        StagedWelcome,
+        MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, ProposalStore,
+        RatchetTreeIn,
     },
 };
-use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
-use tls_codec::{Deserialize as _, Serialize as _};
+use tls_codec::Deserialize as _;
 
-const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
-/// The number of clients that one commit adds while a group is created.
-const ADDED_AT_ONCE: usize = 2500;
+pub(crate) const SUITE: Suite = Suite::Ed25519;
+
+/// Commits that follow each other.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) commits: Vec<Step>,
+}
 
 /// A commit with its group info and welcome, and the proposals that it refers to.
 #[derive(Clone, Debug)]
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
+pub(crate) struct Step {
     pub(crate) proposals: Vec<Vec<u8>>,
-    pub(crate) commit: Vec<u8>,
-    pub(crate) group_info: Vec<u8>,
-    pub(crate) welcome: Option<Vec<u8>>,
-    /// The number of signatures that an observer verifies: framing, path leaf, key packages (two each), updates, group info.
-    pub(crate) signatures: usize,
+    pub(crate) bundle: CommitBundle,
+    /// How long the messages are whose signatures an observer verifies: the commit with its context, the leaf of the path, the
+    /// group info, and two of each key package.
+    pub(crate) signed: Vec<usize>,
 }
 
 /// A group at one epoch.
@@ -37,157 +38,107 @@ pub(crate) struct Starting {
     pub(crate) cases: Vec<Case>,
 }
 
-struct Client {
-    provider: OpenMlsRustCrypto,
-    signer: SignatureKeyPair,
-    credential: CredentialWithKey,
-}
+/// The most commits of a case.
+const COMMITS: usize = 16;
+/// About the length of a GroupContext, of a leaf node of a path, and of a key package.
+const CONTEXT_BYTES: usize = 130;
+const LEAF_BYTES: usize = 220;
+const KEY_PACKAGE_BYTES: usize = 330;
 
-impl Client {
-    fn new(handle: &str) -> Self {
-        let signer = SignatureKeyPair::new(SUITE.signature_algorithm()).unwrap();
-        let credential = CredentialWithKey {
-            credential: BasicCredential::new(handle.as_bytes().to_vec()).into(),
-            signature_key: signer.public().into(),
-        };
-        Self { provider: OpenMlsRustCrypto::default(), signer, credential }
-    }
-
-    fn key_package(&self) -> KeyPackage {
-        let builder = KeyPackage::builder();
-        let bundle = builder.build(SUITE, &self.provider, &self.signer, self.credential.clone()).unwrap();
-        bundle.into_key_package()
-    }
-
-    fn commit(&self, group: &mut MlsGroup, added: Vec<KeyPackage>, removed: Option<u32>) -> Made {
-        let bundle = group
-            .commit_builder()
-            .force_self_update(true)
-            .propose_adds(added)
-            .propose_removals(removed.map(LeafNodeIndex::new))
-            .load_psks(self.provider.storage())
-            .unwrap()
-            .create_group_info(true)
-            .use_ratchet_tree_extension(false)
-            .build(self.provider.rand(), self.provider.crypto(), &self.signer, |_| true)
-            .unwrap()
-            .stage_commit(&self.provider)
-            .unwrap();
-        bundle.into_messages()
-    }
-}
-
-type Made = (MlsMessageOut, Option<MlsMessageOut>, Option<MlsMessageOut>);
-
-/// A group of this many members. Only two of them ever commit, so the tree is blank above the others, which is the worst case.
+/// A group of this many members with every kind of commit. The committers are spread over the tree, whose parents are all populated.
 pub(crate) fn start(members: usize) -> Starting {
-    let (alice, bob) = (Client::new("alice"), Client::new("bob"));
-    let mut group = MlsGroup::builder()
-        .ciphersuite(SUITE)
-        .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
-        .use_ratchet_tree_extension(false)
-        .build(&alice.provider, &alice.signer, alice.credential.clone())
-        .unwrap();
-    let mut left = members - 2;
-    while left > 0 {
-        let count = left.min(ADDED_AT_ONCE);
-        let packages = (0..count).map(|number| Client::new(&format!("leaf {left} {number}")).key_package());
-        alice.commit(&mut group, packages.collect(), None);
-        group.merge_pending_commit(&alice.provider).unwrap();
-        left -= count;
-    }
-    let (_, welcome, info) = alice.commit(&mut group, vec![bob.key_package()], None);
-    group.merge_pending_commit(&alice.provider).unwrap();
-    let tree = group.export_ratchet_tree().tls_serialize_detached().unwrap();
-    let group_info = info.unwrap().to_bytes().unwrap();
-    let mut of_bob = join(&bob, &welcome.unwrap(), &tree);
-
-    let mut cases = Vec::new();
-    cases.push(case("update", alice.commit(&mut group, Vec::new(), None), 3));
-    group.clear_pending_commit(alice.provider.storage()).unwrap();
-    cases.push(case("add", alice.commit(&mut group, vec![Client::new("carol").key_package()], None), 5));
-    group.clear_pending_commit(alice.provider.storage()).unwrap();
-    cases.push(case("remove", alice.commit(&mut group, Vec::new(), Some(1)), 3));
-    group.clear_pending_commit(alice.provider.storage()).unwrap();
-    cases.push(case("external", external(&Client::new("dave"), &group_info, &tree), 3));
-    cases.push(by_reference(&alice, &mut group, &bob, &mut of_bob));
-    Starting { id: group.group_id().clone(), group_info, tree, cases }
-}
-
-fn case(name: &'static str, (commit, welcome, info): Made, signatures: usize) -> Case {
-    let bytes = |message: MlsMessageOut| message.to_bytes().unwrap();
-    Case {
-        name,
-        proposals: Vec::new(),
-        commit: bytes(commit),
-        group_info: bytes(info.unwrap()),
-        welcome: welcome.map(bytes),
-        signatures,
+    let group = Group::of_members(SUITE, members, SharedTree::Populated);
+    let cases = vec![
+        case("update", &group, COMMITS, 0, update),
+        case("add", &group, COMMITS, 1, |group, number| {
+            let add = group.add(&newcomer(number));
+            group.commit(member(group, number)).with(add).path(PathChoice::With).sign()
+        }),
+        case("remove", &group, COMMITS.min(members - 1), 0, |group, number| {
+            let (committer, removed) = (member(group, number), member(group, number + 1));
+            group.commit(committer).with(Proposal::Remove(removed)).sign()
+        }),
+        case("external", &group, COMMITS, 0, |group, number| group.external_commit(&newcomer(number)).sign()),
+        by_reference(&group),
+    ];
+    Starting {
+        id: GroupId::from_slice(&group.context.group_id),
+        group_info: group.group_info().to_message(),
+        tree: group.tree_bytes(),
+        cases,
     }
 }
 
-/// Four Adds that one member proposed and another commits.
-fn by_reference(alice: &Client, group: &mut MlsGroup, bob: &Client, of_bob: &mut MlsGroup) -> Case {
-    let mut proposals = Vec::new();
-    for name in ["erin", "frank", "grace", "heidi"] {
-        let package = Client::new(name).key_package();
-        let (proposal, _) = of_bob.propose_add_member(&bob.provider, &bob.signer, &package).unwrap();
-        let bytes = proposal.to_bytes().unwrap();
-        let message =
-            MlsMessageIn::tls_deserialize_exact(&bytes).unwrap().try_into_protocol_message().unwrap();
-        let processed = group.process_message(&alice.provider, message).unwrap().into_content();
-        let ProcessedMessageContent::ProposalMessage(queued) = processed else { panic!("not a proposal") };
-        group.store_pending_proposal(alice.provider.storage(), *queued).unwrap();
-        proposals.push(bytes);
+/// A group in whose tree all parents are blank, so that the path of the one commit is encrypted to each member.
+pub(crate) fn start_blank(members: usize) -> Starting {
+    let group = Group::of_members(SUITE, members, SharedTree::Blank);
+    Starting {
+        id: GroupId::from_slice(&group.context.group_id),
+        group_info: group.group_info().to_message(),
+        tree: group.tree_bytes(),
+        cases: vec![case("update, blank tree", &group, 1, 0, update)],
     }
-    let made = alice.commit(group, Vec::new(), None);
-    // The proposals' signatures were verified on arrival; the checks of the commit include their key packages.
-    Case { proposals, ..case("by reference", made, 3) }
 }
 
-fn external(client: &Client, group_info: &[u8], tree: &[u8]) -> Made {
-    let MlsMessageBodyIn::GroupInfo(info) =
-        MlsMessageIn::tls_deserialize_exact(group_info).unwrap().extract()
-    else {
-        panic!("not a group info");
+fn update(group: &mut Group, number: usize) -> Forged {
+    group.commit(member(group, number)).path(PathChoice::With).sign()
+}
+
+fn newcomer(number: usize) -> Client {
+    Client::new(SUITE, &format!("newcomer {number}"))
+}
+
+/// The leaf of one of the members.
+fn member(group: &Group, number: usize) -> u32 {
+    let members = group.members();
+    *members.get(number * 7919 % members.len()).unwrap()
+}
+
+fn case(
+    name: &'static str,
+    group: &Group,
+    count: usize,
+    packages: usize,
+    make: impl Fn(&mut Group, usize) -> Forged,
+) -> Case {
+    let mut group = group.clone();
+    let step = |number| {
+        let forged = make(&mut group, number);
+        group.apply(&forged);
+        Step::new(Vec::new(), &forged, packages)
     };
-    let (_, bundle) = MlsGroup::external_commit_builder()
-        .with_ratchet_tree(RatchetTreeIn::tls_deserialize_exact(tree).unwrap())
-        .with_config(join_config())
-        .build_group(&client.provider, info, client.credential.clone())
-        .unwrap()
-        .load_psks(client.provider.storage())
-        .unwrap()
-        .create_group_info(true)
-        .use_ratchet_tree_extension(false)
-        .build(client.provider.rand(), client.provider.crypto(), &client.signer, |_| true)
-        .unwrap()
-        .finalize(&client.provider)
-        .unwrap();
-    bundle.into_messages()
+    Case { name, commits: (0..count).map(step).collect() }
 }
 
-fn join(client: &Client, welcome: &MlsMessageOut, tree: &[u8]) -> MlsGroup {
-    let bytes = welcome.to_bytes().unwrap();
-    let MlsMessageBodyIn::Welcome(welcome) = MlsMessageIn::tls_deserialize_exact(&bytes).unwrap().extract()
-    else {
-        panic!("not a welcome");
+/// Four Adds that one member proposed and another commits. The signatures of the proposals and of their key packages were verified on
+/// arrival.
+fn by_reference(group: &Group) -> Case {
+    let mut group = group.clone();
+    let step = |number| {
+        let mut proposals = Vec::new();
+        for of_step in 0..4 {
+            let add = group.add(&newcomer(4 * number + of_step));
+            let proposer = Sender::Member(member(&group, number + 1));
+            proposals.push(group.propose(proposer, add).to_message());
+        }
+        let forged = group.commit(member(&group, number)).with_pending().path(PathChoice::With).sign();
+        group.apply(&forged);
+        Step::new(proposals, &forged, 0)
     };
-    let tree = RatchetTreeIn::tls_deserialize_exact(tree).unwrap();
-    StagedWelcome::new_from_welcome(&client.provider, &join_config(), welcome, Some(tree))
-        .unwrap()
-        .into_group(&client.provider)
-        .unwrap()
+    Case { name: "by reference", commits: (0..COMMITS).map(step).collect() }
 }
 
-fn join_config() -> MlsGroupJoinConfig {
-    MlsGroupJoinConfig::builder()
-        .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
-        .use_ratchet_tree_extension(false)
-        .build()
+impl Step {
+    fn new(proposals: Vec<Vec<u8>>, forged: &Forged, packages: usize) -> Self {
+        let (commit, info) = (forged.commit_bytes(), forged.group_info_bytes());
+        let mut signed = vec![commit.len() + CONTEXT_BYTES, LEAF_BYTES, info.len()];
+        signed.extend((0..packages).flat_map(|_| [KEY_PACKAGE_BYTES, LEAF_BYTES]));
+        let bundle = CommitBundle { commit, group_info: Some(info), welcome: forged.welcome_bytes() };
+        Self { proposals, bundle, signed }
+    }
 }
 
-/// The same group as the MLS library tracks it, in its own memory storage.
+/// The same group as openmls tracks it, in its own memory storage.
 pub(crate) struct LibraryGroup {
     provider: OpenMlsRustCrypto,
     group: PublicGroup,

@@ -2,18 +2,22 @@
 //! signatures and the two MLS libraries' own observers; and the cost of passivating and activating a group.
 //!
 //! `cargo bench --bench tracking`; one part of it: `cargo bench --bench tracking -- 'update/100'`. The sizes are those of
-//! `MIMI_BENCH_MEMBERS`, as `2,10,100`, or all.
+//! `MIMI_BENCH_MEMBERS`, as `2,10,100`, or all. Groups of more than 10,000 members are followed by the gateway alone, and
+//! `grow/<members>` creates such a group by commits that add 1000 members each.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that meets what it does not expect has failed")]
 
 mod group;
 
-use std::{hint::black_box, time::Duration};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use actors::{CommitBundle, Timestamp, bench::BenchGroup};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
-use group::{Case, LibraryGroup, Starting};
+use group::{Case, LibraryGroup, Starting, Step};
 use mls_rs::{
     MlsMessage,
     external_client::{
@@ -46,8 +50,18 @@ fn tracking(criterion: &mut Criterion) {
             compare(criterion, members, &starting, case);
         }
         at_rest(criterion, members, &starting);
+        let blank = group::start_blank(members);
+        for case in &blank.cases {
+            compare(criterion, members, &blank, case);
+        }
+        if members > LIBRARIES_MAX {
+            grow(criterion, members);
+        }
     }
 }
+
+/// The largest groups that the libraries follow here.
+const LIBRARIES_MAX: usize = 10_000;
 
 /// One kind of commit, four ways.
 fn compare(criterion: &mut Criterion, members: usize, starting: &Starting, case: &Case) {
@@ -55,56 +69,95 @@ fn compare(criterion: &mut Criterion, members: usize, starting: &Starting, case:
     if members >= 1000 {
         group.sample_size(10);
     }
-    let signed = Signed::new(case.commit.len().min(400));
-    group.bench_function(BenchmarkId::new(format!("{} signatures", case.signatures), members), |bencher| {
-        bencher.iter(|| (0..case.signatures).for_each(|_| black_box(&signed).verify()));
+    let steps = &case.commits;
+    let signed: Vec<Vec<_>> =
+        steps.iter().map(|step| step.signed.iter().copied().map(Signed::new).collect()).collect();
+    let signatures = signed.first().map_or(0, Vec::len);
+    group.bench_function(BenchmarkId::new(format!("{signatures} signatures"), members), |bencher| {
+        let mut all = signed.iter().cycle();
+        bencher.iter(|| all.next().unwrap().iter().for_each(Signed::verify));
     });
 
     let now = now();
-    let mut gateway = BenchGroup::open(&starting.group_info, &starting.tree, now).unwrap();
-    for proposal in &case.proposals {
-        gateway.propose(proposal, now).unwrap();
-    }
-    let rested = gateway.snapshot().unwrap();
-    let bundle = CommitBundle {
-        commit: case.commit.clone(),
-        group_info: Some(case.group_info.clone()),
-        welcome: case.welcome.clone(),
-    };
+    let rested = BenchGroup::open(&starting.group_info, &starting.tree, now).unwrap().snapshot().unwrap();
     group.bench_function(BenchmarkId::new("gateway", members), |bencher| {
-        bencher.iter_batched_ref(
-            || BenchGroup::restore(&rested).unwrap(),
-            |group| {
-                let staged = group.stage(&bundle, now).unwrap();
-                group.apply(staged).unwrap();
-            },
-            BatchSize::PerIteration,
-        );
+        let begin = || BenchGroup::restore(&rested).unwrap();
+        let propose = |group: &mut BenchGroup, packet: &[u8]| group.propose(packet, now).unwrap();
+        let commit = |group: &mut BenchGroup, step: &Step| {
+            let staged = group.stage(&step.bundle, now).unwrap();
+            group.apply(staged).unwrap();
+        };
+        bencher.iter_custom(|count| follow(steps, count, (begin, propose, commit)));
     });
+    if members > LIBRARIES_MAX {
+        return;
+    }
 
     let library = LibraryGroup::open(starting);
     group.bench_function(BenchmarkId::new("openmls PublicGroup", members), |bencher| {
-        bencher.iter_batched_ref(
-            || {
-                let mut copy = library.copy(&starting.id);
-                case.proposals.iter().for_each(|proposal| copy.propose(proposal));
-                copy
-            },
-            |group| group.commit(&case.commit),
-            BatchSize::PerIteration,
-        );
+        let begin = || library.copy(&starting.id);
+        let commit = |group: &mut LibraryGroup, step: &Step| group.commit(&step.bundle.commit);
+        bencher.iter_custom(|count| follow(steps, count, (begin, LibraryGroup::propose, commit)));
     });
 
-    let mut observer = observe(starting);
-    for proposal in &case.proposals {
-        observer.process_incoming_message(MlsMessage::from_bytes(proposal).unwrap()).unwrap();
-    }
+    let observer = observe(starting);
     group.bench_function(BenchmarkId::new("mls-rs ExternalGroup", members), |bencher| {
+        let process = |group: &mut ExternalGroup<Observer>, packet: &[u8]| {
+            group.process_incoming_message(MlsMessage::from_bytes(packet).unwrap()).unwrap();
+        };
+        let commit = |group: &mut _, step: &Step| process(group, &step.bundle.commit);
+        bencher.iter_custom(|count| follow(steps, count, (|| observer.clone(), process, commit)));
+    });
+    group.finish();
+}
+
+/// The time of this many commits. They follow each other; after the last one it begins again.
+fn follow<G>(
+    steps: &[Step],
+    count: u64,
+    (begin, propose, commit): (impl Fn() -> G, impl Fn(&mut G, &[u8]), impl Fn(&mut G, &Step)),
+) -> Duration {
+    let mut time = Duration::ZERO;
+    let mut group = None;
+    for (place, step) in steps.iter().enumerate().cycle().take(usize::try_from(count).unwrap()) {
+        if place == 0 {
+            group = None;
+        }
+        let group = group.get_or_insert_with(&begin);
+        step.proposals.iter().for_each(|packet| propose(group, packet));
+        let since = Instant::now();
+        commit(black_box(group), step);
+        time += since.elapsed();
+    }
+    time
+}
+
+/// Creates a group of this many members by commits that add 1000 each.
+fn grow(criterion: &mut Criterion, members: usize) {
+    const ADDED_AT_ONCE: usize = 1000;
+    let mut forged = mls_forge::Group::create(mls_forge::Client::new(group::SUITE, "creator"));
+    let (info, tree) = (forged.group_info().to_message(), forged.tree_bytes());
+    let mut commits = Vec::new();
+    for first in (1..members).step_by(ADDED_AT_ONCE) {
+        let adds: Vec<_> = (first..members.min(first + ADDED_AT_ONCE))
+            .map(|member| forged.add(&mls_forge::Client::new(group::SUITE, &format!("member {member}"))))
+            .collect();
+        let commit = forged.commit(0).with_all(adds).sign();
+        let (group_info, welcome) = (Some(commit.group_info_bytes()), commit.welcome_bytes());
+        commits.push(CommitBundle { commit: commit.commit_bytes(), group_info, welcome });
+        forged.apply(&commit);
+    }
+    let now = now();
+    let mut group = criterion.benchmark_group("grow");
+    group.sample_size(10);
+    group.bench_function(BenchmarkId::new("gateway", members), |bencher| {
         bencher.iter_batched_ref(
-            || observer.clone(),
+            || BenchGroup::open(&info, &tree, now).unwrap(),
             |group| {
-                let commit = MlsMessage::from_bytes(&case.commit).unwrap();
-                group.process_incoming_message(commit).unwrap();
+                for commit in &commits {
+                    let staged = group.stage(commit, now).unwrap();
+                    group.apply(staged).unwrap();
+                }
             },
             BatchSize::PerIteration,
         );
@@ -144,24 +197,23 @@ fn observe(starting: &Starting) -> ExternalGroup<Observer> {
     client.observe_group(info, Some(tree), None).unwrap()
 }
 
-/// An Ed25519 signature with the data to verify it; its key is decoded each time.
+/// An Ed25519 signature with the data to verify it, by the library with which the gateway verifies; the key is decoded each time.
 struct Signed {
-    key: [u8; 32],
+    key: Vec<u8>,
     message: Vec<u8>,
-    signature: [u8; 64],
+    signature: Vec<u8>,
 }
 
 impl Signed {
     fn new(length: usize) -> Self {
-        let key = SigningKey::from_bytes(&[7; 32]);
+        let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
         let message = vec![7; length];
-        let signature = key.sign(&message).to_bytes();
-        Self { key: key.verifying_key().to_bytes(), message, signature }
+        let signature = key.sign(&message).as_ref().to_vec();
+        Self { key: key.public_key().as_ref().to_vec(), message, signature }
     }
 
     fn verify(&self) {
-        let key = VerifyingKey::from_bytes(&self.key).unwrap();
-        key.verify_strict(&self.message, &Signature::from_bytes(&self.signature)).unwrap();
+        UnparsedPublicKey::new(&ED25519, &self.key).verify(&self.message, &self.signature).unwrap();
     }
 }
 

@@ -28,8 +28,8 @@ use crate::{
     limits::Limits,
 };
 
-/// An observer that checks, at every step, that the tree it keeps next to the library's is the same, and that a copy
-/// which lives from records alone is the same.
+/// An observer that checks, at every step, that a copy which lives from records alone is the same, and so is one restored from a
+/// snapshot.
 struct Observer {
     live: TrackedGroup,
     replayed: TrackedGroup,
@@ -60,7 +60,11 @@ impl Validator {
 
 impl Observer {
     fn open(group_info: &[u8], tree: Option<&[u8]>) -> Result<Self, Refusal> {
-        let (validator, now) = (Validator::new(), Clock::system().now());
+        Self::open_at(group_info, tree, Clock::system().now())
+    }
+
+    fn open_at(group_info: &[u8], tree: Option<&[u8]>, now: Timestamp) -> Result<Self, Refusal> {
+        let validator = Validator::new();
         let live = TrackedGroup::open(validator.context(), group_info, tree, now)?;
         let replayed = TrackedGroup::restore(live.snapshot()).unwrap();
         Ok(Self { live, replayed, validator, now })
@@ -113,15 +117,8 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
     Some((0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect())
 }
 
-/// Where Debian's libfaketime is: the vectors' key packages have expired, and the MLS library asks the wall clock.
-const FAKETIME: &[&str] = &[
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/faketime/libfaketime.so.1",
-];
-
-/// A moment at which every key package of the vectors is valid.
-const TIME_OF_THE_VECTORS: &str = "@2025-01-27 17:46:40";
+/// A moment at which every key package of the vectors is valid, in Unix milliseconds: 27 January 2025.
+const TIME_OF_THE_VECTORS: Timestamp = Timestamp(1_738_000_000_000);
 
 /// Says so where it is seen: a line that a test merely prints is shown only when the test fails.
 fn skipped(why: &str) {
@@ -133,34 +130,13 @@ fn commits_of_other_implementations_are_followed() {
     if !vectors().is_dir() {
         return skipped(&format!("{} is not there; MIMI_VECTORS names their folder", vectors().display()));
     }
-    let Some(library) = FAKETIME.iter().find(|path| std::path::Path::new(path).exists()) else {
-        return skipped("they have expired, and libfaketime (Debian package libfaketime) is not installed");
-    };
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "--nocapture", "mls::tests::the_vectors_at_their_time"])
-        .envs([
-            ("LD_PRELOAD", *library),
-            ("FAKETIME", TIME_OF_THE_VECTORS),
-            ("TZ", "UTC"),
-            ("DONT_FAKE_MONOTONIC", "1"),
-        ])
-        .output()
-        .unwrap();
-    let said =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-}
-
-#[test]
-#[ignore = "runs in a process of its own, at the time of the vectors"]
-fn the_vectors_at_their_time() {
     let path = vectors().join("observer-handling-commit-suite1.json");
     let cases: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     assert!(!cases.is_empty());
     for (number, case) in cases.iter().enumerate() {
         let group_info = bytes(&case["group_info"]).unwrap();
         let tree = bytes(&case["ratchet_tree"]);
-        let mut observer = Observer::open(&group_info, tree.as_deref())
+        let mut observer = Observer::open_at(&group_info, tree.as_deref(), TIME_OF_THE_VECTORS)
             .unwrap_or_else(|refusal| panic!("case {number}: {refusal:?}"));
         for epoch in case["epochs"].as_array().unwrap() {
             for proposal in epoch["proposals"].as_array().unwrap() {

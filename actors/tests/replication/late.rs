@@ -197,6 +197,54 @@ fn a_group_whose_creator_came_long_ago_arrives_as_it_stands() {
     });
 }
 
+/// A follower that was away until every lifetime had ended, those of leaves that are still in the tree included.
+async fn away_for_longer_than_every_lifetime(retention: Retention, first_kept: Epoch) {
+    let mut net = Net::new(&["a.example", "b.example"], 12);
+    net.retention = retention;
+    let (a, b) = (domain("a.example"), domain("b.example"));
+    let short = Duration::from_secs(2);
+    net.start_all().await;
+    let (mut group, new) = new_group(&client_with("alice", &a, short));
+    let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+    net.settle(&a, &id).await;
+    net.stop(&b).await;
+    // Neither leaf is renewed: no commit has a path.
+    for name in ["bob", "carol"] {
+        let package = package(&client_with(name, &a, short));
+        let output = group.commit_builder().add_member(package).unwrap().build().unwrap();
+        net.upload_commit(&a, &id, upload_of(&output)).await.unwrap();
+        group.apply_pending_commit().unwrap();
+    }
+    let waiting = group.propose_add(package(&client_with("erin", &a, short)), Vec::new()).unwrap();
+    net.upload_proposal(&a, &id, waiting.to_bytes().unwrap()).await.unwrap();
+    net.at(&a).store().sweep(&net.retention, actors::Clock::system().now()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+
+    net.start(&b).await;
+    net.settle(&a, &id).await;
+    let epoch = net.assert_same(&a, &id, first_kept).await;
+    assert_eq!(epoch, Epoch(2));
+    let view = net.at(&b).group(net.app, &id).await.unwrap();
+    assert_eq!((view.members_count(), view.proposals.len()), (3, 1));
+    group.clear_proposal_cache();
+    let upload = upload_of(&group.commit(Vec::new()).unwrap());
+    net.upload_commit(&b, &id, upload).await.unwrap();
+    net.settle(&a, &id).await;
+    assert_eq!(net.assert_same(&a, &id, Epoch(3)).await, Epoch(3));
+    net.stop_all().await;
+}
+
+#[test]
+fn a_follower_that_was_away_for_longer_than_every_lifetime_follows_the_log() {
+    actix::System::new().block_on(away_for_longer_than_every_lifetime(Retention::default(), Epoch(0)));
+}
+
+#[test]
+fn a_follower_that_was_away_for_longer_than_every_lifetime_takes_the_group_as_it_stands() {
+    let short = Retention { history_epochs_max: 1, ..Retention::default() };
+    actix::System::new().block_on(away_for_longer_than_every_lifetime(short, Epoch(2)));
+}
+
 #[test]
 fn a_transfer_brings_the_welcome_and_advances_the_queue() {
     actix::System::new().block_on(async {
