@@ -317,7 +317,7 @@ fn check_path(in_tree: &PathInTree<'_>) -> Result<(), Refusal> {
             "the update path has {} nodes, the filtered direct path has {expected}",
             path.nodes.len()
         );
-        return Err(Refusal::broken(Rule::PathCiphertexts, detail));
+        return Err(Refusal::broken(Rule::Path, detail));
     }
     for (place, (step, node)) in filtered().zip(&path.nodes).enumerate() {
         let new = added.iter().filter(|leaf| step.is_beside(**leaf)).count();
