@@ -15,7 +15,6 @@ use super::{
     leaf::{KeyPackage, LeafChecks, LeafNode, LeafSource},
     member_index::{IndexChange, SharedValue},
     proposal::unsupported_proposal,
-    ratchet_tree::Replaced,
     syntax::is_known_extension,
     wire::SenderKind,
 };
@@ -76,7 +75,9 @@ impl<'a> Admission<'a> {
     }
 
     /// Checks that no value is shared by two members or nodes of the new epoch (RFC 9420 §7.3, §12.4.2).
-    pub(super) fn check_distinct(&self, change: &IndexChange, replaced: &Replaced) -> Result<(), Refusal> {
+    pub(super) fn check_distinct(&self, derived: &Derived, change: &IndexChange) -> Result<(), Refusal> {
+        let replaced = &derived.replaced;
+        self.check_path_is_new(derived)?;
         let Some((shared, leaf)) = self.group.index.shared_after(change, replaced) else { return Ok(()) };
         let refusal = match shared {
             SharedValue::EncryptionKey => {
@@ -96,6 +97,32 @@ impl<'a> Admission<'a> {
             }
         };
         Err(self.because_of(leaf, refusal))
+    }
+
+    /// Checks that no key of the path is one of a node that the path replaces: the keys are compared with the tree before the
+    /// path is merged into it (RFC 9420 §12.4.2).
+    fn check_path_is_new(&self, derived: &Derived) -> Result<(), Refusal> {
+        let Derived { replaced, parents_blanked, committer, .. } = derived;
+        let of_committer = replaced.leaves_in.iter().find(|(leaf, _)| leaf == committer);
+        let leaf = of_committer.and_then(|(_, leaf)| leaf.node());
+        let before = match self.sender {
+            SenderKind::Member(leaf) => self.group.leaf(leaf),
+            SenderKind::NewMemberCommit | SenderKind::External(_) | SenderKind::NewMemberProposal => None,
+        };
+        let gone: BTreeSet<&[u8]> = replaced
+            .parents_out
+            .iter()
+            .skip(*parents_blanked)
+            .map(|parent| &*parent.encryption_key)
+            .chain(before.map(|leaf| leaf.encryption_key))
+            .collect();
+        let of_parents = replaced.parents_in.iter().map(|parent| &*parent.encryption_key);
+        let mut keys = of_parents.chain(leaf.map(|leaf| leaf.encryption_key));
+        if keys.any(|key| gone.contains(key)) {
+            let detail = "a public key of the update path is that of a node that the path replaces";
+            return Err(Refusal::broken(Rule::DistinctKeys, detail));
+        }
+        Ok(())
     }
 
     /// Names the proposal that brought in a leaf, if it was taken by reference.

@@ -238,11 +238,11 @@ impl TrackedGroup {
         }
         let derived = self.derive(commit, listed, &mut admission)?;
         let index_change = IndexChange::of(&derived.replaced);
-        admission.check_distinct(&index_change, &derived.replaced)?;
+        admission.check_distinct(&derived, &index_change)?;
         check_member_count(derived.tree.members_count(), context.limits)?;
         admission.check_support(&derived, &index_change, listed)?;
         let added = admission.added;
-        let Derived { tree, context: next, interim_transcript_hash, replaced, committer } = derived;
+        let Derived { tree, context: next, interim_transcript_hash, replaced, committer, .. } = derived;
         let mut expired = self.expired(now);
         let is_replaced = |leaf: &u32| {
             replaced.leaves_out.iter().chain(&replaced.leaves_in).any(|(index, _)| index == leaf)

@@ -53,6 +53,8 @@ pub(super) struct Derived {
     pub(super) context: GroupContext,
     pub(super) interim_transcript_hash: Digest,
     pub(super) replaced: Replaced,
+    /// How many of the parents that went out the proposals blanked; the path replaced the others.
+    pub(super) parents_blanked: usize,
     /// The committer's leaf.
     pub(super) committer: u32,
 }
@@ -83,6 +85,7 @@ impl TrackedGroup {
                 return Err(Refusal::broken(Rule::Sender, "this sender cannot commit"));
             }
         };
+        let parents_blanked = replaced.parents_out.len();
         if let Some(path) = commit.commit().and_then(|commit| commit.path.as_ref()) {
             tree.hash();
             let steps = tree.path(committer);
@@ -106,7 +109,7 @@ impl TrackedGroup {
             confirmed_transcript_hash,
             extensions,
         };
-        Ok(Derived { tree, context, interim_transcript_hash, replaced, committer })
+        Ok(Derived { tree, context, interim_transcript_hash, replaced, parents_blanked, committer })
     }
 
     /// The GroupContext extensions after a commit.
