@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 
 use super::{
-    Digest, Refusal, RequestMember, StagedEpoch, ValidationContext, WIRE_FORMAT,
+    Digest, Refusal, RequestMember, StagedEpoch, UnknownKind, ValidationContext, WIRE_FORMAT,
     external_senders::check_external_senders,
     group_context::{GroupContext, interim_hash},
     leaf::{LeafNode, LeafSource, Unfit},
@@ -18,8 +18,9 @@ use super::{
     wire::{self, GroupInfoOutline, WireFormat},
     work::{check_tree_size, nodes_max},
 };
-use crate::identity::{
-    ApplicationContext, GroupContextExtensions, IdentifiedClient, Identity, IdentityProvider,
+use crate::{
+    application::Source,
+    identity::{ApplicationContext, GroupContextExtensions, IdentifiedClient, Identity, IdentityProvider},
 };
 
 /// One member: who it is, by the application's identity provider.
@@ -116,7 +117,23 @@ impl TrackedGroup {
         if group.index.clients_count() != group.tree.members_count() {
             return Err(Refusal::OpenedWith("one client is in the tree twice".into()));
         }
+        if *context.source != Source::Hub {
+            group.check_credential_types()?;
+        }
         Ok(group)
+    }
+
+    /// Checks that all members support the types of each other's credentials (RFC 9420 §7.3).
+    fn check_credential_types(&self) -> Result<(), Refusal> {
+        let members = self.members_count();
+        let supporting = |kind: &u16| self.index.supporting(UnknownKind::Credential, *kind);
+        match self.index.credential_types().into_iter().find(|kind| supporting(kind) != members) {
+            None => Ok(()),
+            Some(kind) => {
+                let detail = format!("not every member supports the credential type {kind:#06x} of another");
+                Err(Refusal::OpenedWith(detail))
+            }
+        }
     }
 
     /// A group with these parts, no proposals, and everything else as it follows from them.
@@ -254,6 +271,9 @@ impl Opening<'_> {
         }
         if let Some(checks) = self.context.leaf_checks(*suite) {
             checks.check_leaf(leaf).map_err(|unfit| Refusal::OpenedWith(unfit.detail))?;
+            if let Some(lack) = extensions.needs().lack_of(leaf) {
+                return Err(refuse(lack.to_string()));
+            }
         }
         if let (LeafSource::KeyPackage(lifetime), false) = (leaf.source, self.is_past) {
             self.context
