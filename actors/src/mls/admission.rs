@@ -12,7 +12,7 @@ use super::{
     external_senders::check_external_senders,
     group::{Member, identify},
     handshake::{Proposal, is_default_proposal},
-    leaf::{KeyPackage, LeafChecks, LeafNode, LeafSource},
+    leaf::{KeyPackage, LeafChecks, LeafNode, LeafSource, check_package_signatures},
     member_index::{IndexChange, SharedValue},
     proposal::unsupported_proposal,
     syntax::is_known_extension,
@@ -302,13 +302,6 @@ pub(super) fn check_suite(package: &KeyPackage<'_>, suite: CipherSuite) -> Resul
         return Ok(());
     }
     Err(Refusal::broken(Rule::Proposal, "the key package is not of the group's cipher suite"))
-}
-
-pub(super) fn check_package_signatures(package: &KeyPackage<'_>, suite: CipherSuite) -> Result<(), Refusal> {
-    if package.has_valid_signatures(suite) {
-        return Ok(());
-    }
-    Err(Refusal::broken(Rule::LeafNode, "a signature of the key package is not its own"))
 }
 
 /// Checks that a leaf may take the place of the one at an index: it is of a valid successor and has a new encryption key

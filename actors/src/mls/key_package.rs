@@ -10,7 +10,7 @@ use snapshots::{ClientHandle, DomainName, KeyPackageRef, Timestamp};
 
 use super::{
     group::{Member, identify},
-    leaf::{KeyPackage, LeafChecks},
+    leaf::{KeyPackage, LeafChecks, check_package_signatures},
     syntax::misfit_in_message,
     wire::{self, WireFormat},
 };
@@ -174,9 +174,7 @@ impl<'a, 'm> KeyPackageValidator<'a, 'm> {
         if not_before.0 > checks.now.0.saturating_add(skew.saturating_mul(1000)) {
             return Err(format!("it is not valid yet, and will not be within {skew} seconds"));
         }
-        if !package.has_valid_signatures(suite) {
-            return Err("not valid by RFC 9420 section 10.1: a signature is not its own".into());
-        }
+        check_package_signatures(&package, suite).map_err(|unfit| unfit.detail)?;
         let member = self.member(&package)?;
         if let Some(expected) = checks.handle.filter(|expected| member.handle != **expected) {
             return Err(format!(

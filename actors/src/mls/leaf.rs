@@ -304,11 +304,10 @@ impl<'a> KeyPackage<'a> {
         KeyPackageRef::new(hash.as_ref().to_vec()).ok()
     }
 
-    /// Whether the package and its leaf are signed by the leaf's key (RFC 9420 §10.1).
-    pub(crate) fn has_valid_signatures(&self, suite: CipherSuite) -> bool {
+    /// Whether the package is signed by the key of its leaf (RFC 9420 §10.1), which has a signature of its own.
+    fn has_valid_signature(&self, suite: CipherSuite) -> bool {
         let key = self.leaf.signature_key;
-        self.leaf.has_valid_signature(suite, &[], 0)
-            && suite.verify_with_label(key, "KeyPackageTBS", &[self.unsigned], self.signature).is_ok()
+        suite.verify_with_label(key, "KeyPackageTBS", &[self.unsigned], self.signature).is_ok()
     }
 
     /// Whether the package is marked as one that may be used more than once: by the `last_resort` extension, or by the
@@ -342,6 +341,20 @@ fn has_last_resort_component(dictionary: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// Checks the signatures of a key package and its leaf (RFC 9420 §7.3, §10.1).
+///
+/// # Errors
+/// [`Unfit`]: which one is not by the leaf's key.
+pub(super) fn check_package_signatures(package: &KeyPackage<'_>, suite: CipherSuite) -> Result<(), Unfit> {
+    if !package.leaf.has_valid_signature(suite, &[], 0) {
+        return Err(unfit(Rule::LeafNode, "the signature of the key package's leaf is not its own"));
+    }
+    if !package.has_valid_signature(suite) {
+        return Err(unfit(Rule::Proposal, "the signature of the key package is not its own"));
+    }
+    Ok(())
 }
 
 impl LeafChecks {

@@ -7,12 +7,12 @@ use snapshots::{DomainName, KeyPackageRef, Timestamp};
 
 use super::{
     Refusal, RequestMember, Rule, TrackedGroup, UnknownKind, ValidationContext,
-    admission::{check_package_signatures, check_successor, check_suite, check_supported},
+    admission::{check_successor, check_suite, check_supported},
     extensions::ContextExtensions,
     external_senders::{check_external_senders, external_senders_end},
     group::{Member, identify},
     handshake::{Handshake, Proposal, is_default_proposal},
-    leaf::{KeyPackage, LeafNode, LeafSource},
+    leaf::{KeyPackage, LeafNode, LeafSource, check_package_signatures},
     proposal_list::{OLDER_VERSION, ONLY_IN_EXTERNAL_COMMIT, check_psk},
     syntax::is_known_proposal,
     wire::{ContentKind, SenderKind},
