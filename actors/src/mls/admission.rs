@@ -1,7 +1,7 @@
 //! Admission of the leaves that a commit brings in: each is valid by itself, is signed, is a client that may come in, and fits the
 //! members of the epoch that the commit creates (RFC 9420 §7.3, §12.4.2; *Identity Providers*).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use snapshots::Timestamp;
 
@@ -159,12 +159,7 @@ impl<'a> Admission<'a> {
                 return refuse(detail.into());
             }
         }
-        for Listed { proposal, reference, .. } in listed {
-            let kind = proposal.kind();
-            if !is_default_proposal(kind) && !is_supported(UnknownKind::Proposal, kind) {
-                return Err(unsupported_proposal(kind).caused_by(*reference));
-            }
-        }
+        self.check_proposal_types(derived, change, listed)?;
         let extending =
             listed.iter().find(|listed| matches!(listed.proposal, Proposal::GroupContextExtensions(_)));
         match extending {
@@ -173,6 +168,36 @@ impl<'a> Admission<'a> {
                 .check_extensions(derived, is_supported)
                 .map_err(|refusal| refusal.caused_by(extending.reference)),
         }
+    }
+
+    /// Checks that all members who process the commit support the types of its proposals: clients that it adds, or that join
+    /// by it, need not (RFC 9420 §12.2).
+    fn check_proposal_types(
+        &self,
+        derived: &Derived,
+        change: &IndexChange,
+        listed: &[Listed<'_>],
+    ) -> Result<(), Refusal> {
+        let kinds = listed.iter().map(|listed| (listed.proposal.kind(), listed.reference));
+        let kinds: Vec<_> = kinds.filter(|(kind, _)| !is_default_proposal(*kind)).collect();
+        if kinds.is_empty() {
+            return Ok(());
+        }
+        let mut of_newcomers: HashMap<u16, usize> = HashMap::new();
+        let came_in = derived.replaced.leaves_in.iter();
+        for (_, leaf) in came_in.filter(|(leaf, _)| derived.newcomers.contains(leaf)) {
+            let supported = leaf.node().map(|node| node.supported_proposals.distinct()).unwrap_or_default();
+            supported.into_iter().for_each(|kind| *of_newcomers.entry(kind).or_default() += 1);
+        }
+        let members = derived.tree.members_count();
+        for (kind, reference) in kinds {
+            let supporting = self.group.index.supporting_after(change, UnknownKind::Proposal, kind);
+            let newcomers = of_newcomers.get(&kind).copied().unwrap_or_default();
+            if supporting.saturating_sub(newcomers) + derived.newcomers.len() != members {
+                return Err(unsupported_proposal(kind).caused_by(reference));
+            }
+        }
+        Ok(())
     }
 
     /// Checks new GroupContext extensions against the members of the new epoch (RFC 9420 §12.1.7).

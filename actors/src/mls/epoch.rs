@@ -1,7 +1,7 @@
 //! Derivation of the epoch that a commit creates (RFC 9420 §12.4.2): the tree, the context and the transcript. It is the same
 //! for a commit that is validated and for one that is read back from a log.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Digest, Refusal, Rule, TrackedGroup,
@@ -57,6 +57,8 @@ pub(super) struct Derived {
     pub(super) parents_blanked: usize,
     /// The committer's leaf.
     pub(super) committer: u32,
+    /// The leaves of clients that the commit adds, and that of one who joins by it.
+    pub(super) newcomers: BTreeSet<u32>,
 }
 
 impl TrackedGroup {
@@ -109,7 +111,19 @@ impl TrackedGroup {
             confirmed_transcript_hash,
             extensions,
         };
-        Ok(Derived { tree, context, interim_transcript_hash, replaced, parents_blanked, committer })
+        let mut newcomers = BTreeSet::from_iter(added);
+        if commit.sender == SenderKind::NewMemberCommit {
+            newcomers.insert(committer);
+        }
+        Ok(Derived {
+            tree,
+            context,
+            interim_transcript_hash,
+            replaced,
+            parents_blanked,
+            committer,
+            newcomers,
+        })
     }
 
     /// The GroupContext extensions after a commit.
