@@ -160,8 +160,9 @@ impl<'a> Admission<'a> {
             }
         }
         self.check_proposal_types(derived, change, listed)?;
-        let extending =
-            listed.iter().find(|listed| matches!(listed.proposal, Proposal::GroupContextExtensions(_)));
+        let extending = listed.iter().find(|listed| {
+            matches!(listed.proposal, Proposal::GroupContextExtensions(_) | Proposal::AppDataUpdate { .. })
+        });
         match extending {
             None => Ok(()),
             Some(extending) => self

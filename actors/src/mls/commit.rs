@@ -13,9 +13,10 @@ use super::{
     Digest, Refusal, RequestMember, Rule, TrackedGroup, UnknownKind, ValidationContext,
     admission::Admission,
     epoch::{Derived, Listed},
+    extensions::ContextExtensions,
     group::Member,
     group_context::GroupContext,
-    group_info::{check_group_info, check_group_info_head},
+    group_info::{check_group_info, check_group_info_head, told_extensions},
     handshake::{Handshake, Proposal, ProposalOrRef, is_default_proposal},
     handshake_header,
     member_index::IndexChange,
@@ -90,6 +91,8 @@ pub(crate) struct StagedEpoch {
     pub(super) replaced: Replaced,
     pub(super) index_change: IndexChange,
     pub(super) reinitialised: bool,
+    /// Its GroupContext extensions follow from more than the commit and the epoch before.
+    pub(super) has_app_data_update: bool,
 }
 
 impl TrackedGroup {
@@ -108,7 +111,13 @@ impl TrackedGroup {
         if let Some(group_info) = bundle.group_info.as_deref() {
             check_group_info_head(group_info, commit.confirmation_tag())?;
         }
-        let (epoch, committer) = self.stage_listed(context, &commit, &listed, now)?;
+        let told = match bundle.group_info.as_deref() {
+            Some(group_info) if listed.iter().any(|listed| is_app_data_update(&listed.proposal)) => {
+                Some(told_extensions(group_info)?)
+            }
+            Some(_) | None => None,
+        };
+        let (epoch, committer) = self.stage_listed(context, &commit, &listed, told.as_ref(), now)?;
         if let Some(group_info) = bundle.group_info.as_deref() {
             check_group_info(group_info, &epoch, commit.confirmation_tag(), committer)?;
         }
@@ -126,7 +135,7 @@ impl TrackedGroup {
     ) -> Result<StagedEpoch, Refusal> {
         let commit = self.read_commit(packet, context.limits.proposals_per_commit_max)?;
         let listed = self.listed(context, &commit, now)?;
-        Ok(self.stage_listed(context, &commit, &listed, now)?.0)
+        Ok(self.stage_listed(context, &commit, &listed, None, now)?.0)
     }
 
     /// Reads a commit of this epoch, of at most this many proposals.
@@ -222,6 +231,7 @@ impl TrackedGroup {
         context: ValidationContext<'_>,
         commit: &Handshake<'_>,
         listed: &[Listed<'_>],
+        told: Option<&ContextExtensions>,
         now: Timestamp,
     ) -> Result<(StagedEpoch, u32), Refusal> {
         let path = commit.commit().and_then(|commit| commit.path.as_ref());
@@ -236,7 +246,7 @@ impl TrackedGroup {
         if let (SenderKind::NewMemberCommit, Some(path)) = (commit.sender, path) {
             admission.check_resync(listed, &path.leaf)?;
         }
-        let derived = self.derive(commit, listed, &mut admission)?;
+        let derived = self.derive(commit, listed, told, &mut admission)?;
         let index_change = IndexChange::of(&derived.replaced);
         admission.check_distinct(&derived, &index_change)?;
         check_member_count(derived.tree.members_count(), context.limits)?;
@@ -271,6 +281,7 @@ impl TrackedGroup {
             interim_transcript_hash,
             replaced,
             index_change,
+            has_app_data_update: listed.iter().any(|listed| is_app_data_update(&listed.proposal)),
             reinitialised: listed.iter().any(|listed| matches!(listed.proposal, Proposal::ReInit(_))),
         };
         Ok((epoch, committer))
@@ -387,6 +398,10 @@ impl<'a> Handshake<'a> {
     fn references(&self) -> impl Iterator<Item = &'a [u8]> {
         self.commit().into_iter().flat_map(|commit| commit.references())
     }
+}
+
+fn is_app_data_update(proposal: &Proposal<'_>) -> bool {
+    matches!(proposal, Proposal::AppDataUpdate { .. })
 }
 
 /// The clients who are gone, and those who are new.

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Digest, Refusal, Rule, TrackedGroup,
+    app_data::{AppDataUpdates, check_dictionary_kept},
     extensions::ContextExtensions,
     group::Member,
     group_context::{GroupContext, transcript_after},
@@ -37,15 +38,6 @@ pub(super) struct PathInTree<'a> {
     pub(super) added: &'a [u32],
 }
 
-/// Who comes in with the leaves of a commit.
-pub(super) trait NameMembers {
-    fn update(&mut self, index: u32, leaf: &LeafNode<'_>, listed: &Listed<'_>) -> Result<Member, Refusal>;
-    fn add(&mut self, index: u32, package: &KeyPackage<'_>, listed: &Listed<'_>) -> Result<Member, Refusal>;
-    fn path(&mut self, index: u32, path: &PathInTree<'_>) -> Result<Member, Refusal>;
-    /// Learns of new GroupContext extensions, before any leaf.
-    fn extensions(&mut self, extensions: &ContextExtensions);
-}
-
 /// The epoch that a commit creates.
 #[derive(Debug)]
 pub(super) struct Derived {
@@ -61,8 +53,18 @@ pub(super) struct Derived {
     pub(super) newcomers: BTreeSet<u32>,
 }
 
+/// Who comes in with the leaves of a commit.
+pub(super) trait NameMembers {
+    fn update(&mut self, index: u32, leaf: &LeafNode<'_>, listed: &Listed<'_>) -> Result<Member, Refusal>;
+    fn add(&mut self, index: u32, package: &KeyPackage<'_>, listed: &Listed<'_>) -> Result<Member, Refusal>;
+    fn path(&mut self, index: u32, path: &PathInTree<'_>) -> Result<Member, Refusal>;
+    /// Learns of new GroupContext extensions, before any leaf.
+    fn extensions(&mut self, extensions: &ContextExtensions);
+}
+
 impl TrackedGroup {
-    /// Derives the epoch that a commit with these proposals creates.
+    /// Derives the epoch that a commit with these proposals creates. `told` are its GroupContext extensions as the committer
+    /// tells them, or as they were recorded: only the application knows what AppDataUpdates make of its data.
     ///
     /// # Errors
     /// Those of `members`, and that the tree or the epochs are full.
@@ -70,9 +72,10 @@ impl TrackedGroup {
         &self,
         commit: &Handshake<'_>,
         listed: &[Listed<'_>],
+        told: Option<&ContextExtensions>,
         members: &mut impl NameMembers,
     ) -> Result<Derived, Refusal> {
-        let extensions = self.extensions_after(listed)?;
+        let extensions = AppDataUpdates::of(listed)?.apply(self.extensions_after(listed)?, told)?;
         members.extensions(&extensions);
         let (mut tree, mut replaced) = (self.tree.clone(), Replaced::default());
         let added = apply_proposals(&mut tree, listed, members, &mut replaced)?;
@@ -126,16 +129,19 @@ impl TrackedGroup {
         })
     }
 
-    /// The GroupContext extensions after a commit.
+    /// The GroupContext extensions after the GroupContextExtensions of a commit.
     fn extensions_after(&self, listed: &[Listed<'_>]) -> Result<ContextExtensions, Refusal> {
         let change = listed.iter().find_map(|listed| {
             let Proposal::GroupContextExtensions(list) = listed.proposal else { return None };
             Some((list, listed.reference))
         });
         let Some((list, reference)) = change else { return Ok(self.context.extensions.clone()) };
-        ContextExtensions::read(list).map_err(|error| {
+        let extensions = ContextExtensions::read(list).map_err(|error| {
             Refusal::broken(Rule::GroupContextExtensions, error.to_string()).caused_by(reference)
-        })
+        })?;
+        check_dictionary_kept(&self.context.extensions, &extensions)
+            .map_err(|refusal| refusal.caused_by(reference))?;
+        Ok(extensions)
     }
 }
 

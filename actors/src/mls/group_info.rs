@@ -1,8 +1,10 @@
 //! The GroupInfo of a commit (*Commits*): whether it describes the epoch that the commit creates.
 
 use super::{
-    Refusal, StagedEpoch,
+    Refusal, RequestMember, StagedEpoch,
+    extensions::ContextExtensions,
     group::read_group_info,
+    group_context::GroupContext,
     wire::{self, WireFormat},
 };
 
@@ -13,6 +15,14 @@ pub(super) fn check_group_info_head(group_info: &[u8], confirmation_tag: &[u8]) 
         return Err(Refusal::GroupInfo("groupInfo has another confirmation tag than the commit".into()));
     }
     Ok(())
+}
+
+/// The GroupContext extensions that a GroupInfo tells of; nothing else of it is checked.
+pub(super) fn told_extensions(group_info: &[u8]) -> Result<ContextExtensions, Refusal> {
+    let outline = read_group_info(group_info).map_err(of_commit)?;
+    let unreadable = |_| Refusal::unreadable(RequestMember::GroupInfo, group_info);
+    let context = GroupContext::read(outline.group_context).map_err(unreadable)?;
+    Ok(context.map_err(Refusal::GroupInfo)?.extensions)
 }
 
 /// Checks that a GroupInfo describes the epoch that the commit creates: its context and tree are those computed here, its

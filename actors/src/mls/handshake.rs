@@ -169,6 +169,11 @@ pub(crate) enum Proposal<'a> {
     /// The content of the list of extensions.
     GroupContextExtensions(&'a [u8]),
     SelfRemove,
+    /// Changes or removes the data of an application component (MLS extensions draft).
+    AppDataUpdate {
+        component: u16,
+        removes: bool,
+    },
     /// A type that RFC 9420 does not define. What it means is the members' business.
     Other(u16),
 }
@@ -227,15 +232,16 @@ impl<'a> Proposal<'a> {
                 Self::GroupContextExtensions(list)
             }
             types::SELF_REMOVE => Self::SelfRemove,
-            kind @ types::APP_DATA_UPDATE => {
-                // A component, then an update with data or a removal.
-                reader.u16(PART)?;
+            types::APP_DATA_UPDATE => {
+                let component = reader.u16(PART)?;
                 match reader.u8(PART)? {
-                    1 => drop(reader.vector(PART)?),
-                    2 => {}
+                    1 => {
+                        reader.vector(PART)?;
+                        Self::AppDataUpdate { component, removes: false }
+                    }
+                    2 => Self::AppDataUpdate { component, removes: true },
                     _ => return Err(WireError::in_part("operation of an AppDataUpdate")),
                 }
-                Self::Other(kind)
             }
             kind @ types::APP_EPHEMERAL => {
                 reader.u16(PART)?;
@@ -261,6 +267,7 @@ impl<'a> Proposal<'a> {
             Self::ExternalInit => types::EXTERNAL_INIT,
             Self::GroupContextExtensions(_) => types::GROUP_CONTEXT_EXTENSIONS,
             Self::SelfRemove => types::SELF_REMOVE,
+            Self::AppDataUpdate { .. } => types::APP_DATA_UPDATE,
             Self::Other(kind) => *kind,
         }
     }
@@ -282,7 +289,11 @@ impl<'a> Proposal<'a> {
             | Self::ExternalInit
             | Self::GroupContextExtensions(_)
             | Self::SelfRemove => true,
-            Self::Add(_) | Self::PreSharedKey(_) | Self::ReInit(_) | Self::Other(_) => false,
+            Self::Add(_)
+            | Self::PreSharedKey(_)
+            | Self::ReInit(_)
+            | Self::AppDataUpdate { .. }
+            | Self::Other(_) => false,
         }
     }
 }

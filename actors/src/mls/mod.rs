@@ -4,6 +4,7 @@
 //! here knows actors, disks or clocks: the time is an argument. An observer needs signatures and hashes, and no secrets.
 
 mod admission;
+mod app_data;
 mod commit;
 mod creation;
 mod epoch;

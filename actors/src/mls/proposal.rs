@@ -8,6 +8,7 @@ use snapshots::{DomainName, KeyPackageRef, Timestamp};
 use super::{
     Refusal, RequestMember, Rule, TrackedGroup, UnknownKind, ValidationContext,
     admission::{check_successor, check_suite, check_supported},
+    app_data::{check_app_data_update, check_dictionary_kept},
     extensions::ContextExtensions,
     external_senders::{check_external_senders, external_senders_end},
     group::{Member, identify},
@@ -193,6 +194,9 @@ impl TrackedGroup {
             Proposal::GroupContextExtensions(list) => {
                 needs.credentials_end = self.check_context_extensions(context, list, accepted.time())?;
             }
+            Proposal::AppDataUpdate { component, removes } => {
+                check_app_data_update(&self.context.extensions, *component, *removes)?;
+            }
             Proposal::SelfRemove | Proposal::Other(_) => {}
         }
         Ok((None, needs))
@@ -288,6 +292,7 @@ impl TrackedGroup {
     ) -> Result<Option<Timestamp>, Refusal> {
         let extensions = ContextExtensions::read(list)
             .map_err(|error| Refusal::broken(Rule::GroupContextExtensions, error.to_string()))?;
+        check_dictionary_kept(&self.context.extensions, &extensions)?;
         let members = self.members_count();
         check_supported(&extensions, |kind, number| self.index.supporting(kind, number) == members)?;
         let provider = context.provider();

@@ -64,6 +64,7 @@ pub(super) fn check_proposal_list(
             | Proposal::Remove(_)
             | Proposal::ExternalInit
             | Proposal::SelfRemove
+            | Proposal::AppDataUpdate { .. }
             | Proposal::Other(_) => {}
         }
     }
@@ -102,7 +103,8 @@ fn check_external_commit(listed: &[Listed<'_>]) -> Result<(), Refusal> {
     let (mut inits, mut removes) = (0, 0);
     for Listed { proposal, reference, .. } in listed {
         let is_allowed = match (proposal, reference) {
-            (Proposal::SelfRemove, Some(_)) | (Proposal::PreSharedKey(_) | Proposal::Other(_), None) => true,
+            (Proposal::SelfRemove, Some(_))
+            | (Proposal::PreSharedKey(_) | Proposal::AppDataUpdate { .. } | Proposal::Other(_), None) => true,
             (Proposal::ExternalInit, None) => {
                 inits += 1;
                 true

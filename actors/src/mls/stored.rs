@@ -43,11 +43,19 @@ pub(crate) struct EpochRecord {
     joined: BTreeMap<u32, Member>,
     /// The tree hash of the epoch, by which damage is noticed.
     tree_hash: Digest,
+    /// The content of the list of GroupContext extensions, if the commit has AppDataUpdates: the application made it.
+    #[serde(default, with = "serde_bytes", skip_serializing_if = "Option::is_none")]
+    extensions: Option<Vec<u8>>,
 }
 
 impl EpochRecord {
     pub(crate) fn of(epoch: &StagedEpoch) -> Self {
-        Self { joined: epoch.joined.clone(), tree_hash: epoch.context.tree_hash }
+        let StagedEpoch { joined, context, has_app_data_update, .. } = epoch;
+        Self {
+            joined: joined.clone(),
+            tree_hash: context.tree_hash,
+            extensions: has_app_data_update.then(|| context.extensions.bytes().to_vec()),
+        }
     }
 }
 
@@ -104,12 +112,15 @@ impl TrackedGroup {
     /// # Errors
     /// The record is damaged, or not this group's next; the group is to be dropped.
     pub(crate) fn replay_epoch(&mut self, commit: &[u8], record: EpochRecord) -> Result<(), CodecError> {
-        let EpochRecord { joined, tree_hash } = record;
+        let EpochRecord { joined, tree_hash, extensions } = record;
+        let told = extensions.map(|list| ContextExtensions::read(&list)).transpose();
+        let told = told.map_err(|_| CodecError::damaged("record of a commit"))?;
         let of_refusal = |refusal: Refusal| CodecError::new(format!("a commit: {refusal}"));
         let (derived, reinitialised) = {
             let message = self.read_commit(commit, PROPOSALS_MAX).map_err(of_refusal)?;
             let listed = self.resolve(&message).map_err(of_refusal)?;
-            let derived = self.derive(&message, &listed, &mut Recorded(joined)).map_err(of_refusal)?;
+            let derived =
+                self.derive(&message, &listed, told.as_ref(), &mut Recorded(joined)).map_err(of_refusal)?;
             let is_reinit =
                 |listed: &Listed<'_>| matches!(listed.proposal, super::handshake::Proposal::ReInit(_));
             (derived, listed.iter().any(is_reinit))

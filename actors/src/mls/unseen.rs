@@ -124,6 +124,7 @@ fn key_package_of<'a>(proposal: &Proposal<'a>) -> Option<&'a [u8]> {
         | Proposal::ExternalInit
         | Proposal::GroupContextExtensions(_)
         | Proposal::SelfRemove
+        | Proposal::AppDataUpdate { .. }
         | Proposal::Other(_) => None,
     }
 }
