@@ -3,6 +3,7 @@
 mod expiry;
 mod fitness;
 mod forged;
+mod rules;
 mod syntax;
 mod work;
 
