@@ -380,6 +380,16 @@ impl Tree {
         Ok(())
     }
 
+    /// The parent hash that a child of a parent node carries, given the other child (RFC 9420 §7.9).
+    ///
+    /// # Panics
+    /// The parent is blank.
+    pub fn parent_hash(&self, suite: Suite, parent: usize, sibling: usize) -> Vec<u8> {
+        let node = self.parent(parent).expect("the parent is blank");
+        let without = node.unmerged_leaves.iter().copied().collect();
+        hash_of_parent(suite, node, &self.original_hash(suite, sibling, &without))
+    }
+
     /// The parent hash that a node carries.
     fn parent_hash_of(&self, node: usize) -> Option<&[u8]> {
         match self.node(node)? {

@@ -1,6 +1,6 @@
 //! New groups (RFC 9420 §11) and the GroupInfo that opens a group (§12.4.3).
 
-use mls_forge::{Client, Extension, Group, GroupInfo, Lifetime, Proposal, SharedTree, Suite};
+use mls_forge::{Client, Extension, Group, GroupInfo, Lifetime, Proposal, SharedTree, Suite, extension};
 
 use super::{
     super::{super::TrackedGroup, Validator},
@@ -93,7 +93,13 @@ fn blank_signer(broken: bool) -> Answers {
 fn trees_agree(broken: bool) -> Answers {
     let (mine, other) = (group(3), group(4));
     let tree = if broken { other.tree_bytes() } else { mine.tree_bytes() };
-    opening(open_by(&mine.group_info_with_tree(0).to_message(), Some(&tree)))
+    let mut answers = opening(open_by(&mine.group_info_with_tree(0).to_message(), Some(&tree)));
+    // The one in the GroupInfo is the wrong one.
+    let mut info = mine.group_info_by(0);
+    info.extensions.push(Extension { kind: extension::RATCHET_TREE, data: tree });
+    info.sign(&mine.client(0).key);
+    answers.extend(opening(open_by(&info.to_message(), Some(&mine.tree_bytes()))));
+    answers
 }
 
 fn has_tree(broken: bool) -> Answers {

@@ -53,13 +53,18 @@ fn signature(broken: bool) -> Answers {
 }
 
 fn signer(broken: bool) -> Answers {
-    let mut it = Scene::new(4);
-    let mut forged = it.group.commit(1).sign();
-    if broken {
-        forged.group_info.signer = 2;
-        forged.group_info.sign(&it.group.client(2).key);
+    let mut answers = Vec::new();
+    // The other member's own signature, and the committer's under the other's name.
+    for key_of in [2, 1] {
+        let mut it = Scene::new(4);
+        let mut forged = it.group.commit(1).sign();
+        if broken {
+            forged.group_info.signer = 2;
+            forged.group_info.sign(&it.group.client(key_of).key);
+        }
+        answers.extend(handshake(it.commit(&forged)));
     }
-    handshake(it.commit(&forged))
+    answers
 }
 
 fn tree(broken: bool) -> Answers {

@@ -169,9 +169,9 @@ fn known(broken: bool) -> Answers {
 }
 
 fn referenced_once(broken: bool) -> Answers {
+    // Of a type of which a commit may have several, with the same content.
     let mut it = Scene::new(3);
-    let suite = it.group.suite;
-    let reference = it.pend(Sender::Member(1), Proposal::external_psk(suite, b"a key"));
+    let reference = it.pend(Sender::Member(1), Proposal::Other(PRIVATE_USE, vec![1, 9]));
     let mut plan = it.group.commit(0).with_reference(&reference);
     if broken {
         plan = plan.with_reference(&reference);
@@ -212,7 +212,20 @@ fn member_count(broken: bool) -> Answers {
     it.observer.validator.limits.group_members_max = 4;
     let names: &[&str] = if broken { &["one", "two"] } else { &["one"] };
     let adds = names.iter().map(|name| it.group.add(&client(name))).collect();
-    committed(&mut it, adds)
+    let mut answers = committed(&mut it, adds);
+    // Beside a proposal that removes nobody, and by one who joins.
+    let scene = || {
+        let mut it = Scene::new(if broken { 4 } else { 3 });
+        it.observer.validator.limits.group_members_max = 4;
+        it
+    };
+    let mut it = scene();
+    let list = vec![it.group.add(&client("one")), Proposal::external_psk(it.group.suite, b"a key")];
+    answers.extend(committed(&mut it, list));
+    let mut it = scene();
+    let forged = it.group.external_commit(&client("joiner")).sign();
+    answers.extend(handshake(it.commit(&forged)));
+    answers
 }
 
 /// A member that does not support a type may be removed by the commit that uses it, but not stay.

@@ -23,16 +23,24 @@ pub(super) fn reinit(group: &Group) -> ReInit {
 pub(super) fn each_way(scene: impl Fn() -> Scene, proposal: impl Fn(&mut Scene) -> Proposal) -> Answers {
     let mut it = scene();
     let made = proposal(&mut it);
-    let message = it.group.propose(Sender::Member(1), made);
-    let proposed = it.propose(&message).and_then(|()| {
-        let forged = it.group.commit(0).with_pending().sign();
-        it.commit(&forged)
-    });
-    let mut answers = vec![(Way::Handshake("proposed"), proposed.map_err(answer))];
+    let mut answers = by_reference(&mut it, made);
     let mut it = scene();
     let made = proposal(&mut it);
     let forged = it.group.commit(0).with(made).sign();
     answers.push((Way::Handshake("by value"), it.commit(&forged).map_err(answer)));
+    answers
+}
+
+/// Proposes it, and commits it by reference if it is taken.
+fn by_reference(it: &mut Scene, proposal: Proposal) -> Answers {
+    let message = it.group.propose(Sender::Member(1), proposal);
+    let proposed = it.propose(&message);
+    let is_taken = proposed.is_ok();
+    let mut answers = vec![(Way::Handshake("proposed"), proposed.map_err(answer))];
+    if is_taken {
+        let forged = it.group.commit(0).with_pending().sign();
+        answers.push((Way::Handshake("by reference"), it.commit(&forged).map_err(answer)));
+    }
     answers
 }
 
@@ -91,13 +99,7 @@ fn unsupported(broken: bool, proposals: &[Proposal]) -> Answers {
         .iter()
         .flat_map(|proposal| {
             let scene = || if broken { with_plain_member() } else { Scene::new(3) };
-            let mut it = scene();
-            let message = it.group.propose(Sender::Member(1), proposal.clone());
-            let proposed = it.propose(&message).and_then(|()| {
-                let forged = it.group.commit(0).with_pending().sign();
-                it.commit(&forged)
-            });
-            let mut answers = vec![(Way::Handshake("proposed"), proposed.map_err(answer))];
+            let mut answers = by_reference(&mut scene(), proposal.clone());
             // A SelfRemove is never by value.
             if *proposal != Proposal::SelfRemove {
                 let mut it = scene();

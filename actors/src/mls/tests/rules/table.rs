@@ -128,6 +128,10 @@ const STRICTER: &[(&str, &str)] = &[
         "The draft has the committer upload it. A GroupInfo of another member would be uploaded by that member's \
          application.",
     ),
+    (
+        "A commit refers to a proposal once.",
+        "A reference names one proposal of one sender. A sender who means it twice sends two.",
+    ),
     ("One Welcome has the secrets of all added clients.", "The draft's request has one `welcomePacket`."),
     (
         "A commit has at most `proposals_per_commit_max` proposals, a group at most `group_members_max` members, a group id \

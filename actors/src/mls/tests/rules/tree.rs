@@ -59,6 +59,46 @@ fn unmerged_between(broken: bool) -> Answers {
         group.tree.parent_mut(parents[0]).unwrap().unmerged_leaves.clear();
     }
     group.settle();
+    let mut answers = opening(open(&group));
+    answers.extend(unmerged_at_root(broken));
+    answers
+}
+
+/// Four members, the first of whom is unmerged in the root, and in the parent between them or not.
+fn unmerged_at_root(broken: bool) -> Answers {
+    let mut group = group(4);
+    let root = group.tree.root();
+    for node in if broken { vec![root] } else { vec![root, 1] } {
+        group.tree.parent_mut(node).unwrap().unmerged_leaves = vec![0];
+    }
+    with_fitting_hashes(group)
+}
+
+/// The left parent of four members lists a leaf below it, or one of the other half.
+fn unmerged_elsewhere(broken: bool) -> Answers {
+    let mut group = group(4);
+    group.tree.parent_mut(1).unwrap().unmerged_leaves = vec![if broken { 3 } else { 0 }];
+    if !broken {
+        let root = group.tree.root();
+        group.tree.parent_mut(root).unwrap().unmerged_leaves = vec![0];
+    }
+    with_fitting_hashes(group)
+}
+
+/// Opens a group of four after its parent hashes were made to fit: from the left, since those of the right half cover the
+/// left one.
+fn with_fitting_hashes(mut group: Group) -> Answers {
+    let (suite, root) = (group.suite, group.tree.root());
+    for (leaf, parent, sibling) in [(1, 1, 0), (3, 5, 4)] {
+        let of_root = group.tree.parent_hash(suite, root, 1);
+        group.tree.parent_mut(5).unwrap().parent_hash = of_root;
+        let source = LeafNodeSource::Commit(group.tree.parent_hash(suite, parent, sibling));
+        let (key, group_id) = (group.client(leaf).key.clone(), group.context.group_id.clone());
+        let node = group.tree.leaf_mut(leaf).unwrap();
+        node.source = source;
+        node.sign(&key, &group_id, leaf);
+    }
+    group.settle();
     opening(open(&group))
 }
 
@@ -197,8 +237,12 @@ rules! {
         |broken| unmerged(3, if broken { &[1] } else { &[] });
     unmerged_leaf_elsewhere ("§12.4.3.1", "invalid-group-info"):
         "An entry of `unmerged_leaves` is a leaf below the parent.",
-        accepted: "No such entry.",
-        |broken| unmerged(3, if broken { &[9] } else { &[] });
+        accepted: "A leaf below it.",
+        |broken| {
+            let mut answers = unmerged(3, if broken { &[9] } else { &[] });
+            answers.extend(unmerged_elsewhere(broken));
+            answers
+        };
     unmerged_leaf_between ("§12.4.3.1", "invalid-group-info"):
         "A leaf that is unmerged in a parent is unmerged in all parents between the two.",
         accepted: "A leaf that was added without a path.",
