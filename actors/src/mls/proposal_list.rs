@@ -42,7 +42,9 @@ pub(super) fn check_proposal_list(
                 }
             }
             Proposal::PreSharedKey(key) => {
-                let in_first_commit = reference.is_none() && context.epoch.0 == 0;
+                // The commit of the creator, who adds the members of the group before.
+                let is_member = matches!(sender, SenderKind::Member(_));
+                let in_first_commit = is_member && reference.is_none() && context.epoch.0 == 0;
                 check_psk(key, context, in_first_commit).map_err(|refusal| refusal.caused_by(*reference))?;
                 if !keys.insert(key.bytes) {
                     return refuse(Rule::DistinctProposals, "a pre-shared key is listed more than once");

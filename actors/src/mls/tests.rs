@@ -1,6 +1,7 @@
 //! Tracking the groups of other MLS implementations: the working group's vectors, and random groups.
 
 mod expiry;
+mod first_commit;
 mod fitness;
 mod forged;
 mod rules;
