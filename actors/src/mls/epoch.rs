@@ -146,7 +146,7 @@ impl TrackedGroup {
 }
 
 /// Applies proposals to a tree in the order of RFC 9420 §12.3; answers the leaves that they add.
-fn apply_proposals(
+pub(super) fn apply_proposals(
     tree: &mut RatchetTree,
     listed: &[Listed<'_>],
     members: &mut impl NameMembers,

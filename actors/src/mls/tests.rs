@@ -6,9 +6,10 @@ mod fitness;
 mod forged;
 mod rules;
 mod syntax;
+mod vectors;
 mod work;
 
-use std::{convert::Infallible, io::Write as _, path::PathBuf};
+use std::convert::Infallible;
 
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList, Group,
@@ -20,7 +21,6 @@ use mls_rs::{
 use mls_rs_core::{crypto::SignatureSecretKey, identity::MemberValidationContext, time::MlsTime};
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
 use proptest::prelude::*;
-use serde_json::Value;
 use snapshots::{AppId, ClientHandle, DomainName, Timestamp};
 
 use super::{CommitBundle, EpochRecord, Member, Refusal, Rule, TrackedGroup, UnknownKind, ValidationContext};
@@ -103,53 +103,6 @@ impl Observer {
         assert_eq!(self.live.tree().length(), self.live.tree().to_bytes().len());
         let at_rest = |group: &TrackedGroup| crate::codec::encode(&group.snapshot()).unwrap();
         assert_eq!(at_rest(&self.live), at_rest(&self.replayed), "live and replayed state");
-    }
-}
-
-/// Where the working group's vectors are: `MIMI_VECTORS`, or next to the checkout.
-fn vectors() -> PathBuf {
-    match std::env::var_os("MIMI_VECTORS") {
-        Some(path) => path.into(),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"),
-    }
-}
-
-fn bytes(value: &Value) -> Option<Vec<u8>> {
-    let hex = value.as_str()?;
-    Some((0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect())
-}
-
-/// A moment at which every key package of the vectors is valid, in Unix milliseconds: 27 January 2025.
-const TIME_OF_THE_VECTORS: Timestamp = Timestamp(1_738_000_000_000);
-
-/// Says so where it is seen: a line that a test merely prints is shown only when the test fails.
-fn skipped(why: &str) {
-    writeln!(std::io::stderr(), "SKIPPED: the published vectors are not followed: {why}").unwrap();
-}
-
-#[test]
-fn commits_of_other_implementations_are_followed() {
-    if !vectors().is_dir() {
-        return skipped(&format!("{} is not there; MIMI_VECTORS names their folder", vectors().display()));
-    }
-    let path = vectors().join("observer-handling-commit-suite1.json");
-    let cases: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    assert!(!cases.is_empty());
-    for (number, case) in cases.iter().enumerate() {
-        let group_info = bytes(&case["group_info"]).unwrap();
-        let tree = bytes(&case["ratchet_tree"]);
-        let mut observer = Observer::open_at(&group_info, tree.as_deref(), TIME_OF_THE_VECTORS)
-            .unwrap_or_else(|refusal| panic!("case {number}: {refusal:?}"));
-        for epoch in case["epochs"].as_array().unwrap() {
-            for proposal in epoch["proposals"].as_array().unwrap() {
-                let packet = bytes(proposal).unwrap();
-                observer.proposal(&packet).unwrap_or_else(|refusal| panic!("case {number}: {refusal:?}"));
-            }
-            let commit = bytes(&epoch["commit"]).unwrap();
-            let staged = observer.live.stage_alone(observer.validator.context(), &commit, observer.now);
-            let staged = staged.unwrap_or_else(|refusal| panic!("case {number}: {refusal:?}"));
-            observer.take(&commit, staged);
-        }
     }
 }
 

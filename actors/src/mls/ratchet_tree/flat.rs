@@ -153,6 +153,12 @@ impl<'a> FlatTree<'a> {
         self.hash_at(self.root())
     }
 
+    /// The hash of each node, and how many nodes its resolution has.
+    #[cfg(test)]
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (Digest, u32)> {
+        self.hashes.iter().copied().zip(self.resolutions.iter().copied())
+    }
+
     /// The leaves that are not blank, by ascending index.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (u32, &LeafNode<'a>)> {
         self.nodes.iter().step_by(2).zip(0..).filter_map(|(node, index)| match node {
