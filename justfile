@@ -52,6 +52,10 @@ federation rounds="200":
 hostile scale="10":
     MIMI_HOSTILE_SCALE={{scale}} cargo test --workspace --locked --test hostile
 
+# Random groups and changed messages, next to the MLS libraries
+differential commits="100000" mutations="1000000":
+    MIMI_DIFFERENTIAL_COMMITS={{commits}} MIMI_DIFFERENTIAL_MUTATIONS={{mutations}} cargo test --release --workspace --locked --test differential -- --nocapture
+
 # Rewrite docs/pkits.md from NIST's path validation suite
 pkits:
     PKITS_WRITE=1 cargo test --workspace --locked --test pkits

@@ -1,4 +1,5 @@
-//! Entry points for benchmarks: the tracking of a group and a key queue, without actors and disk.
+//! Entry points for benchmarks, fuzzing and tests against other libraries: the tracking of a group, the check of a key package
+//! and a key queue, without actors and disk.
 //!
 //! It exists only with the feature `bench` and is not a stable interface.
 
@@ -9,7 +10,10 @@ use crate::{
     codec::{decode, encode},
     key_queue::{Choice, KeyQueueState, NewPackage, QueueRecord, Receiver, Requester},
     limits::Limits,
-    mls::{CommitBundle, GroupSnapshot, StagedEpoch, TrackedGroup, ValidationContext},
+    mls::{
+        CipherSuite, CommitBundle, EpochRecord, GroupSnapshot, KeyPackageChecks, KeyPackageValidator,
+        LeafChecks, StagedEpoch, TrackedGroup, ValidationContext,
+    },
 };
 
 /// The public state of a group.
@@ -44,6 +48,21 @@ impl Validator {
 #[derive(Debug)]
 pub struct BenchEpoch(StagedEpoch);
 
+impl BenchEpoch {
+    /// The serialised GroupContext of the epoch.
+    pub fn context_bytes(&self) -> Vec<u8> {
+        self.0.context_bytes()
+    }
+
+    /// The record from which the epoch is applied again, as it is stored on disk.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn record(&self) -> Result<Vec<u8>, String> {
+        encode(&EpochRecord::of(&self.0)).map_err(|error| error.to_string())
+    }
+}
+
 impl BenchGroup {
     /// Opens a group of any epoch.
     ///
@@ -76,6 +95,15 @@ impl BenchGroup {
         Ok(())
     }
 
+    /// Validates a proposal.
+    ///
+    /// # Errors
+    /// The reason why it is refused.
+    pub fn check_proposal(&self, packet: &[u8], now: Timestamp) -> Result<(), String> {
+        let staged = self.tracked.stage_proposal(self.validator.context(), packet, now);
+        staged.map(drop).map_err(|refusal| format!("{refusal:?}"))
+    }
+
     /// Validates a proposal and applies it.
     ///
     /// # Errors
@@ -87,6 +115,25 @@ impl BenchGroup {
             .map_err(|refusal| format!("{refusal:?}"))?;
         self.tracked.apply_proposal(staged.pending);
         Ok(())
+    }
+
+    /// Applies a commit that was validated before, from its record.
+    ///
+    /// # Errors
+    /// The record is damaged, or not of this commit.
+    pub fn replay(&mut self, commit: &[u8], record: &[u8]) -> Result<(), String> {
+        let record = decode::<EpochRecord>(record).map_err(|error| error.to_string())?;
+        self.tracked.replay_epoch(commit, record).map_err(|error| error.to_string())
+    }
+
+    /// The serialised GroupContext.
+    pub fn context_bytes(&self) -> Vec<u8> {
+        self.tracked.context_bytes()
+    }
+
+    /// The serialised ratchet tree.
+    pub fn tree_bytes(&self) -> Vec<u8> {
+        self.tracked.tree().to_bytes()
     }
 
     /// The group's snapshot, as it is stored on disk.
@@ -106,6 +153,25 @@ impl BenchGroup {
         let tracked = tracked.map_err(|error| error.to_string())?;
         Ok(Self { tracked, validator: Validator::new() })
     }
+}
+
+/// Checks a key package, an MLSMessage, as at an upload.
+///
+/// # Errors
+/// The reason why it is refused.
+pub fn check_key_package(cipher_suite: u16, message: &[u8], now: Timestamp) -> Result<(), String> {
+    let validator = Validator::new();
+    let cipher_suite = CipherSuite::from_number(cipher_suite).ok_or("an unknown cipher suite")?;
+    let lifetime_s_max = validator.limits.lifetime_s_max();
+    let checks = KeyPackageChecks {
+        leaf: LeafChecks { cipher_suite, lifetime_s_max },
+        handle: None,
+        domain: None,
+        now,
+        clock_skew_s_max: validator.limits.clock_skew_s_max,
+    };
+    let mut packages = KeyPackageValidator::new(checks, validator.context().provider());
+    packages.check(message).map(drop)
 }
 
 /// A key queue.

@@ -95,6 +95,14 @@ pub(crate) struct StagedEpoch {
     pub(super) has_app_data_update: bool,
 }
 
+#[cfg(feature = "bench")]
+impl StagedEpoch {
+    /// The serialised GroupContext of the epoch (RFC 9420 §8.1).
+    pub(crate) fn context_bytes(&self) -> Vec<u8> {
+        self.context.to_bytes()
+    }
+}
+
 impl TrackedGroup {
     /// Stages a commit with its group info and welcome. Takes `&self`: whatever happens, the group stays as it is.
     pub(crate) fn stage_commit(

@@ -217,7 +217,7 @@ impl TrackedGroup {
     }
 
     /// The serialised GroupContext (RFC 9420 §8.1).
-    #[cfg(test)]
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn context_bytes(&self) -> Vec<u8> {
         self.context_bytes.clone()
     }

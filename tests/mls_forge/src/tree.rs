@@ -160,8 +160,12 @@ impl Tree {
         self.nodes.get(node)?.as_deref()
     }
 
-    /// Puts any node in any place.
+    /// Puts any node in any place; the tree grows if it is too narrow.
     pub fn set_node(&mut self, node: usize, content: Option<Node>) {
+        while node >= self.nodes.len() {
+            let width = self.width();
+            self.nodes.resize(4 * width - 1, None);
+        }
         self.nodes[node] = content.map(Arc::new);
     }
 
@@ -208,11 +212,11 @@ impl Tree {
         self.leaves().find(|(_, leaf)| leaf.credential == credential).map(|(index, _)| index)
     }
 
-    /// The nodes above a leaf, the lowest first.
+    /// The nodes above a leaf, the lowest first; none if the tree is too narrow for the leaf.
     pub fn direct_path(&self, leaf_index: u32) -> Vec<usize> {
         let mut path = Vec::new();
         let mut node = 2 * leaf_index as usize;
-        while node != self.root() {
+        while node != self.root() && node < self.nodes.len() {
             node = parent(node);
             path.push(node);
         }
@@ -232,11 +236,12 @@ impl Tree {
         }
     }
 
-    /// The filtered direct path of a leaf (RFC 9420 §4.1.2): each parent with its child that is on the leaf's copath.
+    /// The filtered direct path of a leaf (RFC 9420 §4.1.2): each parent with its child that is on the leaf's copath; empty if
+    /// the tree is too narrow for the leaf.
     pub fn filtered_direct_path(&self, leaf_index: u32) -> Vec<(usize, usize)> {
         let mut path = Vec::new();
         let mut node = 2 * leaf_index as usize;
-        while node != self.root() {
+        while node != self.root() && node < self.nodes.len() {
             let copath = sibling(node);
             node = parent(node);
             if !self.resolution(copath).is_empty() {
