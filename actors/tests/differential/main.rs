@@ -24,6 +24,7 @@ mod ledger;
 mod libraries;
 mod mutate;
 mod mutations;
+mod seeds;
 
 use actors::Clock;
 use mls_forge::Suite;
