@@ -4,6 +4,7 @@
 //! new records and when the actor is passivated, and retried after ever longer pauses when writing fails.
 
 use std::{
+    future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
@@ -36,6 +37,12 @@ pub(crate) trait DurableState: Sized + Send + 'static {
     /// None is known.
     fn to_snapshot(&self) -> Result<Vec<u8>, CodecError>;
 
+    /// The encoding of a large state as it is now, for another thread, while the state changes; `None` if a copy costs about as much
+    /// as encoding it, so that the state is encoded while the actor waits.
+    fn frozen(&self) -> Option<Encoding> {
+        None
+    }
+
     /// Restores a state from its snapshot, if there is one, and the records after it.
     ///
     /// # Errors
@@ -48,6 +55,9 @@ pub(crate) trait DurableState: Sized + Send + 'static {
     /// The approximate memory that it takes, in bytes.
     fn weight(&self) -> usize;
 }
+
+/// A snapshot that is still to be encoded.
+pub(crate) type Encoding = Box<dyn FnOnce() -> Result<Vec<u8>, CodecError> + Send>;
 
 /// A loaded state.
 #[derive(Debug)]
@@ -238,10 +248,51 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
             // The outcome would be unknown. The supervisor asks again later.
             return AtomicResponse::new(Box::pin(fut::ready(ActorState::Active)));
         }
-        let encoded = if durable.is_snapshot_due() { self.encode() } else { Box::pin(fut::ready(None)) };
+        let is_due = durable.is_snapshot_due();
+        if upkeep == Upkeep::Snapshot
+            && is_due
+            && let Some(encoding) = durable
+                .state
+                .as_ref()
+                .filter(|state| state.weight() > LARGE_BYTES)
+                .and_then(DurableState::frozen)
+        {
+            let writing = self.encode_meanwhile(encoding);
+            return AtomicResponse::new(Box::pin(fut::ready(ActorState::Active).map(
+                |state, _, ctx: &mut Context<Self>| {
+                    ctx.spawn(writing);
+                    state
+                },
+            )));
+        }
+        let encoded = if is_due { self.encode() } else { Box::pin(fut::ready(None)) };
         AtomicResponse::new(Box::pin(
             encoded.then(move |encoded, actor, ctx| actor.write_snapshot(encoded, upkeep, ctx)),
         ))
+    }
+
+    /// Encodes a frozen state on another thread and writes it; the actor continues meanwhile.
+    fn encode_meanwhile(&mut self, encoding: Encoding) -> Work<Self, ()> {
+        let durable = self.durable();
+        let (services, log) = (Arc::clone(&durable.services), durable.log.clone());
+        let encoded = async move {
+            let failed = |error: &dyn std::fmt::Display| {
+                services.snapshot_pauses.failed(&log, services.clock.monotonic(), error);
+            };
+            match tokio::task::spawn_blocking(encoding).await {
+                Ok(Ok(bytes)) => Some(bytes),
+                Ok(Err(error)) => {
+                    failed(&error);
+                    None
+                }
+                Err(error) => {
+                    failed(&error);
+                    None
+                }
+            }
+        };
+        let sequence = durable.sequence;
+        self.write_encoded(sequence, encoded)
     }
 
     /// Encodes the state, on another thread if it is large.
@@ -278,30 +329,43 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
         }
     }
 
+    /// Writes a snapshot once it is encoded; `None` if it could not be.
+    fn write_encoded(
+        &mut self,
+        sequence: u64,
+        encoded: impl Future<Output = Option<Vec<u8>>> + 'static,
+    ) -> Work<Self, ()> {
+        let durable = self.durable();
+        let before = durable.snapshot_sequence;
+        durable.snapshot_sequence = sequence;
+        durable.is_writing_snapshot = true;
+        durable.activity.set_dirty(false);
+        let (services, log) = (Arc::clone(&durable.services), durable.log.clone());
+        let written = async move {
+            match encoded.await {
+                Some(bytes) => write(services, log, sequence, bytes).await,
+                None => false,
+            }
+        };
+        Box::pin(written.into_actor(self).map(move |is_written, actor, _| {
+            let durable = actor.durable();
+            durable.is_writing_snapshot = false;
+            if !is_written {
+                durable.snapshot_sequence = before;
+                durable.activity.set_dirty(true);
+            }
+        }))
+    }
+
     fn write_snapshot(
         &mut self,
         encoded: Encoded,
         upkeep: Upkeep,
         ctx: &mut Context<Self>,
     ) -> Work<Self, ActorState> {
-        let durable = self.durable();
-        let before = durable.snapshot_sequence;
         let writing: Work<Self, ()> = match encoded {
             None => Box::pin(fut::ready(())),
-            Some((sequence, bytes)) => {
-                durable.snapshot_sequence = sequence;
-                durable.is_writing_snapshot = true;
-                durable.activity.set_dirty(false);
-                let written = write(Arc::clone(&durable.services), durable.log.clone(), sequence, bytes);
-                Box::pin(written.into_actor(self).map(move |is_written, actor, _| {
-                    let durable = actor.durable();
-                    durable.is_writing_snapshot = false;
-                    if !is_written {
-                        durable.snapshot_sequence = before;
-                        durable.activity.set_dirty(true);
-                    }
-                }))
-            }
+            Some((sequence, bytes)) => self.write_encoded(sequence, future::ready(Some(bytes))),
         };
         match upkeep {
             Upkeep::Snapshot => {

@@ -15,13 +15,13 @@ use super::{
 use crate::{
     application::{ExpiredMembers, Source},
     codec::CodecError,
-    durable::DurableState,
+    durable::{DurableState, Encoding},
     error::StorageError,
     external_sender::ExternalSenderKey,
     limits::Limits,
     mls::{
-        AddedMember, CommitBundle, EpochRecord, Member, PROTOCOL_VERSION, Rule, StagedEpoch, StagedProposal,
-        TrackedGroup, ValidationContext, group_info_signer,
+        AddedMember, CommitBundle, EpochRecord, FrozenGroup, Member, PROTOCOL_VERSION, Rule, StagedEpoch,
+        StagedProposal, TrackedGroup, ValidationContext, group_info_signer,
     },
 };
 
@@ -359,16 +359,27 @@ impl GroupState {
     }
 }
 
-impl DurableState for GroupState {
-    /// MessagePack, with the version of the format.
-    fn to_snapshot(&self) -> Result<Vec<u8>, CodecError> {
-        keep(&StateSnapshot {
-            group: self.tracked.snapshot(),
+impl GroupState {
+    fn freeze(&self) -> StateSnapshot<FrozenGroup> {
+        StateSnapshot {
+            group: self.tracked.freeze(),
             stamp: self.stamp,
             group_info: self.group_info.as_deref().map(<[u8]>::to_vec),
             hub: self.hub.clone(),
             lacks_proposals: self.lacks_proposals,
-        })
+        }
+    }
+}
+
+impl DurableState for GroupState {
+    /// MessagePack, with the version of the format.
+    fn to_snapshot(&self) -> Result<Vec<u8>, CodecError> {
+        self.freeze().encode()
+    }
+
+    fn frozen(&self) -> Option<Encoding> {
+        let frozen = self.freeze();
+        Some(Box::new(|| frozen.encode()))
     }
 
     /// Validates nothing and reads no clock.

@@ -9,7 +9,7 @@ use snapshots::{DomainName, Timestamp};
 use crate::{
     codec::{CodecError, decode, encode, encode_long},
     mls::{
-        EpochRecord, GroupSnapshot, LegacyEpoch, LegacyGroup, LegacyProposal, LegacySnapshot,
+        EpochRecord, FrozenGroup, GroupSnapshot, LegacyEpoch, LegacyGroup, LegacyProposal, LegacySnapshot,
         PendingProposal, TrackedGroup,
     },
 };
@@ -115,6 +115,13 @@ impl<G> StateSnapshot<G> {
     ) -> Result<StateSnapshot<H>, CodecError> {
         let Self { group, stamp, group_info, hub, lacks_proposals } = self;
         Ok(StateSnapshot { group: convert(group)?, stamp, group_info, hub, lacks_proposals })
+    }
+}
+
+impl StateSnapshot<FrozenGroup> {
+    /// The snapshot, as it is stored.
+    pub(super) fn encode(self) -> Result<Vec<u8>, CodecError> {
+        keep(&self.with(|group| Ok(group.snapshot()))?)
     }
 }
 

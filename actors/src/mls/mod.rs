@@ -51,7 +51,7 @@ pub(crate) use self::{
     proposal::{PendingProposal, ProposalNeeds, StagedProposal},
     ratchet_tree::RatchetTree,
     refusal::Refusal,
-    stored::{EpochRecord, GroupSnapshot},
+    stored::{EpochRecord, FrozenGroup, GroupSnapshot},
     suite::{CipherSuite, Digest},
     unseen::{
         Unreadable, UnseenCommit, UnseenKeyPackage, UnseenProposal, carried_tree, cipher_suite,

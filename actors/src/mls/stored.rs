@@ -14,7 +14,7 @@ use super::{
     leaf::{KeyPackage, LeafNode},
     member_index::IndexChange,
     proposal::PendingProposal,
-    ratchet_tree::{FlatTree, Leaf},
+    ratchet_tree::{FlatTree, Leaf, RatchetTree},
     rule::Rule,
 };
 use crate::codec::CodecError;
@@ -59,17 +59,48 @@ impl EpochRecord {
     }
 }
 
-impl TrackedGroup {
+/// A group at one moment, which does not change with it.
+#[derive(Debug)]
+pub(crate) struct FrozenGroup {
+    context: Vec<u8>,
+    interim_transcript_hash: Digest,
+    tree: RatchetTree,
+    pending: Vec<PendingProposal>,
+    reinitialised: bool,
+}
+
+impl FrozenGroup {
     /// The group at rest.
-    pub(crate) fn snapshot(&self) -> GroupSnapshot {
+    pub(crate) fn snapshot(self) -> GroupSnapshot {
+        let Self { context, interim_transcript_hash, tree, pending, reinitialised } = self;
+        let members = tree.leaves().map(|(index, leaf)| (index, leaf.member.clone())).collect();
         GroupSnapshot {
+            context,
+            interim_transcript_hash,
+            tree: tree.to_bytes(),
+            members,
+            pending,
+            reinitialised,
+        }
+    }
+}
+
+impl TrackedGroup {
+    /// The group as it is now. It costs what waits, whatever the size of the group.
+    pub(crate) fn freeze(&self) -> FrozenGroup {
+        FrozenGroup {
             context: self.context_bytes.clone(),
             interim_transcript_hash: self.interim_transcript_hash,
-            tree: self.tree.to_bytes(),
-            members: self.tree.leaves().map(|(index, leaf)| (index, leaf.member.clone())).collect(),
+            tree: self.tree.clone(),
             pending: self.pending.clone(),
             reinitialised: self.reinitialised,
         }
+    }
+
+    /// The group at rest.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn snapshot(&self) -> GroupSnapshot {
+        self.freeze().snapshot()
     }
 
     /// Activates a group from rest. Validates nothing again.

@@ -90,7 +90,9 @@ impl Observer {
         let expected = staged.epoch;
         let record = EpochRecord::of(&staged);
         let record = crate::codec::decode(&crate::codec::encode(&record).unwrap()).unwrap();
+        let (frozen, before) = (self.live.freeze(), self.live.snapshot());
         self.live.apply_epoch(staged);
+        assert_eq!(frozen.snapshot(), before, "what was frozen does not change");
         assert_eq!(self.live.epoch(), expected);
         self.replayed.replay_epoch(commit, record).unwrap();
         assert_eq!(self.live.tree().to_bytes(), self.replayed.tree().to_bytes(), "the serialised tree");
