@@ -105,11 +105,11 @@ pub(super) fn find<'a, A: Authenticator>(
     method: &str,
     path: &'a str,
 ) -> Result<(&'static Route<A>, Vec<&'a str>), Problem> {
+    let segments: Vec<&str> = path.split('/').collect();
     let mut allowed = Vec::new();
-    for route in routes {
-        let Some(members) = members(route.template, path) else { continue };
+    for route in routes.iter().filter(|route| matches(route.template, &segments)) {
         if route.method.as_str() == method {
-            return Ok((route, members));
+            return Ok((route, members(route.template, &segments)));
         }
         allowed.push(route.method.as_str());
     }
@@ -124,19 +124,20 @@ pub(super) fn find<'a, A: Authenticator>(
         .header(header::ALLOW, allow))
 }
 
-/// The segments of a path at a template's members, if the path matches the template.
-fn members<'a>(template: &str, path: &'a str) -> Option<Vec<&'a str>> {
-    let mut members = Vec::new();
-    let mut segments = path.split('/');
-    for expected in template.split('/') {
-        let segment = segments.next()?;
-        if is_member(expected) {
-            members.push(segment);
-        } else if segment != expected && percent::decode(segment).as_deref() != Some(expected.as_bytes()) {
-            return None;
-        }
-    }
-    segments.next().is_none().then_some(members)
+/// Whether a path, by its segments, matches a template. Most templates do not, so this allocates only for escapes.
+fn matches(template: &str, segments: &[&str]) -> bool {
+    let is_same = |(expected, segment): (&str, &&str)| {
+        is_member(expected)
+            || *segment == expected
+            || (segment.contains('%') && percent::decode(segment).as_deref() == Some(expected.as_bytes()))
+    };
+    template.split('/').count() == segments.len() && template.split('/').zip(segments).all(is_same)
+}
+
+/// The segments of a path at the members of a template that it matches.
+fn members<'a>(template: &str, segments: &[&'a str]) -> Vec<&'a str> {
+    let at_members = template.split('/').zip(segments).filter(|(expected, _)| is_member(expected));
+    at_members.map(|(_, segment)| *segment).collect()
 }
 
 /// A request of the API, decoded.

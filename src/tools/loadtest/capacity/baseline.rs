@@ -10,38 +10,30 @@ use std::{
 };
 
 use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, web};
-use openmls::prelude::{OpenMlsProvider as _, SignatureScheme};
-use openmls_basic_credential::SignatureKeyPair;
-use openmls_rust_crypto::OpenMlsRustCrypto;
-use openmls_traits::{crypto::OpenMlsCrypto as _, signatures::Signer as _};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 use super::super::{DuringLibrary as _, ToolError, machine::cpu_time};
-use crate::tools::mls_client::CIPHER_SUITE;
 
 /// Longest body of the constant server, in bytes.
 const CONSTANT_BYTES_MAX: usize = 8 << 20;
 
-/// Signatures over messages as long as those of a commit.
+/// Ed25519 signatures over messages as long as those of a commit, verified by the library with which the gateway verifies.
 #[derive(Debug)]
 pub(super) struct Signatures {
     signed: Vec<(Vec<u8>, Vec<u8>)>,
     public: Vec<u8>,
-    scheme: SignatureScheme,
 }
 
 impl Signatures {
     /// One signature for each length, in bytes.
     pub(super) fn new(lengths: &[usize]) -> Result<Self, ToolError> {
-        let scheme = CIPHER_SUITE.signature_algorithm();
-        let keys = SignatureKeyPair::new(scheme).during_library("making signature keys")?;
-        let sign = |length: &usize| {
+        let keys = Ed25519KeyPair::generate().during_library("making a signature key")?;
+        let signed = lengths.iter().map(|length| {
             let message = vec![7; *length];
-            let signature =
-                keys.sign(&message).map_err(|error| format!("{error:?}")).during_library("signing")?;
-            Ok((message, signature))
-        };
-        let signed = lengths.iter().map(sign).collect::<Result<_, ToolError>>()?;
-        Ok(Self { signed, public: keys.public().to_vec(), scheme })
+            let signature = keys.sign(&message).as_ref().to_vec();
+            (message, signature)
+        });
+        Ok(Self { signed: signed.collect(), public: keys.public_key().as_ref().to_vec() })
     }
 
     /// The number of commits per second that all cores can verify when they do nothing else for this time, and the processor
@@ -54,9 +46,8 @@ impl Signatures {
             .map(|_| {
                 let (own, is_over, commits) = (Arc::clone(self), Arc::clone(&is_over), Arc::clone(&commits));
                 std::thread::spawn(move || {
-                    let provider = OpenMlsRustCrypto::default();
                     while !is_over.load(Ordering::Relaxed) {
-                        own.verify(&provider)?;
+                        own.verify()?;
                         commits.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok::<_, ToolError>(())
@@ -73,10 +64,10 @@ impl Signatures {
         Ok((commits / started.elapsed().as_secs_f64(), cpu_us))
     }
 
-    fn verify(&self, provider: &OpenMlsRustCrypto) -> Result<(), ToolError> {
+    fn verify(&self) -> Result<(), ToolError> {
+        let key = UnparsedPublicKey::new(&ED25519, &self.public);
         for (message, signature) in &self.signed {
-            let verified = provider.crypto().verify_signature(self.scheme, message, &self.public, signature);
-            verified.during_library("verifying a signature")?;
+            key.verify(message, signature).during_library("verifying a signature")?;
         }
         Ok(())
     }
