@@ -78,6 +78,7 @@ impl<'a> Admission<'a> {
     pub(super) fn check_distinct(&self, derived: &Derived, change: &IndexChange) -> Result<(), Refusal> {
         let replaced = &derived.replaced;
         self.check_path_is_new(derived)?;
+        self.check_beside_committer(derived)?;
         let Some((shared, leaf)) = self.group.index.shared_after(change, replaced) else { return Ok(()) };
         let refusal = match shared {
             SharedValue::EncryptionKey => {
@@ -121,6 +122,24 @@ impl<'a> Admission<'a> {
         if keys.any(|key| gone.contains(key)) {
             let detail = "a public key of the update path is that of a node that the path replaces";
             return Err(Refusal::broken(Rule::DistinctKeys, detail));
+        }
+        Ok(())
+    }
+
+    /// Checks that no leaf of a proposal has a key of the committer's present leaf: proposals are judged before the path replaces it
+    /// (RFC 9420 §7.3, §12.2).
+    fn check_beside_committer(&self, derived: &Derived) -> Result<(), Refusal> {
+        let SenderKind::Member(committer) = self.sender else { return Ok(()) };
+        let Some(before) = self.group.leaf(committer) else { return Ok(()) };
+        let others = derived.replaced.leaves_in.iter().filter(|(leaf, _)| *leaf != committer);
+        for (leaf, entered) in others {
+            let is_shared = entered.node().is_some_and(|node| {
+                node.encryption_key == before.encryption_key || node.signature_key == before.signature_key
+            });
+            if is_shared {
+                let detail = "a leaf that comes in has a key of the committer's present leaf";
+                return Err(self.because_of(Some(*leaf), Refusal::broken(Rule::DistinctKeys, detail)));
+            }
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Tracking the groups of other MLS implementations: the working group's vectors, and random groups.
 
+mod committer_keys;
 mod expiry;
 mod first_commit;
 mod fitness;

@@ -157,6 +157,16 @@ pub(super) const REFUSED: &[Explained] = &[
     ),
     refused("the signature of the key package's leaf is not its own", SIGNATURES),
     refused(
+        "a leaf that comes in has a key of the committer's present leaf",
+        "RFC 9420 §7.3, §12.2: the keys of a leaf are unique among the members when its proposal is \
+         judged, which is before the path replaces the committer's leaf",
+    ),
+    refused(
+        "a group id has",
+        "RFC 9420 §8.1, §11: the creator chooses the group_id. Those of this gateway have 1 to 255 bytes, \
+         by which it finds them",
+    ),
+    refused(
         "has one encryption key at two nodes",
         "RFC 9420 §7.3, §12.4.3.1: the encryption key of a node appears in no other node",
     ),
