@@ -121,7 +121,7 @@ fn changed_messages_are_judged_alike() {
     let rate = Rate { per_commit: 12, per_proposal: 6, per_opening: 3, per_key_package: 3 };
     run(
         |sum| sum.mutations >= mutations,
-        mutations >= 200_000,
+        mutations >= 1_000_000,
         |seed| {
             // Signatures of P-256 cost the most.
             let suite = if seed % 10 == 9 { Suite::P256 } else { Suite::Ed25519 };

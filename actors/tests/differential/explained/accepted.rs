@@ -70,9 +70,17 @@ pub(super) const ACCEPTED: &[Explained] = &[
          may have taken others",
     ),
     accepted(
+        MlsRs,
+        "a resync",
+        "UnsupportedCustomProposal",
+        "RFC 9420 §12.2: the members that process a commit support its proposals; there is none where the \
+         only one comes back",
+    ),
+    accepted(
         OpenMls,
         "",
-        "LeafNodeValidation(UnsupportedExtensions)",
-        "RFC 9420 §13.5: a leaf may have extensions of GREASE types that its capabilities list",
+        "UnsupportedExtension",
+        "RFC 9420 §13.5: leaves and key packages may have extensions of GREASE types that the \
+         capabilities list",
     ),
 ];
