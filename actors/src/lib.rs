@@ -3,6 +3,8 @@
 //! Each group and each key queue is one actor, the only owner of its state: it handles one write at a time and needs no lock.
 //! Every accepted change is on disk before it is visible. [`Gateway`] is the interface. The rules themselves ([`identity`], the
 //! MLS tracking, the states of groups and queues) know no actor, no disk and no clock.
+//!
+//! [`observer`] follows one group without all that.
 
 mod activity;
 mod application;
@@ -21,6 +23,7 @@ pub mod identity;
 mod key_queue;
 mod limits;
 mod mls;
+pub mod observer;
 mod peer;
 mod presentation;
 mod runtime;

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actors::{CommitBundle, Timestamp, bench::BenchGroup};
+use actors::{AppId, Application, CommitBundle, Timestamp, observer::Observer};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use group::{Case, LibraryGroup, Starting, Step};
@@ -34,6 +34,15 @@ const SIZES: [usize; 5] = [2, 10, 100, 1000, 10_000];
 fn now() -> Timestamp {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     Timestamp(since_epoch.as_millis().try_into().unwrap())
+}
+
+/// An observer of a group of clients of the Basic identity provider.
+fn open(group_info: &[u8], tree: &[u8], now: Timestamp) -> Observer {
+    Observer::open(Application::basic(AppId::random()), group_info, Some(tree), now).unwrap()
+}
+
+fn restore(snapshot: &[u8]) -> Observer {
+    Observer::restore(Application::basic(AppId::random()), snapshot).unwrap()
 }
 
 fn sizes() -> Vec<usize> {
@@ -79,11 +88,11 @@ fn compare(criterion: &mut Criterion, members: usize, starting: &Starting, case:
     });
 
     let now = now();
-    let rested = BenchGroup::open(&starting.group_info, &starting.tree, now).unwrap().snapshot().unwrap();
+    let rested = open(&starting.group_info, &starting.tree, now).snapshot().unwrap();
     group.bench_function(BenchmarkId::new("gateway", members), |bencher| {
-        let begin = || BenchGroup::restore(&rested).unwrap();
-        let propose = |group: &mut BenchGroup, packet: &[u8]| group.propose(packet, now).unwrap();
-        let commit = |group: &mut BenchGroup, step: &Step| {
+        let begin = || restore(&rested);
+        let propose = |group: &mut Observer, packet: &[u8]| drop(group.propose(packet, now).unwrap());
+        let commit = |group: &mut Observer, step: &Step| {
             let staged = group.stage(&step.bundle, now).unwrap();
             group.apply(staged).unwrap();
         };
@@ -102,7 +111,7 @@ fn compare(criterion: &mut Criterion, members: usize, starting: &Starting, case:
 
     let observer = observe(starting);
     group.bench_function(BenchmarkId::new("mls-rs ExternalGroup", members), |bencher| {
-        let process = |group: &mut ExternalGroup<Observer>, packet: &[u8]| {
+        let process = |group: &mut ExternalGroup<LibraryObserver>, packet: &[u8]| {
             group.process_incoming_message(MlsMessage::from_bytes(packet).unwrap()).unwrap();
         };
         let commit = |group: &mut _, step: &Step| process(group, &step.bundle.commit);
@@ -152,7 +161,7 @@ fn grow(criterion: &mut Criterion, members: usize) {
     group.sample_size(10);
     group.bench_function(BenchmarkId::new("gateway", members), |bencher| {
         bencher.iter_batched_ref(
-            || BenchGroup::open(&info, &tree, now).unwrap(),
+            || open(&info, &tree, now),
             |group| {
                 for commit in &commits {
                     let staged = group.stage(commit, now).unwrap();
@@ -166,7 +175,7 @@ fn grow(criterion: &mut Criterion, members: usize) {
 }
 
 fn at_rest(criterion: &mut Criterion, members: usize, starting: &Starting) {
-    let tracked = BenchGroup::open(&starting.group_info, &starting.tree, now()).unwrap();
+    let tracked = open(&starting.group_info, &starting.tree, now());
     let rested = tracked.snapshot().unwrap();
     let mut group = criterion.benchmark_group("group at rest");
     if members >= 1000 {
@@ -177,17 +186,17 @@ fn at_rest(criterion: &mut Criterion, members: usize, starting: &Starting) {
         bencher.iter(|| black_box(&tracked).snapshot().unwrap());
     });
     group.bench_function(BenchmarkId::new("activate, decode", members), |bencher| {
-        bencher.iter(|| BenchGroup::restore(black_box(&rested)).unwrap());
+        bencher.iter(|| restore(black_box(&rested)));
     });
     group.finish();
 }
 
 /// The type of mls-rs's observer.
-type Observer =
+type LibraryObserver =
     WithCryptoProvider<RustCryptoProvider, WithIdentityProvider<BasicIdentityProvider, ExternalBaseConfig>>;
 
 /// mls-rs's observer in the starting epoch.
-fn observe(starting: &Starting) -> ExternalGroup<Observer> {
+fn observe(starting: &Starting) -> ExternalGroup<LibraryObserver> {
     let client = ExternalClient::builder()
         .identity_provider(BasicIdentityProvider::new())
         .crypto_provider(RustCryptoProvider::default())

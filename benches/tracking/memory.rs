@@ -7,7 +7,7 @@
 
 use std::{hint::black_box, process::Command};
 
-use actors::{Timestamp, bench::BenchGroup};
+use actors::{AppId, Application, Timestamp, observer::Observer};
 use mls_forge::{Group, SharedTree, Suite};
 use mls_rs::{
     MlsMessage, external_client::ExternalClient, group::ExportedTree, identity::basic::BasicIdentityProvider,
@@ -55,7 +55,10 @@ fn measure(observer: &str, members: usize) -> usize {
     match observer {
         "gateway" => {
             let now = now();
-            weigh(members, || BenchGroup::open(&info, &tree, now).unwrap())
+            weigh(members, || {
+                let application = Application::basic(AppId::random());
+                Observer::open(application, &info, Some(&tree), now).unwrap()
+            })
         }
         // openmls keeps a group twice: in its value and in its storage.
         "openmls" => weigh(members, || {

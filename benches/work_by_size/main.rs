@@ -18,7 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actors::{CommitBundle, Timestamp, bench::BenchGroup, identity::x509::TrustStore};
+use actors::{
+    AppId, Application, CommitBundle, GroupError, Timestamp, identity::x509::TrustStore, observer::Observer,
+};
 use messages::{Client, NewGroup, add, requiring, setting, update, vector, welcome};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
@@ -69,12 +71,22 @@ fn now() -> Timestamp {
     Timestamp(u64::try_from(now.as_millis()).unwrap())
 }
 
-fn open(group: &NewGroup) -> BenchGroup {
-    BenchGroup::open(&group.group_info(), &group.tree(), now()).unwrap()
+fn observe(group_info: &[u8], tree: &[u8]) -> Result<Observer, GroupError> {
+    Observer::open(Application::basic(AppId::random()), group_info, Some(tree), now())
 }
 
-fn refused(result: Result<impl Sized, String>, part: &str) {
-    let reason = result.err().unwrap();
+fn open(group: &NewGroup) -> Observer {
+    observe(&group.group_info(), &group.tree()).unwrap()
+}
+
+/// Observers in one state, one for each run.
+fn several(snapshot: &[u8]) -> Vec<Observer> {
+    let restore = |_| Observer::restore(Application::basic(AppId::random()), snapshot).unwrap();
+    (0..=RUNS).map(restore).collect()
+}
+
+fn refused(result: Result<impl Sized, GroupError>, part: &str) {
+    let reason = format!("{:?}", result.err().unwrap());
     assert!(reason.contains(part), "{part} is not in {reason}");
 }
 
@@ -88,16 +100,16 @@ fn required_types(n: usize) -> Box<dyn FnMut()> {
     let group = NewGroup::new(1, n);
     let packet = group.public(&[vec![2], requiring(n)].concat());
     let snapshot = open(&group).snapshot().unwrap();
-    let mut fresh = Vec::from_iter((0..=RUNS).map(|_| BenchGroup::restore(&snapshot).unwrap()));
-    Box::new(move || fresh.pop().unwrap().propose(&packet, now()).unwrap())
+    let mut fresh = several(&snapshot);
+    Box::new(move || drop(fresh.pop().unwrap().propose(&packet, now()).unwrap()))
 }
 
 fn required_of_members(n: usize) -> Box<dyn FnMut()> {
     let group = NewGroup::new(n, 400);
     let packet = group.public(&[vec![2], requiring(100)].concat());
     let snapshot = open(&group).snapshot().unwrap();
-    let mut fresh = Vec::from_iter((0..=RUNS).map(|_| BenchGroup::restore(&snapshot).unwrap()));
-    Box::new(move || fresh.pop().unwrap().propose(&packet, now()).unwrap())
+    let mut fresh = several(&snapshot);
+    Box::new(move || drop(fresh.pop().unwrap().propose(&packet, now()).unwrap()))
 }
 
 fn extensions_and_types(n: usize) -> Box<dyn FnMut()> {
@@ -149,13 +161,13 @@ fn adds(n: usize) -> Box<dyn FnMut()> {
 fn blank_nodes(n: usize) -> Box<dyn FnMut()> {
     let group = NewGroup::new(1, 0);
     let (info, tree) = (group.group_info(), vector(&vec![0; n]));
-    Box::new(move || refused(BenchGroup::open(&info, &tree, now()), "nodes"))
+    Box::new(move || refused(observe(&info, &tree), "nodes"))
 }
 
 fn leaves(n: usize) -> Box<dyn FnMut()> {
     let group = NewGroup::new(n, 0);
     let (info, tree) = (group.group_info(), group.tree());
-    Box::new(move || drop(black_box(BenchGroup::open(&info, &tree, now()).unwrap())))
+    Box::new(move || drop(black_box(observe(&info, &tree).unwrap())))
 }
 
 fn misfit(n: usize) -> Box<dyn FnMut()> {
@@ -163,7 +175,7 @@ fn misfit(n: usize) -> Box<dyn FnMut()> {
     let (info, tree) = (group.followed_group_info(n.min(0xe000)), group.tree());
     // A list may name a type only once, so a list longer than the number of types is refused at the first repetition.
     let info = if n > 0xe000 { group.followed_group_info(n) } else { info };
-    Box::new(move || refused(BenchGroup::open(&info, &tree, now()), "Malformed"))
+    Box::new(move || refused(observe(&info, &tree), "Malformed"))
 }
 
 /// A certificate authority, or a device below one.

@@ -202,12 +202,12 @@ fn too_many_welcomes(
 }
 
 /// The error of a refused proposal.
-pub(super) fn refused_proposal(refusal: Refusal) -> GroupError {
+pub(crate) fn refused_proposal(refusal: Refusal) -> GroupError {
     refused(refusal, |rule, detail, _| GroupError::InvalidProposal { rule, detail })
 }
 
 /// The error of a refused commit, or of a group info that cannot open a group.
-pub(super) fn refused_commit(refusal: Refusal) -> GroupError {
+pub(crate) fn refused_commit(refusal: Refusal) -> GroupError {
     refused(refusal, |rule, detail, proposal| GroupError::InvalidCommit { rule, detail, proposal })
 }
 

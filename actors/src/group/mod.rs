@@ -26,7 +26,7 @@ use snapshots::{Epoch, GroupId, Timestamp};
 pub(crate) use self::{
     actor::GroupActor,
     batch::{creation, creation_instead, filled, transfer},
-    error::refused,
+    error::{refused, refused_commit, refused_proposal},
     history::{accepted_before, control_messages},
     inviters::signer,
     messages::{Published, Replicate, UploadEntry},

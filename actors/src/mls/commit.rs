@@ -95,7 +95,6 @@ pub(crate) struct StagedEpoch {
     pub(super) has_app_data_update: bool,
 }
 
-#[cfg(feature = "bench")]
 impl StagedEpoch {
     /// The serialised GroupContext of the epoch (RFC 9420 §8.1).
     pub(crate) fn context_bytes(&self) -> Vec<u8> {

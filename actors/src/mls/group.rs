@@ -217,7 +217,6 @@ impl TrackedGroup {
     }
 
     /// The serialised GroupContext (RFC 9420 §8.1).
-    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn context_bytes(&self) -> Vec<u8> {
         self.context_bytes.clone()
     }
@@ -230,6 +229,11 @@ impl TrackedGroup {
     /// Accepts a staged proposal into the epoch.
     pub(crate) fn apply_proposal(&mut self, proposal: PendingProposal) {
         self.pending.push(proposal);
+    }
+
+    /// Whether a staged epoch is this group's next.
+    pub(crate) fn is_followed_by(&self, epoch: &StagedEpoch) -> bool {
+        epoch.context.group_id == self.context.group_id && Some(epoch.epoch) == self.context.epoch.next()
     }
 
     /// Moves the group into a staged epoch.

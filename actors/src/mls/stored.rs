@@ -98,7 +98,6 @@ impl TrackedGroup {
     }
 
     /// The group at rest.
-    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn snapshot(&self) -> GroupSnapshot {
         self.freeze().snapshot()
     }

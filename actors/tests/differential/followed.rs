@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 
-use actors::{
-    CommitBundle, Timestamp,
-    bench::{BenchEpoch, BenchGroup},
-};
+use actors::{AppId, Application, CommitBundle, GroupError, Rule, Timestamp, observer::Observer};
 use mls_forge::{
     Client, Content, EncryptedGroupSecrets, Forged, Group, HpkeCiphertext, Proposal, ProposalOrRef,
     PublicMessage, Sender, SigningKey, Tls as _, Welcome,
@@ -26,9 +23,9 @@ pub(crate) struct Types {
 pub(crate) struct Followed {
     pub(crate) group: Group,
     pub(crate) keys: HashMap<Vec<u8>, SigningKey>,
-    pub(crate) ours: BenchGroup,
+    pub(crate) ours: Observer,
     /// A copy of ours that lives from records alone.
-    replayed: BenchGroup,
+    replayed: Observer,
     pub(crate) openmls: Option<OpenMls>,
     pub(crate) mls_rs: Option<MlsRs>,
     pub(crate) types: Types,
@@ -40,6 +37,15 @@ pub(crate) struct Followed {
 /// What an observer says of a message: the context that it leads to, or a refusal.
 pub(crate) type Outcome = Verdict<Vec<u8>>;
 
+fn restore(snapshot: &[u8]) -> Observer {
+    Observer::restore(Application::basic(AppId::random()), snapshot).unwrap()
+}
+
+/// A refusal with its rule.
+fn text(refused: GroupError) -> String {
+    format!("{refused:?}")
+}
+
 impl Followed {
     pub(crate) fn open(
         group: Group,
@@ -49,8 +55,9 @@ impl Followed {
         ledger: &mut Ledger,
     ) -> Self {
         let (info, tree) = (group.group_info().to_message(), group.tree_bytes());
-        let ours = BenchGroup::open(&info, &tree, now).unwrap_or_else(|why| panic!("a valid group: {why}"));
-        let replayed = BenchGroup::restore(&ours.snapshot().unwrap()).unwrap();
+        let ours = Observer::open(Application::basic(AppId::random()), &info, Some(&tree), now);
+        let ours = ours.unwrap_or_else(|why| panic!("a valid group: {why:?}"));
+        let replayed = restore(&ours.snapshot().unwrap());
         let keys = clients.iter().map(|client| (client.key.public(), client.key.clone())).collect();
         let (openmls, mls_rs) = (None, None);
         let mut followed =
@@ -109,7 +116,7 @@ impl Followed {
         let packet = message.to_message();
         for observer in [&mut self.ours, &mut self.replayed] {
             let taken = observer.propose(&packet, self.now);
-            taken.unwrap_or_else(|why| panic!("{}: a valid proposal, {what}: {why}", ledger.place()));
+            taken.unwrap_or_else(|why| panic!("{}: a valid proposal, {what}: {why:?}", ledger.place()));
         }
         if let Some(openmls) = &mut self.openmls {
             let taken = openmls.proposal(&packet).and_then(|queued| openmls.add(*queued));
@@ -136,7 +143,8 @@ impl Followed {
             welcome: forged.welcome_bytes(),
         };
         let staged = self.ours.stage(&bundle, self.now);
-        let staged = staged.unwrap_or_else(|why| panic!("{}: a valid commit, {what}: {why}", ledger.place()));
+        let staged =
+            staged.unwrap_or_else(|why| panic!("{}: a valid commit, {what}: {why:?}", ledger.place()));
         self.replayed.replay(&packet, &staged.record().unwrap()).unwrap();
         self.ours.apply(staged).unwrap();
         ledger.commits += 1;
@@ -168,7 +176,7 @@ impl Followed {
         if ledger.commits.is_multiple_of(16) {
             let stored = self.ours.snapshot().unwrap();
             assert_eq!(stored, self.replayed.snapshot().unwrap(), "live and replayed state");
-            let anew = BenchGroup::restore(&stored).unwrap();
+            let anew = restore(&stored);
             assert_eq!(anew.snapshot().unwrap(), stored, "restored state");
         }
     }
@@ -215,7 +223,7 @@ impl Followed {
         let bundle =
             CommitBundle { commit: packet.clone(), group_info: None, welcome: self.welcome_of(message) };
         let before = self.ours.context_bytes();
-        let ours = self.ours.stage(&bundle, self.now).map(|staged: BenchEpoch| staged.context_bytes());
+        let ours = self.ours.stage(&bundle, self.now).map(|staged| staged.context_bytes()).map_err(text);
         assert_eq!(self.ours.context_bytes(), before, "{what}: the state after staging");
         let openmls =
             self.openmls.as_ref().map(|openmls| openmls.commit(&packet).map(|staged| context_of(&staged)));
@@ -227,8 +235,7 @@ impl Followed {
     /// Compares what the observers say of a proposal that may be wrong, and takes it in nowhere.
     pub(crate) fn compare_proposal(&self, what: &str, message: &PublicMessage, ledger: &mut Ledger) -> Said {
         let packet = message.to_message();
-        let nothing = |()| Vec::new();
-        let ours = self.ours.check_proposal(&packet, self.now).map(nothing);
+        let ours = self.ours.check_proposal(&packet, self.now).map(|_| Vec::new()).map_err(text);
         let openmls = self.openmls.as_ref().map(|openmls| openmls.proposal(&packet).map(|_| Vec::new()));
         let mls_rs = self.mls_rs.as_ref().map(|mls_rs| mls_rs.after(&packet).map(|_| Vec::new()));
         ledger.compare(what, ours, [openmls, mls_rs], &packet)
@@ -239,7 +246,7 @@ impl Followed {
         let next = self.group.commit(self.group.members()[0]).sign();
         let bundle = CommitBundle { commit: next.commit_bytes(), group_info: None, welcome: None };
         let why = self.ours.stage(&bundle, self.now).unwrap_err();
-        assert!(why.contains("NothingAfterReInit"), "{why}");
+        assert!(matches!(why, GroupError::InvalidCommit { rule: Rule::NothingAfterReInit, .. }), "{why:?}");
     }
 
     /// Nothing that was compared has left a trace.

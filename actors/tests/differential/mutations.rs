@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use actors::{AppId, Application, observer::Observer};
 use mls_forge::{
     CommitDraft, Content, ExternalSender, GroupInfo, KeyPackage, LeafNode, LeafNodeSource, Node, PathChoice,
     Proposal, ProposalOrRef, PublicMessage, Sender, SigningKey, Tls as _, Tree, extension,
@@ -310,8 +311,9 @@ pub(crate) fn openings(history: &mut History, ledger: &mut Ledger) {
 fn compare_opening(history: &History, what: &str, info: &GroupInfo, tree: &Tree, ledger: &mut Ledger) {
     let (info, tree) = (info.to_message(), tree.to_bytes());
     let types = &history.followed.types;
-    let ours = actors::bench::BenchGroup::open(&info, &tree, history.followed.now);
-    let ours = ours.map(|group| group.context_bytes());
+    let application = Application::basic(AppId::random());
+    let ours = Observer::open(application, &info, Some(&tree), history.followed.now);
+    let ours = ours.map(|group| group.context_bytes()).map_err(|refused| format!("{refused:?}"));
     let theirs = if history.followed.group.suite.number() <= 3 {
         let openmls = OpenMls::open(&info, &tree).map(|group| group.state().0);
         let mls_rs = MlsRs::open(&info, &tree, &types.extensions, &types.proposals);

@@ -1,6 +1,6 @@
 //! The seeds of the fuzz target: it gets nowhere from messages that are refused.
 
-use actors::{CommitBundle, Timestamp, bench::BenchGroup, bench::check_key_package};
+use actors::{AppId, Application, CommitBundle, Timestamp, bench::check_key_package, observer::Observer};
 
 /// The time of the fuzz target.
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -18,13 +18,16 @@ fn parts(mut seed: &[u8]) -> Vec<(u8, &[u8])> {
 
 /// Plays a seed; answers how many messages were accepted.
 fn play(seed: &[u8]) -> usize {
-    let (mut group, mut info, mut welcome) = (None::<BenchGroup>, None, None);
+    let (mut group, mut info, mut welcome) = (None::<Observer>, None, None);
     let mut accepted = 0;
     for (kind, part) in parts(seed) {
         match kind {
             0 => info = Some(part.to_vec()),
-            1 => group = Some(BenchGroup::open(&info.take().unwrap(), part, NOW).unwrap()),
-            2 => group.as_mut().unwrap().propose(part, NOW).unwrap(),
+            1 => {
+                let (application, info) = (Application::basic(AppId::random()), info.take().unwrap());
+                group = Some(Observer::open(application, &info, Some(part), NOW).unwrap());
+            }
+            2 => drop(group.as_mut().unwrap().propose(part, NOW).unwrap()),
             3 => {
                 let (group_info, welcome) = (info.take(), welcome.take());
                 let bundle = CommitBundle { commit: part.to_vec(), group_info, welcome };

@@ -9,10 +9,7 @@
 
 mod signing;
 
-use actors::{
-    CommitBundle, Timestamp,
-    bench::{BenchGroup, check_key_package},
-};
+use actors::{AppId, Application, CommitBundle, Timestamp, bench::check_key_package, observer::Observer};
 use libfuzzer_sys::fuzz_target;
 
 /// A moment at which the seeds are valid.
@@ -25,6 +22,10 @@ const COMMIT: u8 = 3;
 const WELCOME: u8 = 4;
 const KEY_PACKAGE: u8 = 5;
 
+fn application() -> Application {
+    Application::basic(AppId::random())
+}
+
 fn next_part(input: &mut &[u8]) -> Option<(u8, Vec<u8>)> {
     let (head, rest) = input.split_first_chunk::<3>()?;
     let [kind, high, low] = *head;
@@ -35,7 +36,7 @@ fn next_part(input: &mut &[u8]) -> Option<(u8, Vec<u8>)> {
 }
 
 struct Fed {
-    group: Option<BenchGroup>,
+    group: Option<Observer>,
     info: Option<Vec<u8>>,
     tree: Option<Vec<u8>>,
     welcome: Option<Vec<u8>>,
@@ -62,10 +63,10 @@ impl Fed {
             return;
         }
         let (Some(info), Some(tree)) = (&self.info, self.tree.take()) else { return };
-        let Ok(group) = BenchGroup::open(info, &tree, NOW) else { return };
+        let Ok(group) = Observer::open(application(), info, Some(&tree), NOW) else { return };
         assert_eq!(group.tree_bytes(), tree, "the tree that was read");
         let stored = group.snapshot().expect("a snapshot");
-        let restored = BenchGroup::restore(&stored).expect("a group that can be restored");
+        let restored = Observer::restore(application(), &stored).expect("a group that can be restored");
         assert_eq!(restored.snapshot().expect("a snapshot"), stored, "the group that was restored");
         self.group = Some(group);
         self.info = None;
@@ -81,7 +82,8 @@ impl Fed {
             Ok(staged) => {
                 let record = staged.record().expect("a record");
                 group.apply(staged).expect("what was staged");
-                let mut replayed = BenchGroup::restore(&before).expect("a group that can be restored");
+                let mut replayed =
+                    Observer::restore(application(), &before).expect("a group that can be restored");
                 replayed.replay(&bundle.commit, &record).expect("what was accepted");
                 let after = group.snapshot().expect("a snapshot");
                 assert_eq!(replayed.snapshot().expect("a snapshot"), after, "live and replayed");
