@@ -71,10 +71,17 @@ pub(super) const ACCEPTED: &[Explained] = &[
     ),
     accepted(
         MlsRs,
-        "a resync",
+        "a proposal of another type=0x",
         "UnsupportedCustomProposal",
-        "RFC 9420 §12.2: the members that process a commit support its proposals; there is none where the \
-         only one comes back",
+        "RFC 9420 §12.2: every member that processes the commit lists the type, and none has to where the \
+         only one comes back; mls-rs has to be told of it",
+    ),
+    accepted(
+        OpenMls,
+        "a proposal of another type=0x",
+        "ProposalValidationError(UnsupportedProposalType)",
+        "RFC 9420 §12.2: every member that processes the commit lists the type; openmls keeps GREASE \
+         types apart and finds none listed",
     ),
     accepted(
         OpenMls,

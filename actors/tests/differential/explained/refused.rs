@@ -1,6 +1,7 @@
 //! What the gateway's observer refuses and libraries accept.
 
-use super::{Explained, refused};
+use super::{ANYTHING, Explained, refused};
+use crate::ledger::Library;
 
 const KEYS: &str = "RFC 9420 §5.1.1: HPKE public keys have the format of RFC 9180 §4, which fixes their length and has \
      points be on the curve; by RFC 9180 §7.1.4 nobody can encrypt to an X25519 point of low order";
@@ -17,8 +18,8 @@ const IDENTITY: &str = "RFC 9420 §5.3.1: the application decides which credenti
 const SIGNATURES: &str = "RFC 9420 §7.3, §10.1: the signatures of leaf nodes and key packages verify";
 const TREE: &str = "RFC 9420 §12.4.3.1: each unmerged leaf is a non-blank leaf below the node, and every non-blank node \
      between them lists it; §7.9.2: parent hashes are valid";
-const SYNTAX: &str = "RFC 9420 §11.1, §12.1.8.1, §12.4.3.2, §13.4: extension_data is the structure of its type, and \
-     nothing follows it";
+const SYNTAX: &str = "RFC 9420 §5.3.3, §11.1, §12.1.8.1, §12.4.3.2, §13.4: extension_data is the structure of its type, \
+     and nothing follows it";
 
 pub(super) const REFUSED: &[Explained] = &[
     refused("is not an X25519 key of 32 bytes", KEYS),
@@ -171,10 +172,19 @@ pub(super) const REFUSED: &[Explained] = &[
         "RFC 9420 §7.3, §12.4.3.1: the encryption key of a node appears in no other node",
     ),
     refused("as unmerged at node", TREE),
+    refused("unmerged_leaves", "RFC 9420 §7.1: unmerged_leaves is in increasing order"),
+    refused("application_id", SYNTAX),
     refused("external_pub", SYNTAX),
     refused("external_senders", SYNTAX),
     refused("required_capabilities", SYNTAX),
     refused("is followed by bytes that do not belong to it", SYNTAX),
+    Explained {
+        library: Some(Library::MlsRs),
+        what: "of the draft",
+        ours: ANYTHING,
+        theirs: "",
+        because: "the MLS extensions draft defines this proposal. mls-rs reads it as one vector, and what follows as something else",
+    },
     Explained {
         library: None,
         what: "parent hashes do not hold",
