@@ -71,17 +71,30 @@ pub(super) const ACCEPTED: &[Explained] = &[
     ),
     accepted(
         MlsRs,
-        "a proposal of another type=0x",
+        "commit",
         "UnsupportedCustomProposal",
         "RFC 9420 §12.2: every member that processes the commit lists the type, and none has to where the \
          only one comes back; mls-rs has to be told of it",
     ),
     accepted(
         OpenMls,
-        "a proposal of another type=0x",
+        "commit",
         "ProposalValidationError(UnsupportedProposalType)",
         "RFC 9420 §12.2: every member that processes the commit lists the type; openmls keeps GREASE \
          types apart and finds none listed",
+    ),
+    accepted(
+        MlsRs,
+        "context extensions",
+        "UnsupportedGroupExtension",
+        "RFC 9420 §12.1.7: every member supports the extension; mls-rs has to be told of it",
+    ),
+    accepted(
+        MlsRs,
+        "context extensions",
+        "BasicIdentityProviderError",
+        "RFC 9420 §5.3.1, §12.1.8.1: the application decides which credentials of external senders are \
+         valid; the key, which a member has set, counts here",
     ),
     accepted(
         OpenMls,

@@ -148,6 +148,10 @@ pub(super) const REFUSED: &[Explained] = &[
          the application tells",
     ),
     refused(
+        "one client is in the tree twice",
+        "RFC 9420 §5.3.1, §12.2: a client is in a group once, which the application tells",
+    ),
+    refused(
         "do not support each other's credential types",
         "RFC 9420 §7.3: every member supports the credential types that are in use",
     ),
