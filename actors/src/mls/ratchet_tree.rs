@@ -189,7 +189,7 @@ impl RatchetTree {
     pub(super) fn grow_to(&mut self, index: u32) {
         while index.checked_shr(self.height).is_some_and(|beyond| beyond > 0) {
             let left = Arc::clone(&self.root);
-            let right = Arc::new(blank_right_half(self.suite, self.height));
+            let right = blank_right_half(self.suite, self.height);
             let mut root =
                 Subtree { content: Content::Parent { node: None, left, right }, ..Subtree::blank() };
             root.recount();

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     CipherSuite, Content, Digest, Leaf, ParentNode, RatchetTree, Subtree,
-    hash::{NODE_LEAF, NODE_PARENT, hash_of_blank, hash_of_leaf, hash_of_node, hash_of_parent},
+    hash::{NODE_LEAF, NODE_PARENT, hash_of_blank_leaf, hash_of_leaf, hash_of_node, hash_of_parent},
 };
 use crate::{
     mls::leaf::{LeafNode, LeafSource},
@@ -139,7 +139,7 @@ impl<'a> FlatTree<'a> {
                 1 + u32::try_from(parent.unmerged_leaves.len()).unwrap_or(u32::MAX - 1),
             ),
             (_, Some((halves, resolution))) => (hash_of_node(self.suite, None, halves, buffer), resolution),
-            (_, None) => (hash_of_blank(self.suite, 0, place.first), 0),
+            (_, None) => (hash_of_blank_leaf(self.suite, place.first), 0),
         };
         let node = place.node();
         if let (Some(hash), Some(resolution)) = (self.hashes.get_mut(node), self.resolutions.get_mut(node)) {
@@ -269,7 +269,7 @@ impl<'a> FlatTree<'a> {
             return self.hash_at(place);
         }
         let Some((left, right)) = place.halves() else {
-            return hash_of_blank(self.suite, 0, place.first);
+            return hash_of_blank_leaf(self.suite, place.first);
         };
         let halves =
             (self.original_hash(left, left.among(without)), self.original_hash(right, right.among(without)));

@@ -21,7 +21,7 @@ pub(super) fn rehash(
     }
     let subtree = Arc::make_mut(subtree);
     let hash = match &mut subtree.content {
-        Content::Blank => hash_of_blank(suite, height, first),
+        Content::Blank => hash_of_blank_leaf(suite, first),
         Content::Leaf(leaf) => hash_of_leaf(suite, first, &leaf.bytes),
         Content::Parent { node, left, right } => {
             let below = height.saturating_sub(1);
@@ -40,14 +40,10 @@ pub(super) fn hash_of_leaf(suite: CipherSuite, index: u32, leaf: &[u8]) -> Diges
     suite.hash(&[&[NODE_LEAF, a, b, c, d, 1], leaf])
 }
 
-/// The tree hash of a subtree in which every node is blank (RFC 9420 §7.8).
-pub(super) fn hash_of_blank(suite: CipherSuite, height: u32, first: u32) -> Digest {
-    let Some(below) = height.checked_sub(1) else {
-        let [a, b, c, d] = first.to_be_bytes();
-        return suite.hash(&[&[NODE_LEAF, a, b, c, d, 0]]);
-    };
-    let halves = (hash_of_blank(suite, below, first), hash_of_blank(suite, below, first + (1_u32 << below)));
-    hash_of_node(suite, None, halves, &mut Vec::new())
+/// The tree hash of a blank leaf (RFC 9420 §7.8).
+pub(super) fn hash_of_blank_leaf(suite: CipherSuite, index: u32) -> Digest {
+    let [a, b, c, d] = index.to_be_bytes();
+    suite.hash(&[&[NODE_LEAF, a, b, c, d, 0]])
 }
 
 /// The tree hash of a parent node (RFC 9420 §7.8).
@@ -83,46 +79,70 @@ pub(super) fn hash_of_parent(suite: CipherSuite, node: &ParentNode, sibling: Dig
     suite.hash(&[&input])
 }
 
-/// The right half that a tree of `1 << height` leaves gets when its width doubles (RFC 9420 §7.7). It is blank, and laid out on
-/// the way to its first leaf, so that adding this leaf hashes no more than its direct path.
-pub(super) fn blank_right_half(suite: CipherSuite, height: u32) -> Subtree {
-    let mut way = Subtree { hash: Some(hash_of_blank(suite, 0, 1 << height)), ..Subtree::blank() };
-    for hash in copath_of_first_leaf(suite, height) {
-        let halves = (way.hash.unwrap_or_default(), *hash);
-        let right = Subtree { hash: Some(*hash), ..Subtree::blank() };
-        way = Subtree {
-            content: Content::Parent { node: None, left: Arc::new(way), right: Arc::new(right) },
-            hash: Some(hash_of_node(suite, None, halves, &mut Vec::new())),
-            ..Subtree::blank()
-        };
+/// The right half that a tree of `1 << height` leaves gets when its width doubles (RFC 9420 §7.7): blank nodes with their
+/// hashes. It is made once, and shared by all groups until they change it: so adding a leaf hashes no more than its direct path,
+/// wherever the leaf is, and however often a commit that adds it is refused.
+pub(super) fn blank_right_half(suite: CipherSuite, height: u32) -> Arc<Subtree> {
+    const SUITES: usize = CipherSuite::ALL.len() + 1;
+    static HALVES: [[OnceLock<Arc<Subtree>>; HEIGHT_MAX as usize]; SUITES] =
+        [const { [const { OnceLock::new() }; HEIGHT_MAX as usize] }; SUITES];
+    let half = || Arc::new(blank(suite, height, 1 << height, &mut Vec::new()).0);
+    let of_suite = HALVES.get(usize::from(suite.number()));
+    match of_suite.and_then(|heights| heights.get(height as usize)) {
+        Some(made) => Arc::clone(made.get_or_init(half)),
+        None => half(),
     }
-    way
 }
 
-/// The hashes beside the way to leaf `1 << height` in the blank subtree of this height that begins with it, from the leaf up.
-/// They are computed once: a group whose size goes back and forth over a power of two hashes them no second time.
-fn copath_of_first_leaf(suite: CipherSuite, height: u32) -> &'static [Digest] {
-    const SUITES: usize = CipherSuite::ALL.len() + 1;
-    static COPATHS: [[OnceLock<Box<[Digest]>>; HEIGHT_MAX as usize]; SUITES] =
-        [const { [const { OnceLock::new() }; HEIGHT_MAX as usize] }; SUITES];
-    let hash = || {
-        let first = 1_u32 << height;
-        (0..height).map(|below| hash_of_blank(suite, below, first + (1 << below))).collect()
+/// A blank subtree and its hash.
+fn blank(suite: CipherSuite, height: u32, first: u32, buffer: &mut Vec<u8>) -> (Subtree, Digest) {
+    let (content, hash) = match height.checked_sub(1) {
+        None => (Content::Blank, hash_of_blank_leaf(suite, first)),
+        Some(below) => {
+            let (left, of_left) = blank(suite, below, first, buffer);
+            let (right, of_right) = blank(suite, below, first + (1 << below), buffer);
+            let hash = hash_of_node(suite, None, (of_left, of_right), buffer);
+            (Content::Parent { node: None, left: Arc::new(left), right: Arc::new(right) }, hash)
+        }
     };
-    let of_suite = COPATHS.get(usize::from(suite.number()));
-    of_suite.and_then(|heights| heights.get(height as usize)).map_or(&[], |copath| copath.get_or_init(hash))
+    (Subtree { content, hash: Some(hash), ..Subtree::blank() }, hash)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// How many nodes a subtree has; each has its hash.
+    fn hashed_nodes(subtree: &Subtree) -> usize {
+        assert!(subtree.hash.is_some());
+        match &subtree.content {
+            Content::Parent { left, right, .. } => 1 + hashed_nodes(left) + hashed_nodes(right),
+            Content::Blank | Content::Leaf(_) => 1,
+        }
+    }
+
     #[test]
-    fn a_blank_right_half_has_the_hash_of_a_blank_subtree() {
+    fn no_leaf_of_a_tree_that_grew_needs_a_hash_besides_those_of_its_direct_path() {
         for suite in CipherSuite::ALL {
             for height in 0..7 {
                 let half = blank_right_half(suite, height);
-                assert_eq!(half.hash, Some(hash_of_blank(suite, height, 1 << height)), "{suite:?} {height}");
+                assert!(half.is_blank());
+                assert_eq!(hashed_nodes(&half), (2 << height) - 1, "{suite:?} {height}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_blank_right_half_has_the_hash_of_a_blank_subtree() {
+        fn expected(suite: CipherSuite, height: u32, first: u32) -> Digest {
+            let Some(below) = height.checked_sub(1) else { return hash_of_blank_leaf(suite, first) };
+            let halves = (expected(suite, below, first), expected(suite, below, first + (1 << below)));
+            hash_of_node(suite, None, halves, &mut Vec::new())
+        }
+        for suite in CipherSuite::ALL {
+            for height in 0..7 {
+                let half = blank_right_half(suite, height);
+                assert_eq!(half.hash, Some(expected(suite, height, 1 << height)), "{suite:?} {height}");
             }
         }
     }

@@ -15,8 +15,7 @@ pub(super) struct Subtree {
 
 #[derive(Clone, Debug)]
 pub(super) enum Content {
-    /// Every node of the subtree is blank, and none was ever taken. A subtree that became blank keeps its nodes, whose hashes
-    /// are known.
+    /// A blank leaf. A larger subtree that is blank keeps its nodes, whose hashes are known.
     Blank,
     Leaf(Arc<Leaf>),
     Parent {
@@ -76,10 +75,6 @@ impl Subtree {
 
     /// The node at the top and the two halves, for a change below.
     fn halves(&mut self) -> Option<Halves<'_>> {
-        if matches!(self.content, Content::Blank) {
-            let half = || Arc::new(Self::blank());
-            self.content = Content::Parent { node: None, left: half(), right: half() };
-        }
         match &mut self.content {
             Content::Parent { node, left, right } => Some((node, left, right)),
             Content::Blank | Content::Leaf(_) => None,
