@@ -94,7 +94,8 @@ impl<'a> FlatTree<'a> {
             };
             return Ok(Err(TreeFault::Misplaced { node: index, found }));
         }
-        let leaves = nodes.len().div_ceil(2).next_power_of_two();
+        // The last node may be a parent: there is a blank leaf on its right.
+        let leaves = (nodes.len() / 2 + 1).next_power_of_two();
         nodes.resize_with(2 * leaves - 1, || FlatNode::Blank);
         let height = leaves.trailing_zeros();
         let (hashes, resolutions) = (vec![Digest::default(); nodes.len()], vec![0; nodes.len()]);

@@ -1,6 +1,6 @@
 //! Ratchet trees from which groups are opened (RFC 9420 §7.9, §12.4.3.1, §12.4.3.3).
 
-use mls_forge::{Group, LeafNodeSource, Node, Proposal, SharedTree, Tls as _};
+use mls_forge::{Group, LeafNodeSource, Node, ParentNode, Proposal, SharedTree, Tls as _};
 
 use super::{
     Answers, opening, rules,
@@ -180,6 +180,18 @@ fn last_node_blank(broken: bool) -> Answers {
     opening(open_by(&group.group_info().to_message(), Some(&tree)))
 }
 
+/// One member, and behind its leaf a parent that the tree hash does not cover.
+fn parent_at_end(broken: bool) -> Answers {
+    let group = group(1);
+    let mut nodes = [&[1, 1], group.tree.leaf(0).unwrap().to_bytes().as_slice()].concat();
+    if broken {
+        let parent =
+            ParentNode { encryption_key: vec![7; 32], parent_hash: Vec::new(), unmerged_leaves: Vec::new() };
+        nodes.extend([&[1, 2], parent.to_bytes().as_slice()].concat());
+    }
+    opening(open_by(&group.group_info().to_message(), Some(&nodes.to_bytes())))
+}
+
 /// A tree that has no nodes, or a node of the other kind in a place.
 fn node_kinds(broken: bool) -> Answers {
     let mut group = group(3);
@@ -200,7 +212,9 @@ rules! {
             if broken {
                 group.context.tree_hash[0] ^= 1;
             }
-            opening(open(&group))
+            let mut answers = opening(open(&group));
+            answers.extend(parent_at_end(broken));
+            answers
         };
     parent_hash_of_parent ("§7.9.2", "invalid-group-info"):
         "Each parent is parent-hash valid: a parent below has its parent hash.",
