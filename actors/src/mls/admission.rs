@@ -185,7 +185,7 @@ impl<'a> Admission<'a> {
         match extending {
             None => Ok(()),
             Some(extending) => self
-                .check_extensions(derived, is_supported)
+                .check_extensions(derived, listed, is_supported)
                 .map_err(|refusal| refusal.caused_by(extending.reference)),
         }
     }
@@ -224,6 +224,7 @@ impl<'a> Admission<'a> {
     fn check_extensions(
         &self,
         derived: &Derived,
+        listed: &[Listed<'_>],
         is_supported: impl Fn(UnknownKind, u16) -> bool,
     ) -> Result<(), Refusal> {
         let provider = self.context.provider();
@@ -237,8 +238,11 @@ impl<'a> Admission<'a> {
                 }
             }
         }
-        check_external_senders(provider, &self.extensions, self.now, false)
-            .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
+        // An AppDataUpdate leaves the external senders as they are: they were validated when they were set.
+        if listed.iter().any(|one| matches!(one.proposal, Proposal::GroupContextExtensions(_))) {
+            check_external_senders(provider, &self.extensions, self.now, false)
+                .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
+        }
         check_supported(&self.extensions, is_supported)
     }
 }

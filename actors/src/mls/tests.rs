@@ -2,6 +2,7 @@
 
 mod committer_keys;
 mod expiry;
+mod external_senders;
 mod first_commit;
 mod fitness;
 mod forged;
