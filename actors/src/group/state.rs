@@ -13,7 +13,7 @@ use super::{
     view::{GroupView, MemberView, WaitingProposal, members_of},
 };
 use crate::{
-    application::{ExpiredMembers, Source},
+    application::Source,
     codec::CodecError,
     durable::{DurableState, Encoding},
     error::StorageError,
@@ -282,10 +282,7 @@ impl GroupState {
             let max = context.limits.ratchet_tree_bytes_max.max(self.tracked.tree().length());
             within("the ratchet tree after the commit", staged.tree.length(), max)?;
         }
-        // The hub has applied the policy to what it accepted.
-        let is_refused =
-            context.application.expired_members == ExpiredMembers::Refuse && *context.source != Source::Hub;
-        if is_refused && !staged.expired.is_empty() && staged.room_for_removals > 0 {
+        if !staged.expired.is_empty() && staged.room_for_removals > 0 {
             return Err(GroupError::ExpiredMembers { leaves: staged.expired });
         }
         let (commit, group_info) = (bundle.commit.as_slice(), bundle.group_info.as_deref());

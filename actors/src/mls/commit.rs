@@ -80,7 +80,7 @@ pub(crate) struct StagedEpoch {
     /// Clients whose leaf is gone and that did not come back in the same commit.
     pub(crate) departed: Vec<Member>,
     pub(crate) arrived: Vec<Member>,
-    /// Leaves of members who stay although their credentials have expired.
+    /// Leaves of members who stay although their credentials have expired; none where that is accepted.
     pub(crate) expired: Vec<u32>,
     /// How many more members the commit could have removed; none if it is an external commit, which can only remove an
     /// earlier leaf of its sender (RFC 9420 §12.4.3.2).
@@ -260,11 +260,8 @@ impl TrackedGroup {
         admission.check_support(&derived, &index_change, listed)?;
         let added = admission.added;
         let Derived { tree, context: next, interim_transcript_hash, replaced, committer, .. } = derived;
-        let mut expired = self.expired(now);
-        let is_replaced = |leaf: &u32| {
-            replaced.leaves_out.iter().chain(&replaced.leaves_in).any(|(index, _)| index == leaf)
-        };
-        expired.retain(|leaf| !is_replaced(leaf));
+        let expired =
+            if context.refuses_expired_members() { self.expired_beside(&replaced, now) } else { Vec::new() };
         let joined = replaced.leaves_in.iter().map(|(index, leaf)| (*index, leaf.member.clone())).collect();
         let (departed, arrived) = came_and_went(&replaced);
         let epoch = StagedEpoch {
@@ -346,6 +343,15 @@ impl TrackedGroup {
         } else {
             Err(Refusal::broken(Rule::Signature, "the signature of the commit is not the sender's"))
         }
+    }
+
+    /// The leaves of the members whose credentials have expired at a moment, but for those that a commit replaces; ascending.
+    fn expired_beside(&self, replaced: &Replaced, at: Timestamp) -> Vec<u32> {
+        let leaves = replaced.leaves_out.iter().chain(&replaced.leaves_in);
+        let replaced: BTreeSet<u32> = leaves.map(|(index, _)| *index).collect();
+        let mut expired = self.expired(at);
+        expired.retain(|leaf| !replaced.contains(leaf));
+        expired
     }
 
     fn committer(&self, sender: SenderKind) -> Option<CommitSender> {

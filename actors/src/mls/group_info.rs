@@ -44,7 +44,8 @@ pub(super) fn check_group_info(
     if outline.signer != committer {
         return mismatch("groupInfo is not signed by the committer");
     }
-    if outline.ratchet_tree.is_some_and(|carried| carried != epoch.tree.to_bytes()) {
+    let is_tree = |carried: &[u8]| carried.len() == epoch.tree.length() && carried == epoch.tree.to_bytes();
+    if !outline.ratchet_tree.is_none_or(is_tree) {
         return mismatch("groupInfo carries another ratchet tree than the epoch that the commit creates");
     }
     let signer = epoch.tree.leaf(committer).and_then(|leaf| leaf.node());

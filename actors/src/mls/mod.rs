@@ -89,6 +89,12 @@ impl<'a> ValidationContext<'a> {
         *self.source != Source::Hub && self.application.expired_members != ExpiredMembers::Ignore
     }
 
+    /// Whether a commit has to remove members whose credentials have expired. The hub has applied this policy to what it
+    /// accepted.
+    pub(crate) fn refuses_expired_members(self) -> bool {
+        *self.source != Source::Hub && self.application.expired_members == ExpiredMembers::Refuse
+    }
+
     /// The checks of leaf nodes; `None` for an entry that a hub accepted, perhaps before it made these checks. A replica that
     /// refused such an entry would never get past it, though the group's members can: they remove the leaf.
     fn leaf_checks(self, cipher_suite: CipherSuite) -> Option<LeafChecks> {
