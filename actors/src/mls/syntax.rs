@@ -3,7 +3,7 @@
 //! The walk goes once over the bytes, structure by structure, in the TLS presentation language (RFC 9420 §2), and stops
 //! at the first field that does not fit. It computes nothing, keeps nothing but the types of the extensions in
 //! the list it is in, and goes no deeper than the structures are nested, whatever the bytes say: no structure contains
-//! itself. The MLS library decides whether a message can be read; this module explains its *no*.
+//! itself. The readers of messages decide whether one can be read; this module explains their *no*.
 
 mod cursor;
 
@@ -47,9 +47,6 @@ impl fmt::Display for Cause {
             Self::UnknownKind { kind: UnknownKind::Proposal, value: PSK } => {
                 f.write_str("is psk (4), with a type of key that this gateway does not know")
             }
-            Self::UnknownKind { kind: UnknownKind::Proposal, value: REINIT } => {
-                f.write_str("is reinit (5), to a cipher suite that this gateway does not know")
-            }
             Self::UnknownKind { kind, value } => {
                 write!(f, "is {value:#06x}, a type of {kind} that this gateway does not know")
             }
@@ -81,7 +78,7 @@ pub(crate) enum Fault {
     Followed,
     #[error("is a {found}, where a {expected} belongs")]
     Unexpected { found: &'static str, expected: &'static str },
-    #[error("is not what the MLS library takes")]
+    #[error("cannot be read")]
     Unreadable,
 }
 
@@ -130,15 +127,13 @@ pub(crate) fn is_known_credential(value: u16) -> bool {
 
 /// `psk` (RFC 9420 §12.1.4).
 const PSK: u16 = 4;
-/// `reinit` (RFC 9420 §12.1.5).
-const REINIT: u16 = 5;
 /// `self_remove`, of the MLS extensions draft.
 const SELF_REMOVE: u16 = 0x000a;
 /// `last_resort`, of the MLS extensions draft.
 pub(super) const LAST_RESORT: u16 = 0x000a;
 
-/// The first field of an MLSMessage that does not fit. There is always an answer, since the library has refused the
-/// message: if the walk finds nothing, it is the message itself.
+/// The first field of an MLSMessage that does not fit. There is always an answer, since the message could not be read: if the
+/// walk finds nothing, it is the message itself.
 pub(crate) fn misfit_in_message(bytes: &[u8]) -> Misfit {
     misfit(bytes, "MLSMessage", message)
 }
@@ -410,7 +405,7 @@ fn commit(cursor: &mut Cursor<'_>) -> Walk {
     })
 }
 
-/// §12.1. Where a proposal of another type ends cannot be told.
+/// §12.1, and the MLS extensions draft. Where a proposal of another type ends cannot be told.
 fn proposal(cursor: &mut Cursor<'_>) -> Walk {
     let start = *cursor;
     let unknown = |value| {
@@ -422,36 +417,51 @@ fn proposal(cursor: &mut Cursor<'_>) -> Walk {
         2 => cursor.field("update", |cursor| cursor.field("leaf_node", leaf_node)),
         3 => cursor.field("remove", |cursor| cursor.field("removed", Cursor::number::<4>).map(drop)),
         PSK => {
-            // Types of keys that came after RFC 9420.
+            // Types of keys that came later.
             let mut ahead = *cursor;
-            if ahead.u8().is_ok_and(|kind| kind > 2) {
+            if ahead.u8().is_ok_and(|kind| kind > 3) {
                 return Err(unknown(PSK));
             }
             cursor.field("psk", |cursor| cursor.field("psk", pre_shared_key_id))
         }
-        REINIT => cursor.field("reinit", reinit).map_err(|stop| match stop.cause {
-            Cause::UnknownSuite(_) => unknown(REINIT),
-            Cause::Fault(_) | Cause::UnknownKind { .. } => stop,
-        }),
+        5 => cursor.field("reinit", reinit),
         6 => cursor.field("external_init", |cursor| cursor.field("kem_output", Cursor::opaque)),
         7 => cursor.field("group_context_extensions", |cursor| extensions(cursor, Home::GroupContext)),
+        8 => cursor.field("app_data_update", app_data_update),
+        9 => cursor.field("app_ephemeral", |cursor| {
+            cursor.field("component_id", Cursor::u16)?;
+            cursor.field("data", Cursor::opaque)
+        }),
         SELF_REMOVE => Ok(()),
         value => Err(unknown(value)),
     }
 }
 
-/// §12.1.5.
+/// *Updating Application Data in the GroupContext* of the MLS extensions draft.
+fn app_data_update(cursor: &mut Cursor<'_>) -> Walk {
+    cursor.field("component_id", Cursor::u16)?;
+    match cursor.field("op", |cursor| cursor.one_of::<1>(1..=2))? {
+        1 => cursor.field("update", Cursor::opaque),
+        _ => Ok(()),
+    }
+}
+
+/// §12.1.5. The suite is for the members to use.
 fn reinit(cursor: &mut Cursor<'_>) -> Walk {
     cursor.field("group_id", Cursor::opaque)?;
     cursor.field("version", Cursor::u16)?;
-    cursor.field("cipher_suite", known_suite)?;
+    cursor.field("cipher_suite", Cursor::u16)?;
     extensions(cursor, Home::GroupContext)
 }
 
-/// §8.4.
+/// §8.4, and the MLS extensions draft.
 fn pre_shared_key_id(cursor: &mut Cursor<'_>) -> Walk {
-    match cursor.field("psktype", |cursor| cursor.one_of::<1>(1..=2))? {
+    match cursor.field("psktype", |cursor| cursor.one_of::<1>(1..=3))? {
         1 => cursor.field("psk_id", Cursor::opaque)?,
+        3 => {
+            cursor.field("component_id", Cursor::u16)?;
+            cursor.field("psk_id", Cursor::opaque)?;
+        }
         _ => {
             cursor.field("usage", |cursor| cursor.one_of::<1>(1..=3))?;
             cursor.field("psk_group_id", Cursor::opaque)?;

@@ -1,5 +1,4 @@
-//! Outlines of MLS structures that must be read before or next to the MLS library: message headers (to refuse a stale packet
-//! before any cryptography), the outline of a commit (to count what the library does not count) and the plain part of a
+//! Outlines of MLS structures: message headers, to refuse a stale packet before any cryptography, and the plain part of a
 //! GroupInfo. They are slices of the input.
 
 use snapshots::Epoch;

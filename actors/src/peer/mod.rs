@@ -57,10 +57,11 @@ pub const USED_KEY_PACKAGES_MAX: usize = 4096;
 pub struct ReplicationAck {
     /// The number of the entry that it needs next: 0 when it has nothing of the group.
     pub next: u64,
-    /// It can no longer validate that entry and needs the whole group: a lifetime in the entry has expired since,
-    /// and the MLS library validates lifetimes by the present time.
+    /// It cannot take that entry and needs the whole group: it lacks a proposal that waits at the hub, has no room for another,
+    /// or finds that a lifetime has ended.
     pub needs_transfer: bool,
-    /// It can append that entry after this time: a lifetime in it has not begun by the follower's clock.
+    /// It can append that entry after this time, as followers of earlier versions say when a lifetime in it has not begun by
+    /// their clocks.
     pub retry_after: Option<Duration>,
     /// Entries before `next` that it never received, because it received the group as a whole, and accepts for its history.
     pub missing: Option<RangeInclusive<u64>>,
