@@ -401,3 +401,215 @@ async fn write(services: Arc<Services>, log: LogId, sequence: u64, bytes: Vec<u8
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering},
+            mpsc,
+        },
+        time::Duration,
+    };
+
+    use actix::{Handler, Message, ResponseActFuture};
+    use snapshots::{AppId, Batch, GroupId};
+
+    use super::*;
+    use crate::{
+        application::Application,
+        group::tests::{Heard, services},
+    };
+
+    /// Where the encoder of a state waits for its result.
+    #[derive(Debug)]
+    struct Gate {
+        begun: AtomicUsize,
+        results: Mutex<mpsc::Receiver<Result<(), &'static str>>>,
+    }
+
+    /// A large state that counts its records.
+    #[derive(Debug)]
+    struct Count(u64, Option<Arc<Gate>>);
+
+    impl DurableState for Count {
+        fn to_snapshot(&self) -> Result<Vec<u8>, CodecError> {
+            Ok(self.0.to_be_bytes().to_vec())
+        }
+
+        fn frozen(&self) -> Option<Encoding> {
+            let (count, gate) = (self.0, self.1.clone()?);
+            Some(Box::new(move || {
+                gate.begun.fetch_add(1, Ordering::SeqCst);
+                gate.results.lock().unwrap().recv().unwrap().unwrap();
+                Ok(count.to_be_bytes().to_vec())
+            }))
+        }
+
+        fn restore<'a>(
+            snapshot: Option<&'a [u8]>,
+            records: impl IntoIterator<Item = &'a [u8]>,
+        ) -> Result<Self, CodecError> {
+            let before = snapshot.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
+            Ok(Self(before + records.into_iter().count() as u64, None))
+        }
+
+        fn weight(&self) -> usize {
+            LARGE_BYTES + 1
+        }
+    }
+
+    struct Counting(Durable<Count>);
+
+    impl Actor for Counting {
+        type Context = Context<Self>;
+    }
+
+    impl DurableActor for Counting {
+        type State = Count;
+
+        fn durable(&mut self) -> &mut Durable<Count> {
+            &mut self.0
+        }
+    }
+
+    impl Handler<Upkeep> for Counting {
+        type Result = AtomicResponse<Self, ActorState>;
+
+        fn handle(&mut self, upkeep: Upkeep, _: &mut Context<Self>) -> Self::Result {
+            self.keep_up(upkeep)
+        }
+    }
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Append;
+
+    impl Handler<Append> for Counting {
+        type Result = ResponseActFuture<Self, ()>;
+
+        fn handle(&mut self, Append: Append, _: &mut Context<Self>) -> Self::Result {
+            let mut batch = Batch::new();
+            batch.append_record(self.0.log(), self.0.sequence(), "a record");
+            let store = self.0.services.store.clone();
+            let appended = async move { store.append(batch).await.unwrap() };
+            Box::pin(appended.into_actor(self).map(|_, actor, _| {
+                let change = |state: &mut Count| {
+                    state.0 += 1;
+                    Ok(())
+                };
+                actor.0.apply(change).unwrap();
+            }))
+        }
+    }
+
+    struct Scene {
+        services: Arc<Services>,
+        log: LogId,
+        actor: actix::Addr<Counting>,
+        gate: Arc<Gate>,
+        open: mpsc::Sender<Result<(), &'static str>>,
+    }
+
+    impl Scene {
+        /// An actor with two records that no snapshot covers, while its state is being encoded.
+        async fn begin() -> Self {
+            let services = services(&Application::basic(AppId::random()), Heard::default());
+            let log = LogId::Group(AppId::random(), GroupId::new(b"group").unwrap());
+            let mut batch = Batch::new();
+            batch.create_log(&log);
+            services.store.append(batch).await.unwrap();
+            let (open, results) = mpsc::channel();
+            let gate = Arc::new(Gate { begun: AtomicUsize::new(0), results: Mutex::new(results) });
+            let activity = Activity::new(8, services.clock.now());
+            let mut durable = Durable::new(Arc::clone(&services), log.clone(), activity);
+            let state = Count(0, Some(Arc::clone(&gate)));
+            durable.loaded(Loaded { state, sequence: 0, snapshot_sequence: 0 });
+            let actor = Counting(durable).start();
+            let scene = Self { services, log, actor, gate, open };
+            scene.append().await;
+            scene.append().await;
+            assert_eq!(scene.keep_up(Upkeep::Snapshot).await, ActorState::Active);
+            scene
+        }
+
+        async fn append(&self) {
+            self.actor.send(Append).await.unwrap();
+        }
+
+        async fn keep_up(&self, upkeep: Upkeep) -> ActorState {
+            self.actor.send(upkeep).await.unwrap()
+        }
+
+        async fn stop(&self) {
+            while self.keep_up(Upkeep::Passivate).await == ActorState::Active {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+
+        /// The record that the stored snapshot covers, and what is restored.
+        fn stored(&self) -> (Option<u64>, u64) {
+            let stored = self.services.store.view().load_log(&self.log).unwrap().unwrap();
+            let restored: Loaded<Count> = load(&self.services.store.view(), &self.log).unwrap();
+            (stored.snapshot.map(|(at, _)| at), restored.state.0)
+        }
+    }
+
+    #[test]
+    fn an_actor_goes_on_while_its_state_is_encoded() {
+        actix::System::new().block_on(async {
+            let scene = Scene::begin().await;
+            scene.append().await;
+            // No second snapshot begins, and the actor does not stop before the first has ended.
+            assert_eq!(scene.keep_up(Upkeep::Snapshot).await, ActorState::Active);
+            assert_eq!(scene.keep_up(Upkeep::Passivate).await, ActorState::Active);
+            assert_eq!(scene.stored(), (None, 3));
+            scene.open.send(Ok(())).unwrap();
+            while scene.stored().0.is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // It is of the records that there were when it began.
+            assert_eq!(scene.stored(), (Some(2), 3));
+            assert_eq!(scene.gate.begun.load(Ordering::SeqCst), 1);
+            scene.stop().await;
+            assert_eq!(scene.stored(), (Some(3), 3));
+            assert_eq!(scene.services.snapshot_pauses.status().failures, 0);
+        });
+    }
+
+    #[test]
+    fn an_encoder_that_panics_costs_a_snapshot_and_nothing_else() {
+        actix::System::new().block_on(async {
+            let scene = Scene::begin().await;
+            scene.append().await;
+            scene.open.send(Err("on purpose")).unwrap();
+            while scene.services.snapshot_pauses.status().failures == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            scene.append().await;
+            // The pause after the failure is not over.
+            assert_eq!(scene.keep_up(Upkeep::Snapshot).await, ActorState::Active);
+            scene.stop().await;
+            assert_eq!(scene.stored(), (None, 4));
+            assert_eq!(scene.gate.begun.load(Ordering::SeqCst), 1);
+        });
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_the_encoder() {
+        actix::System::new().block_on(async {
+            let scene = Scene::begin().await;
+            scene.append().await;
+            scene.services.is_stopping.store(true, Ordering::Release);
+            assert_eq!(scene.keep_up(Upkeep::Passivate).await, ActorState::Stopped);
+            // What it encodes late is not written: the encoder has ended, and the store has done what it was asked before.
+            scene.open.send(Ok(())).unwrap();
+            while Arc::strong_count(&scene.gate) > 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            scene.services.store.append(Batch::new()).await.unwrap();
+            assert_eq!(scene.stored(), (None, 3));
+        });
+    }
+}

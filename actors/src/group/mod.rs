@@ -18,7 +18,7 @@ mod removals;
 mod state;
 mod stored;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use snapshots::{Epoch, GroupId, Timestamp};

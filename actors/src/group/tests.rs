@@ -31,7 +31,7 @@ use crate::{
 
 /// Counts the notices that the log has grown.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<usize>>);
+pub(crate) struct Heard(Arc<Mutex<usize>>);
 
 impl Notices for Heard {
     fn log_grew(&self, _: &BTreeSet<DomainName>, _: AppId, _: &GroupId) {
@@ -43,7 +43,7 @@ impl Notices for Heard {
     }
 }
 
-fn services(application: &Application, heard: Heard) -> Arc<Services> {
+pub(crate) fn services(application: &Application, heard: Heard) -> Arc<Services> {
     let (limits, clock) = (Limits::default(), Clock::system());
     let store =
         Store::open(&StoreOptions { location: Location::Temporary, ..StoreOptions::default() }).unwrap();

@@ -1,7 +1,7 @@
 //! Active actors of one kind, by the item that each owns. A request activates an actor; it is forgotten once it has stopped,
 //! and the next request activates another.
 
-use std::{hash::Hash, sync::Arc};
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, Context, Handler, MailboxError, Message};
 use dashmap::{DashMap, mapref::entry::Entry};
@@ -9,6 +9,9 @@ use snapshots::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::activity::{Activity, ActorState, AskError, Upkeep};
+
+/// The pause before an actor that is writing a snapshot is asked again to stop.
+const WRITING_PAUSE: Duration = Duration::from_millis(5);
 
 /// The number of tries of a request whose actor stops before it answers.
 const ATTEMPTS: usize = 4;
@@ -115,23 +118,24 @@ impl<A: Owner> ActiveActors<A> {
         }
     }
 
-    /// Passivates the actor of `key` if it is active. The next request activates another one, even while this one is stopping.
+    /// Passivates the actor of `key` if it is active, and returns once it writes nothing any more: a snapshot of it that was
+    /// written later could become that of another log in the same place. The next request activates another one.
     pub(crate) async fn passivate(&self, key: &A::Key) {
         if let Some(active) = self.get(key) {
-            self.keep_up(key, &active.address, Upkeep::Passivate).await;
-            self.forget(key, &active.address);
+            while self.keep_up(key, &active.address, Upkeep::Passivate).await == ActorState::Active {
+                tokio::time::sleep(WRITING_PAUSE).await;
+            }
         }
     }
 
     /// Makes an actor do its upkeep, and forgets it if it stops.
-    pub(crate) async fn keep_up(&self, key: &A::Key, address: &Addr<A>, upkeep: Upkeep) {
-        match address.send(upkeep).await {
-            Ok(ActorState::Active) => {}
-            // One that has stopped already has nothing to write.
-            Ok(ActorState::Stopped) | Err(MailboxError::Closed | MailboxError::Timeout) => {
-                self.forget(key, address);
-            }
+    pub(crate) async fn keep_up(&self, key: &A::Key, address: &Addr<A>, upkeep: Upkeep) -> ActorState {
+        // One that has stopped already has nothing to write.
+        let state = address.send(upkeep).await.unwrap_or(ActorState::Stopped);
+        if state == ActorState::Stopped {
+            self.forget(key, address);
         }
+        state
     }
 
     /// The actors for which `upkeep` returns a task, with the task.
@@ -146,5 +150,58 @@ impl<A: Owner> ActiveActors<A> {
     /// The time of each actor's last use, and its weight in bytes.
     pub(crate) fn uses_and_weights(&self) -> impl Iterator<Item = (Timestamp, usize)> + '_ {
         self.0.iter().map(|active| (active.activity.last_used(), active.activity.weight()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::ActorContext as _;
+
+    use super::*;
+
+    /// An actor that is writing a snapshot when it is asked to stop for the first times.
+    struct Writing {
+        times: usize,
+        ended: Arc<tokio::sync::Semaphore>,
+    }
+
+    impl Actor for Writing {
+        type Context = Context<Self>;
+    }
+
+    impl Owner for Writing {
+        type Key = u8;
+        type Watch = ();
+    }
+
+    impl Handler<Upkeep> for Writing {
+        type Result = ActorState;
+
+        fn handle(&mut self, _: Upkeep, ctx: &mut Context<Self>) -> ActorState {
+            let Some(times) = self.times.checked_sub(1) else {
+                self.ended.add_permits(1);
+                ctx.stop();
+                return ActorState::Stopped;
+            };
+            self.times = times;
+            ActorState::Active
+        }
+    }
+
+    #[test]
+    fn passivation_returns_once_nothing_is_written_any_more() {
+        actix::System::new().block_on(async {
+            let (actors, ended) = (ActiveActors::default(), Arc::new(tokio::sync::Semaphore::new(0)));
+            let start = || Active {
+                address: Writing { times: 3, ended: Arc::clone(&ended) }.start(),
+                activity: Activity::new(1, Timestamp(0)),
+                watch: (),
+            };
+            actors.get_or_start(1, start);
+            actors.passivate(&1).await;
+            assert_eq!(ended.available_permits(), 1);
+            assert!(actors.get(&1).is_none());
+            actors.passivate(&1).await;
+        });
     }
 }

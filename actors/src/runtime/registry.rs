@@ -109,13 +109,15 @@ impl Registry {
         let mut tasks = Vec::new();
         for (key, address, upkeep) in groups.due(&upkeep) {
             let directory = Arc::clone(&self.directory);
-            tasks
-                .push(Box::pin(async move { directory.groups.keep_up(&key, &address, upkeep).await })
-                    as UpkeepTask);
+            tasks.push(Box::pin(async move {
+                directory.groups.keep_up(&key, &address, upkeep).await;
+            }) as UpkeepTask);
         }
         for (key, address, upkeep) in key_queues.due(&upkeep) {
             let directory = Arc::clone(&self.directory);
-            tasks.push(Box::pin(async move { directory.key_queues.keep_up(&key, &address, upkeep).await }));
+            tasks.push(Box::pin(async move {
+                directory.key_queues.keep_up(&key, &address, upkeep).await;
+            }));
         }
         tasks
     }
