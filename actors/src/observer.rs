@@ -93,7 +93,7 @@ impl From<CodecError> for StoredFormError {
     }
 }
 
-/// The error of applying a commit that was staged in another epoch than the present one.
+/// The error of applying a commit that was staged in another epoch than the present one, or after another history of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the commit was staged for another epoch than the present one")]
 pub struct StagedElsewhere;
@@ -234,5 +234,44 @@ impl Observer {
     pub fn restore(application: Application, snapshot: &[u8]) -> Result<Self, StoredFormError> {
         let tracked = TrackedGroup::restore(decode::<GroupSnapshot>(snapshot)?)?;
         Ok(Self { tracked, application, limits: Limits::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mls_forge::{Forged, Group, SharedTree, Suite};
+
+    use super::*;
+    use crate::{AppId, Clock};
+
+    #[test]
+    fn a_commit_that_was_staged_after_another_history_is_not_applied() {
+        let now = Clock::system().now();
+        let group = Group::of_members(Suite::Ed25519, 3, SharedTree::Populated);
+        let (info, tree) = (group.group_info().to_message(), group.tree_bytes());
+        let stage = |observer: &Observer, forged: &Forged| {
+            let commit = CommitBundle {
+                commit: forged.commit_bytes(),
+                group_info: Some(forged.group_info_bytes()),
+                welcome: forged.welcome_bytes(),
+            };
+            observer.stage(&commit, now).unwrap()
+        };
+        // Two histories of the same group, by who made its last commit.
+        let [mut one, mut other] = [0, 1].map(|committer| {
+            let mut observer =
+                Observer::open(Application::basic(AppId::random()), &info, Some(&tree), now).unwrap();
+            let mut group = group.clone();
+            let forged = group.commit(committer).sign();
+            observer.apply(stage(&observer, &forged)).unwrap();
+            group.apply(&forged);
+            (group, observer)
+        });
+        let forged = one.0.commit(2).sign();
+        let before = other.1.context_bytes();
+        assert_eq!(other.1.apply(stage(&one.1, &forged)), Err(StagedElsewhere));
+        assert_eq!(other.1.context_bytes(), before);
+        let staged = stage(&one.1, &forged);
+        assert_eq!(one.1.apply(staged), Ok(()));
     }
 }

@@ -86,6 +86,8 @@ pub(crate) struct StagedEpoch {
     /// earlier leaf of its sender (RFC 9420 §12.4.3.2).
     pub(crate) room_for_removals: usize,
     pub(crate) tree: RatchetTree,
+    /// The interim transcript hash of the epoch that the commit ends: it tells the group's history.
+    pub(super) interim_hash_before: Digest,
     pub(super) context: GroupContext,
     pub(super) interim_transcript_hash: Digest,
     pub(super) replaced: Replaced,
@@ -281,6 +283,7 @@ impl TrackedGroup {
                 SenderKind::NewMemberCommit | SenderKind::External(_) | SenderKind::NewMemberProposal => 0,
             },
             tree,
+            interim_hash_before: self.interim_transcript_hash,
             context: next,
             interim_transcript_hash,
             replaced,

@@ -231,9 +231,11 @@ impl TrackedGroup {
         self.pending.push(proposal);
     }
 
-    /// Whether a staged epoch is this group's next.
+    /// Whether a staged epoch is this group's next: it was staged after the same history.
     pub(crate) fn is_followed_by(&self, epoch: &StagedEpoch) -> bool {
-        epoch.context.group_id == self.context.group_id && Some(epoch.epoch) == self.context.epoch.next()
+        epoch.context.group_id == self.context.group_id
+            && Some(epoch.epoch) == self.context.epoch.next()
+            && epoch.interim_hash_before == self.interim_transcript_hash
     }
 
     /// Moves the group into a staged epoch.
