@@ -14,7 +14,7 @@ use actix::{
     Actor, ActorContext as _, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context,
     WrapFuture as _, fut,
 };
-use snapshots::{AppendError, LogId, Unmet, View};
+use snapshots::{AppendError, Batch, LogId, ReadError, Store, Unmet, View};
 
 use crate::{
     activity::{Activity, ActorState, Upkeep},
@@ -43,6 +43,14 @@ pub(crate) trait DurableState: Sized + Send + 'static {
         None
     }
 
+    /// How far the state is, for [`Self::snapshot_written`].
+    fn mark(&self) -> u64 {
+        0
+    }
+
+    /// Learns that a snapshot of the state at an earlier mark is written.
+    fn snapshot_written(&mut self, _: u64) {}
+
     /// Restores a state from its snapshot, if there is one, and the records after it.
     ///
     /// # Errors
@@ -58,6 +66,9 @@ pub(crate) trait DurableState: Sized + Send + 'static {
 
 /// A snapshot that is still to be encoded.
 pub(crate) type Encoding = Box<dyn FnOnce() -> Result<Vec<u8>, CodecError> + Send>;
+
+/// A batch that is made from what is in the store by then, on another thread; `None` if there is nothing to write.
+pub(crate) type LateBatch = Box<dyn FnOnce(&View) -> Result<Option<Batch>, ReadError> + Send>;
 
 /// A loaded state.
 #[derive(Debug)]
@@ -221,6 +232,11 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
     /// Tells readers that the published state is no longer current.
     fn withdraw(&mut self) {}
 
+    /// What must be stored before a snapshot of the present state replaces its records.
+    fn before_snapshot(&self) -> Vec<LateBatch> {
+        Vec::new()
+    }
+
     /// Drops the state and stops; the next request activates another actor, which loads it again.
     fn step_down(&mut self, ctx: &mut Context<Self>) {
         self.durable().unload();
@@ -341,16 +357,22 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
         durable.is_writing_snapshot = true;
         durable.activity.set_dirty(false);
         let (services, log) = (Arc::clone(&durable.services), durable.log.clone());
+        let mark = durable.state.as_ref().map_or(0, DurableState::mark);
+        let first = self.before_snapshot();
         let written = async move {
             match encoded.await {
-                Some(bytes) => write(services, log, sequence, bytes).await,
+                Some(bytes) => write((services, log), first, sequence, bytes).await,
                 None => false,
             }
         };
         Box::pin(written.into_actor(self).map(move |is_written, actor, _| {
             let durable = actor.durable();
             durable.is_writing_snapshot = false;
-            if !is_written {
+            if is_written {
+                if let Some(state) = &mut durable.state {
+                    state.snapshot_written(mark);
+                }
+            } else {
                 durable.snapshot_sequence = before;
                 durable.activity.set_dirty(true);
             }
@@ -382,9 +404,20 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
     }
 }
 
-/// Writes a snapshot; returns whether it was written or is no longer needed.
-async fn write(services: Arc<Services>, log: LogId, sequence: u64, bytes: Vec<u8>) -> bool {
+/// Writes a snapshot after what must be stored first; returns whether it was written or is no longer needed.
+async fn write(
+    (services, log): (Arc<Services>, LogId),
+    first: Vec<LateBatch>,
+    sequence: u64,
+    bytes: Vec<u8>,
+) -> bool {
     let Services { store, clock, snapshot_pauses, .. } = &*services;
+    for batch in first {
+        if let Err(error) = write_late(store, batch).await {
+            snapshot_pauses.failed(&log, clock.monotonic(), &error);
+            return false;
+        }
+    }
     match store.append_snapshot(&log, sequence, &bytes).await {
         Ok(()) => {
             snapshot_pauses.written(&log, bytes.len(), store.batch_bytes_max(), clock.monotonic());
@@ -399,6 +432,16 @@ async fn write(services: Arc<Services>, log: LogId, sequence: u64, bytes: Vec<u8
             snapshot_pauses.failed(&log, clock.monotonic(), &error);
             false
         }
+    }
+}
+
+async fn write_late(store: &Store, batch: LateBatch) -> Result<(), StorageError> {
+    let view = store.view();
+    let made = tokio::task::spawn_blocking(move || batch(&view)).await;
+    let batch = made.map_err(|_| StorageError::Unreadable)??;
+    match batch {
+        Some(batch) => store.append(batch).await.map(drop).map_err(|error| StorageError::from_append(&error)),
+        None => Ok(()),
     }
 }
 

@@ -14,8 +14,8 @@ use std::{
 
 use actors::{
     AppId, Application, ClientHandle, Clock, CommitBundle, Epoch, Gateway, GatewayOptions, GroupError,
-    KeyPackageRequest, KeyPackageUpload, KeyQueueError, Limits, Location, NewClient, NewGroup, NewKeyQueue,
-    Outcome, Receiver, Requester, Retention, Source, Store, StoreOptions, Timestamp,
+    JoinInfoQuery, KeyPackageRequest, KeyPackageUpload, KeyQueueError, Limits, Location, NewClient, NewGroup,
+    NewKeyQueue, Outcome, Receiver, Requester, Retention, Source, Store, StoreOptions, Timestamp,
 };
 use mls_rs::{
     CipherSuite, CipherSuiteProvider as _, Client, CryptoProvider as _, ExtensionList,
@@ -577,5 +577,101 @@ fn a_snapshot_that_cannot_be_written_is_counted_and_waits_also_when_its_queue_sl
         gateway.stop().await;
         assert_eq!(gateway.snapshots().failures, 4);
         gateway.store().shutdown().await;
+    });
+}
+
+/// Copies a directory as a crash at this moment would leave it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// The tree that comes with the one welcome of a client.
+async fn tree_of_welcome(gateway: &Gateway, app: AppId, handle: &str) -> Vec<u8> {
+    let handle = ClientHandle::new(handle.as_bytes().to_vec()).unwrap();
+    let query = JoinInfoQuery { domain: None, after: None, with_ratchet_tree: true, limit: 10 };
+    let mut page = gateway.welcomes(app, &handle, query).await.unwrap();
+    assert_eq!(page.join_infos.len(), 1);
+    page.join_infos.remove(0).ratchet_tree.unwrap().to_vec()
+}
+
+/// The tree of a welcome is stored with the first snapshot that finds it waiting; before that, it is made from the log.
+#[test]
+fn the_tree_of_a_welcome_is_there_before_and_after_it_is_stored() {
+    let (directory, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let app = AppId::random();
+    let mut alice = client("alice").create_group(ExtensionList::new(), Default::default(), None).unwrap();
+    let group = actors::GroupId::new(alice.group_id()).unwrap();
+    let new = NewGroup {
+        group_info: alice.group_info_message(false).unwrap().to_bytes().unwrap(),
+        ratchet_tree: Some(alice.export_tree().to_bytes().unwrap()),
+    };
+    let row = |gateway: &Gateway, epoch| gateway.store().view().welcome(app, &group, Epoch(epoch)).unwrap();
+    actix::System::new().block_on(async {
+        let never = Duration::from_secs(3600);
+        let options = GatewayOptions { snapshot_period: never, ..options(app, never) };
+        let gateway = Gateway::start(options, store(directory.path()));
+        gateway.create_group(app, new, Source::Application).await.unwrap();
+        let mut trees = Vec::new();
+        for name in ["bob", "carol", ""] {
+            let mut commit = alice.commit_builder();
+            if !name.is_empty() {
+                let member = client(name);
+                let package =
+                    member.generate_key_package_message(Default::default(), Default::default(), None);
+                commit = commit.add_member(package.unwrap()).unwrap();
+            }
+            let output = commit.build().unwrap();
+            alice.apply_pending_commit().unwrap();
+            let bytes = |message: &mls_rs::MlsMessage| message.to_bytes().unwrap();
+            let upload = CommitBundle {
+                commit: bytes(&output.commit_message),
+                group_info: None,
+                welcome: output.welcome_messages.first().map(bytes),
+            };
+            gateway.upload_commit(app, &group, upload, Source::Application).await.unwrap();
+            trees.push(alice.export_tree().to_bytes().unwrap());
+        }
+        for (epoch, (name, tree)) in (1..).zip([("bob", &trees[0]), ("carol", &trees[1])]) {
+            let stored = row(&gateway, epoch).unwrap();
+            assert_eq!((stored.ratchet_tree.len(), stored.tree_bytes_to_store), (0, tree.len() as u64));
+            assert_eq!(&tree_of_welcome(&gateway, app, name).await, tree);
+        }
+        copy(directory.path(), crashed.path());
+        let carol = ClientHandle::new(b"carol".to_vec()).unwrap();
+        let query = JoinInfoQuery { domain: None, after: None, with_ratchet_tree: false, limit: 10 };
+        let id = gateway.welcomes(app, &carol, query).await.unwrap().join_infos[0].id;
+        gateway.acknowledge_welcome(app, &carol, None, id).await.unwrap();
+        gateway.stop().await;
+        assert_eq!(row(&gateway, 1).unwrap().ratchet_tree.to_vec(), trees[0]);
+        assert_eq!(row(&gateway, 2), None, "it is not written again");
+        gateway.store().shutdown().await;
+        drop(gateway);
+
+        // After a crash the owner makes them from the log; then its snapshot stores them.
+        let gateway = start(store(crashed.path()), app, never);
+        assert_eq!(tree_of_welcome(&gateway, app, "carol").await, trees[1]);
+        assert_eq!(tree_of_welcome(&gateway, app, "bob").await, trees[0]);
+        gateway.stop().await;
+        for (epoch, tree) in [(1, &trees[0]), (2, &trees[1])] {
+            let stored = row(&gateway, epoch).unwrap();
+            assert_eq!((&stored.ratchet_tree.to_vec(), stored.tree_bytes_to_store), (tree, 0));
+        }
+        gateway.store().shutdown().await;
+        drop(gateway);
+        let gateway = drowsy(store(crashed.path()), app);
+        assert_eq!(tree_of_welcome(&gateway, app, "carol").await, trees[1]);
+        passivated(&gateway).await;
+        gateway.stop().await;
+        gateway.store().shutdown().await;
+        drop(gateway);
     });
 }

@@ -1,6 +1,9 @@
 //! The directory of clients (*Managing Identities*): rows in the store, written under preconditions, without an actor.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use snapshots::{
     AppId, AppendError, Batch, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Epoch,
@@ -11,7 +14,13 @@ use super::Gateway;
 use crate::{
     application::{Application, DomainError},
     error::StorageError,
+    group::GroupError,
 };
+
+/// How long a request waits until the owner of a group shows the epoch of a welcome that is written already.
+const WELCOME_TREE_WAIT: Duration = Duration::from_secs(5);
+/// How often it looks at least.
+const WELCOME_TREE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The reason why a request about clients was refused. A refused request has changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -301,17 +310,19 @@ impl Gateway {
         handle: &ClientHandle,
         query: JoinInfoQuery,
     ) -> Result<JoinInfoPage, ClientError> {
-        let domain = self.client_application(app)?.client_domain(query.domain)?;
+        let application = self.client_application(app)?;
+        let domain = application.client_domain(query.domain)?;
         let (view, handle) = (self.services.store.view(), handle.clone());
         let bytes_max = self.services.limits.answer_bytes_max;
-        self.read(move || {
+        let page = self.read(move || {
             let mut join_infos: Vec<JoinInfo> = Vec::new();
+            let mut without_tree = BTreeSet::new();
             let (mut bytes, mut bytes_read) = (0_usize, 0_usize);
             // One more than the limit tells whether there is more.
             let wanted = query.limit.saturating_add(1);
             for (id, info) in view.join_infos_in(app, &handle, domain.as_ref(), query.after, wanted)? {
                 if join_infos.len() >= query.limit {
-                    return Ok(JoinInfoPage { join_infos, has_more: true });
+                    return Ok((JoinInfoPage { join_infos, has_more: true }, without_tree));
                 }
                 let Some(row) = view.welcome(app, &info.group, info.epoch)? else { continue };
                 // A row is read whole, including a tree that the query may not ask for.
@@ -327,15 +338,59 @@ impl Gateway {
                         .filter(|tree| query.with_ratchet_tree && !tree.is_empty()),
                 };
                 bytes = bytes.saturating_add(join_info.message_bytes());
+                let is_tree_elsewhere = query.with_ratchet_tree && row.tree_bytes_to_store > 0;
+                if is_tree_elsewhere {
+                    let tree_bytes = usize::try_from(row.tree_bytes_to_store).unwrap_or(usize::MAX);
+                    bytes = bytes.saturating_add(tree_bytes);
+                }
                 let is_full = bytes > bytes_max || bytes_read > bytes_max.saturating_mul(READ_PER_ANSWER);
                 if is_full && !join_infos.is_empty() {
-                    return Ok(JoinInfoPage { join_infos, has_more: true });
+                    return Ok((JoinInfoPage { join_infos, has_more: true }, without_tree));
+                }
+                if is_tree_elsewhere {
+                    without_tree.insert(id);
                 }
                 join_infos.push(join_info);
             }
-            Ok(JoinInfoPage { join_infos, has_more: false })
-        })
-        .await
+            Ok((JoinInfoPage { join_infos, has_more: false }, without_tree))
+        });
+        let (mut page, without_tree) = page.await?;
+        for join_info in &mut page.join_infos {
+            if without_tree.contains(&join_info.id) {
+                let JoinInfo { group, epoch, .. } = &*join_info;
+                join_info.ratchet_tree = self.welcome_tree(application, group, *epoch).await?;
+            }
+        }
+        Ok(page)
+    }
+
+    /// The tree of a welcome that was not stored when the welcome was read: from the group's owner, or from the store by now.
+    /// `None` if the welcome was acknowledged meanwhile.
+    async fn welcome_tree(
+        &self,
+        application: &Application,
+        group: &GroupId,
+        epoch: Epoch,
+    ) -> Result<Option<Bytes>, ClientError> {
+        let deadline = Instant::now() + WELCOME_TREE_WAIT;
+        loop {
+            let view = self.registry.group_view(application, group).await.map_err(unreadable_group)?;
+            if let Some(tree) = view.welcome_trees.get(&epoch).cloned() {
+                return self.read(move || Ok(Some(tree.to_bytes().into()))).await;
+            }
+            let stored = self.services.store.view().welcome(application.id, group, epoch);
+            match stored.map_err(StorageError::from)? {
+                None => return Ok(None),
+                Some(row) if row.tree_bytes_to_store == 0 => return Ok(Some(row.ratchet_tree)),
+                // It is written, and the owner has not shown the epoch yet.
+                Some(_) if Instant::now() < deadline => {
+                    if let Some(mut shown) = self.registry.watch(application.id, group) {
+                        let _ = tokio::time::timeout(WELCOME_TREE_PAUSE, shown.changed()).await;
+                    }
+                }
+                Some(_) => return Err(ClientError::Busy),
+            }
+        }
     }
 
     /// Acknowledges a welcome: it is never delivered again. A missing one counts as acknowledged.
@@ -411,5 +466,18 @@ fn refused(error: &AppendError) -> ClientError {
         AppendError::Closed | AppendError::Stalled { .. } | AppendError::Storage(_) => {
             StorageError::from_append(error).into()
         }
+    }
+}
+
+/// The error of a client's request for which a group cannot be read.
+fn unreadable_group(error: GroupError) -> ClientError {
+    if let GroupError::Storage(error) = error {
+        ClientError::Storage(error)
+    } else if error == GroupError::Busy {
+        ClientError::Busy
+    } else if error == GroupError::Stopping {
+        ClientError::Stopping
+    } else {
+        StorageError::Unreadable.into()
     }
 }

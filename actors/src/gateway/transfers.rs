@@ -87,6 +87,7 @@ impl Gateway {
             Err(AppendError::Precondition(
                 Unmet::LogMoved { .. } | Unmet::LogExists | Unmet::MissedEntriesChanged,
             )) => self.held(app, group),
+            Err(AppendError::Precondition(Unmet::WelcomeTreesNotStored)) => Err(GroupError::Busy),
             Err(error) => Err(unwritten(&error, "the group")),
         }
     }
@@ -133,6 +134,7 @@ impl Gateway {
                 welcome: Bytes::copy_from_slice(welcome),
                 ratchet_tree: Bytes::copy_from_slice(&handed.ratchet_tree),
                 timestamp: handed.timestamp,
+                tree_bytes_to_store: 0,
             };
             batch.put_welcome(app, group, epoch, &row, &clients, Invitation::AcceptedElsewhere);
         }

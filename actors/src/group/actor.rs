@@ -30,7 +30,7 @@ use super::{
 use crate::{
     activity::{Activity, ActorState, Upkeep},
     application::{Application, Source},
-    durable::{Durable, DurableActor, DurableState},
+    durable::{Durable, DurableActor, DurableState, LateBatch},
     error::StorageError,
     mls::{AddedMember, StagedEpoch, ValidationContext},
     services::Services,
@@ -398,6 +398,11 @@ impl DurableActor for GroupActor {
 
     fn withdraw(&mut self) {
         self.published.send_replace(Published::Loading);
+    }
+
+    fn before_snapshot(&self) -> Vec<LateBatch> {
+        let Ok(state) = self.durable.state() else { return Vec::new() };
+        state.welcome_trees().map(|(epoch, tree)| batch::welcome_tree(&self.meta, epoch, tree)).collect()
     }
 }
 

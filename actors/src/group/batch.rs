@@ -18,11 +18,11 @@ use super::{
 use crate::{
     application::Application,
     codec::CodecError,
-    durable::DurableState,
+    durable::{DurableState, LateBatch},
     error::StorageError,
     identity::{ApplicationContext, GroupContextExtensions, Identity},
     mls::{
-        AddedMember, CommitBundle, StagedEpoch, StagedProposal, UnseenKeyPackage, cipher_suite,
+        AddedMember, CommitBundle, RatchetTree, StagedEpoch, StagedProposal, UnseenKeyPackage, cipher_suite,
         key_package_reference, welcome_references,
     },
 };
@@ -49,6 +49,7 @@ pub(crate) fn creation_instead(
 ) -> Result<Batch, GroupError> {
     let mut batch = Batch::new();
     batch.start_log_at(&meta.log(), Some(before.sequence), 0);
+    batch.require_welcome_trees(meta.app, &meta.group);
     batch.replace_missed_entries(meta.app, &meta.group, missed, None);
     for epoch in history {
         batch.delete_epoch(meta.app, &meta.group, Epoch(epoch));
@@ -88,6 +89,7 @@ pub(crate) fn transfer(
     let log = meta.log();
     let mut batch = Batch::new();
     batch.start_log_at(&log, before.map(|before| before.sequence), sequence);
+    batch.require_welcome_trees(meta.app, &meta.group);
     batch.put_snapshot(&log, sequence, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(meta.app, &meta.group, &meta.row);
     for member in before.into_iter().flat_map(GroupView::members) {
@@ -129,6 +131,7 @@ pub(crate) fn filled(
                 welcome: Bytes::copy_from_slice(welcome),
                 ratchet_tree: filled.ratchet_tree.clone().unwrap_or_default().into(),
                 timestamp: filled.row.timestamp,
+                tree_bytes_to_store: 0,
             };
             batch.put_welcome(app, group, filled.epoch, &row, &clients, Invitation::AcceptedElsewhere);
         }
@@ -249,8 +252,9 @@ pub(super) fn commit(
         }
         let row = WelcomeRow {
             welcome: Bytes::copy_from_slice(welcome),
-            ratchet_tree: epoch.tree.to_bytes().into(),
+            ratchet_tree: Bytes::new(),
             timestamp,
+            tree_bytes_to_store: epoch.tree.length() as u64,
         };
         batch.put_welcome(app, group, epoch.epoch, &row, &here, invitation);
     }
@@ -263,6 +267,19 @@ pub(super) fn commit(
         }
     }
     Ok(())
+}
+
+/// Stores the tree of the welcome of an epoch, if it still waits.
+pub(super) fn welcome_tree(meta: &GroupMeta, epoch: Epoch, tree: &RatchetTree) -> LateBatch {
+    let (app, group, tree) = (meta.app, meta.group.clone(), tree.clone());
+    Box::new(move |view| {
+        let waiting = view.welcome(app, &group, epoch)?.filter(|row| row.tree_bytes_to_store > 0);
+        Ok(waiting.map(|_| {
+            let mut batch = Batch::new();
+            batch.store_welcome_tree(app, &group, epoch, tree.to_bytes().into());
+            batch
+        }))
+    })
 }
 
 /// The clients that a commit adds.

@@ -1,7 +1,10 @@
 //! A group's state and its rules: pure, synchronous, without clock, disk or actor. The state is a function of a
 //! snapshot and the records after it (*Group State*, *Group Evolution*).
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use snapshots::{DomainName, Epoch, GroupId, KeyPackageRef, Timestamp};
 
@@ -20,8 +23,8 @@ use crate::{
     external_sender::ExternalSenderKey,
     limits::Limits,
     mls::{
-        AddedMember, CommitBundle, EpochRecord, FrozenGroup, Member, PROTOCOL_VERSION, Rule, StagedEpoch,
-        StagedProposal, TrackedGroup, ValidationContext, group_info_signer,
+        AddedMember, CommitBundle, EpochRecord, FrozenGroup, Member, PROTOCOL_VERSION, RatchetTree, Rule,
+        StagedEpoch, StagedProposal, TrackedGroup, ValidationContext, group_info_signer,
     },
 };
 
@@ -47,6 +50,9 @@ pub(crate) struct GroupState {
     hub: Option<DomainName>,
     /// A proposal that waits at the hub in this epoch was left out of the group that was handed over.
     lacks_proposals: bool,
+    /// The trees of epochs since the last snapshot whose commits had a welcome: they are stored with the next one, for the welcomes
+    /// that still wait. They share their nodes with the present tree.
+    welcome_trees: Arc<BTreeMap<Epoch, RatchetTree>>,
 }
 
 /// An entry that passed every check and may be appended to the log.
@@ -96,6 +102,7 @@ impl GroupState {
             group_info: Some(new.group_info.as_slice().into()),
             hub,
             lacks_proposals: false,
+            welcome_trees: Arc::default(),
         })
     }
 
@@ -131,6 +138,7 @@ impl GroupState {
             group_info: Some(transfer.group_info.as_slice().into()),
             hub: Some(hub),
             lacks_proposals: false,
+            welcome_trees: Arc::default(),
         };
         for packet in &transfer.proposals {
             within("packet", packet.len(), context.limits.packet_bytes_max)?;
@@ -287,7 +295,8 @@ impl GroupState {
         }
         let (commit, group_info) = (bundle.commit.as_slice(), bundle.group_info.as_deref());
         let change = EpochRecord::of(&staged);
-        let record = NewRecord::Epoch { commit, change: &change, stamp, group_info };
+        let has_welcome = bundle.welcome.is_some();
+        let record = NewRecord::Epoch { commit, change: &change, stamp, group_info, has_welcome };
         let record_bytes = commit.len() + group_info.map_or(0, <[u8]>::len) + RECORD_BYTES;
         let record = keep_long(&record, record_bytes).map_err(|error| unencodable(&error))?;
         Ok((record, staged))
@@ -318,12 +327,26 @@ impl GroupState {
             StagedChange::Commit(epoch) => {
                 self.tracked.apply_epoch(*epoch);
                 self.lacks_proposals = false;
-                self.group_info = match &entry.content {
-                    EntryContent::Commit(bundle) => bundle.group_info.as_deref().map(Arc::from),
-                    EntryContent::Creation(_) | EntryContent::Proposal { .. } => None,
-                };
+                self.group_info = None;
+                if let EntryContent::Commit(bundle) = &entry.content {
+                    self.group_info = bundle.group_info.as_deref().map(Arc::from);
+                    if bundle.welcome.is_some() {
+                        self.keep_welcome_tree();
+                    }
+                }
             }
         }
+    }
+
+    /// The trees of epochs since the last snapshot whose commits had a welcome.
+    pub(super) fn welcome_trees(&self) -> impl Iterator<Item = (Epoch, &RatchetTree)> {
+        self.welcome_trees.iter().map(|(epoch, tree)| (*epoch, tree))
+    }
+
+    /// Keeps the tree of the present epoch for those whom its commit welcomed.
+    fn keep_welcome_tree(&mut self) {
+        let (epoch, tree) = (self.tracked.epoch(), self.tracked.tree().clone());
+        Arc::make_mut(&mut self.welcome_trees).insert(epoch, tree);
     }
 
     /// What readers may see after the entry of this number.
@@ -352,6 +375,7 @@ impl GroupState {
             interim_transcript_hash: self.tracked.interim_transcript_hash().into(),
             tree: self.tracked.tree().clone(),
             tree_bytes: OnceLock::new(),
+            welcome_trees: Arc::clone(&self.welcome_trees),
         }
     }
 }
@@ -379,6 +403,16 @@ impl DurableState for GroupState {
         Some(Box::new(|| frozen.encode()))
     }
 
+    fn mark(&self) -> u64 {
+        self.tracked.epoch().0
+    }
+
+    fn snapshot_written(&mut self, mark: u64) {
+        if !self.welcome_trees.is_empty() {
+            Arc::make_mut(&mut self.welcome_trees).retain(|epoch, _| epoch.0 > mark);
+        }
+    }
+
     /// Validates nothing and reads no clock.
     fn restore<'a>(
         snapshot: Option<&'a [u8]>,
@@ -386,26 +420,36 @@ impl DurableState for GroupState {
     ) -> Result<Self, CodecError> {
         let snapshot = snapshot.ok_or_else(|| CodecError::damaged("snapshot"))?;
         let mut records = records.into_iter().peekable();
-        let StateSnapshot { group, mut stamp, mut group_info, hub, mut lacks_proposals } =
-            match kept_snapshot(snapshot)? {
-                Kept::Present(state) => state.restored()?,
-                Kept::Legacy(state) => state.replayed(&mut records)?,
-            };
-        let mut tracked = group;
+        let StateSnapshot { group, stamp, group_info, hub, lacks_proposals } = match kept_snapshot(snapshot)?
+        {
+            Kept::Present(state) => state.restored()?,
+            Kept::Legacy(state) => state.replayed(&mut records)?,
+        };
+        let mut state = Self {
+            tracked: group,
+            stamp,
+            group_info: group_info.map(Arc::from),
+            hub,
+            lacks_proposals,
+            welcome_trees: Arc::default(),
+        };
         for record in records {
             match kept(record)? {
-                GroupRecord::Proposal { pending, stamp: at } => {
-                    stamp = at;
-                    tracked.apply_proposal(pending);
+                GroupRecord::Proposal { pending, stamp } => {
+                    state.stamp = stamp;
+                    state.tracked.apply_proposal(pending);
                 }
-                GroupRecord::Epoch { commit, change, stamp: at, group_info: info } => {
-                    (stamp, group_info) = (at, info);
-                    lacks_proposals = false;
-                    tracked.replay_epoch(&commit, change)?;
+                GroupRecord::Epoch { commit, change, stamp, group_info, has_welcome } => {
+                    (state.stamp, state.group_info) = (stamp, group_info.map(Arc::from));
+                    state.lacks_proposals = false;
+                    state.tracked.replay_epoch(&commit, change)?;
+                    if has_welcome {
+                        state.keep_welcome_tree();
+                    }
                 }
             }
         }
-        Ok(Self { tracked, stamp, group_info: group_info.map(Arc::from), hub, lacks_proposals })
+        Ok(state)
     }
 
     /// Without the recent epochs.

@@ -28,6 +28,8 @@ pub(super) enum GroupRecord {
         stamp: Timestamp,
         #[serde(with = "serde_bytes")]
         group_info: Option<Vec<u8>>,
+        /// The commit came with a welcome, whose tree the owner stores with its next snapshot.
+        has_welcome: bool,
     },
 }
 
@@ -41,6 +43,7 @@ pub(super) enum NewRecord<'a> {
         stamp: Timestamp,
         #[serde(with = "serde_bytes")]
         group_info: Option<&'a [u8]>,
+        has_welcome: bool,
     },
 }
 

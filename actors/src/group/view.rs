@@ -1,6 +1,9 @@
 //! The view of a group for readers: an immutable picture of its current epoch, published once the epoch is on disk.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp, View};
 
@@ -63,6 +66,8 @@ pub struct GroupView {
     /// Shares its nodes with the owner's tree, and with the trees of other epochs.
     pub(crate) tree: RatchetTree,
     pub(crate) tree_bytes: OnceLock<Arc<[u8]>>,
+    /// Trees of earlier epochs that are not stored with their welcomes yet.
+    pub(crate) welcome_trees: Arc<BTreeMap<Epoch, RatchetTree>>,
 }
 
 impl GroupView {

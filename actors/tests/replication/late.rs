@@ -81,12 +81,16 @@ fn a_replica_that_fell_behind_what_is_kept_is_replaced() {
         net.start_all().await;
         let (mut group, new) = new_group(&client("alice", &a));
         let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        let bob = client("bob", &b);
+        let output = group.commit_builder().add_member(package(&bob)).unwrap().build().unwrap();
+        net.upload_commit(&a, &id, upload_of(&output)).await.unwrap();
+        group.apply_pending_commit().unwrap();
+        let tree_of_bob = group.export_tree().to_bytes().unwrap();
         let mut commit = async |net: &Net| {
             let upload = upload_of(&group.commit(Vec::new()).unwrap());
             net.upload_commit(&a, &id, upload).await.unwrap();
             group.apply_pending_commit().unwrap();
         };
-        commit(&net).await;
         commit(&net).await;
         net.settle(&a, &id).await;
         net.stop(&b).await;
@@ -97,6 +101,12 @@ fn a_replica_that_fell_behind_what_is_kept_is_replaced() {
         net.start(&b).await;
         net.settle(&a, &id).await;
         assert_eq!(net.assert_same(&a, &id, Epoch(9)).await, Epoch(8));
+        // A welcome of the replaced replica keeps its tree.
+        let query = JoinInfoQuery { domain: None, after: None, with_ratchet_tree: true, limit: 10 };
+        let handle = actors::ClientHandle::new("bob").unwrap();
+        let waiting = net.at(&b).welcomes(net.app, &handle, query).await.unwrap().join_infos;
+        let trees: Vec<_> = waiting.iter().map(|info| info.ratchet_tree.clone().unwrap().to_vec()).collect();
+        assert_eq!(trees, [tree_of_bob]);
         // What was before the gap is gone, not shown as if it went on.
         let pruned = net.at(&b).control_messages(net.app, &id, Epoch(1), None, 100).await;
         assert!(pruned.is_err(), "{pruned:?}");

@@ -73,6 +73,15 @@ mod tests {
         AppId::new(uuid::Uuid::from_u128(0x4000_8000_0000_0000_0001))
     }
 
+    fn welcome_row() -> WelcomeRow {
+        WelcomeRow {
+            welcome: Bytes::new(),
+            ratchet_tree: Bytes::new(),
+            timestamp: Timestamp(2),
+            tree_bytes_to_store: 0,
+        }
+    }
+
     /// A join info as format 1 has it.
     #[derive(Serialize)]
     struct OldJoinInfo {
@@ -114,8 +123,7 @@ mod tests {
             let by = Inviter { share: ShareId::new([1; 16]), reserve: None };
             let domain = domain.map(|name| DomainName::new(name).unwrap());
             let clients = [InvitedClient { handle: alice.clone(), domain }];
-            let row =
-                WelcomeRow { welcome: Bytes::new(), ratchet_tree: Bytes::new(), timestamp: Timestamp(2) };
+            let row = welcome_row();
             let mut batch = Batch::new();
             let invitation = Invitation::Accepted { by, limits };
             batch.put_welcome(app, &group, Epoch(9), &row, &clients, invitation);
@@ -151,7 +159,7 @@ mod tests {
         let mut batch = Batch::new();
         let group = GroupId::new([7; 4]).unwrap();
         let clients = [InvitedClient { handle: ClientHandle::new("alice").unwrap(), domain: None }];
-        let row = WelcomeRow { welcome: Bytes::new(), ratchet_tree: Bytes::new(), timestamp: Timestamp(2) };
+        let row = welcome_row();
         batch.put_setting("with it", "value");
         batch.put_welcome(app(), &group, Epoch(1), &row, &clients, Invitation::AcceptedElsewhere);
         assert!(matches!(store.append_blocking(batch), Err(AppendError::Storage(_))));

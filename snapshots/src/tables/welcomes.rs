@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     engine::{Batch, Key, KeyRange, KeyReader, Overlay, Rows, Slice, View, meta::META, rows},
-    errors::{AppendError, ReadError, Refusal},
+    errors::{AppendError, ReadError, Refusal, Unmet},
     ids::{AppId, ClientHandle, DeliveryId, DomainName, Epoch, GroupId, Timestamp},
     store::Store,
 };
@@ -30,10 +30,14 @@ const NEXT_DELIVERY: u8 = 1;
 pub struct WelcomeRow {
     /// The welcome, an `MLSMessage` (RFC 9420 §12.4.3.1).
     pub welcome: Bytes,
-    /// The ratchet tree of the epoch that they join in (RFC 9420 §12.4.3.3).
+    /// The ratchet tree of the epoch that they join in (RFC 9420 §12.4.3.3); empty if it is not known, or not stored yet.
     pub ratchet_tree: Bytes,
     /// The time at which the hub accepted the commit.
     pub timestamp: Timestamp,
+    /// The length of the tree if the group's owner has it and has not stored it yet, else 0. Trees are large and most welcomes
+    /// are taken soon, so a tree is stored only when the owner writes a snapshot while the welcome waits.
+    #[serde(default)]
+    pub tree_bytes_to_store: u64,
 }
 
 /// A pointer from a client handle to a welcome for it.
@@ -148,6 +152,42 @@ impl Batch {
                 }
                 let id = next_delivery(overlay)?;
                 overlay.put(table::JOIN_INFOS, &of_handle.u64(id.0), info);
+            }
+            Ok(())
+        })
+    }
+
+    /// Stores the tree of a welcome that waits and whose tree is not stored yet. Otherwise nothing is written. The tree does not count
+    /// towards the size of the batch: it is accepted already, and must be stored whatever the limit is now.
+    pub fn store_welcome_tree(
+        &mut self,
+        app: AppId,
+        group: &GroupId,
+        epoch: Epoch,
+        ratchet_tree: Bytes,
+    ) -> &mut Self {
+        let key = self.key(welcome_key(app, group, epoch));
+        self.operation(move |overlay| {
+            let row = overlay.row::<WelcomeRow>(table::WELCOMES, &key)?;
+            if let Some(row) = row.filter(|row| row.tree_bytes_to_store > 0) {
+                let stored = WelcomeRow { ratchet_tree, tree_bytes_to_store: 0, ..row };
+                let value = rows::encode(&stored).map_err(|error| ReadError::damaged(error.to_string()))?;
+                overlay.put(table::WELCOMES, &key, value);
+            }
+            Ok(())
+        })
+    }
+
+    /// Precondition: the owner of a group has stored the trees of all welcomes that wait, else
+    /// [`Unmet::WelcomeTreesNotStored`](crate::Unmet::WelcomeTreesNotStored). It must hold when a log is replaced, from which the owner
+    /// makes them.
+    pub fn require_welcome_trees(&mut self, app: AppId, group: &GroupId) -> &mut Self {
+        let of_group = self.key(Key::of_app(app).group(group));
+        self.operation(move |overlay| {
+            for (_, value) in overlay.scan(table::WELCOMES, of_group.prefix())? {
+                if rows::decode::<WelcomeRow>(table::WELCOMES, &value)?.tree_bytes_to_store > 0 {
+                    return Err(Unmet::WelcomeTreesNotStored.into());
+                }
             }
             Ok(())
         })

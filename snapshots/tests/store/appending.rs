@@ -358,3 +358,40 @@ fn a_key_package_is_held_in_ways_that_agree() {
     append(&store, put(3, &last)).unwrap();
     check_refused(&store, held(), put(1, &once));
 }
+
+#[tokio::test]
+async fn a_log_is_replaced_only_when_the_trees_of_its_welcomes_are_stored() {
+    let store = temporary();
+    let row =
+        snapshots::WelcomeRow { ratchet_tree: Bytes::new(), tree_bytes_to_store: 5000, ..welcome_row(1) };
+    for epoch in [1, 2] {
+        append(&store, |batch| {
+            let clients = invited(&[handle("alice")]);
+            batch.put_welcome(APP, &group(1), snapshots::Epoch(epoch), &row, &clients, invitation());
+        })
+        .unwrap();
+    }
+    let replace = |batch: &mut Batch| {
+        batch.require_welcome_trees(APP, &group(1));
+    };
+    check_refused(&store, Unmet::WelcomeTreesNotStored, replace);
+    append(&store, |batch| _ = batch.require_welcome_trees(APP, &group(2))).unwrap();
+    let fill = |epoch, tree: &'static [u8]| {
+        append(&store, |batch| {
+            batch.store_welcome_tree(APP, &group(1), snapshots::Epoch(epoch), Bytes::from_static(tree));
+        })
+        .unwrap();
+    };
+    fill(1, b"tree");
+    check_refused(&store, Unmet::WelcomeTreesNotStored, replace);
+    append(&store, |batch| _ = batch.acknowledge(APP, &handle("alice"), snapshots::DeliveryId(2))).unwrap();
+    append(&store, replace).unwrap();
+    // What is stored stays, and what was acknowledged does not come back.
+    fill(1, b"another");
+    fill(2, b"another");
+    let stored =
+        snapshots::WelcomeRow { ratchet_tree: Bytes::from_static(b"tree"), tree_bytes_to_store: 0, ..row };
+    let view = store.view();
+    assert_eq!(view.welcome(APP, &group(1), snapshots::Epoch(1)), Ok(Some(stored)));
+    assert_eq!(view.welcome(APP, &group(1), snapshots::Epoch(2)), Ok(None));
+}

@@ -119,6 +119,7 @@ pub(crate) fn welcome_row(timestamp: u64) -> WelcomeRow {
         welcome: Bytes::from_static(b"welcome"),
         ratchet_tree: Bytes::from(vec![2; 5000]),
         timestamp: Timestamp(timestamp),
+        tree_bytes_to_store: 0,
     }
 }
 

@@ -299,11 +299,13 @@ async fn a_page_of_welcomes_ends_at_the_size_limit_of_an_answer() {
     assert!(page.join_infos.len() > found.len() / pages);
     gateway.stop().await;
 
-    // Trees that are not asked for are read with their welcomes, so they count in what one request may cost.
+    // Trees that are stored and not asked for are read with their welcomes, so they count in what one request may cost.
+    let directory = tempfile::tempdir().unwrap();
+    let mut setup = kept_in(&directory);
     setup.config.limits.answer_bytes_max = 4608;
     let gateway = setup.start().await;
     let names = ["alice", "bob", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9", "c10"];
-    let [alice, bob, others @ ..] = clients(&gateway, names).await;
+    let [alice, mut bob, others @ ..] = clients(&gateway, names).await;
     for client in others.iter().chain([&bob]) {
         client.upload_key_packages(9).await;
     }
@@ -312,6 +314,9 @@ async fn a_page_of_welcomes_ends_at_the_size_limit_of_an_answer() {
         at_alice.invite(&others.each_ref()).await;
         at_alice.invite(&[&bob]).await;
     }
+    gateway.stop().await;
+    let gateway = setup.start().await;
+    bob.reconnect(&gateway);
     let query = WelcomeQuery { ratchet_tree: false, ..WelcomeQuery::default() };
     let page = bob.api.welcomes(&bob.handle, &query).await.unwrap();
     let answered: usize = page.join_infos.iter().map(|info| info.welcome.0.len()).sum();
