@@ -232,6 +232,7 @@ async fn away_for_longer_than_every_lifetime(retention: Retention, first_kept: E
 
     net.start(&b).await;
     net.settle(&a, &id).await;
+    until_history(&net, &b, &id, first_kept.max(Epoch(1))).await;
     let epoch = net.assert_same(&a, &id, first_kept).await;
     assert_eq!(epoch, Epoch(2));
     let view = net.at(&b).group(net.app, &id).await.unwrap();
