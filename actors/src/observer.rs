@@ -28,7 +28,9 @@
 //! # Cost
 //!
 //! A commit costs the verification of its signatures, the reading of its bytes, and some hashes for each level of the tree, whatever the
-//! number of members. Opening and restoring a group cost time in proportion to its size. `docs/performance.md` has figures.
+//! number of members. Two things can cost more: the lists of unmerged leaves above a leaf, which RFC 9420 §7.8 hashes with their nodes, and
+//! new GroupContext extensions if the identity provider reads them, since it is then asked about every member. Opening and restoring a
+//! group cost time in proportion to its size. `docs/performance.md` has figures.
 //!
 //! # Example
 //!

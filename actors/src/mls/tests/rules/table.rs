@@ -62,6 +62,20 @@ const ELSEWHERE: &[Elsewhere] = &[
         file: "actors/src/mls/tests/expiry.rs",
         test: "only_a_hub_holds_members_to_their_expiry",
     },
+    Elsewhere {
+        rule: "A resumption key of usage `reinit` or `branch` is in the first commit of a group, by value and by its creator.",
+        source: "§11.2, §11.3, §12.1.4",
+        refusal: "proposal",
+        file: "actors/src/mls/tests/first_commit.rs",
+        test: "the_creator_alone_may_resume_another_group",
+    },
+    Elsewhere {
+        rule: "An added client has no key of the leaf that the committer's path replaces.",
+        source: "§7.3, §12.2",
+        refusal: "distinct-keys",
+        file: "actors/src/mls/tests/committer_keys.rs",
+        test: "nobody_comes_in_with_a_key_that_the_committer_gives_up",
+    },
 ];
 
 /// A rule that only a member can check.
