@@ -81,9 +81,6 @@ pub enum Unmet {
     /// The log exists already.
     #[error("the log exists")]
     LogExists,
-    /// The owner of the log has not stored the trees of all welcomes yet.
-    #[error("the trees of welcomes that wait are not stored yet")]
-    WelcomeTreesNotStored,
     /// Another client has this handle in this domain.
     #[error("the client handle is taken by {client}")]
     HandleTaken {

@@ -308,7 +308,7 @@ impl Gateway {
             "the creation of a group that another gateway handed over is here; its replica is replaced"
         );
         let batch = creation_instead(meta, state, new, (&replica, missed.as_ref(), history))?;
-        self.registry.passivate_group(app, group).await;
+        self.retire_owner(app, group).await?;
         let written = self.services.store.append(batch).await;
         self.registry.passivate_group(app, group).await;
         match written {
@@ -320,6 +320,21 @@ impl Gateway {
             }
             Err(error) => Err(unwritten(&error, "the group")),
         }
+    }
+
+    /// Passivates the owner of a group whose log is about to be replaced. The batch that replaces it requires that nothing was appended
+    /// since, so an owner that is activated meanwhile has nothing to store.
+    ///
+    /// # Errors
+    /// [`GroupError::Busy`] if the owner could not store the trees of waiting welcomes, which it makes from the log.
+    pub(super) async fn retire_owner(&self, app: AppId, group: &GroupId) -> Result<(), GroupError> {
+        self.registry.passivate_group(app, group).await;
+        let (view, group) = (self.services.store.view(), group.clone());
+        let lacks = tokio::task::spawn_blocking(move || view.lacks_welcome_trees(app, &group)).await;
+        if lacks.map_err(|_| StorageError::Unreadable)?.map_err(StorageError::from)? {
+            return Err(GroupError::Busy);
+        }
+        Ok(())
     }
 
     /// Checks that a hub's clock is at most a little ahead of this one: it could otherwise make certificates expire.

@@ -72,7 +72,7 @@ impl Gateway {
         let view = before.as_ref().map(|(_, view)| &**view);
         let missed = missed_by(view, missed_before.as_ref(), &state, &handed);
         batch.replace_missed_entries(app, group, missed_before.as_ref(), Some(&missed));
-        self.registry.passivate_group(app, group).await;
+        self.retire_owner(app, group).await?;
         let written = self.services.store.append(batch).await;
         // An actor that was activated meanwhile has loaded the old state.
         self.registry.passivate_group(app, group).await;
@@ -87,7 +87,6 @@ impl Gateway {
             Err(AppendError::Precondition(
                 Unmet::LogMoved { .. } | Unmet::LogExists | Unmet::MissedEntriesChanged,
             )) => self.held(app, group),
-            Err(AppendError::Precondition(Unmet::WelcomeTreesNotStored)) => Err(GroupError::Busy),
             Err(error) => Err(unwritten(&error, "the group")),
         }
     }

@@ -49,7 +49,6 @@ pub(crate) fn creation_instead(
 ) -> Result<Batch, GroupError> {
     let mut batch = Batch::new();
     batch.start_log_at(&meta.log(), Some(before.sequence), 0);
-    batch.require_welcome_trees(meta.app, &meta.group);
     batch.replace_missed_entries(meta.app, &meta.group, missed, None);
     for epoch in history {
         batch.delete_epoch(meta.app, &meta.group, Epoch(epoch));
@@ -89,7 +88,6 @@ pub(crate) fn transfer(
     let log = meta.log();
     let mut batch = Batch::new();
     batch.start_log_at(&log, before.map(|before| before.sequence), sequence);
-    batch.require_welcome_trees(meta.app, &meta.group);
     batch.put_snapshot(&log, sequence, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(meta.app, &meta.group, &meta.row);
     for member in before.into_iter().flat_map(GroupView::members) {

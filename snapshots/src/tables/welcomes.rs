@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     engine::{Batch, Key, KeyRange, KeyReader, Overlay, Rows, Slice, View, meta::META, rows},
-    errors::{AppendError, ReadError, Refusal, Unmet},
+    errors::{AppendError, ReadError, Refusal},
     ids::{AppId, ClientHandle, DeliveryId, DomainName, Epoch, GroupId, Timestamp},
     store::Store,
 };
@@ -173,21 +173,6 @@ impl Batch {
                 let stored = WelcomeRow { ratchet_tree, tree_bytes_to_store: 0, ..row };
                 let value = rows::encode(&stored).map_err(|error| ReadError::damaged(error.to_string()))?;
                 overlay.put(table::WELCOMES, &key, value);
-            }
-            Ok(())
-        })
-    }
-
-    /// Precondition: the owner of a group has stored the trees of all welcomes that wait, else
-    /// [`Unmet::WelcomeTreesNotStored`](crate::Unmet::WelcomeTreesNotStored). It must hold when a log is replaced, from which the owner
-    /// makes them.
-    pub fn require_welcome_trees(&mut self, app: AppId, group: &GroupId) -> &mut Self {
-        let of_group = self.key(Key::of_app(app).group(group));
-        self.operation(move |overlay| {
-            for (_, value) in overlay.scan(table::WELCOMES, of_group.prefix())? {
-                if rows::decode::<WelcomeRow>(table::WELCOMES, &value)?.tree_bytes_to_store > 0 {
-                    return Err(Unmet::WelcomeTreesNotStored.into());
-                }
             }
             Ok(())
         })
@@ -368,6 +353,19 @@ impl View {
         epoch: Epoch,
     ) -> Result<Option<WelcomeRow>, ReadError> {
         self.row(table::WELCOMES, &welcome_key(app, group, epoch))
+    }
+
+    /// Whether the owner of a group has trees of waiting welcomes that are not stored. They are lost if its log is replaced then.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged.
+    pub fn lacks_welcome_trees(&self, app: AppId, group: &GroupId) -> Result<bool, ReadError> {
+        for row in self.scan(table::WELCOMES, Key::of_app(app).group(group).prefix()) {
+            if rows::decode::<WelcomeRow>(table::WELCOMES, &row?.1)?.tree_bytes_to_store > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The join infos of every application and handle, in the order of their keys, after the one given.
