@@ -1,5 +1,5 @@
 //! Staging a commit: the checks of an outsider (*Commits*; RFC 9420 §12.4.2) and the resulting changes.
-//! `docs/validation.md` lists the checks that are missing.
+//! `docs/rules.md` lists the rules.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,8 +28,8 @@ use super::{
 };
 use crate::{application::Source, limits::Limits};
 
-/// Proposals to which a commit that was accepted before is read: more than one ever carried.
-pub(super) const PROPOSALS_MAX: usize = usize::MAX;
+/// How many proposals a commit may carry that was accepted before.
+pub(super) const ANY_NUMBER: usize = usize::MAX;
 
 /// The messages of one commit (*Commits*), as MLSMessages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

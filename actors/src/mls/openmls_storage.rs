@@ -1,5 +1,5 @@
-//! The storage provider of the MLS library. The group's owner writes records and snapshots, so this provider keeps only the one
-//! value that the library exposes nowhere else, and answers reads with the values of a snapshot.
+//! Storage provider for openmls, with which groups of earlier versions are read. It answers reads with the values of a snapshot, and
+//! keeps only the one value that openmls exposes nowhere else.
 
 use std::cell::RefCell;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Digest, Refusal, StagedEpoch, TrackedGroup,
-    commit::PROPOSALS_MAX,
+    commit::ANY_NUMBER,
     epoch::{Listed, NameMembers, PathInTree},
     extensions::ContextExtensions,
     group::Member,
@@ -147,7 +147,7 @@ impl TrackedGroup {
         let told = told.map_err(|_| CodecError::damaged("record of a commit"))?;
         let of_refusal = |refusal: Refusal| CodecError::new(format!("a commit: {refusal}"));
         let (derived, reinitialised) = {
-            let message = self.read_commit(commit, PROPOSALS_MAX).map_err(of_refusal)?;
+            let message = self.read_commit(commit, ANY_NUMBER).map_err(of_refusal)?;
             let listed = self.resolve(&message).map_err(of_refusal)?;
             let derived =
                 self.derive(&message, &listed, told.as_ref(), &mut Recorded(joined)).map_err(of_refusal)?;

@@ -127,10 +127,6 @@ fn a_package_that_no_commit_could_use_is_refused_at_upload_and_not_kept() {
 fn an_add_of_such_a_package_is_refused_as_a_proposal_and_in_a_commit() {
     let mut validated = BTreeSet::new();
     for (case, change, expected) in UNFIT {
-        // The MLS library refuses GREASE that is listed in capabilities.
-        if case.starts_with("GREASE in the leaf") {
-            continue;
-        }
         let mut forged = Forged::good("bob", now_s() - 60);
         change(&mut forged);
         // What the client will not make, no client of its kind can send.
@@ -244,7 +240,7 @@ fn a_total_lifetime_is_bounded_wherever_a_leaf_has_one() {
     }
 }
 
-/// A lifetime that begins in a moment is accepted with every other check made: the MLS library refuses such a package.
+/// A lifetime that begins in a moment is accepted with every other check made.
 #[test]
 fn a_lifetime_may_begin_within_the_clock_skew() {
     for (begins_in_s, expected) in [
