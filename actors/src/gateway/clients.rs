@@ -19,7 +19,7 @@ use crate::{
 
 /// How long a request waits until the owner of a group shows the epoch of a welcome that is written already.
 const WELCOME_TREE_WAIT: Duration = Duration::from_secs(5);
-/// How often it looks at least.
+/// How long it waits before it looks again.
 const WELCOME_TREE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The reason why a request about clients was refused. A refused request has changed nothing.
@@ -383,11 +383,7 @@ impl Gateway {
                 None => return Ok(None),
                 Some(row) if row.tree_bytes_to_store == 0 => return Ok(Some(row.ratchet_tree)),
                 // It is written, and the owner has not shown the epoch yet.
-                Some(_) if Instant::now() < deadline => {
-                    if let Some(mut shown) = self.registry.watch(application.id, group) {
-                        let _ = tokio::time::timeout(WELCOME_TREE_PAUSE, shown.changed()).await;
-                    }
-                }
+                Some(_) if Instant::now() < deadline => tokio::time::sleep(WELCOME_TREE_PAUSE).await,
                 Some(_) => return Err(ClientError::Busy),
             }
         }
