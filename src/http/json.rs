@@ -1,5 +1,7 @@
 //! JSON bodies of requests, parsed strictly; an error names the wrong member.
 
+use std::fmt::Display;
+
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
@@ -13,27 +15,30 @@ pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let reason = without_values(&error.inner().to_string());
-        if reason.starts_with(TOO_LONG) {
-            return Problem::new(
-                ProblemKind::TooLarge,
-                format!("in the body, `{}`: {reason}; send less at once", shortened(&path)),
-            );
+        let located = located(&error);
+        if error.inner().to_string().starts_with(TOO_LONG) {
+            let detail = format!("in the body, {located}; send less at once");
+            return Problem::new(ProblemKind::TooLarge, detail);
         }
-        // The name of an unknown member is in the reason.
-        if path == "." || reason.starts_with("unknown field") || reason.starts_with("duplicate field") {
-            Problem::malformed(format!("in the body, {reason}"))
-        } else {
-            Problem::malformed(format!("in the body, `{}`: {reason}", shortened(&path)))
-        }
+        Problem::malformed(format!("in the body, {located}"))
     })?;
     deserializer.end().map_err(|_| Problem::malformed("something follows the JSON object in the body"))?;
     Ok(value)
 }
 
+/// The wrong member and the reason, or the reason alone where it names the member or there is none.
+pub(super) fn located(error: &serde_path_to_error::Error<impl Display>) -> String {
+    let path = error.path().to_string();
+    let reason = without_values(&error.inner().to_string());
+    if path == "." || reason.starts_with("unknown field") || reason.starts_with("duplicate field") {
+        reason
+    } else {
+        format!("`{}`: {reason}", shortened(&path))
+    }
+}
+
 /// Removes the text that a serde message quotes: a value in the wrong place may be a secret, or megabytes long.
-pub(crate) fn without_values(message: &str) -> String {
+fn without_values(message: &str) -> String {
     let quoted = ["invalid type: string \"", "invalid value: string \""];
     for (start, kind) in quoted.iter().filter_map(|kind| message.find(kind).map(|start| (start, kind))) {
         if let (Some(before), Some(end)) = (message.get(..start), message.rfind(", expected ")) {

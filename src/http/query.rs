@@ -1,16 +1,14 @@
 //! Query strings, parsed as strictly as bodies: errors name an unknown name, a repeated name or bad percent-encoding.
 
-use std::vec;
-
 use serde::{
     de::{
-        self, DeserializeOwned, DeserializeSeed, Error as _, IntoDeserializer, MapAccess, Visitor,
-        value::Error,
+        self, DeserializeOwned, Error as _, IntoDeserializer, Visitor,
+        value::{Error, MapDeserializer},
     },
     forward_to_deserialize_any,
 };
 
-use super::{json::without_values, problem::Problem};
+use super::{json::located, problem::Problem};
 use crate::api::percent;
 
 /// Parses a query string (WHATWG URL, `application/x-www-form-urlencoded`: a `+` is a space).
@@ -20,53 +18,17 @@ pub(crate) fn read<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(name)?, decode(value)?))
+            Ok((decode(name)?, Value(decode(value)?)))
         })
         .collect::<Result<Vec<_>, Problem>>()?;
-    T::deserialize(Query { pairs: pairs.into_iter(), value: None }).map_err(|error| {
-        Problem::malformed(format!("in the query string, {}", without_values(&error.to_string())))
-    })
+    serde_path_to_error::deserialize(MapDeserializer::new(pairs.into_iter()))
+        .map_err(|error| Problem::malformed(format!("in the query string, {}", located(&error))))
 }
 
 fn decode(part: &str) -> Result<String, Problem> {
     percent::decode(&part.replace('+', " "))
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .ok_or_else(|| Problem::malformed("the query string is not percent-encoded UTF-8"))
-}
-
-struct Query {
-    pairs: vec::IntoIter<(String, String)>,
-    /// The pair whose name was read last.
-    value: Option<(String, String)>,
-}
-
-impl<'de> de::Deserializer<'de> for Query {
-    type Error = Error;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_map(self)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
-    }
-}
-
-impl<'de> MapAccess<'de> for Query {
-    type Error = Error;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some((name, value)) = self.pairs.next() else { return Ok(None) };
-        let key = seed.deserialize(name.as_str().into_deserializer())?;
-        self.value = Some((name, value));
-        Ok(Some(key))
-    }
-
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
-        let (name, value) = self.value.take().unwrap_or_default();
-        seed.deserialize(Value(value)).map_err(|error| Error::custom(format_args!("`{name}`: {error}")))
-    }
 }
 
 /// One value: text that is parsed as its member's type.
@@ -78,6 +40,14 @@ impl Value {
     }
 }
 
+impl IntoDeserializer<'_, Error> for Value {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
 impl<'de> de::Deserializer<'de> for Value {
     type Error = Error;
 
@@ -85,15 +55,7 @@ impl<'de> de::Deserializer<'de> for Value {
         visitor.visit_string(self.0)
     }
 
-    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_u64(self.number()?)
-    }
-
     fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_u64(self.number()?)
-    }
-
-    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_u64(self.number()?)
     }
 
@@ -122,7 +84,7 @@ impl<'de> de::Deserializer<'de> for Value {
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i64 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct enum
+        i8 i16 i32 i64 u8 u32 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct enum
         identifier ignored_any
     }
 }
