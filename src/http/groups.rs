@@ -65,7 +65,11 @@ impl Handle for UploadProposal {
         match upload_proposal_here(edge, path, Arc::clone(&packet), Source::Application).await {
             Err(GroupError::NotHub { hub }) => {
                 let body = ProposalBody { packet: Base64(packet.to_vec()) };
-                edge.forward_to_hub::<Self>(&hub, path, &body).await
+                edge.forward_to_hub::<Self>(&hub, path, &body, async |accepted, at_most| {
+                    let proposal = (accepted.epoch_id, &*packet);
+                    edge.gateway.await_proposal(path.app, &path.group, proposal, at_most).await;
+                })
+                .await
             }
             outcome => Ok(outcome?),
         }
@@ -101,7 +105,10 @@ impl Handle for UploadCommit {
         match upload_commit_here(edge, path, Arc::clone(&bundle), Source::Application).await {
             Err(GroupError::NotHub { hub }) => {
                 let body = Arc::unwrap_or_clone(bundle).into();
-                edge.forward_to_hub::<Self>(&hub, path, &body).await
+                edge.forward_to_hub::<Self>(&hub, path, &body, async |accepted, at_most| {
+                    edge.gateway.await_epoch(path.app, &path.group, accepted.epoch_id, at_most).await;
+                })
+                .await
             }
             outcome => Ok(outcome?),
         }
