@@ -233,23 +233,20 @@ pub(super) async fn encoded<T: Serialize + Send + 'static>(
     if !is_large {
         return Ok(Answer::Ok(value));
     }
-    let json = apart(move || serde_json::to_vec(&value)).await?;
-    json.map(Answer::Encoded).map_err(|error| {
+    Ok(Answer::Encoded(apart(move || to_json(&value)).await??))
+}
+
+fn to_json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value).map_err(|error| {
         tracing::error!(%error, "an answer cannot be encoded");
         Problem::internal()
     })
 }
 
 fn encode<T: Serialize>(answer: Answer<T>) -> Result<HttpResponse, Problem> {
-    let json = |status, value: &T| {
-        serde_json::to_vec(value).map(|json| (status, json)).map_err(|error| {
-            tracing::error!(%error, "an answer cannot be encoded");
-            Problem::internal()
-        })
-    };
     let (status, json) = match answer {
-        Answer::Ok(value) => json(StatusCode::OK, &value)?,
-        Answer::Created(value) => json(StatusCode::CREATED, &value)?,
+        Answer::Ok(value) => (StatusCode::OK, to_json(&value)?),
+        Answer::Created(value) => (StatusCode::CREATED, to_json(&value)?),
         Answer::Encoded(json) => (StatusCode::OK, json),
         Answer::NoContent => return Ok(HttpResponse::NoContent().finish()),
     };
