@@ -31,7 +31,7 @@ where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_seq(Bounded::<MAX, T>(PhantomData))
+    deserializer.deserialize_seq(Members::<MAX, T> { refuses_more: true, of: PhantomData })
 }
 
 /// Parses the first `MAX` members of a list, and ignores the others.
@@ -43,12 +43,16 @@ where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_seq(First::<MAX, T>(PhantomData))
+    deserializer.deserialize_seq(Members::<MAX, T> { refuses_more: false, of: PhantomData })
 }
 
-struct First<const MAX: usize, T>(PhantomData<T>);
+/// Reads the first `MAX` members, and refuses or ignores the others.
+struct Members<const MAX: usize, T> {
+    refuses_more: bool,
+    of: PhantomData<T>,
+}
 
-impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for First<MAX, T> {
+impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Members<MAX, T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,27 +67,10 @@ impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for First<MAX, T> 
                 None => return Ok(list),
             }
         }
-        while members.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(list)
-    }
-}
-
-struct Bounded<const MAX: usize, T>(PhantomData<T>);
-
-impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Bounded<MAX, T> {
-    type Value = Vec<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a sequence")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut members: A) -> Result<Vec<T>, A::Error> {
-        let mut list = Vec::new();
-        while let Some(member) = members.next_element()? {
-            if list.len() >= MAX {
+        while members.next_element::<IgnoredAny>()?.is_some() {
+            if self.refuses_more {
                 return Err(A::Error::custom(format_args!("{TOO_LONG}{MAX} members is not read")));
             }
-            list.push(member);
         }
         Ok(list)
     }
