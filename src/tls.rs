@@ -24,33 +24,12 @@ use x509_parser::{
 
 /// The reason why a file cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TlsFileError {
-    /// It is missing, cannot be read, or has the wrong content.
-    #[error("{}: {reason}", path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// The fault.
-        reason: String,
-    },
-    /// The key is not the certificate's.
-    #[error("{}: {reason}", path.display())]
-    Key {
-        /// The file with the key.
-        path: PathBuf,
-        /// The fault.
-        reason: String,
-    },
-}
-
-impl TlsFileError {
-    /// The member of a configuration that names the file.
-    pub(crate) fn member(&self) -> &'static str {
-        match self {
-            Self::Unusable { .. } => "certificate",
-            Self::Key { .. } => "private_key",
-        }
-    }
+#[error("{}: {reason}", path.display())]
+pub(crate) struct TlsFileError {
+    /// The member of a configuration that names the file: `certificate` or `private_key`.
+    pub(crate) member: &'static str,
+    path: PathBuf,
+    reason: String,
 }
 
 /// A certificate with the chain that leads to it, and its key.
@@ -94,22 +73,18 @@ pub(crate) fn trusting_nobody() -> Result<ClientConfig, rustls::Error> {
 
 /// Reads the certificates of a PEM file: at least one.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|error| unusable(path, &error))?.collect();
-    let found = found.map_err(|error| unusable(path, &error))?;
-    if found.is_empty() {
-        return Err(unusable(path, &pem::Error::NoItemsFound));
-    }
-    Ok(found)
+    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    found
+        .and_then(|found| if found.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(found) })
+        .map_err(|error| unusable("certificate", path, in_words(&error, "certificate")))
 }
 
 /// Reads the certificates of a PEM file as trust anchors.
 pub(crate) fn roots(path: &Path) -> Result<RootCertStore, TlsFileError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|error| TlsFileError::Unusable {
-            path: path.to_owned(),
-            reason: format!("a certificate in it cannot certify others: {error}"),
+        roots.add(certificate).map_err(|error| {
+            unusable("certificate", path, format!("a certificate in it cannot certify others: {error}"))
         })?;
     }
     Ok(roots)
@@ -119,20 +94,16 @@ impl TlsIdentity {
     /// Reads a certificate chain and the key of its first certificate, both PEM, and checks that they match.
     pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, TlsFileError> {
         let chain = certificates(certificate)?;
-        let credentials = Self {
-            chain,
-            key: PrivateKeyDer::from_pem_file(key).map_err(|error| TlsFileError::Key {
-                path: key.to_owned(),
-                reason: in_words(&error, "private key"),
-            })?,
-        };
-        credentials.server_config().map_err(|error| TlsFileError::Key {
-            path: key.to_owned(),
-            reason: if matches!(error, rustls::Error::InconsistentKeys(_)) {
+        let unusable = |reason| unusable("private_key", key, reason);
+        let private =
+            PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(in_words(&error, "private key")))?;
+        let credentials = Self { chain, key: private };
+        credentials.server_config().map_err(|error| {
+            unusable(if matches!(error, rustls::Error::InconsistentKeys(_)) {
                 "it does not match the certificate, which has another public key".to_owned()
             } else {
                 format!("it does not match the certificate: {error}")
-            },
+            })
         })?;
         Ok(credentials)
     }
@@ -180,8 +151,8 @@ pub(crate) fn now_s() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn unusable(path: &Path, error: &pem::Error) -> TlsFileError {
-    TlsFileError::Unusable { path: path.to_owned(), reason: in_words(error, "certificate") }
+fn unusable(member: &'static str, path: &Path, reason: String) -> TlsFileError {
+    TlsFileError { member, path: path.to_owned(), reason }
 }
 
 fn in_words(error: &pem::Error, wanted: &str) -> String {

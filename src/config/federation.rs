@@ -106,7 +106,7 @@ impl FederationSettings {
     /// Reads the certificate, the key and the certificate authorities of peers.
     pub(crate) fn tls(&self) -> Result<FederationTls, ConfigError> {
         let credentials = TlsIdentity::read(&self.certificate, &self.private_key)
-            .map_err(|error| refuse(member(error.member()), error.to_string()))?;
+            .map_err(|error| refuse(member(error.member), error.to_string()))?;
         let roots = tls::roots(&self.ca).map_err(|error| refuse(member("ca"), error.to_string()))?;
         Ok(FederationTls { credentials, roots })
     }

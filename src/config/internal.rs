@@ -87,7 +87,7 @@ impl Internal {
             (None, Some(_)) => Err(must("certificate", "is required with `private_key`".to_owned())),
             (Some(certificate), Some(key)) => TlsIdentity::read(certificate, key)
                 .map(Some)
-                .map_err(|error| must(error.member(), error.to_string())),
+                .map_err(|error| must(error.member, error.to_string())),
         }
     }
 }
