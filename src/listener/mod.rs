@@ -12,10 +12,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -30,7 +27,7 @@ use rustls::{ServerConfig, ServerConnection};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
-    sync::Notify,
+    sync::watch,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -87,30 +84,9 @@ pub(crate) struct Listener<A: Authenticator> {
     edge: Arc<Edge<A>>,
     connections: Arc<Connections>,
     server: ServerHandle,
-    ended: Arc<EndSignal>,
+    /// Whether its threads have ended.
+    ended: watch::Receiver<bool>,
     shutdown_timeout: Duration,
-}
-
-/// Whether the threads of a listener have ended.
-#[derive(Debug, Default)]
-struct EndSignal {
-    is_ended: AtomicBool,
-    notify: Notify,
-}
-
-impl EndSignal {
-    fn set(&self) {
-        self.is_ended.store(true, Ordering::Release);
-        self.notify.notify_waiters();
-    }
-
-    async fn wait(&self) {
-        let mut notified = pin!(self.notify.notified());
-        notified.as_mut().enable();
-        if !self.is_ended.load(Ordering::Acquire) {
-            notified.await;
-        }
-    }
 }
 
 impl BoundAddress {
@@ -148,16 +124,13 @@ impl<A: Authenticator + Send + Sync> Listener<A> {
         let connections = Connections::new(limits.connections_max, Percent::new(limits.share_percent));
         let server = server(&edge, &connections, limits, bound, protocol)
             .map_err(|source| StartError::Listen { address, source })?;
-        let ended = Arc::new(EndSignal::default());
+        let (end, ended) = watch::channel(false);
         let handle = server.handle();
-        actix_web::rt::spawn({
-            let ended = Arc::clone(&ended);
-            async move {
-                if let Err(error) = server.await {
-                    tracing::error!(%address, %error, "the listener has failed");
-                }
-                ended.set();
+        actix_web::rt::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%address, %error, "the listener has failed");
             }
+            end.send_replace(true);
         });
         let listener = Self { address, has_tls, edge, connections, server: handle, ended, shutdown_timeout };
         match listener.prove().await {
@@ -196,7 +169,7 @@ impl<A: Authenticator + Send + Sync> Listener<A> {
 
     /// Waits until its threads end without being stopped: then it serves no more requests.
     pub(crate) async fn ended(&self) {
-        self.ended.wait().await;
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
     /// Takes no new requests, and finishes those in flight, within the configured time.
@@ -212,7 +185,7 @@ impl<A: Authenticator + Send + Sync> Listener<A> {
     pub(crate) async fn stop(self) -> Released<A> {
         self.connections.close_idle();
         self.server.stop(true).await;
-        self.ended.wait().await;
+        self.ended().await;
         Released(self.edge)
     }
 }
