@@ -151,9 +151,9 @@ impl Connections {
         let mut open = self.lock();
         if open.staying() >= self.max {
             let largest = open.by_holder.iter().max_by_key(|(_, count)| **count).map(|(holder, _)| *holder);
-            let evicted = largest.map_or(0, |holder| open.evict(holder, self.max, self.now_ms()));
+            let evicted = largest.map_or(0, |holder| open.evict(Some(holder), self.max, self.now_ms()));
             if evicted == 0 {
-                open.evict_of_anybody(self.max, self.now_ms());
+                open.evict(None, self.max, self.now_ms());
             }
         }
         let is_reserve = open.staying() >= self.max;
@@ -195,7 +195,7 @@ impl Connections {
         connection.holder.store(holder.0, Ordering::Release);
         let count = open.by_holder.entry(holder).or_default();
         *count += 1;
-        *count <= self.share || open.evict(holder, 1, self.now_ms()) > 0
+        *count <= self.share || open.evict(Some(holder), 1, self.now_ms()) > 0
     }
 
     /// Closes every connection on which nothing is in flight.
@@ -232,19 +232,11 @@ impl Open {
         }
     }
 
-    /// Closes some connections of a holder that wait for their client, longest first; returns their number.
-    fn evict(&mut self, holder: HolderId, max: usize, now_ms: u64) -> usize {
-        let of_holder = |connection: &Connection| connection.holder() == holder;
-        self.evict_where(of_holder, max, now_ms)
-    }
-
-    fn evict_of_anybody(&mut self, max: usize, now_ms: u64) -> usize {
-        self.evict_where(|_| true, max, now_ms)
-    }
-
-    fn evict_where(&mut self, is_meant: impl Fn(&Connection) -> bool, max: usize, now_ms: u64) -> usize {
+    /// Closes some connections of a holder, or of anybody, that wait for their client, longest first; returns their number.
+    fn evict(&mut self, holder: Option<HolderId>, max: usize, now_ms: u64) -> usize {
         let waiting = self.by_id.values().filter(|connection| {
-            !connection.is_closing() && is_meant(connection) && connection.may_be_closed(now_ms)
+            let is_meant = holder.is_none_or(|holder| connection.holder() == holder);
+            is_meant && !connection.is_closing() && connection.may_be_closed(now_ms)
         });
         let mut waiting: Vec<(bool, u64, Arc<Connection>)> = waiting
             .map(|connection| {
