@@ -94,11 +94,13 @@ const STUCK: i32 = 3;
 /// Runs the command, and returns the exit code.
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
-        None | Some(Command::Serve) => serve(&cli.options),
+        None | Some(Command::Serve) => cli.options.configured(serve),
         #[cfg(feature = "tools")]
         Some(Command::Tool(tool)) => tools::run(&cli.options, tool),
         Some(Command::Token) => token(),
-        Some(Command::Config { command: ConfigCommand::Check { print } }) => check(&cli.options, print),
+        Some(Command::Config { command: ConfigCommand::Check { print } }) => {
+            cli.options.configured(|config| check(&config, print))
+        }
         Some(Command::Config { command: ConfigCommand::Example }) => {
             print(&config::example());
             ExitCode::SUCCESS
@@ -127,22 +129,21 @@ impl Options {
         Ok(config)
     }
 
-    /// As [`Options::configuration`], with an error printed for the user.
-    fn configuration_or_say(&self) -> Result<Config, ExitCode> {
-        self.configuration().map_err(|error| {
-            let file =
-                self.config.as_ref().map_or_else(String::new, |path| format!(" in {}", path.display()));
-            fail(&format!("bad configuration{file}: {error}"));
-            ExitCode::from(BAD_CONFIGURATION)
-        })
+    /// Runs a command with [`Options::configuration`], or prints why there is none.
+    fn configured(&self, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+        self.configuration().map_or_else(
+            |error| {
+                let file =
+                    self.config.as_ref().map_or_else(String::new, |path| format!(" in {}", path.display()));
+                fail(&format!("bad configuration{file}: {error}"));
+                ExitCode::from(BAD_CONFIGURATION)
+            },
+            run,
+        )
     }
 }
 
-fn serve(options: &Options) -> ExitCode {
-    let config = match options.configuration_or_say() {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+fn serve(config: Config) -> ExitCode {
     start_logging(&config.log);
     let system = actix_web::rt::System::new();
     let (code, watchdog) = system.block_on(serve_until_told(config));
@@ -252,11 +253,7 @@ fn token() -> ExitCode {
     }
 }
 
-fn check(options: &Options, is_printed: bool) -> ExitCode {
-    let config = match options.configuration_or_say() {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+fn check(config: &Config, is_printed: bool) -> ExitCode {
     let built = config.build_applications();
     let warnings = built.and_then(|built| config.warnings(&built, Clock::system().now()));
     let (_, rust_log) = log_filter(&config.log);

@@ -64,22 +64,19 @@ fn run_load_test(options: &Options, load_test: &LoadTestOptions) -> ExitCode {
     }
     // Its directory is created inside --data-dir, and removed.
     let inside = options.data_dir.as_deref();
-    let config = match (Options { data_dir: None, listen: None, config: options.config.clone() })
-        .configuration_or_say()
-    {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    // The gateway's own log would be measured, too.
-    start_logging("warn,actix_server=warn,actix_http=off");
-    match loadtest::run(load_test, config, inside, &mut |text| print(text)) {
-        Ok(Verdict::Proven) => ExitCode::SUCCESS,
-        Ok(Verdict::Unproven) => fail("not everything could be proven; the table says why"),
-        Ok(Verdict::Broken) => fail("the gateway broke a promise; the table names it"),
-        Err(ToolError::Options(reason)) => {
-            fail(&reason);
-            ExitCode::from(BAD_CONFIGURATION)
+    let of_gateway = Options { data_dir: None, listen: None, config: options.config.clone() };
+    of_gateway.configured(|config| {
+        // The gateway's own log would be measured, too.
+        start_logging("warn,actix_server=warn,actix_http=off");
+        match loadtest::run(load_test, config, inside, &mut |text| print(text)) {
+            Ok(Verdict::Proven) => ExitCode::SUCCESS,
+            Ok(Verdict::Unproven) => fail("not everything could be proven; the table says why"),
+            Ok(Verdict::Broken) => fail("the gateway broke a promise; the table names it"),
+            Err(ToolError::Options(reason)) => {
+                fail(&reason);
+                ExitCode::from(BAD_CONFIGURATION)
+            }
+            Err(error) => fail(&format!("the load test failed: {error}")),
         }
-        Err(error) => fail(&format!("the load test failed: {error}")),
-    }
+    })
 }
