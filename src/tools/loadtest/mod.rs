@@ -37,8 +37,6 @@ use self::{
 use super::{During, DuringLibrary, ToolError};
 use crate::config::Config;
 
-pub use self::verify::Violation;
-
 /// The result of a run, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {

@@ -27,19 +27,8 @@ impl Progress {
         Self(bar)
     }
 
-    pub(super) fn setting_up(&self, groups: usize) {
-        self.begin("making groups", groups as u64);
-    }
-
-    pub(super) fn verifying(&self, groups: usize) {
-        self.begin("verifying", groups as u64);
-    }
-
-    pub(super) fn rounds(&self, rounds: usize) {
-        self.begin("rounds", rounds as u64);
-    }
-
-    fn begin(&self, what: &'static str, length: u64) {
+    /// Begins a part of the work with this many steps.
+    pub(super) fn begin(&self, what: &'static str, length: u64) {
         self.0.reset();
         self.0.set_prefix(what);
         self.0.set_message("");

@@ -26,7 +26,7 @@ use super::{
     scoreboard::{Ledger, Scoreboard},
     setup::{self, GroupPlan, MadeGroup, compute, fresh_handle},
     target::Target,
-    verify::{Observations, RecordedEpoch, Standing, digest},
+    verify::{EpochCommit, Observations, Standing, digest},
 };
 use crate::{
     api::{
@@ -74,7 +74,7 @@ pub(super) async fn run(
     options.check()?;
     let pool = ConnectionPool::new(target, options.connections)?;
     let plan = GroupPlan { members: count(options.members), live: count(options.live_members()).max(1) };
-    progress.setting_up(options.groups);
+    progress.begin("making groups", options.groups as u64);
     let (counted, making) = (progress.clone(), Instant::now());
     let made = setup::groups(&pool, options.groups, plan, move || counted.one_more()).await?;
     let key_clients = match options.mix.weight(Kind::KeyPackage) {
@@ -83,7 +83,7 @@ pub(super) async fn run(
     };
     let setup_s = making.elapsed().as_secs_f64();
     let (played, figures, seconds) = play(&pool, options, made, key_clients, progress).await?;
-    progress.verifying(played.len());
+    progress.begin("verifying", played.len() as u64);
     let (mut proof, mut committers) = (Proof::default(), Vec::new());
     for (scoreboard, players) in played {
         match observe(&pool, &scoreboard, players).await {
@@ -320,7 +320,7 @@ pub(super) async fn observe(
 ) -> Result<(Observations, Ledger), ToolError> {
     let (history, current) =
         pool.history(&scoreboard.id, None).await.during("reading all control messages")?;
-    let kept = history.iter().map(|entry| RecordedEpoch {
+    let kept = history.iter().map(|entry| EpochCommit {
         epoch: entry.epoch_id,
         timestamp: entry.timestamp,
         packet: digest(&entry.commit.0),

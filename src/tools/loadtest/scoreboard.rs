@@ -8,7 +8,7 @@ use std::{
 use actors::{ClientHandle, Epoch, GroupId};
 use tokio::sync::watch;
 
-use super::verify::{Acknowledged, PacketDigest};
+use super::verify::{EpochCommit, PacketDigest};
 
 /// One group of a run.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Scoreboard {
 /// The answers to the group's players.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    pub(super) acknowledged: Vec<Acknowledged>,
+    pub(super) acknowledged: Vec<EpochCommit>,
     pub(super) unanswered: BTreeSet<PacketDigest>,
     /// Uploads and accepted ones of each committer.
     pub(super) committers: Vec<(u64, u64)>,
@@ -33,7 +33,7 @@ impl Scoreboard {
     pub(super) fn new(
         id: GroupId,
         leaves: Vec<ClientHandle>,
-        acknowledged: Vec<Acknowledged>,
+        acknowledged: Vec<EpochCommit>,
         committers: usize,
     ) -> Self {
         let ledger =

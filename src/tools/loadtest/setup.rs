@@ -12,7 +12,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use super::{
     During as _, ToolError,
     pool::ConnectionPool,
-    verify::{Acknowledged, digest},
+    verify::{EpochCommit, digest},
 };
 use crate::{
     api::{
@@ -45,7 +45,7 @@ pub(super) struct MadeGroup {
     pub(super) live: Vec<MlsClient>,
     /// Members that are only leaves; their welcomes wait at the gateway.
     pub(super) leaves: Vec<ClientHandle>,
-    pub(super) acknowledged: Vec<Acknowledged>,
+    pub(super) acknowledged: Vec<EpochCommit>,
 }
 
 /// Creates groups, all by the same plan; `made` is called for each.
@@ -126,7 +126,7 @@ async fn add(
     pool: &ConnectionPool,
     mut member: MlsClient,
     packages: Vec<Base64>,
-    acknowledged: &mut Vec<Acknowledged>,
+    acknowledged: &mut Vec<EpochCommit>,
 ) -> Result<MlsClient, ToolError> {
     let (mut member, commit) = compute(move || {
         let commit = member.make_commit(&packages, &[])?;
@@ -135,7 +135,7 @@ async fn add(
     .await?;
     let group = member.group_id()?;
     let accepted = pool.request(pool.api.upload_commit(&group, &commit)).await.during("adding members")?;
-    acknowledged.push(Acknowledged {
+    acknowledged.push(EpochCommit {
         epoch: accepted.epoch_id,
         timestamp: accepted.timestamp,
         packet: digest(&commit.commit_packet.0),

@@ -50,13 +50,7 @@ pub(super) async fn run(
     let reads: Mix = "commits=1,reads=1".parse().map_err(ToolError::Options)?;
     for count in CONNECTIONS.into_iter().filter(|count| *count <= options.connections_max) {
         let at_once = usize::try_from(count).unwrap_or(1);
-        let run = RunOptions {
-            groups: at_once,
-            members: 2,
-            connections: at_once,
-            mix: reads.clone(),
-            ..base(options)
-        };
+        let run = RunOptions { groups: at_once, connections: at_once, mix: reads.clone(), ..base(options) };
         connections.push(super::run::run(target, &run, progress).await?);
     }
     Ok(SweepReport { machine: Machine::this(), contention, members, connections })
@@ -93,7 +87,7 @@ impl SweepReport {
     /// A line for each run.
     pub(super) fn table(&self) -> String {
         let mut out = format!("machine: {}\n", self.machine);
-        for (what, runs, of) in self.parts() {
+        for (what, _, runs, of) in self.parts() {
             out.push_str(&format!(
                 "\n{what:<14}{:>12}{:>12}{:>12}{:>10}{:>12}{:>14}{:>14}{:>12}\n",
                 "accepted/s",
@@ -137,98 +131,56 @@ impl SweepReport {
     }
 
     pub(super) fn write(&self, options: &ReportOptions) -> Result<(), ToolError> {
-        if let Some(path) = &options.json {
-            report::write_json(path, self)?;
-        }
-        if let Some(path) = &options.html {
-            let runs: Vec<_> = self.runs().cloned().collect();
-            report::write(path, &report::sweep_page(&self.machine, &self.plots(), &runs)?)?;
-        }
-        Ok(())
+        let runs: Vec<_> = self.runs().collect();
+        report::write(options, self, || report::sweep_page(&self.machine, &self.plots(), &runs))
     }
 
     #[expect(clippy::type_complexity, reason = "a local table: its name, its runs, and what varies")]
-    fn parts(&self) -> [(&'static str, &[RunReport], fn(&RunReport) -> f64); 3] {
+    fn parts(&self) -> [(&'static str, &'static str, &[RunReport], fn(&RunReport) -> f64); 3] {
+        let connections = |run: &RunReport| u32::try_from(run.shape.connections).map_or(0.0, f64::from);
         [
-            ("contention", &self.contention, |run| f64::from(run.shape.contention)),
-            ("members", &self.members, |run| f64::from(run.shape.members)),
-            ("connections", &self.connections, |run| {
-                u32::try_from(run.shape.connections).map_or(0.0, f64::from)
-            }),
+            ("contention", "committers at once", &self.contention, |run| f64::from(run.shape.contention)),
+            ("members", "members of each group", &self.members, |run| f64::from(run.shape.members)),
+            ("connections", "connections", &self.connections, connections),
         ]
     }
 
     fn plots(&self) -> Vec<Plot> {
+        let [(_, committers, contention, of), ..] = self.parts();
+        let conflicts = line("conflict rate", contention, of, |run| Some(run.conflict_rate * 100.0));
+        let too_late = Axis::linear("commits that were too late, %");
+        let resolution = percentiles(contention, of, "resolution: from losing to having won");
+        let resolved = Axis::log("milliseconds from losing to having won");
         let mut plots = vec![
-            Plot {
-                title: "Conflict rate against contention",
-                x: Axis::log("committers at once"),
-                y: Axis::linear("commits that were too late, %"),
-                lines: vec![Line {
-                    name: "conflict rate".into(),
-                    points: points(
-                        &self.contention,
-                        |run| f64::from(run.shape.contention),
-                        |run| run.conflict_rate * 100.0,
-                    ),
-                }],
-            },
-            Plot {
-                title: "Resolution against contention",
-                x: Axis::log("committers at once"),
-                y: Axis::log("milliseconds from losing to having won"),
-                lines: percentiles(
-                    &self.contention,
-                    |run| f64::from(run.shape.contention),
-                    "resolution: from losing to having won",
-                ),
-            },
+            Plot::new("Conflict rate against contention", Axis::log(committers), too_late, vec![conflicts]),
+            Plot::new("Resolution against contention", Axis::log(committers), resolved, resolution),
         ];
-        let titles = [
-            (
-                "Accepted commits a second against contention",
-                "committers at once",
-                "Latency against contention",
-            ),
-            ("Accepted commits a second against members", "members of each group", "Latency against members"),
-            ("Accepted commits a second against connections", "connections", "Latency against connections"),
-        ];
-        for ((throughput, x, latency), (_, runs, of)) in titles.into_iter().zip(self.parts()) {
-            plots.push(Plot {
-                title: throughput,
-                x: Axis::log(x),
-                y: Axis::linear("accepted commits a second"),
-                lines: vec![Line {
-                    name: "accepted".into(),
-                    points: points(runs, of, |run| run.accepted_per_s),
-                }],
-            });
-            plots.push(Plot {
-                title: latency,
-                x: Axis::log(x),
-                y: Axis::log("milliseconds to an accepted commit's answer"),
-                lines: percentiles(runs, of, "commit accepted"),
-            });
+        for (what, x, runs, of) in self.parts() {
+            let accepted = line("accepted", runs, of, |run| Some(run.accepted_per_s));
+            let throughput = Axis::linear("accepted commits a second");
+            let title = format!("Accepted commits a second against {what}");
+            plots.push(Plot::new(title, Axis::log(x), throughput, vec![accepted]));
+            let latency = Axis::log("milliseconds to an accepted commit's answer");
+            let percentiles = percentiles(runs, of, "commit accepted");
+            plots.push(Plot::new(format!("Latency against {what}"), Axis::log(x), latency, percentiles));
         }
         plots
     }
 }
 
-fn points(
+fn line(
+    name: &str,
     runs: &[RunReport],
     x: impl Fn(&RunReport) -> f64,
-    y: impl Fn(&RunReport) -> f64,
-) -> Vec<(f64, f64)> {
-    runs.iter().map(|run| (x(run), y(run))).collect()
+    y: impl Fn(&RunReport) -> Option<f64>,
+) -> Line {
+    let points = runs.iter().filter_map(|run| Some((x(run), y(run)?)));
+    Line { name: name.to_owned(), points: points.collect() }
 }
 
 fn percentiles(runs: &[RunReport], x: impl Fn(&RunReport) -> f64, what: &str) -> Vec<Line> {
-    let line = |name: &str, of: fn(&LatencyRow) -> u64| Line {
-        name: name.to_owned(),
-        points: runs
-            .iter()
-            .filter_map(|run| run.latency(what).map(|row| (x(run), millis(of(row)))))
-            .collect(),
+    let line = |name: &str, of: fn(&LatencyRow) -> u64| {
+        line(name, runs, &x, |run| run.latency(what).map(|row| millis(of(row))))
     };
     vec![
         line("p50", |row| row.p50_us),

@@ -9,7 +9,7 @@ use super::{
     player::RunContext,
     recorder::Ended,
     scoreboard::Scoreboard,
-    verify::{Acknowledged, digest},
+    verify::{EpochCommit, digest},
 };
 use crate::{
     api::{groups::CommitBody, problem::ProblemKind},
@@ -56,7 +56,7 @@ pub(super) async fn commit(
                 recorder.request(kind, due, Ended::Done);
                 let packet = digest(&commit.commit_packet.0);
                 let (epoch, timestamp): (_, Timestamp) = (accepted.epoch_id, accepted.timestamp);
-                scoreboard.ledger().acknowledged.push(Acknowledged { epoch, timestamp, packet });
+                scoreboard.ledger().acknowledged.push(EpochCommit { epoch, timestamp, packet });
                 return Fate::Accepted;
             }
             Err(error) => error,

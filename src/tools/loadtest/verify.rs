@@ -12,17 +12,9 @@ pub(super) fn digest(packet: &[u8]) -> PacketDigest {
     Sha256::digest(packet).into()
 }
 
-/// A commit that the gateway acknowledged: 201, or 200 to a repetition.
+/// A commit by the epoch that it created: acknowledged with 201, or 200 to a repetition, or kept in the control messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Acknowledged {
-    pub(super) epoch: Epoch,
-    pub(super) timestamp: Timestamp,
-    pub(super) packet: PacketDigest,
-}
-
-/// An epoch in the gateway's control messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RecordedEpoch {
+pub(super) struct EpochCommit {
     pub(super) epoch: Epoch,
     pub(super) timestamp: Timestamp,
     pub(super) packet: PacketDigest,
@@ -40,135 +32,43 @@ pub(super) struct Standing {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Observations {
     pub(super) group: String,
-    pub(super) acknowledged: Vec<Acknowledged>,
+    pub(super) acknowledged: Vec<EpochCommit>,
     /// Commits that were sent but never answered: they may have been accepted.
     pub(super) unanswered: BTreeSet<PacketDigest>,
-    pub(super) kept: Vec<RecordedEpoch>,
+    pub(super) kept: Vec<EpochCommit>,
     pub(super) current: Epoch,
     pub(super) standings: Vec<Standing>,
 }
 
-/// A broken promise.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// Two different commits were acknowledged as the one that created an epoch.
-    #[error("group {group}: two commits were acknowledged for epoch {epoch}")]
-    TwoWinners {
-        /// The group.
-        group: String,
-        /// The epoch that both created.
-        epoch: u64,
-    },
-    /// An acknowledged commit is not in the control messages.
-    #[error("group {group}: the commit acknowledged for epoch {epoch} is not in the control messages")]
-    Missing {
-        /// The group.
-        group: String,
-        /// The epoch it created.
-        epoch: u64,
-    },
-    /// The control messages have another commit, or another time, than the acknowledged one.
-    #[error(
-        "group {group}: the control messages have another {what} for epoch {epoch} than was acknowledged"
-    )]
-    Different {
-        /// The group.
-        group: String,
-        /// The epoch.
-        epoch: u64,
-        /// `commit` or `timestamp`.
-        what: &'static str,
-    },
-    /// The control messages contain a commit that was never acknowledged, although every upload was answered.
-    #[error("group {group}: epoch {epoch} was created by a commit that was never acknowledged")]
-    Unacknowledged {
-        /// The group.
-        group: String,
-        /// The epoch.
-        epoch: u64,
-    },
-    /// The epochs of the control messages are not 1, 2, 3 and so on up to the current one.
-    #[error("group {group}: the control messages continue with epoch {found} instead of {expected}")]
-    Gap {
-        /// The group.
-        group: String,
-        /// The expected epoch.
-        expected: u64,
-        /// The epoch found.
-        found: u64,
-    },
-    /// The control messages end before the current epoch, or after it.
-    #[error("group {group}: the control messages end with epoch {last}, the current one is {current}")]
-    End {
-        /// The group.
-        group: String,
-        /// The last epoch of the control messages.
-        last: u64,
-        /// The current epoch that the gateway names.
-        current: u64,
-    },
-    /// A member could not apply a commit from the gateway.
-    #[error("group {group}: {member} could not follow: {reason}")]
-    Lost {
-        /// The group.
-        group: String,
-        /// The member.
-        member: String,
-        /// The error of its MLS library.
-        reason: String,
-    },
-    /// A member is in another epoch than the gateway.
-    #[error("group {group}: {member} is in epoch {epoch}, the gateway in {current}")]
-    Behind {
-        /// The group.
-        group: String,
-        /// The member.
-        member: String,
-        /// Its epoch.
-        epoch: u64,
-        /// The gateway's.
-        current: u64,
-    },
-    /// Two members of one epoch hold different secrets.
-    #[error("group {group}: {member} holds another epoch authenticator than {other}")]
-    Disagree {
-        /// The group.
-        group: String,
-        /// One.
-        member: String,
-        /// The other.
-        other: String,
-    },
-}
-
-/// The promises that the observations of one group break.
-pub(super) fn violations(seen: &Observations) -> Vec<Violation> {
+/// The promises that the observations of one group break, in words.
+pub(super) fn violations(seen: &Observations) -> Vec<String> {
     let mut found = Vec::new();
-    let group = || seen.group.clone();
-    let mut winners: BTreeMap<Epoch, &Acknowledged> = BTreeMap::new();
+    let mut winners: BTreeMap<Epoch, &EpochCommit> = BTreeMap::new();
     for commit in &seen.acknowledged {
-        if let Some(other) = winners.insert(commit.epoch, commit)
-            && other.packet != commit.packet
-        {
-            found.push(Violation::TwoWinners { group: group(), epoch: commit.epoch.0 });
+        let epoch = commit.epoch;
+        if winners.insert(epoch, commit).is_some_and(|other| other.packet != commit.packet) {
+            found.push(format!("two commits were acknowledged for epoch {epoch}"));
         }
     }
     let mut expected = 1;
-    for kept in &seen.kept {
-        if kept.epoch.0 != expected {
-            found.push(Violation::Gap { group: group(), expected, found: kept.epoch.0 });
+    for EpochCommit { epoch, .. } in &seen.kept {
+        if epoch.0 != expected {
+            found.push(format!("the control messages continue with epoch {epoch} instead of {expected}"));
         }
-        expected = kept.epoch.0.saturating_add(1);
+        expected = epoch.0.saturating_add(1);
     }
-    let last = seen.kept.last().map_or(0, |kept| kept.epoch.0);
-    if seen.current.0 != last {
-        found.push(Violation::End { group: group(), last, current: seen.current.0 });
+    let (last, current) = (seen.kept.last().map_or(Epoch(0), |kept| kept.epoch), seen.current);
+    if current != last {
+        found.push(format!("the control messages end with epoch {last}, the current one is {current}"));
     }
-    let kept: BTreeMap<Epoch, &RecordedEpoch> = seen.kept.iter().map(|kept| (kept.epoch, kept)).collect();
+    let kept: BTreeMap<Epoch, &EpochCommit> = seen.kept.iter().map(|kept| (kept.epoch, kept)).collect();
     for (epoch, commit) in &winners {
-        let different = |what| Violation::Different { group: seen.group.clone(), epoch: epoch.0, what };
+        let different = |what: &str| {
+            format!("the control messages have another {what} for epoch {epoch} than was acknowledged")
+        };
         match kept.get(epoch) {
-            None => found.push(Violation::Missing { group: group(), epoch: epoch.0 }),
+            None => found
+                .push(format!("the commit acknowledged for epoch {epoch} is not in the control messages")),
             Some(kept) if kept.packet != commit.packet => found.push(different("commit")),
             Some(kept) if kept.timestamp != commit.timestamp => found.push(different("timestamp")),
             Some(_) => {}
@@ -176,30 +76,28 @@ pub(super) fn violations(seen: &Observations) -> Vec<Violation> {
     }
     for (epoch, kept) in &kept {
         if !winners.contains_key(epoch) && !seen.unanswered.contains(&kept.packet) {
-            found.push(Violation::Unacknowledged { group: group(), epoch: epoch.0 });
+            found.push(format!("epoch {epoch} was created by a commit that was never acknowledged"));
         }
     }
     found.extend(disagreements(seen));
-    found
+    found.iter().map(|broken| format!("group {}: {broken}", seen.group)).collect()
 }
 
-fn disagreements(seen: &Observations) -> Vec<Violation> {
+fn disagreements(seen: &Observations) -> Vec<String> {
     let mut found = Vec::new();
     let mut first: Option<(&str, &[u8])> = None;
-    for standing in &seen.standings {
-        let (group, member) = (seen.group.clone(), standing.name.clone());
-        match &standing.epoch {
-            Err(reason) => found.push(Violation::Lost { group, member, reason: reason.clone() }),
+    for Standing { name, epoch } in &seen.standings {
+        match epoch {
+            Err(reason) => found.push(format!("{name} could not follow: {reason}")),
             Ok((epoch, _)) if *epoch != seen.current => {
-                let (epoch, current) = (epoch.0, seen.current.0);
-                found.push(Violation::Behind { group, member, epoch, current });
+                found.push(format!("{name} is in epoch {epoch}, the gateway in {}", seen.current));
             }
             Ok((_, authenticator)) => match first {
                 Some((other, of_other)) if of_other != authenticator.as_slice() => {
-                    found.push(Violation::Disagree { group, member, other: other.to_owned() });
+                    found.push(format!("{name} holds another epoch authenticator than {other}"));
                 }
                 Some(_) => {}
-                None => first = Some((&standing.name, authenticator)),
+                None => first = Some((name, authenticator)),
             },
         }
     }
@@ -212,28 +110,18 @@ mod tests {
 
     /// Three epochs, two members.
     fn kept_promises() -> Observations {
-        let commits: Vec<_> =
-            (1..=3_u8).map(|epoch| (Epoch(epoch.into()), Timestamp(9), [epoch; 32])).collect();
+        let commit = |epoch: u8| EpochCommit {
+            epoch: Epoch(epoch.into()),
+            timestamp: Timestamp(9),
+            packet: [epoch; 32],
+        };
+        let commits: Vec<_> = (1..=3).map(commit).collect();
         let standing = |name: &str| Standing { name: name.into(), epoch: Ok((Epoch(3), vec![7; 32])) };
         Observations {
             group: "g".into(),
-            acknowledged: commits
-                .iter()
-                .map(|(epoch, timestamp, packet)| Acknowledged {
-                    epoch: *epoch,
-                    timestamp: *timestamp,
-                    packet: *packet,
-                })
-                .collect(),
+            acknowledged: commits.clone(),
             unanswered: BTreeSet::new(),
-            kept: commits
-                .iter()
-                .map(|(epoch, timestamp, packet)| RecordedEpoch {
-                    epoch: *epoch,
-                    timestamp: *timestamp,
-                    packet: *packet,
-                })
-                .collect(),
+            kept: commits,
             current: Epoch(3),
             standings: vec![standing("a"), standing("b")],
         }
@@ -243,7 +131,7 @@ mod tests {
     fn check(change: impl FnOnce(&mut Observations), expected: &[&str]) {
         let mut seen = kept_promises();
         change(&mut seen);
-        let found: Vec<String> = violations(&seen).iter().map(ToString::to_string).collect();
+        let found = violations(&seen);
         assert_eq!(found.len(), expected.len(), "{found:?}, expected {expected:?}");
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.starts_with(&format!("group g: {expected}")), "{found}, expected {expected}");
@@ -261,7 +149,7 @@ mod tests {
 
     #[test]
     fn one_commit_wins_an_epoch() {
-        let second = Acknowledged { epoch: Epoch(2), timestamp: Timestamp(9), packet: [8; 32] };
+        let second = EpochCommit { epoch: Epoch(2), timestamp: Timestamp(9), packet: [8; 32] };
         check(|seen| seen.acknowledged.insert(0, second), &["two commits were acknowledged for epoch 2"]);
     }
 

@@ -91,7 +91,7 @@ async fn measure(
     let progress = Progress::new();
     let pool = ConnectionPool::new(&target, options.connections)?;
     let members = usize::try_from(options.members).unwrap_or(usize::MAX);
-    progress.setting_up(options.groups);
+    progress.begin("making groups", options.groups as u64);
     let counted = progress.clone();
     let made =
         setup::groups(&pool, options.groups, GroupPlan { members, live: 2 }, move || counted.one_more())
@@ -112,7 +112,7 @@ async fn measure(
     let mut answer_bytes = (0, 0);
     let stale: Vec<_> = groups.iter().map(|group| Arc::clone(&group.stale)).collect();
     let mut rounds = Vec::with_capacity(options.rounds);
-    progress.rounds(options.rounds);
+    progress.begin("rounds", options.rounds as u64);
     for _ in 0..options.rounds {
         let round;
         (groups, round, answer_bytes) =
@@ -126,7 +126,7 @@ async fn measure(
         let players = players.collect();
         let scoreboard = Scoreboard::new(group.id, Vec::new(), group.acknowledged, 0);
         let (seen, _) = observe(&pool, &scoreboard, players).await?;
-        violations.extend(verify::violations(&seen).iter().map(ToString::to_string));
+        violations.extend(verify::violations(&seen));
     }
     progress.done();
     Ok(CapacityReport {

@@ -11,7 +11,7 @@ use super::{
         ToolError,
         setup::{MadeGroup, compute},
         target::Target,
-        verify::{Acknowledged, PacketDigest, digest},
+        verify::{EpochCommit, PacketDigest, digest},
     },
     wire::request,
 };
@@ -39,7 +39,7 @@ pub(super) struct PreparedGroup {
     pub(super) chain: Vec<PreparedCommit>,
     /// A commit that lost its epoch.
     pub(super) stale: Arc<[u8]>,
-    pub(super) acknowledged: Vec<Acknowledged>,
+    pub(super) acknowledged: Vec<EpochCommit>,
     /// The sizes of a commit packet and its group info, in bytes.
     pub(super) sizes: (usize, usize),
     with_group_info: bool,

@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     super::{
         ToolError, machine::cpu_time, options::Mix, recorder::Latencies, schedule::ArrivalSchedule,
-        verify::Acknowledged,
+        verify::EpochCommit,
     },
     prepared::PreparedGroup,
     wire::Wire,
@@ -125,7 +125,7 @@ pub(super) async fn replay(
                     }
                     let accepted: AcceptedCommitBody = serde_json::from_slice(answer.body)
                         .map_err(|_| unexpected(answer.status, answer.body))?;
-                    group.acknowledged.push(Acknowledged {
+                    group.acknowledged.push(EpochCommit {
                         epoch: accepted.epoch_id,
                         timestamp: accepted.timestamp,
                         packet: commit.packet,

@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;
 
-pub(super) use self::plot::{Axis, Line, Plot};
+pub(super) use self::{
+    page::of_sweep as sweep_page,
+    plot::{Axis, Line, Plot},
+};
 pub use super::recorder::Second;
 use super::{
     ToolError, Verdict,
@@ -132,7 +135,7 @@ impl Proof {
             0 | 1 => self.groups_without_agreement += 1,
             members => self.members += members,
         }
-        self.violations.extend(verify::violations(seen).iter().map(ToString::to_string));
+        self.violations.extend(verify::violations(seen));
     }
 
     /// Broken if any promise was, whatever else could not be checked.
@@ -259,29 +262,29 @@ impl RunReport {
 
     /// Writes the requested files.
     pub(super) fn write(&self, options: &ReportOptions) -> Result<(), ToolError> {
-        if let Some(path) = &options.json {
-            write_json(path, self)?;
-        }
-        if let Some(path) = &options.html {
-            write(path, &page::of_run(self)?)?;
-        }
-        Ok(())
+        write(options, self, || page::of_run(self))
     }
 }
 
-/// The page of a sweep: plots, and the table of each run.
-pub(super) fn sweep_page(machine: &Machine, plots: &[Plot], runs: &[RunReport]) -> Result<String, ToolError> {
-    page::of_sweep(machine, plots, runs)
+/// Writes figures as JSON and as a page, where the options name a file.
+pub(super) fn write(
+    options: &ReportOptions,
+    figures: &impl Serialize,
+    page: impl FnOnce() -> Result<String, ToolError>,
+) -> Result<(), ToolError> {
+    if let Some(path) = &options.json {
+        write_json(path, figures)?;
+    }
+    if let Some(path) = &options.html {
+        std::fs::write(path, page()?).map_err(ToolError::system(path.display()))?;
+    }
+    Ok(())
 }
 
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ToolError> {
     let json = serde_json::to_vec_pretty(value)
         .map_err(|error| ToolError::Broken(format!("the figures have no JSON form: {error}")))?;
     std::fs::write(path, json).map_err(ToolError::system(path.display()))
-}
-
-pub(super) fn write(path: &Path, text: &str) -> Result<(), ToolError> {
-    std::fs::write(path, text).map_err(ToolError::system(path.display()))
 }
 
 /// 0 for an empty list.

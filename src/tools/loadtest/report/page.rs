@@ -11,30 +11,20 @@ const STYLE: &str = include_str!("page.css");
 /// The page of one run.
 pub(super) fn of_run(report: &RunReport) -> Result<String, ToolError> {
     let curves = report.latencies.iter().take(4).map(curve).collect();
+    let (percentile, milliseconds) = (Axis::nines("percentile"), Axis::log("milliseconds"));
+    let throughput = vec![
+        by_second(report, "commits accepted", |second| second.accepted),
+        by_second(report, "commits too late", |second| second.late),
+        by_second(report, "other answers", |second| second.other),
+        by_second(report, "failures", |second| second.failed),
+    ];
+    let (seconds, in_a_second) = (Axis::linear("seconds since the start"), Axis::linear("in a second"));
+    let needed_more = Axis::linear("part of the accepted commits that needed more, %");
+    let (uploads, attempts) = (Axis::linear("uploads"), vec![attempts(report)]);
     let plots = [
-        Plot {
-            title: "Latency by percentile",
-            x: Axis::nines("percentile"),
-            y: Axis::log("milliseconds"),
-            lines: curves,
-        },
-        Plot {
-            title: "Throughput over time",
-            x: Axis::linear("seconds since the start"),
-            y: Axis::linear("in a second"),
-            lines: vec![
-                by_second(report, "commits accepted", |second| second.accepted),
-                by_second(report, "commits too late", |second| second.late),
-                by_second(report, "other answers", |second| second.other),
-                by_second(report, "failures", |second| second.failed),
-            ],
-        },
-        Plot {
-            title: "Uploads until one was accepted",
-            x: Axis::linear("uploads"),
-            y: Axis::linear("part of the accepted commits that needed more, %"),
-            lines: vec![attempts(report)],
-        },
+        Plot::new("Latency by percentile", percentile, milliseconds, curves),
+        Plot::new("Throughput over time", seconds, in_a_second, throughput),
+        Plot::new("Uploads until one was accepted", uploads, needed_more, attempts),
     ];
     let verdict = match report.verdict() {
         Verdict::Proven => {
@@ -52,7 +42,7 @@ pub(super) fn of_run(report: &RunReport) -> Result<String, ToolError> {
 }
 
 /// The page of a sweep.
-pub(super) fn of_sweep(machine: &Machine, plots: &[Plot], runs: &[RunReport]) -> Result<String, ToolError> {
+pub(crate) fn of_sweep(machine: &Machine, plots: &[Plot], runs: &[&RunReport]) -> Result<String, ToolError> {
     let broken = runs.iter().filter(|run| run.verdict() != Verdict::Proven).count();
     let mut body = format!("<p>{}. {} runs.</p>", escaped(&machine.to_string()), runs.len());
     body.push_str(&match broken {

@@ -34,7 +34,7 @@ pub(crate) struct Line {
 /// A plot.
 #[derive(Clone, Debug)]
 pub(crate) struct Plot {
-    pub(crate) title: &'static str,
+    pub(crate) title: String,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
     pub(crate) lines: Vec<Line>,
@@ -114,6 +114,10 @@ impl Axis {
 }
 
 impl Plot {
+    pub(crate) fn new(title: impl Into<String>, x: Axis, y: Axis, lines: Vec<Line>) -> Self {
+        Self { title: title.into(), x, y, lines }
+    }
+
     /// Draws it.
     pub(crate) fn svg(&self) -> Result<String, ToolError> {
         let mut svg = String::new();
@@ -149,7 +153,7 @@ impl Plot {
         }
         let mut chart = ChartBuilder::on(&root)
             .margin(12)
-            .caption(self.title, ("sans-serif", 18))
+            .caption(&self.title, ("sans-serif", 18))
             .x_label_area_size(42)
             .y_label_area_size(64)
             .build_cartesian_2d(self.x.range(places().map(|(x, _)| *x)), y)?;
@@ -191,7 +195,7 @@ mod tests {
     #[test]
     fn a_plot_shows_its_lines_and_survives_having_none() {
         let mut plot = Plot {
-            title: "a title",
+            title: "a title".into(),
             x: Axis::nines("percentile"),
             y: Axis::log("milliseconds"),
             lines: vec![
