@@ -115,14 +115,28 @@ impl Player {
         }
     }
 
-    /// Commits at its times, as the committer with this number.
-    pub(super) async fn commit_all(mut self, number: usize, mut intents: Intents) -> Played {
-        let lost = self.try_commit_all(number, &mut intents).await.err();
-        intents.give_up(Kind::Commit, &self.scoreboard, &self.shared.recorder);
-        Played { member: self.member, lost: lost.map(|error| error.to_string()) }
+    /// Commits, proposes or joins at every intent. Committers have a number.
+    pub(super) async fn play(mut self, kind: Kind, number: usize, mut intents: Intents) -> Played {
+        let played = if kind == Kind::Commit {
+            self.commit_all(number, &mut intents).await
+        } else {
+            self.propose_or_join(kind, &mut intents).await
+        };
+        intents.give_up(kind, &self.scoreboard, &self.shared.recorder);
+        let member = self.member.filter(|_| !self.may_be_replaced);
+        Played { member, lost: played.err().map(|error| error.to_string()) }
     }
 
-    async fn try_commit_all(&mut self, number: usize, intents: &mut Intents) -> Result<(), ToolError> {
+    async fn propose_or_join(&mut self, kind: Kind, intents: &mut Intents) -> Result<(), ToolError> {
+        while let Some(due) = intents.next().await {
+            let done = if kind == Kind::Join { self.join(due).await } else { self.propose(due).await };
+            self.scoreboard.finish();
+            done?;
+        }
+        Ok(())
+    }
+
+    async fn commit_all(&mut self, number: usize, intents: &mut Intents) -> Result<(), ToolError> {
         loop {
             let due = match intents {
                 // Players are not told of new epochs here: a waiting one checks once all are idle.
@@ -237,18 +251,6 @@ impl Player {
         Ok(())
     }
 
-    /// Proposes an update of itself at its times.
-    pub(super) async fn propose_all(mut self, mut intents: Intents) -> Played {
-        let mut lost = None;
-        while let (None, Some(due)) = (&lost, intents.next().await) {
-            let proposed = self.propose(due).await;
-            self.scoreboard.finish();
-            lost = proposed.err().map(|error| error.to_string());
-        }
-        intents.give_up(Kind::Proposal, &self.scoreboard, &self.shared.recorder);
-        Played { member: self.member, lost }
-    }
-
     async fn propose(&mut self, due: Instant) -> Result<(), ToolError> {
         let shared = Arc::clone(&self.shared);
         let Some(missed) = self.missed().await else {
@@ -268,19 +270,6 @@ impl Player {
         let answer = shared.pool.request(shared.pool.api.upload_proposal(&self.scoreboard.id, &body)).await;
         shared.recorder.request(Kind::Proposal, due, ended(&answer));
         Ok(())
-    }
-
-    /// Joins by an external commit at its times, replacing its earlier leaf.
-    pub(super) async fn join_all(mut self, mut intents: Intents) -> Played {
-        let mut lost = None;
-        while let (None, Some(due)) = (&lost, intents.next().await) {
-            let joined = self.join(due).await;
-            self.scoreboard.finish();
-            lost = joined.err().map(|error| error.to_string());
-        }
-        intents.give_up(Kind::Join, &self.scoreboard, &self.shared.recorder);
-        let member = self.member.filter(|_| !self.may_be_replaced);
-        Played { member, lost }
     }
 
     async fn join(&mut self, due: Instant) -> Result<(), ToolError> {

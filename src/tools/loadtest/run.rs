@@ -1,6 +1,7 @@
 //! One run: it creates the groups, applies the load, makes every live member follow to the end, and verifies.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -53,17 +54,12 @@ const READ_EPOCHS: u64 = 16;
 struct Run {
     shared: Arc<RunContext>,
     scoreboards: Vec<Arc<Scoreboard>>,
-    key_clients: Arc<Vec<ClientId>>,
+    key_clients: Vec<ClientId>,
     receivers: AtomicU64,
 }
 
-/// Channels to the players of one group.
-#[derive(Default)]
-struct Channels {
-    committers: Vec<mpsc::Sender<Instant>>,
-    proposer: Option<mpsc::Sender<Instant>>,
-    joiner: Option<mpsc::Sender<Instant>>,
-}
+/// Channels to the players of one group, by what they do.
+type Channels = BTreeMap<Kind, Vec<mpsc::Sender<Instant>>>;
 
 /// Runs all of it.
 pub(super) async fn run(
@@ -127,47 +123,34 @@ async fn play(
     for (place, group) in made.into_iter().enumerate() {
         let MadeGroup { id, live, leaves, acknowledged } = group;
         let scoreboard = Arc::new(Scoreboard::new(id, leaves, acknowledged, committers));
-        let mut own = Channels::default();
-        let mut live = live.into_iter();
-        for (number, member) in live.by_ref().take(committers).enumerate() {
-            let (intents, channel) = intents(options, until);
-            own.committers.extend(channel);
-            let player = Player::new(Arc::clone(&shared), Arc::clone(&scoreboard), member);
-            players.spawn(async move { (place, player.commit_all(number, intents).await) });
-        }
-        if shared.with_proposals
-            && let Some(member) = live.next()
-        {
-            let (intents, channel) = intents(options, until);
-            own.proposer = channel;
-            let player = Player::new(Arc::clone(&shared), Arc::clone(&scoreboard), member);
-            players.spawn(async move { (place, player.propose_all(intents).await) });
+        let (mut own, mut live) = (Channels::new(), live.into_iter());
+        let mut cast: Vec<(Kind, MlsClient)> =
+            live.by_ref().take(committers).map(|member| (Kind::Commit, member)).collect();
+        if shared.with_proposals {
+            cast.extend(live.next().map(|member| (Kind::Proposal, member)));
         }
         if options.mix.weight(Kind::Join) > 0 {
+            cast.push((Kind::Join, compute(|| MlsClient::basic(&fresh_handle("joiner"))).await?));
+        }
+        for (number, (kind, member)) in cast.into_iter().enumerate() {
             let (intents, channel) = intents(options, until);
-            own.joiner = channel;
-            let member = compute(|| MlsClient::basic(&fresh_handle("joiner"))).await?;
+            own.entry(kind).or_default().extend(channel);
             let player = Player::new(Arc::clone(&shared), Arc::clone(&scoreboard), member);
-            players.spawn(async move { (place, player.join_all(intents).await) });
+            players.spawn(async move { (place, player.play(kind, number, intents).await) });
         }
         let witnesses = live.map(|member| Played { member: Some(member), lost: None });
         idle.push((Arc::clone(&scoreboard), witnesses.collect::<Vec<_>>()));
         scoreboards.push(scoreboard);
         channels.push(own);
     }
-    let run = Arc::new(Run {
-        shared: Arc::clone(&shared),
-        scoreboards,
-        key_clients: Arc::new(key_clients),
-        receivers: AtomicU64::new(0),
-    });
+    let receivers = AtomicU64::new(0);
+    let run = Arc::new(Run { shared: Arc::clone(&shared), scoreboards, key_clients, receivers });
     let ticking = progress.running(options.duration, Arc::clone(&shared));
-    let others = if options.closed {
+    let mut others = if options.closed {
         closed_loop(&run, options, until)
     } else {
         open_loop(&run, options, channels).await?
     };
-    let mut others = others;
     while others.join_next().await.is_some() {}
     while let Some(player) = players.join_next().await {
         let (place, player) = player.map_err(ToolError::panicked)?;
@@ -241,14 +224,9 @@ async fn open_loop(
                 continue;
             };
             match arrival.kind {
-                Kind::Commit => {
-                    channels.committers.iter().for_each(|channel| notify(&run, scoreboard, channel, due))
-                }
-                Kind::Proposal => {
-                    channels.proposer.iter().for_each(|channel| notify(&run, scoreboard, channel, due))
-                }
-                Kind::Join => {
-                    channels.joiner.iter().for_each(|channel| notify(&run, scoreboard, channel, due))
+                kind @ (Kind::Commit | Kind::Proposal | Kind::Join) => {
+                    let channels = channels.get(&kind).into_iter().flatten();
+                    channels.for_each(|channel| notify(&run, scoreboard, channel, due));
                 }
                 kind @ (Kind::KeyPackage | Kind::Welcome | Kind::Read) => {
                     while one_offs.try_join_next().is_some() {}
