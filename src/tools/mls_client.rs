@@ -18,13 +18,14 @@ use super::{
 use crate::api::{
     groups::{CommitBody, EpochMessages, NewGroupBody},
     joining::{GroupInfo, JoinInfoBody},
+    key_packages::{KeyPackageQuery, KeyPackageUploadBody, NewKeyQueueBody},
     text::Base64,
 };
 
 /// MLS 1.0 (RFC 9420 §6).
-pub(super) const PROTOCOL_VERSION: u16 = 1;
+const PROTOCOL_VERSION: u16 = 1;
 /// Suite 1, which every MLS client supports (RFC 9420 §17.1).
-pub(super) const CIPHER_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+const CIPHER_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
 /// A client, and its only group.
 pub(super) struct MlsClient {
@@ -40,6 +41,20 @@ pub(super) struct MlsClient {
 }
 
 /// Outside of a group.
+/// The key queue of a client's key packages.
+pub(super) fn key_queue() -> NewKeyQueueBody {
+    NewKeyQueueBody {
+        protocol_version: PROTOCOL_VERSION,
+        cipher_suite: CIPHER_SUITE.into(),
+        app_label: String::new(),
+    }
+}
+
+/// The query for a key package out of such a queue.
+pub(super) fn key_package_query(receiver: String) -> KeyPackageQuery {
+    KeyPackageQuery::new(PROTOCOL_VERSION, CIPHER_SUITE.into(), receiver)
+}
+
 impl MlsClient {
     /// A client with a basic credential of this handle.
     pub(super) fn basic(handle: &str) -> Result<Self, ToolError> {
@@ -74,6 +89,12 @@ impl MlsClient {
             .build(CIPHER_SUITE, &self.provider, &*self.signer, self.credential.clone())
             .during_library("making a key package")?;
         bytes_of(&package.into_key_package().into())
+    }
+
+    /// An upload of fresh key packages.
+    pub(super) fn key_packages(&self, count: usize) -> Result<KeyPackageUploadBody, ToolError> {
+        let key_packages = (0..count).map(|_| self.key_package()).collect::<Result<_, _>>()?;
+        Ok(KeyPackageUploadBody { key_packages, ..KeyPackageUploadBody::default() })
     }
 
     /// Creates a group with this member alone (*Group Creation*).

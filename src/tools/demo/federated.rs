@@ -11,7 +11,7 @@ use super::{
     sites::{Site, Sites},
 };
 use crate::{
-    api::{Limit, clients::TagQuery, key_packages::KeyQueue, problem::ProblemKind, text::Base64},
+    api::{clients::TagQuery, key_packages::KeyQueue, problem::ProblemKind, text::Base64},
     client::RequestError,
 };
 
@@ -91,12 +91,7 @@ async fn ask_for_key_package(
     tell: &mut dyn FnMut(&str),
 ) -> Result<Base64, ToolError> {
     let Sites { a, b, .. } = sites;
-    let query = TagQuery {
-        tag: Some(TAG.to_owned()),
-        domain: Some(b.domain.clone()),
-        limit: Limit::default(),
-        cursor: None,
-    };
+    let query = TagQuery { tag: Some(TAG.to_owned()), domain: Some(b.domain.clone()), ..TagQuery::default() };
     let found = a.api.find_clients(&query).await.during("finding clients of another domain")?.identities;
     let [identity] = found.as_slice() else {
         return Err(ToolError::Broken(format!("{} clients were found, and not carol alone", found.len())));

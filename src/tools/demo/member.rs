@@ -8,11 +8,11 @@ use crate::{
         clients::NewClientBody,
         groups::EpochRange,
         joining::WelcomeQuery,
-        key_packages::{KeyPackageQuery, KeyPackageUploadBody, NewKeyQueueBody, PoolSize},
+        key_packages::{KeyPackageQuery, PoolSize},
         text::{Base64, HandleText},
     },
     client::GatewayClient,
-    tools::mls_client::{CIPHER_SUITE, MlsClient, PROTOCOL_VERSION},
+    tools::mls_client::{MlsClient, key_package_query, key_queue},
 };
 
 /// A registered client, and the one group that it is in.
@@ -47,15 +47,9 @@ impl DemoMember {
 
     /// Creates a key queue and fills it with fresh key packages.
     pub(super) async fn upload_key_packages(&self, count: usize) -> Result<PoolSize, ToolError> {
-        let queue = NewKeyQueueBody {
-            protocol_version: PROTOCOL_VERSION,
-            cipher_suite: CIPHER_SUITE.into(),
-            app_label: String::new(),
-        };
-        let queue =
-            self.api.create_key_queue(self.id, &queue).await.during("creating a key queue")?.key_queue_id;
-        let key_packages = (0..count).map(|_| self.mls.key_package()).collect::<Result<_, _>>()?;
-        let upload = KeyPackageUploadBody { key_packages, ..KeyPackageUploadBody::default() };
+        let queue = self.api.create_key_queue(self.id, &key_queue()).await;
+        let queue = queue.during("creating a key queue")?.key_queue_id;
+        let upload = self.mls.key_packages(count)?;
         self.api.upload_key_packages(self.id, queue, &upload).await.during("uploading key packages")
     }
 
@@ -66,8 +60,7 @@ impl DemoMember {
         of: ClientId,
         domain: Option<&DomainName>,
     ) -> Result<Base64, ToolError> {
-        let mut query = KeyPackageQuery::new(PROTOCOL_VERSION, CIPHER_SUITE.into(), self.id.to_string());
-        query.domain = domain.cloned();
+        let query = KeyPackageQuery { domain: domain.cloned(), ..key_package_query(self.id.to_string()) };
         let package = self.api.retrieve_key_package(of, &query).await.during("retrieving a key package")?;
         ensure(!package.is_final_key, || "a final key was given where none was uploaded".to_owned())?;
         Ok(package.key_package)
@@ -120,11 +113,8 @@ impl DemoMember {
 
     /// Applies every commit since this member's epoch, and returns their number (*Group Evolution*).
     pub(super) async fn catch_up(&mut self) -> Result<usize, ToolError> {
-        let range = EpochRange {
-            start_epoch_id: Epoch(self.epoch()?.0.saturating_add(1)),
-            end_epoch_id: None,
-            limit: None,
-        };
+        let start_epoch_id = Epoch(self.epoch()?.0.saturating_add(1));
+        let range = EpochRange { start_epoch_id, ..EpochRange::default() };
         let missed = self.api.control_messages(&self.mls.group_id()?, &range).await;
         let missed = missed.during("asking for control messages")?.epochs;
         self.mls.follow(&missed)?;

@@ -9,7 +9,6 @@ use super::{
 };
 use crate::{
     api::{
-        Limit,
         clients::{GroupsOfClientQuery, TagQuery},
         groups::{AcceptedCommitBody, CommitBody},
         problem::ProblemKind,
@@ -105,12 +104,8 @@ async fn found_group(
     tell: &mut dyn FnMut(&str),
 ) -> Result<GroupId, ToolError> {
     let [alice, others @ ..] = members else { return Err(nobody()) };
-    let query = TagQuery {
-        tag: Some(TAG.to_owned()),
-        domain: identities.domain().cloned(),
-        limit: Limit::default(),
-        cursor: None,
-    };
+    let query =
+        TagQuery { tag: Some(TAG.to_owned()), domain: identities.domain().cloned(), ..TagQuery::default() };
     let found = api.find_clients(&query).await.during("finding clients by a tag")?.identities;
     tell(&format!("alice looks for \"{TAG}\" and finds {} clients.", found.len()));
     ensure(

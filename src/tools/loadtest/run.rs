@@ -33,10 +33,9 @@ use crate::{
     api::{
         groups::{EpochMessages, EpochRange},
         joining::WelcomeQuery,
-        key_packages::KeyPackageQuery,
         text::GroupIdText,
     },
-    tools::mls_client::{CIPHER_SUITE, MlsClient, PROTOCOL_VERSION},
+    tools::mls_client::{MlsClient, key_package_query},
 };
 
 /// Clients whose key packages are retrieved.
@@ -270,7 +269,7 @@ impl Run {
             Kind::KeyPackage => {
                 let Some(client) = self.key_clients.get(pick(self.key_clients.len())) else { return };
                 let receiver = format!("receiver {}", self.receivers.fetch_add(1, Ordering::Relaxed));
-                let query = KeyPackageQuery::new(PROTOCOL_VERSION, CIPHER_SUITE.into(), receiver);
+                let query = key_package_query(receiver);
                 ended(&pool.request(pool.api.retrieve_key_package(*client, &query)).await)
             }
             Kind::Welcome => {

@@ -18,10 +18,10 @@ use crate::{
     api::{
         clients::NewClientBody,
         joining::WelcomeQuery,
-        key_packages::{KeyPackageQuery, KeyPackageUploadBody, NewKeyQueueBody},
+        key_packages::KeyPackageUploadBody,
         text::{Base64, GroupIdText, HandleText},
     },
-    tools::mls_client::{CIPHER_SUITE, MlsClient, PROTOCOL_VERSION},
+    tools::mls_client::{MlsClient, key_package_query, key_queue},
 };
 
 /// The number of passive clients that one commit adds.
@@ -106,7 +106,7 @@ async fn group(pool: &ConnectionPool, plan: GroupPlan) -> Result<MadeGroup, Tool
     for _ in 1..plan.live {
         let member = compute(|| MlsClient::basic(&fresh_handle("member"))).await?;
         let client = register(pool, &member, 1, false).await?;
-        let query = KeyPackageQuery::new(PROTOCOL_VERSION, CIPHER_SUITE.into(), receiver(&id));
+        let query = key_package_query(receiver(&id));
         let retrieved = pool.request(pool.api.retrieve_key_package(client, &query)).await;
         packages.push(retrieved.during("retrieving a key package")?.key_package);
         joining.push(member);
@@ -178,18 +178,10 @@ async fn register(
     if packages == 0 {
         return Ok(id);
     }
-    let queue = NewKeyQueueBody {
-        protocol_version: PROTOCOL_VERSION,
-        cipher_suite: CIPHER_SUITE.into(),
-        app_label: String::new(),
-    };
-    let queue = pool.request(pool.api.create_key_queue(id, &queue)).await;
+    let queue = pool.request(pool.api.create_key_queue(id, &key_queue())).await;
     let queue = queue.during("creating a key queue")?.key_queue_id;
-    let upload = KeyPackageUploadBody {
-        key_packages: (0..packages).map(|_| member.key_package()).collect::<Result<_, _>>()?,
-        final_key: with_final_key.then(|| member.key_package()).transpose()?,
-        ..KeyPackageUploadBody::default()
-    };
+    let final_key = with_final_key.then(|| member.key_package()).transpose()?;
+    let upload = KeyPackageUploadBody { final_key, ..member.key_packages(packages)? };
     let uploaded = pool.request(pool.api.upload_key_packages(id, queue, &upload)).await;
     uploaded.during("uploading key packages")?;
     Ok(id)

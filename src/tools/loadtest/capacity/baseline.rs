@@ -12,7 +12,10 @@ use std::{
 use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, web};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
-use super::super::{DuringLibrary as _, ToolError, machine::cpu_time};
+use super::{
+    super::{DuringLibrary as _, ToolError, machine::cpu_time},
+    report::Speed,
+};
 
 /// Longest body of the constant server, in bytes.
 const CONSTANT_BYTES_MAX: usize = 8 << 20;
@@ -38,7 +41,7 @@ impl Signatures {
 
     /// The number of commits per second that all cores can verify when they do nothing else for this time, and the processor
     /// time of one in microseconds.
-    pub(super) fn commits_per_s(self: &Arc<Self>, duration: Duration) -> Result<(f64, f64), ToolError> {
+    pub(super) fn commits_per_s(self: &Arc<Self>, duration: Duration) -> Result<Speed, ToolError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (is_over, commits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (started, cpu) = (Instant::now(), cpu_time());
@@ -61,7 +64,7 @@ impl Signatures {
         }
         let commits = f64::from(u32::try_from(commits.load(Ordering::Relaxed)).unwrap_or(u32::MAX));
         let cpu_us = cpu_time().saturating_sub(cpu).as_secs_f64() * 1e6 / commits.max(1.0);
-        Ok((commits / started.elapsed().as_secs_f64(), cpu_us))
+        Ok(Speed { per_s: commits / started.elapsed().as_secs_f64(), cpu_us })
     }
 
     fn verify(&self) -> Result<(), ToolError> {

@@ -153,7 +153,7 @@ async fn measure_once(
     stale: &[Arc<[u8]>],
 ) -> Result<(Vec<PreparedGroup>, Round, (usize, usize)), ToolError> {
     let signatures = Arc::clone(signatures);
-    let (per_s, cpu_us) = setup::compute(move || signatures.commits_per_s(SLICE)).await?;
+    let verified = setup::compute(move || signatures.commits_per_s(SLICE)).await?;
     let groups = prepare(target, groups, options.commits).await?;
     let (groups, accepted) = replay(target, groups, options, None).await?;
     let send = |requests: Vec<Arc<[u8]>>, address: String, status| {
@@ -164,24 +164,24 @@ async fn measure_once(
     let reads = Reads::of(target, constant, &groups).await?;
     let mut rates = [Speed::default(); 5];
     for (rate, (address, requests)) in rates.iter_mut().zip(&reads.kinds) {
-        *rate = Speed::from(&send(requests.clone(), address.clone(), 200).await?);
+        *rate = send(requests.clone(), address.clone(), 200).await?.speed;
     }
     let [group_info, group_info_constant, control_msgs, control_msgs_constant, control_msgs_from_disk] =
         rates;
     let groups = prepare(target, groups, options.commits).await?;
-    let (groups, half) = replay(target, groups, options, Some(accepted.per_s / 2.0)).await?;
+    let (groups, half) = replay(target, groups, options, Some(accepted.speed.per_s / 2.0)).await?;
     let round = Round {
-        verified: Speed { per_s, cpu_us },
-        accepted: Speed::from(&accepted),
+        verified,
+        accepted: accepted.speed,
         accepted_p50_us: accepted.latencies.percentile_us(50.0),
         accepted_p99_us: accepted.latencies.percentile_us(99.0),
-        stale: Speed::from(&stale),
+        stale: stale.speed,
         group_info,
         group_info_constant,
         control_msgs,
         control_msgs_constant,
         control_msgs_from_disk,
-        half_load: Speed::from(&half),
+        half_load: half.speed,
         half_load_p50_us: half.latencies.percentile_us(50.0),
         half_load_p99_us: half.latencies.percentile_us(99.0),
     };
@@ -259,8 +259,7 @@ impl Reads {
 
 /// The size of the answer to the first of these requests.
 async fn answer_bytes(address: &str, requests: &[Arc<[u8]>]) -> Result<usize, ToolError> {
-    let broken = |source| ToolError::system(address)(source);
     let Some(request) = requests.first() else { return Ok(0) };
-    let mut wire = Wire::connect(address).await.map_err(broken)?;
-    Ok(wire.ask(request).await.map_err(broken)?.body.len())
+    let mut wire = Wire::connect(address).await.map_err(ToolError::system(address))?;
+    Ok(wire.ask(request).await.map_err(ToolError::system(address))?.body.len())
 }

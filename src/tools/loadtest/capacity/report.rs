@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{super::machine::Machine, sender::Rate};
+use super::super::machine::Machine;
 
 /// The goal for the spread of latencies.
 const SPREAD_MAX: f64 = 10.0;
@@ -51,12 +51,6 @@ pub(super) struct Speed {
     /// The processor time of server and load for one operation, in microseconds. Other programs on the machine hardly affect
     /// it.
     pub(super) cpu_us: f64,
-}
-
-impl From<&Rate> for Speed {
-    fn from(rate: &Rate) -> Self {
-        Self { per_s: rate.per_s, cpu_us: rate.cpu_us }
-    }
 }
 
 /// A ratio, and its goal.

@@ -13,6 +13,7 @@ use super::{
         verify::EpochCommit,
     },
     prepared::PreparedGroup,
+    report::Speed,
     wire::Wire,
 };
 use crate::api::groups::AcceptedCommitBody;
@@ -25,21 +26,16 @@ const PACE_MAX: Duration = Duration::from_secs(3600);
 /// The result of a series of requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rate {
-    pub(super) per_s: f64,
-    /// Processor time of server and load for one request, in microseconds.
-    pub(super) cpu_us: f64,
-    /// The latency of each request from its due time: when it was sent, or its time in the pace.
+    pub(super) speed: Speed,
     pub(super) latencies: Latencies,
 }
 
 impl Rate {
     fn of(latencies: Latencies, started: Instant, cpu: Duration) -> Self {
         let count = f64::from(u32::try_from(latencies.count()).unwrap_or(u32::MAX)).max(1.0);
-        Self {
-            per_s: count / started.elapsed().as_secs_f64().max(1e-9),
-            cpu_us: cpu_time().saturating_sub(cpu).as_secs_f64() * 1e6 / count,
-            latencies,
-        }
+        let per_s = count / started.elapsed().as_secs_f64().max(1e-9);
+        let cpu_us = cpu_time().saturating_sub(cpu).as_secs_f64() * 1e6 / count;
+        Self { speed: Speed { per_s, cpu_us }, latencies }
     }
 }
 
@@ -64,7 +60,7 @@ pub(super) async fn send(
                     break;
                 }
                 let due = Instant::now();
-                let answer = wire.ask(request).await.map_err(|source| broken(&address, source))?;
+                let answer = wire.ask(request).await.map_err(ToolError::system(&address))?;
                 if answer.status != status {
                     return Err(unexpected(answer.status, answer.body));
                 }
@@ -117,8 +113,7 @@ pub(super) async fn replay(
                         Some(dues) => dues.recv().await.unwrap_or_else(Instant::now),
                         None => Instant::now(),
                     };
-                    let answer =
-                        wire.ask(&commit.request).await.map_err(|source| broken(&address, source))?;
+                    let answer = wire.ask(&commit.request).await.map_err(ToolError::system(&address))?;
                     latencies.record(due.elapsed());
                     if answer.status != 201 {
                         return Err(unexpected(answer.status, answer.body));
@@ -176,13 +171,9 @@ fn pace(mut channels: Vec<(mpsc::Sender<Instant>, usize)>, rate: f64) -> Result<
 async fn connect(address: &str, connections: usize) -> Result<Vec<Wire>, ToolError> {
     let mut wires = Vec::with_capacity(connections);
     for _ in 0..connections {
-        wires.push(Wire::connect(address).await.map_err(|source| broken(address, source))?);
+        wires.push(Wire::connect(address).await.map_err(ToolError::system(address))?);
     }
     Ok(wires)
-}
-
-fn broken(address: &str, source: std::io::Error) -> ToolError {
-    ToolError::system(address)(source)
 }
 
 fn unexpected(status: u16, body: &[u8]) -> ToolError {
