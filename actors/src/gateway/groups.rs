@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use snapshots::{AppId, AppendError, DomainName, Epoch, GroupId, GroupRow, Unmet, View};
+use snapshots::{AppId, AppendError, DomainName, Epoch, GroupId, GroupRow, Timestamp, Unmet, View};
 
-use super::Gateway;
+use super::{Gateway, replicas::unwritten};
 use crate::{
     application::{Application, Source},
     error::StorageError,
@@ -28,46 +28,48 @@ impl Gateway {
         new: NewGroup,
         source: Source,
     ) -> Result<CreatedGroup, GroupError> {
-        let application = self.group_application(app)?.clone();
-        let digest = new.digest();
-        let services = Arc::clone(&self.services);
-        let now = services.clock.now();
-        let validated = self.services.validation.place(app).ok_or(GroupError::Busy)?.run(move || {
-            GroupState::create(services.validation_context(&application, &source), &new, now)
-                .map(|state| (state, Arc::new(new)))
-        });
-        let (state, new) = validated
-            .await
-            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be validated".into()))??;
-        let group = state.id().clone();
-        let row =
-            GroupRow { epoch: Epoch(0), created_at: now, creation_digest: digest, hub: state.hub().cloned() };
-        let meta = GroupMeta::new(self.group_application(app)?, group.clone(), row);
-        match self.services.store.append(creation(&meta, &state, &new)?).await {
-            Ok(_) => {
-                meta.notify_peers(&*self.services.notices);
-                Ok(CreatedGroup { group, outcome: Outcome::New })
-            }
+        let (application, new) = (self.group_application(app)?, Arc::new(new));
+        let now = self.services.clock.now();
+        let (state, meta) = self.validate_creation(application, Arc::clone(&new), source, now).await?;
+        let group = meta.group.clone();
+        let outcome = match self.services.store.append(creation(&meta, &state, &new)?).await {
+            Ok(_) => Outcome::New,
             Err(AppendError::Precondition(Unmet::LogExists)) => {
-                if self.group_row(app, &group)?.creation_digest == digest {
-                    Ok(CreatedGroup { group, outcome: Outcome::Repeated })
-                } else if self.create_instead(self.group_application(app)?, &meta, &state, &new).await? {
-                    meta.notify_peers(&*self.services.notices);
-                    Ok(CreatedGroup { group, outcome: Outcome::New })
+                if self.group_row(app, &group)?.creation_digest == meta.row.creation_digest {
+                    Outcome::Repeated
+                } else if self.create_instead(application, &meta, &state, &new).await? {
+                    Outcome::New
                 } else {
-                    Err(GroupError::GroupExists)
+                    return Err(GroupError::GroupExists);
                 }
             }
-            Err(AppendError::TooLarge { limit, .. }) => {
-                Err(GroupError::TooLarge { what: "the group", max: limit })
-            }
-            Err(
-                error @ (AppendError::Precondition(_)
-                | AppendError::Closed
-                | AppendError::Stalled { .. }
-                | AppendError::Storage(_)),
-            ) => Err(StorageError::from_append(&error).into()),
+            Err(error) => return Err(unwritten(&error, "the group")),
+        };
+        if outcome == Outcome::New {
+            meta.notify_peers(&*self.services.notices);
         }
+        Ok(CreatedGroup { group, outcome })
+    }
+
+    /// Validates a new group on another thread; the row is the one that its creation writes.
+    pub(super) async fn validate_creation(
+        &self,
+        application: &Application,
+        new: Arc<NewGroup>,
+        source: Source,
+        at: Timestamp,
+    ) -> Result<(GroupState, GroupMeta), GroupError> {
+        let digest = new.digest();
+        let (services, application_there) = (Arc::clone(&self.services), application.clone());
+        let place = self.services.validation.place(application.id).ok_or(GroupError::Busy)?;
+        let validated = place.run(move || {
+            GroupState::create(services.validation_context(&application_there, &source), &new, at)
+        });
+        let state = validated.await.ok_or_else(not_validated)??;
+        let hub = state.hub().cloned();
+        let row = GroupRow { epoch: Epoch(0), created_at: at, creation_digest: digest, hub };
+        let meta = GroupMeta::new(application, state.id().clone(), row);
+        Ok((state, meta))
     }
 
     /// The present view of a group; everything in it is durable.
@@ -214,6 +216,11 @@ impl Gateway {
 }
 
 /// The epoch of a packet that is for this group.
+/// The validation ended in a panic.
+pub(super) fn not_validated() -> GroupError {
+    GroupError::InvalidGroupInfo("the group info cannot be validated".into())
+}
+
 fn head(
     group: &GroupId,
     (member, packet): (RequestMember, &[u8]),

@@ -4,8 +4,7 @@
 use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
 use snapshots::{
-    AppId, AppendError, ClientHandle, DomainName, Epoch, GroupId, GroupRow, LogId, MissedEntries, Timestamp,
-    Unmet,
+    AppId, AppendError, ClientHandle, DomainName, GroupId, GroupRow, LogId, MissedEntries, Timestamp, Unmet,
 };
 
 use super::Gateway;
@@ -229,29 +228,14 @@ impl Gateway {
         (accepted, order): (Timestamp, &Order),
     ) -> Result<(), GroupError> {
         let room = self.replicas.take(&self.services, application.id, hub).await?;
-        let digest = new.digest();
-        let (services, application_there) = (Arc::clone(&self.services), application.clone());
-        let place = self.services.validation.place(application.id).ok_or(GroupError::Busy)?;
-        let validated = place.run(move || {
-            let rules = services.validation_context(&application_there, &Source::Hub);
-            GroupState::create(rules, &new, accepted).map(|state| (state, new))
-        });
-        let (state, new) = validated
-            .await
-            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be validated".into()))??;
+        let created = self.validate_creation(application, Arc::clone(&new), Source::Hub, accepted);
+        let (state, meta) = created.await?;
         check_group(&state, group)?;
         if state.hub() != Some(hub) {
             return Err(GroupError::NotFromHub(
                 "the group's creator is of another domain than the hub".into(),
             ));
         }
-        let row = GroupRow {
-            epoch: Epoch(0),
-            created_at: accepted,
-            creation_digest: digest,
-            hub: Some(hub.clone()),
-        };
-        let meta = GroupMeta::new(application, group.clone(), row);
         if let Order::Others { .. } = order {
             return if self.create_instead(application, &meta, &state, &new).await? {
                 room.keep();

@@ -10,6 +10,7 @@ use snapshots::{
 
 use super::{
     Gateway,
+    groups::not_validated,
     replicas::{check_group, first_leaf, named, unwritten},
 };
 use crate::{
@@ -53,9 +54,7 @@ impl Gateway {
             let rules = services.validation_context(&application_there, &Source::Hub);
             GroupState::from_transfer(rules, &handed, hub_there).map(|state| (state, handed))
         });
-        let validated = validated
-            .await
-            .ok_or_else(|| GroupError::InvalidGroupInfo("the group info cannot be validated".into()))?;
+        let validated = validated.await.ok_or_else(not_validated)?;
         let (state, handed) = validated?;
         check_group(&state, group)?;
         match &before {
