@@ -319,20 +319,18 @@ impl Gateway {
                 Err(detail) => invalid.push(InvalidKeyPackage { index, detail }),
             }
         }
-        let final_key = match final_key.as_ref().map(|message| check(message, true)) {
-            None => None,
-            Some(Ok(package)) if seen.contains(&package.reference) => {
-                let detail = "finalKey: it is among keyPackages as well".into();
-                invalid.push(InvalidKeyPackage { index: messages.len(), detail });
-                None
+        let mut check_final = |message| {
+            let package = check(message, true)?;
+            if seen.contains(&package.reference) {
+                return Err("it is among keyPackages as well".to_owned());
             }
-            Some(Ok(package)) => Some(package),
-            Some(Err(detail)) => {
-                let detail = format!("finalKey: {detail}");
-                invalid.push(InvalidKeyPackage { index: messages.len(), detail });
-                None
-            }
+            Ok(package)
         };
+        let final_key = final_key.as_ref().map(&mut check_final).transpose().unwrap_or_else(|detail| {
+            let detail = format!("finalKey: {detail}");
+            invalid.push(InvalidKeyPackage { index: messages.len(), detail });
+            None
+        });
         if invalid.is_empty() {
             Ok((packages, final_key))
         } else {

@@ -92,8 +92,8 @@ pub(crate) struct KeyQueueActor {
 type Packages = (Vec<NewPackage>, Vec<Option<AssignedRow>>);
 type QueueReply<T> = AtomicResponse<KeyQueueActor, Result<T, KeyQueueError>>;
 
-fn assigned(key_package: Vec<u8>, is_final_key: bool) -> Attempt<AssignedKeyPackage> {
-    Attempt::Done(AssignedKeyPackage { key_package, is_final_key })
+fn assigned(key_package: Vec<u8>, is_final_key: bool) -> AssignedKeyPackage {
+    AssignedKeyPackage { key_package, is_final_key }
 }
 
 fn answer<T: 'static>(result: Result<T, KeyQueueError>) -> QueueReply<T> {
@@ -207,6 +207,25 @@ impl KeyQueueActor {
         Ok(row.filter(AssignedRow::is_of_final_key))
     }
 
+    /// Appends a batch with its record. What is done then is answered, unless another write came first.
+    fn append<T: 'static>(
+        &self,
+        batch: Batch,
+        record: QueueRecord,
+        permit: OwnedSemaphorePermit,
+        answer: impl FnOnce(&mut Self) -> Result<T, KeyQueueError> + 'static,
+    ) -> QueueReply<Attempt<T>> {
+        let store = self.services.store.clone();
+        let append = async move { store.append(batch).await };
+        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |result, actor, ctx| {
+            drop(permit);
+            Ok(match actor.appended(result, record, ctx)? {
+                Attempt::Done(()) => Attempt::Done(answer(actor)?),
+                Attempt::Overtaken => Attempt::Overtaken,
+            })
+        })))
+    }
+
     fn appended(
         &mut self,
         result: Result<snapshots::Appended, AppendError>,
@@ -246,12 +265,7 @@ impl KeyQueueActor {
             Err(AppendError::TooLarge { limit, .. }) => {
                 Err(KeyQueueError::Unusable(format!("the upload is larger than {limit} bytes")))
             }
-            Err(
-                error @ (AppendError::Precondition(_)
-                | AppendError::Closed
-                | AppendError::Stalled { .. }
-                | AppendError::Storage(_)),
-            ) => Err(self.append_failed(&error, ctx).into()),
+            Err(error) => Err(self.append_failed(&error, ctx).into()),
         }
     }
 
@@ -360,15 +374,7 @@ impl Handler<AddKeyPackages> for KeyQueueActor {
             Ok(staged) => staged,
             Err(refused) => return answer(Err(refused)),
         };
-        let store = self.services.store.clone();
-        let append = async move { (store.append(batch).await, upload.permit) };
-        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
-            drop(permit);
-            Ok(match actor.appended(result, record, ctx)? {
-                Attempt::Done(()) => Attempt::Done(actor.counts()?),
-                Attempt::Overtaken => Attempt::Overtaken,
-            })
-        })))
+        self.append(batch, record, upload.permit, Self::counts)
     }
 }
 
@@ -378,10 +384,10 @@ impl Handler<Assign> for KeyQueueActor {
     fn handle(&mut self, Assign { receiver, permit }: Assign, _: &mut Context<Self>) -> Self::Result {
         let package = match self.choose(&receiver) {
             Ok(Choice::Assigned(package)) => {
-                return answer(Ok(assigned(package.message, false)));
+                return answer(Ok(Attempt::Done(assigned(package.message, false))));
             }
             Ok(Choice::Final(package)) => {
-                return answer(Ok(assigned(package.message, true)));
+                return answer(Ok(Attempt::Done(assigned(package.message, true))));
             }
             Ok(Choice::Nothing) => return answer(Err(KeyQueueError::NoKeyPackage)),
             Ok(Choice::Assignable(package)) => package,
@@ -402,15 +408,7 @@ impl Handler<Assign> for KeyQueueActor {
         batch.append_record(self.durable.log(), self.durable.sequence(), bytes);
         batch.require_unused(self.app, &package.reference);
         batch.assign_key_package(self.app, &package.reference, &row, self.services.assigned_limits());
-        let store = self.services.store.clone();
-        let append = async move { (store.append(batch).await, permit) };
-        AtomicResponse::new(Box::pin(append.into_actor(self).map(move |(result, permit), actor, ctx| {
-            drop(permit);
-            Ok(match actor.appended(result, record, ctx)? {
-                Attempt::Done(()) => assigned(package.message, false),
-                Attempt::Overtaken => Attempt::Overtaken,
-            })
-        })))
+        self.append(batch, record, permit, |_| Ok(assigned(package.message, false)))
     }
 }
 
