@@ -68,52 +68,32 @@ impl X509Parameters {
         supports_domains: bool,
     ) -> Result<NameOffsets, ParametersError> {
         let DeviceHandleRange { start, end } = self.device_handle_range;
-        let refuse = |member, reason| Err(ParametersError { member, reason });
+        let refusal = |member, reason: String| ParametersError { member, reason };
         if end < start {
-            return refuse(
+            return Err(refusal(
                 "device_handle_range.end",
                 format!("must not be before device_handle_range.start, which is {start}, but is {end}"),
-            );
+            ));
         }
-        let account = match (supports_accounts, self.account_handle_offset) {
-            (false, _) => None,
-            (true, None) => {
-                return refuse(
-                    "account_handle_offset",
-                    "is required, because supports_accounts is true".to_owned(),
-                );
-            }
-            (true, Some(account)) if account <= end => {
-                return refuse(
-                    "account_handle_offset",
-                    format!("must be greater than device_handle_range.end, which is {end}, but is {account}"),
-                );
-            }
-            (true, account) => account,
+        let above = |member, given: Option<u8>, setting: &str, is_supported: bool| match given {
+            _ if !is_supported => Ok(None),
+            None => Err(refusal(member, format!("is required, because {setting} is true"))),
+            Some(offset) if offset <= end => Err(refusal(
+                member,
+                format!("must be greater than device_handle_range.end, which is {end}, but is {offset}"),
+            )),
+            Some(offset) => Ok(Some(offset)),
         };
-        let domain = match (supports_domains, self.domain_name_offset) {
-            (false, _) => None,
-            (true, None) => {
-                return refuse(
-                    "domain_name_offset",
-                    "is required, because supports_domains is true".to_owned(),
-                );
-            }
-            (true, Some(domain)) if domain <= end => {
-                return refuse(
-                    "domain_name_offset",
-                    format!("must be greater than device_handle_range.end, which is {end}, but is {domain}"),
-                );
-            }
-            (true, domain) => domain,
-        };
+        let (account, domain) = (self.account_handle_offset, self.domain_name_offset);
+        let account = above("account_handle_offset", account, "supports_accounts", supports_accounts)?;
+        let domain = above("domain_name_offset", domain, "supports_domains", supports_domains)?;
         if let (Some(account), Some(domain)) = (account, domain)
             && domain <= account
         {
-            return refuse(
+            return Err(refusal(
                 "domain_name_offset",
                 format!("must be greater than account_handle_offset, which is {account}, but is {domain}"),
-            );
+            ));
         }
         Ok(NameOffsets { device: start..=end, account, domain })
     }
