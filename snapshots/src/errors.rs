@@ -188,22 +188,12 @@ impl ReadError {
 }
 
 /// The reason why an operation stopped its batch; only the caller of that batch gets it.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    Unmet(Unmet),
-    Read(ReadError),
-}
-
-impl From<Unmet> for Refusal {
-    fn from(unmet: Unmet) -> Self {
-        Self::Unmet(unmet)
-    }
-}
-
-impl From<ReadError> for Refusal {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error)
-    }
+    #[error(transparent)]
+    Unmet(#[from] Unmet),
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 impl From<Refusal> for AppendError {

@@ -79,6 +79,14 @@ impl Key {
         KeyRange { start: Bound::Excluded(key.0), end }
     }
 
+    /// Every key that begins with this one, or those of them after a key.
+    pub(crate) fn prefix_from(self, after: Option<Self>) -> KeyRange {
+        match after {
+            Some(key) => self.prefix_after(key),
+            None => self.prefix(),
+        }
+    }
+
     /// Every key from this one to `last`, both included.
     pub(crate) fn through(self, last: Self) -> KeyRange {
         KeyRange { start: Bound::Included(self.0), end: Bound::Included(last.0) }

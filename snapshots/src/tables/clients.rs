@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{assigned_key_packages, key_queues, table, welcomes};
 use crate::{
-    engine::{Batch, Key, KeyRange, KeyReader, Overlay, Rows, Slice, View, rows},
+    engine::{Batch, Key, KeyReader, Overlay, Rows, Slice, View, rows},
     errors::{ReadError, Refusal, Unmet},
     ids::{AppId, ClientHandle, ClientId, DomainName, Timestamp},
 };
@@ -139,14 +139,6 @@ impl Batch {
             welcomes::delete_join_infos_of(overlay, app, &row.handle, row.domain.as_ref(), is_last)
         })
     }
-
-    /// Precondition: the client is still `row`, else [`Unmet::ClientMissing`] or [`Unmet::ClientChanged`].
-    pub fn require_client(&mut self, app: AppId, row: &ClientRow) -> &mut Self {
-        let row = row.clone();
-        self.operation(move |overlay| {
-            require_client_unchanged(overlay, &client_key(app, row.client_id), &row)
-        })
-    }
 }
 
 /// Precondition of all rows that belong to a client: it is registered.
@@ -246,10 +238,8 @@ impl View {
             return Ok(Vec::new());
         }
         let skipped = prefix.as_bytes().len();
-        let range: KeyRange = match after {
-            Some(client) => prefix.clone().prefix_after(prefix.uuid(client.as_uuid())),
-            None => prefix.prefix(),
-        };
+        let after = after.map(|client| prefix.clone().uuid(client.as_uuid()));
+        let range = prefix.prefix_from(after);
         let found = |key: Result<Slice, ReadError>| {
             let key = key?;
             let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), "client_tags");

@@ -163,10 +163,7 @@ impl View {
         limit: usize,
     ) -> Result<Vec<(GroupId, GroupRow)>, ReadError> {
         let prefix = Key::of_app(app);
-        let range = match after {
-            Some(group) => prefix.prefix_after(group_key(app, &group)),
-            None => prefix.prefix(),
-        };
+        let range = prefix.prefix_from(after.map(|group| group_key(app, &group)));
         self.scan_groups(range).take(limit).map(|row| row.map(|(_, group, row)| (group, row))).collect()
     }
 
@@ -186,10 +183,7 @@ impl View {
         let domain = domain.cloned();
         let prefix = memberships_of(app, handle);
         let skipped = prefix.as_bytes().len();
-        let range = match after {
-            Some(group) => prefix.prefix_after(membership_key(app, handle, &group)),
-            None => prefix.prefix(),
-        };
+        let range = prefix.prefix_from(after.map(|group| membership_key(app, handle, &group)));
         let is_member =
             |(_, value): &(Slice, Slice)| read_domains(Some(value)).map(|domains| domains.contains(&domain));
         let found = |row: Result<(Slice, Slice), ReadError>| {

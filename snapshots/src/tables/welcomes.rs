@@ -186,7 +186,8 @@ impl Batch {
 }
 
 impl Store {
-    /// As [`Store::acknowledge`], unless the join info is for a client of another domain with the same handle.
+    /// Deletes a join info, so that it is never delivered again, and the welcome if no other join info points at it; unless it is
+    /// for a client of another domain with the same handle. A missing join info counts as acknowledged already.
     ///
     /// # Errors
     /// [`AppendError`], but never a precondition.
@@ -206,22 +207,6 @@ impl Store {
             }
             Ok(())
         });
-        self.append(batch).await.map(|_| ())
-    }
-
-    /// Deletes a join info, so that it is never delivered again, and the welcome if no other join info points at it. A missing
-    /// join info counts as acknowledged already.
-    ///
-    /// # Errors
-    /// [`AppendError`], but never a precondition.
-    pub async fn acknowledge(
-        &self,
-        app: AppId,
-        handle: &ClientHandle,
-        id: DeliveryId,
-    ) -> Result<(), AppendError> {
-        let mut batch = Batch::new();
-        batch.acknowledge(app, handle, id);
         self.append(batch).await.map(|_| ())
     }
 }
@@ -335,10 +320,7 @@ impl View {
         after: Option<DeliveryId>,
     ) -> impl Iterator<Item = Result<(DeliveryId, JoinInfoRow), ReadError>> {
         let prefix = join_infos_of(app, handle);
-        let range = match after {
-            Some(id) => prefix.prefix_after(join_info_key(app, handle, id)),
-            None => prefix.prefix(),
-        };
+        let range = prefix.prefix_from(after.map(|id| join_info_key(app, handle, id)));
         self.scan_join_infos(range).map(|row| row.map(|((_, _, id), row)| (id, row)))
     }
 

@@ -182,7 +182,7 @@ fn what_does_not_hold_is_said() {
     check_refused(&store, Unmet::ClientChanged, |batch| _ = batch.delete_client(APP, &changed));
     check_refused(&store, Unmet::ClientMissing, |batch| _ = batch.delete_client(APP, &missing));
     check_refused(&store, Unmet::ClientMissing, |batch| _ = batch.delete_client(OTHER_APP, &alice));
-    check_refused(&store, Unmet::ClientChanged, |batch| _ = batch.require_client(APP, &changed));
+    check_refused(&store, Unmet::ClientChanged, |batch| _ = batch.replace_client(APP, &changed, &changed));
 
     let exists = |number| Unmet::QueueExists { queue: queue(number) };
     check_refused(&store, exists(1), |batch| _ = batch.create_queue(APP, &queue_row(3, 1, "")));
@@ -214,7 +214,7 @@ fn what_does_not_hold_is_said() {
             .create_client(OTHER_APP, &alice)
             .create_queue(OTHER_APP, &first)
             .require_unused(OTHER_APP, &reference(1))
-            .require_client(APP, &alice)
+            .replace_client(APP, &alice, &alice)
             .require_queue(APP, &first)
             .require_queues_below(APP, client(1), 3)
             .require_log_at(&group_log(1), 0);

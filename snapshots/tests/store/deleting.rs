@@ -241,10 +241,10 @@ async fn a_welcome_goes_with_its_last_join_info() {
     for (handle, id) in added.iter().zip(&ids) {
         assert!(waiting(&store));
         // Another's is not acknowledged, nor is one twice.
-        store.acknowledge(APP, handle, DeliveryId(id + 100)).await.unwrap();
-        store.acknowledge(OTHER_APP, handle, DeliveryId(*id)).await.unwrap();
+        append(&store, |batch| _ = batch.acknowledge(APP, handle, DeliveryId(id + 100))).unwrap();
+        append(&store, |batch| _ = batch.acknowledge(OTHER_APP, handle, DeliveryId(*id))).unwrap();
         for _ in 0..2 {
-            store.acknowledge(APP, handle, DeliveryId(*id)).await.unwrap();
+            append(&store, |batch| _ = batch.acknowledge(APP, handle, DeliveryId(*id))).unwrap();
         }
         assert_eq!(store.view().join_infos(APP, handle, None, 9).unwrap(), []);
     }

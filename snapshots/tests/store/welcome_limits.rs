@@ -55,9 +55,9 @@ async fn an_inviter_has_a_share_and_gets_it_back() {
     let ids: Vec<_> = (0..3).map(|_| invite(&store, inviter(1)).unwrap()).collect();
     assert_eq!(invite(&store, inviter(1)), Err(true));
     assert!(invite(&store, inviter(2)).is_ok());
-    store.acknowledge(APP, &handle("alice"), ids[1]).await.unwrap();
+    append(&store, |batch| _ = batch.acknowledge(APP, &handle("alice"), ids[1])).unwrap();
     // Twice is once.
-    store.acknowledge(APP, &handle("alice"), ids[1]).await.unwrap();
+    append(&store, |batch| _ = batch.acknowledge(APP, &handle("alice"), ids[1])).unwrap();
     assert!(invite(&store, inviter(1)).is_ok());
     assert_eq!(invite(&store, inviter(1)), Err(true));
 }
@@ -80,14 +80,14 @@ async fn a_crowd_takes_the_common_room_and_no_reserve() {
     assert!(invite(&store, of_domain(4, 99)).is_ok());
     assert_eq!(invite(&store, of_domain(5, 99)), Err(false));
     for id in crowd {
-        store.acknowledge(APP, &handle("alice"), id).await.unwrap();
+        append(&store, |batch| _ = batch.acknowledge(APP, &handle("alice"), id)).unwrap();
     }
     // Six of the reserves still wait, so that the common room is full.
     assert_eq!(invite(&store, inviter(20)), Err(false));
     let waiting = store.view().join_infos(APP, &handle("alice"), None, 99).unwrap();
     assert_eq!(waiting.len(), 6);
     for (id, _) in waiting {
-        store.acknowledge(APP, &handle("alice"), id).await.unwrap();
+        append(&store, |batch| _ = batch.acknowledge(APP, &handle("alice"), id)).unwrap();
     }
     assert_eq!(rows(&store), []);
 }
