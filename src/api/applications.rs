@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{Access, Endpoint, Method, Nothing, Success, paths::NoMembers};
+use super::{Access, Endpoint, Method, Nothing, paths::NoMembers};
 
 /// `GET /apps`: the configurations of the public applications.
 pub struct ListApplications;
@@ -17,8 +17,6 @@ impl Endpoint for ListApplications {
     const ACCESS: Access = Access::Public;
     const SECTION: &'static str = "Applications";
     const SUMMARY: &'static str = "The configurations of the public applications";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
-    const PROBLEMS: &'static [super::problem::ProblemKind] = &[];
     type Path = NoMembers;
     type Query = Nothing;
     type Body = Nothing;

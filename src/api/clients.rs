@@ -41,7 +41,6 @@ impl Endpoint for GetClient {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "A registered client";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient];
     type Path = ClientPath;
     type Query = Nothing;
@@ -59,7 +58,6 @@ impl Endpoint for ChangeClient {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Rename a client, add and remove tags";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient, ProblemKind::ClientHandleTaken];
     type Path = ClientPath;
     type Query = Nothing;
@@ -96,7 +94,6 @@ impl Endpoint for FindClients {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The clients that have a tag, or all";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::ApplicationConfigurationMismatch,
         ProblemKind::PeerUnreachable,
@@ -118,8 +115,6 @@ impl Endpoint for ListGroupsOfClient {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The groups that a handle is a member of";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
-    const PROBLEMS: &'static [ProblemKind] = &[];
     type Path = HandlePath;
     type Query = GroupsOfClientQuery;
     type Body = Nothing;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Access, Endpoint, Method, Nothing, Success, paths::AppPath, problem::ProblemKind, text::Base64};
+use super::{Access, Endpoint, Method, Nothing, paths::AppPath, text::Base64};
 
 /// `GET /apps/{appId}/external-sender`.
 pub struct ListExternalSenders;
@@ -16,8 +16,6 @@ impl Endpoint for ListExternalSenders {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = "Identity Providers";
     const SUMMARY: &'static str = "The keys by which the gateway proposes the removal of expired members";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
-    const PROBLEMS: &'static [ProblemKind] = &[];
     type Path = AppPath;
     type Query = Nothing;
     type Body = Nothing;

@@ -14,7 +14,7 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::{
-    Access, Body, Endpoint, Method, Nothing, Success,
+    Access, Body, Endpoint, Method, Nothing,
     groups::{CommitBody, NewGroupBody, ProposalBody},
     list,
     paths::{AppPath, GroupPath, NoMembers},
@@ -41,8 +41,6 @@ impl Endpoint for Discover {
     const ACCESS: Access = Access::Public;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The domains of this gateway and where it federates";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
-    const PROBLEMS: &'static [ProblemKind] = &[];
     type Path = NoMembers;
     type Query = Nothing;
     type Body = Nothing;
@@ -60,7 +58,6 @@ impl Endpoint for CompareConfiguration {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Compare an application's configuration";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::ApplicationConfigurationMismatch];
     type Path = AppPath;
     type Query = Nothing;
@@ -78,7 +75,6 @@ impl Endpoint for ReplicateLog {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Deliver the entries of a group's log";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::MalformedMlsMessage,
         ProblemKind::InvalidGroupInfo,

@@ -43,8 +43,6 @@ impl Endpoint for ListGroups {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "All groups of the application";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
-    const PROBLEMS: &'static [ProblemKind] = &[];
     type Path = AppPath;
     type Query = PageQuery;
     type Body = Nothing;
@@ -61,7 +59,6 @@ impl Endpoint for GetGroup {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "A group's epoch and members";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup];
     type Path = GroupPath;
     type Query = Nothing;
@@ -109,7 +106,6 @@ impl Endpoint for ListProposals {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The proposals that wait in the current epoch";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup];
     type Path = GroupPath;
     type Query = Nothing;
@@ -166,7 +162,6 @@ impl Endpoint for ListControlMessages {
         "it answers all epochs of the range. Here an answer has a size limit; it has `nextEpochId` if epochs are left \
          over.",
     );
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup, ProblemKind::EpochsPruned];
     type Path = GroupPath;
     type Query = EpochRange;

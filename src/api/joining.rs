@@ -27,8 +27,6 @@ impl Endpoint for ListWelcomes {
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str =
         "The welcomes that wait for a handle, oldest first, with their ratchet trees";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
-    const PROBLEMS: &'static [ProblemKind] = &[];
     type Path = HandlePath;
     type Query = WelcomeQuery;
     type Body = Nothing;
@@ -46,7 +44,6 @@ impl Endpoint for AcknowledgeWelcome {
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Acknowledge a welcome, so that it is not delivered again";
     const SUCCESS: &'static [Success] = &[Success::NoContent];
-    const PROBLEMS: &'static [ProblemKind] = &[];
     type Path = JoinInfoPath;
     type Query = HandleQuery;
     type Body = Nothing;
@@ -63,7 +60,6 @@ impl Endpoint for GetGroupInfo {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The group info and ratchet tree for an external joiner";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup];
     type Path = GroupPath;
     type Query = Nothing;

@@ -50,7 +50,6 @@ impl Endpoint for ListKeyQueues {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The key queues of a client and what they hold";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient];
     type Path = ClientPath;
     type Query = Nothing;
@@ -69,7 +68,6 @@ impl Endpoint for UploadKeyPackages {
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str =
         "Add key packages to a queue, empty it first, relabel it, set its final key";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::UnknownClient,
         ProblemKind::UnknownKeyQueue,
@@ -112,7 +110,6 @@ impl Endpoint for RetrieveKeyPackage {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "A key package of a client, assigned to the receiver until it is used";
-    const SUCCESS: &'static [Success] = &[Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::UnknownClient,
         ProblemKind::NoKeyPackage,

@@ -37,9 +37,9 @@ pub trait Endpoint: Sized + 'static {
     /// The departure from the draft's text, if any, and its reason.
     const DEVIATION: Option<&'static str> = None;
     /// The statuses of success, the usual one first.
-    const SUCCESS: &'static [Success];
+    const SUCCESS: &'static [Success] = &[Success::Ok];
     /// The problems of this request, in addition to those of every request.
-    const PROBLEMS: &'static [ProblemKind];
+    const PROBLEMS: &'static [ProblemKind] = &[];
     /// The members of the path.
     type Path: PathMembers;
     /// The query string; [`Nothing`] refuses one.
