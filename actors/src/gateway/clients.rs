@@ -254,16 +254,13 @@ impl Gateway {
     /// [`ClientError::Domain`], or that the store cannot be read.
     pub async fn find_clients(&self, app: AppId, query: ClientQuery) -> Result<Vec<ClientRow>, ClientError> {
         let application = self.client_application(app)?;
-        let domain = match query.domain {
+        let domain = match query.domain.clone() {
             None if application.supports_domains => return Err(DomainError::Required.into()),
             given => application.client_domain(given)?,
         };
         let view = self.services.store.view();
-        self.read(move || match &query.tag {
-            Some(tag) => view.clients_with_tag(app, domain.as_ref(), tag, query.after, query.limit),
-            None => view.clients(app, domain.as_ref(), query.after, query.limit),
-        })
-        .await
+        let ClientQuery { tag, after, limit, .. } = query;
+        self.read(move || view.clients(app, domain.as_ref(), tag.as_deref(), after, limit)).await
     }
 
     /// The groups whose current tree holds this client of a domain of this gateway, in the order of their ids.

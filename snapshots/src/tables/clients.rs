@@ -197,23 +197,8 @@ impl View {
         }
     }
 
-    /// Up to `limit` clients that have a tag in a domain (*Client Discovery*), in the order of their ids, after the one
-    /// given. `None` finds those without a domain.
-    ///
-    /// # Errors
-    /// [`ReadError`] when the disk fails or a row is damaged or missing.
-    pub fn clients_with_tag(
-        &self,
-        app: AppId,
-        domain: Option<&DomainName>,
-        tag: &str,
-        after: Option<ClientId>,
-        limit: usize,
-    ) -> Result<Vec<ClientRow>, ReadError> {
-        self.clients_listed(app, tag_prefix(app, domain, tag), after, limit)
-    }
-
-    /// As [`View::clients_with_tag`], for clients with any tags.
+    /// Up to `limit` clients of a domain, or those of them that have a tag (*Client Discovery*), in the order of their ids,
+    /// after the one given. `None` finds those without a domain.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or a row is damaged or missing.
@@ -221,19 +206,11 @@ impl View {
         &self,
         app: AppId,
         domain: Option<&DomainName>,
+        tag: Option<&str>,
         after: Option<ClientId>,
         limit: usize,
     ) -> Result<Vec<ClientRow>, ReadError> {
-        self.clients_listed(app, domain_prefix(app, domain), after, limit)
-    }
-
-    fn clients_listed(
-        &self,
-        app: AppId,
-        prefix: Key,
-        after: Option<ClientId>,
-        limit: usize,
-    ) -> Result<Vec<ClientRow>, ReadError> {
+        let prefix = tag.map_or_else(|| domain_prefix(app, domain), |tag| tag_prefix(app, domain, tag));
         if prefix.is_too_long() {
             return Ok(Vec::new());
         }

@@ -95,7 +95,7 @@ fn share_key(app: AppId, handle: &ClientHandle, domain: Option<&DomainName>, sha
 
 /// The window in which join infos for a client of another gateway count: its end, which is now, and its length.
 #[derive(Clone, Copy)]
-struct Window {
+pub(crate) struct Window {
     now: Timestamp,
     length: Duration,
 }
@@ -122,18 +122,8 @@ impl Batch {
     }
 }
 
-/// Counts one more join info, unless that would exceed a limit.
-pub(crate) fn take_here(
-    overlay: &mut Overlay<'_>,
-    app: AppId,
-    client: &InvitedClient,
-    inviter: Inviter,
-    limits: WelcomeLimits,
-) -> Result<(), Refusal> {
-    take(overlay, app, client, inviter, limits, None)
-}
-
-fn take(
+/// Counts one more join info, unless that would exceed a limit; one that waits elsewhere counts for a time.
+pub(crate) fn take(
     overlay: &mut Overlay<'_>,
     app: AppId,
     client: &InvitedClient,

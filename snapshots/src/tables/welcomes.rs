@@ -148,7 +148,7 @@ impl Batch {
             overlay.put(table::WELCOME_READERS, &key, Slice::from(readers.to_be_bytes()));
             for (client, of_handle, info) in waiting {
                 if let Invitation::Accepted { by, limits } = invitation {
-                    welcome_shares::take_here(overlay, app, &client, by, limits)?;
+                    welcome_shares::take(overlay, app, &client, by, limits, None)?;
                 }
                 let id = next_delivery(overlay)?;
                 overlay.put(table::JOIN_INFOS, &of_handle.u64(id.0), info);

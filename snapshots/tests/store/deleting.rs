@@ -86,7 +86,7 @@ fn what_was_changed_before_leaves_nothing_either() {
     .unwrap();
     let view = store.view();
     assert_eq!(view.client_by_handle(APP, None, &handle("alice")).unwrap(), None);
-    assert_eq!(view.clients_with_tag(APP, None, "old tag", None, 9).unwrap(), []);
+    assert_eq!(view.clients(APP, None, Some("old tag"), None, 9).unwrap(), []);
     assert_eq!(view.queue_matching(APP, client(1), 1, 1, "old").unwrap(), None);
     assert_eq!(view.queue_matching(APP, client(1), 1, 1, "new").unwrap(), Some(queue_row(1, 1, "new")));
     append(&store, |batch| _ = batch.delete_client(APP, &renamed)).unwrap();

@@ -428,9 +428,9 @@ impl Model {
             let listed = |filter: &dyn Fn(&ClientRow) -> bool| -> Vec<ClientRow> {
                 self.clients.values().filter(|row| row.domain == of && filter(row)).cloned().collect()
             };
-            assert_eq!(view.clients(APP, of.as_ref(), None, 99).unwrap(), listed(&|_| true));
+            assert_eq!(view.clients(APP, of.as_ref(), None, None, 99).unwrap(), listed(&|_| true));
             for tag in LABELS {
-                let found = view.clients_with_tag(APP, of.as_ref(), tag, None, 99).unwrap();
+                let found = view.clients(APP, of.as_ref(), Some(tag), None, 99).unwrap();
                 assert_eq!(found, listed(&|row| row.tags.contains(tag)));
             }
             for name in NAMES {
