@@ -101,10 +101,8 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
     applications.extend(default_application.as_ref().map(DefaultApplication::settings));
     built.extend(default_application.as_ref().map(|application| Application::basic(application.id)));
 
-    let federation = match &outside {
-        Some(outside) => Some(Arc::new(outside.federation(&config, &applications)?)),
-        None => None,
-    };
+    let federation =
+        outside.as_ref().map(|outside| outside.federation(&applications).map(Arc::new)).transpose()?;
     let mut options = gateway_options(&config, built, clock);
     options.transport =
         federation.clone().map(|federation| Arc::new(HttpsTransport(federation)) as Arc<dyn Transport>);
@@ -117,7 +115,11 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
             .filter(|application| application.public)
             .map(application_configuration)
             .collect(),
-        description: Arc::new(description(&config, federation.as_deref())),
+        description: Arc::new(GatewayDescription {
+            domains: config.domains.clone(),
+            federation: federation.as_ref().map(|federation| federation.url.clone()),
+            versions: vec![VERSION],
+        }),
         federation: federation.clone(),
     };
     let limits = &config.internal.listener;
@@ -270,11 +272,7 @@ impl<'a> Outside<'a> {
     }
 
     /// The client for other gateways.
-    fn federation(
-        &self,
-        config: &Config,
-        applications: &[ApplicationSettings],
-    ) -> Result<federation::Federation, StartError> {
+    fn federation(&self, applications: &[ApplicationSettings]) -> Result<federation::Federation, StartError> {
         let address = self.bound.address;
         let url = match &self.settings.public_url {
             Some(url) => url.clone(),
@@ -292,7 +290,7 @@ impl<'a> Outside<'a> {
             .map(shared)
             .collect::<Result<_, _>>()
             .map_err(|error| StartError::Federation(error.to_string()))?;
-        federation::Federation::new(self.settings, &self.tls, url, config.domains.clone(), shared)
+        federation::Federation::new(self.settings, &self.tls, url, shared)
             .map_err(|error| StartError::Federation(error.to_string()))
     }
 
@@ -311,15 +309,6 @@ impl<'a> Outside<'a> {
         let shares = ListenerShares::new(limits);
         let edge = Edge::new(served, Peers::new(federation, shares.clone()), shares, limits);
         Listener::start(self.bound, edge, limits, protocol, shutdown_timeout).await
-    }
-}
-
-fn description(config: &Config, federation: Option<&federation::Federation>) -> GatewayDescription {
-    match federation {
-        Some(federation) => federation.description(),
-        None => {
-            GatewayDescription { domains: config.domains.clone(), federation: None, versions: vec![VERSION] }
-        }
     }
 }
 

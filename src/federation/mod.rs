@@ -19,7 +19,7 @@ pub(crate) mod tls;
 mod transport;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -39,19 +39,15 @@ pub(crate) use self::{
     transport::HttpsTransport,
 };
 use crate::{
-    api::{
-        Endpoint,
-        federation::{GatewayDescription, GatewayUrl, VERSION},
-        problem::ProblemDocument,
-    },
+    api::{Endpoint, federation::GatewayUrl, problem::ProblemDocument},
     client::Reply,
     config::{FederationSettings, FederationTls},
 };
 
 /// Client of the gateways of other domains.
 pub(crate) struct Federation {
-    url: GatewayUrl,
-    domains: BTreeSet<DomainName>,
+    /// The address for other gateways.
+    pub(crate) url: GatewayUrl,
     applications: HashMap<AppId, Arc<SharedApplication>>,
     peers: BTreeMap<DomainName, Arc<Peer>>,
     delivery_timeout: Duration,
@@ -116,12 +112,11 @@ pub(crate) enum FederationError {
 }
 
 impl Federation {
-    /// A gateway of `domains` that other gateways reach at `url`. Requests run on the runtime of the caller.
+    /// The client of a gateway that other gateways reach at `url`. Requests run on the runtime of the caller.
     pub(crate) fn new(
         settings: &FederationSettings,
         tls: &FederationTls,
         url: GatewayUrl,
-        domains: BTreeSet<DomainName>,
         applications: HashMap<AppId, Arc<SharedApplication>>,
     ) -> Result<Self, FederationError> {
         let tls = tls::client_config(tls)?;
@@ -134,22 +129,12 @@ impl Federation {
         }
         Ok(Self {
             url,
-            domains,
             applications,
             peers,
             delivery_timeout: Duration::from_millis(settings.delivery_timeout_ms),
             replica_timeout: Duration::from_millis(settings.replica_timeout_ms),
             runtime: Handle::current(),
         })
-    }
-
-    /// This gateway's description of itself.
-    pub(crate) fn description(&self) -> GatewayDescription {
-        GatewayDescription {
-            domains: self.domains.clone(),
-            federation: Some(self.url.clone()),
-            versions: vec![VERSION],
-        }
     }
 
     /// The part of an application that peers may know.

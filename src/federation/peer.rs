@@ -44,9 +44,7 @@ pub(super) struct Peer {
     locator: Locator,
     requests: Semaphore,
     requests_max: usize,
-    timeouts: Timeouts,
-    retries: u32,
-    answer_bytes_max: usize,
+    settings: FederationSettings,
     circuit: Mutex<Circuit>,
     /// The results of comparisons: whether the two gateways have the same configuration of an application.
     agreed: Mutex<BTreeMap<AppId, bool>>,
@@ -55,12 +53,6 @@ pub(super) struct Peer {
     /// Held while configurations are compared, so that they are compared once.
     comparing: tokio::sync::Mutex<()>,
     is_unreachable: AtomicBool,
-}
-
-#[derive(Clone, Copy)]
-struct Timeouts {
-    request: Duration,
-    retry: Duration,
 }
 
 /// A request to a peer about an application. Every such request is safe to repeat.
@@ -104,12 +96,7 @@ impl Peer {
             locator,
             requests: Semaphore::new(requests_max),
             requests_max,
-            timeouts: Timeouts {
-                request: Duration::from_millis(settings.request_timeout_ms),
-                retry: Duration::from_millis(settings.retry_delay_ms),
-            },
-            retries: settings.retries,
-            answer_bytes_max: settings.answer_bytes_max,
+            settings: settings.clone(),
             circuit: Mutex::new(Circuit::new(
                 settings.circuit_failures,
                 Duration::from_millis(settings.circuit_open_ms),
@@ -131,7 +118,8 @@ impl Peer {
         let Ok(_permit) = self.requests.try_acquire() else {
             return Err(PeerError::Busy { domain: self.domain.clone(), max: self.requests_max });
         };
-        let allowed = request.timeout.unwrap_or(self.timeouts.request);
+        let usual = Duration::from_millis(self.settings.request_timeout_ms);
+        let allowed = request.timeout.unwrap_or(usual);
         let deadline = Deadline { at: Instant::now() + allowed, allowed };
         self.agree(app, application, deadline).await?;
         match self.send(request, &application.digest, deadline).await {
@@ -226,9 +214,10 @@ impl Peer {
         deadline: Deadline,
     ) -> Result<PeerAnswer, PeerError> {
         let mut failed = None;
-        for attempt in 0..=self.retries {
+        for attempt in 0..=self.settings.retries {
             if attempt > 0 {
-                let pause = jittered(self.timeouts.retry.saturating_mul(1 << (attempt - 1).min(16)));
+                let first = Duration::from_millis(self.settings.retry_delay_ms);
+                let pause = jittered(first.saturating_mul(1 << (attempt - 1).min(16)));
                 if Instant::now() + pause >= deadline.at {
                     break;
                 }
@@ -279,7 +268,7 @@ impl Peer {
             outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
         let response = outgoing.send().await.map_err(|error| Failure::of(&error))?;
-        answer::receive(response, self.answer_bytes_max, request.success).await
+        answer::receive(response, self.settings.answer_bytes_max, request.success).await
     }
 
     fn reached(&self) {
