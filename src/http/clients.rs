@@ -97,10 +97,7 @@ pub(super) async fn find_here<A: Authenticator>(
     };
     let mut rows = edge.gateway.find_clients(app, asked).await?;
     let page = fitting(&rows).min(limit);
-    let has_more = rows.len() > page;
-    rows.truncate(page);
-    let last = rows.last().filter(|_| has_more);
-    let next_cursor = last.map(|row| edge.cursors.give(&list, row.client_id.as_uuid().as_bytes()));
+    let next_cursor = edge.cursors.cut(&list, &mut rows, page, |row| row.client_id.as_uuid().as_bytes());
     Ok(IdentitiesBody { identities: rows.into_iter().map(identity).collect(), next_cursor })
 }
 
@@ -123,10 +120,7 @@ impl Handle for ListGroupsOfClient {
         let (limit, domain) = (query.limit.get(), query.domain.clone());
         let wanted = limit.saturating_add(1);
         let mut groups = edge.gateway.groups_of_client(app, &handle, domain, after, wanted).await?;
-        let has_more = groups.len() > limit;
-        groups.truncate(limit);
-        let last = groups.last().filter(|_| has_more);
-        let next_cursor = last.map(|(group, _)| edge.cursors.give(&list, group.as_bytes()));
+        let next_cursor = edge.cursors.cut(&list, &mut groups, limit, |(group, _)| group.as_bytes());
         let groups = groups
             .into_iter()
             .map(|(group, epoch_id)| GroupOfClient { group_id: GroupIdText(group), epoch_id })

@@ -39,6 +39,19 @@ impl Cursors {
             .ok_or_else(refusal)
     }
 
+    /// Cuts what was read, one more than the page, to the page; returns the cursor for the next page, if there is one.
+    pub(crate) fn cut<T>(
+        &self,
+        list: &[&[u8]],
+        rows: &mut Vec<T>,
+        page: usize,
+        name: impl Fn(&T) -> &[u8],
+    ) -> Option<String> {
+        let has_more = rows.len() > page;
+        rows.truncate(page);
+        rows.last().filter(|_| has_more).map(|last| self.give(list, name(last)))
+    }
+
     fn code(&self, list: &[&[u8]], last: &[u8]) -> Hmac<Sha256> {
         let mut code = self.key.clone();
         let length = |length: usize| u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes();

@@ -38,10 +38,7 @@ impl Handle for ListGroups {
         let after = cursor::group(&edge.cursors, &list, call.query.cursor.as_deref())?;
         let limit = call.query.limit.get();
         let mut groups = edge.gateway.groups(app, after, limit.saturating_add(1)).await?;
-        let has_more = groups.len() > limit;
-        groups.truncate(limit);
-        let last = groups.last().filter(|_| has_more);
-        let next_cursor = last.map(|(group, _)| edge.cursors.give(&list, group.as_bytes()));
+        let next_cursor = edge.cursors.cut(&list, &mut groups, limit, |(group, _)| group.as_bytes());
         let listed = |(group, row): (GroupId, GroupRow)| ListedGroup {
             group_id: GroupIdText(group),
             epoch_id: row.epoch,
