@@ -107,9 +107,7 @@ impl Limits {
     /// The largest value of a limit on a list in a request, so that a body of millions of members is not built in memory
     /// before the limit is known.
     pub const LIST_MAX: usize = 10_000;
-}
 
-impl Limits {
     /// [`Limits::key_package_lifetime_s_max`]; `None` for 0, which means no limit.
     pub(crate) fn lifetime_s_max(&self) -> Option<u64> {
         Some(self.key_package_lifetime_s_max).filter(|max| *max > 0)

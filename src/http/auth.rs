@@ -98,15 +98,17 @@ impl Tokens {
         let value = match (values.next(), values.next()) {
             (Some(value), None) => value,
             (None, _) => {
-                return Err(refuse("the request has no Authorization header; send `Bearer` and a token"));
+                return Err(Problem::not_authenticated(
+                    "the request has no Authorization header; send `Bearer` and a token",
+                ));
             }
-            (Some(_), Some(_)) => return Err(refuse("the request has more than one Authorization header")),
+            (Some(_), Some(_)) => {
+                return Err(Problem::not_authenticated("the request has more than one Authorization header"));
+            }
         };
-        let token = value
-            .to_str()
-            .ok()
-            .and_then(bearer)
-            .ok_or_else(|| refuse("the Authorization header is not `Bearer` and one token"))?;
+        let token = value.to_str().ok().and_then(bearer).ok_or_else(|| {
+            Problem::not_authenticated("the Authorization header is not `Bearer` and one token")
+        })?;
         let hash = Token::new(token).hash();
         let mut found = None;
         for known in &self.0 {
@@ -114,7 +116,7 @@ impl Tokens {
                 found = Some(known);
             }
         }
-        found.ok_or_else(|| refuse("this gateway does not know the token"))
+        found.ok_or_else(|| Problem::not_authenticated("this gateway does not know the token"))
     }
 }
 
@@ -138,10 +140,6 @@ impl Caller {
 /// The application that a path segment names.
 pub(super) fn app_id(segment: &str) -> Option<AppId> {
     String::from_utf8(percent::decode(segment)?).ok()?.parse().ok()
-}
-
-fn refuse(detail: &str) -> Problem {
-    Problem::not_authenticated(detail)
 }
 
 /// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110 §11.1).

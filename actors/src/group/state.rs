@@ -378,9 +378,7 @@ impl GroupState {
             welcome_trees: Arc::clone(&self.welcome_trees),
         }
     }
-}
 
-impl GroupState {
     fn freeze(&self) -> StateSnapshot<FrozenGroup> {
         StateSnapshot {
             group: self.tracked.freeze(),

@@ -108,9 +108,7 @@ impl Claims {
             valid_until: Timestamp(last_ms(until.unwrap_or_default())),
         })
     }
-}
 
-impl Claims {
     /// Whether every certificate is within its validity, the root not considered.
     pub(super) fn is_within_validity(&self, at: Timestamp) -> bool {
         (self.valid_from..=self.valid_until).contains(&at)
