@@ -119,38 +119,10 @@ const IDENTITY: &[Row] = &[
         doc: &[
             " The places of names in a certificate chain, counted from the client's own certificate, which is 0; X.509 only.",
         ],
-        accepts: Accepts::Parameters(X509_PARAMETERS),
+        accepts: Accepts::Parameters(X509Parameters::ROWS),
         example: None,
         is_required: false,
     },
-];
-
-/// An offset in a chain.
-const OFFSET: Accepts = Accepts::from_to(0, u8::MAX as u64);
-
-/// The draft's X509Parameters (*X.509 Identity Provider*).
-const X509_PARAMETERS: &[Row] = &[
-    row(
-        "device_handle_range",
-        &[" The certificates that name the device, from the first to the last."],
-        Accepts::Table(&[row("start", &[], OFFSET, "0", true), row("end", &[], OFFSET, "0", true)]),
-        "{ start = 0, end = 0 }",
-        true,
-    ),
-    row(
-        "account_handle_offset",
-        &[" The certificate that names the account; needed where accounts are supported."],
-        OFFSET,
-        "1",
-        false,
-    ),
-    row(
-        "domain_name_offset",
-        &[" The certificate that names the domain; needed where domains are supported."],
-        OFFSET,
-        "2",
-        false,
-    ),
 ];
 
 impl ApplicationSettings {
@@ -266,7 +238,7 @@ pub(super) fn offsets(identity: &IdentityConfiguration, at: &str) -> Result<Name
     let at = format!("{at}.identity_configuration.parameters");
     let malformed = |error: &dyn std::fmt::Display| refuse(at.clone(), error.to_string());
     let table = Table::try_from(&identity.parameters).map_err(|error| malformed(&error))?;
-    rows::check(X509_PARAMETERS, &table, &at)?;
+    rows::check(X509Parameters::ROWS, &table, &at)?;
     let parameters: X509Parameters = table.try_into().map_err(|error| malformed(&error))?;
     parameters
         .check(identity.supports_accounts, identity.supports_domains)

@@ -4,29 +4,39 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-/// The draft's `X509DeviceHandleRange`: the certificates that name the device, counted from the leaf, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeviceHandleRange {
-    /// The first certificate of the range; the leaf is 0.
-    pub start: u8,
-    /// The last certificate of the range.
-    pub end: u8,
+use crate::{settings, settings::Accepts};
+
+/// An offset in a chain.
+const OFFSET: Accepts = Accepts::from_to(0, u8::MAX as u64);
+
+settings! {
+    /// The draft's `X509DeviceHandleRange`: the certificates that name the device, counted from the leaf, both ends included.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct DeviceHandleRange {
+        /// The first certificate of the range; the leaf is 0.
+        pub start: u8 => OFFSET, e.g. "0";
+        /// The last certificate of the range.
+        pub end: u8 => OFFSET, e.g. "0";
+    }
 }
 
-/// The draft's `X509Parameters`, as a configuration names them: not yet checked. Offsets count certificates from the
-/// leaf, which is 0, towards the root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct X509Parameters {
-    /// The certificates that name the device.
-    pub device_handle_range: DeviceHandleRange,
-    /// The certificate that names the account; required, and used, only if accounts are supported.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub account_handle_offset: Option<u8>,
-    /// The certificate that names the domain; required, and used, only if domains are supported.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub domain_name_offset: Option<u8>,
+settings! {
+    /// The draft's `X509Parameters`, as a configuration names them: not yet checked. Offsets count certificates from the
+    /// leaf, which is 0, towards the root.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct X509Parameters {
+        /// The certificates that name the device, from the first to the last.
+        pub device_handle_range: DeviceHandleRange
+            => Accepts::Table(DeviceHandleRange::ROWS), e.g. "{ start = 0, end = 0 }";
+        /// The certificate that names the account; needed where accounts are supported.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub account_handle_offset: Option<u8> => OFFSET, e.g. "1";
+        /// The certificate that names the domain; needed where domains are supported.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub domain_name_offset: Option<u8> => OFFSET, e.g. "2";
+    }
 }
 
 /// The reason why parameters are not valid.
