@@ -33,17 +33,15 @@ struct StoredApplication {
 impl DefaultApplication {
     /// The stored application, or a new one.
     pub(crate) fn load_or_create(store: &Store) -> Result<Self, StartError> {
+        let unusable = |error: serde_json::Error| StartError::Settings(format!("{SETTING}: {error}"));
         if let Some(kept) = store.view().setting(SETTING)? {
-            let kept: StoredApplication = serde_json::from_slice(&kept)
-                .map_err(|error| StartError::Settings(format!("{SETTING}: {error}")))?;
+            let kept: StoredApplication = serde_json::from_slice(&kept).map_err(unusable)?;
             return Ok(Self { id: kept.id, token: None, hash: kept.token_sha256 });
         }
         let token = Token::generate()?;
         let id = AppId::random();
         let kept = StoredApplication { id, token_sha256: token.hash() };
-        let bytes =
-            serde_json::to_vec(&kept).map_err(|error| StartError::Settings(format!("{SETTING}: {error}")))?;
-        create_setting(store, SETTING, bytes)?;
+        create_setting(store, SETTING, serde_json::to_vec(&kept).map_err(unusable)?)?;
         Ok(Self { id, hash: token.hash(), token: Some(token) })
     }
 

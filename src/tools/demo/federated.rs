@@ -181,24 +181,14 @@ async fn commit_from_afar(
 async fn race(sites: &Sites, shared: &mut SharedGroup, tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
     let Sites { a, b, .. } = sites;
     let SharedGroup { group, alice, carol } = &mut *shared;
-    let (at_a, at_b) = (alice.mls.make_commit(&[], &[])?, carol.mls.make_commit(&[], &[])?);
-    let answers = tokio::join!(a.api.upload_commit(group, &at_a), b.api.upload_commit(group, &at_b));
-    let (accepted, winner, (loser, site)) = match answers {
-        (Ok(accepted), Err(error)) if is_too_late(&error) => (accepted, alice, (carol, b)),
-        (Err(error), Ok(accepted)) if is_too_late(&error) => (accepted, carol, (alice, a)),
-        (Ok(_), Ok(_)) => {
-            return Err(ToolError::Broken("two commits for one epoch were accepted".to_owned()));
-        }
-        (Err(source), _) | (_, Err(source)) => return Err(ToolError::Gateway { step: "racing", source }),
-    };
-    winner.mls.apply_commit()?;
-    loser.mls.discard_commit()?;
-    follow(site, group, loser, accepted.epoch_id, 1).await?;
-    await_epoch(b, group, accepted.epoch_id).await?;
+    let (winner, epoch) = DemoMember::race(group, &mut [alice, carol]).await?;
+    let (loser, site) = if winner == alice.name { (carol, b) } else { (alice, a) };
+    follow(site, group, loser, epoch, 1).await?;
+    await_epoch(b, group, epoch).await?;
     tell(&format!(
-        "Both commit at the same moment, each at her own gateway. {} is first and creates epoch {}; {} is answered 409 and \
+        "Both commit at the same moment, each at her own gateway. {winner} is first and creates epoch {epoch}; {} is answered 409 and \
          follows.",
-        winner.name, accepted.epoch_id, loser.name
+        loser.name
     ));
     ensure_agreement(sites, shared).await?;
     Ok(())
@@ -289,10 +279,6 @@ async fn key_packages(
 ) -> Result<usize, ToolError> {
     let queues = site.api.key_queues(member.id).await.during("listing key queues")?.queues;
     Ok(queues.iter().map(number).sum())
-}
-
-fn is_too_late(error: &RequestError) -> bool {
-    error.kind() == Some(ProblemKind::StaleEpoch)
 }
 
 /// Checks that both gateways show the same group, with A as its hub, and that its two members are in that epoch with the same

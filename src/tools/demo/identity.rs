@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use actors::{ClientHandle, DomainName};
+use actors::{AppId, ClientHandle, DomainName};
 use openmls::prelude::{BasicCredential, Credential, CredentialType};
 
 use super::{DuringLibrary as _, ToolError};
-use crate::tools::pki::{CertificateAuthority, ClientKey, credential_content};
+use crate::{
+    api::applications::IdentityConfiguration,
+    config::{ApplicationSettings, Pem, TokenSettings, X509Settings},
+    tools::pki::{CertificateAuthority, ClientKey, credential_content},
+};
 
 /// The domain of the organisation in the demo at one gateway.
 const DOMAIN: &str = "harbour.example";
@@ -50,9 +54,10 @@ impl Organisation {
         &self.domain
     }
 
-    /// The trust roots of the application, in PEM.
-    pub(super) fn roots(&self) -> &str {
-        &self.roots
+    /// An application whose clients are the organisation's.
+    pub(super) fn application(&self, id: AppId, tokens: Vec<TokenSettings>) -> ApplicationSettings {
+        let policy = X509Settings::trusting(Pem::new(&self.roots));
+        ApplicationSettings::x509(id, tokens, IdentityConfiguration::x509(), policy)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use actors::{ClientHandle, ClientId, DomainName, Epoch, GroupId};
 
-use super::{During as _, ToolError, ensure, identity::Identities};
+use super::{During as _, DuringLibrary as _, ToolError, ensure, identity::Identities};
 use crate::{
     api::{
         clients::NewClientBody,
         groups::EpochRange,
         joining::WelcomeQuery,
         key_packages::{KeyPackageQuery, PoolSize},
+        problem::ProblemKind,
         text::{Base64, HandleText},
     },
     client::GatewayClient,
@@ -119,6 +120,38 @@ impl DemoMember {
         let missed = missed.during("asking for control messages")?.epochs;
         self.mls.follow(&missed)?;
         Ok(missed.len())
+    }
+
+    /// All members commit at the same moment, each at her own gateway. Exactly one commit must be accepted, and the others are
+    /// discarded; returns the winner and the epoch that it created.
+    pub(super) async fn race(
+        group: &GroupId,
+        members: &mut [&mut Self],
+    ) -> Result<(&'static str, Epoch), ToolError> {
+        let mut uploads = Vec::new();
+        for member in &mut *members {
+            let (api, group) = (member.api.clone(), group.clone());
+            let commit = member.mls.make_commit(&[], &[])?;
+            uploads.push(actix_web::rt::spawn(async move { api.upload_commit(&group, &commit).await }));
+        }
+        let mut won = Vec::new();
+        for (member, upload) in members.iter_mut().zip(uploads) {
+            match upload.await.during_library("waiting for an answer")? {
+                Ok(accepted) => {
+                    member.mls.apply_commit()?;
+                    won.push((member.name, accepted.epoch_id));
+                }
+                Err(error) if error.kind() == Some(ProblemKind::StaleEpoch) => member.mls.discard_commit()?,
+                Err(source) => return Err(ToolError::Gateway { step: "racing", source }),
+            }
+        }
+        let [winner] = won.as_slice() else {
+            let (won, all) = (won.len(), members.len());
+            return Err(ToolError::Broken(format!(
+                "{won} of {all} commits for one epoch were accepted, and it must be exactly one"
+            )));
+        };
+        Ok(*winner)
     }
 
     pub(super) fn epoch(&self) -> Result<Epoch, ToolError> {

@@ -18,9 +18,8 @@ pub use self::federated::play as play_federated;
 use self::identity::{Identities, Organisation};
 use super::{During, DuringLibrary, ToolError};
 use crate::{
-    api::applications::IdentityConfiguration,
     client::GatewayClient,
-    config::{ApplicationSettings, Config, DataDir, Pem, TokenAccess, TokenSettings, X509Settings},
+    config::{ApplicationSettings, Config, DataDir, TokenAccess, TokenSettings},
     serve,
     token::Token,
 };
@@ -52,8 +51,7 @@ pub async fn play(credentials: Credentials, tell: &mut dyn FnMut(&str)) -> Resul
         Credentials::X509 => {
             let organisation = Organisation::found()?;
             config.domains.insert(organisation.domain().clone());
-            let policy = X509Settings::trusting(Pem::new(organisation.roots()));
-            let application = ApplicationSettings::x509(app, tokens, IdentityConfiguration::x509(), policy);
+            let application = organisation.application(app, tokens);
             (Identities::X509(Box::new(organisation)), application)
         }
     };

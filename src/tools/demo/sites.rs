@@ -15,12 +15,8 @@ use super::{
     identity::{Identities, Organisation},
 };
 use crate::{
-    api::applications::IdentityConfiguration,
     client::GatewayClient,
-    config::{
-        ApplicationSettings, Config, DataDir, FederationSettings, PeerSettings, Pem, TokenAccess,
-        TokenSettings, X509Settings,
-    },
+    config::{Config, DataDir, FederationSettings, PeerSettings, TokenAccess, TokenSettings},
     serve::{self, Running},
     token::Token,
     tools::pki::CertificateAuthority,
@@ -170,9 +166,7 @@ impl Stage {
         let organisation = Organisation::below(&self.organisations, domain)?;
         let peer = DomainName::new(peer).during_library("naming a domain")?;
         let tokens = vec![TokenSettings { sha256: self.token.hash(), access: TokenAccess::ReadWrite }];
-        let policy = X509Settings::trusting(Pem::new(organisation.roots()));
-        let mut application =
-            ApplicationSettings::x509(self.app, tokens, IdentityConfiguration::x509(), policy);
+        let mut application = organisation.application(self.app, tokens);
         application.federates_with.insert(peer.clone());
         let url = format!("https://{peer_address}").parse().during_library("naming a peer")?;
         let mut config = Config::embedded()

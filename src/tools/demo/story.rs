@@ -3,17 +3,16 @@
 use actors::{ClientHandle, Epoch, GroupId};
 
 use super::{
-    During as _, DuringLibrary as _, ToolError, ensure,
+    During as _, ToolError, ensure,
     identity::{Identities, Organisation},
     member::DemoMember,
 };
 use crate::{
     api::{
         clients::{GroupsOfClientQuery, TagQuery},
-        groups::{AcceptedCommitBody, CommitBody},
         problem::ProblemKind,
     },
-    client::{GatewayClient, RequestError},
+    client::GatewayClient,
 };
 
 /// The tag by which the invited clients are found.
@@ -162,38 +161,14 @@ async fn race(
     members: &mut [DemoMember],
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), ToolError> {
-    let mut uploads = Vec::new();
-    for member in &mut *members {
-        let commit = member.mls.make_commit(&[], &[])?;
-        uploads.push(actix_web::rt::spawn(upload(api.clone(), group.clone(), commit)));
-    }
-    let mut winners = Vec::new();
-    let mut created = Epoch(0);
-    for (member, upload) in members.iter_mut().zip(uploads) {
-        match upload.await.during_library("waiting for an answer")? {
-            Ok(accepted) => {
-                member.mls.apply_commit()?;
-                created = accepted.epoch_id;
-                winners.push(member.name);
-            }
-            Err(error) if error.kind() == Some(ProblemKind::StaleEpoch) => member.mls.discard_commit()?,
-            Err(source) => return Err(ToolError::Gateway { step: "racing", source }),
-        }
-    }
-    let [winner] = winners.as_slice() else {
-        return Err(ToolError::Broken(format!(
-            "{} of {} commits for one epoch were accepted, and it must be exactly one",
-            winners.len(),
-            members.len()
-        )));
-    };
+    let (winner, created) = DemoMember::race(group, &mut members.iter_mut().collect::<Vec<_>>()).await?;
     tell(&format!(
         "All {} commit at the same moment. {winner} is first and creates epoch {created}; the other {} are answered 409.",
         members.len(),
         members.len() - 1
     ));
 
-    for member in members.iter_mut().filter(|member| member.name != *winner) {
+    for member in members.iter_mut().filter(|member| member.name != winner) {
         let count = member.catch_up().await?;
         ensure(count == 1, || format!("{} caught up by {count} epochs, and missed one", member.name))?;
     }
@@ -203,14 +178,6 @@ async fn race(
         members.len() - 1
     ));
     Ok(())
-}
-
-async fn upload(
-    api: GatewayClient,
-    group: GroupId,
-    commit: CommitBody,
-) -> Result<AcceptedCommitBody, RequestError> {
-    api.upload_commit(&group, &commit).await
 }
 
 /// The first member removes the second, which applies the commit and has left.

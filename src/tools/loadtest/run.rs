@@ -27,7 +27,7 @@ use super::{
     scoreboard::{Ledger, Scoreboard},
     setup::{self, GroupPlan, MadeGroup, compute, fresh_handle},
     target::Target,
-    verify::{EpochCommit, Observations, Standing, digest},
+    verify::{EpochCommit, Observations, Standing},
 };
 use crate::{
     api::{
@@ -297,12 +297,8 @@ pub(super) async fn observe(
 ) -> Result<(Observations, Ledger), ToolError> {
     let (history, current) =
         pool.history(&scoreboard.id, None).await.during("reading all control messages")?;
-    let kept = history.iter().map(|entry| EpochCommit {
-        epoch: entry.epoch_id,
-        timestamp: entry.timestamp,
-        packet: digest(&entry.commit.0),
-    });
-    let kept: Vec<_> = kept.collect();
+    let commit = |entry: &EpochMessages| EpochCommit::new(entry.epoch_id, entry.timestamp, &entry.commit.0);
+    let kept: Vec<_> = history.iter().map(commit).collect();
     let history = Arc::new(history);
     let mut following = JoinSet::new();
     for player in players {

@@ -9,11 +9,7 @@ use std::sync::{
 use actors::{ClientHandle, ClientId, GroupId};
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{
-    During as _, ToolError,
-    pool::ConnectionPool,
-    verify::{EpochCommit, digest},
-};
+use super::{During as _, ToolError, pool::ConnectionPool, verify::EpochCommit};
 use crate::{
     api::{
         clients::NewClientBody,
@@ -135,11 +131,8 @@ async fn add(
     .await?;
     let group = member.group_id()?;
     let accepted = pool.request(pool.api.upload_commit(&group, &commit)).await.during("adding members")?;
-    acknowledged.push(EpochCommit {
-        epoch: accepted.epoch_id,
-        timestamp: accepted.timestamp,
-        packet: digest(&commit.commit_packet.0),
-    });
+    let packet = &commit.commit_packet.0;
+    acknowledged.push(EpochCommit::new(accepted.epoch_id, accepted.timestamp, packet));
     compute(move || {
         member.apply_commit()?;
         Ok(member)

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use actors::Timestamp;
-
 use super::{
     options::Kind,
     player::RunContext,
@@ -54,9 +52,9 @@ pub(super) async fn commit(
         let error = match answer {
             Ok(accepted) => {
                 recorder.request(kind, due, Ended::Done);
-                let packet = digest(&commit.commit_packet.0);
-                let (epoch, timestamp): (_, Timestamp) = (accepted.epoch_id, accepted.timestamp);
-                scoreboard.ledger().acknowledged.push(EpochCommit { epoch, timestamp, packet });
+                let packet = &commit.commit_packet.0;
+                let acknowledged = EpochCommit::new(accepted.epoch_id, accepted.timestamp, packet);
+                scoreboard.ledger().acknowledged.push(acknowledged);
                 return Fate::Accepted;
             }
             Err(error) => error,

@@ -20,6 +20,12 @@ pub(super) struct EpochCommit {
     pub(super) packet: PacketDigest,
 }
 
+impl EpochCommit {
+    pub(super) fn new(epoch: Epoch, timestamp: Timestamp, packet: &[u8]) -> Self {
+        Self { epoch, timestamp, packet: digest(packet) }
+    }
+}
+
 /// The final state of a live member, after it applied every commit from the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
