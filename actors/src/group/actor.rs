@@ -61,17 +61,9 @@ pub(super) fn ready<T: 'static>(result: Result<T, GroupError>) -> Pending<T> {
 pub(super) struct Append {
     pub(super) batch: Batch,
     pub(super) staged: Vec<StagedEntry>,
-}
-
-/// The write for a valid entry.
-enum EntryWrite {
-    Append(Append),
-    /// The answer to a proposal that is pending already and came with other bytes. Only its membership tag can differ, which
-    /// is not part of its reference.
-    Repeated {
-        batch: Batch,
-        reference: Vec<u8>,
-    },
+    /// The reference of a proposal that is pending already and came with other bytes, which is answered and not staged. Only
+    /// its membership tag can differ, which is not part of its reference.
+    pub(super) repeated: Option<Vec<u8>>,
 }
 
 impl GroupActor {
@@ -104,8 +96,7 @@ impl GroupActor {
             state.stage(context, entry, &is_used)
         });
         Box::pin(staged.then(|staged, actor, _| match staged.and_then(|staged| actor.prepare(staged)) {
-            Ok(EntryWrite::Append(append)) => actor.append(append),
-            Ok(EntryWrite::Repeated { batch, reference }) => actor.answer_again(batch, reference),
+            Ok(append) => actor.append(append),
             Err(refused) => ready(Err(refused)),
         }))
     }
@@ -150,14 +141,15 @@ impl GroupActor {
 
     /// The write for a valid entry. Refuses Adds of used key packages if this gateway orders the group; a replica accepts what
     /// its hub accepted.
-    fn prepare(&self, staged: StagedEntry) -> Result<EntryWrite, GroupError> {
+    fn prepare(&self, staged: StagedEntry) -> Result<Append, GroupError> {
         let mut batch = Batch::new();
         match (&staged.change, &staged.entry.content) {
             (StagedChange::Proposal(proposal), EntryContent::Proposal { packet }) => {
                 let reference = &proposal.pending.reference;
                 if !self.meta.is_replica && self.durable.state()?.has_pending(reference) {
                     batch::other_bytes(&mut batch, &self.meta, packet, reference, OTHER_BYTES_MAX);
-                    return Ok(EntryWrite::Repeated { batch, reference: reference.clone() });
+                    let repeated = Some(reference.clone());
+                    return Ok(Append { batch, staged: Vec::new(), repeated });
                 }
                 let view = self.services.store.view();
                 let used_once = match &proposal.adds {
@@ -180,7 +172,7 @@ impl GroupActor {
                 return Err(StorageError::Unreadable.into());
             }
         }
-        Ok(EntryWrite::Append(Append { batch, staged: vec![staged] }))
+        Ok(Append { batch, staged: vec![staged], repeated: None })
     }
 
     /// The inviter and the limits of a commit's welcomes; a replica accepts what its hub accepted. Refuses Adds of used key
@@ -200,11 +192,14 @@ impl GroupActor {
     }
 
     /// Appends entries, then applies and shows them; answers for the last one.
-    pub(super) fn append(&self, Append { batch, staged }: Append) -> Pending<Accepted> {
+    pub(super) fn append(&self, Append { batch, staged, repeated }: Append) -> Pending<Accepted> {
         let store = self.services.store.clone();
         let append = async move { store.append(batch).await };
         Box::pin(append.into_actor(self).map(move |result, actor, ctx| {
             let Appended { advanced, .. } = actor.appended(result, &staged, ctx)?;
+            if let Some(reference) = repeated {
+                return Ok(actor.repeated(reference));
+            }
             let mut accepted = Err(StorageError::Unreadable.into());
             for staged in staged {
                 accepted = Ok(actor.apply(staged, ctx));
@@ -212,16 +207,6 @@ impl GroupActor {
             actor.services.notices.key_packages_used(actor.meta.app, advanced);
             actor.meta.notify_peers(&*actor.services.notices);
             accepted
-        }))
-    }
-
-    /// Remembers the answer to a proposal that is pending already for other bytes of it.
-    fn answer_again(&self, batch: Batch, reference: Vec<u8>) -> Pending<Accepted> {
-        let store = self.services.store.clone();
-        let append = async move { store.append(batch).await };
-        Box::pin(append.into_actor(self).map(move |result, actor, ctx| {
-            actor.appended(result, &[], ctx)?;
-            Ok(actor.repeated(reference))
         }))
     }
 

@@ -63,7 +63,7 @@ impl GroupActor {
                     .map_err(|error| unencodable(&error))?;
             }
         }
-        Ok((!staged.is_empty()).then_some(Append { batch, staged }))
+        Ok((!staged.is_empty()).then_some(Append { batch, staged, repeated: None }))
     }
 
     fn append_removals(&self, append: Append) -> Pending<()> {
