@@ -1,5 +1,7 @@
 //! Path parameters: `{appId}`, `{clientId}`, `{keyQueueId}`, `{clientHandle}`, `{groupId}` and `{id}`.
 
+use std::str::FromStr;
+
 use actors::{AppId, ClientHandle, ClientId, DeliveryId, GroupId, KeyQueueId};
 
 use super::{
@@ -114,9 +116,7 @@ members! {
 
 impl PathSegment for AppId {
     fn read(segment: &str) -> Result<Self, PathError> {
-        text(segment)
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| error(ProblemKind::NotPermitted, "the token belongs to another application"))
+        parse(segment, ProblemKind::NotPermitted, "the token belongs to another application")
     }
 
     fn text(&self) -> String {
@@ -126,9 +126,7 @@ impl PathSegment for AppId {
 
 impl PathSegment for ClientId {
     fn read(segment: &str) -> Result<Self, PathError> {
-        text(segment)
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| error(ProblemKind::UnknownClient, "no client has this clientId: it is not a UUID"))
+        parse(segment, ProblemKind::UnknownClient, "no client has this clientId: it is not a UUID")
     }
 
     fn text(&self) -> String {
@@ -138,9 +136,7 @@ impl PathSegment for ClientId {
 
 impl PathSegment for KeyQueueId {
     fn read(segment: &str) -> Result<Self, PathError> {
-        text(segment).and_then(|text| text.parse().ok()).ok_or_else(|| {
-            error(ProblemKind::UnknownKeyQueue, "no queue has this keyQueueId: it is not a UUID")
-        })
+        parse(segment, ProblemKind::UnknownKeyQueue, "no queue has this keyQueueId: it is not a UUID")
     }
 
     fn text(&self) -> String {
@@ -177,14 +173,16 @@ impl PathSegment for GroupId {
 
 impl PathSegment for DeliveryId {
     fn read(segment: &str) -> Result<Self, PathError> {
-        text(segment)
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| malformed("id: take it from a join info as it is"))
+        parse(segment, ProblemKind::MalformedRequest, "id: take it from a join info as it is")
     }
 
     fn text(&self) -> String {
         self.to_string()
     }
+}
+
+fn parse<T: FromStr>(segment: &str, kind: ProblemKind, detail: &str) -> Result<T, PathError> {
+    text(segment).and_then(|text| text.parse().ok()).ok_or_else(|| error(kind, detail))
 }
 
 fn text(segment: &str) -> Option<String> {

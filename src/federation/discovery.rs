@@ -9,9 +9,12 @@ use super::{
     answer::{self, Failure},
     tls::http_client,
 };
-use crate::api::{
-    Endpoint as _,
-    federation::{Discover, GatewayDescription, GatewayUrl, VERSION},
+use crate::{
+    api::{
+        Endpoint as _,
+        federation::{Discover, GatewayDescription, GatewayUrl, VERSION},
+    },
+    config::FederationSettings,
 };
 
 /// The HTTP client and the base URL of a peer.
@@ -46,10 +49,7 @@ pub(super) enum Locator {
 /// Discovery of a domain's gateway, with a cache of the result.
 pub(super) struct Discovery {
     pub(super) domain: DomainName,
-    pub(super) port: u16,
-    pub(super) ttl: Duration,
-    pub(super) answer_bytes_max: usize,
-    pub(super) connect_timeout: Duration,
+    pub(super) settings: FederationSettings,
     pub(super) tls: ClientConfig,
     /// Connections to the domain itself.
     pub(super) http: reqwest::Client,
@@ -86,18 +86,19 @@ impl Discovery {
             return Ok(located.clone());
         }
         let url = self.ask().await?;
-        let located = Located::new(&self.domain, &url, &self.tls, self.connect_timeout)
+        let connect_timeout = Duration::from_millis(self.settings.connect_timeout_ms);
+        let located = Located::new(&self.domain, &url, &self.tls, connect_timeout)
             .map_err(|error| Failure::Answer(answer::in_words(&error)))?;
         tracing::info!(domain = %self.domain, %url, "discovered a gateway");
-        *found = Some((located.clone(), Instant::now() + self.ttl));
+        *found = Some((located.clone(), Instant::now() + Duration::from_secs(self.settings.discovery_ttl_s)));
         Ok(located)
     }
 
     async fn ask(&self) -> Result<GatewayUrl, Failure> {
-        let url = format!("https://{}:{}{}", self.domain, self.port, Discover::PATH);
+        let url = format!("https://{}:{}{}", self.domain, self.settings.discovery_port, Discover::PATH);
         let refuse = |reason: &str| Failure::Answer(format!("{url} {reason}"));
         let response = self.http.get(&url).send().await.map_err(|error| Failure::of(&error))?;
-        let answer = answer::receive(response, self.answer_bytes_max, Discover::SUCCESS).await?;
+        let answer = answer::receive(response, self.settings.answer_bytes_max, Discover::SUCCESS).await?;
         let description: GatewayDescription = match answer {
             Ok(answer) => serde_json::from_slice(&answer.body)
                 .map_err(|error| refuse(&format!("does not describe a gateway: {error}")))?,

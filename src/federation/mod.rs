@@ -50,8 +50,7 @@ pub(crate) struct Federation {
     pub(crate) url: GatewayUrl,
     applications: HashMap<AppId, Arc<SharedApplication>>,
     peers: BTreeMap<DomainName, Arc<Peer>>,
-    delivery_timeout: Duration,
-    replica_timeout: Duration,
+    settings: FederationSettings,
     /// The runtime of the requests: connections outlive the thread that first needed them, and every request is finished, in
     /// bounded time, even if its caller has gone.
     runtime: Handle,
@@ -127,14 +126,7 @@ impl Federation {
                 peers.insert(domain.clone(), Arc::new(Peer::new(domain.clone(), locator, settings)));
             }
         }
-        Ok(Self {
-            url,
-            applications,
-            peers,
-            delivery_timeout: Duration::from_millis(settings.delivery_timeout_ms),
-            replica_timeout: Duration::from_millis(settings.replica_timeout_ms),
-            runtime: Handle::current(),
-        })
+        Ok(Self { url, applications, peers, settings: settings.clone(), runtime: Handle::current() })
     }
 
     /// The part of an application that peers may know.
@@ -144,7 +136,7 @@ impl Federation {
 
     /// The time for which a write that was forwarded to its group's hub waits for the replica here.
     pub(crate) fn replica_timeout(&self) -> Duration {
-        self.replica_timeout
+        Duration::from_millis(self.settings.replica_timeout_ms)
     }
 
     /// Notes the result of a comparison that a peer requested.
@@ -204,10 +196,7 @@ fn locator(
     }
     Ok(Locator::Discovered(Box::new(Discovery {
         domain: domain.clone(),
-        port: settings.discovery_port,
-        ttl: Duration::from_secs(settings.discovery_ttl_s),
-        answer_bytes_max: settings.answer_bytes_max,
-        connect_timeout,
+        settings: settings.clone(),
         tls: tls.clone(),
         http: tls::http_client(tls, connect_timeout, None)?,
         found: tokio::sync::Mutex::default(),

@@ -43,7 +43,6 @@ pub(super) struct Peer {
     domain: DomainName,
     locator: Locator,
     requests: Semaphore,
-    requests_max: usize,
     settings: FederationSettings,
     circuit: Mutex<Circuit>,
     /// The results of comparisons: whether the two gateways have the same configuration of an application.
@@ -90,12 +89,10 @@ impl Outgoing {
 
 impl Peer {
     pub(super) fn new(domain: DomainName, locator: Locator, settings: &FederationSettings) -> Self {
-        let requests_max = settings.peer_requests_in_flight_max.min(Semaphore::MAX_PERMITS);
         Self {
             domain,
             locator,
-            requests: Semaphore::new(requests_max),
-            requests_max,
+            requests: Semaphore::new(settings.peer_requests_in_flight_max),
             settings: settings.clone(),
             circuit: Mutex::new(Circuit::new(
                 settings.circuit_failures,
@@ -116,7 +113,8 @@ impl Peer {
         request: &Outgoing,
     ) -> Result<PeerAnswer, PeerError> {
         let Ok(_permit) = self.requests.try_acquire() else {
-            return Err(PeerError::Busy { domain: self.domain.clone(), max: self.requests_max });
+            let max = self.settings.peer_requests_in_flight_max;
+            return Err(PeerError::Busy { domain: self.domain.clone(), max });
         };
         let usual = Duration::from_millis(self.settings.request_timeout_ms);
         let allowed = request.timeout.unwrap_or(usual);

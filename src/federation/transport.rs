@@ -38,7 +38,7 @@ impl Transport for HttpsTransport {
                 .await
                 .unwrap_or_else(|_| Err("the delivery cannot be encoded".to_owned()))
                 .map_err(DeliveryError::Incomplete)?
-                .within(federation.delivery_timeout);
+                .within(Duration::from_millis(federation.settings.delivery_timeout_ms));
             let answer = federation.exchange(&peer, app, request).await.map_err(not_delivered)?;
             if answer.body.len() > HELD_BYTES_MAX {
                 return Err(DeliveryError::Failed(format!(

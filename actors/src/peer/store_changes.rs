@@ -72,9 +72,7 @@ impl PeerActor {
                 }
             }
             if is_other {
-                actor.is_store_unsettled = false;
-                actor.schedule.retry_all();
-                actor.deliver(ctx);
+                actor.settle(ctx);
             }
         }));
         is_other
@@ -84,10 +82,12 @@ impl PeerActor {
     fn unsettled_for(&mut self, pause: Duration, ctx: &mut Context<Self>) {
         tracing::warn!(peer = %self.peer, ?pause, "a peer's store changes too often; nothing is sent to it for a while");
         self.is_store_unsettled = true;
-        ctx.run_later(pause, |actor, ctx| {
-            actor.is_store_unsettled = false;
-            actor.schedule.retry_all();
-            actor.deliver(ctx);
-        });
+        ctx.run_later(pause, Self::settle);
+    }
+
+    fn settle(&mut self, ctx: &mut Context<Self>) {
+        self.is_store_unsettled = false;
+        self.schedule.retry_all();
+        self.deliver(ctx);
     }
 }
