@@ -1,10 +1,9 @@
 //! *Managing Identities*.
 
-use actors::{AppId, ClientChange, ClientId, ClientQuery, ClientRow, NewClient};
+use actors::{AppId, ClientChange, ClientId, ClientQuery, ClientRow, GroupId, NewClient};
 
 use super::{
     auth::Authenticator,
-    cursor,
     edge::Edge,
     problem::Problem,
     route::{Answer, Call, Handle, encoded},
@@ -84,10 +83,8 @@ pub(super) async fn find_here<A: Authenticator>(
     let kind: &[u8] = if query.tag.is_some() { b"clients" } else { b"all clients" };
     let tag = query.tag.as_deref().unwrap_or_default();
     let list = [kind, app.as_uuid().as_bytes(), tag.as_bytes(), domain.as_bytes()];
-    let after = match &query.cursor {
-        None => None,
-        Some(cursor) => Some(client_id(&edge.cursors.take(&list, cursor)?)?),
-    };
+    let client = |id: &[u8]| uuid::Uuid::from_slice(id).ok().map(ClientId::new);
+    let after = edge.cursors.take(&list, query.cursor.as_deref(), client)?;
     let limit = query.limit.get();
     let asked = ClientQuery {
         tag: query.tag.clone(),
@@ -116,7 +113,7 @@ impl Handle for ListGroupsOfClient {
         let (edge, app, handle, query) = (call.edge, call.path.app, call.path.handle, call.query);
         let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
         let list = [b"groups".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes(), domain.as_bytes()];
-        let after = cursor::group(&edge.cursors, &list, query.cursor.as_deref())?;
+        let after = edge.cursors.take(&list, query.cursor.as_deref(), |id| GroupId::new(id).ok())?;
         let (limit, domain) = (query.limit.get(), query.domain.clone());
         let wanted = limit.saturating_add(1);
         let mut groups = edge.gateway.groups_of_client(app, &handle, domain, after, wanted).await?;
@@ -127,10 +124,6 @@ impl Handle for ListGroupsOfClient {
             .collect();
         Ok(Answer::Ok(GroupsOfClient { groups, next_cursor }))
     }
-}
-
-fn client_id(bytes: &[u8]) -> Result<ClientId, Problem> {
-    uuid::Uuid::from_slice(bytes).map(ClientId::new).map_err(|_| cursor::refusal())
 }
 
 fn client(row: ClientRow) -> ClientBody {

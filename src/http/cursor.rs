@@ -1,6 +1,5 @@
 //! List cursors: opaque, and refused unless this gateway made them for the same list (*Conventions*).
 
-use actors::GroupId;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -28,15 +27,25 @@ impl Cursors {
         URL_SAFE_NO_PAD.encode([code, last].concat())
     }
 
-    /// The `last` of [`Cursors::give`].
-    pub(crate) fn take(&self, list: &[&[u8]], cursor: &str) -> Result<Vec<u8>, Problem> {
+    /// The `last` of [`Cursors::give`], after which the list continues; 400 for a cursor that this gateway did not make.
+    pub(crate) fn take<T>(
+        &self,
+        list: &[&[u8]],
+        cursor: Option<&str>,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
+        let Some(cursor) = cursor else { return Ok(None) };
         let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
-        bytes
+        let last = bytes
             .as_deref()
             .and_then(|bytes| bytes.split_at_checked(CODE_BYTES))
             .filter(|(code, last)| self.code(list, last).verify_truncated_left(code).is_ok())
-            .map(|(_, last)| last.to_vec())
-            .ok_or_else(refusal)
+            .and_then(|(_, last)| read(last));
+        last.map(Some).ok_or_else(|| {
+            Problem::malformed(
+                "`cursor`: this gateway did not give this cursor for this list; take it from `nextCursor` as it is",
+            )
+        })
     }
 
     /// Cuts what was read, one more than the page, to the page; returns the cursor for the next page, if there is one.
@@ -66,27 +75,15 @@ impl Cursors {
     }
 }
 
-/// The group after which a list of groups continues.
-pub(crate) fn group(
-    cursors: &Cursors,
-    list: &[&[u8]],
-    cursor: Option<&str>,
-) -> Result<Option<GroupId>, Problem> {
-    cursor.map(|cursor| GroupId::new(cursors.take(list, cursor)?).map_err(|_| refusal())).transpose()
-}
-
-/// 400 for a cursor that this gateway did not make.
-pub(crate) fn refusal() -> Problem {
-    Problem::malformed(
-        "`cursor`: this gateway did not give this cursor for this list; take it from `nextCursor` as it is",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn whole(last: &[u8]) -> Option<Vec<u8>> {
+        Some(last.to_vec())
+    }
 
     proptest! {
         #[test]
@@ -99,14 +96,14 @@ mod tests {
             let list: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
             let other: Vec<&[u8]> = others.iter().map(Vec::as_slice).collect();
             let cursor = cursors.give(&list, &last);
-            prop_assert_eq!(cursors.take(&list, &cursor).unwrap(), last);
-            prop_assert_eq!(cursors.take(&other, &cursor).is_ok(), list == other);
-            prop_assert!(Cursors::new(b"yek").unwrap().take(&list, &cursor).is_err());
+            prop_assert_eq!(cursors.take(&list, Some(&cursor), whole).unwrap(), Some(last));
+            prop_assert_eq!(cursors.take(&other, Some(&cursor), whole).is_ok(), list == other);
+            prop_assert!(Cursors::new(b"yek").unwrap().take(&list, Some(&cursor), whole).is_err());
         }
 
         #[test]
         fn no_other_text_is_a_cursor(text in ".{0,60}") {
-            prop_assert!(Cursors::new(b"key").unwrap().take(&[b"list"], &text).is_err());
+            prop_assert!(Cursors::new(b"key").unwrap().take(&[b"list"], Some(&text), whole).is_err());
         }
     }
 }

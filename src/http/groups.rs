@@ -6,7 +6,7 @@ use actors::{CommitBundle, GroupError, GroupId, GroupRow, GroupView, Outcome, So
 
 use super::{
     auth::Authenticator,
-    control_messages, cursor,
+    control_messages,
     edge::Edge,
     problem::Problem,
     route::{AT_ONCE_BYTES, Answer, Call, Handle, apart},
@@ -35,7 +35,7 @@ impl Handle for ListGroups {
     async fn handle(call: Call<Self>) -> Result<Answer<Groups>, Problem> {
         let (edge, app) = (call.edge, call.path.app);
         let list = [b"all groups".as_slice(), app.as_uuid().as_bytes()];
-        let after = cursor::group(&edge.cursors, &list, call.query.cursor.as_deref())?;
+        let after = edge.cursors.take(&list, call.query.cursor.as_deref(), |id| GroupId::new(id).ok())?;
         let limit = call.query.limit.get();
         let mut groups = edge.gateway.groups(app, after, limit.saturating_add(1)).await?;
         let next_cursor = edge.cursors.cut(&list, &mut groups, limit, |(group, _)| group.as_bytes());

@@ -3,7 +3,6 @@
 use actors::{DeliveryId, JoinInfo, JoinInfoQuery};
 
 use super::{
-    cursor,
     problem::Problem,
     route::{AT_ONCE_BYTES, Answer, Call, Handle, apart},
 };
@@ -19,10 +18,9 @@ impl Handle for ListWelcomes {
         let (edge, app, handle, query) = (call.edge, call.path.app, call.path.handle, call.query);
         let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
         let list = [b"welcomes".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes(), domain.as_bytes()];
-        let after = match &query.cursor {
-            None => query.after.map(|JoinInfoId(id)| id),
-            Some(cursor) => Some(delivery_id(&edge.cursors.take(&list, cursor)?)?),
-        };
+        let delivery = |id: &[u8]| id.try_into().ok().map(|id| DeliveryId(u64::from_be_bytes(id)));
+        let continued = edge.cursors.take(&list, query.cursor.as_deref(), delivery)?;
+        let after = continued.or(query.after.map(|JoinInfoId(id)| id));
         let wanted = JoinInfoQuery {
             domain: query.domain.clone(),
             after,
@@ -114,10 +112,6 @@ fn encode_group_info(group_info_and_tree: Option<(&[u8], &[u8])>) -> Vec<u8> {
 /// The length of the Base64 text of bytes.
 fn text_bytes(bytes: &[u8]) -> usize {
     bytes.len().div_ceil(3).saturating_mul(4)
-}
-
-fn delivery_id(bytes: &[u8]) -> Result<DeliveryId, Problem> {
-    bytes.try_into().map(|bytes| DeliveryId(u64::from_be_bytes(bytes))).map_err(|_| cursor::refusal())
 }
 
 #[cfg(test)]
