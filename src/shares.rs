@@ -132,12 +132,6 @@ impl Account {
         Ok(HeldShare { account: self.clone(), amount })
     }
 
-    /// The amount that the caller holds now.
-    #[cfg(test)]
-    pub(crate) fn held(&self) -> usize {
-        self.own.held.load(Ordering::Acquire)
-    }
-
     fn add(&self, amount: usize, alone: usize) -> Result<(), Full> {
         self.own.add(amount, Some(alone)).map_err(|max| Full::Share { max })?;
         self.pool.0.add(amount, None).map_err(|max| {
@@ -153,12 +147,6 @@ impl Account {
 }
 
 impl HeldShare {
-    /// The held amount.
-    #[cfg(test)]
-    pub(crate) fn amount(&self) -> usize {
-        self.amount
-    }
-
     /// Takes more, until `amount` is held; holding more already is not an error.
     ///
     /// # Errors
@@ -203,6 +191,20 @@ impl<K: Eq + Hash + Clone, A> Accounts<K, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Account {
+        /// The amount that the caller holds now.
+        fn held(&self) -> usize {
+            self.own.held.load(Ordering::Acquire)
+        }
+    }
+
+    impl HeldShare {
+        /// The held amount.
+        fn amount(&self) -> usize {
+            self.amount
+        }
+    }
 
     fn percent(percent: u8) -> Percent {
         Percent::new(percent)

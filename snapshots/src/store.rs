@@ -163,18 +163,6 @@ impl Store {
         self.0.close();
     }
 
-    /// The number of batches that wait for the committer.
-    #[cfg(test)]
-    pub(crate) fn waiting(&self) -> usize {
-        self.0.queue.waiting()
-    }
-
-    /// Whether it still takes batches.
-    #[cfg(test)]
-    pub(crate) fn is_open(&self) -> bool {
-        *self.0.queue.life().borrow() == Life::Open
-    }
-
     /// As [`Store::close`], without blocking the thread.
     pub async fn shutdown(&self) {
         self.0.queue.begin_close();

@@ -7,6 +7,18 @@ use std::{
 
 use super::*;
 
+impl Store {
+    /// The number of batches that wait for the committer.
+    fn waiting(&self) -> usize {
+        self.0.queue.waiting()
+    }
+
+    /// Whether it still takes batches.
+    fn is_open(&self) -> bool {
+        *self.0.queue.life().borrow() == Life::Open
+    }
+}
+
 fn store() -> Store {
     Store::open(&StoreOptions::default()).unwrap()
 }

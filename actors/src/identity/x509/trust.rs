@@ -143,17 +143,6 @@ impl TrustStore {
     }
 }
 
-#[cfg(test)]
-impl TrustStore {
-    /// Whether it has the same names, keys and lists as another store.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        let of_root = |root: &TrustRoot| (root.subject.clone(), root.public_key.bits.clone());
-        let roots = |store: &Self| store.roots.iter().map(of_root).collect::<Vec<_>>();
-        let crls = |store: &Self| store.crls.iter().map(|crl| crl.signed.clone()).collect::<Vec<_>>();
-        roots(self) == roots(other) && crls(self) == crls(other)
-    }
-}
-
 /// A trust anchor (RFC 5280 §6.1.1), with other data of its certificate.
 #[derive(Debug)]
 pub(super) struct TrustRoot {

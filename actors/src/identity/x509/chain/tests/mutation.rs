@@ -5,6 +5,17 @@ use std::sync::OnceLock;
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
+use crate::identity::x509::trust::TrustRoot;
+
+impl TrustStore {
+    /// Whether it has the same names, keys and lists as another store.
+    fn is_same(&self, other: &Self) -> bool {
+        let of_root = |root: &TrustRoot| (root.subject.clone(), root.public_key.bits.clone());
+        let roots = |store: &Self| store.roots.iter().map(of_root).collect::<Vec<_>>();
+        let crls = |store: &Self| store.crls.iter().map(|crl| crl.signed.clone()).collect::<Vec<_>>();
+        roots(self) == roots(other) && crls(self) == crls(other)
+    }
+}
 
 /// A chain with its root, and who trusts that, revocation lists and all.
 struct Valid {
