@@ -113,8 +113,7 @@ pub(crate) struct Connection {
 /// A connection's place among those of its listener. Dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
-    connection: Arc<Connection>,
-    connections: Arc<Connections>,
+    pub(crate) link: Link,
 }
 
 impl Connections {
@@ -178,7 +177,7 @@ impl Connections {
         });
         open.by_id.insert(id, Arc::clone(&connection));
         *open.by_holder.entry(HolderId::NOBODY).or_default() += 1;
-        Some(ConnectionSlot { connection, connections: Arc::clone(self) })
+        Some(ConnectionSlot { link: Link { connection, connections: Arc::clone(self) } })
     }
 
     /// Notes the holder of a connection. A holder above its share loses an idle connection; if it has none, this one is refused
@@ -344,28 +343,19 @@ impl Connection {
     }
 }
 
-impl ConnectionSlot {
-    pub(crate) fn connection(&self) -> &Arc<Connection> {
-        &self.connection
-    }
-
-    pub(crate) fn connections(&self) -> &Arc<Connections> {
-        &self.connections
-    }
-}
-
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut open = self.connections.lock();
-        if open.by_id.remove(&self.connection.id).is_some() {
-            if self.connection.is_closing() {
+        let Link { connection, connections } = &self.link;
+        let mut open = connections.lock();
+        if open.by_id.remove(&connection.id).is_some() {
+            if connection.is_closing() {
                 open.closing = open.closing.saturating_sub(1);
             } else {
-                open.uncount(self.connection.holder());
+                open.uncount(connection.holder());
             }
         }
         drop(open);
-        self.connection.note_read();
+        connection.note_read();
     }
 }
 
@@ -390,12 +380,12 @@ mod tests {
     }
 
     fn closing(places: &[ConnectionSlot]) -> Vec<usize> {
-        let closing = places.iter().enumerate().filter(|(_, place)| place.connection().is_closing());
+        let closing = places.iter().enumerate().filter(|(_, place)| place.link.connection.is_closing());
         closing.map(|(index, _)| index).collect()
     }
 
     fn all_in(places: &[ConnectionSlot], phase: Phase) {
-        places.iter().for_each(|place| place.connection().enter_phase(phase));
+        places.iter().for_each(|place| place.link.connection.enter_phase(phase));
     }
 
     #[test]
@@ -403,11 +393,11 @@ mod tests {
         let connections = connections(4, 100);
         let places = enter(&connections, 4);
         for (index, active_ms) in [30, 10, 40, 20].into_iter().enumerate() {
-            places[index].connection().active_ms.store(active_ms, Ordering::Release);
+            places[index].link.connection.active_ms.store(active_ms, Ordering::Release);
         }
-        places[1].connection().phase.store(Phase::Serving as u8, Ordering::Release);
+        places[1].link.connection.phase.store(Phase::Serving as u8, Ordering::Release);
         let next = connections.enter().unwrap();
-        assert!(!next.connection().is_reserve());
+        assert!(!next.link.connection.is_reserve());
         assert_eq!(closing(&places), [3], "the one that is served stays");
     }
 
@@ -417,11 +407,11 @@ mod tests {
         let places = enter(&connections, 6);
         let (many, one) = (HolderId::unique(), HolderId::unique());
         for (place, holder) in places.iter().zip([one, many, many, many, many, many]) {
-            assert!(connections.is_held_by(place.connection(), holder));
+            assert!(connections.is_held_by(&place.link.connection, holder));
         }
         let _next = connections.enter().unwrap();
         assert_eq!(closing(&places).len(), 1);
-        assert!(!places[0].connection().is_closing(), "the only one of its holder");
+        assert!(!places[0].link.connection.is_closing(), "the only one of its holder");
     }
 
     #[test]
@@ -434,7 +424,7 @@ mod tests {
             reserve.extend(enter(&connections, 1));
             all_in(&reserve, Phase::Serving);
         }
-        assert!(reserve.iter().all(|place| place.connection().is_reserve()));
+        assert!(reserve.iter().all(|place| place.link.connection.is_reserve()));
         assert!(connections.enter().is_none());
         assert_eq!(closing(&places), [0; 0]);
         drop(places);
@@ -446,9 +436,9 @@ mod tests {
         let connections = connections(2, 100);
         let places = enter(&connections, 2);
         all_in(&places, Phase::Answering);
-        assert!(connections.enter().unwrap().connection().is_reserve());
-        assert!(!places[0].connection().may_be_closed(millis(STALLED)));
-        assert!(places[0].connection().may_be_closed(2 * millis(STALLED)));
+        assert!(connections.enter().unwrap().link.connection.is_reserve());
+        assert!(!places[0].link.connection.may_be_closed(millis(STALLED)));
+        assert!(places[0].link.connection.may_be_closed(2 * millis(STALLED)));
     }
 
     #[test]
@@ -457,17 +447,17 @@ mod tests {
         let (greedy, other) = (HolderId::unique(), HolderId::unique());
         let places = enter(&connections, 5);
         for place in &places[..4] {
-            assert!(connections.is_held_by(place.connection(), greedy));
-            place.connection().enter_phase(Phase::Serving);
+            assert!(connections.is_held_by(&place.link.connection, greedy));
+            place.link.connection.enter_phase(Phase::Serving);
         }
-        places[4].connection().enter_phase(Phase::Serving);
-        assert!(!connections.is_held_by(places[4].connection(), greedy), "all of its others are at work");
+        places[4].link.connection.enter_phase(Phase::Serving);
+        assert!(!connections.is_held_by(&places[4].link.connection, greedy), "all of its others are at work");
         let sixth = connections.enter().unwrap();
-        assert!(connections.is_held_by(sixth.connection(), other));
-        places[0].connection().enter_phase(Phase::Idle);
+        assert!(connections.is_held_by(&sixth.link.connection, other));
+        places[0].link.connection.enter_phase(Phase::Idle);
         let seventh = connections.enter().unwrap();
-        seventh.connection().enter_phase(Phase::Serving);
-        assert!(connections.is_held_by(seventh.connection(), greedy), "an idle one of its own goes");
+        seventh.link.connection.enter_phase(Phase::Serving);
+        assert!(connections.is_held_by(&seventh.link.connection, greedy), "an idle one of its own goes");
         assert_eq!(closing(&places), [0]);
     }
 
@@ -478,7 +468,7 @@ mod tests {
             let places = enter(&connections, 30);
             let holder = HolderId::unique();
             for place in &places {
-                connections.is_held_by(place.connection(), holder);
+                connections.is_held_by(&place.link.connection, holder);
             }
             connections.close_idle();
             drop(places);

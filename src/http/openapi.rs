@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use utoipa::{
     IntoParams as _, ToSchema,
     openapi::{
-        AllOfBuilder, ComponentsBuilder, Content, ContentBuilder, HttpMethod, Info, License, ObjectBuilder,
-        OneOfBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required, ResponseBuilder,
-        Schema,
+        AllOfBuilder, ArrayBuilder, ComponentsBuilder, Content, ContentBuilder, HttpMethod, Info, License,
+        ObjectBuilder, OneOfBuilder, OpenApi, OpenApiBuilder, PathItem, PathsBuilder, Ref, RefOr, Required,
+        ResponseBuilder, Schema,
         path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn},
         request_body::RequestBodyBuilder,
         schema::{KnownFormat, SchemaFormat, Type},
@@ -245,10 +245,8 @@ fn problem_schema(kind: ProblemKind) -> RefOr<Schema> {
                 .enum_values(Some(["proposal", "extension", "credential"]))
                 .description(Some(*meaning))
                 .into(),
-            "differs" => {
-                utoipa::openapi::ArrayBuilder::new().items(text()).description(Some(*meaning)).into()
-            }
-            "errors" => utoipa::openapi::ArrayBuilder::new()
+            "differs" => ArrayBuilder::new().items(text()).description(Some(*meaning)).into(),
+            "errors" => ArrayBuilder::new()
                 .items(Ref::from_schema_name("RefusedKeyPackage"))
                 .description(Some(*meaning))
                 .into(),

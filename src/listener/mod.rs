@@ -34,7 +34,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use self::watched::{ClientLimits, TimedConnection};
 use crate::{
     config::ListenerSettings,
-    connections::{Connection, Connections, Link},
+    connections::{Connection, Connections},
     http::{
         auth::Authenticator,
         edge::{Edge, refusal_of_parser},
@@ -248,7 +248,7 @@ fn server<A: Authenticator + Send + Sync>(
                     async move {
                         let place = place.ok_or_else(no_room)?;
                         let address = prepare(&stream);
-                        let shaken = unless_closed(place.connection(), acceptor.accept(stream));
+                        let shaken = unless_closed(&place.link.connection, acceptor.accept(stream));
                         let stream = tokio::time::timeout(handshake_timeout, shaken)
                             .await
                             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -287,10 +287,7 @@ fn http<A: Authenticator + Send + Sync, T: AsyncRead + AsyncWrite + Unpin + 'sta
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .on_connect_ext(move |watched: &TimedConnection<T>, data| {
-            data.insert(Link {
-                connection: Arc::clone(watched.place().connection()),
-                connections: Arc::clone(watched.place().connections()),
-            });
+            data.insert(watched.place().link.clone());
             on_connect(watched.io(), data);
         })
         .expect(fn_service(move |request: Request| std::future::ready(expecting.may_continue(request))))

@@ -114,7 +114,7 @@ impl<T> TimedConnection<T> {
     }
 
     fn connection(&self) -> &Arc<Connection> {
-        self.place.connection()
+        &self.place.link.connection
     }
 
     /// The deadline for the client to send more, while none of its requests is processed.
@@ -170,7 +170,7 @@ impl<T> TimedConnection<T> {
         let taken = match &mut self.header_room {
             Some(held) => held.grow_to(self.header_bytes),
             None => {
-                let taken = self.place.connections().header_room().take(self.header_bytes);
+                let taken = self.place.link.connections.header_room().take(self.header_bytes);
                 taken.map(|held| self.header_room = Some(held))
             }
         };
