@@ -1,6 +1,6 @@
 //! MessagePack with named fields, the form in which records, snapshots and log entries are stored.
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 /// Shared bytes, stored as bytes.
 pub(crate) mod shared_bytes {
@@ -57,6 +57,6 @@ pub(crate) fn encode_long(value: &impl Serialize, bytes: usize) -> Result<Vec<u8
 ///
 /// # Errors
 /// Bytes that are not such a value.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
     rmp_serde::from_slice(bytes).map_err(|error| CodecError(error.to_string()))
 }

@@ -51,13 +51,13 @@ pub(crate) trait DurableState: Sized + Send + 'static {
     /// Learns that a snapshot of the state at an earlier mark is written.
     fn snapshot_written(&mut self, _: u64) {}
 
-    /// Restores a state from its snapshot, if there is one, and the records after it.
+    /// Restores a state from its snapshot, if there is one, and the records after it with their numbers.
     ///
     /// # Errors
     /// Bytes that are damaged, or that a newer version wrote.
     fn restore<'a>(
         snapshot: Option<&'a [u8]>,
-        records: impl IntoIterator<Item = &'a [u8]>,
+        records: impl IntoIterator<Item = (u64, &'a [u8])>,
     ) -> Result<Self, CodecError>;
 
     /// The approximate memory that it takes, in bytes.
@@ -87,7 +87,7 @@ pub(crate) struct Loaded<S> {
 pub(crate) fn load<S: DurableState>(view: &View, log: &LogId) -> Result<Loaded<S>, StorageError> {
     let stored = view.load_log(log)?.ok_or(StorageError::Unreadable)?;
     let snapshot = stored.snapshot.as_ref().map(|(_, snapshot)| snapshot.as_ref());
-    let records = stored.records.iter().map(|(_, record)| record.as_ref());
+    let records = stored.records.iter().map(|(number, record)| (*number, record.as_ref()));
     let unreadable = |error: &dyn std::fmt::Display| {
         tracing::error!(?log, %error, "stored state cannot be restored");
         StorageError::Unreadable
@@ -492,7 +492,7 @@ mod tests {
 
         fn restore<'a>(
             snapshot: Option<&'a [u8]>,
-            records: impl IntoIterator<Item = &'a [u8]>,
+            records: impl IntoIterator<Item = (u64, &'a [u8])>,
         ) -> Result<Self, CodecError> {
             let before = snapshot.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
             Ok(Self(before + records.into_iter().count() as u64, None))

@@ -48,9 +48,9 @@ pub use self::{
         JoinInfoQuery, NewClient,
     },
     group::{
-        AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntryContent, EpochEntry,
-        GroupError, GroupTransfer, GroupView, LogEntry, MemberView, NewGroup, Outcome, SEQUENCE_MAX,
-        WaitingProposal,
+        AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntriesAfter, EntryContent,
+        EpochEntry, GroupError, GroupTransfer, GroupView, LogEntry, LoggedEntry, MemberView, NewGroup,
+        Outcome, SEQUENCE_MAX, WaitingProposal,
     },
     key_queue::{
         AssignedKeyPackage, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload, KeyQueueError,

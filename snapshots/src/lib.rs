@@ -35,7 +35,7 @@ pub use self::{
         assigned_key_packages::{AssignedLimits, AssignedRow},
         clients::ClientRow,
         groups::GroupRow,
-        history::EpochRow,
+        history::{CommittedProposal, EpochRow},
         key_packages::{KeyPackageRow, UsedRow},
         key_queues::QueueRow,
         missed::MissedEntries,

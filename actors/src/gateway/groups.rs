@@ -9,9 +9,9 @@ use crate::{
     application::{Application, Source},
     error::StorageError,
     group::{
-        Accepted, AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntryContent, GroupError,
-        GroupMeta, GroupState, GroupView, NewGroup, Outcome, UploadEntry, accepted_before, control_messages,
-        creation, refused,
+        Accepted, AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntriesAfter,
+        EntryContent, GroupError, GroupMeta, GroupState, GroupView, NewGroup, Outcome, UploadEntry,
+        accepted_before, control_messages, creation, entries_after, refused,
     },
     mls::{CommitBundle, RequestMember, Rule, packet_head},
 };
@@ -200,6 +200,23 @@ impl Gateway {
             }
         }
         control_messages(&self.services.store.view(), app, group, (from, to), limit, bytes_max)
+    }
+
+    /// What follows the entry of this number in a group's log, at its hub and at its followers alike: at most `limit` entries, and
+    /// about as many bytes of them as an answer may have. It blocks while it reads from disk.
+    ///
+    /// # Errors
+    /// [`GroupError::UnknownGroup`], or that the store cannot be read.
+    pub fn entries_after(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        after: u64,
+        limit: usize,
+    ) -> Result<EntriesAfter, GroupError> {
+        self.group_application(app)?;
+        let bytes_max = self.services.limits.answer_bytes_max;
+        entries_after(&self.services.store.view(), app, group, after, limit, bytes_max)
     }
 
     pub(crate) fn group_application(&self, app: AppId) -> Result<&Application, GroupError> {

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{
-    Batch, Bytes, Epoch, EpochRow, GroupRow, Invitation, InvitedClient, KeyPackageRef, MissedEntries,
-    UsedRow, View, WelcomeRow,
+    Batch, Bytes, CommittedProposal, Epoch, EpochRow, GroupRow, Invitation, InvitedClient, KeyPackageRef,
+    MissedEntries, UsedRow, View, WelcomeRow,
 };
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     log::commit_digest,
     missed::{Filled, FilledEpoch},
     state::StagedEntry,
+    stored_entry::{creation_row, entry_row},
 };
 use crate::{
     application::Application,
@@ -22,8 +23,8 @@ use crate::{
     error::StorageError,
     identity::{ApplicationContext, GroupContextExtensions, Identity},
     mls::{
-        AddedMember, CommitBundle, RatchetTree, StagedEpoch, StagedProposal, UnseenKeyPackage, cipher_suite,
-        key_package_reference, welcome_references,
+        AddedMember, CommitBundle, RatchetTree, Referenced, StagedEpoch, StagedProposal, UnseenKeyPackage,
+        cipher_suite, key_package_reference, welcome_references,
     },
 };
 
@@ -72,9 +73,12 @@ fn put_creation(
     for member in state.members() {
         batch.put_membership(meta.app, member.handle, member.domain, &meta.group);
     }
-    let content = EntryContent::Creation(Arc::clone(new));
-    let entry = LogEntry { sequence: 0, timestamp: state.stamp(), content };
-    meta.put_entry(batch, &entry).map_err(|_| StorageError::Unreadable)?;
+    // The snapshot has all of it but its messages, which only peers are sent.
+    if !meta.peers.is_empty() {
+        let row = creation_row(state.stamp(), new).map_err(|_| StorageError::Unreadable)?;
+        batch.put_log_entry(meta.app, &meta.group, 0, row);
+        meta.mark_for_peers(batch);
+    }
     Ok(())
 }
 
@@ -189,12 +193,17 @@ pub(super) fn proposal(
     Ok(())
 }
 
-/// Appends the record of an entry to the log, and the entry itself for the peers.
+/// Appends an entry to the log. Its welcome is kept there for peers alone: they may need it when those whom it is for have it.
 fn append(batch: &mut Batch, meta: &GroupMeta, staged: &StagedEntry) -> Result<(), CodecError> {
-    let StagedEntry { entry, record, .. } = staged;
+    let StagedEntry { entry, .. } = staged;
+    let keeps_welcome = !meta.peers.is_empty();
     batch.require_group(meta.app, &meta.group, &meta.row);
-    batch.append_record(&meta.log(), entry.sequence.saturating_sub(1), record);
-    meta.put_entry(batch, entry)
+    batch.append_record(&meta.log(), entry.sequence.saturating_sub(1), entry_row(staged, keeps_welcome)?);
+    if !keeps_welcome && matches!(&entry.content, EntryContent::Commit(bundle) if bundle.welcome.is_some()) {
+        batch.note_partial_entry(meta.app, &meta.group);
+    }
+    meta.mark_for_peers(batch);
+    Ok(())
 }
 
 /// Remembers the answer to a proposal that waits for another form of it, unless it is remembered for `others_max` already.
@@ -229,8 +238,8 @@ pub(super) fn commit(
     batch.put_group(app, group, &GroupRow { epoch: epoch.epoch, ..meta.row.clone() });
     let row = EpochRow {
         timestamp,
-        commit: Bytes::copy_from_slice(&bundle.commit),
-        proposals: epoch.referenced.iter().map(|packet| Bytes::copy_from_slice(packet)).collect(),
+        commit: None,
+        proposals: epoch.referenced.iter().map(committed).collect(),
         digest: commit_digest(bundle),
         sequence,
     };
@@ -265,6 +274,14 @@ pub(super) fn commit(
         }
     }
     Ok(())
+}
+
+/// Where the history finds a proposal: in the log, unless the group was handed over with it.
+fn committed(Referenced { packet, entry }: &Referenced) -> CommittedProposal {
+    match entry {
+        Some(number) => CommittedProposal::Entry(*number),
+        None => CommittedProposal::Packet(Bytes::copy_from_slice(packet)),
+    }
 }
 
 /// Stores the tree of the welcome of an epoch, if it still waits.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use snapshots::{AppId, Epoch, GroupId, Timestamp, View};
+use snapshots::{AppId, CommittedProposal, Epoch, EpochRow, GroupId, LogId, Timestamp, View};
 
 use super::{
     Accepted, AcceptedCommit, AcceptedProposal, EntryContent, GroupError, LogEntry, Outcome,
     log::commit_digest,
+    stored_entry::{LoggedEntry, StoredEntry},
 };
 use crate::{error::StorageError, mls::StagedEpoch};
 
@@ -34,7 +35,7 @@ impl EpochEntry {
         Self {
             epoch: staged.epoch,
             timestamp: commit.timestamp,
-            proposals: staged.referenced.iter().map(|packet| packet.to_vec()).collect(),
+            proposals: staged.referenced.iter().map(|proposal| proposal.packet.to_vec()).collect(),
             commit: packet,
         }
     }
@@ -49,6 +50,50 @@ pub struct ControlMessages {
     pub current: Epoch,
     /// The epoch to continue with; `None` when the answer is complete.
     pub next: Option<Epoch>,
+}
+
+/// What follows an entry in a group's log, as it was at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntriesAfter {
+    /// Tells this log from another one of the same group: a replica's log is replaced when its hub turns out not to be the group's.
+    /// Numbers of another log mean nothing in this one.
+    pub log: [u8; 32],
+    /// The number of the newest entry; 0 if there is none but the creation.
+    pub newest: u64,
+    /// The entries that follow, without a gap; empty when there are none. `None` when the next one is no longer kept, or was never
+    /// here, or when the number is higher than `newest`.
+    pub entries: Option<Vec<LoggedEntry>>,
+}
+
+/// Reads what follows entry `after`: at most `limit` entries, and at most `bytes_max` bytes of them, but at least one.
+pub(crate) fn entries_after(
+    view: &View,
+    app: AppId,
+    group: &GroupId,
+    after: u64,
+    limit: usize,
+    bytes_max: usize,
+) -> Result<EntriesAfter, GroupError> {
+    let row = view.group(app, group).map_err(StorageError::from)?.ok_or(GroupError::UnknownGroup)?;
+    let log = LogId::Group(app, group.clone());
+    let newest = view.log_head(&log).map_err(StorageError::from)?.ok_or(GroupError::UnknownGroup)?;
+    let mut answer = EntriesAfter { log: row.creation_digest, newest, entries: None };
+    if after == newest {
+        answer.entries = Some(Vec::new());
+    }
+    let Some(first) = after.checked_add(1).filter(|first| *first <= newest) else { return Ok(answer) };
+    let stored = view.log_entries(app, group, first, limit.max(1), bytes_max).map_err(StorageError::from)?;
+    let entries = stored
+        .iter()
+        .take_while(|(sequence, _)| *sequence <= newest)
+        .map(|(sequence, bytes)| LoggedEntry::read(*sequence, bytes))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| {
+            tracing::error!(?group, %error, "an entry of the group's log cannot be read");
+            StorageError::Unreadable
+        })?;
+    answer.entries = Some(entries).filter(|entries| !entries.is_empty());
+    Ok(answer)
 }
 
 /// The number of epochs read from disk at a time.
@@ -95,17 +140,13 @@ pub(crate) fn control_messages(
             break;
         }
         for (epoch, row) in page {
-            bytes += row.commit.len() + row.proposals.iter().map(|packet| packet.len()).sum::<usize>();
+            let entry = read_epoch(view, app, group, (epoch, row))?;
+            bytes += entry.commit.len() + entry.proposals.iter().map(Vec::len).sum::<usize>();
             if bytes > bytes_max && !answer.epochs.is_empty() {
                 answer.next = Some(epoch);
                 return Ok(answer);
             }
-            answer.epochs.push(Arc::new(EpochEntry {
-                epoch,
-                timestamp: row.timestamp,
-                proposals: row.proposals.into_iter().map(Vec::from).collect(),
-                commit: row.commit.into(),
-            }));
+            answer.epochs.push(Arc::new(entry));
             match epoch.next() {
                 Some(following) if epoch < last => next = following,
                 Some(_) | None => return Ok(answer),
@@ -117,6 +158,42 @@ pub(crate) fn control_messages(
         }
     }
     Ok(answer)
+}
+
+/// Reads the messages of an epoch where they are.
+fn read_epoch(
+    view: &View,
+    app: AppId,
+    group: &GroupId,
+    (epoch, row): (Epoch, EpochRow),
+) -> Result<EpochEntry, StorageError> {
+    let of_entry = |sequence: u64| {
+        let bytes = view.log_entry(app, group, sequence)?;
+        let packet = bytes
+            .as_deref()
+            .map(|bytes| StoredEntry::read(bytes).map(|entry| entry.packet().map(<[u8]>::to_vec)));
+        match packet {
+            Some(Ok(Some(packet))) => Ok(packet),
+            Some(Ok(None)) | None => {
+                tracing::error!(?group, sequence, "an entry of the group's history is not there");
+                Err(StorageError::Unreadable)
+            }
+            Some(Err(error)) => {
+                tracing::error!(?group, sequence, %error, "an entry of the group's history cannot be read");
+                Err(StorageError::Unreadable)
+            }
+        }
+    };
+    let proposal = |proposal| match proposal {
+        CommittedProposal::Entry(sequence) => of_entry(sequence),
+        CommittedProposal::Packet(packet) => Ok(packet.into()),
+    };
+    Ok(EpochEntry {
+        epoch,
+        timestamp: row.timestamp,
+        proposals: row.proposals.into_iter().map(proposal).collect::<Result<_, _>>()?,
+        commit: row.commit.map_or_else(|| of_entry(row.sequence), |commit| Ok(commit.into()))?,
+    })
 }
 
 /// The first answer to an upload for an earlier epoch, if the same bytes were accepted then, as a proposal of that epoch or as

@@ -1,5 +1,4 @@
-//! Entries of a group's log (*Group Evolution*), in the order in which the hub accepted them, and their stored form for other
-//! gateways.
+//! Entries of a group's log (*Group Evolution*), in the order in which the hub accepted them.
 
 use std::sync::Arc;
 
@@ -8,11 +7,7 @@ use sha2::{Digest as _, Sha256};
 use snapshots::{KeyPackageRef, Timestamp};
 
 use super::GroupError;
-use crate::{
-    codec::{CodecError, decode, encode},
-    limits::Limits,
-    mls::CommitBundle,
-};
+use crate::{limits::Limits, mls::CommitBundle};
 
 /// One accepted entry of a group's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,20 +103,6 @@ pub struct GroupTransfer {
 /// The highest number of a log entry, 2⁵³ − 1: JSON carries it exactly, and no log reaches it.
 pub const SEQUENCE_MAX: u64 = (1 << 53) - 1;
 
-const FORMAT: u8 = 1;
-
-#[derive(Serialize)]
-struct Stored<'a> {
-    format: u8,
-    entry: &'a LogEntry,
-}
-
-#[derive(Deserialize)]
-struct StoredOwned {
-    format: u8,
-    entry: LogEntry,
-}
-
 impl EntryContent {
     /// Checks the size of each message.
     ///
@@ -200,49 +181,4 @@ fn digest(parts: &[Option<&[u8]>]) -> [u8; 32] {
         }
     }
     hash.finalize().into()
-}
-
-impl LogEntry {
-    /// The entry as it is stored for other gateways: MessagePack, with the version of the format.
-    ///
-    /// # Errors
-    /// None is known.
-    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, CodecError> {
-        encode(&Stored { format: FORMAT, entry: self })
-    }
-
-    /// Reads a stored entry.
-    ///
-    /// # Errors
-    /// Bytes that are damaged, or that a newer version wrote.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
-        let stored: StoredOwned = decode(bytes)?;
-        if stored.format == FORMAT { Ok(stored.entry) } else { Err(CodecError::damaged("format")) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn entries_come_back_as_they_were() {
-        let creation = |group_info: &[u8], ratchet_tree: Option<&[u8]>| {
-            let ratchet_tree = ratchet_tree.map(<[u8]>::to_vec);
-            EntryContent::Creation(Arc::new(NewGroup { group_info: group_info.to_vec(), ratchet_tree }))
-        };
-        let bundle = CommitBundle { commit: vec![4], group_info: Some(Vec::new()), welcome: None };
-        let contents = [
-            creation(&[1; 300], None),
-            creation(&[1], Some(&[2])),
-            EntryContent::Proposal { packet: Arc::from([3; 70_000]) },
-            EntryContent::Commit(Arc::new(bundle)),
-        ];
-        for content in contents {
-            let entry = LogEntry { sequence: 7, timestamp: Timestamp(9), content };
-            let bytes = entry.to_bytes().unwrap();
-            assert_eq!(LogEntry::from_bytes(&bytes).unwrap(), entry);
-            assert!(LogEntry::from_bytes(&bytes[..bytes.len() - 1]).is_err());
-        }
-    }
 }

@@ -6,8 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use sha2::{Digest as _, Sha256};
 use snapshots::{AppId, Batch, ClientHandle, DomainName, Epoch, GroupId, GroupRow, LogId, Timestamp};
 
-use super::LogEntry;
-use crate::{application::Application, codec::CodecError, services::Notices};
+use crate::{application::Application, services::Notices};
 
 /// The row of a group, with data derived from it and the configuration.
 #[derive(Clone, Debug)]
@@ -35,16 +34,11 @@ impl GroupMeta {
         domain.is_none_or(|domain| self.domains.contains(domain))
     }
 
-    /// Stores an entry for the peers and marks it as new to them.
-    pub(super) fn put_entry(&self, batch: &mut Batch, entry: &LogEntry) -> Result<(), CodecError> {
-        if self.peers.is_empty() {
-            return Ok(());
-        }
-        batch.put_log_entry(self.app, &self.group, entry.sequence, entry.to_bytes()?);
+    /// Marks the log as grown, for the peers.
+    pub(super) fn mark_for_peers(&self, batch: &mut Batch) {
         for peer in self.peers.iter() {
             batch.mark_outbox(peer, self.app, &self.group);
         }
-        Ok(())
     }
 
     /// Tells the peers that the log has grown.

@@ -2,7 +2,7 @@
 //! linked by their transcript hashes where those are known, and kept for members that catch up.
 
 use sha2::{Digest as _, Sha256};
-use snapshots::{Bytes, Epoch, EpochRow, GroupId, MissedEntries, Timestamp};
+use snapshots::{Bytes, CommittedProposal, Epoch, EpochRow, GroupId, MissedEntries, Timestamp};
 
 use super::{
     EntryContent, GroupError, LogEntry, log::commit_digest, proposal_limits::WAITING_PER_LIMIT,
@@ -170,8 +170,8 @@ impl Unseen<'_> {
             epoch: created,
             row: EpochRow {
                 timestamp: entry.timestamp,
-                commit: Bytes::copy_from_slice(&bundle.commit),
-                proposals: referenced,
+                commit: Some(Bytes::copy_from_slice(&bundle.commit)),
+                proposals: referenced.into_iter().map(CommittedProposal::Packet).collect(),
                 digest: commit_digest(bundle),
                 sequence: entry.sequence,
             },

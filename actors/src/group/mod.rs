@@ -17,6 +17,7 @@ mod recent;
 mod removals;
 mod state;
 mod stored;
+mod stored_entry;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;
@@ -27,7 +28,7 @@ pub(crate) use self::{
     actor::GroupActor,
     batch::{creation, creation_instead, filled, transfer},
     error::{refused, refused_commit, refused_proposal},
-    history::{accepted_before, control_messages},
+    history::{accepted_before, control_messages, entries_after},
     inviters::signer,
     messages::{Published, Replicate, UploadEntry},
     meta::{GroupMeta, handed_over_row, is_handed_over, shows_creation},
@@ -37,8 +38,9 @@ pub(crate) use self::{
 };
 pub use self::{
     error::GroupError,
-    history::{ControlMessages, EpochEntry},
+    history::{ControlMessages, EntriesAfter, EpochEntry},
     log::{EntryContent, GroupTransfer, LogEntry, NewGroup, SEQUENCE_MAX},
+    stored_entry::LoggedEntry,
     view::{GroupView, MemberView, WaitingProposal},
 };
 

@@ -12,7 +12,8 @@ use super::{
     EntryContent, EpochEntry, GroupError, GroupTransfer, LogEntry, NewGroup,
     error::{refused_commit, refused_proposal},
     log::within,
-    stored::{GroupRecord, Kept, NewRecord, StateSnapshot, keep, keep_long, kept, kept_snapshot},
+    stored::{GroupRecord, Kept, StateSnapshot, kept, kept_snapshot},
+    stored_entry::{StoredContent, StoredEntry, is_entry},
     view::{GroupView, MemberView, WaitingProposal, members_of},
 };
 use crate::{
@@ -27,9 +28,6 @@ use crate::{
         StagedEpoch, StagedProposal, TrackedGroup, ValidationContext, group_info_signer,
     },
 };
-
-/// Room for a record in addition to its staged commit and group info: members that were added or replaced.
-const RECORD_BYTES: usize = 512;
 
 /// Bytes of memory that a group takes in addition to its members.
 const WEIGHT_OF_GROUP: usize = 8 << 10;
@@ -59,8 +57,6 @@ pub(crate) struct GroupState {
 #[derive(Debug)]
 pub(crate) struct StagedEntry {
     pub(crate) entry: LogEntry,
-    /// Its record, for a restart.
-    pub(crate) record: Vec<u8>,
     pub(crate) change: StagedChange,
 }
 
@@ -249,41 +245,39 @@ impl GroupState {
                 Err(GroupError::NotFromHub("a creation is entry 0 and no other".into()))
             }
             EntryContent::Proposal { packet } => {
-                let (record, staged) = self.stage_proposal(context, packet, entry.timestamp, is_used)?;
-                Ok(StagedEntry { record, change: StagedChange::Proposal(staged), entry })
+                let mut staged = self.stage_proposal(context, packet, entry.timestamp, is_used)?;
+                staged.pending.entry = Some(entry.sequence);
+                Ok(StagedEntry { change: StagedChange::Proposal(staged), entry })
             }
             EntryContent::Commit(bundle) => {
-                let (record, staged) = self.stage_commit(context, bundle, entry.timestamp)?;
-                Ok(StagedEntry { record, change: StagedChange::Commit(Box::new(staged)), entry })
+                let staged = self.stage_commit(context, bundle, entry.timestamp)?;
+                Ok(StagedEntry { change: StagedChange::Commit(Box::new(staged)), entry })
             }
         }
     }
 
-    /// Validates a proposal (*Proposals*); with it comes its record.
+    /// Validates a proposal (*Proposals*).
     fn stage_proposal(
         &self,
         context: ValidationContext<'_>,
         packet: &[u8],
         stamp: Timestamp,
         is_used: &dyn Fn(&KeyPackageRef) -> bool,
-    ) -> Result<(Vec<u8>, StagedProposal), GroupError> {
+    ) -> Result<StagedProposal, GroupError> {
         self.tracked.expect_proposal(packet).map_err(refused_proposal)?;
         if !self.has_room_for(context, packet.len(), stamp, is_used) {
             return Err(GroupError::TooManyProposals { max: context.limits.proposals_per_epoch_max });
         }
-        let staged = self.tracked.stage_proposal(context, packet, stamp).map_err(refused_proposal)?;
-        let record = keep(&GroupRecord::Proposal { pending: staged.pending.clone(), stamp })
-            .map_err(|error| unencodable(&error))?;
-        Ok((record, staged))
+        self.tracked.stage_proposal(context, packet, stamp).map_err(refused_proposal)
     }
 
-    /// Validates a commit with its group info and welcome (*Commits*); with it comes its record.
+    /// Validates a commit with its group info and welcome (*Commits*).
     fn stage_commit(
         &self,
         context: ValidationContext<'_>,
         bundle: &CommitBundle,
         stamp: Timestamp,
-    ) -> Result<(Vec<u8>, StagedEpoch), GroupError> {
+    ) -> Result<StagedEpoch, GroupError> {
         let staged = self.tracked.stage_commit(context, bundle, stamp).map_err(refused_commit)?;
         if *context.source != Source::Hub {
             // A group with a larger tree could not be handed over. One that does not grow may go on: the limit may be new.
@@ -293,13 +287,7 @@ impl GroupState {
         if !staged.expired.is_empty() && staged.room_for_removals > 0 {
             return Err(GroupError::ExpiredMembers { leaves: staged.expired });
         }
-        let (commit, group_info) = (bundle.commit.as_slice(), bundle.group_info.as_deref());
-        let change = EpochRecord::of(&staged);
-        let has_welcome = bundle.welcome.is_some();
-        let record = NewRecord::Epoch { commit, change: &change, stamp, group_info, has_welcome };
-        let record_bytes = commit.len() + group_info.map_or(0, <[u8]>::len) + RECORD_BYTES;
-        let record = keep_long(&record, record_bytes).map_err(|error| unencodable(&error))?;
-        Ok((record, staged))
+        Ok(staged)
     }
 
     /// How many members have a credential that has expired.
@@ -336,6 +324,54 @@ impl GroupState {
                 }
             }
         }
+    }
+
+    /// Applies an entry that is read back.
+    fn replay(
+        &mut self,
+        number: u64,
+        StoredEntry { timestamp, content }: StoredEntry<'_>,
+    ) -> Result<(), CodecError> {
+        match content {
+            StoredContent::Creation(_) => Err(CodecError::damaged("log")),
+            StoredContent::Proposal { packet, needs } => {
+                self.stamp = timestamp;
+                self.tracked.replay_proposal(packet.into(), needs, number)
+            }
+            StoredContent::Commit { commit, group_info, has_welcome, change, .. } => {
+                let change = change.ok_or_else(|| CodecError::damaged("log"))?;
+                self.replay_epoch(commit, change, (timestamp, group_info.map(Arc::from), has_welcome))
+            }
+        }
+    }
+
+    /// Applies a record of the version before.
+    fn replay_earlier(&mut self, record: GroupRecord) -> Result<(), CodecError> {
+        match record {
+            GroupRecord::Proposal { pending, stamp } => {
+                self.stamp = stamp;
+                self.tracked.apply_proposal(pending);
+                Ok(())
+            }
+            GroupRecord::Epoch { commit, change, stamp, group_info, has_welcome } => {
+                self.replay_epoch(&commit, change, (stamp, group_info.map(Arc::from), has_welcome))
+            }
+        }
+    }
+
+    fn replay_epoch(
+        &mut self,
+        commit: &[u8],
+        change: EpochRecord,
+        (stamp, group_info, has_welcome): (Timestamp, Option<Arc<[u8]>>, bool),
+    ) -> Result<(), CodecError> {
+        (self.stamp, self.group_info) = (stamp, group_info);
+        self.lacks_proposals = false;
+        self.tracked.replay_epoch(commit, change)?;
+        if has_welcome {
+            self.keep_welcome_tree();
+        }
+        Ok(())
     }
 
     /// The trees of epochs since the last snapshot whose commits had a welcome.
@@ -414,7 +450,7 @@ impl DurableState for GroupState {
     /// Validates nothing and reads no clock.
     fn restore<'a>(
         snapshot: Option<&'a [u8]>,
-        records: impl IntoIterator<Item = &'a [u8]>,
+        records: impl IntoIterator<Item = (u64, &'a [u8])>,
     ) -> Result<Self, CodecError> {
         let snapshot = snapshot.ok_or_else(|| CodecError::damaged("snapshot"))?;
         let mut records = records.into_iter().peekable();
@@ -431,20 +467,11 @@ impl DurableState for GroupState {
             lacks_proposals,
             welcome_trees: Arc::default(),
         };
-        for record in records {
-            match kept(record)? {
-                GroupRecord::Proposal { pending, stamp } => {
-                    state.stamp = stamp;
-                    state.tracked.apply_proposal(pending);
-                }
-                GroupRecord::Epoch { commit, change, stamp, group_info, has_welcome } => {
-                    (state.stamp, state.group_info) = (stamp, group_info.map(Arc::from));
-                    state.lacks_proposals = false;
-                    state.tracked.replay_epoch(&commit, change)?;
-                    if has_welcome {
-                        state.keep_welcome_tree();
-                    }
-                }
+        for (number, record) in records {
+            if is_entry(record)? {
+                state.replay(number, StoredEntry::read(record)?)?;
+            } else {
+                state.replay_earlier(kept(record)?)?;
             }
         }
         Ok(state)

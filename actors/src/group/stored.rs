@@ -1,5 +1,5 @@
-//! Stored forms of a group: the record of each entry and the snapshot of the state, as MessagePack with the version of the
-//! format.
+//! Stored forms of a group: the snapshot of the state, and the records of earlier versions, as MessagePack with the version of the
+//! format. The records of this version are the entries of the log; see `stored_entry.rs`.
 
 use std::iter::Peekable;
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use snapshots::{DomainName, Timestamp};
 
 use crate::{
-    codec::{CodecError, decode, encode, encode_long},
+    codec::{CodecError, decode, encode},
     mls::{
         EpochRecord, FrozenGroup, GroupSnapshot, LegacyEpoch, LegacyGroup, LegacyProposal, LegacySnapshot,
         PendingProposal, TrackedGroup,
     },
 };
 
-/// One accepted change of a group, as it is kept on disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One accepted change of a group, as the version before kept it besides the entry.
+#[derive(Debug, Deserialize)]
 pub(super) enum GroupRecord {
     Proposal {
         pending: PendingProposal,
@@ -33,21 +33,7 @@ pub(super) enum GroupRecord {
     },
 }
 
-/// A [`GroupRecord::Epoch`] that is about to be kept, in the same form, without copies of its content.
-#[derive(Serialize)]
-pub(super) enum NewRecord<'a> {
-    Epoch {
-        #[serde(with = "serde_bytes")]
-        commit: &'a [u8],
-        change: &'a EpochRecord,
-        stamp: Timestamp,
-        #[serde(with = "serde_bytes")]
-        group_info: Option<&'a [u8]>,
-        has_welcome: bool,
-    },
-}
-
-/// The format of records and snapshots of groups; it stands before each.
+/// The format of snapshots of groups, and of the records of the version before; it stands before each.
 const FORMAT: u8 = 2;
 
 /// The format of the versions that tracked groups by means of a library.
@@ -64,17 +50,13 @@ struct OnlyFormat {
     format: u8,
 }
 
-fn format_of(bytes: &[u8]) -> Result<u8, CodecError> {
+/// The version of the format of a stored form.
+pub(super) fn format_of(bytes: &[u8]) -> Result<u8, CodecError> {
     decode(bytes).map(|OnlyFormat { format }| format)
 }
 
-pub(super) fn keep(value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
+fn keep(value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
     encode(&Versioned { format: FORMAT, value })
-}
-
-/// As [`keep`], for a value of about `bytes` bytes.
-pub(super) fn keep_long(value: &impl Serialize, bytes: usize) -> Result<Vec<u8>, CodecError> {
-    encode_long(&Versioned { format: FORMAT, value }, bytes)
 }
 
 pub(super) fn kept<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
@@ -153,10 +135,10 @@ impl StateSnapshot<LegacySnapshot> {
     /// The state after the records of the older format, which come first.
     pub(super) fn replayed<'a>(
         self,
-        records: &mut Peekable<impl Iterator<Item = &'a [u8]>>,
+        records: &mut Peekable<impl Iterator<Item = (u64, &'a [u8])>>,
     ) -> Result<StateSnapshot<TrackedGroup>, CodecError> {
         let mut state = self.with(LegacyGroup::restore)?;
-        while let Some(record) = records.peek().copied() {
+        while let Some((_, record)) = records.peek().copied() {
             if format_of(record)? != LEGACY_FORMAT {
                 break;
             }

@@ -426,7 +426,7 @@ impl DurableState for KeyQueueState {
 
     fn restore<'a>(
         snapshot: Option<&'a [u8]>,
-        records: impl IntoIterator<Item = &'a [u8]>,
+        records: impl IntoIterator<Item = (u64, &'a [u8])>,
     ) -> Result<Self, CodecError> {
         let mut state = Self::default();
         if let Some(snapshot) = snapshot {
@@ -446,7 +446,7 @@ impl DurableState for KeyQueueState {
             state.arrivals = kept.arrivals;
             state.removed = kept.removed;
         }
-        for record in records {
+        for (_, record) in records {
             state.apply(QueueRecord::from_bytes(record)?);
         }
         Ok(state)
@@ -840,7 +840,7 @@ mod tests {
             }
             let snapshot = live.to_snapshot().unwrap();
             let tail: Vec<Vec<u8>> = after.iter().map(|record| record.to_bytes().unwrap()).collect();
-            let activated = KeyQueueState::restore(Some(&snapshot), tail.iter().map(Vec::as_slice)).unwrap();
+            let activated = KeyQueueState::restore(Some(&snapshot), (1..).zip(tail.iter().map(Vec::as_slice))).unwrap();
             for record in after {
                 live.apply(record.clone());
             }

@@ -65,6 +65,21 @@ pub(crate) struct CommitSender {
     pub(crate) signature_key: Vec<u8>,
 }
 
+/// A proposal that a commit takes by reference.
+#[derive(Clone, Debug)]
+pub(crate) struct Referenced {
+    /// The packet as it was uploaded.
+    pub(crate) packet: Arc<[u8]>,
+    /// As [`PendingProposal::entry`].
+    pub(crate) entry: Option<u64>,
+}
+
+impl Referenced {
+    fn of(pending: &PendingProposal) -> Self {
+        Self { packet: Arc::clone(&pending.packet), entry: pending.entry }
+    }
+}
+
 /// An epoch that passed every check and is ready to be recorded and applied. It holds what the commit touches, and shares the
 /// rest with the epoch before.
 #[derive(Debug)]
@@ -72,8 +87,8 @@ pub(crate) struct StagedEpoch {
     pub(crate) epoch: Epoch,
     /// The members that came in, or whose leaves were replaced, by leaf.
     pub(crate) joined: BTreeMap<u32, Member>,
-    /// Packets of the proposals committed by reference, in the commit's order.
-    pub(crate) referenced: Vec<Arc<[u8]>>,
+    /// The proposals committed by reference, in the commit's order.
+    pub(crate) referenced: Vec<Referenced>,
     pub(crate) added: Vec<AddedMember>,
     /// `None` for an external commit, which adds no member by a key package.
     pub(crate) committer: Option<CommitSender>,
@@ -269,10 +284,7 @@ impl TrackedGroup {
         let epoch = StagedEpoch {
             epoch: next.epoch,
             joined,
-            referenced: listed
-                .iter()
-                .filter_map(|listed| listed.waiting.map(|pending| Arc::clone(&pending.packet)))
-                .collect(),
+            referenced: listed.iter().filter_map(|listed| listed.waiting.map(Referenced::of)).collect(),
             added,
             committer: self.committer(commit.sender),
             departed,

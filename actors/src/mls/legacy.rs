@@ -82,7 +82,7 @@ impl LegacyGroup {
         let LegacyProposal { packet, reference, queued, needs } = proposal;
         let queued: QueuedProposal = decode(&queued)?;
         self.public.add_proposal(&Values::default(), queued)?;
-        self.pending.push(PendingProposal { packet: Arc::from(packet), reference, needs });
+        self.pending.push(PendingProposal { packet: Arc::from(packet), reference, needs, entry: None });
         Ok(())
     }
 

@@ -42,7 +42,7 @@ pub use self::{
     syntax::UnknownKind,
 };
 pub(crate) use self::{
-    commit::{AddedMember, CommitSender, StagedEpoch},
+    commit::{AddedMember, CommitSender, Referenced, StagedEpoch},
     group::{Member, TrackedGroup},
     group_info::group_info_signer,
     key_package::{CredentialCheck, KeyPackageChecks, KeyPackageValidator, RefusedCredentials, check_fit},

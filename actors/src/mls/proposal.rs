@@ -31,6 +31,9 @@ pub(crate) struct PendingProposal {
     /// What it needs that can end while it waits. Proposals that were accepted before it was kept need nothing.
     #[serde(default)]
     pub(crate) needs: ProposalNeeds,
+    /// The number of its entry in the group's log; none if this gateway does not hold the entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) entry: Option<u64>,
 }
 
 /// Conditions that must still hold when a proposal is committed and can end while it waits. All others stay as they
@@ -113,7 +116,8 @@ impl TrackedGroup {
         self.check_proposal_signature(&message, &proposal)?;
         let (adds, needs) = self.check_proposal(context, &proposal, message.sender, accepted)?;
         let reference = message.proposal_reference(self.context.suite).as_ref().to_vec();
-        Ok(StagedProposal { pending: PendingProposal { packet: packet.into(), reference, needs }, adds })
+        let pending = PendingProposal { packet: packet.into(), reference, needs, entry: None };
+        Ok(StagedProposal { pending, adds })
     }
 
     /// Who may send a proposal (RFC 9420 §12.1.8), and whether it is signed by its sender.

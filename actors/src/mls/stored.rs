@@ -1,21 +1,23 @@
 //! Stored forms of a tracked group: the whole, and what a commit needs to be applied again without being validated.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Digest, Refusal, StagedEpoch, TrackedGroup,
+    Digest, Refusal, RequestMember, StagedEpoch, TrackedGroup,
     commit::ANY_NUMBER,
     epoch::{Listed, NameMembers, PathInTree},
     extensions::ContextExtensions,
     group::Member,
     group_context::GroupContext,
+    handshake::Handshake,
     leaf::{KeyPackage, LeafNode},
     member_index::IndexChange,
-    proposal::PendingProposal,
+    proposal::{PendingProposal, ProposalNeeds},
     ratchet_tree::{FlatTree, Leaf, RatchetTree},
     rule::Rule,
+    wire::ContentKind,
 };
 use crate::codec::CodecError;
 
@@ -135,6 +137,23 @@ impl TrackedGroup {
             None => Err(CodecError::damaged("list of members")),
         })?;
         Ok(Self::of_parts(context, tree, interim_transcript_hash))
+    }
+
+    /// Takes a proposal that was accepted in the present epoch before, as the entry of this number.
+    ///
+    /// # Errors
+    /// The packet is damaged; the group is to be dropped.
+    pub(crate) fn replay_proposal(
+        &mut self,
+        packet: Arc<[u8]>,
+        needs: ProposalNeeds,
+        entry: u64,
+    ) -> Result<(), CodecError> {
+        let message = Handshake::read(RequestMember::Packet, &packet, ContentKind::Proposal, 0);
+        let message = message.ok().flatten().ok_or_else(|| CodecError::damaged("record of a proposal"))?;
+        let reference = message.proposal_reference(self.context.suite).as_ref().to_vec();
+        self.apply_proposal(PendingProposal { packet, reference, needs, entry: Some(entry) });
+        Ok(())
     }
 
     /// Moves the group into an epoch that was accepted before.

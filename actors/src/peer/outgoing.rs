@@ -5,7 +5,7 @@ use snapshots::{AppId, DomainName, Epoch, GroupId, LogId, Timestamp, View};
 use super::{DeliveryError, GroupViews, USED_KEY_PACKAGES_MAX, schedule::GroupKey};
 use crate::{
     error::StorageError,
-    group::{EntryContent, GroupTransfer, LogEntry},
+    group::{EntryContent, GroupTransfer, LogEntry, LoggedEntry},
     mls::welcome_references,
     services::Services,
 };
@@ -90,15 +90,21 @@ pub(super) fn prepare(
     Ok(NextDelivery::Entries { hub, preceding, entries })
 }
 
-/// Kept entries of a group's log from a number on; few enough for one delivery.
+/// Entries of a group's log from a number on, as far as they are kept whole; few enough for one delivery.
 fn read_entries(
     view: &View,
     (app, group): &GroupKey,
     from: u64,
     limit: usize,
 ) -> Result<Vec<LogEntry>, StorageError> {
+    if from < view.whole_entries_from(*app, group)? {
+        return Ok(Vec::new());
+    }
     let kept = view.log_entries(*app, group, from, limit, ENTRIES_BYTES_MAX)?;
-    kept.iter().map(|(_, bytes)| LogEntry::from_bytes(bytes)).collect::<Result<_, _>>().map_err(|error| {
+    let whole = kept.iter().map_while(|(sequence, bytes)| {
+        LoggedEntry::read(*sequence, bytes).map(LoggedEntry::whole).transpose()
+    });
+    whole.collect::<Result<_, _>>().map_err(|error| {
         tracing::error!(%error, "a log entry cannot be read");
         StorageError::Unreadable
     })

@@ -83,7 +83,7 @@ impl PeerActor {
         // Entries that it never received and that are still kept here come first.
         let missing = held.missing.as_ref().filter(|missing| missing.end() < &held.next && !does_without);
         let first_missing =
-            missing.map(|missing| view.first_log_entry(*app, group, *missing.start(), *missing.end()));
+            missing.map(|missing| view.first_whole_entry(*app, group, *missing.start(), *missing.end()));
         let next = match first_missing {
             Some(Ok(Some(kept))) => kept,
             Some(Ok(None)) | None => held.next,

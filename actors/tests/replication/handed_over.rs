@@ -240,7 +240,7 @@ fn what_is_refused_here_is_not_taken_for_an_answer_of_the_peer() {
             net.upload_commit(&a, &id, upload).await.unwrap();
             group.apply_pending_commit().unwrap();
         }
-        net.at(&a).store().sweep(&net.retention, now()).await.unwrap();
+        net.sweep(&a).await;
         net.wires.cut_at_once_max.store(0, Ordering::SeqCst);
         // Long enough for the turn of every group. The peer is still unreachable, so they are tried one at a time.
         failed_deliveries(6).await;
@@ -712,7 +712,7 @@ fn a_reinitialised_group_is_handed_to_a_follower_of_the_first_revision() {
             .unwrap();
         net.upload_commit(&a, &id, upload_of(&output)).await.unwrap();
         assert!(net.at(&a).group(net.app, &id).await.unwrap().group_info.is_some());
-        net.at(&a).store().sweep(&net.retention, now()).await.unwrap();
+        net.sweep(&a).await;
         // It has not said yet what it understands.
         net.wires.are_of_first_revision.store(true, Ordering::Relaxed);
         net.start(&b).await;

@@ -8,8 +8,9 @@ use std::{
 };
 
 use actors::{
-    AcceptedCommit, AcceptedProposal, AppId, Application, Clock, CommitBundle, DomainName, Durability, Epoch,
-    Gateway, GatewayOptions, GroupError, GroupId, Limits, Location, Retention, Source, Store, StoreOptions,
+    AcceptedCommit, AcceptedProposal, AppId, Application, Clock, CommitBundle, DomainName, Durability,
+    EntryContent, Epoch, Gateway, GatewayOptions, GroupError, GroupId, Limits, Location, LoggedEntry,
+    Retention, Source, Store, StoreOptions,
     identity::{
         ApplicationContext, CredentialType, GroupContextExtensions, Identity, IdentityError, IdentityProvider,
     },
@@ -143,6 +144,13 @@ impl Net {
         gateway.store().shutdown().await;
     }
 
+    /// Drops what a gateway keeps no longer. It starts anew before, so that snapshots have all of its logs.
+    pub(crate) async fn sweep(&self, name: &DomainName) {
+        self.stop(name).await;
+        self.start(name).await;
+        self.at(name).store().sweep(&self.retention, Clock::system().now()).await.unwrap();
+    }
+
     pub(crate) async fn stop_all(&self) {
         for domain in &self.domains {
             self.stop(domain).await;
@@ -225,6 +233,11 @@ impl Net {
     pub(crate) async fn assert_same(&self, hub: &DomainName, group: &GroupId, from: Epoch) -> Epoch {
         let shown = self.at(hub).group(self.app, group).await.unwrap();
         let history = self.at(hub).control_messages(self.app, group, from, None, 1000).await.unwrap();
+        let log = self.log(hub, group);
+        assert_eq!(
+            log.last_key_value().map(|(last, _)| *last),
+            self.head(hub, group).filter(|head| *head > 0)
+        );
         for domain in &self.domains {
             let gateway = self.at(domain);
             let view = gateway.group(self.app, group).await.unwrap();
@@ -236,8 +249,37 @@ impl Net {
             assert_eq!(view.group_info, shown.group_info, "{domain}");
             let here = gateway.control_messages(self.app, group, from, None, 1000).await.unwrap();
             assert_eq!(here, history, "{domain}");
+            for (sequence, entry) in self.log(domain, group) {
+                // The hub may have dropped it.
+                assert_eq!(Some(&entry), log.get(&sequence).or(Some(&entry)), "{domain}");
+            }
         }
         shown.epoch
+    }
+
+    /// The entries of a group's log that a gateway keeps, by their numbers, without welcomes. What it did not go through
+    /// itself is not among them.
+    fn log(&self, at: &DomainName, group: &GroupId) -> BTreeMap<u64, LoggedEntry> {
+        let mut log = BTreeMap::new();
+        let mut after = 0;
+        loop {
+            let found = self.at(at).entries_after(self.app, group, after, 3).unwrap();
+            for mut entry in found.entries.into_iter().flatten() {
+                assert_eq!(
+                    log.last_key_value().map_or(0, |(last, _)| *last).max(after) + 1,
+                    entry.entry.sequence
+                );
+                if let EntryContent::Commit(bundle) = &mut entry.entry.content {
+                    assert!(entry.has_welcome || bundle.welcome.is_none());
+                    *bundle = Arc::new(CommitBundle { welcome: None, ..CommitBundle::clone(bundle) });
+                }
+                log.insert(entry.entry.sequence, entry);
+            }
+            after = log.last_key_value().map_or(0, |(last, _)| *last).max(after + 1);
+            if after >= found.newest {
+                return log;
+            }
+        }
     }
 
     /// Nothing is marked any more for anybody.

@@ -1,6 +1,9 @@
 //! A disk batch under construction: each operation sees the store with the changes before it.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use super::{
     Slice,
@@ -109,6 +112,30 @@ impl<'a> Overlay<'a> {
             };
         }
         Ok(rows.into_iter().collect())
+    }
+
+    /// Up to `limit` keys in a range, without reading large values.
+    pub(crate) fn keys(
+        &self,
+        table: Table,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<BTreeSet<Slice>, ReadError> {
+        if range.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let put = self.changes_in(table, range.clone()).filter(|(_, change)| change.is_some());
+        let mut keys: BTreeSet<Slice> = put.map(|((_, key), _)| key.clone()).take(limit).collect();
+        for key in self.disk.keys(table, range) {
+            if keys.len() >= limit {
+                break;
+            }
+            let row = (table, key?);
+            if !self.changes.contains_key(&row) {
+                keys.insert(row.1);
+            }
+        }
+        Ok(keys)
     }
 
     /// Whether any row is in a range.

@@ -48,7 +48,8 @@ impl Batch {
     }
 }
 
-/// Notes in a log's head the snapshot at `at`, and deletes what it replaces: records, and the pieces of the snapshot before.
+/// Notes in a log's head the snapshot at `at`, and deletes what it replaces: the rows of `records`, and the pieces of the snapshot
+/// before. The entries of groups stay.
 pub(crate) fn count_snapshot(
     overlay: &mut Overlay<'_>,
     log: &LogId,
@@ -59,6 +60,10 @@ pub(crate) fn count_snapshot(
     let last = at.min(head.first.saturating_add(DELETED_MAX - 1));
     delete_records(overlay, log, head.first, last);
     head.first = head.first.max(last.saturating_add(1));
+    if last == at && matches!(log, LogId::Group(..)) {
+        // The later ones are in `log_entries`: a version that wrote here took this snapshot's records from there.
+        head.first = head.head.saturating_add(1);
+    }
     head.snapshot = Some(at);
     delete_pieces(overlay, log, std::mem::replace(&mut head.pieces, pieces));
 }

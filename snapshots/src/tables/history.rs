@@ -1,4 +1,4 @@
-//! History: the commit that created each epoch, and the answers to accepted proposals (*Group Evolution*).
+//! History: where the messages of each epoch are, and the answers to accepted proposals (*Group Evolution*).
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -17,21 +17,33 @@ use crate::{
     ids::{AppId, Epoch, GroupId, Timestamp},
 };
 
-/// The commit that created an epoch.
+/// The commit that created an epoch, and where its messages are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochRow {
     /// The time at which the hub accepted the commit.
     pub timestamp: Timestamp,
-    /// The commit, an `MLSMessage` (RFC 9420 §6).
-    pub commit: Bytes,
-    /// The proposals that it includes by reference, each an `MLSMessage`, in the order of its list.
-    pub proposals: Vec<Bytes>,
+    /// The commit, an `MLSMessage` (RFC 9420 §6), if it is not in the log as the entry `sequence`: in rows of earlier versions, and of
+    /// epochs that a replica did not go through itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Bytes>,
+    /// The proposals that it includes by reference, in the order of its list.
+    pub proposals: Vec<CommittedProposal>,
     /// SHA-256 of the commit with its group info and welcome, to recognise a retry.
     #[serde(with = "serde_bytes")]
     pub digest: [u8; 32],
-    /// The number of the commit's record in the group's log; 0 in a row of an earlier version.
+    /// The number of the commit's entry in the group's log; 0 in a row of an earlier version.
     #[serde(default)]
     pub sequence: u64,
+}
+
+/// A proposal that a commit includes by reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CommittedProposal {
+    /// It is in the group's log as the entry of this number.
+    Entry(u64),
+    /// An `MLSMessage` (RFC 9420 §6).
+    Packet(Bytes),
 }
 
 fn group_prefix(app: AppId, group: &GroupId) -> Key {

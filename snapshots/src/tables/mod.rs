@@ -5,12 +5,13 @@
 //! | `table.rs`, `schema.rs` | all tables by name; the format of their rows, and opening a store with them |
 //! | `key_parts.rs` | identifiers as parts of keys |
 //! | `records.rs`, `actor_snapshots.rs`, `snapshot_pieces.rs` | the logs of groups and key queues, and the snapshots of their actors |
-//! | `groups.rs`, `history.rs` | groups, their members, the commits that made their epochs |
+//! | `log_entries.rs` | the accepted entries of groups |
+//! | `groups.rs`, `history.rs` | groups, their members, what made their epochs |
 //! | `clients.rs` | clients, their handles and tags |
 //! | `key_queues.rs`, `key_packages.rs` | key queues, the key packages that they hold, used key packages |
 //! | `assigned_key_packages.rs` | the receivers of assigned key packages |
 //! | `welcomes.rs`, `welcome_shares.rs` | welcomes, the join infos that point at them, and the shares of inviters |
-//! | `outbox.rs` | stored log entries, positions and marks of peers |
+//! | `outbox.rs` | positions and marks of peers |
 //! | `missed.rs` | entries that replicas never received |
 //! | `settings.rs` | settings by name |
 //! | `retention.rs` | rows by their time of expiry |
@@ -23,6 +24,7 @@ pub(crate) mod history;
 pub(crate) mod key_packages;
 mod key_parts;
 pub(crate) mod key_queues;
+mod log_entries;
 pub(crate) mod missed;
 mod outbox;
 pub(crate) mod records;

@@ -1,16 +1,11 @@
-//! The outbox: stored log entries, the position of each peer in each log, and marks for logs with entries that a peer
-//! lacks (*Group Evolution*).
+//! The outbox: the position of each peer in each log, and marks for logs with entries that a peer lacks (*Group Evolution*).
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `log_entries` | application, group, sequence number | the entry, in the stored form of its owner |
 //! | `peer_positions` | peer's domain, application, group | the number of the entry that the peer needs next |
 //! | `outbox` | peer's domain, application, group | nothing; the log may have entries that the peer lacks |
 //!
-//! An entry is written in the batch of its record, with a mark for each peer. Entries are kept as long as the epochs that they
-//! created; see `retention.rs`.
-
-use bytes::Bytes;
+//! The batch of an entry has a mark for each peer.
 
 use super::{
     records::{Head, LogId, log_key},
@@ -22,14 +17,6 @@ use crate::{
     ids::{AppId, DomainName, GroupId},
 };
 
-fn entries_of(app: AppId, group: &GroupId) -> Key {
-    Key::of_app(app).group(group)
-}
-
-fn entry_key(app: AppId, group: &GroupId, sequence: u64) -> Key {
-    entries_of(app, group).u64(sequence)
-}
-
 fn of_peer(peer: &DomainName) -> Key {
     Key::new().domain(Some(peer))
 }
@@ -39,18 +26,6 @@ fn place_key(peer: &DomainName, app: AppId, group: &GroupId) -> Key {
 }
 
 impl Batch {
-    /// Keeps an entry of a group's log for its peers.
-    pub fn put_log_entry(
-        &mut self,
-        app: AppId,
-        group: &GroupId,
-        sequence: u64,
-        bytes: impl AsRef<[u8]>,
-    ) -> &mut Self {
-        let (key, value) = (self.key(entry_key(app, group, sequence)), self.raw(bytes.as_ref()));
-        self.put(table::LOG_ENTRIES, key, value)
-    }
-
     /// Marks a group's log as having entries for a peer.
     pub fn mark_outbox(&mut self, peer: &DomainName, app: AppId, group: &GroupId) -> &mut Self {
         let key = self.key(place_key(peer, app, group));
@@ -89,57 +64,6 @@ impl Batch {
 }
 
 impl View {
-    /// Up to `limit` entries of a group's log from number `from`, in order, and at most `bytes_max` bytes of them, but at least
-    /// the first. The list is empty when that entry is no longer kept.
-    ///
-    /// # Errors
-    /// [`ReadError`] when the disk fails or a key is damaged.
-    pub fn log_entries(
-        &self,
-        app: AppId,
-        group: &GroupId,
-        from: u64,
-        limit: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<(u64, Bytes)>, ReadError> {
-        let skipped = entries_of(app, group).as_bytes().len();
-        let range = entry_key(app, group, from).through(entry_key(app, group, u64::MAX));
-        let mut entries = Vec::new();
-        let mut bytes = 0_usize;
-        for (expected, row) in (from..).zip(self.scan(table::LOG_ENTRIES, range).take(limit)) {
-            let (key, value) = row?;
-            let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), "log_entries");
-            bytes = bytes.saturating_add(value.len());
-            if reader.u64()? != expected || (bytes > bytes_max && !entries.is_empty()) {
-                break;
-            }
-            entries.push((expected, Bytes::copy_from_slice(&value)));
-        }
-        Ok(entries)
-    }
-
-    /// The first entry of a group's log, from number `from` to `last`, that is kept.
-    ///
-    /// # Errors
-    /// [`ReadError`] when the disk fails or a key is damaged.
-    pub fn first_log_entry(
-        &self,
-        app: AppId,
-        group: &GroupId,
-        from: u64,
-        last: u64,
-    ) -> Result<Option<u64>, ReadError> {
-        if from > last {
-            return Ok(None);
-        }
-        let skipped = entries_of(app, group).as_bytes().len();
-        let range = entry_key(app, group, from).through(entry_key(app, group, last));
-        let number = |key: Result<Slice, ReadError>| {
-            KeyReader::new(key?.get(skipped..).unwrap_or(&[]), "log_entries").u64()
-        };
-        self.scan_keys(table::LOG_ENTRIES, range).next().map(number).transpose()
-    }
-
     /// A peer's position in a group's log, if it is known: the number of the entry that it needs next.
     ///
     /// # Errors
@@ -179,16 +103,6 @@ impl View {
         };
         self.scan_keys(table::OUTBOX, range).take(limit).map(place).collect()
     }
-
-    /// The keys of the entries of a group's log up to number `last`.
-    pub(crate) fn log_entry_keys(
-        &self,
-        app: AppId,
-        group: &GroupId,
-        last: u64,
-    ) -> impl Iterator<Item = Result<Slice, ReadError>> {
-        self.scan_keys(table::LOG_ENTRIES, entry_key(app, group, 0).through(entry_key(app, group, last)))
-    }
 }
 
 #[cfg(test)]
@@ -212,8 +126,7 @@ mod tests {
         let (group, log) = (group(1), LogId::Group(APP, group(1)));
         let (b, c) = (peer("b.example"), peer("c.example"));
         let mut batch = Batch::new();
-        batch.create_log(&log).put_log_entry(APP, &group, 0, "created");
-        batch.append_record(&log, 0, "record").put_log_entry(APP, &group, 1, "first");
+        batch.create_log(&log).append_record(&log, 0, "first");
         batch.mark_outbox(&b, APP, &group).mark_outbox(&c, APP, &group);
         store.append_blocking(batch).unwrap();
 
@@ -230,32 +143,6 @@ mod tests {
         check(1, true);
         check(2, false);
         assert_eq!(store.view().peer_position(&c, APP, &group), Ok(None));
-    }
-
-    #[test]
-    fn entries_are_read_without_a_gap() {
-        let store = Store::open(&StoreOptions::default()).unwrap();
-        let mut batch = Batch::new();
-        for sequence in [2, 3, 4, 7] {
-            batch.put_log_entry(APP, &group(1), sequence, [0; 10]);
-        }
-        // Another group, whose id comes after.
-        batch.put_log_entry(APP, &group(2), 5, [0; 10]);
-        store.append_blocking(batch).unwrap();
-        let check = |from: u64, limit: usize, bytes_max: usize, expected: &[u64]| {
-            let found = store.view().log_entries(APP, &group(1), from, limit, bytes_max).unwrap();
-            assert_eq!(found.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), expected, "{from}");
-        };
-        check(0, 10, 1000, &[]);
-        check(2, 10, 1000, &[2, 3, 4]);
-        check(3, 1, 1000, &[3]);
-        check(2, 10, 25, &[2, 3]);
-        check(2, 10, 1, &[2]);
-        check(5, 10, 1000, &[]);
-        check(8, 10, 1000, &[]);
-        let first = |from: u64, last: u64| store.view().first_log_entry(APP, &group(1), from, last);
-        assert_eq!([first(0, 9), first(3, 9), first(5, 9)], [Ok(Some(2)), Ok(Some(3)), Ok(Some(7))]);
-        assert_eq!([first(0, 1), first(5, 6), first(8, u64::MAX), first(4, 3)], [const { Ok(None) }; 4]);
     }
 
     #[test]

@@ -3,19 +3,22 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `log_heads` | kind, application, id | [`Head`] |
-//! | `records` | kind, application, id, sequence number | the record |
+//! | `records` | kind, application, id, sequence number | the record of a key queue |
 //!
-//! A snapshot at *n* replaces the records up to *n*, which are deleted with it; see `actor_snapshots.rs`.
+//! A snapshot at *n* replaces the records up to *n*. Those of a key queue are deleted with it; see `actor_snapshots.rs`. Those of a
+//! group are its accepted entries, which are kept longer and have a table of their own; see `log_entries.rs`. Up to format 4, the
+//! records of groups were in `records`; those that no snapshot has replaced since are read there.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    log_entries::{delete_entries_after, entries_of},
     snapshot_pieces::{Pieces, delete_pieces},
     table,
 };
 use crate::{
-    engine::{Batch, Key, KeyRange, KeyReader, Overlay, Rows, Slice, View, rows},
+    engine::{Batch, Key, KeyRange, KeyReader, Overlay, Rows, Slice, Table, View, rows},
     errors::{ReadError, Refusal, Unmet},
     ids::{AppId, GroupId, KeyQueueId},
 };
@@ -48,7 +51,7 @@ pub struct LoadedLog {
 pub(crate) struct Head {
     /// The sequence number of the last record.
     pub(crate) head: u64,
-    /// The sequence number of the first record that is still stored, or of the next when none is.
+    /// The sequence number of the first record that `records` still has, or of the next when it has none.
     pub(crate) first: u64,
     /// The sequence number of the last record in the snapshot.
     pub(crate) snapshot: Option<u64>,
@@ -58,16 +61,26 @@ pub(crate) struct Head {
     /// The pieces of a snapshot that is not complete yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unfinished: Option<Pieces>,
+    /// The sequence number of a group's last entry that was stored without its welcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) partial: Option<u64>,
 }
 
 impl Head {
     /// The head of a log whose last record has this number and which stores neither records nor a snapshot.
     fn starting_at(head: u64) -> Self {
-        Self { head, first: head.saturating_add(1), snapshot: None, pieces: None, unfinished: None }
+        Self {
+            head,
+            first: head.saturating_add(1),
+            snapshot: None,
+            pieces: None,
+            unfinished: None,
+            partial: None,
+        }
     }
 }
 
-/// The prefix of a log's keys in all tables; in `log_heads` and `actor_snapshots`, the whole key.
+/// The prefix of a log's keys in all tables of this file; in `log_heads` and `actor_snapshots`, the whole key.
 pub(crate) fn log_key(log: &LogId) -> Key {
     match log {
         LogId::Group(app, group) => Key::new().byte(GROUP).uuid(app.as_uuid()).group(group),
@@ -90,6 +103,14 @@ fn record_key(log: &LogId, sequence: u64) -> Key {
     log_key(log).u64(sequence)
 }
 
+/// The table of a log's records, and the prefix of their keys.
+fn records_of(log: &LogId) -> (Table, Key) {
+    match log {
+        LogId::Group(app, group) => (table::LOG_ENTRIES, entries_of(*app, group)),
+        LogId::KeyQueue(..) => (table::RECORDS, log_key(log)),
+    }
+}
+
 impl Batch {
     /// Begins a log, at 0. Precondition: it does not exist, else [`Unmet::LogExists`].
     pub fn create_log(&mut self, log: &LogId) -> &mut Self {
@@ -100,22 +121,35 @@ impl Batch {
     /// Writes the record after `after`. Precondition: the log's last record is `after`, else [`Unmet::LogMoved`], so only one
     /// of several concurrent appends wins.
     pub fn append_record(&mut self, log: &LogId, after: u64, bytes: impl AsRef<[u8]>) -> &mut Self {
-        let log = log.clone();
-        let key = self.key(log_key(&log));
+        let key = self.key(log_key(log));
+        let (table, records) = records_of(log);
         let value = self.raw(bytes.as_ref());
         self.operation(move |overlay| {
             let mut head = require_head(overlay, &key)?;
             let moved = Unmet::LogMoved { at: Some(head.head) };
             let next = after.checked_add(1).filter(|_| head.head == after).ok_or(moved)?;
+            if head.first == next && table != table::RECORDS {
+                head.first = next.saturating_add(1);
+            }
             head.head = next;
             put_head(overlay, &key, &head)?;
-            overlay.put(table::RECORDS, &record_key(&log, next), value);
+            overlay.put(table, &records.u64(next), value);
             Ok(())
         })
     }
 
+    /// Notes that the newest record of a group's log is an entry without its welcome, so that peers are not sent the log up to
+    /// there.
+    pub fn note_partial_entry(&mut self, app: AppId, group: &GroupId) -> &mut Self {
+        let key = log_key(&LogId::Group(app, group.clone()));
+        self.operation(move |overlay| {
+            let head = require_head(overlay, &key)?;
+            put_head(overlay, &key, &Head { partial: Some(head.head), ..head })
+        })
+    }
+
     /// Begins a log in the middle: its last record is `head`, and a snapshot at `head` must follow in the batch. An existing
-    /// log is replaced. Precondition: its last record is `instead_of`, or for `None` there is no log, else [`Unmet::LogMoved`]
+    /// log is replaced; a group keeps its entries up to `head`, which are its history. Precondition: its last record is `instead_of`, or for `None` there is no log, else [`Unmet::LogMoved`]
     /// or [`Unmet::LogExists`].
     pub fn start_log_at(&mut self, log: &LogId, instead_of: Option<u64>, head: u64) -> &mut Self {
         let log = log.clone();
@@ -127,7 +161,7 @@ impl Batch {
                     if found != at {
                         return Err(Unmet::LogMoved { at: Some(found) }.into());
                     }
-                    delete_log(overlay, &log)?;
+                    delete_log_after(overlay, &log, Some(head))?;
                 }
                 None if overlay.holds(table::LOG_HEADS, &key)? => return Err(Unmet::LogExists.into()),
                 None => {}
@@ -160,9 +194,17 @@ pub(crate) fn create_log(overlay: &mut Overlay<'_>, key: &Key) -> Result<(), Ref
 }
 
 pub(crate) fn delete_log(overlay: &mut Overlay<'_>, log: &LogId) -> Result<(), Refusal> {
+    delete_log_after(overlay, log, None)
+}
+
+/// Deletes a log, but for the entries of a group up to `kept`.
+fn delete_log_after(overlay: &mut Overlay<'_>, log: &LogId, kept: Option<u64>) -> Result<(), Refusal> {
     let key = log_key(log);
     let Some(head) = overlay.row::<Head>(table::LOG_HEADS, &key)? else { return Ok(()) };
     delete_records(overlay, log, head.first, head.head);
+    if let LogId::Group(app, group) = log {
+        delete_entries_after(overlay, *app, group, kept)?;
+    }
     if head.snapshot.is_some() {
         overlay.delete(table::ACTOR_SNAPSHOTS, &key);
     }
@@ -172,7 +214,7 @@ pub(crate) fn delete_log(overlay: &mut Overlay<'_>, log: &LogId) -> Result<(), R
     Ok(())
 }
 
-/// Deletes the records from `first` to `last`. Their keys are known, so nothing is read.
+/// Deletes the rows of `records` from `first` to `last`. Their keys are known, so nothing is read.
 pub(crate) fn delete_records(overlay: &mut Overlay<'_>, log: &LogId, first: u64, last: u64) {
     for sequence in first..=last {
         overlay.delete(table::RECORDS, &record_key(log, sequence));
@@ -206,8 +248,7 @@ impl View {
             }
             None => None,
         };
-        let after = head.snapshot.unwrap_or(0);
-        let records = self.records(log, after, head.head)?;
+        let records = self.records(log, &head)?;
         Ok(Some(LoadedLog { snapshot, records, head: head.head }))
     }
 
@@ -228,27 +269,34 @@ impl View {
         self.scan_keys(table::LOG_HEADS, range).take(limit).map(|key| read_log_key(&key?)).collect()
     }
 
-    fn records(&self, log: &LogId, after: u64, head: u64) -> Result<Vec<(u64, Bytes)>, ReadError> {
+    /// The records after the snapshot.
+    fn records(&self, log: &LogId, head: &Head) -> Result<Vec<(u64, Bytes)>, ReadError> {
         let damaged = |what: String| ReadError::damaged(format!("the log {log:?} {what}"));
-        let range = log_key(log).prefix_after(record_key(log, after));
-        let mut records = Vec::new();
+        let after = head.snapshot.unwrap_or(0);
+        let mut records: Vec<(u64, Bytes)> = Vec::new();
         let mut last = after;
-        for row in self.scan(table::RECORDS, range) {
-            let (key, value): (Slice, Slice) = row?;
-            let tail = key.get(log_key(log).as_bytes().len()..).unwrap_or(&[]);
-            let mut reader = KeyReader::new(tail, "records");
-            let sequence = reader.u64()?;
-            reader.end()?;
-            if last.checked_add(1) != Some(sequence) {
-                return Err(damaged(format!("has no record {}", last.saturating_add(1))));
+        let of_earlier_versions = (head.first <= head.head).then(|| (table::RECORDS, log_key(log)));
+        let (table, prefix) = records_of(log);
+        let others = (table != table::RECORDS).then_some((table, prefix));
+        for (table, prefix) in of_earlier_versions.into_iter().chain(others) {
+            let skipped = prefix.as_bytes().len();
+            let range = prefix.clone().u64(last.saturating_add(1)).through(prefix.u64(head.head));
+            for row in self.scan(table, range) {
+                let (key, value): (Slice, Slice) = row?;
+                let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), table.name());
+                let sequence = reader.u64()?;
+                reader.end()?;
+                if last.checked_add(1) != Some(sequence) {
+                    return Err(damaged(format!("has no record {}", last.saturating_add(1))));
+                }
+                last = sequence;
+                records.push((sequence, Bytes::copy_from_slice(&value)));
             }
-            last = sequence;
-            records.push((sequence, Bytes::copy_from_slice(&value)));
         }
-        if last == head {
+        if last == head.head {
             Ok(records)
         } else {
-            Err(damaged(format!("stands at {head} but its last record is {last}")))
+            Err(damaged(format!("stands at {} but its last record is {last}", head.head)))
         }
     }
 }
@@ -283,14 +331,62 @@ mod tests {
                 other => panic!("{number}: {other:?}"),
             }
         };
-        check(0xa1, true, |overlay, log| overlay.delete(table::RECORDS, &record_key(log, 3)));
-        check(0xa2, true, |overlay, log| overlay.delete(table::RECORDS, &record_key(log, 4)));
-        check(0xa3, true, |overlay, log| overlay.delete(table::RECORDS, &record_key(log, 5)));
+        fn delete(overlay: &mut Overlay<'_>, log: &LogId, sequence: u64) {
+            let (table, records) = records_of(log);
+            overlay.delete(table, &records.u64(sequence));
+        }
+        check(0xa1, true, |overlay, log| delete(overlay, log, 3));
+        check(0xa2, true, |overlay, log| delete(overlay, log, 4));
+        check(0xa3, true, |overlay, log| delete(overlay, log, 5));
         check(0xa4, true, |overlay, log| overlay.delete(table::ACTOR_SNAPSHOTS, &log_key(log)));
         check(0xa5, false, |overlay, log| {
             overlay.put(table::ACTOR_SNAPSHOTS, &log_key(log), Slice::from([1]))
         });
         check(0xa6, false, |overlay, log| overlay.put(table::LOG_HEADS, &log_key(log), Slice::from([0xc1])));
+    }
+
+    /// Up to format 4, the records of groups were in the table of those of key queues.
+    #[test]
+    fn a_log_of_format_4_is_read_where_it_is_and_continues_as_entries() {
+        let store = Store::open(&StoreOptions::default()).unwrap();
+        let log = LogId::Group(APP, GroupId::new([7; 4]).unwrap());
+        let mut batch = Batch::new();
+        let old = log.clone();
+        batch.operation(move |overlay| {
+            let head = Head { first: 3, snapshot: Some(2), ..Head::starting_at(4) };
+            put_head(overlay, &log_key(&old), &head)?;
+            overlay.put(table::ACTOR_SNAPSHOTS, &log_key(&old), Slice::from([0, 0, 0, 0, 0, 0, 0, 2, 2]));
+            for sequence in 3..=4_u8 {
+                overlay.put(table::RECORDS, &record_key(&old, sequence.into()), Slice::from([sequence]));
+                // As it was kept for peers.
+                let (table, entries) = records_of(&old);
+                overlay.put(table, &entries.u64(sequence.into()), Slice::from([sequence, sequence]));
+            }
+            Ok(())
+        });
+        store.append_blocking(batch).unwrap();
+        let check = |snapshot: u64, records: &[(u64, &'static [u8])], old: usize| {
+            let view = store.view();
+            let found = view.load_log(&log).unwrap().unwrap();
+            let records: Vec<_> =
+                records.iter().map(|(at, bytes)| (*at, Bytes::from_static(bytes))).collect();
+            assert_eq!((found.snapshot.unwrap().0, found.records), (snapshot, records));
+            assert_eq!(view.scan_keys(table::RECORDS, KeyRange::all()).count(), old);
+        };
+        let write = |write: &dyn Fn(&mut Batch)| {
+            let mut batch = Batch::new();
+            write(&mut batch);
+            store.append_blocking(batch).unwrap();
+        };
+        check(2, &[(3, &[3]), (4, &[4])], 2);
+        write(&|batch| _ = batch.append_record(&log, 4, [5]).append_record(&log, 5, [6]));
+        check(2, &[(3, &[3]), (4, &[4]), (5, &[5]), (6, &[6])], 2);
+        write(&|batch| _ = batch.put_snapshot(&log, 5, [0]));
+        check(5, &[(6, &[6])], 0);
+        write(&|batch| _ = batch.append_record(&log, 6, [7]));
+        check(5, &[(6, &[6]), (7, &[7])], 0);
+        let head: Head = store.view().row(table::LOG_HEADS, &log_key(&log)).unwrap().unwrap();
+        assert_eq!((head.head, head.first), (7, 8));
     }
 
     /// A head as it was before there were pieces.

@@ -7,7 +7,11 @@
 
 use std::{ops::Bound, time::Duration};
 
-use super::{assigned_key_packages, history, key_packages, table, welcome_shares};
+use super::{
+    assigned_key_packages, history, key_packages,
+    records::{Head, LogId, log_key},
+    table, welcome_shares,
+};
 use crate::{
     engine::{Batch, Key, KeyReader, Overlay, Rows, View},
     errors::{AppendError, ReadError, Refusal},
@@ -58,7 +62,7 @@ pub struct Swept {
     pub epochs: u64,
     /// Answers to proposals, deleted with their epochs.
     pub accepted_proposals: u64,
-    /// Entries of groups' logs that were kept for peers, deleted with their epochs.
+    /// Entries of groups' logs, deleted with the epochs that they led to.
     pub log_entries: u64,
     /// Join infos, each with its welcome when it was the last.
     pub join_infos: u64,
@@ -209,6 +213,7 @@ fn drop_epochs(
 ) -> Result<(), ReadError> {
     let oldest_kept = now.saturating_sub(retention.history_age_max);
     let Some(newest) = view.last_epoch(app, group)? else { return Ok(()) };
+    let log = log_key(&LogId::Group(app, group.clone()));
     let mut last_sequence = None;
     for epoch in view.epochs_before(app, group, newest) {
         let epoch: Epoch = epoch?;
@@ -217,21 +222,32 @@ fn drop_epochs(
         if found.is_full() || !(too_many || row.timestamp < oldest_kept) {
             break;
         }
+        // A restart needs the entries after the snapshot. They go with their epochs, so those stay as well.
+        if row.sequence > in_snapshot(view, &log)? {
+            break;
+        }
         found.batch.delete_epoch(app, group, epoch);
         found.swept.epochs += 1;
         found.swept.accepted_proposals += history::count_accepted_before(view, app, group, epoch)?;
         last_sequence = Some(row.sequence);
     }
     let Some(last_sequence) = last_sequence else { return Ok(()) };
-    for key in view.log_entry_keys(app, group, last_sequence) {
-        let key = key?;
-        found.batch.operation(move |overlay| {
-            overlay.delete_at(table::LOG_ENTRIES, key);
-            Ok(())
-        });
-        found.swept.log_entries += 1;
-    }
+    let entries: Vec<_> = view.log_entry_keys(app, group, last_sequence).collect::<Result<_, _>>()?;
+    found.swept.log_entries += entries.len() as u64;
+    found.batch.operation(move |overlay| {
+        // The log may have been replaced since: then these are entries of another one.
+        if last_sequence <= in_snapshot(overlay, &log)? {
+            entries.into_iter().for_each(|key| overlay.delete_at(table::LOG_ENTRIES, key));
+        }
+        Ok(())
+    });
     Ok(())
+}
+
+/// The last entry in the snapshot of a group's log.
+fn in_snapshot(rows: &impl Rows, log: &Key) -> Result<u64, ReadError> {
+    let head = rows.row::<Head>(table::LOG_HEADS, log)?;
+    Ok(head.and_then(|head| head.snapshot).unwrap_or(0))
 }
 
 /// Goes through the join infos.

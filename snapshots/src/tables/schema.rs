@@ -32,8 +32,9 @@ fn convert(overlay: &mut Overlay<'_>, from: u64) -> Result<(), ReadError> {
 impl Store {
     /// The format of the rows that this program writes, and the newest that it reads. Format 2 counts join infos in
     /// `welcome_shares`; format 1 does not have that table. From format 3 on, a snapshot may be in pieces. In format 4, the
-    /// records and snapshots of groups are those of the gateway's own tracking of groups.
-    pub const FORMAT: u64 = 4;
+    /// records and snapshots of groups are those of the gateway's own tracking of groups. From format 5 on, the records of groups are
+    /// their entries in `log_entries`, to which the rows of `epochs` point; rows of format 4 are read where they are.
+    pub const FORMAT: u64 = 5;
 
     /// Opens a store, creating it if there is none. It blocks while the journal is replayed: up to some hundred MiB after a
     /// crash under load.

@@ -22,7 +22,7 @@ macro_rules! tables {
 tables! {
     /// `records.rs`: the position of each log.
     LOG_HEADS = 1, "log_heads", Small;
-    /// `records.rs`: the records of each log.
+    /// `records.rs`: the records of the logs of key queues.
     RECORDS = 2, "records", Frequent;
     /// `actor_snapshots.rs`: the newest snapshot of each log's actor.
     ACTOR_SNAPSHOTS = 3, "actor_snapshots", Large;
@@ -30,7 +30,7 @@ tables! {
     GROUPS = 4, "groups", Small;
     /// `groups.rs`: the groups of each client handle.
     MEMBERSHIPS = 5, "memberships", Small;
-    /// `history.rs`: the commit that created each epoch, with its proposals.
+    /// `history.rs`: where the messages of each epoch are.
     EPOCHS = 6, "epochs", Large;
     /// `history.rs`: the answer to each accepted proposal.
     ACCEPTED_PROPOSALS = 7, "accepted_proposals", Small;
@@ -60,7 +60,7 @@ tables! {
     JOIN_INFOS = 19, "join_infos", Small;
     /// `retention.rs`: the times of expiry, the earliest first.
     EXPIRIES = 20, "expiries", Small;
-    /// `outbox.rs`: the entries of logs, kept for peers in the stored form of their owner.
+    /// `log_entries.rs`: the entries of groups' logs, in the stored form of their owner.
     LOG_ENTRIES = 21, "log_entries", Large;
     /// `outbox.rs`: the position of each peer in each log.
     PEER_POSITIONS = 22, "peer_positions", Small;

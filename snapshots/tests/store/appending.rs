@@ -325,6 +325,12 @@ fn a_log_is_started_in_the_middle() {
     .unwrap();
     let loaded = store.view().load_log(&log).unwrap().unwrap();
     assert_eq!((loaded.head, loaded.records.len()), (20, 0));
+    // What came before is the group's history.
+    assert_eq!(rows(&store), [("log_heads", 1), ("actor_snapshots", 1), ("log_entries", 1)]);
+    append(&store, |batch| {
+        batch.append_record(&log, 20, "other").start_log_at(&log, Some(21), 0).put_snapshot(&log, 0, "new");
+    })
+    .unwrap();
     assert_eq!(rows(&store), [("log_heads", 1), ("actor_snapshots", 1)]);
 }
 

@@ -204,23 +204,29 @@ fn a_deleted_log_can_be_begun_again() {
 }
 
 #[test]
-fn snapshots_take_their_records_with_them() {
+fn snapshots_take_the_records_of_key_queues_with_them_and_leave_the_entries_of_groups() {
     let store = temporary();
+    let logs = [group_log(1), LogId::KeyQueue(APP, queue(1))];
     append(&store, |batch| {
-        batch.create_log(&group_log(1));
-        for after in 0..10 {
-            batch.append_record(&group_log(1), after, [0]);
+        for log in &logs {
+            batch.create_log(log);
+            for after in 0..10 {
+                batch.append_record(log, after, [0]);
+            }
         }
     })
     .unwrap();
     let check = |at: u64, bytes: &'static str, kept: Option<(u64, &'static str)>, records: u64| {
-        append(&store, |batch| _ = batch.put_snapshot(&group_log(1), at, bytes)).unwrap();
-        let log = store.view().load_log(&group_log(1)).unwrap().unwrap();
-        assert_eq!(log.snapshot, kept.map(|(at, bytes)| (at, bytes.into())));
-        assert_eq!(log.head, 10);
-        assert_eq!(log.records.len() as u64, records);
-        let stored = rows(&store).into_iter().find(|(table, _)| *table == "records");
-        assert_eq!(stored.map_or(0, |(_, count)| count), records);
+        for log in &logs {
+            append(&store, |batch| _ = batch.put_snapshot(log, at, bytes)).unwrap();
+            let log = store.view().load_log(log).unwrap().unwrap();
+            assert_eq!(log.snapshot, kept.map(|(at, bytes)| (at, bytes.into())));
+            assert_eq!(log.head, 10);
+            assert_eq!(log.records.len() as u64, records);
+        }
+        let stored = |name| rows(&store).into_iter().find(|(table, _)| *table == name);
+        assert_eq!(stored("records").map_or(0, |(_, count)| count), records);
+        assert_eq!(stored("log_entries").map_or(0, |(_, count)| count), 10);
     };
     check(0, "zero", Some((0, "zero")), 10);
     check(3, "three", Some((3, "three")), 7);

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use snapshots::{
-    AppId, AppendError, Batch, Bytes, ClientHandle, ClientId, ClientRow, DomainName, EpochRow, GroupId,
-    GroupRow, Invitation, InvitedClient, Inviter, KeyPackageRef, KeyQueueId, Location, LogId, QueueRow,
-    ShareId, Store, StoreOptions, Timestamp, Unmet, WelcomeLimits, WelcomeRow,
+    AppId, AppendError, Batch, Bytes, ClientHandle, ClientId, ClientRow, CommittedProposal, DomainName,
+    EpochRow, GroupId, GroupRow, Invitation, InvitedClient, Inviter, KeyPackageRef, KeyQueueId, Location,
+    LogId, QueueRow, ShareId, Store, StoreOptions, Timestamp, Unmet, WelcomeLimits, WelcomeRow,
 };
 use uuid::Uuid;
 
@@ -107,8 +107,8 @@ pub(crate) fn group_row(epoch: u64) -> GroupRow {
 pub(crate) fn epoch_row(timestamp: u64) -> EpochRow {
     EpochRow {
         timestamp: Timestamp(timestamp),
-        commit: Bytes::from(vec![1; 3000]),
-        proposals: vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")],
+        commit: None,
+        proposals: vec![CommittedProposal::Entry(1), CommittedProposal::Packet(Bytes::from_static(b"two"))],
         digest: [9; 32],
         sequence: 0,
     }

@@ -376,7 +376,11 @@ impl Model {
     /// How many rows the store has for this.
     fn rows(&self) -> Vec<(&'static str, u64)> {
         let tags: usize = self.clients.values().map(|row| row.tags.len() + 1).sum();
-        let records: usize = self.logs.values().map(|log| log.records.len()).sum();
+        let is_of_group = |log: &&LogId| matches!(log, LogId::Group(..));
+        let (groups, queues): (Vec<_>, Vec<_>) = self.logs.keys().partition(is_of_group);
+        let records: usize = queues.iter().map(|log| self.logs[log].records.len()).sum();
+        // A snapshot leaves them.
+        let entries: u64 = groups.iter().map(|log| self.logs[log].head).sum();
         let snapshots = self.logs.values().filter(|log| log.snapshot.is_some()).count();
         let welcomes: BTreeSet<_> = self.join_infos.values().map(|row| (&row.group, row.epoch)).collect();
         let shares: BTreeSet<_> = self
@@ -401,6 +405,7 @@ impl Model {
             ("welcome_readers", welcomes.len()),
             ("join_infos", self.join_infos.len()),
             ("expiries", self.held.len() + self.used.len()),
+            ("log_entries", usize::try_from(entries).unwrap()),
             ("welcome_shares", shares.len()),
         ];
         counts

@@ -71,27 +71,42 @@ async fn the_oldest_epochs_go_and_the_newest_stays() {
 }
 
 #[tokio::test]
-async fn log_entries_go_with_the_epochs_that_they_made() {
+async fn log_entries_go_with_the_epochs_that_they_made_once_a_snapshot_has_them() {
     let store = temporary();
     append(&store, |batch| {
         batch.put_group(APP, &group(1), &group_row(3)).put_log_entry(APP, &group(1), 0, "creation");
+        batch.create_log(&group_log(1)).put_snapshot(&group_log(1), 0, "zero");
         // Each epoch is made by a proposal and a commit.
         for epoch in 1..=3 {
             let row = snapshots::EpochRow { sequence: epoch * 2, ..epoch_row(1) };
             batch.put_epoch(APP, &group(1), Epoch(epoch), &row);
-            batch.put_log_entry(APP, &group(1), epoch * 2 - 1, "proposal");
-            batch.put_log_entry(APP, &group(1), epoch * 2, "commit");
+            batch.append_record(&group_log(1), epoch * 2 - 2, "proposal");
+            batch.append_record(&group_log(1), epoch * 2 - 1, "commit");
         }
         batch.put_log_entry(APP, &group(2), 1, "of another group");
     })
     .unwrap();
-    let two = Retention { history_epochs_max: 2, ..unlimited() };
-    check(&store, two, Swept { epochs: 1, log_entries: 3, ..Swept::default() }).await;
-    let view = store.view();
-    assert!(view.log_entries(APP, &group(1), 2, 10, 1000).unwrap().is_empty());
-    let kept = view.log_entries(APP, &group(1), 3, 10, 1000).unwrap();
-    assert_eq!(kept.len(), 4);
-    assert_eq!(view.log_entries(APP, &group(2), 1, 10, 1000).unwrap().len(), 1);
+    let one = || Retention { history_epochs_max: 1, ..unlimited() };
+    let entries = || {
+        let view = store.view();
+        assert_eq!(view.log_entries(APP, &group(2), 1, 10, 1000).unwrap().len(), 1);
+        let log = view.load_log(&group_log(1)).unwrap().unwrap();
+        let kept = view.log_entries(APP, &group(1), 6 - log.records.len() as u64 + 1, 10, 1000).unwrap();
+        assert_eq!(kept, log.records);
+        (0..=6)
+            .filter(|number| view.log_entry(APP, &group(1), *number).unwrap().is_some())
+            .collect::<Vec<_>>()
+    };
+    for (snapshot, swept, kept) in [
+        (0, Swept::default(), &[0, 1, 2, 3, 4, 5, 6][..]),
+        (3, Swept { epochs: 1, log_entries: 3, ..Swept::default() }, &[3, 4, 5, 6]),
+        (6, Swept { epochs: 1, log_entries: 2, ..Swept::default() }, &[5, 6]),
+    ] {
+        append(&store, |batch| _ = batch.put_snapshot(&group_log(1), snapshot, "state")).unwrap();
+        check(&store, one(), swept).await;
+        assert_eq!(entries(), kept);
+        check(&store, one(), Swept::default()).await;
+    }
 }
 
 #[tokio::test]
@@ -102,8 +117,7 @@ async fn more_than_one_batch_holds_is_dropped() {
         append(&store, |batch| {
             batch.put_group(APP, &group(number), &group_row(last));
             for epoch in 1..=last {
-                let row = snapshots::EpochRow { commit: snapshots::Bytes::new(), ..epoch_row(1) };
-                batch.put_epoch(APP, &group(number), Epoch(epoch), &row);
+                batch.put_epoch(APP, &group(number), Epoch(epoch), &epoch_row(1));
             }
         })
         .unwrap();
