@@ -8,13 +8,16 @@ use std::{
 
 use actix::{Actor as _, Addr};
 use mls_rs::{ExtensionList, Group, MlsMessage, client_builder::MlsConfig, group::CommitOutput};
-use snapshots::{AppId, DomainName, Epoch, GroupId, GroupRow, Location, Retention, Store, StoreOptions};
+use snapshots::{
+    AppId, Batch, DomainName, Epoch, GroupId, GroupRow, Invitation, Location, Retention, Store, StoreOptions,
+};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    Accepted, AcceptedCommit, EntryContent, GroupActor, GroupError, GroupMeta, GroupState, LogEntry,
-    NewGroup, Outcome, Published, UploadEntry,
+    Accepted, AcceptedCommit, EntryContent, GroupActor, GroupError, GroupMeta, GroupState, GroupTransfer,
+    LogEntry, NewGroup, Outcome, Published, UploadEntry, batch,
     batch::{creation, creation_instead},
+    state::StagedChange,
 };
 use crate::{
     activity::{Activity, ActorState, Upkeep},
@@ -249,4 +252,81 @@ fn an_owner_of_a_replaced_log_writes_nothing_into_the_new_one() {
         assert_eq!(epoch(&published), None, "the owner gave its state up");
         services.store.shutdown().await;
     });
+}
+
+/// A commit with its group info and, of an Add, its welcome, in a group of `members`; and the state before it.
+fn forged(members: usize, adds: bool, application: &Application) -> (GroupState, GroupMeta, CommitBundle) {
+    let group =
+        mls_forge::Group::of_members(mls_forge::Suite::Ed25519, members, mls_forge::SharedTree::Populated);
+    let transfer = GroupTransfer {
+        sequence: 7,
+        timestamp: Clock::system().now(),
+        group_info: group.group_info().to_message(),
+        ratchet_tree: group.tree_bytes(),
+        proposals: Vec::new(),
+        welcome: None,
+        used: Vec::new(),
+        reinitialised: false,
+    };
+    let limits = Limits::default();
+    let hub = DomainName::new("a.example").unwrap();
+    let state =
+        GroupState::from_transfer(context(application, &limits, &Source::Hub), &transfer, hub).unwrap();
+    let row = GroupRow {
+        epoch: state.epoch(),
+        created_at: transfer.timestamp,
+        creation_digest: [7; 32],
+        hub: None,
+    };
+    let meta = GroupMeta::new(application, state.id().clone(), row);
+    let plan = group.commit(1).path(mls_forge::PathChoice::With);
+    let forged = if adds {
+        let newcomer = mls_forge::Client::new(mls_forge::Suite::Ed25519, "newcomer");
+        let mut group = group.clone();
+        let add = group.add(&newcomer);
+        plan.with(add).sign()
+    } else {
+        plan.sign()
+    };
+    let bundle = CommitBundle {
+        commit: forged.commit_bytes(),
+        group_info: Some(forged.group_info_bytes()),
+        welcome: forged.welcome_bytes(),
+    };
+    (state, meta, bundle)
+}
+
+/// The batch of a commit.
+fn batch_of(state: &GroupState, meta: &GroupMeta, bundle: &CommitBundle, application: &Application) -> Batch {
+    let limits = Limits::default();
+    let content = EntryContent::from(bundle.clone());
+    let entry = LogEntry { sequence: 8, timestamp: Clock::system().now(), content };
+    let staged = state.stage(context(application, &limits, &Source::Application), entry, &|_| false).unwrap();
+    let StagedChange::Commit(epoch) = &staged.change else { panic!("a commit") };
+    let mut batch = Batch::new();
+    batch::commit(&mut batch, meta, &staged, (epoch, bundle), Invitation::AcceptedElsewhere).unwrap();
+    batch
+}
+
+#[test]
+fn the_messages_of_a_commit_are_written_once() {
+    /// Keys, the change that a replay needs, and the rows of the epoch, the group and a member.
+    const BESIDES: usize = 1200;
+    let alone = Application::basic(AppId::random());
+    let peers = BTreeSet::from([DomainName::new("b.example").unwrap()]);
+    let federated = Application { federates_with: Arc::new(peers), ..alone.clone() };
+    for (members, adds) in [(10, false), (1000, false), (10, true), (1000, true)] {
+        for application in [&alone, &federated] {
+            let (state, meta, bundle) = forged(members, adds, application);
+            let batch = batch_of(&state, &meta, &bundle, application);
+            let welcome = bundle.welcome.as_ref().map_or(0, Vec::len);
+            let mut messages = bundle.commit.len() + bundle.group_info.as_ref().map_or(0, Vec::len) + welcome;
+            if !meta.peers.is_empty() {
+                // The peers' own, and that of the client here.
+                messages += welcome;
+            }
+            let written = batch.bytes();
+            assert!(written <= messages + BESIDES, "{members} {adds}: {written} bytes for {messages}");
+        }
+    }
 }

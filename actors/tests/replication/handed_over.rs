@@ -240,7 +240,7 @@ fn what_is_refused_here_is_not_taken_for_an_answer_of_the_peer() {
             net.upload_commit(&a, &id, upload).await.unwrap();
             group.apply_pending_commit().unwrap();
         }
-        net.sweep(&a).await;
+        net.sweep(&a, &id).await;
         net.wires.cut_at_once_max.store(0, Ordering::SeqCst);
         // Long enough for the turn of every group. The peer is still unreachable, so they are tried one at a time.
         failed_deliveries(6).await;
@@ -656,6 +656,7 @@ fn a_past_that_a_follower_cannot_take_is_left_aside_but_for_its_newest_entry() {
             commit(&net, &a, &id, &mut group).await;
             until_level(&net, (&b, &a), &id).await;
         }
+        net.settle(&a, &id).await;
         net.assert_same(&a, &id, Epoch(1)).await;
         net.assert_nothing_waits().await;
         net.stop_all().await;
@@ -712,7 +713,7 @@ fn a_reinitialised_group_is_handed_to_a_follower_of_the_first_revision() {
             .unwrap();
         net.upload_commit(&a, &id, upload_of(&output)).await.unwrap();
         assert!(net.at(&a).group(net.app, &id).await.unwrap().group_info.is_some());
-        net.sweep(&a).await;
+        net.sweep(&a, &id).await;
         // It has not said yet what it understands.
         net.wires.are_of_first_revision.store(true, Ordering::Relaxed);
         net.start(&b).await;

@@ -32,7 +32,7 @@ async fn join_late(retention: Retention, first_kept: Epoch) {
     group.apply_pending_commit().unwrap();
     let proposal = group.propose_group_context_extensions(Default::default(), Vec::new()).unwrap();
     net.upload_proposal(&a, &id, proposal.to_bytes().unwrap()).await.unwrap();
-    net.sweep(&a).await;
+    net.sweep(&a, &id).await;
     net.stop(&a).await;
 
     net.friends.clear();
@@ -97,7 +97,7 @@ fn a_replica_that_fell_behind_what_is_kept_is_replaced() {
         for _ in 0..6 {
             commit(&net).await;
         }
-        net.sweep(&a).await;
+        net.sweep(&a, &id).await;
         net.start(&b).await;
         net.settle(&a, &id).await;
         assert_eq!(net.assert_same(&a, &id, Epoch(9)).await, Epoch(8));
@@ -161,7 +161,7 @@ fn a_replica_that_was_handed_its_group_knows_what_it_does_not_know() {
             group.apply_pending_commit().unwrap();
             winners.push(upload);
         }
-        net.sweep(&a).await;
+        net.sweep(&a, &id).await;
         for (after, kept) in [(0, None), (3, None), (4, Some(2)), (5, Some(1)), (6, Some(0)), (7, None)] {
             let found = net.at(&a).entries_after(net.app, &id, after, 10).unwrap();
             assert_eq!((found.newest, found.entries.map(|entries| entries.len())), (6, kept), "{after}");
@@ -231,7 +231,7 @@ async fn away_for_longer_than_every_lifetime(retention: Retention, first_kept: E
     }
     let waiting = group.propose_add(package(&client_with("erin", &a, short)), Vec::new()).unwrap();
     net.upload_proposal(&a, &id, waiting.to_bytes().unwrap()).await.unwrap();
-    net.sweep(&a).await;
+    net.sweep(&a, &id).await;
     tokio::time::sleep(Duration::from_millis(3500)).await;
 
     net.start(&b).await;
