@@ -1,5 +1,7 @@
 //! A typed client of a gateway's internal listener: one method for each request of the [`api`].
 
+mod events;
+
 use std::time::Duration;
 
 use actors::{AppId, ClientHandle, ClientId, DeliveryId, DomainName, GroupId, KeyQueueId};
@@ -35,6 +37,8 @@ use crate::{
     token::Token,
 };
 
+pub use self::events::{EventReader, StreamedEvent};
+
 /// The time limit of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -51,7 +55,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// /// The number of commits of a group after an epoch in the gateway's first answer.
 /// async fn commits_after(gateway: &GatewayClient, group: &GroupId, epoch: Epoch) -> Result<usize, RequestError> {
 ///     let range =
-///         EpochRange { start_epoch_id: Epoch(epoch.0 + 1), end_epoch_id: None, limit: None };
+///         EpochRange::from(Epoch(epoch.0 + 1));
 ///     match gateway.control_messages(group, &range).await {
 ///         Ok(messages) => Ok(messages.epochs.len()),
 ///         // The group does not exist, or it is another application's.
@@ -150,29 +154,42 @@ impl GatewayClient {
         query: &E::Query,
         body: &E::Body,
     ) -> Result<Reply<E::Response>, RequestError> {
-        let target = api::target::<E>(path, query).map_err(|error| unexpected(0, error))?;
-        let url = format!("{}{target}", self.base_url);
-        let method = reqwest::Method::from_bytes(E::METHOD.as_str().as_bytes()).unwrap_or_default();
-        let mut request = self.http.request(method, url);
-        if E::ACCESS != Access::Public {
-            request = request.bearer_auth(self.token.reveal());
-        }
+        let mut request = self.request::<E>(path, query)?;
         if E::Body::IS_SENT {
             request = request.json(body);
         }
-        let response = request.send().await?;
+        let response = succeeded::<E>(request.send().await?).await?;
         let status = response.status().as_u16();
-        if E::SUCCESS.iter().any(|success| success.status() == status) {
-            let bytes = response.bytes().await?;
-            let json: &[u8] = if status == 204 { b"{}" } else { &bytes };
-            return Ok(Reply { status, body: decode(status, json)? });
-        }
-        let media_type = response.headers().get(reqwest::header::CONTENT_TYPE);
-        if media_type.is_none_or(|media_type| media_type != PROBLEM_JSON) {
-            return Err(unexpected(status, "neither a success nor a problem document"));
-        }
-        Err(RequestError::Problem(Box::new(decode(status, &response.bytes().await?)?)))
+        let bytes = response.bytes().await?;
+        let json: &[u8] = if status == 204 { b"{}" } else { &bytes };
+        Ok(Reply { status, body: decode(status, json)? })
     }
+
+    /// A request without its body.
+    fn request<E: Endpoint>(
+        &self,
+        path: &E::Path,
+        query: &E::Query,
+    ) -> Result<reqwest::RequestBuilder, RequestError> {
+        let target = api::target::<E>(path, query).map_err(|error| unexpected(0, error))?;
+        let url = format!("{}{target}", self.base_url);
+        let method = reqwest::Method::from_bytes(E::METHOD.as_str().as_bytes()).unwrap_or_default();
+        let request = self.http.request(method, url);
+        Ok(if E::ACCESS == Access::Public { request } else { request.bearer_auth(self.token.reveal()) })
+    }
+}
+
+/// The answer, if it is a success.
+async fn succeeded<E: Endpoint>(response: reqwest::Response) -> Result<reqwest::Response, RequestError> {
+    let status = response.status().as_u16();
+    if E::SUCCESS.iter().any(|success| success.status() == status) {
+        return Ok(response);
+    }
+    let media_type = response.headers().get(reqwest::header::CONTENT_TYPE);
+    if media_type.is_none_or(|media_type| media_type != PROBLEM_JSON) {
+        return Err(unexpected(status, "neither a success nor a problem document"));
+    }
+    Err(RequestError::Problem(Box::new(decode(status, &response.bytes().await?)?)))
 }
 
 /// One method for each endpoint; each fails as [`GatewayClient::send`] does.

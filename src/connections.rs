@@ -79,6 +79,8 @@ pub(crate) enum Phase {
     Serving,
     /// The rest of a body.
     Receiving,
+    /// The next event of a stream.
+    Streaming,
     /// The client's reading of an answer.
     Answering,
     /// The client's reading of the end of an answer, all of which is in the connection's buffer.
@@ -88,8 +90,15 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 6] =
-        [Self::Silent, Self::Serving, Self::Receiving, Self::Answering, Self::HandedOver, Self::Idle];
+    const ALL: [Self; 7] = [
+        Self::Silent,
+        Self::Serving,
+        Self::Receiving,
+        Self::Streaming,
+        Self::Answering,
+        Self::HandedOver,
+        Self::Idle,
+    ];
 }
 
 /// One open connection.
@@ -329,7 +338,8 @@ impl Connection {
     fn may_be_closed(&self, now_ms: u64) -> bool {
         match self.phase() {
             Phase::Silent | Phase::Idle => true,
-            Phase::Serving => false,
+            // Streams are counted by themselves.
+            Phase::Serving | Phase::Streaming => false,
             Phase::Receiving | Phase::Answering | Phase::HandedOver => {
                 now_ms.saturating_sub(self.active_ms.load(Ordering::Acquire)) > millis(STALLED)
             }

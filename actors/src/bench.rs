@@ -73,7 +73,7 @@ impl BenchQueue {
         match self.0.choose(&receiver, Timestamp(0), usize::MAX, |_| true) {
             Choice::Assignable(package) => {
                 let reference = package.reference.clone();
-                self.0.apply(QueueRecord::Assigned { reference, receiver });
+                self.0.apply(QueueRecord::Assigned { reference, receiver, is_low: false });
                 package.message.len()
             }
             Choice::Assigned(package) | Choice::Final(package) => package.message.len(),

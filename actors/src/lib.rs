@@ -16,6 +16,7 @@ mod clock;
 mod codec;
 mod durable;
 mod error;
+pub mod events;
 mod external_sender;
 mod gateway;
 mod group;
@@ -34,8 +35,9 @@ mod trusted_time;
 mod validation;
 
 pub use snapshots::{
-    AppId, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, GroupId,
-    GroupRow, KeyPackageRef, KeyQueueId, Location, Retention, Store, StoreOptions, Timestamp,
+    AppId, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, Event,
+    GroupId, GroupRow, KeyPackageRef, KeyPackagesChange, KeyQueueId, Location, Retention, Store,
+    StoreOptions, Timestamp,
 };
 
 pub use self::{
@@ -49,8 +51,8 @@ pub use self::{
     },
     group::{
         AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntriesAfter, EntryContent,
-        EpochEntry, GroupError, GroupTransfer, GroupView, LogEntry, LoggedEntry, MemberView, NewGroup,
-        Outcome, SEQUENCE_MAX, WaitingProposal,
+        EpochEntry, EventPackets, GroupError, GroupTransfer, GroupView, LogEntry, LoggedEntry, MemberView,
+        NewGroup, Outcome, SEQUENCE_MAX, WaitingProposal,
     },
     key_queue::{
         AssignedKeyPackage, InvalidKeyPackage, KeyPackageRequest, KeyPackageUpload, KeyQueueError,

@@ -43,6 +43,8 @@ settings! {
         pub key_queues_per_client_max: usize = 64 => Accepts::COUNT;
         /// Key packages held by one queue that are not assigned, not counting the final one.
         pub key_packages_per_queue_max: usize = 1000 => Accepts::COUNT;
+        /// Key packages of one queue that are left, not assigned, when listeners are warned; they are warned again at 0.
+        pub key_packages_low: usize = 10 => Accepts::from_to(0, Limits::LIST_MAX as u64);
         /// Key packages held by one queue, in bytes together, with the final one and assigned ones.
         pub key_queue_bytes_max: usize = 24 << 20 => Accepts::BYTES;
         /// Key packages of one client that are assigned to the receivers of one peer and not used yet, over all queues that

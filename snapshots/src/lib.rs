@@ -23,7 +23,7 @@ mod tables;
 pub use bytes::Bytes;
 
 pub use self::{
-    engine::{Appended, Batch, View},
+    engine::{Announced, Appended, Batch, View},
     errors::{AppendError, OpenError, ReadError, Unmet},
     ids::{
         AppId, ClientHandle, ClientId, DeliveryId, DomainName, Epoch, GroupId, IdError, KeyPackageRef,
@@ -34,6 +34,7 @@ pub use self::{
     tables::{
         assigned_key_packages::{AssignedLimits, AssignedRow},
         clients::ClientRow,
+        events::{Event, EventRow, EventRows, KeyPackagesChange},
         groups::GroupRow,
         history::{CommittedProposal, EpochRow},
         key_packages::{KeyPackageRow, UsedRow},

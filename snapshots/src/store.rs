@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::{
     engine::{
-        Appended, Batch, Schema, View,
+        Appended, Batch, Feed, Schema, View,
         append_queue::{AppendQueue, Life},
         committer::{self, Committer},
         disk::{self, Disk},
@@ -29,6 +29,7 @@ pub struct Store(Arc<Shared>);
 struct Shared {
     disk: Arc<Disk>,
     queue: Arc<AppendQueue>,
+    feed: Arc<Feed>,
     batch_bytes_max: usize,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -50,14 +51,17 @@ impl Store {
         let stamp = disk.batch_stamp().map_err(damaged)?;
         let queue = Arc::new(AppendQueue::new(options.queue_length_max, options.queue_bytes_max));
         let persist = disk::persistence(&options.location, options.durability);
+        let feed = Arc::<Feed>::default();
         let store = Self(Arc::new(Shared {
             disk: Arc::clone(&disk),
             queue: Arc::clone(&queue),
+            feed: Arc::clone(&feed),
             // The engine's values are shorter than 4 GiB.
             batch_bytes_max: options.batch_bytes_max.min(1 << 30),
             threads: Mutex::new(Vec::new()),
         }));
-        let committer = Committer { disk: Arc::clone(&disk), queue: Arc::clone(&queue), persist, stamp };
+        let committer =
+            Committer { disk: Arc::clone(&disk), queue: Arc::clone(&queue), feed, persist, stamp };
         let started = committer.start().and_then(|thread| {
             store.0.keep(thread);
             let thread = committer::watch(disk, Arc::clone(&queue))?;
@@ -130,6 +134,11 @@ impl Store {
     /// One moment of all tables: everything that was answered before, and maybe more, each batch whole.
     pub fn view(&self) -> View {
         View::new(Arc::clone(&self.0.disk))
+    }
+
+    /// The feed of what batches announce.
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.0.feed
     }
 
     /// Whether the disk has not answered for longer than [`StoreOptions::stalled_after`]. It may answer again.

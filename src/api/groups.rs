@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Access, Body, Endpoint, Limit, Method, Nothing, Success,
+    Access, Body, Endpoint, Limit, Method, Nothing, Success, WaitMs,
     clients::PageQuery,
     paths::{AppPath, GroupPath},
     problem::ProblemKind,
@@ -355,7 +355,7 @@ pub struct AcceptedCommitBody {
 }
 
 /// A range of epochs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct EpochRange {
@@ -370,6 +370,17 @@ pub struct EpochRange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     pub limit: Option<Limit>,
+    /// How long an answer that would have no epoch waits for one, in milliseconds.
+    #[serde(default, skip_serializing_if = "WaitMs::is_zero")]
+    #[param(inline)]
+    pub wait_ms: WaitMs,
+}
+
+/// The range from an epoch to the current one.
+impl From<Epoch> for EpochRange {
+    fn from(start: Epoch) -> Self {
+        Self { start_epoch_id: start, end_epoch_id: None, limit: None, wait_ms: WaitMs::default() }
+    }
 }
 
 /// The control messages of a range of epochs.

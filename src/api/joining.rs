@@ -8,7 +8,7 @@ use utoipa::{
 };
 
 use super::{
-    Access, Endpoint, Limit, Method, Nothing, Success,
+    Access, Endpoint, Limit, Method, Nothing, Success, WaitMs,
     paths::{GroupPath, HandlePath, JoinInfoPath},
     problem::ProblemKind,
     text::{Base64, GroupIdText},
@@ -97,6 +97,10 @@ pub struct WelcomeQuery {
     #[serde(default = "with_ratchet_tree")]
     #[param(default = true)]
     pub ratchet_tree: bool,
+    /// How long an answer that would have no welcome waits for one, in milliseconds.
+    #[serde(default, skip_serializing_if = "WaitMs::is_zero")]
+    #[param(inline)]
+    pub wait_ms: WaitMs,
     /// The number of results in one answer.
     #[serde(default)]
     #[param(inline)]
@@ -117,6 +121,7 @@ impl Default for WelcomeQuery {
             domain: None,
             after: None,
             ratchet_tree: with_ratchet_tree(),
+            wait_ms: WaitMs::default(),
             limit: Limit::default(),
             cursor: None,
         }

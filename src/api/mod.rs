@@ -4,6 +4,7 @@
 
 pub mod applications;
 pub mod clients;
+pub mod events;
 pub mod external_senders;
 pub mod federation;
 pub mod groups;
@@ -14,6 +15,8 @@ pub mod paths;
 pub mod percent;
 pub mod problem;
 pub mod text;
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::{IntoParams, ToSchema};
@@ -38,6 +41,8 @@ pub trait Endpoint: Sized + 'static {
     const DEVIATION: Option<&'static str> = None;
     /// The statuses of success, the usual one first.
     const SUCCESS: &'static [Success] = &[Success::Ok];
+    /// The media type of a success with a body.
+    const MEDIA_TYPE: &'static str = "application/json";
     /// The problems of this request, in addition to those of every request.
     const PROBLEMS: &'static [ProblemKind] = &[];
     /// The members of the path.
@@ -175,6 +180,42 @@ impl TryFrom<u64> for Limit {
 impl From<Limit> for u64 {
     fn from(limit: Limit) -> Self {
         Self::from(limit.0)
+    }
+}
+
+/// The time for which an answer that would be empty is held, in milliseconds: 0 to 60,000, 0 by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "u64", into = "u64")]
+#[schema(value_type = u16, minimum = 0, maximum = 60000, default = 0)]
+pub struct WaitMs(u16);
+
+impl WaitMs {
+    /// The longest time, in milliseconds.
+    pub const MAX: u16 = 60_000;
+
+    /// Whether it is no time at all.
+    pub fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// As a duration.
+    pub fn get(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
+}
+
+impl TryFrom<u64> for WaitMs {
+    type Error = &'static str;
+
+    fn try_from(wait: u64) -> Result<Self, Self::Error> {
+        let wait = u16::try_from(wait).ok().filter(|wait| *wait <= Self::MAX);
+        wait.map(Self).ok_or("must be from 0 to 60000")
+    }
+}
+
+impl From<WaitMs> for u64 {
+    fn from(wait: WaitMs) -> Self {
+        Self::from(wait.0)
     }
 }
 

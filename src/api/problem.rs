@@ -175,6 +175,9 @@ problem_types! {
         "The commit adds a client for which the largest allowed number of welcomes waits, from this inviter or from all inviters together. Nothing was changed.",
         "Leave the client out of the commit until it has fetched and acknowledged its welcomes. Welcomes for a client of another gateway count for a time instead; the detail says how long.",
         ["clientHandle": "the client that has too many welcomes"];
+    TooManyStreams: 429 "too-many-streams", "Too many streams",
+        "The token, or all tokens together, have as many event streams open as the gateway allows.",
+        "Close streams that are not needed. One stream of an application tells of all its groups.";
     TooManyRequests: 429 "too-many-requests", "Too many requests",
         "The gateway, the group or the key queue is busy with other requests. Nothing was done.",
         "Send the request again after the time in Retry-After (seconds).";
@@ -230,6 +233,9 @@ pub struct ProblemDocument {
     /// The path of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
+    /// The id of the request, also in `X-Request-Id` and in the gateway's log.
+    #[serde(default, rename = "requestId", skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// The members of this type, in addition to the common ones.
     #[serde(flatten)]
     #[schema(ignore)]
@@ -237,6 +243,19 @@ pub struct ProblemDocument {
 }
 
 impl ProblemDocument {
+    /// A problem of which only the status is known (RFC 9457 §4.2.1).
+    pub(crate) fn of_status(status: u16) -> Self {
+        Self {
+            r#type: "about:blank".to_owned(),
+            title: String::new(),
+            status,
+            detail: String::new(),
+            instance: None,
+            request_id: None,
+            members: Map::new(),
+        }
+    }
+
     /// The type, when it is one that this version knows.
     pub fn kind(&self) -> Option<ProblemKind> {
         ProblemKind::of_slug(self.slug())

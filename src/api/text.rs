@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use actors::{ClientHandle, GroupId};
+use actors::{ClientHandle, GroupId, events::EventId};
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::URL_SAFE_NO_PAD},
@@ -107,6 +107,10 @@ pub struct HandleText(pub ClientHandle);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupIdText(pub GroupId);
 
+/// The id of an event of a stream, opaque.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventIdText(pub EventId);
+
 /// A text that is not a valid text form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -169,6 +173,21 @@ impl FromStr for GroupIdText {
     }
 }
 
+impl fmt::Display for EventIdText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0.to_bytes()))
+    }
+}
+
+impl FromStr for EventIdText {
+    type Err = TextError;
+
+    fn from_str(text: &str) -> Result<Self, TextError> {
+        let id = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| EventId::from_bytes(&bytes));
+        id.map(Self).ok_or_else(|| TextError("this is not the id of an event".into()))
+    }
+}
+
 macro_rules! json_text {
     ($name:ident, $expecting:literal, $description:literal) => {
         impl Serialize for $name {
@@ -208,6 +227,8 @@ macro_rules! json_text {
         impl ToSchema for $name {}
     };
 }
+
+json_text!(EventIdText, "the id of an event", "The id of an event, opaque.");
 
 json_text!(
     HandleText,

@@ -28,6 +28,8 @@ actors::settings! {
         pub connections_max: usize = 10_000 => Accepts::Number(Of("workers"), Is(1 << 24));
         /// Requests at once; further ones are answered 429.
         pub requests_in_flight_max: usize = 4096 => Accepts::COUNT;
+        /// Event streams at once; one token may hold `share_percent` of them. Each holds a connection as well.
+        pub event_streams_max: usize = 5000 => Accepts::COUNT;
         /// The largest part that one token or peer may hold of the connections, of the requests, and of the bytes of requests
         /// and answers, in percent.
         pub share_percent: u8 = 75 => Accepts::from_to(1, 100);

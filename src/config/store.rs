@@ -25,6 +25,10 @@ actors::settings! {
         pub welcome_age_s_max: u64 = Retention::default().welcome_age_max.as_secs() => Accepts::SECONDS;
         /// How long the use of a key package is remembered after the end of its lifetime, in seconds.
         pub expired_age_s_max: u64 = Retention::default().expired_age_max.as_secs() => Accepts::SECONDS;
+        /// Rows of events of one application; each has the events of one write.
+        pub event_rows_max: u64 = Retention::default().event_rows_max => Accepts::from_to(1, u64::MAX >> 1);
+        /// Age of an event, in seconds. An event stream cannot continue after an event that is older.
+        pub event_age_s_max: u64 = Retention::default().event_age_max.as_secs() => Accepts::SECONDS;
         /// The period of deletions, in seconds.
         pub period_s: u64 = 300 => Accepts::SECONDS;
     }
@@ -95,6 +99,8 @@ impl RetentionSettings {
             history_age_max: Duration::from_secs(self.history_age_s_max),
             welcome_age_max: Duration::from_secs(self.welcome_age_s_max),
             expired_age_max: Duration::from_secs(self.expired_age_s_max),
+            event_rows_max: self.event_rows_max,
+            event_age_max: Duration::from_secs(self.event_age_s_max),
         }
     }
 }

@@ -82,6 +82,10 @@ pub(super) async fn receive(
         }
         body.extend_from_slice(&chunk);
     }
+    if is_problem && body.is_empty() {
+        // The answer to a HEAD.
+        return Ok(Err(Box::new(ProblemDocument::of_status(status.as_u16()))));
+    }
     if is_success {
         return Ok(Ok(PeerAnswer { status: status.as_u16(), body }));
     }

@@ -165,6 +165,20 @@ impl Federation {
         Ok(Reply { status: answer.status, body })
     }
 
+    /// Makes a request of the API to the gateway of a domain by HEAD.
+    pub(crate) async fn ask_head<E: Endpoint>(
+        &self,
+        domain: &DomainName,
+        app: AppId,
+        path: &E::Path,
+        query: &E::Query,
+        body: &E::Body,
+    ) -> Result<(), PeerError> {
+        let unreachable = |reason| PeerError::Unreachable { domain: domain.clone(), reason };
+        let request = Outgoing::new::<E>(path, query, body).map_err(unreachable)?.head();
+        self.exchange(domain, app, request).await.map(drop)
+    }
+
     async fn exchange(
         &self,
         domain: &DomainName,

@@ -81,6 +81,11 @@ impl Outgoing {
         })
     }
 
+    /// The same request by HEAD: it changes nothing, and its answer has no body.
+    pub(super) fn head(self) -> Self {
+        Self { method: reqwest::Method::HEAD, ..self }
+    }
+
     /// The same request with another time limit.
     pub(super) fn within(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }

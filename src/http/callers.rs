@@ -33,6 +33,7 @@ pub(crate) struct ListenerShares {
     requests: Pool,
     received: Pool,
     unread: Pool,
+    streams: Pool,
     turns: Arc<Semaphore>,
     share: Percent,
     patience: Duration,
@@ -47,6 +48,8 @@ pub(crate) struct CallerShares {
     pub(crate) received: Account,
     /// Bytes of answers that are not yet read.
     pub(crate) unread: Account,
+    /// Open event streams.
+    pub(crate) streams: Account,
     /// The holder of its connections.
     pub(crate) holder: HolderId,
     own_turns: Arc<Semaphore>,
@@ -67,6 +70,22 @@ impl ComputeTurn {
     /// A turn that has not begun.
     pub(crate) fn new(shares: Arc<CallerShares>) -> Self {
         Self { shares, begun: OnceCell::new() }
+    }
+
+    /// Takes a share of the event streams for the caller.
+    ///
+    /// # Errors
+    /// [`Full`] when the caller or all callers have too many.
+    pub(crate) fn stream(&self) -> Result<HeldShare, Full> {
+        self.shares.streams.take(1)
+    }
+
+    /// Takes room for bytes of an answer that are not read yet.
+    ///
+    /// # Errors
+    /// [`Full`] when the caller or all callers have too many.
+    pub(crate) fn unread(&self, bytes: usize) -> Result<HeldShare, Full> {
+        self.shares.unread.take(bytes)
     }
 
     /// Waits until it is the request's turn.
@@ -116,6 +135,7 @@ impl ListenerShares {
             requests: Pool::new(limits.requests_in_flight_max),
             received: Pool::new(limits.requests_in_flight_bytes_max),
             unread: Pool::new(limits.answers_unread_bytes_max),
+            streams: Pool::new(limits.event_streams_max),
             turns: Arc::new(Semaphore::new(TURNS)),
             share: Percent::new(limits.share_percent),
             patience: Duration::from_secs(limits.answer_read_timeout_s) / 2,
@@ -134,7 +154,7 @@ impl ListenerShares {
 
     /// Whether a request is in flight or an answer is not yet read.
     pub(crate) fn is_any_held(&self) -> bool {
-        self.requests.held() > 0 || self.unread.held() > 0
+        self.requests.held() > 0 || self.unread.held() > 0 || self.streams.held() > 0
     }
 
     fn part(&self, share: Percent) -> CallerShares {
@@ -142,6 +162,7 @@ impl ListenerShares {
             requests: self.requests.account(share),
             received: self.received.account(share),
             unread: self.unread.account(share),
+            streams: self.streams.account(share),
             holder: HolderId::NOBODY,
             own_turns: Arc::new(Semaphore::new(TURNS_PER_CALLER)),
             all_turns: Arc::clone(&self.turns),

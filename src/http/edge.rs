@@ -16,7 +16,7 @@ use std::{
 use actix_http::{HttpMessage as _, Payload, Request, Response, body::BoxBody};
 use actix_web::{
     HttpResponse,
-    http::{Version, header},
+    http::{Method, Version, header},
 };
 use actors::Gateway;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,10 +25,12 @@ use super::{
     auth::{Authenticator, Tokens},
     body::{BodyLimits, ReceivedBody},
     callers::{CallerShares, ComputeTurn, ListenerShares},
+    compression,
     cursor::Cursors,
     problem::Problem,
-    route::{self, Arrived, PendingResponse, Route},
-    unread::{self, Visit},
+    request_id::{REQUEST_ID, RequestId},
+    route::{self, Arrived, PendingResponse, RequestFields, Route},
+    unread::{self, StreamShare, Visit},
 };
 use crate::{
     api::{applications::ApplicationConfiguration, federation::GatewayDescription, problem::ProblemKind},
@@ -114,6 +116,7 @@ impl<A: Authenticator> Edge<A> {
     /// Takes no new requests from now on.
     pub(crate) fn refuse_new_requests(&self) {
         self.is_stopping.store(true, Ordering::Release);
+        self.gateway.end_streams();
     }
 
     /// Waits until every request in flight is answered and every answer is read.
@@ -131,6 +134,7 @@ impl<A: Authenticator> Edge<A> {
     /// Answers one request. Every error is a problem document.
     pub(crate) async fn answer(self: Arc<Self>, mut request: Request) -> Response<BoxBody> {
         let started = Instant::now();
+        let id = RequestId::of(request.headers());
         let visit = Visit::of(&request);
         let payload = request.take_payload();
         visit.begin(!matches!(payload, Payload::None));
@@ -148,16 +152,18 @@ impl<A: Authenticator> Edge<A> {
         let (mut response, held) = outcome.unwrap_or_else(|problem| {
             if problem.kind().about().status >= 500 {
                 tracing::warn!(
+                    id = %id,
                     route = template,
                     problem = problem.kind().about().slug,
                     "{}",
                     problem.detail()
                 );
             }
-            (problem.into_response(path), None)
+            (problem.into_response(path, &id), None)
         });
-        finish_headers(&mut response);
+        finish_headers(&mut response, &id);
         tracing::debug!(
+            id = %id,
             method = %request.method(),
             route = template,
             status = response.status().as_u16(),
@@ -185,8 +191,9 @@ impl<A: Authenticator> Edge<A> {
             Err(problem) => {
                 let visit = Visit::of(&request);
                 visit.begin(true);
-                let mut response = problem.into_response(path);
-                finish_headers(&mut response);
+                let id = RequestId::of(request.headers());
+                let mut response = problem.into_response(path, &id);
+                finish_headers(&mut response, &id);
                 Err(visit.answer(response, None))
             }
         }
@@ -217,17 +224,23 @@ impl<A: Authenticator> Edge<A> {
             ReceivedBody::default()
         };
         let turn = Rc::new(ComputeTurn::new(Arc::clone(&shares)));
-        let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        let fields = fields(request);
+        let takes_gzip = fields.takes_gzip;
         let arrived = Arrived {
             members: members.iter().map(|segment| (*segment).to_owned()).collect(),
             query: request.uri().query().unwrap_or_default().to_owned(),
             body,
-            accept: accept.unwrap_or_default().to_owned(),
+            fields,
             caller,
             turn: Rc::clone(&turn),
             edge: self,
         };
-        let response = caught((route.run)(arrived)).await?;
+        let mut response = caught((route.run)(arrived)).await?;
+        let stream = response.extensions_mut().remove();
+        if let Some(StreamShare(share)) = stream {
+            return Ok((response, Some(share)));
+        }
+        let response = compression::compressed(response, takes_gzip).await?;
         // The answer is computed. From now on its bytes are counted, until the client has read them.
         let bytes = unread::bytes_held(&response);
         let held = match permit {
@@ -283,8 +296,25 @@ impl<A: Authenticator> Edge<A> {
     }
 }
 
+/// The header fields that handlers use.
+fn fields(request: &Request) -> RequestFields {
+    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    // What is not text is no id either.
+    let last_event_id = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
+    RequestFields {
+        is_head: request.method() == Method::HEAD,
+        accept: text(header::ACCEPT).unwrap_or_default().to_owned(),
+        if_none_match: request.get_header::<header::IfNoneMatch>(),
+        takes_gzip: compression::takes_gzip(request.headers()),
+        last_event_id: last_event_id.map(str::to_owned),
+    }
+}
+
 /// The headers of every answer.
-fn finish_headers(response: &mut HttpResponse) {
+fn finish_headers(response: &mut HttpResponse, id: &RequestId) {
+    if let Some(id) = id.header() {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     response
         .headers_mut()
         .insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));

@@ -81,7 +81,7 @@ impl Handle<Peers> for RetrieveKeyPackage {
         check_own_domain(&call.edge, call.path.app, call.query.domain.as_ref())?;
         let (_, domain) = call.edge.authority().shared_with(Some(call.path.app), &call.caller)?;
         let caller = Requester::Peer(domain);
-        Ok(Answer::Ok(key_packages::assign_here(&call.edge, &call.path, call.query, caller).await?))
+        key_packages::assign_here(&call.edge, &call.path, call.query, caller, call.fields.is_head).await
     }
 }
 

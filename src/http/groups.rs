@@ -8,6 +8,7 @@ use super::{
     auth::Authenticator,
     control_messages,
     edge::Edge,
+    entity_tag,
     problem::Problem,
     route::{AT_ONCE_BYTES, Answer, Call, Handle, apart},
 };
@@ -51,7 +52,11 @@ impl Handle for ListGroups {
 impl Handle for GetGroup {
     async fn handle(call: Call<Self>) -> Result<Answer<Group>, Problem> {
         let view = call.edge.gateway.group(call.path.app, &call.path.group).await?;
-        Ok(Answer::Ok(group(&view)))
+        let tag = entity_tag::of_epoch(&view);
+        if entity_tag::is_known(&tag, call.fields.if_none_match.as_ref()) {
+            return Ok(Answer::NotModified(tag));
+        }
+        Ok(Answer::Tagged(tag, Box::new(Answer::Ok(group(&view)))))
     }
 }
 
@@ -88,10 +93,14 @@ pub(super) async fn upload_proposal_here<A: Authenticator>(
 impl Handle for ListProposals {
     async fn handle(call: Call<Self>) -> Result<Answer<Proposals>, Problem> {
         call.turn.begin().await?;
-        let (epoch_id, current) =
-            call.edge.gateway.current_proposals(call.path.app, &call.path.group).await?;
+        let (view, current) = call.edge.gateway.current_proposals(call.path.app, &call.path.group).await?;
+        let tag = entity_tag::of_messages(&view, current.iter().map(|packet| &**packet));
+        if entity_tag::is_known(&tag, call.fields.if_none_match.as_ref()) {
+            return Ok(Answer::NotModified(tag));
+        }
         let messages = current.iter().map(|packet| Base64(packet.to_vec())).collect();
-        Ok(Answer::Ok(Proposals { messages, epoch_id }))
+        let proposals = Proposals { messages, epoch_id: view.epoch };
+        Ok(Answer::Tagged(tag, Box::new(Answer::Ok(proposals))))
     }
 }
 
@@ -131,6 +140,10 @@ impl Handle for ListControlMessages {
             return Err(Problem::malformed("`endEpochId`: must not be before `startEpochId`"));
         }
         let limit = call.query.limit.map_or(usize::MAX, Limit::get);
+        let (gateway, path, wait) = (&call.edge.gateway, &call.path, call.query.wait_ms.get());
+        if !wait.is_zero() && !call.fields.is_head {
+            gateway.await_history(path.app, &path.group, start.max(actors::Epoch(1)), wait).await?;
+        }
         call.turn.begin().await?;
         let found =
             call.edge.gateway.control_messages(call.path.app, &call.path.group, start, end, limit).await?;

@@ -1,8 +1,11 @@
 //! *Joining*.
 
+use std::time::Instant;
+
 use actors::{DeliveryId, JoinInfo, JoinInfoQuery};
 
 use super::{
+    entity_tag,
     problem::Problem,
     route::{AT_ONCE_BYTES, Answer, Call, Handle, apart},
 };
@@ -14,13 +17,28 @@ use crate::api::{
 
 impl Handle for ListWelcomes {
     async fn handle(call: Call<Self>) -> Result<Answer<JoinInfos>, Problem> {
-        call.turn.begin().await?;
         let (edge, app, handle, query) = (call.edge, call.path.app, call.path.handle, call.query);
         let domain = query.domain.as_ref().map_or("", |domain| domain.as_str());
         let list = [b"welcomes".as_slice(), app.as_uuid().as_bytes(), handle.as_bytes(), domain.as_bytes()];
         let delivery = |id: &[u8]| id.try_into().ok().map(|id| DeliveryId(u64::from_be_bytes(id)));
         let continued = edge.cursors.take(&list, query.cursor.as_deref(), delivery)?;
         let after = continued.or(query.after.map(|JoinInfoId(id)| id));
+        if !query.wait_ms.is_zero() && !call.fields.is_head {
+            let until = Instant::now() + query.wait_ms.get();
+            loop {
+                // The wait begins before the look, so that no welcome comes between the two.
+                let welcome =
+                    edge.gateway.await_welcome(app, &handle, until.saturating_duration_since(Instant::now()));
+                let domain = query.domain.clone();
+                let first = JoinInfoQuery { domain, after, with_ratchet_tree: false, limit: 1 };
+                let found = edge.gateway.welcomes(app, &handle, first).await?;
+                // A welcome may be for a client of another domain with the same handle.
+                if !found.join_infos.is_empty() || !welcome.await || until <= Instant::now() {
+                    break;
+                }
+            }
+        }
+        call.turn.begin().await?;
         let wanted = JoinInfoQuery {
             domain: query.domain.clone(),
             after,
@@ -48,10 +66,15 @@ impl Handle for GetGroupInfo {
     async fn handle(call: Call<Self>) -> Result<Answer<GroupInfos>, Problem> {
         call.turn.begin().await?;
         let view = call.edge.gateway.group(call.path.app, &call.path.group).await?;
+        let tag = entity_tag::of_epoch(&view);
+        if entity_tag::is_known(&tag, call.fields.if_none_match.as_ref()) {
+            return Ok(Answer::NotModified(tag));
+        }
         let tree = view.group_info.is_some().then(|| view.ratchet_tree());
         let is_large = tree.as_ref().is_some_and(|tree| tree.len() > AT_ONCE_BYTES);
         let encode = move || encode_group_info(view.group_info.as_deref().zip(tree.as_deref()));
-        Ok(Answer::Encoded(if is_large { apart(encode).await? } else { encode() }))
+        let json = if is_large { apart(encode).await? } else { encode() };
+        Ok(Answer::Tagged(tag, Box::new(Answer::Encoded(json))))
     }
 }
 

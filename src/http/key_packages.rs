@@ -68,6 +68,10 @@ impl Handle for RetrieveKeyPackage {
     async fn handle(call: Call<Self>) -> Result<Answer<RetrievedKeyPackage>, Problem> {
         let (edge, app) = (&call.edge, call.path.app);
         if let Some((federation, domain)) = edge.peer_of(app, call.query.domain.as_ref()) {
+            if call.fields.is_head {
+                federation.ask_head::<Self>(domain, app, &call.path, &call.query, &call.body).await?;
+                return Ok(Answer::Encoded(Vec::new()));
+            }
             let given = federation.ask::<Self>(domain, app, &call.path, &call.query, &call.body).await?.body;
             let Base64(packet) = &given.key_package;
             edge.gateway
@@ -76,17 +80,18 @@ impl Handle for RetrieveKeyPackage {
                 .map_err(|reason| not_a_key_package(domain, &reason))?;
             return Ok(Answer::Ok(given));
         }
-        Ok(Answer::Ok(assign_here(edge, &call.path, call.query, Requester::Application).await?))
+        assign_here(edge, &call.path, call.query, Requester::Application, call.fields.is_head).await
     }
 }
 
-/// A key package of a client of this gateway.
+/// A key package of a client of this gateway. A HEAD assigns none.
 pub(super) async fn assign_here<A: Authenticator>(
     edge: &Edge<A>,
     path: &ClientPath,
     query: KeyPackageQuery,
     caller: Requester,
-) -> Result<RetrievedKeyPackage, Problem> {
+    is_head: bool,
+) -> Result<Answer<RetrievedKeyPackage>, Problem> {
     let request = KeyPackageRequest {
         protocol_version: query.protocol_version,
         cipher_suite: query.cipher_suite,
@@ -94,8 +99,13 @@ pub(super) async fn assign_here<A: Authenticator>(
         domain: query.domain,
         receiver: Receiver { caller, id: query.receiver_client_id },
     };
+    if is_head {
+        edge.gateway.look_for_key_package(path.app, path.client, request).await?;
+        return Ok(Answer::Encoded(Vec::new()));
+    }
     let assigned = edge.gateway.assign_key_package(path.app, path.client, request).await?;
-    Ok(RetrievedKeyPackage { key_package: Base64(assigned.key_package), is_final_key: assigned.is_final_key })
+    let (key_package, is_final_key) = (Base64(assigned.key_package), assigned.is_final_key);
+    Ok(Answer::Ok(RetrievedKeyPackage { key_package, is_final_key }))
 }
 
 fn not_a_key_package(domain: &DomainName, reason: &str) -> Problem {

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `route.rs` | the table of routes |
 //! | `edge.rs` | the pipeline of every request: route, caller, permission, body, answer |
-//! | `auth.rs`, `body.rs`, `json.rs`, `query.rs`, `cursor.rs` | one step of it each |
+//! | `auth.rs`, `body.rs`, `json.rs`, `query.rs`, `cursor.rs`, `request_id.rs` | one step of it each |
 //! | `callers.rs`, `unread.rs` | the shares of each caller, and answers until they are read |
 //! | `problem.rs` | every error as a problem document |
 //! | `applications.rs`, `clients.rs`, `external_senders.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
 //! | `peer_auth.rs`, `federation.rs`, `forward.rs` | the federation listener's authentication and endpoints, and forwarding to the gateways of other domains |
+//! | `entity_tag.rs`, `compression.rs` | what a caller has already; answers that are compressed |
+//! | `events.rs` | event streams |
 //! | `control_messages.rs` | an answer that is written to JSON by hand |
 //! | `openapi.rs`, `pages.rs` | the description of the API, and the probes |
 
@@ -17,9 +19,12 @@ pub(crate) mod auth;
 mod body;
 pub(crate) mod callers;
 mod clients;
+mod compression;
 mod control_messages;
 pub(crate) mod cursor;
 pub(crate) mod edge;
+mod entity_tag;
+mod events;
 mod external_senders;
 mod federation;
 mod forward;
@@ -32,5 +37,6 @@ mod pages;
 pub(crate) mod peer_auth;
 mod problem;
 mod query;
+mod request_id;
 mod route;
 mod unread;

@@ -110,7 +110,7 @@ pub(super) fn describe<E: Endpoint>(schemas: &mut Schemas) -> Operation {
         let response = match success {
             Success::NoContent => response,
             Success::Ok | Success::Created => {
-                response.content("application/json", content(collect::<E::Response>(schemas)))
+                response.content(E::MEDIA_TYPE, content(collect::<E::Response>(schemas)))
             }
         };
         operation = operation.response(success.status().to_string(), response.build());

@@ -219,7 +219,8 @@ fn problem(arrived: &Arrived) -> Result<HttpResponse, Problem> {
 
 /// A page about problems: HTML, or plain text for a client that accepts text but not HTML.
 fn explain(title: &str, kinds: &[ProblemKind], arrived: &Arrived) -> HttpResponse {
-    let is_plain = arrived.accept.contains("text/plain") && !arrived.accept.contains("text/html");
+    let is_plain =
+        arrived.fields.accept.contains("text/plain") && !arrived.fields.accept.contains("text/html");
     let abouts = kinds.iter().map(|kind| kind.about());
     let (media_type, page) = if is_plain {
         (TEXT, abouts.map(as_text).collect::<Vec<_>>().join("\n"))

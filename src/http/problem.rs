@@ -4,6 +4,7 @@ use actix_web::{HttpResponse, http::StatusCode, http::header};
 use actors::{ClientError, DomainError, GroupError, KeyQueueError, MalformedMessage, StorageError};
 use serde_json::{Map, Value};
 
+use super::request_id::RequestId;
 use crate::{
     api::{
         key_packages::RefusedKeyPackage,
@@ -52,6 +53,11 @@ impl Problem {
     /// 429.
     pub(crate) fn too_many_requests(detail: impl Into<String>) -> Self {
         Self::new(ProblemKind::TooManyRequests, detail).header(header::RETRY_AFTER, RETRY_AFTER_S)
+    }
+
+    /// Adds the time after which to try again.
+    pub(crate) fn retry_later(self) -> Self {
+        self.header(header::RETRY_AFTER, RETRY_AFTER_S)
     }
 
     /// 503, from a gateway that is stopping.
@@ -123,8 +129,8 @@ impl Problem {
     }
 
     /// The answer to the request for `instance`, a path.
-    pub(crate) fn into_response(self, instance: &str) -> HttpResponse {
-        let (status, headers, document) = self.into_document(Some(instance.to_owned()));
+    pub(crate) fn into_response(self, instance: &str, id: &RequestId) -> HttpResponse {
+        let (status, headers, document) = self.into_document(Some(instance.to_owned()), id);
         let mut response = HttpResponse::build(status);
         for (name, value) in headers {
             response.insert_header((name, value));
@@ -134,10 +140,11 @@ impl Problem {
 
     /// The bytes of an answer to malformed HTTP; the connection is closed after it.
     pub(crate) fn into_http(self) -> Vec<u8> {
-        let (status, _, document) = self.into_document(None);
+        let id = RequestId::new();
+        let (status, _, document) = self.into_document(None, &id);
         let json = serde_json::to_vec(&document).unwrap_or_default();
         let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {PROBLEM_JSON}\r\nContent-Length: {}\r\nConnection: close\r\n\
+            "HTTP/1.1 {status}\r\nX-Request-Id: {id}\r\nContent-Type: {PROBLEM_JSON}\r\nContent-Length: {}\r\nConnection: close\r\n\
              X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n",
             json.len()
         );
@@ -147,6 +154,7 @@ impl Problem {
     fn into_document(
         self,
         instance: Option<String>,
+        id: &RequestId,
     ) -> (StatusCode, Vec<(header::HeaderName, String)>, ProblemDocument) {
         let about = self.kind.about();
         let (type_uri, title, status) = match self.foreign {
@@ -163,6 +171,7 @@ impl Problem {
             status: status.as_u16(),
             detail: self.detail,
             instance,
+            request_id: Some(id.to_string()),
             members: self.members,
         };
         (status, self.headers, document)

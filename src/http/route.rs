@@ -4,7 +4,10 @@ use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
 
 use actix_web::{
     HttpResponse,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, EntityTag, IfNoneMatch},
+    },
 };
 use serde::Serialize;
 
@@ -13,17 +16,23 @@ use super::{
     body::ReceivedBody,
     callers::ComputeTurn,
     edge::Edge,
+    events::EventBody,
     json,
     openapi::{self, Description},
     pages,
     problem::Problem,
     query,
+    unread::StreamShare,
 };
-use crate::api::{
-    self, Access, Body as _, Endpoint, Method,
-    paths::{PathMembers as _, is_member},
-    percent,
-    problem::ProblemKind,
+use crate::{
+    api::{
+        self, Access, Body as _, Endpoint, Method,
+        events::EVENT_STREAM,
+        paths::{PathMembers as _, is_member},
+        percent,
+        problem::ProblemKind,
+    },
+    shares::HeldShare,
 };
 
 /// Every route of the internal listener.
@@ -52,6 +61,8 @@ pub(super) static ROUTES: &[Route] = &[
     Route::of::<api::joining::GetGroupInfo>(),
     Route::of::<api::joining::ListWelcomes>(),
     Route::of::<api::joining::AcknowledgeWelcome>(),
+    Route::of::<api::events::StreamApplicationEvents>(),
+    Route::of::<api::events::StreamGroupEvents>(),
     pages::HEALTHZ,
     pages::READYZ,
     pages::OPENAPI,
@@ -95,8 +106,23 @@ pub(super) struct Arrived<A: Authenticator = Tokens> {
     pub(super) query: String,
     /// Empty if the route has no body.
     pub(super) body: ReceivedBody,
-    /// The `Accept` header, empty when there is none.
+    /// The header fields that handlers use.
+    pub(super) fields: RequestFields,
+}
+
+/// The header fields of a request that handlers use.
+#[derive(Debug, Default)]
+pub(super) struct RequestFields {
+    /// Whether the method is HEAD.
+    pub(super) is_head: bool,
+    /// `Accept`, empty when there is none.
     pub(super) accept: String,
+    /// `If-None-Match` (RFC 9110 §13.1.2), if it can be read.
+    pub(super) if_none_match: Option<IfNoneMatch>,
+    /// Whether the client takes gzip (RFC 9110 §12.5.3).
+    pub(super) takes_gzip: bool,
+    /// `Last-Event-ID` (WHATWG HTML).
+    pub(super) last_event_id: Option<String>,
 }
 
 /// The route of a request, and the raw segments at its members.
@@ -108,10 +134,14 @@ pub(super) fn find<'a, A: Authenticator>(
     let segments: Vec<&str> = path.split('/').collect();
     let mut allowed = Vec::new();
     for route in routes.iter().filter(|route| matches(route.template, &segments)) {
-        if route.method.as_str() == method {
+        let is_head = method == "HEAD" && route.method == Method::Get;
+        if is_head || route.method.as_str() == method {
             return Ok((route, members(route.template, &segments)));
         }
         allowed.push(route.method.as_str());
+        if route.method == Method::Get {
+            allowed.push("HEAD");
+        }
     }
     if allowed.is_empty() {
         return Err(Problem::new(
@@ -147,6 +177,8 @@ pub(super) struct Call<E: Endpoint, A: Authenticator = Tokens> {
     pub(super) caller: A::Caller,
     /// The turn to compute an answer that may be large.
     pub(super) turn: Rc<ComputeTurn>,
+    /// The header fields.
+    pub(super) fields: RequestFields,
     pub(super) path: E::Path,
     pub(super) query: E::Query,
     pub(super) body: E::Body,
@@ -162,6 +194,12 @@ pub(super) enum Answer<T> {
     Encoded(Vec<u8>),
     /// 204.
     NoContent,
+    /// The answer inside, with its entity tag.
+    Tagged(EntityTag, Box<Answer<T>>),
+    /// 304: the caller has what the tag is of.
+    NotModified(EntityTag),
+    /// 200, and then events for as long as the reader stays, which holds a share of the streams.
+    Events(EventBody, HeldShare),
 }
 
 /// The handler of one request of the API on a listener.
@@ -185,13 +223,13 @@ impl<A: Authenticator> Route<A> {
 }
 
 async fn run<E: Handle<A>, A: Authenticator>(arrived: Arrived<A>) -> Result<HttpResponse, Problem> {
-    let Arrived { edge, caller, turn, members, query, body, .. } = arrived;
+    let Arrived { edge, caller, turn, members, query, body, fields } = arrived;
     let segments: Vec<&str> = members.iter().map(String::as_str).collect();
     let path = E::Path::read(&segments)?;
     let query = query::read(&query)?;
     let ReceivedBody { bytes, room } = body;
     let decoded = decode::<E, A>(&edge, bytes).await?;
-    let answer = E::handle(Call { edge, caller, turn, path, query, body: decoded }).await?;
+    let answer = E::handle(Call { edge, caller, turn, fields, path, query, body: decoded }).await?;
     // The body keeps its room until now, because the decoded value is about as large.
     drop(room);
     encode(answer)
@@ -249,8 +287,36 @@ fn encode<T: Serialize>(answer: Answer<T>) -> Result<HttpResponse, Problem> {
         Answer::Created(value) => (StatusCode::CREATED, to_json(&value)?),
         Answer::Encoded(json) => (StatusCode::OK, json),
         Answer::NoContent => return Ok(HttpResponse::NoContent().finish()),
+        Answer::Tagged(tag, answer) => {
+            let mut response = encode(*answer)?;
+            set_tag(&mut response, &tag);
+            return Ok(response);
+        }
+        Answer::NotModified(tag) => {
+            let mut response = HttpResponse::NotModified().finish();
+            set_tag(&mut response, &tag);
+            // As the answer would have it (RFC 9110 §15.4.5).
+            response.headers_mut().insert(header::VARY, header::HeaderValue::from_static("accept-encoding"));
+            return Ok(response);
+        }
+        Answer::Events(body, share) => {
+            let mut response =
+                HttpResponse::Ok().insert_header((header::CONTENT_TYPE, EVENT_STREAM)).body(body);
+            response.extensions_mut().insert(StreamShare(share));
+            return Ok(response);
+        }
     };
     Ok(HttpResponse::build(status).insert_header((header::CONTENT_TYPE, "application/json")).body(json))
+}
+
+fn set_tag(response: &mut HttpResponse, tag: &EntityTag) {
+    if let Ok(value) = header::HeaderValue::from_str(&tag.to_string()) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    // A client may keep it, and asks each time whether it is still good.
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, header::HeaderValue::from_static("private, no-cache"));
 }
 
 #[cfg(test)]
@@ -293,7 +359,8 @@ mod tests {
         );
         check("POST", "/apps", Err(MethodNotAllowed));
         check("get", "/apps", Err(MethodNotAllowed));
-        check("HEAD", "/healthz", Err(MethodNotAllowed));
+        check("HEAD", "/healthz", Ok(("/healthz", &[])));
+        check("HEAD", "/apps/a/clients/b/queues/c", Err(MethodNotAllowed));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use actix_http::{
     ConnectionType, Request, Response,
     body::{BodySize, BoxBody, MessageBody},
 };
-use actix_web::{HttpResponse, web::Bytes};
+use actix_web::{HttpResponse, http::Version, web::Bytes};
 
 use crate::{
     connections::{HolderId, Link, Phase},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The largest piece of an answer that a connection copies into its buffer.
-const PIECE_BYTES: usize = 32 << 10;
+pub(super) const PIECE_BYTES: usize = 32 << 10;
 /// The memory of an answer in addition to its body: the header, and its entries in tables.
 const ANSWER_BYTES: usize = 1024;
 /// The greatest memory of a small answer.
@@ -29,9 +29,17 @@ const SHARED_BYTES: usize = 2 * PIECE_BYTES;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SharedBody;
 
+/// The share of the event streams that a stream holds, among its answer's extensions.
+#[derive(Debug)]
+pub(super) struct StreamShare(pub(super) HeldShare);
+
 /// A request's stay on its connection.
 #[derive(Debug)]
-pub(super) struct Visit(Option<Link>);
+pub(super) struct Visit {
+    link: Option<Link>,
+    /// Whether the client takes a body in chunks, which HTTP/1.0 does not have.
+    takes_chunks: bool,
+}
 
 /// The memory held for an answer until it is read, in bytes.
 pub(super) fn bytes_held(response: &HttpResponse) -> usize {
@@ -47,7 +55,8 @@ pub(super) fn bytes_held(response: &HttpResponse) -> usize {
 impl Visit {
     /// The visit of a request on its connection.
     pub(super) fn of(request: &Request) -> Self {
-        Self(request.conn_data::<Link>().cloned())
+        let takes_chunks = request.version() != Version::HTTP_10;
+        Self { link: request.conn_data::<Link>().cloned(), takes_chunks }
     }
 
     /// The gateway processes the request from now on; `has_body` tells whether it has a body.
@@ -69,19 +78,25 @@ impl Visit {
 
     /// Whether the connection is one of the reserve, for probes.
     pub(super) fn is_reserve(&self) -> bool {
-        self.0.as_ref().is_some_and(|link| link.connection.is_reserve())
+        self.link.as_ref().is_some_and(|link| link.connection.is_reserve())
     }
 
     /// Notes the holder of the connection; false if that caller has too many.
     pub(super) fn is_held_by(&self, holder: HolderId) -> bool {
-        self.0.as_ref().is_none_or(|link| link.connections.is_held_by(&link.connection, holder))
+        self.link.as_ref().is_none_or(|link| link.connections.is_held_by(&link.connection, holder))
     }
 
     /// Hands the answer and its room to the connection.
     pub(super) fn answer(self, response: HttpResponse, held: Option<HeldShare>) -> Response<BoxBody> {
-        self.enter(Phase::Answering);
+        let is_stream = matches!(response.body().size(), BodySize::Stream);
+        self.enter(if is_stream { Phase::Streaming } else { Phase::Answering });
         let mut response: Response<BoxBody> = response.into();
         if self.is_reserve() {
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        if is_stream && !self.takes_chunks {
+            // Its end is the end of the connection (RFC 9112 §6.3).
+            response.head_mut().no_chunking(true);
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         response.map_body(|_, body| {
@@ -95,13 +110,13 @@ impl Visit {
     }
 
     fn owe_body(&self, is_owed: bool) {
-        if let Some(link) = &self.0 {
+        if let Some(link) = &self.link {
             link.connection.owe_body(is_owed);
         }
     }
 
     fn enter(&self, phase: Phase) {
-        if let Some(link) = &self.0 {
+        if let Some(link) = &self.link {
             link.connection.enter_phase(phase);
         }
     }
@@ -141,7 +156,7 @@ impl MessageBody for Unread {
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        if let Some(link) = &self.visit.0 {
+        if let Some(link) = &self.visit.link {
             if let Some(held) = self.held.take() {
                 link.connection.keep_until_read(held);
             }

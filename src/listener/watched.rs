@@ -129,7 +129,11 @@ impl<T> TimedConnection<T> {
             (Phase::Idle, Some(since), _) => Some(since + header),
             (Phase::Idle, None, Some(since)) => Some(since + self.limits.keep_alive),
             (Phase::Idle, None, None) => Some(self.opened + self.limits.keep_alive),
-            (Phase::Serving | Phase::Receiving | Phase::Answering | Phase::HandedOver, _, _) => None,
+            (
+                Phase::Serving | Phase::Receiving | Phase::Streaming | Phase::Answering | Phase::HandedOver,
+                _,
+                _,
+            ) => None,
         }
     }
 
@@ -198,7 +202,9 @@ impl<T> TimedConnection<T> {
     fn is_far_ahead(&self, cx: &Context<'_>) -> bool {
         match self.connection().phase() {
             Phase::Receiving => false,
-            Phase::Serving | Phase::Answering | Phase::HandedOver => self.read_ahead >= AHEAD_BYTES,
+            Phase::Serving | Phase::Streaming | Phase::Answering | Phase::HandedOver => {
+                self.read_ahead >= AHEAD_BYTES
+            }
             Phase::Silent | Phase::Idle => {
                 let is_far = self.read_in_turn >= AHEAD_BYTES;
                 if is_far {
@@ -239,6 +245,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedConnection<T> {
             return Poll::Pending;
         }
         let bytes = buf.filled().len() - before;
+        if bytes == 0 && buf.remaining() > 0 && this.connection().phase() == Phase::Streaming {
+            // The reader of a stream is gone. Otherwise it would be noticed at the next event.
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if bytes > 0 {
             match this.connection().phase() {
                 Phase::Silent | Phase::Idle => {
@@ -249,7 +259,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedConnection<T> {
                     }
                 }
                 Phase::Receiving => this.connection().note_activity(),
-                Phase::Serving | Phase::Answering | Phase::HandedOver => this.read_ahead += bytes,
+                Phase::Serving | Phase::Streaming | Phase::Answering | Phase::HandedOver => {
+                    this.read_ahead += bytes;
+                }
             }
         }
         read
@@ -327,7 +339,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for TimedConnection<T> {
                 this.idle_since = Some(Instant::now());
                 this.read_ahead = 0;
             }
-            Phase::Silent | Phase::Serving | Phase::Receiving | Phase::Answering | Phase::Idle => {}
+            Phase::Silent
+            | Phase::Serving
+            | Phase::Receiving
+            | Phase::Streaming
+            | Phase::Answering
+            | Phase::Idle => {}
         }
         if this.is_reading_held && !matches!(this.connection().phase(), Phase::Serving) {
             this.is_reading_held = false;

@@ -227,9 +227,8 @@ impl GroupWriter {
         let mut next = Some(Epoch(1));
         while let Some(start_epoch_id) = next {
             let range = EpochRange {
-                start_epoch_id,
-                end_epoch_id: None,
                 limit: Some(Limit::try_from(1000).unwrap()),
+                ..EpochRange::from(start_epoch_id)
             };
             let page = api.control_messages(&self.id, &range).await.unwrap();
             for epoch in page.epochs {

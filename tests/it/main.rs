@@ -13,6 +13,7 @@ mod contract;
 mod creation;
 mod demo;
 mod dependencies;
+mod events;
 mod federation;
 mod federation_edge;
 mod formats;

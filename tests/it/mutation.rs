@@ -46,11 +46,7 @@ struct Trace {
 
 impl Trace {
     async fn of(api: &GatewayClient, group: &GroupId, carol: &MlsClient) -> Self {
-        let range = mimi_gateway::api::groups::EpochRange {
-            start_epoch_id: Epoch(0),
-            end_epoch_id: None,
-            limit: None,
-        };
+        let range = mimi_gateway::api::groups::EpochRange::from(Epoch(0));
         Self {
             group: api.group(group).await.unwrap(),
             control: api.control_messages(group, &range).await.unwrap(),

@@ -210,7 +210,7 @@ impl Member {
 
     /// All control messages from an epoch on.
     pub(crate) async fn control_messages(&self, start: Epoch) -> ControlMessagesBody {
-        let range = EpochRange { start_epoch_id: start, end_epoch_id: None, limit: None };
+        let range = EpochRange::from(start);
         let messages = self.api.control_messages(&self.id(), &range).await.unwrap();
         assert_eq!(messages.next_epoch_id, None);
         messages

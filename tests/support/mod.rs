@@ -234,7 +234,7 @@ impl TestGateway {
     pub(crate) async fn send(&self, request: Request) -> Reply {
         let mut stream = TcpStream::connect(self.address()).await.unwrap();
         stream.write_all(&request.bytes()).await.unwrap();
-        Reply::read(stream, &request.path).await
+        Reply::read_to(stream, &request.path, request.method == "HEAD").await
     }
 }
 
@@ -304,20 +304,24 @@ pub(crate) struct Reply {
 
 impl Reply {
     /// Reads one answer. A gateway may leave the connection open after it for a while.
-    pub(crate) async fn read(mut stream: TcpStream, path: &str) -> Self {
+    pub(crate) async fn read(stream: TcpStream, path: &str) -> Self {
+        Self::read_to(stream, path, false).await
+    }
+
+    async fn read_to(mut stream: TcpStream, path: &str, is_head: bool) -> Self {
         let mut bytes = Vec::new();
         loop {
             let reading = stream.read_buf(&mut bytes);
             let count = tokio::time::timeout(ANSWER_TIMEOUT, reading).await.expect("no answer").unwrap();
-            match Self::parse(&bytes, path) {
+            match Self::parse(&bytes, path, is_head) {
                 Some(reply) => return reply,
                 None => assert_ne!(count, 0, "the connection was closed within an answer"),
             }
         }
     }
 
-    /// The answer in these bytes, once they are all there.
-    fn parse(bytes: &[u8], path: &str) -> Option<Self> {
+    /// The answer in these bytes, once they are all there. The answer to a HEAD has no body.
+    fn parse(bytes: &[u8], path: &str, is_head: bool) -> Option<Self> {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
         let head = std::str::from_utf8(&bytes[..end]).unwrap();
         let mut lines = head.split("\r\n");
@@ -327,6 +331,10 @@ impl Reply {
             .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
             .collect();
         let mut reply = Self { status, headers, body: bytes[end + 4..].to_vec(), path: path.to_owned() };
+        if is_head {
+            assert!(reply.body.is_empty(), "{path}: a body after a HEAD");
+            return Some(reply);
+        }
         let length: usize = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
         let is_whole = reply.body.len() >= length;
         reply.body.truncate(length);

@@ -32,7 +32,9 @@ impl Gateway {
         let now = self.services.clock.now();
         let (state, meta) = self.validate_creation(application, Arc::clone(&new), source, now).await?;
         let group = meta.group.clone();
-        let outcome = match self.services.store.append(creation(&meta, &state, &new)?).await {
+        let mut batch = creation(&meta, &state, &new)?;
+        batch.announce(app, now);
+        let outcome = match self.services.store.append(batch).await {
             Ok(_) => Outcome::New,
             Err(AppendError::Precondition(Unmet::LogExists)) => {
                 if self.group_row(app, &group)?.creation_digest == meta.row.creation_digest {
@@ -80,7 +82,8 @@ impl Gateway {
         self.registry.group_view(self.group_application(app)?, group).await
     }
 
-    /// The packets of the proposals that wait in the current epoch and can still be committed, oldest first (*Proposals*).
+    /// The present view of a group, and the packets of the proposals that wait in its epoch and can still be committed, oldest
+    /// first (*Proposals*).
     ///
     /// # Errors
     /// [`GroupError::UnknownGroup`], or that the store cannot be read.
@@ -88,12 +91,12 @@ impl Gateway {
         &self,
         app: AppId,
         group: &GroupId,
-    ) -> Result<(Epoch, Vec<Arc<[u8]>>), GroupError> {
+    ) -> Result<(Arc<GroupView>, Vec<Arc<[u8]>>), GroupError> {
         let application = self.group_application(app)?;
         let view = self.registry.group_view(application, group).await?;
         let now = self.services.clock.now();
         let current = view.current_proposals(application, &self.services.store.view(), now)?;
-        Ok((view.epoch, current))
+        Ok((view, current))
     }
 
     /// Uploads a proposal of the current epoch (*Proposals*).

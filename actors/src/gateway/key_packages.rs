@@ -15,7 +15,7 @@ use crate::{
     group::signer,
     key_queue::{
         AddKeyPackages, Assign, AssignedKeyPackage, Attempt, Count, InvalidKeyPackage, KeyPackageRequest,
-        KeyPackageUpload, KeyQueueError, KeyQueueStatus, NewKeyQueue, NewPackage, PoolCounts,
+        KeyPackageUpload, KeyQueueError, KeyQueueStatus, LookFor, NewKeyQueue, NewPackage, PoolCounts,
     },
     mls::{
         CipherSuite, KeyPackageChecks, KeyPackageValidator, LeafChecks, PROTOCOL_VERSION,
@@ -193,12 +193,47 @@ impl Gateway {
         client: ClientId,
         request: KeyPackageRequest,
     ) -> Result<AssignedKeyPackage, KeyQueueError> {
+        let row = self.requested_queue(app, client, &request)?;
+        for _ in 0..ATTEMPTS {
+            let ask = |permit| Assign { receiver: request.receiver.clone(), permit };
+            match self.registry.ask_key_queue(app, &row, ask).await {
+                Ok(Attempt::Done(assigned)) => return Ok(assigned),
+                // The chosen package was used meanwhile.
+                Ok(Attempt::Overtaken) => {}
+                Err(error) => return Err(unless_deleted(error)),
+            }
+        }
+        Err(KeyQueueError::Busy)
+    }
+
+    /// Looks whether there is a key package for a receiver, and assigns nothing.
+    ///
+    /// # Errors
+    /// As [`Gateway::assign_key_package`].
+    pub async fn look_for_key_package(
+        &self,
+        app: AppId,
+        client: ClientId,
+        request: KeyPackageRequest,
+    ) -> Result<(), KeyQueueError> {
+        let row = self.requested_queue(app, client, &request)?;
+        let ask = |permit| LookFor { receiver: request.receiver.clone(), permit };
+        self.registry.ask_key_queue(app, &row, ask).await.map_err(unless_deleted)
+    }
+
+    /// The queue of a request for a key package.
+    fn requested_queue(
+        &self,
+        app: AppId,
+        client: ClientId,
+        request: &KeyPackageRequest,
+    ) -> Result<QueueRow, KeyQueueError> {
         let application = self.queue_application(app)?;
-        let domain = match request.domain {
+        let domain = match &request.domain {
             None if application.supports_domains => {
                 return Err(DomainError::Required.into());
             }
-            given => application.client_domain(given)?,
+            given => application.client_domain(given.clone())?,
         };
         if request.receiver.id.is_empty() {
             return Err(KeyQueueError::Unusable("receiverClientId is empty".into()));
@@ -207,25 +242,11 @@ impl Gateway {
         if self.queue_client(app, client)?.domain != domain {
             return Err(KeyQueueError::UnknownClient);
         }
-        let row = self
-            .services
-            .store
-            .view()
-            .queue_matching(app, client, request.protocol_version, request.cipher_suite, &request.app_label)
+        let KeyPackageRequest { protocol_version, cipher_suite, app_label, .. } = request;
+        let view = self.services.store.view();
+        view.queue_matching(app, client, *protocol_version, *cipher_suite, app_label)
             .map_err(StorageError::from)?
-            .ok_or(KeyQueueError::NoKeyPackage)?;
-        for _ in 0..ATTEMPTS {
-            let ask = |permit| Assign { receiver: request.receiver.clone(), permit };
-            match self.registry.ask_key_queue(app, &row, ask).await {
-                Ok(Attempt::Done(assigned)) => return Ok(assigned),
-                // The chosen package was used meanwhile.
-                Ok(Attempt::Overtaken) => {}
-                // A queue that was deleted since it was found counts as one that does not match.
-                Err(KeyQueueError::UnknownKeyQueue) => return Err(KeyQueueError::NoKeyPackage),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(KeyQueueError::Busy)
+            .ok_or(KeyQueueError::NoKeyPackage)
     }
 
     /// Checks a key package that the gateway of a domain gave for a client of that domain (*Key Package Validation*). The inner
@@ -396,6 +417,11 @@ fn check_not_taken(
         Some(_) if is_final => Err("it is in a pool, as a package that is used once".into()),
         Some(_) => Err("it is in another key queue of its client".into()),
     }
+}
+
+/// A queue that was deleted since it was found counts as one that does not match.
+fn unless_deleted(error: KeyQueueError) -> KeyQueueError {
+    if error == KeyQueueError::UnknownKeyQueue { KeyQueueError::NoKeyPackage } else { error }
 }
 
 fn refused(error: &AppendError) -> KeyQueueError {

@@ -3,6 +3,7 @@
 
 mod catching_up;
 mod clients;
+mod events;
 mod groups;
 mod key_packages;
 mod replica_count;
@@ -31,6 +32,7 @@ use self::{replica_count::ReplicaCount, turns::Turns};
 use crate::{
     application::Application,
     clock::Clock,
+    events::EventHub,
     limits::{Limits, RecentLimits},
     peer::{PeerActor, Transport},
     runtime::{Directory, KNOWN_TIME, Periods, Registry, Stop, Supervisor},
@@ -71,6 +73,7 @@ pub struct Gateway {
     replicas: Arc<ReplicaCount>,
     /// Turns to write the row of a client.
     client_turns: Arc<Turns<(AppId, ClientId)>>,
+    events: Arc<EventHub>,
     /// The id of the store, for as long as it exists.
     store_id: Uuid,
 }
@@ -97,6 +100,7 @@ impl Gateway {
             arbiters.len(),
             options.limits.judgements_per_application_max,
         );
+        let events = event_hub(&options.applications, &store);
         let services = Arc::new(Services {
             store,
             applications: options.applications.into_iter().map(|app| (app.id, app)).collect(),
@@ -124,6 +128,7 @@ impl Gateway {
             registry,
             supervisor: supervisor.start(),
             replicas: Arc::default(),
+            events,
             store_id,
         }
     }
@@ -168,6 +173,7 @@ impl Gateway {
     /// closed.
     pub async fn stop(&self) {
         self.services.is_stopping.store(true, Ordering::Release);
+        self.end_streams();
         if self.supervisor.send(Stop).await.is_err() {
             tracing::debug!("the gateway was stopped before");
         }
@@ -187,6 +193,16 @@ fn store_id(store: &Store) -> Uuid {
         tracing::error!(%error, "the id of the store could not be written");
     }
     id
+}
+
+/// The hub of the events of these applications.
+fn event_hub(applications: &[Application], store: &Store) -> Arc<EventHub> {
+    let apps = applications.iter().map(|application| application.id);
+    let hub = Arc::new(EventHub::new(apps));
+    let receiver = Arc::clone(&hub);
+    store.on_events(move |app, position, row| receiver.pass_on(app, position, row));
+    hub.look(&store.view());
+    hub
 }
 
 /// The trusted time, starting from that of an earlier run.

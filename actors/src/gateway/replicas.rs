@@ -184,7 +184,8 @@ impl Gateway {
         });
         let read =
             reading.await.ok_or_else(|| GroupError::NotFromHub("the history cannot be read".into()))??;
-        let Some(batch) = read else { return Ok(()) };
+        let Some(mut batch) = read else { return Ok(()) };
+        batch.announce(app, self.services.clock.now());
         match self.services.store.append(batch).await {
             Ok(appended) => {
                 self.services.notices.key_packages_used(app, appended.advanced);
@@ -244,7 +245,9 @@ impl Gateway {
                 Err(others_group())
             };
         }
-        match self.services.store.append(creation(&meta, &state, &new)?).await {
+        let mut batch = creation(&meta, &state, &new)?;
+        batch.announce(application.id, self.services.clock.now());
+        match self.services.store.append(batch).await {
             Ok(_) => {
                 room.keep();
                 Ok(())
@@ -291,7 +294,8 @@ impl Gateway {
             ?group, before = ?row.hub, hub = ?meta.row.hub,
             "the creation of a group that another gateway handed over is here; its replica is replaced"
         );
-        let batch = creation_instead(meta, state, new, (&replica, missed.as_ref(), history))?;
+        let mut batch = creation_instead(meta, state, new, (&replica, missed.as_ref(), history))?;
+        batch.announce(app, self.services.clock.now());
         self.retire_owner(app, group).await?;
         let written = self.services.store.append(batch).await;
         self.registry.passivate_group(app, group).await;

@@ -71,6 +71,7 @@ impl Gateway {
         let view = before.as_ref().map(|(_, view)| &**view);
         let missed = missed_by(view, missed_before.as_ref(), &state, &handed);
         batch.replace_missed_entries(app, group, missed_before.as_ref(), Some(&missed));
+        batch.announce(app, self.services.clock.now());
         self.retire_owner(app, group).await?;
         let written = self.services.store.append(batch).await;
         // An actor that was activated meanwhile has loaded the old state.

@@ -192,11 +192,12 @@ impl GroupActor {
     }
 
     /// Appends entries, then applies and shows them; answers for the last one.
-    pub(super) fn append(&self, Append { batch, staged, repeated }: Append) -> Pending<Accepted> {
+    pub(super) fn append(&self, Append { mut batch, staged, repeated }: Append) -> Pending<Accepted> {
+        batch.announce(self.meta.app, self.services.clock.now());
         let store = self.services.store.clone();
         let append = async move { store.append(batch).await };
         Box::pin(append.into_actor(self).map(move |result, actor, ctx| {
-            let Appended { advanced, .. } = actor.appended(result, &staged, ctx)?;
+            let Appended { advanced, announced, .. } = actor.appended(result, &staged, ctx)?;
             if let Some(reference) = repeated {
                 return Ok(actor.repeated(reference));
             }
@@ -204,6 +205,8 @@ impl GroupActor {
             for staged in staged {
                 accepted = Ok(actor.apply(staged, ctx));
             }
+            // Readers see the new view from here on.
+            drop(announced);
             actor.services.notices.key_packages_used(actor.meta.app, advanced);
             actor.meta.notify_peers(&*actor.services.notices);
             accepted

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{
-    Batch, Bytes, CommittedProposal, Epoch, EpochRow, GroupRow, Invitation, InvitedClient, KeyPackageRef,
-    MissedEntries, UsedRow, View, WelcomeRow,
+    Batch, Bytes, CommittedProposal, Epoch, EpochRow, Event, GroupRow, Invitation, InvitedClient,
+    KeyPackageRef, MissedEntries, UsedRow, View, WelcomeRow,
 };
 
 use super::{
@@ -50,6 +50,7 @@ pub(crate) fn creation_instead(
 ) -> Result<Batch, GroupError> {
     let mut batch = Batch::new();
     batch.start_log_at(&meta.log(), Some(before.sequence), 0);
+    batch.add_event(&Event::GroupReplaced { group: meta.group.clone(), sequence: 0 });
     batch.replace_missed_entries(meta.app, &meta.group, missed, None);
     for epoch in history {
         batch.delete_epoch(meta.app, &meta.group, Epoch(epoch));
@@ -68,6 +69,7 @@ fn put_creation(
     new: &Arc<NewGroup>,
 ) -> Result<(), GroupError> {
     let log = meta.log();
+    batch.add_event(&Event::GroupCreated { group: meta.group.clone() });
     batch.put_snapshot(&log, 0, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(meta.app, &meta.group, &meta.row);
     for member in state.members() {
@@ -92,6 +94,11 @@ pub(crate) fn transfer(
     let log = meta.log();
     let mut batch = Batch::new();
     batch.start_log_at(&log, before.map(|before| before.sequence), sequence);
+    let group = meta.group.clone();
+    batch.add_event(&match before {
+        Some(_) => Event::GroupReplaced { group, sequence },
+        None => Event::GroupCreated { group },
+    });
     batch.put_snapshot(&log, sequence, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(meta.app, &meta.group, &meta.row);
     for member in before.into_iter().flat_map(GroupView::members) {
@@ -186,6 +193,12 @@ pub(super) fn proposal(
     let digest = Sha256::digest(packet).into();
     append(batch, meta, staged)?;
     let reference = &proposal.pending.reference;
+    batch.add_event(&Event::Proposal {
+        group: meta.group.clone(),
+        sequence: staged.entry.sequence,
+        epoch: meta.row.epoch,
+        reference: Bytes::copy_from_slice(reference),
+    });
     batch.put_accepted_proposal(meta.app, &meta.group, meta.row.epoch, &digest, reference);
     if let Some(package) = used_once {
         batch.require_unused(meta.app, package);
@@ -235,6 +248,7 @@ pub(super) fn commit(
     let (app, group) = (meta.app, &meta.group);
     let LogEntry { sequence, timestamp, .. } = staged.entry;
     append(batch, meta, staged)?;
+    batch.add_event(&Event::Epoch { group: group.clone(), sequence, epoch: epoch.epoch, timestamp });
     batch.put_group(app, group, &GroupRow { epoch: epoch.epoch, ..meta.row.clone() });
     let row = EpochRow {
         timestamp,

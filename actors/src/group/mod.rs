@@ -8,6 +8,7 @@ mod history;
 mod inviters;
 mod loading;
 mod log;
+mod log_events;
 mod messages;
 mod meta;
 mod missed;
@@ -30,6 +31,7 @@ pub(crate) use self::{
     error::{refused, refused_commit, refused_proposal},
     history::{accepted_before, control_messages, entries_after},
     inviters::signer,
+    log_events::{LoggedEvents, event_packets, logged_events},
     messages::{Published, Replicate, UploadEntry},
     meta::{GroupMeta, handed_over_row, is_handed_over, shows_creation},
     missed::{Handed, Reached, Unseen, missed_after},
@@ -40,6 +42,7 @@ pub use self::{
     error::GroupError,
     history::{ControlMessages, EntriesAfter, EpochEntry},
     log::{EntryContent, GroupTransfer, LogEntry, NewGroup, SEQUENCE_MAX},
+    log_events::EventPackets,
     stored_entry::LoggedEntry,
     view::{GroupView, MemberView, WaitingProposal},
 };

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use sha2::{Digest as _, Sha256};
 use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp, View};
 
 use super::EpochEntry;
@@ -96,6 +97,17 @@ impl GroupView {
             }
         }
         Ok(current)
+    }
+
+    /// A digest that differs between epochs and between groups, and is the same on every gateway of a group.
+    pub fn epoch_digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(self.epoch.0.to_be_bytes());
+        digest.update(&self.interim_transcript_hash);
+        digest.update(self.group.as_bytes());
+        digest.update(self.hub.as_ref().map_or("", |hub| hub.as_str()));
+        digest.update(self.group_info.as_deref().unwrap_or_default());
+        digest.finalize().into()
     }
 
     /// The members, by ascending leaf index.

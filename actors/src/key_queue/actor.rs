@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use actix::{
-    Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, Message,
-    WrapFuture as _, fut,
+    Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, WrapFuture as _, fut,
 };
 use snapshots::{
-    AppId, AppendError, AssignedRow, Batch, ClientId, ClientRow, KeyPackageRef, KeyPackageRow, KeyQueueId,
-    LogId, QueueRow, Store, Timestamp, Unmet,
+    AppId, AppendError, AssignedRow, Batch, ClientId, ClientRow, Event, KeyPackageRef, KeyPackageRow,
+    KeyPackagesChange, KeyQueueId, LogId, QueueRow, Store, Timestamp, Unmet,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     AssignedKeyPackage, KeyQueueError, NewPackage, PoolCounts, Receiver,
+    messages::{AddKeyPackages, Advance, Assign, Attempt, Close, Count, LookFor},
     state::{Candidate, Choice, DroppedPackages, KeyQueueState, QueueRecord},
 };
 use crate::{
@@ -23,61 +23,6 @@ use crate::{
     mls::{CipherSuite, CredentialCheck, LeafChecks, RefusedCredentials, check_fit},
     services::Services,
 };
-
-/// The outcome of one attempt to write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Attempt<T> {
-    Done(T),
-    /// Another write came first: the state must be read again.
-    Overtaken,
-}
-
-/// Adds checked packages to the queue.
-pub(crate) struct AddKeyPackages {
-    pub(crate) row: QueueRow,
-    pub(crate) is_reset: bool,
-    pub(crate) packages: Vec<NewPackage>,
-    pub(crate) final_key: Option<NewPackage>,
-    pub(crate) app_label: Option<String>,
-    /// The handle generation that the packages were checked against.
-    pub(crate) generation: u64,
-    pub(crate) permit: OwnedSemaphorePermit,
-}
-
-impl Message for AddKeyPackages {
-    type Result = Result<Attempt<PoolCounts>, KeyQueueError>;
-}
-
-/// Assigns a package to a receiver.
-pub(crate) struct Assign {
-    pub(crate) receiver: Receiver,
-    pub(crate) permit: OwnedSemaphorePermit,
-}
-
-impl Message for Assign {
-    type Result = Result<Attempt<AssignedKeyPackage>, KeyQueueError>;
-}
-
-/// Asks for the numbers of packages in the queue.
-pub(crate) struct Count {
-    pub(crate) permit: OwnedSemaphorePermit,
-}
-
-impl Message for Count {
-    type Result = Result<PoolCounts, KeyQueueError>;
-}
-
-/// A package was used in a group. The notice may be lost: an assignment also asks the store.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Advance {
-    pub(crate) reference: KeyPackageRef,
-}
-
-/// The queue was deleted.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Close;
 
 /// The owner of one key queue.
 pub(crate) struct KeyQueueActor {
@@ -233,7 +178,8 @@ impl KeyQueueActor {
         ctx: &mut Context<Self>,
     ) -> Result<Attempt<()>, KeyQueueError> {
         match result {
-            Ok(_) => {
+            // It is announced once it is applied.
+            Ok(_appended) => {
                 let applied = self.durable.apply(|state| {
                     state.apply(record);
                     Ok(())
@@ -267,6 +213,60 @@ impl KeyQueueActor {
             }
             Err(error) => Err(self.append_failed(&error, ctx).into()),
         }
+    }
+
+    /// The batch that assigns a package, and its record.
+    fn assignment_batch(
+        &mut self,
+        package: &NewPackage,
+        receiver: Receiver,
+    ) -> Result<(Batch, QueueRecord), KeyQueueError> {
+        let row = AssignedRow {
+            client_id: self.client,
+            peer: receiver.caller.peer().cloned(),
+            receiver: receiver.id.clone(),
+            not_after: package.not_after,
+        };
+        let left = self.counts()?.available.saturating_sub(1);
+        let is_low = left <= self.services.limits.key_packages_low && !self.durable.state()?.is_low_told();
+        let record = QueueRecord::Assigned { reference: package.reference.clone(), receiver, is_low };
+        let mut batch = self.record_batch(&record)?;
+        batch.require_unused(self.app, &package.reference);
+        batch.assign_key_package(self.app, &package.reference, &row, self.services.assigned_limits());
+        if is_low || left == 0 {
+            self.warn(&mut batch, KeyPackagesChange::Low, left)?;
+        }
+        Ok((batch, record))
+    }
+
+    /// The batch that notes that the final key is given out, and its record.
+    fn final_key_batch(&mut self) -> Result<(Batch, QueueRecord), KeyQueueError> {
+        let record = QueueRecord::FinalKeyUsed;
+        let mut batch = self.record_batch(&record)?;
+        let left = self.counts()?.available;
+        self.warn(&mut batch, KeyPackagesChange::FinalKeyUsed, left)?;
+        Ok((batch, record))
+    }
+
+    fn record_batch(&self, record: &QueueRecord) -> Result<Batch, KeyQueueError> {
+        let bytes = record.to_bytes().map_err(|_| StorageError::Unreadable)?;
+        let mut batch = Batch::new();
+        batch.append_record(self.durable.log(), self.durable.sequence(), bytes);
+        Ok(batch)
+    }
+
+    /// Announces that the queue runs out of packages.
+    fn warn(
+        &mut self,
+        batch: &mut Batch,
+        change: KeyPackagesChange,
+        left: usize,
+    ) -> Result<(), KeyQueueError> {
+        let handle = self.current()?.1.handle;
+        let (client, queue, available) = (self.client, self.queue, left as u64);
+        batch.add_event(&Event::KeyPackages { client, handle, queue, available, change });
+        batch.announce(self.app, self.services.clock.now());
+        Ok(())
     }
 
     /// The receiver's package, or one to assign to it. A package that was used meanwhile is removed. One whose credential is
@@ -382,33 +382,41 @@ impl Handler<Assign> for KeyQueueActor {
     type Result = QueueReply<Attempt<AssignedKeyPackage>>;
 
     fn handle(&mut self, Assign { receiver, permit }: Assign, _: &mut Context<Self>) -> Self::Result {
-        let package = match self.choose(&receiver) {
+        let write = match self.choose(&receiver) {
             Ok(Choice::Assigned(package)) => {
                 return answer(Ok(Attempt::Done(assigned(package.message, false))));
             }
-            Ok(Choice::Final(package)) => {
-                return answer(Ok(Attempt::Done(assigned(package.message, true))));
-            }
             Ok(Choice::Nothing) => return answer(Err(KeyQueueError::NoKeyPackage)),
-            Ok(Choice::Assignable(package)) => package,
+            Ok(Choice::Final(package)) => match self.durable.state() {
+                Ok(state) if state.is_final_key_used() => {
+                    return answer(Ok(Attempt::Done(assigned(package.message, true))));
+                }
+                Ok(_) => self.final_key_batch().map(|write| (write, assigned(package.message, true))),
+                Err(error) => Err(error.into()),
+            },
+            Ok(Choice::Assignable(package)) => {
+                let write = self.assignment_batch(&package, receiver);
+                write.map(|write| (write, assigned(package.message, false)))
+            }
+            Err(refused) => Err(refused),
+        };
+        let ((batch, record), done) = match write {
+            Ok(write) => write,
             Err(refused) => return answer(Err(refused)),
         };
-        let row = AssignedRow {
-            client_id: self.client,
-            peer: receiver.caller.peer().cloned(),
-            receiver: receiver.id.clone(),
-            not_after: package.not_after,
-        };
-        let record = QueueRecord::Assigned { reference: package.reference.clone(), receiver };
-        let mut batch = Batch::new();
-        let bytes = match record.to_bytes() {
-            Ok(bytes) => bytes,
-            Err(_) => return answer(Err(StorageError::Unreadable.into())),
-        };
-        batch.append_record(self.durable.log(), self.durable.sequence(), bytes);
-        batch.require_unused(self.app, &package.reference);
-        batch.assign_key_package(self.app, &package.reference, &row, self.services.assigned_limits());
-        self.append(batch, record, permit, |_| Ok(assigned(package.message, false)))
+        self.append(batch, record, permit, |_| Ok(done))
+    }
+}
+
+impl Handler<LookFor> for KeyQueueActor {
+    type Result = Result<(), KeyQueueError>;
+
+    fn handle(&mut self, LookFor { receiver, permit }: LookFor, _: &mut Context<Self>) -> Self::Result {
+        drop(permit);
+        match self.choose(&receiver)? {
+            Choice::Nothing => Err(KeyQueueError::NoKeyPackage),
+            Choice::Assigned(_) | Choice::Assignable(_) | Choice::Final(_) => Ok(()),
+        }
     }
 }
 

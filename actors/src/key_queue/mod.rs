@@ -2,6 +2,7 @@
 
 mod actor;
 mod error;
+mod messages;
 mod package;
 mod state;
 mod stored;
@@ -11,7 +12,8 @@ use snapshots::{DomainName, KeyQueueId};
 #[cfg(feature = "bench")]
 pub(crate) use self::state::{Choice, KeyQueueState, QueueRecord};
 pub(crate) use self::{
-    actor::{AddKeyPackages, Advance, Assign, Attempt, Close, Count, KeyQueueActor},
+    actor::KeyQueueActor,
+    messages::{AddKeyPackages, Advance, Assign, Attempt, Close, Count, LookFor},
     package::NewPackage,
 };
 pub use self::{

@@ -40,7 +40,12 @@ pub(crate) enum QueueRecord {
     Assigned {
         reference: KeyPackageRef,
         receiver: Receiver,
+        /// Few packages are left, which is told for the first time since packages were uploaded.
+        #[serde(default)]
+        is_low: bool,
     },
+    /// The final key was given out, for the first time since packages were uploaded.
+    FinalKeyUsed,
 }
 
 fn after_all() -> Timestamp {
@@ -71,6 +76,10 @@ pub(crate) struct KeyQueueState {
     arrivals: u64,
     /// Packages that a reset removed after they were assigned: if one is uploaded again, it belongs to its receiver.
     removed: BTreeMap<KeyPackageRef, Removed>,
+    /// Whether the final key was given out since packages were last uploaded.
+    is_final_key_used: bool,
+    /// Whether it was told since then that few packages are left.
+    is_low_told: bool,
 }
 
 /// An assigned package that a reset removed.
@@ -358,6 +367,8 @@ impl KeyQueueState {
                         self.removed.insert(held.package.reference, removed);
                     }
                 }
+                self.is_low_told &= packages.is_empty();
+                self.is_final_key_used &= packages.is_empty() && final_key.is_none();
                 for mut package in packages {
                     let removed = self.removed.remove(&package.reference).map(|removed| removed.receiver);
                     let receiver = package.receiver.take().or(removed);
@@ -373,7 +384,8 @@ impl KeyQueueState {
                     self.final_key = Some(FinalKey { package, generation });
                 }
             }
-            QueueRecord::Assigned { reference, receiver } => {
+            QueueRecord::Assigned { reference, receiver, is_low } => {
+                self.is_low_told |= is_low;
                 // A receiver gets another package only when its own is gone: used, expired, or of an older handle.
                 let had = self.assigned.get(&receiver).and_then(|place| self.held.get(place));
                 if let Some(old) = had.map(|held| held.package.reference.clone())
@@ -389,7 +401,18 @@ impl KeyQueueState {
                     self.point(receiver, place);
                 }
             }
+            QueueRecord::FinalKeyUsed => self.is_final_key_used = true,
         }
+    }
+
+    /// Whether the final key was given out since packages were last uploaded.
+    pub(crate) fn is_final_key_used(&self) -> bool {
+        self.is_final_key_used
+    }
+
+    /// Whether it was told since packages were last uploaded that few are left.
+    pub(crate) fn is_low_told(&self) -> bool {
+        self.is_low_told
     }
 
     fn insert(&mut self, package: NewPackage, generation: u64, receiver: Option<Receiver>) {
@@ -420,6 +443,8 @@ impl DurableState for KeyQueueState {
             earlier_final_key: self.earlier_final_key.as_ref(),
             arrivals: self.arrivals,
             removed: &self.removed,
+            is_final_key_used: self.is_final_key_used,
+            is_low_told: self.is_low_told,
         };
         encode_long(&snapshot, self.weight())
     }
@@ -445,6 +470,8 @@ impl DurableState for KeyQueueState {
             state.earlier_final_key = kept.earlier_final_key;
             state.arrivals = kept.arrivals;
             state.removed = kept.removed;
+            state.is_final_key_used = kept.is_final_key_used;
+            state.is_low_told = kept.is_low_told;
         }
         for (_, record) in records {
             state.apply(QueueRecord::from_bytes(record)?);
@@ -493,7 +520,7 @@ mod tests {
             Choice::Assigned(package) | Choice::Final(package) => package.message.first().copied(),
             Choice::Assignable(package) => {
                 let reference = package.reference.clone();
-                state.apply(QueueRecord::Assigned { reference, receiver: receiver(id) });
+                state.apply(QueueRecord::Assigned { reference, receiver: receiver(id), is_low: false });
                 package.message.first().copied()
             }
             Choice::Nothing => None,
@@ -532,7 +559,7 @@ mod tests {
                 Choice::Assigned(package) | Choice::Final(package) => package.message.first().copied(),
                 Choice::Assignable(package) => {
                     let reference = package.reference.clone();
-                    state.apply(QueueRecord::Assigned { reference, receiver });
+                    state.apply(QueueRecord::Assigned { reference, receiver, is_low: false });
                     package.message.first().copied()
                 }
                 Choice::Nothing => None,
@@ -589,6 +616,7 @@ mod tests {
         let assigned = |name, id: &str| QueueRecord::Assigned {
             reference: package(name, 0).reference,
             receiver: receiver(id),
+            is_low: false,
         };
         let of_generation = |is_reset, generation, packages| QueueRecord::Uploaded {
             is_reset,
@@ -787,7 +815,7 @@ mod tests {
             let id = format!("{name:0>256}");
             let caller = Requester::Peer(DomainName::new(format!("{}.example", "b".repeat(60))).unwrap());
             let (reference, receiver) = (package(name, 0).reference, Receiver { caller, id });
-            state.apply(QueueRecord::Assigned { reference, receiver });
+            state.apply(QueueRecord::Assigned { reference, receiver, is_low: false });
         }
         assert!(state.to_snapshot().unwrap().len() <= counted);
         assert_eq!(state.bytes_after(false, &[], None), counted);
@@ -819,6 +847,7 @@ mod tests {
             (0_u8..12, 0_u8..4).prop_map(|(name, id)| QueueRecord::Assigned {
                 reference: package(name, 0).reference,
                 receiver: receiver(&id.to_string()),
+                is_low: false,
             }),
         ]
     }
@@ -831,7 +860,7 @@ mod tests {
             let cut = cut.min(records.len());
             let (before, after) = records.split_at(cut);
             for record in before {
-                if let QueueRecord::Assigned { receiver, reference } = record
+                if let QueueRecord::Assigned { receiver, reference, .. } = record
                     && (live.assigned.contains_key(receiver)
                         || live.places.get(reference).and_then(|place| live.held.get(place)).is_none_or(|held| held.receiver.is_some())) {
                     continue;

@@ -27,6 +27,10 @@ pub(super) struct Snapshot {
     pub(super) arrivals: u64,
     #[serde(default)]
     pub(super) removed: BTreeMap<KeyPackageRef, Removed>,
+    #[serde(default)]
+    pub(super) is_final_key_used: bool,
+    #[serde(default)]
+    pub(super) is_low_told: bool,
 }
 
 /// A [`Snapshot`] to be stored, in the same form, with references in place of copies.
@@ -38,4 +42,6 @@ pub(super) struct NewSnapshot<'a> {
     pub(super) earlier_final_key: Option<&'a FinalKey>,
     pub(super) arrivals: u64,
     pub(super) removed: &'a BTreeMap<KeyPackageRef, Removed>,
+    pub(super) is_final_key_used: bool,
+    pub(super) is_low_told: bool,
 }

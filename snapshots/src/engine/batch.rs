@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{
     Slice,
+    feed::Announced,
     keys::{KEY_BYTES_MAX, Key},
     overlay::{Operation, Overlay},
     rows,
@@ -26,13 +27,25 @@ pub struct Batch {
 }
 
 /// Data that the store assigned or found while it wrote a batch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Appended {
     /// The ids of the batch's join infos, in the order in which they were put.
     pub deliveries: Vec<DeliveryId>,
     /// The key packages that were used, each with a queue that held it until then.
     pub advanced: Vec<(KeyQueueId, KeyPackageRef)>,
+    /// The announcement of the batch's events. Drop it once readers can see what was written.
+    pub announced: Announced,
 }
+
+/// Two answers are equal if they say the same; announcements say nothing.
+impl PartialEq for Appended {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { deliveries, advanced, announced: _ } = self;
+        (deliveries, advanced) == (&other.deliveries, &other.advanced)
+    }
+}
+
+impl Eq for Appended {}
 
 impl Batch {
     /// An empty batch.

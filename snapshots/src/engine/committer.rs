@@ -11,7 +11,7 @@ use std::{
 use fjall::PersistMode;
 
 use super::{
-    Slice,
+    Feed, Slice,
     append_queue::{AppendQueue, Life, Waiting},
     disk::Disk,
     meta::{self, META},
@@ -27,6 +27,7 @@ const WATCH_PERIOD: Duration = Duration::from_secs(1);
 pub(crate) struct Committer {
     pub(crate) disk: Arc<Disk>,
     pub(crate) queue: Arc<AppendQueue>,
+    pub(crate) feed: Arc<Feed>,
     /// The persistence of each disk batch before it is answered; `None` leaves it in memory.
     pub(crate) persist: Option<PersistMode>,
     /// The newest disk batch.
@@ -72,7 +73,10 @@ impl Committer {
         for (reply, outcome) in outcomes {
             let answer = match &failed {
                 Some(reason) => Err(AppendError::Storage(reason.clone())),
-                None => outcome.map_err(AppendError::from),
+                None => outcome.map_err(AppendError::from).map(|(mut appended, announcements)| {
+                    appended.announced = self.feed.add(announcements);
+                    appended
+                }),
             };
             // A caller that has stopped waiting needs no answer.
             let _ = reply.send(answer);

@@ -7,6 +7,7 @@
 //! - `overlay.rs`: the store as the operations of one disk batch see and change it.
 //! - `view.rs`: one consistent moment for readers.
 //! - `keys.rs`, `rows.rs`, `meta.rs`: the encoding of keys and rows; the engine's own rows.
+//! - `feed.rs`: what written batches announce, in order.
 //! - `disk.rs`, `keyspaces.rs`, `presence.rs`, `witness.rs`: the database library and the data directory.
 //!
 //! Only `disk.rs`, `keyspaces.rs` and `view.rs` call the database library. Another library would replace these three, below
@@ -16,6 +17,7 @@ pub(crate) mod append_queue;
 pub(crate) mod batch;
 pub(crate) mod committer;
 pub(crate) mod disk;
+mod feed;
 mod keys;
 mod keyspaces;
 pub(crate) mod meta;
@@ -31,9 +33,11 @@ pub(crate) use fjall::Slice;
 
 pub use self::{
     batch::{Appended, Batch},
+    feed::Announced,
     view::View,
 };
 pub(crate) use self::{
+    feed::{Announcement, Feed},
     keys::{Key, KeyRange, KeyReader},
     overlay::Overlay,
     rows::Rows,

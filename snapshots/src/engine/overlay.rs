@@ -9,6 +9,7 @@ use super::{
     Slice,
     batch::Appended,
     disk::{Changes, Disk, RowKey},
+    feed::Announcement,
     keys::{Key, KeyRange},
     rows::Rows,
     schema::Table,
@@ -30,21 +31,36 @@ pub(crate) struct Overlay<'a> {
     undo: Vec<(RowKey, Option<Option<Slice>>)>,
     /// The answer to the running batch.
     appended: Appended,
+    /// The events of the running batch, encoded.
+    events: Vec<Slice>,
+    announcements: Vec<Announcement>,
 }
 
 impl<'a> Overlay<'a> {
     pub(crate) fn new(disk: &'a Disk) -> Self {
-        Self { disk, changes: Changes::new(), undo: Vec::new(), appended: Appended::default() }
+        Self {
+            disk,
+            changes: Changes::new(),
+            undo: Vec::new(),
+            appended: Appended::default(),
+            events: Vec::new(),
+            announcements: Vec::new(),
+        }
     }
 
     /// Runs one batch. All of its changes go into the disk batch, or none when an operation refuses.
-    pub(crate) fn run(&mut self, operations: Vec<Operation>) -> Result<Appended, Refusal> {
+    pub(crate) fn run(
+        &mut self,
+        operations: Vec<Operation>,
+    ) -> Result<(Appended, Vec<Announcement>), Refusal> {
         let outcome = operations.into_iter().try_for_each(|operation| operation(self));
         let appended = std::mem::take(&mut self.appended);
+        let announcements = std::mem::take(&mut self.announcements);
+        self.events.clear();
         match outcome {
             Ok(()) => {
                 self.undo.clear();
-                Ok(appended)
+                Ok((appended, announcements))
             }
             Err(refusal) => {
                 while let Some((row, before)) = self.undo.pop() {
@@ -88,6 +104,21 @@ impl<'a> Overlay<'a> {
     /// Adds an id to the answer to the running batch.
     pub(crate) fn answer_with(&mut self, id: DeliveryId) {
         self.appended.deliveries.push(id);
+    }
+
+    /// Adds an event, encoded, to those that the running batch announces.
+    pub(crate) fn note_event(&mut self, event: Slice) {
+        self.events.push(event);
+    }
+
+    /// Takes the events that the running batch has so far.
+    pub(crate) fn take_events(&mut self) -> Vec<Slice> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Announces the running batch, if it is written.
+    pub(crate) fn announce(&mut self, announcement: Announcement) {
+        self.announcements.push(announcement);
     }
 
     /// The rows of a table as they are on disk, read lazily.
@@ -275,7 +306,7 @@ mod tests {
         let disk = disk();
         let mut overlay = Overlay::new(&disk);
         let first = vec![put(B, b"a", b"1"), deliver(7)];
-        assert_eq!(overlay.run(first).unwrap().deliveries, [DeliveryId(7)]);
+        assert_eq!(overlay.run(first).unwrap().0.deliveries, [DeliveryId(7)]);
         let refused = vec![
             put(B, b"a", b"2"),
             put(B, b"a", b"3"),
@@ -286,7 +317,7 @@ mod tests {
         ];
         assert!(overlay.run(refused).is_err());
         assert_eq!(
-            overlay.run(vec![deliver(8), deliver(9)]).unwrap().deliveries,
+            overlay.run(vec![deliver(8), deliver(9)]).unwrap().0.deliveries,
             [DeliveryId(8), DeliveryId(9)]
         );
         disk.write(overlay.into_changes(), None).unwrap();

@@ -286,6 +286,32 @@ fn read_expiry(value: &[u8]) -> Result<Timestamp, ReadError> {
     rows::number(table::QUEUE_KEY_PACKAGES, value).map(Timestamp)
 }
 
+/// The number of unexpired one-time packages of a queue that are not assigned.
+pub(super) fn count_available(
+    view: &View,
+    app: AppId,
+    queue: KeyQueueId,
+    now: Timestamp,
+) -> Result<u64, ReadError> {
+    let held = held_by(app, queue);
+    let skipped = held.as_bytes().len();
+    let mut available = 0;
+    for row in view.scan(table::QUEUE_KEY_PACKAGES, held.prefix()) {
+        let (key, not_after) = row?;
+        if rows::number(table::QUEUE_KEY_PACKAGES, &not_after)? <= now.0 {
+            continue;
+        }
+        let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), "queue_key_packages");
+        let reference = KeyPackageRef::new(reader.last()).map_err(|_| reader.damaged())?;
+        let row: Option<KeyPackageRow> =
+            view.row(table::KEY_PACKAGES, &holder_key(app, &reference, queue))?;
+        if row.is_some_and(|row| !row.is_final) && view.assigned(app, &reference)?.is_none() {
+            available += 1;
+        }
+    }
+    Ok(available)
+}
+
 impl View {
     /// The queues that hold a key package, with their clients.
     ///

@@ -13,12 +13,14 @@
 //! | `welcomes.rs`, `welcome_shares.rs` | welcomes, the join infos that point at them, and the shares of inviters |
 //! | `outbox.rs` | positions and marks of peers |
 //! | `missed.rs` | entries that replicas never received |
+//! | `events.rs` | events for those who listen to an application |
 //! | `settings.rs` | settings by name |
 //! | `retention.rs` | rows by their time of expiry |
 
 mod actor_snapshots;
 pub(crate) mod assigned_key_packages;
 pub(crate) mod clients;
+pub(crate) mod events;
 pub(crate) mod groups;
 pub(crate) mod history;
 pub(crate) mod key_packages;

@@ -5,10 +5,12 @@
 //! | `expiries` | when it expires, kind, application, then queue and reference, or reference | nothing |
 //! | `expiries` | when it expires, kind, the key of a row of `welcome_shares` | nothing |
 
-use std::{ops::Bound, time::Duration};
+use std::{collections::BTreeSet, ops::Bound, time::Duration};
 
 use super::{
-    assigned_key_packages, history, key_packages,
+    assigned_key_packages,
+    events::{self, Event, KeyPackagesChange},
+    history, key_packages,
     records::{Head, LogId, log_key},
     table, welcome_shares,
 };
@@ -40,10 +42,15 @@ pub struct Retention {
     pub welcome_age_max: Duration,
     /// The time for which a held or used key package is remembered after the end of its lifetime.
     pub expired_age_max: Duration,
+    /// The number of rows of events that are kept for each application.
+    pub event_rows_max: u64,
+    /// The time for which events are kept.
+    pub event_age_max: Duration,
 }
 
 impl Default for Retention {
-    /// 10,000 epochs for a year; join infos for 90 days; key packages for a day after they expired.
+    /// 10,000 epochs for a year; join infos for 90 days; key packages for a day after they expired; a million rows of events for
+    /// a week.
     fn default() -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
         Self {
@@ -51,6 +58,8 @@ impl Default for Retention {
             history_age_max: day * 365,
             welcome_age_max: day * 90,
             expired_age_max: day,
+            event_rows_max: 1_000_000,
+            event_age_max: day * 7,
         }
     }
 }
@@ -74,6 +83,8 @@ pub struct Swept {
     pub assigned_key_packages: u64,
     /// Counts of invitations to clients of other gateways.
     pub invitation_counts: u64,
+    /// Rows of events.
+    pub event_rows: u64,
 }
 
 /// The reason why a sweep stopped. Earlier deletions stay; the next sweep continues.
@@ -102,6 +113,8 @@ impl Store {
         while self.sweep_once(&mut join_infos, retention, now, &mut swept).await? {}
         let mut expiries = ExpirySweep::default();
         while self.sweep_once(&mut expiries, retention, now, &mut swept).await? {}
+        let mut events = EventSweep::default();
+        while self.sweep_once(&mut events, retention, now, &mut swept).await? {}
         Ok(swept)
     }
 
@@ -139,6 +152,7 @@ impl Swept {
         self.used_key_packages += other.used_key_packages;
         self.assigned_key_packages += other.assigned_key_packages;
         self.invitation_counts += other.invitation_counts;
+        self.event_rows += other.event_rows;
     }
 
     fn rows(&self) -> u64 {
@@ -150,6 +164,7 @@ impl Swept {
             + self.used_key_packages
             + self.assigned_key_packages
             + self.invitation_counts
+            + self.event_rows
     }
 }
 
@@ -289,6 +304,7 @@ impl Sweep for ExpirySweep {
         if let Some(after) = self.after.take() {
             range.start = Bound::Excluded(after);
         }
+        let mut queues = BTreeSet::new();
         for key in at.view.scan_keys(table::EXPIRIES, range) {
             let key = key?;
             if found.is_full() {
@@ -298,14 +314,71 @@ impl Sweep for ExpirySweep {
             let (not_after, expired) = Expiring::read(&key)?;
             self.after = Some(key.to_vec());
             match &expired {
-                Expiring::Held { .. } => found.swept.key_packages += 1,
+                Expiring::Held { app, queue, .. } => {
+                    queues.insert((*app, *queue));
+                    found.swept.key_packages += 1;
+                }
                 Expiring::Used { .. } => found.swept.used_key_packages += 1,
                 Expiring::Assigned { .. } => found.swept.assigned_key_packages += 1,
                 Expiring::Share { .. } => found.swept.invitation_counts += 1,
             }
             found.batch.operation(move |overlay| expired.expire(overlay, not_after));
         }
+        for (app, queue) in queues {
+            if let Some(event) = expired_event(at, app, queue)? {
+                found.batch.add_event(&event).announce(app, at.now);
+            }
+        }
         Ok(())
+    }
+}
+
+/// Tells that key packages of a queue have expired; `None` if the queue is gone.
+fn expired_event(
+    SweepMoment { view, now, .. }: &SweepMoment,
+    app: AppId,
+    queue: KeyQueueId,
+) -> Result<Option<Event>, ReadError> {
+    let Some(row) = view.queue_by_id(app, queue)? else { return Ok(None) };
+    let Some(client) = view.client(app, row.client_id)? else { return Ok(None) };
+    let available = key_packages::count_available(view, app, queue, *now)?;
+    let change = KeyPackagesChange::Expired;
+    Ok(Some(Event::KeyPackages { client: row.client_id, handle: client.handle, queue, available, change }))
+}
+
+/// Goes through the events of each application until the first one to keep.
+#[derive(Clone, Default)]
+struct EventSweep {
+    after: Option<(AppId, u64)>,
+}
+
+impl Sweep for EventSweep {
+    fn find(&mut self, at: &SweepMoment, found: &mut Found) -> Result<(), ReadError> {
+        let oldest_kept = at.now.saturating_sub(at.retention.event_age_max);
+        loop {
+            let mut rows = at.view.events_after(self.after);
+            let Some((app, first, _)) = rows.next().transpose()? else { return Ok(()) };
+            let newest = at.view.event_head(app)?;
+            for row in at.view.events_after(first.checked_sub(1).map(|before| (app, before))) {
+                let (of, position, timestamp) = row?;
+                let too_many = newest.saturating_sub(position) >= at.retention.event_rows_max;
+                if of != app || !(too_many || timestamp < oldest_kept) {
+                    break;
+                }
+                if found.is_full() {
+                    found.more = true;
+                    return Ok(());
+                }
+                found.batch.operation(move |overlay| {
+                    events::delete(overlay, app, position);
+                    Ok(())
+                });
+                found.swept.event_rows += 1;
+                self.after = Some((app, position));
+            }
+            // On to the next application.
+            self.after = Some((app, u64::MAX));
+        }
     }
 }
 

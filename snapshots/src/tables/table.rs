@@ -74,4 +74,8 @@ tables! {
     ASSIGNED_KEY_PACKAGES = 26, "assigned_key_packages", Small;
     /// `snapshot_pieces.rs`: the pieces of snapshots that are too large for one batch.
     SNAPSHOT_PIECES = 27, "snapshot_pieces", Large;
+    /// `events.rs`: the events of each application.
+    EVENTS = 28, "events", Frequent;
+    /// `events.rs`: the position of the newest event of each application.
+    EVENT_HEADS = 29, "event_heads", Small;
 }

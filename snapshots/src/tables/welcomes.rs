@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    events::{self, Event},
     table,
     welcome_shares::{self, InvitedClient, Inviter, ShareId, WelcomeLimits},
 };
@@ -142,6 +143,7 @@ impl Batch {
             let info = self.row(&info);
             waiting.push((client.clone(), of_handle, info));
         }
+        let group = group.clone();
         self.operation(move |overlay| {
             let readers = readers(overlay, &key)?.saturating_add(waiting.len() as u64);
             overlay.put(table::WELCOMES, &key, value);
@@ -152,6 +154,8 @@ impl Batch {
                 }
                 let id = next_delivery(overlay)?;
                 overlay.put(table::JOIN_INFOS, &of_handle.u64(id.0), info);
+                let InvitedClient { handle, domain } = client;
+                events::note(overlay, &Event::Welcome { handle, domain, group: group.clone(), epoch, id })?;
             }
             Ok(())
         })

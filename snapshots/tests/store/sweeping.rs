@@ -15,6 +15,8 @@ fn unlimited() -> Retention {
         history_age_max: Duration::MAX,
         welcome_age_max: Duration::MAX,
         expired_age_max: Duration::MAX,
+        event_rows_max: u64::MAX,
+        event_age_max: Duration::MAX,
     }
 }
 
@@ -256,7 +258,46 @@ async fn key_packages_go_some_time_after_they_expired() {
     let all = Retention { expired_age_max: Duration::ZERO, ..unlimited() };
     check(&store, all, Swept { key_packages: 6, used_key_packages: 5, ..Swept::default() }).await;
     append(&store, |batch| _ = batch.delete_client(APP, &client_row(1, "alice"))).unwrap();
-    assert_eq!(rows(&store), []);
+    // Each sweep told the client that packages have expired.
+    assert_eq!(rows(&store), [("events", 2), ("event_heads", 1)]);
+    let none = Retention { event_rows_max: 0, ..unlimited() };
+    check(&store, none, Swept { event_rows: 2, ..Swept::default() }).await;
+    assert_eq!(rows(&store), [("event_heads", 1)]);
+}
+
+/// The positions of the rows of events that are kept.
+fn positions(store: &Store) -> Vec<u64> {
+    let view = store.view();
+    let head = view.event_head(APP).unwrap();
+    let first = (0..=head).find(|after| !view.events(APP, *after, head, 1).unwrap().is_cut);
+    let kept = view.events(APP, first.unwrap_or(head), head, 100).unwrap();
+    kept.rows.into_iter().map(|(position, _)| position).collect()
+}
+
+#[tokio::test]
+async fn events_go_by_age_and_by_number() {
+    let store = temporary();
+    let event = snapshots::Event::GroupCreated { group: group(1) };
+    for app in [APP, OTHER_APP] {
+        for written in 1..=6_u64 {
+            append(&store, |batch| _ = batch.add_event(&event).announce(app, Timestamp(written * 1000)))
+                .unwrap();
+        }
+    }
+    let age = |until: u64| Duration::from_millis(NOW.0 - until);
+    check(&store, unlimited(), Swept::default()).await;
+    assert_eq!(positions(&store), [1, 2, 3, 4, 5, 6]);
+    let old = Retention { event_age_max: age(3000), ..unlimited() };
+    check(&store, old, Swept { event_rows: 4, ..Swept::default() }).await;
+    assert_eq!(positions(&store), [3, 4, 5, 6]);
+    let many = Retention { event_rows_max: 3, ..unlimited() };
+    check(&store, many, Swept { event_rows: 2, ..Swept::default() }).await;
+    assert_eq!(positions(&store), [4, 5, 6]);
+    let view = store.view();
+    assert!(view.events(APP, 2, 6, 9).unwrap().is_cut, "the third is no longer kept");
+    assert_eq!(view.events(APP, 3, 5, 9).unwrap().rows.len(), 2);
+    assert_eq!(view.events(APP, 6, 6, 9).unwrap(), snapshots::EventRows { rows: Vec::new(), is_cut: false });
+    assert_eq!(view.event_head(OTHER_APP), Ok(6));
 }
 
 #[tokio::test]

@@ -114,8 +114,7 @@ impl DemoMember {
 
     /// Applies every commit since this member's epoch, and returns their number (*Group Evolution*).
     pub(super) async fn catch_up(&mut self) -> Result<usize, ToolError> {
-        let start_epoch_id = Epoch(self.epoch()?.0.saturating_add(1));
-        let range = EpochRange { start_epoch_id, ..EpochRange::default() };
+        let range = EpochRange::from(Epoch(self.epoch()?.0.saturating_add(1)));
         let missed = self.api.control_messages(&self.mls.group_id()?, &range).await;
         let missed = missed.during("asking for control messages")?.epochs;
         self.mls.follow(&missed)?;

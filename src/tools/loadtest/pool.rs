@@ -38,8 +38,7 @@ impl ConnectionPool {
         group: &GroupId,
         after: Option<Epoch>,
     ) -> Result<(Vec<EpochMessages>, Epoch), RequestError> {
-        let start_epoch_id = Epoch(after.map_or(1, |epoch| epoch.0.saturating_add(1)));
-        let mut range = EpochRange { start_epoch_id, ..EpochRange::default() };
+        let mut range = EpochRange::from(Epoch(after.map_or(1, |epoch| epoch.0.saturating_add(1))));
         let mut epochs = Vec::new();
         loop {
             let page = self.request(self.api.control_messages(group, &range)).await?;

@@ -280,8 +280,7 @@ impl Run {
             Kind::Read | Kind::Commit | Kind::Proposal | Kind::Join => {
                 let newest = scoreboard.newest();
                 let start = Epoch(newest.0.saturating_sub(READ_EPOCHS - 1).max(1));
-                let range =
-                    EpochRange { start_epoch_id: start, end_epoch_id: Some(newest.max(start)), limit: None };
+                let range = EpochRange { end_epoch_id: Some(newest.max(start)), ..EpochRange::from(start) };
                 ended(&pool.request(pool.api.control_messages(&scoreboard.id, &range)).await)
             }
         };

@@ -26,6 +26,8 @@ const REQUESTS: &[(&str, &str, bool)] = &[
     ("PUT", "/groups/AAEC/epochs", true),
     ("GET", "/groups/AAEC/control-msgs?startEpochId=1", false),
     ("GET", "/groups/AAEC/group-info", false),
+    ("GET", "/groups/AAEC/events?after=x", false),
+    ("GET", "/events?after=x", false),
     ("GET", "/clients/alice/welcome-msgs", false),
     ("DELETE", "/clients/alice/welcome-msgs/0000000000000001", true),
 ];

@@ -3,6 +3,7 @@
 mod access;
 mod bodies;
 mod clients;
+mod conditional;
 mod groups;
 mod key_packages;
 mod limits;

@@ -81,7 +81,7 @@ async fn tell_a_story(client: &GatewayClient) {
     refused(client.group(&group).await, ProblemKind::UnknownGroup);
     refused(client.proposals(&group).await, ProblemKind::UnknownGroup);
     refused(client.group_info(&group).await, ProblemKind::UnknownGroup);
-    let range = EpochRange { start_epoch_id: actors::Epoch(1), end_epoch_id: None, limit: None };
+    let range = EpochRange::from(actors::Epoch(1));
     refused(client.control_messages(&group, &range).await, ProblemKind::UnknownGroup);
     client.delete_client(alice).await.unwrap();
     refused(client.client(alice).await, ProblemKind::UnknownClient);

@@ -4,4 +4,4 @@
 //! `MIMI_FEDERATION_ROUNDS=200` plays this many rounds of trouble of each kind.
 
 mod trouble;
-mod world;
+pub(crate) mod world;

@@ -58,7 +58,7 @@ async fn contend(mut member: Member, commit: CommitBody) -> (Member, bool) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     while member.epoch() == epoch {
-        let range = EpochRange { start_epoch_id: Epoch(epoch.0 + 1), end_epoch_id: None, limit: None };
+        let range = EpochRange::from(Epoch(epoch.0 + 1));
         match member.api.control_messages(&member.id(), &range).await {
             Ok(missed) => member.take_in(&missed),
             Err(error) => assert!(is_passing(&error), "{error}"),

@@ -142,11 +142,7 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
-        let range = EpochRange {
-            start_epoch_id: Epoch(0),
-            end_epoch_id: None,
-            limit: Some(Limit::try_from(1000).unwrap()),
-        };
+        let range = EpochRange { limit: Some(Limit::try_from(1000).unwrap()), ..EpochRange::from(Epoch(0)) };
         let mut histories = Vec::new();
         for site in &self.sites {
             let history = site.api().control_messages(group, &range).await.unwrap();

@@ -45,8 +45,16 @@ async fn problems_come_back_as_the_peer_gave_them() {
     let nobody = uuid::Uuid::new_v4();
     let query = "protocolVersion=1&cipherSuite=1&receiverClientId=alice&domain=b.example";
     let path = format!("/clients/{nobody}/keyPackage?{query}");
-    let passed = a.get(&path).await.problem(404, "unknown-client", "");
-    assert_eq!(passed, b.get(&path).await.problem(404, "unknown-client", ""));
+    let mut passed = a.get(&path).await.problem(404, "unknown-client", "");
+    let mut given = b.get(&path).await.problem(404, "unknown-client", "");
+    // Each gateway names the request that it got.
+    for problem in [&mut passed, &mut given] {
+        assert!(problem.as_object_mut().unwrap().remove("requestId").is_some());
+    }
+    assert_eq!(passed, given);
+    for (method, path, status) in [("HEAD", &path, 404), ("HEAD", &format!("/clients/{nobody}"), 404)] {
+        assert_eq!(a.call(method, path, None).await.status, status);
+    }
     a.stop().await;
     b.stop().await;
 }

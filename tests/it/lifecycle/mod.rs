@@ -379,9 +379,9 @@ async fn control_messages_come_by_range() {
     }
     let ask = async |start: u64, end: Option<u64>, limit: u64| {
         let range = EpochRange {
-            start_epoch_id: Epoch(start),
             end_epoch_id: end.map(Epoch),
             limit: Some(Limit::try_from(limit).unwrap()),
+            ..EpochRange::from(Epoch(start))
         };
         alice.api.control_messages(&at_alice.id(), &range).await
     };
@@ -417,7 +417,7 @@ async fn control_messages_without_a_limit_go_to_the_end_or_to_the_size_of_an_ans
         for _ in 0..EPOCHS {
             at_alice.update().await;
         }
-        let mut range = EpochRange { start_epoch_id: Epoch(1), end_epoch_id: None, limit: None };
+        let mut range = EpochRange::from(Epoch(1));
         let (mut found, mut answers) = (Vec::new(), 0);
         loop {
             let answer = alice.api.control_messages(&at_alice.id(), &range).await.unwrap();

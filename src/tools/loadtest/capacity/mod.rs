@@ -230,9 +230,8 @@ impl Reads {
             // Epoch 1 added the members; later ones are as long as the newest.
             for (requests, first) in [(&mut messages, first_newest), (&mut oldest, first_newest.min(2))] {
                 let range = EpochRange {
-                    start_epoch_id: Epoch(first),
                     end_epoch_id: Some(Epoch(first + READ_EPOCHS - 1)),
-                    limit: None,
+                    ..EpochRange::from(Epoch(first))
                 };
                 let query = serde_urlencoded::to_string(range)
                     .map_err(|error| ToolError::Broken(format!("a range has no text: {error}")))?;

@@ -1,0 +1,173 @@
+//! Reading event streams.
+
+use std::time::Duration;
+
+use actors::GroupId;
+use reqwest::header::CONTENT_TYPE;
+use serde::de::DeserializeOwned;
+
+use super::{GatewayClient, RequestError, succeeded, unexpected};
+use crate::api::{
+    Endpoint, Nothing,
+    events::{
+        EVENT_STREAM, EpochEvent, EventQuery, GroupEvent, KeyPackagesEvent, ProposalEvent, ResetEvent,
+        StreamApplicationEvents, StreamGroupEvents, WelcomeEvent,
+    },
+    text::EventIdText,
+};
+
+/// The silence after which a stream counts as lost; the gateway writes something every 15 s.
+const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// The time limit of a whole stream: as good as none.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// The longest line of a stream, in bytes.
+const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// An event of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamedEvent {
+    /// A proposal was accepted.
+    Proposal(ProposalEvent),
+    /// A commit was accepted.
+    Epoch(EpochEvent),
+    /// A group was created.
+    Group(GroupEvent),
+    /// A welcome waits for a client.
+    Welcome(WelcomeEvent),
+    /// The key packages of a queue run out.
+    KeyPackages(KeyPackagesEvent),
+    /// Events are missing before this place: read the state anew.
+    Reset(ResetEvent),
+}
+
+/// An open event stream.
+#[derive(Debug)]
+pub struct EventReader {
+    response: reqwest::Response,
+    received: Vec<u8>,
+    /// The bytes at the beginning of `received` that end no line.
+    searched: usize,
+    last_id: Option<EventIdText>,
+    block: PartialBlock,
+}
+
+/// The fields of a block that has not ended.
+#[derive(Debug, Default)]
+struct PartialBlock {
+    id: Option<EventIdText>,
+    kind: String,
+    data: String,
+}
+
+impl GatewayClient {
+    /// Opens the stream of the events of the application.
+    ///
+    /// # Errors
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn application_events(&self, query: &EventQuery) -> Result<EventReader, RequestError> {
+        self.stream::<StreamApplicationEvents>(&self.at_application(), query, query.after).await
+    }
+
+    /// Opens the stream of the events of a group.
+    ///
+    /// # Errors
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn group_events(
+        &self,
+        group: &GroupId,
+        query: &EventQuery,
+    ) -> Result<EventReader, RequestError> {
+        self.stream::<StreamGroupEvents>(&self.at_group(group), query, query.after).await
+    }
+
+    async fn stream<E: Endpoint<Body = Nothing>>(
+        &self,
+        path: &E::Path,
+        query: &E::Query,
+        after: Option<EventIdText>,
+    ) -> Result<EventReader, RequestError> {
+        let request = self.request::<E>(path, query)?.timeout(STREAM_TIMEOUT);
+        let response = succeeded::<E>(request.send().await?).await?;
+        let status = response.status().as_u16();
+        if response.headers().get(CONTENT_TYPE).is_none_or(|media_type| media_type != EVENT_STREAM) {
+            return Err(unexpected(status, "not an event stream"));
+        }
+        let (received, searched) = (Vec::new(), 0);
+        Ok(EventReader { response, received, searched, last_id: after, block: PartialBlock::default() })
+    }
+}
+
+impl EventReader {
+    /// The id with which to go on after the events that were read; `None` before the first id.
+    pub fn last_event_id(&self) -> Option<EventIdText> {
+        self.last_id
+    }
+
+    /// The next event, once there is one; `None` at the end of the stream, after which the caller opens a new one, with
+    /// [`EventReader::last_event_id`]. Kinds of events that this version does not know are left out.
+    ///
+    /// # Errors
+    /// [`RequestError::Transport`] when the connection is lost, [`RequestError::Unexpected`] when the stream is not one of a
+    /// gateway.
+    pub async fn next(&mut self) -> Result<Option<StreamedEvent>, RequestError> {
+        loop {
+            while let Some(end) = self.received.iter().skip(self.searched).position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.received.drain(..=self.searched + end).collect();
+                self.searched = 0;
+                let line = String::from_utf8(line).map_err(|error| unexpected(200, error))?;
+                if let Some(event) = self.take_line(line.trim_end_matches(['\r', '\n']))? {
+                    return Ok(Some(event));
+                }
+            }
+            self.searched = self.received.len();
+            if self.received.len() > LINE_BYTES_MAX {
+                return Err(unexpected(200, "a line of the stream has no end"));
+            }
+            let chunk = tokio::time::timeout(SILENCE_MAX, self.response.chunk()).await;
+            match chunk.map_err(|_| unexpected(200, "the stream is silent"))?? {
+                Some(chunk) => self.received.extend_from_slice(&chunk),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Takes one line; answers the event that it ends.
+    fn take_line(&mut self, line: &str) -> Result<Option<StreamedEvent>, RequestError> {
+        if line.is_empty() {
+            let PartialBlock { id, kind, data } = std::mem::take(&mut self.block);
+            self.last_id = id.or(self.last_id);
+            return event(&kind, &data);
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "id" => self.block.id = Some(value.parse().map_err(|error| unexpected(200, error))?),
+            "event" => value.clone_into(&mut self.block.kind),
+            "data" => {
+                if !self.block.data.is_empty() {
+                    self.block.data.push('\n');
+                }
+                self.block.data.push_str(value);
+            }
+            // A comment, or a field that this version does not know.
+            _ => {}
+        }
+        Ok(None)
+    }
+}
+
+fn event(kind: &str, data: &str) -> Result<Option<StreamedEvent>, RequestError> {
+    Ok(Some(match kind {
+        "proposal" => StreamedEvent::Proposal(read(data)?),
+        "epoch" => StreamedEvent::Epoch(read(data)?),
+        "group" => StreamedEvent::Group(read(data)?),
+        "welcome" => StreamedEvent::Welcome(read(data)?),
+        "key-packages" => StreamedEvent::KeyPackages(read(data)?),
+        "reset" => StreamedEvent::Reset(read(data)?),
+        _ => return Ok(None),
+    }))
+}
+
+fn read<T: DeserializeOwned>(data: &str) -> Result<T, RequestError> {
+    serde_json::from_str(data).map_err(|error| unexpected(200, error))
+}
