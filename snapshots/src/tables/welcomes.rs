@@ -182,7 +182,8 @@ impl Batch {
         })
     }
 
-    /// As [`Store::acknowledge`], as a part of a batch.
+    /// Deletes a join info, so that it is never delivered again, and the welcome if no other join info points at it. A missing one
+    /// counts as acknowledged already.
     pub fn acknowledge(&mut self, app: AppId, handle: &ClientHandle, id: DeliveryId) -> &mut Self {
         let handle = handle.clone();
         self.operation(move |overlay| delete_join_info(overlay, app, &handle, id))
