@@ -14,7 +14,7 @@ use actix::{
     Actor, ActorContext as _, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context,
     WrapFuture as _, fut,
 };
-use snapshots::{AppendError, Batch, LogId, ReadError, Store, Unmet, View};
+use snapshots::{AppendError, Batch, GroupRow, LogId, ReadError, Store, Unmet, View};
 
 use crate::{
     activity::{Activity, ActorState, Upkeep},
@@ -237,6 +237,11 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
         Vec::new()
     }
 
+    /// The row of the group whose state it is; `None` for an actor of another kind.
+    fn group_row(&self) -> Option<GroupRow> {
+        None
+    }
+
     /// Drops the state and stops; the next request activates another actor, which loads it again.
     fn step_down(&mut self, ctx: &mut Context<Self>) {
         self.durable().unload();
@@ -358,10 +363,10 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
         durable.activity.set_dirty(false);
         let (services, log) = (Arc::clone(&durable.services), durable.log.clone());
         let mark = durable.state.as_ref().map_or(0, DurableState::mark);
-        let first = self.before_snapshot();
+        let (first, group) = (self.before_snapshot(), self.group_row());
         let written = async move {
             match encoded.await {
-                Some(bytes) => write((services, log), first, sequence, bytes).await,
+                Some(bytes) => write((services, log), first, (group, sequence, bytes)).await,
                 None => false,
             }
         };
@@ -408,23 +413,28 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
 async fn write(
     (services, log): (Arc<Services>, LogId),
     first: Vec<LateBatch>,
-    sequence: u64,
-    bytes: Vec<u8>,
+    (group, sequence, bytes): (Option<GroupRow>, u64, Vec<u8>),
 ) -> bool {
     let Services { store, clock, snapshot_pauses, .. } = &*services;
     for batch in first {
         if let Err(error) = write_late(store, batch).await {
+            if error == StorageError::Changed {
+                snapshot_pauses.forget(&log);
+                return true;
+            }
             snapshot_pauses.failed(&log, clock.monotonic(), &error);
             return false;
         }
     }
-    match store.append_snapshot(&log, sequence, &bytes).await {
+    match store.append_snapshot(&log, group.as_ref(), sequence, &bytes).await {
         Ok(()) => {
             snapshot_pauses.written(&log, bytes.len(), store.batch_bytes_max(), clock.monotonic());
             true
         }
-        // The log is gone, or has a snapshot of a later record.
-        Err(AppendError::Precondition(Unmet::LogMoved { at: None } | Unmet::SnapshotOvertaken)) => {
+        // The log is gone or that of another group, or has a snapshot of a later record.
+        Err(AppendError::Precondition(
+            Unmet::LogMoved { at: None } | Unmet::GroupReplaced | Unmet::SnapshotOvertaken,
+        )) => {
             snapshot_pauses.forget(&log);
             true
         }

@@ -13,7 +13,7 @@ use actix::{
     Actor, ActorFuture, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler,
     WrapFuture as _, fut,
 };
-use snapshots::{AppendError, Appended, Batch, Invitation, KeyPackageRef, Timestamp, Unmet};
+use snapshots::{AppendError, Appended, Batch, GroupRow, Invitation, KeyPackageRef, Timestamp, Unmet};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
@@ -386,6 +386,10 @@ impl DurableActor for GroupActor {
 
     fn withdraw(&mut self) {
         self.published.send_replace(Published::Loading);
+    }
+
+    fn group_row(&self) -> Option<GroupRow> {
+        Some(self.meta.row.clone())
     }
 
     fn before_snapshot(&self) -> Vec<LateBatch> {

@@ -300,11 +300,12 @@ fn committed(Referenced { packet, entry }: &Referenced) -> CommittedProposal {
 
 /// Stores the tree of the welcome of an epoch, if it still waits.
 pub(super) fn welcome_tree(meta: &GroupMeta, epoch: Epoch, tree: &RatchetTree) -> LateBatch {
-    let (app, group, tree) = (meta.app, meta.group.clone(), tree.clone());
+    let (app, group, row, tree) = (meta.app, meta.group.clone(), meta.row.clone(), tree.clone());
     Box::new(move |view| {
         let waiting = view.welcome(app, &group, epoch)?.filter(|row| row.tree_bytes_to_store > 0);
         Ok(waiting.map(|_| {
             let mut batch = Batch::new();
+            batch.require_group(app, &group, &row);
             batch.store_welcome_tree(app, &group, epoch, tree.to_bytes().into());
             batch
         }))

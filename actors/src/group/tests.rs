@@ -254,6 +254,53 @@ fn an_owner_of_a_replaced_log_writes_nothing_into_the_new_one() {
     });
 }
 
+/// A replica that was handed over, and the creation that takes its place, of other members.
+#[test]
+fn an_owner_of_a_replaced_log_leaves_no_snapshot_in_the_new_one() {
+    actix::System::new().block_on(async {
+        let application = Application::basic(AppId::random());
+        let services = services(&application, Heard::default());
+        let created = |name: &str| {
+            let none = ExtensionList::new;
+            let group = client(name).create_group_with_id(b"one id".to_vec(), none(), none(), None).unwrap();
+            let new = Arc::new(NewGroup {
+                group_info: group.group_info_message(true).unwrap().to_bytes().unwrap(),
+                ratchet_tree: Some(group.export_tree().to_bytes().unwrap()),
+            });
+            let now = services.clock.now();
+            let source = Source::Application;
+            let rules = services.validation_context(&application, &source);
+            let state = GroupState::create(rules, &new, now).unwrap();
+            let row = GroupRow { epoch: Epoch(0), created_at: now, creation_digest: new.digest(), hub: None };
+            let meta = GroupMeta::new(&application, state.id().clone(), row);
+            (group, new, state, meta)
+        };
+        let (mut first, new, state, meta) = created("mallory");
+        services.store.append(creation(&meta, &state, &new).unwrap()).await.unwrap();
+        let (outdated, published) = activate(&services, &application, &meta);
+        upload(&outdated, &commit(&mut first)).await.unwrap();
+        let Published::Ready(before) = published.borrow().clone() else { panic!("it is shown") };
+
+        let (mut second, new, state, meta) = created("alice");
+        let replacing = creation_instead(&meta, &state, &new, (&before, None, 1..=1)).unwrap();
+        services.store.append(replacing).await.unwrap();
+        let (owner, _published) = activate(&services, &application, &meta);
+        upload(&owner, &commit(&mut second)).await.unwrap();
+        second.apply_pending_commit().unwrap();
+
+        // Both logs stand at the same number.
+        assert_eq!(outdated.send(Upkeep::Passivate).await.unwrap(), ActorState::Stopped);
+        let log = services.store.view().load_log(&meta.log()).unwrap().unwrap();
+        assert_eq!((log.snapshot.map(|(at, _)| at), log.records.len()), (Some(0), 1));
+        assert_eq!(services.snapshot_pauses.status().failures, 0);
+        assert_eq!(owner.send(Upkeep::Passivate).await.unwrap(), ActorState::Stopped);
+        let (owner, _published) = activate(&services, &application, &meta);
+        let next = upload(&owner, &commit(&mut second)).await.unwrap();
+        assert_eq!(next.epoch, Epoch(2));
+        services.store.shutdown().await;
+    });
+}
+
 /// A commit with its group info and, of an Add, its welcome, in a group of `members`; and the state before it.
 fn forged(members: usize, adds: bool, application: &Application) -> (GroupState, GroupMeta, CommitBundle) {
     let group =

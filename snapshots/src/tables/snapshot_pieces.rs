@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     actor_snapshots::count_snapshot,
+    groups::GroupRow,
     records::{Head, LogId, log_key, put_head, require_head},
     table,
 };
@@ -51,13 +52,27 @@ pub(crate) fn delete_pieces(overlay: &mut Overlay<'_>, log: &LogId, pieces: Opti
 
 impl Store {
     /// Writes an actor's snapshot of any size, as [`Batch::put_snapshot`]: in pieces if it is too large for one batch. Until
-    /// all of them are written, the older snapshot and the records after it are valid.
+    /// all of them are written, the older snapshot and the records after it are valid. `of` is the row of the group whose state
+    /// it is: a log can be replaced by that of another group.
     ///
     /// # Errors
     /// As [`Store::append`], but for the size. [`Unmet::SnapshotOvertaken`] when another snapshot of the log was begun
-    /// meanwhile.
-    pub async fn append_snapshot(&self, log: &LogId, at: u64, bytes: &[u8]) -> Result<(), AppendError> {
-        let mut whole = Batch::new();
+    /// meanwhile, [`Unmet::GroupReplaced`] when the group of the log is another one.
+    pub async fn append_snapshot(
+        &self,
+        log: &LogId,
+        of: Option<&GroupRow>,
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<(), AppendError> {
+        let begin = || {
+            let mut batch = Batch::new();
+            if let (LogId::Group(app, group), Some(row)) = (log, of) {
+                batch.require_group(*app, group, row);
+            }
+            batch
+        };
+        let mut whole = begin();
         whole.put_snapshot(log, at, bytes);
         if whole.bytes() <= self.batch_bytes_max() {
             return self.append(whole).await.map(drop);
@@ -65,11 +80,11 @@ impl Store {
         let mut pieces = Pieces { id: Uuid::new_v4(), count: 0, bytes: 0 };
         let piece_bytes = PIECE_BYTES_MAX.min(self.batch_bytes_max() / 2).max(1);
         for piece in bytes.chunks(piece_bytes) {
-            let mut batch = Batch::new();
+            let mut batch = begin();
             pieces = batch.put_piece(log, at, pieces, piece);
             self.append(batch).await?;
         }
-        let mut batch = Batch::new();
+        let mut batch = begin();
         batch.put_snapshot_of_pieces(log, at, pieces);
         self.append(batch).await.map(drop)
     }
@@ -206,15 +221,15 @@ mod tests {
         for (at, length, pieces) in
             [(1, 10, 0), (1, 2300, 5), (3, 5000, 10), (3, 5001, 11), (4, 900, 0), (5, 100_000, 200)]
         {
-            store.append_snapshot(&log(), at, &state(length)).await.unwrap();
+            store.append_snapshot(&log(), None, at, &state(length)).await.unwrap();
             assert_eq!(found(&store), (Some((at, state(length))), pieces), "{length} bytes at {at}");
             let log = store.view().load_log(&log()).unwrap().unwrap();
             assert_eq!(log.records.len() as u64, 5 - at);
         }
-        let older = store.append_snapshot(&log(), 4, &state(5000)).await;
+        let older = store.append_snapshot(&log(), None, 4, &state(5000)).await;
         assert_eq!(older, Err(AppendError::Precondition(Unmet::SnapshotOvertaken)));
         assert_eq!(found(&store), (Some((5, state(100_000))), 200));
-        let late = store.append_snapshot(&log(), 6, &state(5000)).await;
+        let late = store.append_snapshot(&log(), None, 6, &state(5000)).await;
         assert_eq!(late, Err(AppendError::Precondition(Unmet::LogMoved { at: Some(5) })));
         let mut batch = Batch::new();
         batch.delete_log(&log());
