@@ -21,6 +21,9 @@ use crate::support::TestGateway;
 /// Bytes of a hash or a tag in these tests' cipher suite.
 const TAG_BYTES: usize = 32;
 
+/// Bytes of a signature there.
+const SIGNATURE_BYTES: usize = 64;
+
 /// Where the epoch is in these tests' PublicMessages: behind version, wire format, and a group id of 32 bytes with its
 /// length (RFC 9420 §6).
 const EPOCH: Range<usize> = 4 + 1 + 32..4 + 1 + 32 + 8;
@@ -146,6 +149,27 @@ struct Tail {
     membership_tag: Range<usize>,
 }
 
+/// The confirmation tag of a commit whose signature, with its length, begins at this offset, if the end of the packet can be
+/// read.
+fn confirmation_tag_of(packet: &[u8], signature: usize) -> Option<&[u8]> {
+    let mut rest = &packet[signature..];
+    let [_, tag, _] = [vector(&mut rest)?, vector(&mut rest)?, vector(&mut rest)?];
+    rest.is_empty().then_some(tag)
+}
+
+/// The next vector, of at most 2^14 − 1 bytes (RFC 9420 §2.1.2).
+fn vector<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = match **rest {
+        [length @ 0..64, ref after @ ..] => (usize::from(length), after),
+        [high @ 64..128, low, ref after @ ..] => (usize::from(high - 64) << 8 | usize::from(low), after),
+        _ => return None,
+    };
+    let is_shortest = rest.len() - after.len() == 1 || length >= 64;
+    let (vector, after) = after.split_at_checked(length)?;
+    *rest = after;
+    is_shortest.then_some(vector)
+}
+
 fn tail(packet: &[u8]) -> Tail {
     let end = packet.len();
     let membership_tag = end - TAG_BYTES..end;
@@ -161,13 +185,34 @@ async fn no_byte_of_a_commit_can_be_changed() {
     let packet = good.commit_packet.0.clone();
     let Tail { confirmation_tag, membership_tag } = tail(&packet);
     assert_eq!(usize::from(packet[confirmation_tag.start - 1]), TAG_BYTES, "the confirmation tag's length");
+    eprintln!(
+        "LEN {} TAG {:?} BYTES {:02x?}",
+        packet.len(),
+        confirmation_tag,
+        &packet[600..760.min(packet.len())]
+    );
+    let signature = confirmation_tag.start - 1 - SIGNATURE_BYTES - 2;
+    let good_tag = &packet[confirmation_tag.clone()];
+    assert_eq!(confirmation_tag_of(&packet, signature), Some(good_tag));
+    // A signature that seems to reach eight bytes into the tag, whose next byte is the length of the rest.
+    let mut shifted = flipped(&packet, signature + 1, 8);
+    shifted[confirmation_tag.start + 7] = 24;
+    assert_eq!(
+        confirmation_tag_of(&shifted, signature),
+        Some(&packet[confirmation_tag.start + 8..confirmation_tag.end])
+    );
+    let commit = CommitBody { commit_packet: Base64(shifted), ..good.clone() };
+    let kind = stage.refuse_commit(&commit, "a signature that reaches into the tag").await;
+    assert_eq!(kind, ProblemKind::GroupInfoMismatch);
     for at in 0..membership_tag.start {
         for bits in [bit(at), 0xff] {
             let commit = CommitBody { commit_packet: Base64(flipped(&packet, at, bits)), ..good.clone() };
             let kind = stage.refuse_commit(&commit, &format!("byte {at} of the commit changed")).await;
-            // The companions are no help before the commit itself was found good.
+            let tag = confirmation_tag_of(&commit.commit_packet.0, signature);
+            // The companions are no help before the commit itself was found good, except that the confirmation tags are compared
+            // before signatures are verified.
             let expected: &[ProblemKind] = match at {
-                at if confirmation_tag.contains(&at) => &[ProblemKind::GroupInfoMismatch],
+                _ if tag.is_some_and(|tag| tag != good_tag) => &[ProblemKind::GroupInfoMismatch],
                 at if EPOCH.contains(&at) => &[ProblemKind::FutureEpoch, ProblemKind::StaleEpoch],
                 _ => {
                     &[ProblemKind::InvalidCommit, ProblemKind::MalformedMlsMessage, ProblemKind::UnknownKind]
