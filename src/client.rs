@@ -37,7 +37,7 @@ use crate::{
     token::Token,
 };
 
-pub use self::events::{EventReader, StreamedEvent};
+pub use self::events::EventReader;
 
 /// The time limit of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);

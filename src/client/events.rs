@@ -9,10 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{GatewayClient, RequestError, succeeded, unexpected};
 use crate::api::{
     Endpoint, Nothing,
-    events::{
-        EVENT_STREAM, EpochEvent, EventQuery, GroupEvent, KeyPackagesEvent, ProposalEvent, ResetEvent,
-        StreamApplicationEvents, StreamGroupEvents, WelcomeEvent,
-    },
+    events::{EVENT_STREAM, EventData, EventQuery, StreamApplicationEvents, StreamGroupEvents},
     text::EventIdText,
 };
 
@@ -22,23 +19,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(45);
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// The longest line of a stream, in bytes.
 const LINE_BYTES_MAX: usize = 64 << 20;
-
-/// An event of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StreamedEvent {
-    /// A proposal was accepted.
-    Proposal(ProposalEvent),
-    /// A commit was accepted.
-    Epoch(EpochEvent),
-    /// A group was created.
-    Group(GroupEvent),
-    /// A welcome waits for a client.
-    Welcome(WelcomeEvent),
-    /// The key packages of a queue run out.
-    KeyPackages(KeyPackagesEvent),
-    /// Events are missing before this place: read the state anew.
-    Reset(ResetEvent),
-}
 
 /// An open event stream.
 #[derive(Debug)]
@@ -109,7 +89,7 @@ impl EventReader {
     /// # Errors
     /// [`RequestError::Transport`] when the connection is lost, [`RequestError::Unexpected`] when the stream is not one of a
     /// gateway.
-    pub async fn next(&mut self) -> Result<Option<StreamedEvent>, RequestError> {
+    pub async fn next(&mut self) -> Result<Option<EventData>, RequestError> {
         loop {
             while let Some(end) = self.received.iter().skip(self.searched).position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.received.drain(..=self.searched + end).collect();
@@ -132,7 +112,7 @@ impl EventReader {
     }
 
     /// Takes one line; answers the event that it ends.
-    fn take_line(&mut self, line: &str) -> Result<Option<StreamedEvent>, RequestError> {
+    fn take_line(&mut self, line: &str) -> Result<Option<EventData>, RequestError> {
         if line.is_empty() {
             let PartialBlock { id, kind, data } = std::mem::take(&mut self.block);
             self.last_id = id.or(self.last_id);
@@ -156,14 +136,14 @@ impl EventReader {
     }
 }
 
-fn event(kind: &str, data: &str) -> Result<Option<StreamedEvent>, RequestError> {
+fn event(kind: &str, data: &str) -> Result<Option<EventData>, RequestError> {
     Ok(Some(match kind {
-        "proposal" => StreamedEvent::Proposal(read(data)?),
-        "epoch" => StreamedEvent::Epoch(read(data)?),
-        "group" => StreamedEvent::Group(read(data)?),
-        "welcome" => StreamedEvent::Welcome(read(data)?),
-        "key-packages" => StreamedEvent::KeyPackages(read(data)?),
-        "reset" => StreamedEvent::Reset(read(data)?),
+        "proposal" => EventData::Proposal(read(data)?),
+        "epoch" => EventData::Epoch(read(data)?),
+        "group" => EventData::Group(read(data)?),
+        "welcome" => EventData::Welcome(read(data)?),
+        "key-packages" => EventData::KeyPackages(read(data)?),
+        "reset" => EventData::Reset(read(data)?),
         _ => return Ok(None),
     }))
 }

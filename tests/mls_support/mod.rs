@@ -19,7 +19,7 @@ pub(crate) use client::MlsClient;
 pub(crate) use identity::Identities;
 pub(crate) use member::Member;
 
-use crate::support::Setup;
+use crate::support::{Setup, TestGateway};
 
 /// What the clients are made of.
 type Config = IntoConfigOutput<
@@ -28,6 +28,17 @@ type Config = IntoConfigOutput<
         WithCryptoProvider<RustCryptoProvider, WithMlsRules<DefaultMlsRules, BaseConfig>>,
     >,
 >;
+
+/// Registered clients with key packages for everyone.
+pub(crate) async fn clients<const N: usize>(gateway: &TestGateway, names: [&str; N]) -> [MlsClient; N] {
+    let mut clients = Vec::new();
+    for name in names {
+        let client = MlsClient::register(gateway, name).await;
+        client.upload_key_packages(4).await;
+        clients.push(client);
+    }
+    clients.try_into().unwrap_or_else(|_| panic!("as many clients as names"))
+}
 
 /// A setup that keeps its data in a directory, so that it can be stopped and started again.
 pub(crate) fn kept_in(directory: &tempfile::TempDir) -> Setup {

@@ -109,8 +109,8 @@ impl GroupStream {
         EventId { stream: self.tag, place: StreamPlace::after(self.sequence) }
     }
 
-    /// The next item, once there is one; `None` at the end, when the gateway stops, the reader has fallen behind, or the
-    /// group's state was replaced.
+    /// The next item, once there is one; `None` at the end, when the gateway stops or the reader has fallen behind. A reset follows
+    /// when the group's state was replaced.
     ///
     /// # Errors
     /// That the store cannot be read.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use snapshots::{AppId, Bytes, Event, GroupId, View};
 
-use super::{EntryContent, EpochEntry, GroupError, LogEntry, LoggedEntry, control_messages};
+use super::{
+    EntryContent, EpochEntry, GroupError, LogEntry, LoggedEntry, control_messages, history::entries_after,
+};
 use crate::{
     codec::CodecError,
     error::StorageError,
@@ -29,12 +31,17 @@ pub(crate) fn logged_events(
     (after, last): (u64, u64),
     limit: usize,
 ) -> Result<LoggedEvents, StorageError> {
-    let entries = view.log_entries(app, group, after.saturating_add(1), limit, READ_BYTES)?;
-    if entries.is_empty() {
+    let found = match entries_after(view, app, group, after, limit, READ_BYTES) {
+        Ok(found) => found,
+        Err(GroupError::Storage(error)) => return Err(error),
+        // The group is gone.
+        Err(_) => return Ok(LoggedEvents::NotKept),
+    };
+    let Some(entries) = found.entries.filter(|entries| !entries.is_empty()) else {
         return Ok(LoggedEvents::NotKept);
-    }
-    let kept = entries.iter().take_while(|(sequence, _)| *sequence <= last);
-    let events = kept.map(|(sequence, bytes)| Ok((*sequence, event(group, suite, *sequence, bytes)?)));
+    };
+    let kept = entries.into_iter().map(|logged| logged.entry).take_while(|entry| entry.sequence <= last);
+    let events = kept.map(|entry| Ok((entry.sequence, event(group, suite, entry)?)));
     events.collect::<Result<_, _>>().map(LoggedEvents::Kept).map_err(|error: CodecError| {
         tracing::error!(?group, %error, "an entry of the group's log cannot be read");
         StorageError::Unreadable
@@ -42,8 +49,8 @@ pub(crate) fn logged_events(
 }
 
 /// The event of an entry.
-fn event(group: &GroupId, suite: CipherSuite, sequence: u64, bytes: &[u8]) -> Result<Event, CodecError> {
-    let LogEntry { timestamp, content, .. } = LoggedEntry::read(sequence, bytes)?.entry;
+fn event(group: &GroupId, suite: CipherSuite, entry: LogEntry) -> Result<Event, CodecError> {
+    let LogEntry { sequence, timestamp, content } = entry;
     let damaged = |_| CodecError::damaged("entry of a log");
     Ok(match content {
         EntryContent::Creation(_) => Event::GroupCreated { group: group.clone() },

@@ -211,30 +211,32 @@ fn no_commit_makes_the_tree_larger_than_the_limit() {
     }
 }
 
+/// A group of this creator with an id that others have, too.
+fn group_of_one_id(
+    services: &Services,
+    application: &Application,
+    name: &str,
+) -> (Group<impl MlsConfig + use<>>, Arc<NewGroup>, GroupState, GroupMeta) {
+    let none = ExtensionList::new;
+    let group = client(name).create_group_with_id(b"one id".to_vec(), none(), none(), None).unwrap();
+    let new = Arc::new(NewGroup {
+        group_info: group.group_info_message(true).unwrap().to_bytes().unwrap(),
+        ratchet_tree: Some(group.export_tree().to_bytes().unwrap()),
+    });
+    let (now, source) = (services.clock.now(), Source::Application);
+    let state = GroupState::create(services.validation_context(application, &source), &new, now).unwrap();
+    let row = GroupRow { epoch: Epoch(0), created_at: now, creation_digest: new.digest(), hub: None };
+    let meta = GroupMeta::new(application, state.id().clone(), row);
+    (group, new, state, meta)
+}
+
 /// A creation can take the place of a replica whose log stands at the same number.
 #[test]
 fn an_owner_of_a_replaced_log_writes_nothing_into_the_new_one() {
     actix::System::new().block_on(async {
         let application = Application::basic(AppId::random());
         let services = services(&application, Heard::default());
-        let made = |name: &str| {
-            let none = ExtensionList::new;
-            let group = client(name).create_group_with_id(b"one id".to_vec(), none(), none(), None).unwrap();
-            let new = Arc::new(NewGroup {
-                group_info: group.group_info_message(true).unwrap().to_bytes().unwrap(),
-                ratchet_tree: Some(group.export_tree().to_bytes().unwrap()),
-            });
-            let now = services.clock.now();
-            let state = GroupState::create(
-                services.validation_context(&application, &Source::Application),
-                &new,
-                now,
-            )
-            .unwrap();
-            let row = GroupRow { epoch: Epoch(0), created_at: now, creation_digest: new.digest(), hub: None };
-            let meta = GroupMeta::new(&application, state.id().clone(), row);
-            (group, new, state, meta)
-        };
+        let made = |name: &str| group_of_one_id(&services, &application, name);
         let (mut first, new, state, meta) = made("mallory");
         services.store.append(creation(&meta, &state, &new).unwrap()).await.unwrap();
         let (outdated, mut published) = activate(&services, &application, &meta);
@@ -260,21 +262,7 @@ fn an_owner_of_a_replaced_log_leaves_no_snapshot_in_the_new_one() {
     actix::System::new().block_on(async {
         let application = Application::basic(AppId::random());
         let services = services(&application, Heard::default());
-        let created = |name: &str| {
-            let none = ExtensionList::new;
-            let group = client(name).create_group_with_id(b"one id".to_vec(), none(), none(), None).unwrap();
-            let new = Arc::new(NewGroup {
-                group_info: group.group_info_message(true).unwrap().to_bytes().unwrap(),
-                ratchet_tree: Some(group.export_tree().to_bytes().unwrap()),
-            });
-            let now = services.clock.now();
-            let source = Source::Application;
-            let rules = services.validation_context(&application, &source);
-            let state = GroupState::create(rules, &new, now).unwrap();
-            let row = GroupRow { epoch: Epoch(0), created_at: now, creation_digest: new.digest(), hub: None };
-            let meta = GroupMeta::new(&application, state.id().clone(), row);
-            (group, new, state, meta)
-        };
+        let created = |name: &str| group_of_one_id(&services, &application, name);
         let (mut first, new, state, meta) = created("mallory");
         services.store.append(creation(&meta, &state, &new).unwrap()).await.unwrap();
         let (outdated, published) = activate(&services, &application, &meta);

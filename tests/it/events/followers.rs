@@ -1,6 +1,6 @@
 //! Events at the gateway of another domain than the group's hub.
 
-use mimi_gateway::{api::events::EventQuery, client::StreamedEvent};
+use mimi_gateway::api::events::{EventData, EventQuery};
 
 use super::{after, application_stream, events, next, outline};
 use crate::federation::world::World;
@@ -22,13 +22,13 @@ async fn a_follower_tells_the_same_of_its_replica() {
     let told = events(&mut at_follower, 3).await;
     assert_eq!(outline(&told), [("group", 0), ("epoch", 1), ("welcome", 1)]);
     assert_eq!(told[1].1, told_by_hub[1].1, "the same epoch, at the hub's time");
-    let StreamedEvent::Welcome(welcome) = &told[2].1 else { panic!("{told:?}") };
+    let EventData::Welcome(welcome) = &told[2].1 else { panic!("{told:?}") };
     assert_eq!((&welcome.client_handle.0, &welcome.group_id.0), (&members[1].1.handle, &group));
     assert_eq!(welcome.domain.as_ref().map(|domain| domain.as_str()), Some("b.example"));
 
     // The ids of one gateway are not those of the other.
     let mut reader = hub.application_events(&after(Some(told[1].0))).await.unwrap();
-    assert!(matches!(next(&mut reader).await, StreamedEvent::Reset(_)));
+    assert!(matches!(next(&mut reader).await, EventData::Reset(_)));
 
     // What the guest uploads to its own gateway is told at both.
     let (guest, rest) = members.split_last_mut().unwrap();
@@ -43,7 +43,7 @@ async fn a_follower_tells_the_same_of_its_replica() {
     assert_eq!(outline(&told), expected);
     let history = rest[0].1.control_messages(actors::Epoch(2)).await;
     for ((_, event), entry) in told.iter().zip(&history.epochs) {
-        let StreamedEvent::Epoch(event) = event else { panic!("{event:?}") };
+        let EventData::Epoch(event) = event else { panic!("{event:?}") };
         assert_eq!((event.commit.as_ref(), event.timestamp), (Some(&entry.commit), entry.timestamp));
     }
     world.stop().await;

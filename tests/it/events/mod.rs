@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use mimi_gateway::{
     api::{
-        events::{EpochEvent, EventQuery, GroupChange, ProposalEvent},
+        events::{EpochEvent, EventData, EventQuery, GroupChange, ProposalEvent},
         text::EventIdText,
     },
-    client::{EventReader, GatewayClient, StreamedEvent},
+    client::{EventReader, GatewayClient},
 };
 use tokio::time::timeout;
 
-use crate::mls_support::{Member, MlsClient};
+use crate::mls_support::{Member, MlsClient, clients};
 use crate::support::TestGateway;
 
 /// How long an event may take before a test has failed.
@@ -29,16 +29,16 @@ fn after(id: Option<EventIdText>) -> EventQuery {
 }
 
 /// The next event, which must come.
-async fn next(reader: &mut EventReader) -> StreamedEvent {
+async fn next(reader: &mut EventReader) -> EventData {
     timeout(PATIENCE, reader.next()).await.expect("an event comes").unwrap().expect("the stream goes on")
 }
 
 /// So many events, each with its id, without warnings about key queues.
-async fn events(reader: &mut EventReader, count: usize) -> Vec<(EventIdText, StreamedEvent)> {
+async fn events(reader: &mut EventReader, count: usize) -> Vec<(EventIdText, EventData)> {
     let mut events = Vec::new();
     while events.len() < count {
         let event = next(reader).await;
-        if !matches!(event, StreamedEvent::KeyPackages(_)) {
+        if !matches!(event, EventData::KeyPackages(_)) {
             events.push((reader.last_event_id().unwrap(), event));
         }
     }
@@ -57,30 +57,19 @@ async fn application_stream(api: &GatewayClient) -> EventReader {
 }
 
 /// The kinds of events, and the epoch of each that has one.
-fn outline(events: &[(EventIdText, StreamedEvent)]) -> Vec<(&'static str, u64)> {
-    let outline = |event: &StreamedEvent| match event {
-        StreamedEvent::Proposal(ProposalEvent { epoch_id, .. }) => ("proposal", epoch_id.0),
-        StreamedEvent::Epoch(EpochEvent { epoch_id, .. }) => ("epoch", epoch_id.0),
-        StreamedEvent::Group(event) => {
+fn outline(events: &[(EventIdText, EventData)]) -> Vec<(&'static str, u64)> {
+    let outline = |event: &EventData| match event {
+        EventData::Proposal(ProposalEvent { epoch_id, .. }) => ("proposal", epoch_id.0),
+        EventData::Epoch(EpochEvent { epoch_id, .. }) => ("epoch", epoch_id.0),
+        EventData::Group(event) => {
             assert_eq!(event.change, GroupChange::Created);
             ("group", 0)
         }
-        StreamedEvent::Welcome(event) => ("welcome", event.epoch_id.0),
-        StreamedEvent::KeyPackages(_) => ("key-packages", 0),
-        StreamedEvent::Reset(_) => ("reset", 0),
+        EventData::Welcome(event) => ("welcome", event.epoch_id.0),
+        EventData::KeyPackages(_) => ("key-packages", 0),
+        EventData::Reset(_) => ("reset", 0),
     };
     events.iter().map(|(_, event)| outline(event)).collect()
-}
-
-/// Registered clients with key packages for everyone.
-async fn clients<const N: usize>(gateway: &TestGateway, names: [&str; N]) -> [MlsClient; N] {
-    let mut clients = Vec::new();
-    for name in names {
-        let client = MlsClient::register(gateway, name).await;
-        client.upload_key_packages(4).await;
-        clients.push(client);
-    }
-    clients.try_into().unwrap_or_else(|_| panic!("as many clients as names"))
 }
 
 /// What [`tell`] does, as a stream of the application tells it.
@@ -129,7 +118,7 @@ async fn everything_is_told_once_and_in_order() {
     let mut expected = TOLD.to_vec();
     expected.insert(1, ("group", 0));
     assert_eq!(outline(&told), expected);
-    let (StreamedEvent::Welcome(of_bob), StreamedEvent::Welcome(of_carol)) = (&told[3].1, &told[7].1) else {
+    let (EventData::Welcome(of_bob), EventData::Welcome(of_carol)) = (&told[3].1, &told[7].1) else {
         panic!("{told:?}")
     };
     assert_eq!((&of_bob.client_handle.0, &of_bob.group_id.0), (&bob.handle, &at_alice.id()));
@@ -145,18 +134,17 @@ async fn everything_is_told_once_and_in_order() {
     let mut epochs = Vec::new();
     for (_, event) in told {
         match event {
-            StreamedEvent::Proposal(event) => proposals.push(event.packet.unwrap()),
-            StreamedEvent::Epoch(event) => {
+            EventData::Proposal(event) => proposals.push(event.packet.unwrap()),
+            EventData::Epoch(event) => {
                 let from_history = &history.epochs[epochs.len()];
                 assert_eq!(event.timestamp, from_history.timestamp);
                 assert_eq!(event.commit.as_ref(), Some(&from_history.commit));
                 assert_eq!(event.proposals.as_ref(), Some(&from_history.proposals));
                 epochs.push(event);
             }
-            StreamedEvent::Group(_)
-            | StreamedEvent::Welcome(_)
-            | StreamedEvent::KeyPackages(_)
-            | StreamedEvent::Reset(_) => panic!("{event:?}"),
+            EventData::Group(_) | EventData::Welcome(_) | EventData::KeyPackages(_) | EventData::Reset(_) => {
+                panic!("{event:?}")
+            }
         }
     }
     let mut committed = epochs[1].proposals.clone().unwrap();

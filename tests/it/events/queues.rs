@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mimi_gateway::{
-    api::events::{KeyPackagesChangeText, KeyPackagesEvent},
-    client::{EventReader, StreamedEvent},
+    api::events::{EventData, KeyPackagesChangeText, KeyPackagesEvent},
+    client::EventReader,
 };
 
 use super::{after, application_stream, assert_silent, next};
@@ -15,7 +15,7 @@ use crate::{
 
 async fn warning(reader: &mut EventReader, of: &MlsClient) -> (KeyPackagesChangeText, u64) {
     let event = next(reader).await;
-    let StreamedEvent::KeyPackages(KeyPackagesEvent {
+    let EventData::KeyPackages(KeyPackagesEvent {
         client_id,
         client_handle,
         key_queue_id,

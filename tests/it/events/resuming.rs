@@ -1,8 +1,8 @@
 //! Readers that come back.
 
-use mimi_gateway::{
-    api::{events::EventQuery, text::EventIdText},
-    client::StreamedEvent,
+use mimi_gateway::api::{
+    events::{EventData, EventQuery},
+    text::EventIdText,
 };
 
 use super::{TOLD, TOLD_OF_GROUP, after, application_stream, clients, events, next, outline, tell};
@@ -106,7 +106,7 @@ async fn ids_that_were_never_given_here_get_a_reset() {
     let of_two = first_id(&gateway, &group(&two)).await;
     for foreign in [of_two, first_id(&elsewhere, "/events").await] {
         let mut reader = alice.api.application_events(&after(Some(foreign))).await.unwrap();
-        assert!(matches!(next(&mut reader).await, StreamedEvent::Reset(_)));
+        assert!(matches!(next(&mut reader).await, EventData::Reset(_)));
         // The stream goes on from now, and its new id is good.
         one.update().await;
         assert_eq!(outline(&events(&mut reader, 1).await), [("epoch", one.epoch().0)]);
@@ -117,7 +117,7 @@ async fn ids_that_were_never_given_here_get_a_reset() {
     }
     for foreign in [of_all, of_two] {
         let mut reader = alice.api.group_events(&one.id(), &after(Some(foreign))).await.unwrap();
-        assert!(matches!(next(&mut reader).await, StreamedEvent::Reset(_)));
+        assert!(matches!(next(&mut reader).await, EventData::Reset(_)));
     }
 
     // The header wins over the query; an empty one counts as none.
@@ -163,7 +163,7 @@ async fn events_that_are_no_longer_kept_are_missing_and_said_to_be() {
     let mut reset = None;
     for _ in 0..100 {
         let mut reader = alice.api.application_events(&after(Some(told[0].0))).await.unwrap();
-        if let StreamedEvent::Reset(event) = next(&mut reader).await {
+        if let EventData::Reset(event) = next(&mut reader).await {
             reset = Some((event, reader));
             break;
         }

@@ -12,19 +12,8 @@ use mimi_gateway::api::{
     problem::ProblemKind,
 };
 
-use crate::mls_support::{Member, MlsClient, assert_agree, kept_in, refused};
+use crate::mls_support::{Member, MlsClient, assert_agree, clients, kept_in, refused};
 use crate::support::{Setup, TestGateway};
-
-/// Registered clients with key packages for everyone.
-async fn clients<const N: usize>(gateway: &TestGateway, names: [&str; N]) -> [MlsClient; N] {
-    let mut clients = Vec::new();
-    for name in names {
-        let client = MlsClient::register(gateway, name).await;
-        client.upload_key_packages(4).await;
-        clients.push(client);
-    }
-    clients.try_into().unwrap_or_else(|_| panic!("as many clients as names"))
-}
 
 /// A group of Alice and Bob.
 async fn pair(alice: &MlsClient, bob: &MlsClient) -> (Member, Member) {
