@@ -36,6 +36,11 @@ bench name *arguments:
 capacity *arguments:
     cargo run --release -- loadtest capacity {{arguments}}
 
+# Check the OpenAPI document with redocly, schemathesis and generated clients
+document length="long":
+    cargo build --workspace --locked
+    tests/document/run {{length}}
+
 # Kill the gateway under load, again and again
 crash rounds="100":
     MIMI_CRASH_ROUNDS={{rounds}} cargo test --workspace --locked --test crash

@@ -17,6 +17,8 @@ impl Endpoint for ListApplications {
     const ACCESS: Access = Access::Public;
     const SECTION: &'static str = "Applications";
     const SUMMARY: &'static str = "The configurations of the public applications";
+    const DESCRIPTION: &'static str = "Lists what is the same on every gateway that serves an application: how its clients are identified. Needs no \
+         token. Applications that are not public are left out, so an empty list is a normal answer.";
     type Path = NoMembers;
     type Query = Nothing;
     type Body = Nothing;
@@ -26,6 +28,7 @@ impl Endpoint for ListApplications {
 /// The public applications of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
+#[schema(as = ApplicationConfigurationList)]
 pub struct ApplicationConfigurations(pub Vec<ApplicationConfiguration>);
 
 /// The draft's ApplicationConfiguration (*Applications*): the same on every gateway that federates it.

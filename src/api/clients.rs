@@ -8,7 +8,7 @@ use super::{
     Access, Body, Endpoint, Limit, Method, Nothing, Success, list,
     paths::{AppPath, ClientPath, HandlePath},
     problem::ProblemKind,
-    text::{GroupIdText, HandleText},
+    text::{GroupIdText, HandleText, TagText},
 };
 
 const SECTION: &str = "Managing Identities";
@@ -23,6 +23,9 @@ impl Endpoint for RegisterClient {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Register a client under its handle";
+    const DESCRIPTION: &'static str = "A client must be registered before it can have key queues. Keep the `clientId` of the answer: it stays when \
+         the handle changes. Only the Basic identity provider takes handles as they are; X.509 handles come from the \
+         certificates.";
     const SUCCESS: &'static [Success] = &[Success::Created];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::ClientHandleTaken];
     type Path = AppPath;
@@ -41,6 +44,7 @@ impl Endpoint for GetClient {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "A registered client";
+    const DESCRIPTION: &'static str = "The handle and the tags of one client, as they are now.";
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient];
     type Path = ClientPath;
     type Query = Nothing;
@@ -58,6 +62,8 @@ impl Endpoint for ChangeClient {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Rename a client, add and remove tags";
+    const DESCRIPTION: &'static str = "All or nothing. Renaming drops the key packages that carry the old handle, because nobody could use them any \
+         more; the client uploads new ones. The answer is the client after the change.";
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient, ProblemKind::ClientHandleTaken];
     type Path = ClientPath;
     type Query = Nothing;
@@ -76,6 +82,8 @@ impl Endpoint for DeleteClient {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Delete a client with its queues, tags and pending welcomes";
+    const DESCRIPTION: &'static str = "Deletes what the gateway keeps for the client. Groups keep it as a member until a commit removes it. \
+         Repeated, the answer is 404: take it as done.";
     const SUCCESS: &'static [Success] = &[Success::NoContent];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient];
     type Path = ClientPath;
@@ -94,6 +102,8 @@ impl Endpoint for FindClients {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The clients that have a tag, or all";
+    const DESCRIPTION: &'static str = "Finds the clients to invite, for example all devices of an account, by a tag that they were registered with. \
+         Follow `nextCursor` until there is none. With `domain`, the gateway of that domain is asked.";
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::ApplicationConfigurationMismatch,
         ProblemKind::PeerUnreachable,
@@ -115,6 +125,8 @@ impl Endpoint for ListGroupsOfClient {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The groups that a handle is a member of";
+    const DESCRIPTION: &'static str = "The groups whose ratchet tree holds this handle now, with their epochs: a client that was away learns where \
+         to catch up.";
     type Path = HandlePath;
     type Query = GroupsOfClientQuery;
     type Body = Nothing;
@@ -130,6 +142,7 @@ pub struct NewClientBody {
     pub client_handle: HandleText,
     /// Tags by which the client can be found.
     #[serde(default, deserialize_with = "list::at_most::<{ list::TAGS_MAX }, _, _>")]
+    #[schema(value_type = Vec<TagText>)]
     pub tags: Vec<String>,
     /// The client's domain; the gateway's only one when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,7 +164,7 @@ pub struct RegisteredClient {
 /// A registered client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Client)]
+#[schema(as = ClientDetails)]
 pub struct ClientBody {
     /// Its id.
     #[schema(value_type = Uuid)]
@@ -176,6 +189,7 @@ pub struct ClientChangeBody {
     pub client_handle: Option<HandleText>,
     /// Tags to add.
     #[serde(default, deserialize_with = "list::at_most::<{ list::TAGS_MAX }, _, _>")]
+    #[schema(value_type = Vec<TagText>)]
     pub tags_to_add: Vec<String>,
     /// Tags to remove.
     #[serde(default, deserialize_with = "list::at_most::<{ list::TAGS_MAX }, _, _>")]
@@ -241,7 +255,7 @@ pub struct PageQuery {
 /// Clients that were found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Identities)]
+#[schema(as = FoundClientPage)]
 pub struct IdentitiesBody {
     /// The clients, by their ids.
     pub identities: Vec<IdentityBody>,
@@ -253,7 +267,7 @@ pub struct IdentitiesBody {
 /// One client that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Identity)]
+#[schema(as = FoundClient)]
 pub struct IdentityBody {
     /// Its id.
     #[schema(value_type = Uuid)]
@@ -267,6 +281,7 @@ pub struct IdentityBody {
 /// The groups of a handle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = GroupOfClientPage)]
 pub struct GroupsOfClient {
     /// The groups, by their ids.
     pub groups: Vec<GroupOfClient>,

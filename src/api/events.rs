@@ -27,6 +27,8 @@ impl Endpoint for StreamApplicationEvents {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "What happens in the application, as it happens";
+    const DESCRIPTION: &'static str = "Server-sent events (WHATWG HTML) of all groups, welcomes and key queues of the application. The `event` \
+         field names the kind, `data` is one line of JSON, and `id` is where to resume.";
     const SUCCESS: &'static [Success] = &[Success::Ok];
     const MEDIA_TYPE: &'static str = EVENT_STREAM;
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::TooManyStreams];
@@ -46,6 +48,8 @@ impl Endpoint for StreamGroupEvents {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "What happens in the group, as it happens";
+    const DESCRIPTION: &'static str = "Server-sent events (WHATWG HTML) of one group: its proposals and epochs. The `event` field names the kind, \
+         `data` is one line of JSON, and `id` is where to resume.";
     const SUCCESS: &'static [Success] = &[Success::Ok];
     const MEDIA_TYPE: &'static str = EVENT_STREAM;
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup, ProblemKind::TooManyStreams];

@@ -16,6 +16,9 @@ impl Endpoint for ListExternalSenders {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = "Identity Providers";
     const SUMMARY: &'static str = "The keys by which the gateway proposes the removal of expired members";
+    const DESCRIPTION: &'static str = "Put the key of the group's signature scheme into the `external_senders` extension of a group, so that the \
+         gateway may propose to remove members whose certificates have expired. The list is empty in an application \
+         whose clients have no certificates.";
     type Path = AppPath;
     type Query = Nothing;
     type Body = Nothing;
@@ -25,6 +28,7 @@ impl Endpoint for ListExternalSenders {
 /// The keys of the gateway; none when it proposes nothing in this application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ExternalSenderList)]
 pub struct ExternalSenders {
     /// One for each key. A group needs the one of its cipher suite's signature scheme.
     pub external_senders: Vec<ExternalSenderBody>,
@@ -33,7 +37,7 @@ pub struct ExternalSenders {
 /// One key of the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = ExternalSender)]
+#[schema(as = ExternalSenderKey)]
 pub struct ExternalSenderBody {
     /// The signature scheme, by its number in the TLS registry: 2055 is Ed25519, 1027 ECDSA on P-256 with SHA-256.
     pub signature_scheme: u16,

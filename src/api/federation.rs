@@ -41,6 +41,8 @@ impl Endpoint for Discover {
     const ACCESS: Access = Access::Public;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The domains of this gateway and where it federates";
+    const DESCRIPTION: &'static str =
+        "Gateways of other domains read this to find where to federate. Needs no token.";
     type Path = NoMembers;
     type Query = Nothing;
     type Body = Nothing;
@@ -58,6 +60,7 @@ impl Endpoint for CompareConfiguration {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Compare an application's configuration";
+    const DESCRIPTION: &'static str = "Two gateways compare the configuration of an application before they exchange anything else about it.";
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::ApplicationConfigurationMismatch];
     type Path = AppPath;
     type Query = Nothing;
@@ -75,6 +78,8 @@ impl Endpoint for ReplicateLog {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Deliver the entries of a group's log";
+    const DESCRIPTION: &'static str = "The hub of a group sends each accepted entry to the gateways that follow it. The answer is the greatest \
+         number that the follower holds.";
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::MalformedMlsMessage,
         ProblemKind::InvalidGroupInfo,

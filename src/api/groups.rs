@@ -24,6 +24,9 @@ impl Endpoint for CreateGroup {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Create a group of one member at epoch 0";
+    const DESCRIPTION: &'static str = "The creator exports the group info and the ratchet tree at epoch 0 and uploads them. From then on the \
+         gateway follows the group: it validates proposals and commits and knows the members. The same bytes give the \
+         same answer again, with status 200.";
     const SUCCESS: &'static [Success] = &[Success::Created, Success::Ok];
     const PROBLEMS: &'static [ProblemKind] =
         &[ProblemKind::MalformedMlsMessage, ProblemKind::GroupExists, ProblemKind::InvalidGroupInfo];
@@ -43,6 +46,8 @@ impl Endpoint for ListGroups {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "All groups of the application";
+    const DESCRIPTION: &'static str =
+        "By pages, in the order of their ids. Follow `nextCursor` until there is none.";
     type Path = AppPath;
     type Query = PageQuery;
     type Body = Nothing;
@@ -59,6 +64,8 @@ impl Endpoint for GetGroup {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "A group's epoch and members";
+    const DESCRIPTION: &'static str = "What the gateway knows of the group in its current epoch. The `ETag` changes whenever the answer does.";
+    const HAS_ENTITY_TAG: bool = true;
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup];
     type Path = GroupPath;
     type Query = Nothing;
@@ -76,6 +83,8 @@ impl Endpoint for UploadProposal {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Upload a proposal for the current epoch";
+    const DESCRIPTION: &'static str = "The gateway validates the proposal and keeps it for the current epoch, so that members can commit it by \
+         reference. It is dropped when the epoch ends. The same bytes give the same answer again, with status 200.";
     const SUCCESS: &'static [Success] = &[Success::Created, Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::MalformedMlsMessage,
@@ -106,6 +115,9 @@ impl Endpoint for ListProposals {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The proposals that wait in the current epoch";
+    const DESCRIPTION: &'static str = "A member that is about to commit processes these first, and commits them by reference. The `ETag` changes \
+         with the epoch and with the list.";
+    const HAS_ENTITY_TAG: bool = true;
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup];
     type Path = GroupPath;
     type Query = Nothing;
@@ -123,6 +135,10 @@ impl Endpoint for UploadCommit {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Upload a commit, which creates the next epoch";
+    const DESCRIPTION: &'static str = "The first valid commit of an epoch creates the next epoch; every other one gets 409 `stale-epoch`, and its \
+         sender catches up and tries again. Apply your own commit only after the answer. A commit that adds members \
+         needs the welcome that the MLS library returned with it; the group info lets others join by an external \
+         commit. The same bytes give the winner the same answer again, with status 200.";
     const SUCCESS: &'static [Success] = &[Success::Created, Success::Ok];
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::MalformedMlsMessage,
@@ -158,6 +174,8 @@ impl Endpoint for ListControlMessages {
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str =
         "The commits that created a range of epochs, with the proposals that they refer to";
+    const DESCRIPTION: &'static str = "What a member has missed: it processes `messages` in order. A member in epoch n asks from n + 1. The answer \
+         is empty when there is nothing new; with `waitMs` the gateway holds it until there is.";
     const DEVIATION: Option<&'static str> = Some(
         "it answers all epochs of the range. Here an answer has a size limit; it has `nextEpochId` if epochs are left \
          over.",
@@ -211,6 +229,7 @@ pub struct CreatedGroupBody {
 /// Groups of an application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = GroupPage)]
 pub struct Groups {
     /// The groups, by their ids.
     pub groups: Vec<ListedGroup>,
@@ -237,6 +256,7 @@ pub struct ListedGroup {
 /// The current state of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = GroupState)]
 pub struct Group {
     /// Its id.
     pub group_id: GroupIdText,
@@ -258,7 +278,7 @@ pub struct Group {
 /// One member of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Member)]
+#[schema(as = GroupMember)]
 pub struct MemberBody {
     /// Its leaf index in the ratchet tree.
     pub leaf_index: u32,
@@ -273,7 +293,7 @@ pub struct MemberBody {
 /// A proposal to upload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = Proposal)]
+#[schema(as = ProposalUpload)]
 pub struct ProposalBody {
     /// An MLSMessage that holds a public proposal.
     pub packet: Base64,
@@ -296,6 +316,7 @@ pub struct AcceptedProposalBody {
 /// The proposals that wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = WaitingProposals)]
 pub struct Proposals {
     /// MLSMessages, in the order of their acceptance.
     pub messages: Vec<Base64>,
@@ -307,7 +328,7 @@ pub struct Proposals {
 /// A commit to upload, with its group info and welcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = Commit)]
+#[schema(as = CommitUpload)]
 pub struct CommitBody {
     /// An MLSMessage that holds a public commit.
     pub commit_packet: Base64,

@@ -27,6 +27,8 @@ impl Endpoint for ListWelcomes {
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str =
         "The welcomes that wait for a handle, oldest first, with their ratchet trees";
+    const DESCRIPTION: &'static str = "What a client needs to join the groups to which it was added. Join, then acknowledge each welcome by its \
+         `id`. With `waitMs` the gateway holds an empty answer until a welcome comes.";
     type Path = HandlePath;
     type Query = WelcomeQuery;
     type Body = Nothing;
@@ -43,6 +45,8 @@ impl Endpoint for AcknowledgeWelcome {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Acknowledge a welcome, so that it is not delivered again";
+    const DESCRIPTION: &'static str =
+        "Acknowledge after the client has joined and stored its state. Repeated, the answer is 204 again.";
     const SUCCESS: &'static [Success] = &[Success::NoContent];
     type Path = JoinInfoPath;
     type Query = HandleQuery;
@@ -60,6 +64,9 @@ impl Endpoint for GetGroupInfo {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The group info and ratchet tree for an external joiner";
+    const DESCRIPTION: &'static str = "For a client that joins by an external commit, without an invitation. The list is empty when the last \
+         committer gave no group info. The `ETag` changes with the epoch.";
+    const HAS_ENTITY_TAG: bool = true;
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup];
     type Path = GroupPath;
     type Query = Nothing;
@@ -131,6 +138,7 @@ impl Default for WelcomeQuery {
 /// The waiting welcomes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = JoinInfoPage)]
 pub struct JoinInfos {
     /// The welcomes, oldest first.
     pub join_infos: Vec<JoinInfoBody>,
@@ -162,6 +170,7 @@ pub struct JoinInfoBody {
 /// The group info and ratchet tree for an external joiner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = GroupInfoList)]
 pub struct GroupInfos {
     /// One, or none when the last committer gave none.
     pub group_infos: Vec<GroupInfo>,
@@ -170,6 +179,7 @@ pub struct GroupInfos {
 /// The group info of the current epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PublishedGroupInfo)]
 pub struct GroupInfo {
     /// An MLSMessage that holds the GroupInfo.
     pub group_info: Base64,

@@ -9,6 +9,7 @@ use super::{
     paths::{ClientPath, KeyQueuePath},
     problem::ProblemKind,
     text::Base64,
+    whole::whole,
 };
 
 const SECTION: &str = "Managing Key Packages";
@@ -26,6 +27,8 @@ impl Endpoint for CreateKeyQueue {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Create a key queue of a client";
+    const DESCRIPTION: &'static str = "A key queue holds the key packages of one protocol version, cipher suite and label, with which others add \
+         the client to groups while it is offline. Keep the `keyQueueId` of the answer.";
     const DEVIATION: Option<&'static str> = Some(
         "its words forbid a gateway two queues of one protocol version, cipher suite and label. Here two queues of one client \
          differ in one of them, and two clients may have the same: otherwise only one client of a gateway could have key \
@@ -50,6 +53,8 @@ impl Endpoint for ListKeyQueues {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The key queues of a client and what they hold";
+    const DESCRIPTION: &'static str =
+        "Says how many key packages each queue has left, so that a client knows when to upload more.";
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient];
     type Path = ClientPath;
     type Query = Nothing;
@@ -68,6 +73,9 @@ impl Endpoint for UploadKeyPackages {
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str =
         "Add key packages to a queue, empty it first, relabel it, set its final key";
+    const DESCRIPTION: &'static str = "All or nothing: one key package that is refused leaves the queue unchanged, and the problem lists each \
+         refused one. A package that the queue had before is counted once, so the request can be repeated. The answer \
+         counts the packages after the change.";
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::UnknownClient,
         ProblemKind::UnknownKeyQueue,
@@ -91,6 +99,8 @@ impl Endpoint for DeleteKeyQueue {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Delete a key queue with its packages";
+    const DESCRIPTION: &'static str = "The packages that were assigned from it and are not used yet go too. Repeated, the answer is 404: take it as \
+         done.";
     const SUCCESS: &'static [Success] = &[Success::NoContent];
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownClient, ProblemKind::UnknownKeyQueue];
     type Path = KeyQueuePath;
@@ -110,6 +120,9 @@ impl Endpoint for RetrieveKeyPackage {
     const ACCESS: Access = Access::ReadWrite;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "A key package of a client, assigned to the receiver until it is used";
+    const DESCRIPTION: &'static str = "Assigns a key package to the receiver, that is, to the client that will use it in a commit or an Add \
+         proposal. The same receiver gets the same package until it is used, so the request can be repeated. It \
+         changes the queue, so it needs a `read-write` token.";
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::UnknownClient,
         ProblemKind::NoKeyPackage,
@@ -129,10 +142,12 @@ impl Endpoint for RetrieveKeyPackage {
 #[schema(as = NewKeyQueue)]
 pub struct NewKeyQueueBody {
     /// The protocol version of its packages; MLS 1.0 is 1 (RFC 9420 §6).
-    #[schema(maximum = 65535)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(minimum = 1, maximum = 1)]
     pub protocol_version: u16,
     /// The cipher suite of its packages (RFC 9420 §17.1).
-    #[schema(maximum = 65535)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(minimum = 1, maximum = 7)]
     pub cipher_suite: u16,
     /// A label by which the application selects queues; may be empty.
     pub app_label: String,
@@ -151,6 +166,7 @@ pub struct CreatedKeyQueue {
 
 /// The key queues of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = KeyQueueList)]
 pub struct KeyQueues {
     /// The queues.
     pub queues: Vec<KeyQueue>,
@@ -222,6 +238,7 @@ pub struct KeyPackageQuery {
     /// The receiver: it gets the same package until that is used. `receiver_client_id`, as the draft
     /// writes it, is accepted too.
     #[serde(alias = "receiver_client_id")]
+    #[param(min_length = 1)]
     pub receiver_client_id: String,
     /// The queue's label; empty if left out.
     #[serde(default, skip_serializing_if = "String::is_empty")]

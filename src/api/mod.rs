@@ -15,6 +15,7 @@ pub mod paths;
 pub mod percent;
 pub mod problem;
 pub mod text;
+pub(crate) mod whole;
 
 use std::time::Duration;
 
@@ -37,12 +38,16 @@ pub trait Endpoint: Sized + 'static {
     const SECTION: &'static str;
     /// A summary in one line.
     const SUMMARY: &'static str;
+    /// Its purpose and the meaning of its answer, for people who write a client.
+    const DESCRIPTION: &'static str;
     /// The departure from the draft's text, if any, and its reason.
     const DEVIATION: Option<&'static str> = None;
     /// The statuses of success, the usual one first.
     const SUCCESS: &'static [Success] = &[Success::Ok];
     /// The media type of a success with a body.
     const MEDIA_TYPE: &'static str = "application/json";
+    /// Whether an answer carries an entity tag and `If-None-Match` is honoured (RFC 9110 §8.8.3, §13.1.2).
+    const HAS_ENTITY_TAG: bool = false;
     /// The problems of this request, in addition to those of every request.
     const PROBLEMS: &'static [ProblemKind] = &[];
     /// The members of the path.

@@ -27,6 +27,13 @@ const BYTES_PREFIX: &str = "b64:";
 pub(crate) const GROUP_ID_PATTERN: &str = "^(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-][AQgw]|\
     [A-Za-z0-9_-]{2}[AEIMQUYcgkosw048]|[A-Za-z0-9_-]{4})$";
 
+/// The text forms of ids of events, likewise.
+pub(crate) const EVENT_ID_PATTERN: &str = "^(?:A[Q-Za-f][A-Za-z0-9_-]{23}[AQgw])?$";
+
+/// The texts that are Base64, likewise: padded, or without padding.
+const BASE64_PATTERN: &str =
+    "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw](?:==)?|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=?)?$";
+
 /// Appends the Base64 text of bytes.
 pub(crate) fn push_base64(bytes: &[u8], text: &mut Vec<u8>) {
     let start = text.len();
@@ -90,12 +97,28 @@ impl PartialSchema for Base64 {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .content_encoding("base64")
+            .pattern(Some(BASE64_PATTERN))
             .description(Some("Base64 (RFC 4648 §4); padding may be left out of a request"))
             .into()
     }
 }
 
 impl ToSchema for Base64 {}
+
+/// The schema of a tag in a request.
+pub(super) struct TagText;
+
+impl PartialSchema for TagText {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .description(Some("not empty"))
+            .into()
+    }
+}
+
+impl ToSchema for TagText {}
 
 /// A client handle in its only text form: the UTF-8 string itself, or `b64:` and base64url of bytes that are not UTF-8, that
 /// begin with `b64:` themselves, or that are `.` or `..` (*Conventions*). URL libraries remove a path segment that is a dot or

@@ -26,6 +26,12 @@ use crate::api::{
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const CSS: &str = "text/css; charset=utf-8";
+
+/// The gateway's own styles of /docs, by the name of their file.
+const DOCS_CSS: &str = "gateway.css";
+/// The beginning of the page /docs. The page's width is that of the screen, and its files are in the directory.
+const HEAD: &str = "<head>\n    <base href=\"/docs/\">\n    <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">";
 
 /// `GET /healthz`: the process is up.
 pub(super) const HEALTHZ: Route = Route {
@@ -33,7 +39,13 @@ pub(super) const HEALTHZ: Route = Route {
     ..page(
         "/healthz",
         |arrived| shown(arrived, |_| Ok(HttpResponse::Ok().json(json!({ "status": "up" })))),
-        Description::Page { name: "healthz", summary: "The process is up", media_type: JSON, problems: &[] },
+        Description::Page {
+            name: "healthz",
+            summary: "The process is up",
+            text: "For a liveness probe: while this is answered, the process runs.",
+            media_type: JSON,
+            problems: &[],
+        },
     )
 };
 
@@ -46,6 +58,9 @@ pub(super) const READYZ: Route = Route {
         Description::Page {
             name: "readyz",
             summary: "Requests are answered",
+            text: "For a readiness probe and load balancers: 200 while the gateway accepts requests and can write. \
+               `failingSnapshots` counts the snapshots that cannot be written; nothing is lost by it, but a \
+               restart takes longer.",
             media_type: JSON,
             problems: &[ProblemKind::ShuttingDown, ProblemKind::StorageUnavailable],
         },
@@ -56,7 +71,13 @@ pub(super) const READYZ: Route = Route {
 pub(super) const OPENAPI: Route = page(
     "/openapi.json",
     |arrived| shown(arrived, |_| openapi_json()),
-    Description::Page { name: "openapi", summary: "This document", media_type: JSON, problems: &[] },
+    Description::Page {
+        name: "openapi",
+        summary: "This document",
+        text: "OpenAPI 3.1, for generators of clients and for tools.",
+        media_type: JSON,
+        problems: &[],
+    },
 );
 
 /// `GET /docs`: a reader of the OpenAPI document that loads nothing from elsewhere.
@@ -66,6 +87,7 @@ pub(super) const DOCS: Route = page(
     Description::Page {
         name: "docs",
         summary: "This document, for reading and trying out",
+        text: "Loads nothing from other servers.",
         media_type: "text/html",
         problems: &[],
     },
@@ -78,6 +100,7 @@ pub(super) const DOCS_FILE: Route = page(
     Description::Page {
         name: "docsFile",
         summary: "A file of the page /docs",
+        text: "The scripts and styles of the page.",
         media_type: "*/*",
         problems: &[ProblemKind::UnknownRoute],
     },
@@ -90,6 +113,7 @@ pub(super) const PROBLEMS: Route = page(
     Description::Page {
         name: "problems",
         summary: "The types of problems",
+        text: "HTML; plain text if `Accept` names `text/plain` and not `text/html`.",
         media_type: "text/html",
         problems: &[],
     },
@@ -102,6 +126,8 @@ pub(super) const PROBLEM: Route = page(
     Description::Page {
         name: "problem",
         summary: "What a type of problem means and what to do about it",
+        text: "The `type` of every problem document leads here. HTML; plain text if `Accept` names `text/plain` \
+               and not `text/html`.",
         media_type: "text/html",
         problems: &[ProblemKind::UnknownRoute],
     },
@@ -155,7 +181,7 @@ fn readiness(snapshots: SnapshotStatus) -> serde_json::Value {
 
 fn openapi_json() -> Result<HttpResponse, Problem> {
     static DOCUMENT: LazyLock<Option<Bytes>> =
-        LazyLock::new(|| serde_json::to_vec(&openapi::document()).map(Bytes::from).ok());
+        LazyLock::new(|| openapi::document().map(|document| Bytes::from(document.to_string())).ok());
     let document = DOCUMENT.clone().ok_or_else(Problem::internal)?;
     let mut response = HttpResponse::Ok().insert_header((header::CONTENT_TYPE, JSON)).body(document);
     response.extensions_mut().insert(SharedBody);
@@ -190,6 +216,9 @@ fn shared_docs_file(file: &str) -> Result<Option<(String, Bytes)>, Problem> {
     if let Some(shared) = files.get(file) {
         return Ok(Some(shared.clone()));
     }
+    if file == DOCS_CSS {
+        return Ok(Some((CSS.to_owned(), Bytes::from_static(include_bytes!("docs.css")))));
+    }
     let found = utoipa_swagger_ui::serve(file, Arc::clone(&CONFIG)).map_err(|error| {
         tracing::error!(%error, "a file of /docs cannot be served");
         Problem::internal()
@@ -199,8 +228,9 @@ fn shared_docs_file(file: &str) -> Result<Option<(String, Bytes)>, Problem> {
     if file.is_empty()
         && let Ok(html) = std::str::from_utf8(&bytes)
     {
-        // The page refers to its files without their directory, and /docs does not end with a slash.
-        let html = html.replacen("<head>", "<head>\n    <base href=\"/docs/\">", 1);
+        let html = html.replacen("<head>", HEAD, 1);
+        let html =
+            html.replacen("</head>", "  <link rel=\"stylesheet\" href=\"./gateway.css\">\n  </head>", 1);
         bytes =
             html.replacen("<title>Swagger UI</title>", "<title>MIMI gateway: API</title>", 1).into_bytes();
     }
@@ -263,8 +293,8 @@ fn as_page(title: &str, sections: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
-         <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:2rem auto;padding:0 1rem;\
-         color-scheme:light dark}}h1{{font-size:1.4rem;margin:2rem 0 0}}h2{{font-size:1rem}}p{{margin:.4rem 0}}\
+         <style>html{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;\
+         margin:2rem auto;padding:0 1rem}}h1{{font-size:1.4rem;margin:2rem 0 0}}h2{{font-size:1rem}}p{{margin:.4rem 0}}\
          </style></head><body>{sections}</body></html>"
     )
 }

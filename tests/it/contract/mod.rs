@@ -4,6 +4,7 @@ mod access;
 mod bodies;
 mod clients;
 mod conditional;
+mod examples;
 mod groups;
 mod key_packages;
 mod limits;

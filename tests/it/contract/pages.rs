@@ -41,6 +41,7 @@ async fn the_docs_come_from_the_binary() {
         assert!(page.header("content-type").is_some_and(|media_type| media_type.starts_with("text/html")));
         let html = page.text();
         assert!(!html.contains("://"), "it fetches nothing from elsewhere: {html}");
+        assert!(html.contains("name=\"viewport\"") && html.contains("gateway.css"), "{html}");
         // Every file that it names is here.
         for name in html
             .split(['"'])
