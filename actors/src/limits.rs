@@ -33,7 +33,8 @@ settings! {
         /// Such proposals, in bytes together.
         pub proposal_bytes_per_epoch_max: usize = 4 << 20 => Accepts::BYTES;
         /// Proposals that one commit may carry, by value and by reference together.
-        pub proposals_per_commit_max: usize = 1024 => Accepts::COUNT;
+        pub proposals_per_commit_max: usize = 1024
+            => Accepts::from_to(1, Limits::PROPOSALS_PER_COMMIT_MAX as u64);
         /// Requests that may wait in front of one group or one key queue, or to change one client.
         pub waiting_requests_per_actor_max: usize = 1024 => Accepts::COUNT;
         /// Messages of one application that may be validated, or wait for it, away from the threads of groups: those that
@@ -109,6 +110,8 @@ impl Limits {
     /// The largest value of a limit on a list in a request, so that a body of millions of members is not built in memory
     /// before the limit is known.
     pub const LIST_MAX: usize = 10_000;
+    /// The largest value of [`Limits::proposals_per_commit_max`]: gateways read past commits of other gateways that far.
+    pub const PROPOSALS_PER_COMMIT_MAX: usize = 4096;
 
     /// [`Limits::key_package_lifetime_s_max`]; `None` for 0, which means no limit.
     pub(crate) fn lifetime_s_max(&self) -> Option<u64> {

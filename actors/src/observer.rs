@@ -35,7 +35,7 @@
 //! # Example
 //!
 //! ```
-//! use actors::{AppId, Application, Clock, CommitBundle, GroupError, observer::Observer};
+//! use actors::{AppId, Application, Clock, CommitBundle, GroupError, Limits, observer::Observer};
 //! # use mls_forge::{Client, Group, Suite};
 //! # let mut group = Group::create(Client::new(Suite::Ed25519, "alice"));
 //! # let bob = Client::new(Suite::Ed25519, "bob");
@@ -59,6 +59,18 @@
 //! // The same commit does not fit the new epoch.
 //! let again = observer.stage(&commit, now).unwrap_err();
 //! assert!(matches!(again, GroupError::StaleEpoch { .. }));
+//!
+//! // A group may have 20,000 members, or as many as the caller says.
+//! let limits = Limits { group_members_max: 2, ..Limits::default() };
+//! let mut small = Observer::restore_within(limits, Application::basic(AppId::random()), &observer.snapshot()?)?;
+//! # group.apply(&made);
+//! # let carol = Client::new(Suite::Ed25519, "carol");
+//! # let add = group.add(&carol);
+//! # let made = group.commit(0).with(add).sign();
+//! # let (group_info, welcome) = (Some(made.group_info_bytes()), made.welcome_bytes());
+//! # let third = CommitBundle { commit: made.commit_bytes(), group_info, welcome };
+//! assert!(matches!(small.stage(&third, now), Err(GroupError::InvalidCommit { .. })));
+//! assert!(observer.stage(&third, now).is_ok());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -108,7 +120,7 @@ impl StagedCommit {
 
     /// The serialised GroupContext of that epoch (RFC 9420 §8.1).
     pub fn context_bytes(&self) -> Vec<u8> {
-        self.0.context_bytes()
+        self.0.context_bytes.clone()
     }
 
     /// What [`Observer::replay`] needs besides the commit.
@@ -122,7 +134,8 @@ impl StagedCommit {
 
 impl Observer {
     /// Opens a group of any epoch from a GroupInfo message and its ratchet tree, which may be in the GroupInfo instead (RFC 9420
-    /// §12.4.3). Its members are clients of the application; the limits are the default ones.
+    /// §12.4.3). Its members are clients of the application; the limits are the default ones, which [`Self::open_within`]
+    /// replaces.
     ///
     /// # Errors
     /// [`GroupError::MalformedMessage`] or [`GroupError::InvalidGroupInfo`].
@@ -132,7 +145,22 @@ impl Observer {
         ratchet_tree: Option<&[u8]>,
         at: Timestamp,
     ) -> Result<Self, GroupError> {
-        let limits = Limits::default();
+        Self::open_within(Limits::default(), application, group_info, ratchet_tree, at)
+    }
+
+    /// As [`Self::open`], with limits of the caller's choice. An observer heeds `group_members_max`, `proposals_per_commit_max`,
+    /// `key_package_lifetime_s_max` and `clock_skew_s_max`. The length of messages and the number of proposals that wait are for
+    /// the caller to bound.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_within(
+        limits: Limits,
+        application: Application,
+        group_info: &[u8],
+        ratchet_tree: Option<&[u8]>,
+        at: Timestamp,
+    ) -> Result<Self, GroupError> {
         let context =
             ValidationContext { limits: &limits, application: &application, source: &Source::Application };
         let tracked = TrackedGroup::open(context, group_info, ratchet_tree, at).map_err(refused_commit)?;
@@ -229,13 +257,26 @@ impl Observer {
         Ok(encode(&self.tracked.snapshot())?)
     }
 
-    /// Restores a group from its snapshot. Validates nothing again.
+    /// Restores a group from its snapshot. Validates nothing again; the default limits hold from now on, which
+    /// [`Self::restore_within`] replaces.
     ///
     /// # Errors
     /// The bytes are damaged.
     pub fn restore(application: Application, snapshot: &[u8]) -> Result<Self, StoredFormError> {
+        Self::restore_within(Limits::default(), application, snapshot)
+    }
+
+    /// As [`Self::restore`], with limits of the caller's choice; see [`Self::open_within`].
+    ///
+    /// # Errors
+    /// As [`Self::restore`].
+    pub fn restore_within(
+        limits: Limits,
+        application: Application,
+        snapshot: &[u8],
+    ) -> Result<Self, StoredFormError> {
         let tracked = TrackedGroup::restore(decode::<GroupSnapshot>(snapshot)?)?;
-        Ok(Self { tracked, application, limits: Limits::default() })
+        Ok(Self { tracked, application, limits })
     }
 }
 

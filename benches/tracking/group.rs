@@ -3,13 +3,15 @@
 use actors::CommitBundle;
 use mls_forge::{Client, Forged, Group, PathChoice, Proposal, Sender, SharedTree, Suite};
 use openmls::{
-    group::{GroupId, PublicGroup},
+    group::{GroupContext, GroupId, PublicGroup},
     prelude::{
         MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, ProcessedMessageContent, ProposalStore,
         RatchetTreeIn,
     },
+    treesync::TreeSync,
 };
 use openmls_rust_crypto::OpenMlsRustCrypto;
+use openmls_traits::public_storage::PublicStorageProvider as _;
 use tls_codec::Deserialize as _;
 
 pub(crate) const SUITE: Suite = Suite::Ed25519;
@@ -159,6 +161,29 @@ impl LibraryGroup {
             ProposalStore::new(),
         );
         Self { group: opened.unwrap().0, provider }
+    }
+
+    /// The parts of it that grow with the group, as its storage has them.
+    pub(crate) fn stored(&self, id: &GroupId) -> (TreeSync, GroupContext) {
+        let storage = self.provider.storage();
+        (storage.tree(id).unwrap().unwrap(), storage.group_context(id).unwrap().unwrap())
+    }
+
+    /// How many bytes its storage has.
+    pub(crate) fn stored_bytes(&self) -> usize {
+        self.provider.storage().values.read().unwrap().values().map(Vec::len).sum()
+    }
+
+    /// Writes these parts as merging a commit writes them.
+    pub(crate) fn store(&self, id: &GroupId, tree: &TreeSync, context: &GroupContext) {
+        let storage = self.provider.storage();
+        storage.write_tree(id, tree).unwrap();
+        storage.write_context(id, context).unwrap();
+    }
+
+    /// Loads the group from its storage.
+    pub(crate) fn load(&self, id: &GroupId) -> PublicGroup {
+        PublicGroup::load(self.provider.storage(), id).unwrap().unwrap()
     }
 
     /// Another one in the same epoch.

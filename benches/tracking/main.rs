@@ -1,5 +1,6 @@
 //! The cost of following a group from outside: staging and applying each kind of commit, next to the unavoidable
-//! signatures and the two MLS libraries' own observers; and the cost of passivating and activating a group.
+//! signatures and the two MLS libraries' own observers; and the cost of passivating and activating a group, next to openmls's
+//! of storing and loading one.
 //!
 //! `cargo bench --bench tracking`; one part of it: `cargo bench --bench tracking -- 'update/100'`. The sizes are those of
 //! `MIMI_BENCH_MEMBERS`, as `2,10,100`, or all. Groups of more than 10,000 members are followed by the gateway alone, and
@@ -14,9 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actors::{AppId, Application, CommitBundle, Timestamp, observer::Observer};
+use actors::{AppId, Application, CommitBundle, Limits, Timestamp, observer::Observer};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{
+    BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+    measurement::WallTime,
+};
 use group::{Case, LibraryGroup, Starting, Step};
 use mls_rs::{
     MlsMessage,
@@ -28,6 +32,11 @@ use mls_rs::{
     identity::basic::BasicIdentityProvider,
 };
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
+use openmls::treesync::TreeSync;
+
+/// The gateway's allocator, for everything that is compared.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SIZES: [usize; 5] = [2, 10, 100, 1000, 10_000];
 
@@ -38,11 +47,17 @@ fn now() -> Timestamp {
 
 /// An observer of a group of clients of the Basic identity provider.
 fn open(group_info: &[u8], tree: &[u8], now: Timestamp) -> Observer {
-    Observer::open(Application::basic(AppId::random()), group_info, Some(tree), now).unwrap()
+    let application = Application::basic(AppId::random());
+    Observer::open_within(limits(), application, group_info, Some(tree), now).unwrap()
+}
+
+/// Limits that let every size in.
+fn limits() -> Limits {
+    Limits { group_members_max: 1 << 20, ..Limits::default() }
 }
 
 fn restore(snapshot: &[u8]) -> Observer {
-    Observer::restore(Application::basic(AppId::random()), snapshot).unwrap()
+    Observer::restore_within(limits(), Application::basic(AppId::random()), snapshot).unwrap()
 }
 
 fn sizes() -> Vec<usize> {
@@ -181,14 +196,39 @@ fn at_rest(criterion: &mut Criterion, members: usize, starting: &Starting) {
     if members >= 1000 {
         group.sample_size(10);
     }
-    group.throughput(criterion::Throughput::Bytes(rested.len().try_into().unwrap()));
+    group.throughput(Throughput::Bytes(rested.len().try_into().unwrap()));
     group.bench_function(BenchmarkId::new("snapshot, encode", members), |bencher| {
         bencher.iter(|| black_box(&tracked).snapshot().unwrap());
     });
     group.bench_function(BenchmarkId::new("activate, decode", members), |bencher| {
         bencher.iter(|| restore(black_box(&rested)));
     });
+    if members <= LIBRARIES_MAX {
+        at_rest_in_library(&mut group, members, starting);
+    }
     group.finish();
+}
+
+/// The same for openmls: what it writes to its storage of a whole group, and loading a group from there. Its memory storage writes
+/// JSON; the tree alone is measured as MessagePack, too, which is what the gateway writes.
+fn at_rest_in_library(group: &mut BenchmarkGroup<'_, WallTime>, members: usize, starting: &Starting) {
+    let library = LibraryGroup::open(starting);
+    let (tree, context) = library.stored(&starting.id);
+    let packed = rmp_serde::to_vec(&tree).unwrap();
+    group.throughput(Throughput::Bytes(library.stored_bytes().try_into().unwrap()));
+    group.bench_function(BenchmarkId::new("openmls, store", members), |bencher| {
+        bencher.iter(|| library.store(&starting.id, black_box(&tree), &context));
+    });
+    group.bench_function(BenchmarkId::new("openmls, load", members), |bencher| {
+        bencher.iter(|| library.load(&starting.id));
+    });
+    group.throughput(Throughput::Bytes(packed.len().try_into().unwrap()));
+    group.bench_function(BenchmarkId::new("openmls, tree to MessagePack", members), |bencher| {
+        bencher.iter(|| rmp_serde::to_vec(black_box(&tree)).unwrap());
+    });
+    group.bench_function(BenchmarkId::new("openmls, tree from MessagePack", members), |bencher| {
+        bencher.iter(|| rmp_serde::from_slice::<TreeSync>(black_box(&packed)).unwrap());
+    });
 }
 
 /// The type of mls-rs's observer.

@@ -15,6 +15,7 @@ use super::{
     leaf::{KeyPackage, LeafChecks, LeafNode, LeafSource, check_package_signatures},
     member_index::{IndexChange, SharedValue},
     proposal::unsupported_proposal,
+    ratchet_tree::ParentNode,
     syntax::is_known_extension,
     wire::SenderKind,
 };
@@ -110,16 +111,12 @@ impl<'a> Admission<'a> {
             SenderKind::Member(leaf) => self.group.leaf(leaf),
             SenderKind::NewMemberCommit | SenderKind::External(_) | SenderKind::NewMemberProposal => None,
         };
-        let gone: BTreeSet<&[u8]> = replaced
-            .parents_out
-            .iter()
-            .skip(*parents_blanked)
-            .map(|parent| &*parent.encryption_key)
-            .chain(before.map(|leaf| leaf.encryption_key))
-            .collect();
-        let of_parents = replaced.parents_in.iter().map(|parent| &*parent.encryption_key);
+        let of_parents = replaced.parents_out.iter().skip(*parents_blanked).map(ParentNode::encryption_key);
+        let mut gone: Vec<&[u8]> = of_parents.chain(before.map(|leaf| leaf.encryption_key)).collect();
+        gone.sort_unstable();
+        let of_parents = replaced.parents_in.iter().map(ParentNode::encryption_key);
         let mut keys = of_parents.chain(leaf.map(|leaf| leaf.encryption_key));
-        if keys.any(|key| gone.contains(key)) {
+        if keys.any(|key| gone.binary_search(&key).is_ok()) {
             let detail = "a public key of the update path is that of a node that the path replaces";
             return Err(Refusal::broken(Rule::DistinctKeys, detail));
         }

@@ -16,7 +16,7 @@ use super::{
     extensions::ContextExtensions,
     group::Member,
     group_context::GroupContext,
-    group_info::{check_group_info, check_group_info_head, told_extensions},
+    group_info::CommitGroupInfo,
     handshake::{Handshake, Proposal, ProposalOrRef, is_default_proposal},
     handshake_header,
     member_index::IndexChange,
@@ -104,19 +104,14 @@ pub(crate) struct StagedEpoch {
     /// The interim transcript hash of the epoch that the commit ends: it tells the group's history.
     pub(super) interim_hash_before: Digest,
     pub(super) context: GroupContext,
+    /// The serialised context (RFC 9420 §8.1).
+    pub(crate) context_bytes: Vec<u8>,
     pub(super) interim_transcript_hash: Digest,
     pub(super) replaced: Replaced,
     pub(super) index_change: IndexChange,
     pub(super) reinitialised: bool,
     /// Its GroupContext extensions follow from more than the commit and the epoch before.
     pub(super) has_app_data_update: bool,
-}
-
-impl StagedEpoch {
-    /// The serialised GroupContext of the epoch (RFC 9420 §8.1).
-    pub(crate) fn context_bytes(&self) -> Vec<u8> {
-        self.context.to_bytes()
-    }
 }
 
 impl TrackedGroup {
@@ -132,18 +127,17 @@ impl TrackedGroup {
         let adds = listed.iter().filter(|listed| matches!(listed.proposal, Proposal::Add(_))).count();
         self.check_least_count(listed.len(), adds, context.limits)?;
         let welcome = read_welcome(bundle.welcome.as_deref(), adds, self.context.suite)?;
-        if let Some(group_info) = bundle.group_info.as_deref() {
-            check_group_info_head(group_info, commit.confirmation_tag())?;
-        }
-        let told = match bundle.group_info.as_deref() {
+        let group_info = bundle.group_info.as_deref();
+        let group_info = group_info.map(|bytes| CommitGroupInfo::read(bytes, &commit)).transpose()?;
+        let told = match &group_info {
             Some(group_info) if listed.iter().any(|listed| is_app_data_update(&listed.proposal)) => {
-                Some(told_extensions(group_info)?)
+                Some(group_info.told_extensions()?)
             }
             Some(_) | None => None,
         };
         let (epoch, committer) = self.stage_listed(context, &commit, &listed, told.as_ref(), now)?;
-        if let Some(group_info) = bundle.group_info.as_deref() {
-            check_group_info(group_info, &epoch, commit.confirmation_tag(), committer)?;
+        if let Some(group_info) = group_info {
+            group_info.check(&epoch, committer)?;
         }
         check_welcome(welcome, &epoch.added)?;
         Ok(epoch)
@@ -276,7 +270,9 @@ impl TrackedGroup {
         check_member_count(derived.tree.members_count(), context.limits)?;
         admission.check_support(&derived, &index_change, listed)?;
         let added = admission.added;
-        let Derived { tree, context: next, interim_transcript_hash, replaced, committer, .. } = derived;
+        let Derived {
+            tree, context: next, context_bytes, interim_transcript_hash, replaced, committer, ..
+        } = derived;
         let expired =
             if context.refuses_expired_members() { self.expired_beside(&replaced, now) } else { Vec::new() };
         let joined = replaced.leaves_in.iter().map(|(index, leaf)| (*index, leaf.member.clone())).collect();
@@ -297,6 +293,7 @@ impl TrackedGroup {
             tree,
             interim_hash_before: self.interim_transcript_hash,
             context: next,
+            context_bytes,
             interim_transcript_hash,
             replaced,
             index_change,

@@ -43,6 +43,8 @@ pub(super) struct PathInTree<'a> {
 pub(super) struct Derived {
     pub(super) tree: RatchetTree,
     pub(super) context: GroupContext,
+    /// The serialised context.
+    pub(super) context_bytes: Vec<u8>,
     pub(super) interim_transcript_hash: Digest,
     pub(super) replaced: Replaced,
     /// How many of the parents that went out the proposals blanked; the path replaced the others.
@@ -92,7 +94,6 @@ impl TrackedGroup {
         };
         let parents_blanked = replaced.parents_out.len();
         if let Some(path) = commit.commit().and_then(|commit| commit.path.as_ref()) {
-            tree.hash();
             let steps = tree.path(committer);
             let keys: Vec<&[u8]> = path.nodes.iter().map(|node| node.encryption_key).collect();
             let (nodes, parent_hash) = tree.path_nodes(&steps, &keys);
@@ -120,6 +121,7 @@ impl TrackedGroup {
         }
         Ok(Derived {
             tree,
+            context_bytes: context.to_bytes(),
             context,
             interim_transcript_hash,
             replaced,

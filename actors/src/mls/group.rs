@@ -241,7 +241,7 @@ impl TrackedGroup {
     /// Moves the group into a staged epoch.
     pub(crate) fn apply_epoch(&mut self, epoch: StagedEpoch) {
         self.index.apply(epoch.index_change, &epoch.replaced);
-        self.context_bytes = epoch.context.to_bytes();
+        self.context_bytes = epoch.context_bytes;
         self.context = epoch.context;
         self.tree = epoch.tree;
         self.interim_transcript_hash = epoch.interim_transcript_hash;

@@ -156,6 +156,8 @@ pub(crate) struct LeafNode<'a> {
     pub(crate) encryption_key: &'a [u8],
     pub(crate) signature_key: &'a [u8],
     pub(crate) credential: Credential<'a>,
+    /// The lists that follow, as one.
+    pub(super) capabilities: &'a [u8],
     versions: Numbers<'a>,
     cipher_suites: Numbers<'a>,
     pub(super) supported_extensions: Numbers<'a>,
@@ -173,10 +175,12 @@ impl<'a> LeafNode<'a> {
         let encryption_key = reader.vector(PART)?;
         let signature_key = reader.vector(PART)?;
         let credential = read_credential(reader)?;
+        let before = *reader;
         let mut numbers = || Numbers::read(reader, "capabilities");
         let (versions, cipher_suites) = (numbers()?, numbers()?);
         let (supported_extensions, supported_proposals) = (numbers()?, numbers()?);
         let supported_credentials = numbers()?;
+        let capabilities = reader.since(before);
         let source = match reader.u8("leaf node source")? {
             1 => {
                 let not_before_s = reader.u64("lifetime")?;
@@ -196,6 +200,7 @@ impl<'a> LeafNode<'a> {
             encryption_key,
             signature_key,
             credential,
+            capabilities,
             versions,
             cipher_suites,
             supported_extensions,

@@ -1,50 +1,81 @@
 //! Index of a group's members and keys: what a commit has to compare with all members takes one look for each of its own
 //! values.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState},
+    sync::LazyLock,
+};
 
-use sha2::{Digest as _, Sha256};
 use snapshots::{ClientHandle, DomainName, Timestamp};
 
 use super::{
     UnknownKind,
     group::Member,
-    leaf::LeafNode,
+    leaf::{LeafNode, Numbers},
     ratchet_tree::{Leaf, Replaced},
 };
 
-/// The first bytes of a SHA-256: enough to tell the keys of a group apart, whoever chose them.
-type Fingerprint = [u8; 16];
+/// Tells the keys and clients of a group apart, whoever chose them: 128 bits by two keyed hashes, whose keys are random, are
+/// never told, and last as long as the process. Nobody can look for two values with the same fingerprint, and among a million
+/// values there are two by chance once in 10²⁶ groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fingerprint([u64; 2]);
 
 fn fingerprint(parts: &[&[u8]]) -> Fingerprint {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part);
-    }
-    let hash: [u8; 32] = hash.finalize().into();
-    let mut begin = [0; 16];
-    begin.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
-    begin
+    static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+    Fingerprint(KEYS.each_ref().map(|key| {
+        let mut hasher = key.build_hasher();
+        parts.iter().for_each(|part| hasher.write(part));
+        hasher.finish()
+    }))
 }
+
+/// A fingerprint is evenly distributed already: half of it is its hash.
+impl Hash for Fingerprint {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self([half, _]) = self;
+        state.write_u64(*half);
+    }
+}
+
+/// The hasher of fingerprints.
+#[derive(Clone, Copy, Debug, Default)]
+struct FirstHalf(u64);
+
+impl Hasher for FirstHalf {
+    /// Fingerprints do not come this way.
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, half: u64) {
+        self.0 = half;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A value for each of many keys or clients.
+type ByFingerprint<T> = HashMap<Fingerprint, T, BuildHasherDefault<FirstHalf>>;
 
 fn of_client(handle: &ClientHandle, domain: Option<&DomainName>) -> Fingerprint {
     // No domain contains a zero byte.
     fingerprint(&[domain.map_or("", DomainName::as_str).as_bytes(), &[0], handle.as_bytes()])
 }
 
-/// Values with the number of nodes or members that have them.
-type Occurrences<K> = HashMap<K, u32>;
-
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct MemberIndex {
     /// The leaf of each client.
-    clients: HashMap<Fingerprint, u32>,
-    encryption_keys: Occurrences<Fingerprint>,
-    signature_keys: Occurrences<Fingerprint>,
+    clients: ByFingerprint<u32>,
+    encryption_keys: ByFingerprint<u32>,
+    signature_keys: ByFingerprint<u32>,
     /// What members support, by their capabilities.
-    supported: Occurrences<(UnknownKind, u16)>,
+    supported: HashMap<(UnknownKind, u16), u32>,
     /// The types of the members' credentials.
-    credential_types: Occurrences<u16>,
+    credential_types: HashMap<u16, u32>,
     /// When credentials end, with the members' leaves.
     ends: BTreeSet<(Timestamp, u32)>,
 }
@@ -52,9 +83,9 @@ pub(super) struct MemberIndex {
 /// The difference that a commit makes.
 #[derive(Debug, Default)]
 pub(super) struct IndexChange {
-    encryption_keys: HashMap<Fingerprint, i64>,
-    signature_keys: HashMap<Fingerprint, i64>,
-    clients: HashMap<Fingerprint, i64>,
+    encryption_keys: ByFingerprint<i64>,
+    signature_keys: ByFingerprint<i64>,
+    clients: ByFingerprint<i64>,
     supported: HashMap<(UnknownKind, u16), i64>,
     credential_types: HashMap<u16, i64>,
 }
@@ -67,57 +98,84 @@ pub(super) enum SharedValue {
     Client,
 }
 
-/// The types that a leaf supports, each once.
-fn supported_by(leaf: &LeafNode<'_>) -> impl Iterator<Item = (UnknownKind, u16)> {
-    [
-        (UnknownKind::Extension, leaf.supported_extensions),
-        (UnknownKind::Proposal, leaf.supported_proposals),
-        (UnknownKind::Credential, leaf.supported_credentials),
-    ]
-    .into_iter()
-    .flat_map(|(kind, numbers)| numbers.distinct().into_iter().map(move |number| (kind, number)))
-}
+/// The capabilities of a leaf that are counted, by what they are of.
+type Counted<'a> = [(UnknownKind, Numbers<'a>); 3];
 
 impl IndexChange {
     pub(super) fn of(replaced: &Replaced) -> Self {
+        let Replaced { leaves_out, leaves_in, parents_out, parents_in } = replaced;
         let mut change = Self::default();
-        for (leaves, by) in [(&replaced.leaves_out, -1), (&replaced.leaves_in, 1)] {
+        let leaves = leaves_out.len() + leaves_in.len();
+        change.clients.reserve(leaves);
+        change.signature_keys.reserve(leaves);
+        change.encryption_keys.reserve(leaves + parents_out.len() + parents_in.len());
+        // Leaves mostly have the same capabilities as those that they replace, or as each other.
+        let mut capabilities: BTreeMap<(u16, &[u8]), (i64, Counted<'_>)> = BTreeMap::new();
+        for (leaves, by) in [(leaves_out, -1), (leaves_in, 1)] {
             for (_, leaf) in leaves {
-                change.add_leaf(leaf, by);
+                let Some(node) = leaf.node() else { continue };
+                change.add_client(leaf, &node, by);
+                let of_leaf = (node.credential.credential_type.0, node.capabilities);
+                let counted = [
+                    (UnknownKind::Extension, node.supported_extensions),
+                    (UnknownKind::Proposal, node.supported_proposals),
+                    (UnknownKind::Credential, node.supported_credentials),
+                ];
+                capabilities.entry(of_leaf).or_insert((0, counted)).0 += by;
             }
         }
-        for (parents, by) in [(&replaced.parents_out, -1), (&replaced.parents_in, 1)] {
+        for ((credential_type, _), (by, counted)) in capabilities {
+            if by != 0 {
+                change.add_capabilities(credential_type, counted, by);
+            }
+        }
+        for (parents, by) in [(parents_out, -1), (parents_in, 1)] {
             for parent in parents {
-                *change.encryption_keys.entry(fingerprint(&[&parent.encryption_key])).or_default() += by;
+                *change.encryption_keys.entry(fingerprint(&[parent.encryption_key()])).or_default() += by;
             }
         }
         change
     }
 
-    fn add_leaf(&mut self, leaf: &Leaf, by: i64) {
-        let Some(node) = leaf.node() else { return };
+    fn add_client(&mut self, leaf: &Leaf, node: &LeafNode<'_>, by: i64) {
         let Member { handle, domain, .. } = &leaf.member;
         *self.clients.entry(of_client(handle, domain.as_ref())).or_default() += by;
         *self.encryption_keys.entry(fingerprint(&[node.encryption_key])).or_default() += by;
         *self.signature_keys.entry(fingerprint(&[node.signature_key])).or_default() += by;
-        *self.credential_types.entry(node.credential.credential_type.0).or_default() += by;
-        for supported in supported_by(&node) {
-            *self.supported.entry(supported).or_default() += by;
+    }
+
+    fn add_capabilities(&mut self, credential_type: u16, counted: Counted<'_>, by: i64) {
+        *self.credential_types.entry(credential_type).or_default() += by;
+        for (kind, numbers) in counted {
+            for number in numbers.distinct() {
+                *self.supported.entry((kind, number)).or_default() += by;
+            }
         }
     }
 }
 
-fn count_after<K: std::hash::Hash + Eq>(counts: &Occurrences<K>, change: &HashMap<K, i64>, of: &K) -> i64 {
+fn count_after<K: Hash + Eq, S: BuildHasher>(
+    counts: &HashMap<K, u32, S>,
+    change: &HashMap<K, i64, S>,
+    of: &K,
+) -> i64 {
     let before = counts.get(of).copied().map_or(0, i64::from);
     before + change.get(of).copied().unwrap_or_default()
 }
 
-fn apply<K: std::hash::Hash + Eq>(counts: &mut Occurrences<K>, change: HashMap<K, i64>) {
+fn apply<K: Hash + Eq, S: BuildHasher>(counts: &mut HashMap<K, u32, S>, change: HashMap<K, i64, S>) {
+    let after = |before: u32, by: i64| u32::try_from((i64::from(before) + by).max(0)).unwrap_or(u32::MAX);
     for (value, by) in change {
-        let after = counts.get(&value).copied().map_or(0, i64::from) + by;
-        match u32::try_from(after) {
-            Ok(1..) => drop(counts.insert(value, u32::try_from(after).unwrap_or(u32::MAX))),
-            Ok(0) | Err(_) => drop(counts.remove(&value)),
+        match counts.entry(value) {
+            Entry::Occupied(mut counted) => match after(*counted.get(), by) {
+                0 => drop(counted.remove()),
+                after => *counted.get_mut() = after,
+            },
+            Entry::Vacant(place) => {
+                if by > 0 {
+                    place.insert(after(0, by));
+                }
+            }
         }
     }
 }
@@ -164,8 +222,9 @@ impl MemberIndex {
         change: &IndexChange,
         replaced: &Replaced,
     ) -> Option<(SharedValue, Option<u32>)> {
-        let is_shared = |counts: &Occurrences<Fingerprint>, change: &HashMap<Fingerprint, i64>| {
-            change.iter().any(|(value, by)| *by > 0 && count_after(counts, change, value) > 1)
+        let is_shared = |counts: &ByFingerprint<u32>, change: &ByFingerprint<i64>| {
+            let count = |value| counts.get(value).copied().map_or(0, i64::from);
+            change.iter().any(|(value, by)| *by > 0 && count(value) + by > 1)
         };
         let shared = if is_shared(&self.signature_keys, &change.signature_keys) {
             SharedValue::SignatureKey
@@ -186,7 +245,7 @@ impl MemberIndex {
         };
         let brought_in: Vec<(u32, Fingerprint)> =
             replaced.leaves_in.iter().filter_map(|(index, leaf)| Some((*index, value_of(leaf)?))).collect();
-        let mut left: HashMap<Fingerprint, i64> = HashMap::new();
+        let mut left: ByFingerprint<i64> = HashMap::default();
         for (_, value) in &brought_in {
             let after = match shared {
                 SharedValue::SignatureKey => count_after(&self.signature_keys, &change.signature_keys, value),

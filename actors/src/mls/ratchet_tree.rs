@@ -7,17 +7,22 @@
 mod encoding;
 mod flat;
 mod hash;
+mod parent;
 mod subtree;
 
 use std::sync::Arc;
 
 use self::{
-    hash::{blank_right_half, hash_of_parent, rehash},
+    hash::{blank_right_half, hash_of_parent, rehash, rehash_beside},
+    parent::ParentFields,
     subtree::{Content, Subtree, Visited, is_right, visit},
 };
 use super::{CipherSuite, Digest, group::Member, leaf::LeafNode};
 
-pub(super) use self::flat::{FlatTree, TreeFault};
+pub(super) use self::{
+    flat::{FlatTree, TreeFault},
+    parent::ParentNode,
+};
 
 /// A leaf, and the member who has it.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,22 +43,13 @@ impl Leaf {
     }
 }
 
-/// A parent node (RFC 9420 §7.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ParentNode {
-    pub(super) encryption_key: Box<[u8]>,
-    parent_hash: Box<[u8]>,
-    /// Ascending.
-    unmerged_leaves: Vec<u32>,
-}
-
 /// Nodes that a change took out of the tree and put into it, for the index of keys.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replaced {
     pub(super) leaves_out: Vec<(u32, Arc<Leaf>)>,
     pub(super) leaves_in: Vec<(u32, Arc<Leaf>)>,
-    pub(super) parents_out: Vec<Arc<ParentNode>>,
-    pub(super) parents_in: Vec<Arc<ParentNode>>,
+    pub(super) parents_out: Vec<ParentNode>,
+    pub(super) parents_in: Vec<ParentNode>,
 }
 
 /// One step from the root towards a leaf: the node, and its child that is not on the way.
@@ -107,8 +103,7 @@ impl RatchetTree {
         let (mut subtree, mut height) = (&self.root, self.height);
         loop {
             match &subtree.content {
-                Content::Blank => return None,
-                Content::Leaf(leaf) => return Some(leaf),
+                Content::Leaf(leaf) => return leaf.as_ref(),
                 Content::Parent { left, right, .. } => {
                     height = height.checked_sub(1)?;
                     subtree = if is_right(index, height) { right } else { left };
@@ -129,8 +124,7 @@ impl RatchetTree {
         while let Some((subtree, height, first)) = below.pop() {
             match &subtree.content {
                 _ if subtree.is_blank() => {}
-                Content::Blank => {}
-                Content::Leaf(leaf) => all.leaves_in.push((first, Arc::clone(leaf))),
+                Content::Leaf(leaf) => all.leaves_in.extend(leaf.clone().map(|leaf| (first, leaf))),
                 Content::Parent { node, left, right } => {
                     all.parents_in.extend(node.clone());
                     let half = height.saturating_sub(1);
@@ -190,10 +184,7 @@ impl RatchetTree {
         while index.checked_shr(self.height).is_some_and(|beyond| beyond > 0) {
             let left = Arc::clone(&self.root);
             let right = blank_right_half(self.suite, self.height);
-            let mut root =
-                Subtree { content: Content::Parent { node: None, left, right }, ..Subtree::blank() };
-            root.recount();
-            self.root = Arc::new(root);
+            self.root = Arc::new(Subtree::new(Content::Parent { node: None, left, right }));
             self.height += 1;
         }
     }
@@ -205,20 +196,18 @@ impl RatchetTree {
         let mut leaf = Some(leaf);
         visit(&mut self.root, self.height, index, &mut |node| match node {
             Visited::Parent(Some(node)) => {
-                let unmerged = &mut Arc::make_mut(node).unmerged_leaves;
-                if let Err(place) = unmerged.binary_search(&index) {
-                    unmerged.insert(place, index);
-                }
+                *node = node.with_unmerged(index);
             }
             Visited::Parent(None) => {}
             Visited::Leaf(at) => *at = leaf.take(),
         });
     }
 
-    /// The steps from the root down to a leaf. The hashes must be computed.
-    pub(super) fn path(&self, index: u32) -> Vec<DirectPathStep> {
+    /// The steps from the root down to a leaf.
+    pub(super) fn path(&mut self, index: u32) -> Vec<DirectPathStep> {
+        rehash_beside(&mut self.root, self.suite, (self.height, 0), index, &mut Vec::new());
         let (mut subtree, mut height, mut first) = (&self.root, self.height, 0_u32);
-        let mut steps = Vec::new();
+        let mut steps = Vec::with_capacity(height as usize);
         while height > 0 {
             let half_height = height - 1;
             let goes_right = is_right(index, half_height);
@@ -226,12 +215,12 @@ impl RatchetTree {
                 Content::Parent { left, right, .. } if goes_right => (right, left),
                 Content::Parent { left, right, .. } => (left, right),
                 // There is nothing on the way to a leaf that is about to be occupied.
-                Content::Blank | Content::Leaf(_) => break,
+                Content::Leaf(_) => break,
             };
             let right_first = first + (1 << half_height);
             steps.push(DirectPathStep {
                 height,
-                copath_hash: beside.hash.unwrap_or_default(),
+                copath_hash: beside.hash().unwrap_or_default(),
                 copath_resolution: beside.counts.resolution,
                 copath_first: if goes_right { first } else { right_first },
             });
@@ -243,22 +232,15 @@ impl RatchetTree {
 
     /// The parent nodes of an update path, from the root down, with their parent hashes, and the parent hash of the leaf
     /// (RFC 9420 §7.9). `keys` are those of the filtered direct path, from the leaf up.
-    pub(super) fn path_nodes(
-        &self,
-        steps: &[DirectPathStep],
-        keys: &[&[u8]],
-    ) -> (Vec<Arc<ParentNode>>, Digest) {
+    pub(super) fn path_nodes(&self, steps: &[DirectPathStep], keys: &[&[u8]]) -> (Vec<ParentNode>, Digest) {
         let mut parent_hash = Digest::default();
         let mut nodes = Vec::with_capacity(keys.len());
+        let mut buffer = Vec::with_capacity(256);
         let filtered = steps.iter().filter(|step| step.is_filtered_in());
         for (step, key) in filtered.zip(keys.iter().rev()) {
-            let node = ParentNode {
-                encryption_key: (*key).into(),
-                parent_hash: parent_hash.as_ref().into(),
-                unmerged_leaves: Vec::new(),
-            };
-            parent_hash = hash_of_parent(self.suite, &node, step.copath_hash);
-            nodes.push(Arc::new(node));
+            let node = ParentNode::of_path(key, parent_hash.as_ref(), &mut buffer);
+            parent_hash = hash_of_parent(self.suite, node.fields(), step.copath_hash, &mut buffer);
+            nodes.push(node);
         }
         (nodes, parent_hash)
     }
@@ -269,7 +251,7 @@ impl RatchetTree {
         &mut self,
         index: u32,
         leaf: Arc<Leaf>,
-        (steps, nodes): (&[DirectPathStep], &[Arc<ParentNode>]),
+        (steps, nodes): (&[DirectPathStep], &[ParentNode]),
         replaced: &mut Replaced,
     ) {
         replaced.leaves_in.push((index, Arc::clone(&leaf)));
@@ -292,20 +274,20 @@ impl RatchetTree {
 
     /// The tree hash (RFC 9420 §7.8), for which only what was changed is hashed.
     pub(super) fn hash(&mut self) -> Digest {
-        rehash(&mut self.root, self.suite, (self.height, 0), &mut Vec::new())
+        rehash(&mut self.root, self.suite, (self.height, 0), &mut Vec::with_capacity(256))
     }
 
     /// The tree hash as it was last computed.
     #[cfg(test)]
     pub(super) fn known_hash(&self) -> Option<Digest> {
-        self.root.hash
+        self.root.hash()
     }
 
     /// The approximate memory that it takes, in bytes.
     pub(crate) fn weight(&self) -> usize {
         const WEIGHT_OF_NODE: usize = size_of::<Subtree>() + 2 * size_of::<usize>();
         let nodes = 2_usize << self.height;
-        nodes.saturating_mul(WEIGHT_OF_NODE).saturating_add(self.root.counts.bytes)
+        nodes.saturating_mul(WEIGHT_OF_NODE).saturating_add(self.root.counts.bytes as usize)
     }
 }
 
@@ -323,8 +305,8 @@ impl<'a> Iterator for Leaves<'a> {
         while let Some((subtree, height, first)) = self.below.pop() {
             match &subtree.content {
                 _ if subtree.is_blank() => {}
-                Content::Blank => {}
-                Content::Leaf(leaf) => return Some((first, leaf)),
+                Content::Leaf(Some(leaf)) => return Some((first, leaf)),
+                Content::Leaf(None) => {}
                 Content::Parent { left, right, .. } => {
                     let below = height.saturating_sub(1);
                     self.below.push((right, below, first + (1 << below)));

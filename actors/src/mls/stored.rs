@@ -184,7 +184,7 @@ impl TrackedGroup {
     fn move_to(&mut self, derived: super::epoch::Derived, reinitialised: bool) {
         let change = IndexChange::of(&derived.replaced);
         self.index.apply(change, &derived.replaced);
-        self.context_bytes = derived.context.to_bytes();
+        self.context_bytes = derived.context_bytes;
         self.context = derived.context;
         self.tree = derived.tree;
         self.interim_transcript_hash = derived.interim_transcript_hash;

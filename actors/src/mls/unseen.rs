@@ -11,10 +11,10 @@ use super::{
     leaf::KeyPackage,
     wire::{self, ContentKind, WireFormat},
 };
-use crate::{identity::Credential, presentation::WireError};
+use crate::{identity::Credential, limits::Limits, presentation::WireError};
 
-/// Proposals that one commit is read to, by value and by reference together.
-const PROPOSALS_MAX: usize = 4096;
+/// Proposals that one commit is read to: as many as a gateway can accept.
+const PROPOSALS_MAX: usize = Limits::PROPOSALS_PER_COMMIT_MAX;
 
 /// A message that cannot be read, or not as the one that it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,30 +1,10 @@
 //! Serialised ratchet tree (RFC 9420 §12.4.3.3).
 
 use super::{
-    Content, ParentNode, RatchetTree, Subtree,
+    Content, RatchetTree, Subtree,
     hash::{NODE_LEAF, NODE_PARENT},
 };
 use crate::presentation::write_vector_length;
-
-impl ParentNode {
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        for part in [&self.encryption_key, &self.parent_hash] {
-            write_vector_length(out, part.len());
-            out.extend_from_slice(part);
-        }
-        write_vector_length(out, 4 * self.unmerged_leaves.len());
-        for leaf in &self.unmerged_leaves {
-            out.extend_from_slice(&leaf.to_be_bytes());
-        }
-    }
-
-    pub(super) fn length(&self) -> usize {
-        let vector = |length: usize| prefix_length(length) + length;
-        vector(self.encryption_key.len())
-            + vector(self.parent_hash.len())
-            + vector(4 * self.unmerged_leaves.len())
-    }
-}
 
 /// The bytes of a vector's length prefix (RFC 9420 §2.1.2).
 fn prefix_length(length: usize) -> usize {
@@ -41,8 +21,8 @@ impl RatchetTree {
         let (mut subtree, mut height, mut before) = (&self.root, self.height, 0);
         loop {
             match &subtree.content {
-                Content::Blank => return before,
-                Content::Leaf(_) => return before + 1,
+                Content::Leaf(None) => return before,
+                Content::Leaf(Some(_)) => return before + 1,
                 Content::Parent { node, left, right } => {
                     height -= 1;
                     let of_half = (2_usize << height) - 1;
@@ -61,7 +41,7 @@ impl RatchetTree {
 
     fn content_length(&self) -> usize {
         // Each node has a byte that says whether it is blank.
-        self.root.counts.bytes + self.serialised_nodes()
+        self.root.counts.bytes as usize + self.serialised_nodes()
     }
 
     /// The length of [`Self::to_bytes`].
@@ -95,8 +75,8 @@ fn write_nodes(subtree: &Subtree, height: u32, left: &mut usize, out: &mut Vec<u
         return;
     }
     match &subtree.content {
-        Content::Blank => {}
-        Content::Leaf(leaf) => {
+        Content::Leaf(None) => {}
+        Content::Leaf(Some(leaf)) => {
             if take() {
                 out.extend_from_slice(&[1, NODE_LEAF]);
                 out.extend_from_slice(&leaf.bytes);
@@ -110,7 +90,7 @@ fn write_nodes(subtree: &Subtree, height: u32, left: &mut usize, out: &mut Vec<u
                     None => out.push(0),
                     Some(node) => {
                         out.extend_from_slice(&[1, NODE_PARENT]);
-                        node.write(out);
+                        out.extend_from_slice(node.bytes());
                     }
                 }
             }

@@ -3,8 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    CipherSuite, Content, Digest, Leaf, ParentNode, RatchetTree, Subtree,
-    hash::{NODE_LEAF, NODE_PARENT, hash_of_blank_leaf, hash_of_leaf, hash_of_node, hash_of_parent},
+    CipherSuite, Content, Digest, Leaf, ParentFields, ParentNode, RatchetTree, Subtree,
+    hash::{
+        KeptHash, NODE_LEAF, NODE_PARENT, hash_of_blank_leaf, hash_of_leaf, hash_of_node, hash_of_parent,
+    },
 };
 use crate::{
     mls::leaf::{LeafNode, LeafSource},
@@ -30,19 +32,22 @@ pub(crate) enum TreeFault {
     SharedSignatureKey,
 }
 
+/// A node. Blank ones take one byte on the wire, and so should take little here.
 enum FlatNode<'a> {
     Blank,
-    Leaf(LeafNode<'a>),
-    Parent(ParentNode),
+    Leaf(Box<LeafNode<'a>>),
+    /// Its serialised form.
+    Parent(&'a [u8]),
 }
 
-/// A tree in array representation (RFC 9420 Appendix C), filled up to a full tree.
+/// A tree in array representation (RFC 9420 Appendix C).
 pub(crate) struct FlatTree<'a> {
     suite: CipherSuite,
+    /// Up to the last that is not blank.
     nodes: Vec<FlatNode<'a>>,
     height: u32,
-    hashes: Vec<Digest>,
-    resolutions: Vec<u32>,
+    /// The hash and the size of the resolution of each node of the full tree.
+    summaries: Vec<(KeptHash, u32)>,
 }
 
 /// A subtree by its height and its first leaf.
@@ -68,9 +73,9 @@ impl Place {
     }
 
     /// Those of some ascending leaves that are in the subtree.
-    fn among(self, leaves: &[u32]) -> &[u32] {
-        let from = leaves.partition_point(|leaf| *leaf < self.first);
-        let to = leaves.partition_point(|leaf| *leaf < self.end());
+    fn among(self, leaves: &[[u8; 4]]) -> &[[u8; 4]] {
+        let from = leaves.partition_point(|leaf| u32::from_be_bytes(*leaf) < self.first);
+        let to = leaves.partition_point(|leaf| u32::from_be_bytes(*leaf) < self.end());
         leaves.get(from..to).unwrap_or_default()
     }
 }
@@ -81,7 +86,7 @@ impl<'a> FlatTree<'a> {
     /// # Errors
     /// Bytes that are not such a vector; inside, that the nodes do not make a tree.
     pub(crate) fn read(suite: CipherSuite, tree: &'a [u8]) -> Read<Result<Self, TreeFault>> {
-        let mut nodes = read_nodes(tree)?;
+        let nodes = read_nodes(tree)?;
         let Some(last) = nodes.last() else { return Ok(Err(TreeFault::Trailing)) };
         if matches!(last, FlatNode::Blank) {
             return Ok(Err(TreeFault::Trailing));
@@ -96,10 +101,9 @@ impl<'a> FlatTree<'a> {
         }
         // The last node may be a parent: there is a blank leaf on its right.
         let leaves = (nodes.len() / 2 + 1).next_power_of_two();
-        nodes.resize_with(2 * leaves - 1, || FlatNode::Blank);
         let height = leaves.trailing_zeros();
-        let (hashes, resolutions) = (vec![Digest::default(); nodes.len()], vec![0; nodes.len()]);
-        let mut flat = Self { suite, nodes, height, hashes, resolutions };
+        let summaries = vec![(KeptHash::default(), 0); 2 * leaves - 1];
+        let mut flat = Self { suite, nodes, height, summaries };
         let root = flat.root();
         flat.summarise(root, &mut Vec::new());
         Ok(Ok(flat))
@@ -113,19 +117,19 @@ impl<'a> FlatTree<'a> {
         self.nodes.get(place.node()).unwrap_or(&FlatNode::Blank)
     }
 
-    fn parent(&self, place: Place) -> Option<&ParentNode> {
+    fn parent(&self, place: Place) -> Option<ParentFields<'a>> {
         match self.node(place) {
-            FlatNode::Parent(parent) => Some(parent),
+            FlatNode::Parent(parent) => Some(ParentFields::of_bytes(parent)),
             FlatNode::Blank | FlatNode::Leaf(_) => None,
         }
     }
 
     fn resolution(&self, place: Place) -> usize {
-        self.resolutions.get(place.node()).map_or(0, |count| *count as usize)
+        self.summaries.get(place.node()).map_or(0, |(_, count)| *count as usize)
     }
 
     fn hash_at(&self, place: Place) -> Digest {
-        self.hashes.get(place.node()).copied().unwrap_or_default()
+        self.summaries.get(place.node()).and_then(|(hash, _)| hash.get()).unwrap_or_default()
     }
 
     fn summarise(&mut self, place: Place, buffer: &mut Vec<u8>) -> (Digest, u32) {
@@ -137,14 +141,13 @@ impl<'a> FlatTree<'a> {
             (FlatNode::Leaf(leaf), _) => (hash_of_leaf(self.suite, place.first, leaf.bytes), 1),
             (FlatNode::Parent(parent), Some((halves, _))) => (
                 hash_of_node(self.suite, Some(parent), halves, buffer),
-                1 + u32::try_from(parent.unmerged_leaves.len()).unwrap_or(u32::MAX - 1),
+                1 + ParentFields::of_bytes(parent).unmerged_count(),
             ),
             (_, Some((halves, resolution))) => (hash_of_node(self.suite, None, halves, buffer), resolution),
             (_, None) => (hash_of_blank_leaf(self.suite, place.first), 0),
         };
-        let node = place.node();
-        if let (Some(hash), Some(resolution)) = (self.hashes.get_mut(node), self.resolutions.get_mut(node)) {
-            (*hash, *resolution) = summary;
+        if let Some(kept) = self.summaries.get_mut(place.node()) {
+            *kept = (KeptHash::of(summary.0), summary.1);
         }
         summary
     }
@@ -157,21 +160,21 @@ impl<'a> FlatTree<'a> {
     /// The hash of each node, and how many nodes its resolution has.
     #[cfg(test)]
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (Digest, u32)> {
-        self.hashes.iter().copied().zip(self.resolutions.iter().copied())
+        self.summaries.iter().filter_map(|(hash, count)| Some((hash.get()?, *count)))
     }
 
     /// The leaves that are not blank, by ascending index.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (u32, &LeafNode<'a>)> {
         self.nodes.iter().step_by(2).zip(0..).filter_map(|(node, index)| match node {
-            FlatNode::Leaf(leaf) => Some((index, leaf)),
+            FlatNode::Leaf(leaf) => Some((index, &**leaf)),
             FlatNode::Blank | FlatNode::Parent(_) => None,
         })
     }
 
     /// The public keys of the parent nodes.
-    pub(crate) fn parent_keys(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn parent_keys(&self) -> impl Iterator<Item = &'a [u8]> {
         self.nodes.iter().filter_map(|node| match node {
-            FlatNode::Parent(parent) => Some(&*parent.encryption_key),
+            FlatNode::Parent(parent) => Some(ParentFields::of_bytes(parent).encryption_key),
             FlatNode::Blank | FlatNode::Leaf(_) => None,
         })
     }
@@ -201,8 +204,8 @@ impl<'a> FlatTree<'a> {
     fn check_unmerged(&self, place: Place) -> Result<(), TreeFault> {
         let Some((left, right)) = place.halves() else { return Ok(()) };
         if let Some(parent) = self.parent(place) {
-            for leaf in &parent.unmerged_leaves {
-                self.check_unmerged_leaf(place, *leaf)?;
+            for leaf in parent.unmerged_leaves() {
+                self.check_unmerged_leaf(place, leaf)?;
             }
         }
         self.check_unmerged(left)?;
@@ -217,7 +220,7 @@ impl<'a> FlatTree<'a> {
         let mut at = place;
         while let Some((left, right)) = at.halves() {
             at = if leaf < right.first { left } else { right };
-            if self.parent(at).is_some_and(|between| between.unmerged_leaves.binary_search(&leaf).is_err()) {
+            if self.parent(at).is_some_and(|between| !between.lists(leaf)) {
                 return Err(TreeFault::UnmergedBetween { node, leaf });
             }
         }
@@ -230,10 +233,11 @@ impl<'a> FlatTree<'a> {
     fn check_parent_hashes(&self, place: Place) -> Result<(), TreeFault> {
         let Some((left, right)) = place.halves() else { return Ok(()) };
         if let Some(parent) = self.parent(place) {
+            let mut buffer = Vec::new();
             let is_valid = [(left, right), (right, left)].into_iter().any(|(child, sibling)| {
-                self.hashed_below(child, &parent.unmerged_leaves).is_some_and(|carried| {
-                    let original = self.original_hash(sibling, sibling.among(&parent.unmerged_leaves));
-                    carried == hash_of_parent(self.suite, parent, original).as_ref()
+                self.hashed_below(child, parent.unmerged_leaves).is_some_and(|carried| {
+                    let original = self.original_hash(sibling, sibling.among(parent.unmerged_leaves));
+                    carried == hash_of_parent(self.suite, parent, original, &mut buffer).as_ref()
                 })
             });
             if !is_valid {
@@ -246,7 +250,7 @@ impl<'a> FlatTree<'a> {
 
     /// The parent hash that the one node of a resolution carries which is not an unmerged leaf of the node above (RFC 9420 §7.9.2).
     /// Every unmerged leaf below is in the resolution, as [`Self::check_unmerged`] has checked, so that counting will do.
-    fn hashed_below(&self, place: Place, unmerged: &[u32]) -> Option<&[u8]> {
+    fn hashed_below(&self, place: Place, unmerged: &[[u8; 4]]) -> Option<&'a [u8]> {
         let unmerged = place.among(unmerged);
         if self.resolution(place) != unmerged.len() + 1 {
             return None;
@@ -256,7 +260,7 @@ impl<'a> FlatTree<'a> {
                 LeafSource::Commit { parent_hash } => Some(parent_hash),
                 LeafSource::KeyPackage(_) | LeafSource::Update => None,
             },
-            FlatNode::Parent(parent) => Some(&parent.parent_hash),
+            FlatNode::Parent(parent) => Some(ParentFields::of_bytes(parent).parent_hash),
             FlatNode::Blank => {
                 let (left, right) = place.halves()?;
                 self.hashed_below(left, unmerged).or_else(|| self.hashed_below(right, unmerged))
@@ -265,7 +269,7 @@ impl<'a> FlatTree<'a> {
     }
 
     /// The tree hash of a subtree without some of its leaves (RFC 9420 §7.9: `original_sibling_tree_hash`).
-    fn original_hash(&self, place: Place, without: &[u32]) -> Digest {
+    fn original_hash(&self, place: Place, without: &[[u8; 4]]) -> Digest {
         if without.is_empty() {
             return self.hash_at(place);
         }
@@ -275,16 +279,13 @@ impl<'a> FlatTree<'a> {
         let halves =
             (self.original_hash(left, left.among(without)), self.original_hash(right, right.among(without)));
         let parent = self.parent(place).map(|parent| {
-            let unmerged = parent.unmerged_leaves.iter();
-            ParentNode {
-                unmerged_leaves: unmerged
-                    .filter(|leaf| without.binary_search(leaf).is_err())
-                    .copied()
-                    .collect(),
-                ..parent.clone()
-            }
+            let unmerged = parent.unmerged_leaves.iter().copied();
+            let kept: Vec<[u8; 4]> = unmerged.filter(|leaf| without.binary_search(leaf).is_err()).collect();
+            let mut bytes = Vec::new();
+            parent.write_with(&kept, &mut bytes);
+            bytes
         });
-        hash_of_node(self.suite, parent.as_ref(), halves, &mut Vec::new())
+        hash_of_node(self.suite, parent.as_deref(), halves, &mut Vec::new())
     }
 
     /// The tree with its members.
@@ -314,16 +315,15 @@ impl<'a> FlatTree<'a> {
         let node = self.nodes.get_mut(place.node());
         let node = node.map_or(FlatNode::Blank, |node| std::mem::replace(node, FlatNode::Blank));
         let content = match (node, halves) {
-            (FlatNode::Leaf(leaf), None) => Content::Leaf(Arc::new(name(place.first, &leaf)?)),
+            (FlatNode::Leaf(leaf), None) => Content::Leaf(Some(Arc::new(name(place.first, &leaf)?))),
             (FlatNode::Parent(parent), Some((left, right))) => {
-                Content::Parent { node: Some(Arc::new(parent)), left, right }
+                Content::Parent { node: Some(ParentNode::of_bytes(parent)), left, right }
             }
             (_, Some((left, right))) => Content::Parent { node: None, left, right },
-            (_, None) => Content::Blank,
+            (_, None) => Content::Leaf(None),
         };
-        let mut subtree = Subtree { content, ..Subtree::blank() };
-        subtree.recount();
-        subtree.hash = Some(self.hash_at(place));
+        let mut subtree = Subtree::new(content);
+        subtree.set_hash(self.hash_at(place));
         Ok(subtree)
     }
 }
@@ -340,8 +340,12 @@ fn read_nodes(tree: &[u8]) -> Read<Vec<FlatNode<'_>>> {
         nodes.push(match reader.u8(PART)? {
             0 => FlatNode::Blank,
             1 => match reader.u8(PART)? {
-                NODE_LEAF => FlatNode::Leaf(LeafNode::read(&mut reader)?),
-                NODE_PARENT => FlatNode::Parent(read_parent(&mut reader)?),
+                NODE_LEAF => FlatNode::Leaf(Box::new(LeafNode::read(&mut reader)?)),
+                NODE_PARENT => {
+                    let start = reader;
+                    ParentFields::read(&mut reader)?;
+                    FlatNode::Parent(reader.since(start))
+                }
                 _ => return Err(WireError::in_part(PART)),
             },
             _ => return Err(WireError::in_part(PART)),
@@ -350,14 +354,14 @@ fn read_nodes(tree: &[u8]) -> Read<Vec<FlatNode<'_>>> {
     Ok(nodes)
 }
 
-fn read_parent(reader: &mut Reader<'_>) -> Read<ParentNode> {
-    const PART: &str = "parent node";
-    let (encryption_key, parent_hash) = (reader.vector(PART)?.into(), reader.vector(PART)?.into());
-    let (leaves, rest) = reader.vector("unmerged leaves")?.as_chunks::<4>();
-    let unmerged_leaves: Vec<u32> = leaves.iter().map(|leaf| u32::from_be_bytes(*leaf)).collect();
-    if rest.is_empty() && unmerged_leaves.is_sorted_by(|one, next| one < next) {
-        Ok(ParentNode { encryption_key, parent_hash, unmerged_leaves })
-    } else {
-        Err(WireError::in_part("unmerged leaves"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blank_node_of_a_tree_that_is_opened_takes_little_memory() {
+        // The members of 1 << 15 leaves may be few, and the tree that is read is then 64 KiB of zeros.
+        let bytes = size_of::<FlatNode<'_>>() + size_of::<(KeptHash, u32)>();
+        assert!(bytes <= 80, "{bytes} bytes");
     }
 }

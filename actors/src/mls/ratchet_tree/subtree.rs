@@ -2,27 +2,22 @@
 
 use std::sync::Arc;
 
-use super::{Digest, Leaf, ParentNode};
+use super::{Digest, Leaf, ParentNode, hash::KeptHash};
 
-/// A subtree with all that is known of it.
+/// A subtree with all that is known of it. A commit copies and reads two of them at each level of the tree, so they are small.
 #[derive(Clone, Debug)]
 pub(super) struct Subtree {
     pub(super) content: Content,
     pub(super) counts: SubtreeCounts,
-    /// `None` after a change, until it is computed again.
-    pub(super) hash: Option<Digest>,
+    hash: KeptHash,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Content {
-    /// A blank leaf. A larger subtree that is blank keeps its nodes, whose hashes are known.
-    Blank,
-    Leaf(Arc<Leaf>),
-    Parent {
-        node: Option<Arc<ParentNode>>,
-        left: Arc<Subtree>,
-        right: Arc<Subtree>,
-    },
+    /// A leaf; `None` if it is blank.
+    Leaf(Option<Arc<Leaf>>),
+    /// A larger subtree. One that is blank keeps its nodes, whose hashes are known.
+    Parent { node: Option<ParentNode>, left: Arc<Subtree>, right: Arc<Subtree> },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,37 +27,50 @@ pub(super) struct SubtreeCounts {
     pub(super) nodes: u32,
     /// Nodes of the resolution (RFC 9420 §4.1.1).
     pub(super) resolution: u32,
-    /// The bytes of the nodes that are not blank, with their types.
-    pub(super) bytes: usize,
+    /// The bytes of the nodes that are not blank, with their types. A tree is a vector, and shorter than `1 << 30` bytes.
+    pub(super) bytes: u32,
+}
+
+fn bytes_of(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 impl Subtree {
-    pub(super) fn blank() -> Self {
-        Self { content: Content::Blank, counts: SubtreeCounts::default(), hash: None }
+    /// A subtree with its counts. Its hash is unknown.
+    pub(super) fn new(content: Content) -> Self {
+        let mut subtree = Self { content, counts: SubtreeCounts::default(), hash: KeptHash::Unknown };
+        subtree.recount();
+        subtree
+    }
+
+    /// The hash; `None` after a change, until it is computed again.
+    pub(super) fn hash(&self) -> Option<Digest> {
+        self.hash.get()
+    }
+
+    pub(super) fn set_hash(&mut self, hash: Digest) {
+        self.hash = KeptHash::of(hash);
     }
 
     /// Counts again after a change below or at its top.
     pub(super) fn recount(&mut self) {
-        self.hash = None;
+        self.hash = KeptHash::Unknown;
         self.counts = match &self.content {
-            Content::Blank => SubtreeCounts::default(),
-            Content::Leaf(leaf) => {
-                SubtreeCounts { members: 1, nodes: 1, resolution: 1, bytes: 1 + leaf.bytes.len() }
+            Content::Leaf(None) => SubtreeCounts::default(),
+            Content::Leaf(Some(leaf)) => {
+                SubtreeCounts { members: 1, nodes: 1, resolution: 1, bytes: bytes_of(1 + leaf.bytes.len()) }
             }
             Content::Parent { node, left, right } => {
                 let (left, right) = (left.counts, right.counts);
                 let (own, resolution, bytes) = match node {
                     None => (0, left.resolution + right.resolution, 0),
-                    Some(node) => {
-                        let unmerged = u32::try_from(node.unmerged_leaves.len()).unwrap_or(u32::MAX - 1);
-                        (1, 1 + unmerged, 1 + node.length())
-                    }
+                    Some(node) => (1, 1 + node.fields().unmerged_count(), bytes_of(1 + node.bytes().len())),
                 };
                 SubtreeCounts {
                     members: left.members + right.members,
                     nodes: own + left.nodes + right.nodes,
                     resolution,
-                    bytes: bytes + left.bytes + right.bytes,
+                    bytes: bytes.saturating_add(left.bytes).saturating_add(right.bytes),
                 }
             }
         };
@@ -72,22 +80,11 @@ impl Subtree {
     pub(super) fn is_blank(&self) -> bool {
         self.counts.nodes == 0
     }
-
-    /// The node at the top and the two halves, for a change below.
-    fn halves(&mut self) -> Option<Halves<'_>> {
-        match &mut self.content {
-            Content::Parent { node, left, right } => Some((node, left, right)),
-            Content::Blank | Content::Leaf(_) => None,
-        }
-    }
 }
-
-/// The top node of a subtree, its left half and its right half.
-type Halves<'a> = (&'a mut Option<Arc<ParentNode>>, &'a mut Arc<Subtree>, &'a mut Arc<Subtree>);
 
 /// A node on the way to a leaf.
 pub(super) enum Visited<'a> {
-    Parent(&'a mut Option<Arc<ParentNode>>),
+    Parent(&'a mut Option<ParentNode>),
     Leaf(&'a mut Option<Arc<Leaf>>),
 }
 
@@ -99,18 +96,14 @@ pub(super) fn visit(
     change: &mut impl FnMut(Visited<'_>),
 ) {
     let subtree = Arc::make_mut(subtree);
-    if height == 0 {
-        let mut at = match std::mem::replace(&mut subtree.content, Content::Blank) {
-            Content::Leaf(leaf) => Some(leaf),
-            Content::Blank | Content::Parent { .. } => None,
-        };
-        change(Visited::Leaf(&mut at));
-        subtree.content = at.map_or(Content::Blank, Content::Leaf);
-    } else if let Some((node, left, right)) = subtree.halves() {
-        change(Visited::Parent(node));
-        let below = height - 1;
-        let half = if is_right(leaf, below) { right } else { left };
-        visit(half, below, leaf, change);
+    match &mut subtree.content {
+        Content::Leaf(leaf) => change(Visited::Leaf(leaf)),
+        Content::Parent { node, left, right } => {
+            change(Visited::Parent(node));
+            let below = height.saturating_sub(1);
+            let half = if is_right(leaf, below) { right } else { left };
+            visit(half, below, leaf, change);
+        }
     }
     subtree.recount();
 }
@@ -118,4 +111,22 @@ pub(super) fn visit(
 /// Whether a leaf is in the right half of a subtree whose halves have this height.
 pub(super) fn is_right(leaf: u32, half_height: u32) -> bool {
     (leaf >> half_height) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subtree_keeps_the_hash_of_every_suite() {
+        for length in [32, 48, 64] {
+            let hash = Digest::try_from(&*vec![7; length]).unwrap();
+            let mut subtree = Subtree::new(Content::Leaf(None));
+            assert_eq!(subtree.hash(), None);
+            subtree.set_hash(hash);
+            assert_eq!(subtree.hash(), Some(hash));
+            subtree.recount();
+            assert_eq!(subtree.hash(), None);
+        }
+    }
 }

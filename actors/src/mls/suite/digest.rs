@@ -25,18 +25,27 @@ impl Digest {
     /// The value of these bytes; longer ones are cut off.
     pub(super) fn of(value: &[u8]) -> Self {
         let mut bytes = [0; LENGTH_MAX];
-        let mut length = 0;
-        for (to, from) in bytes.iter_mut().zip(value) {
-            *to = *from;
-            length += 1;
+        let length = value.len().min(LENGTH_MAX);
+        if let (Some(to), Some(from)) = (bytes.get_mut(..length), value.get(..length)) {
+            to.copy_from_slice(from);
         }
-        Self { bytes, length }
+        Self { bytes, length: u8::try_from(length).unwrap_or(0) }
     }
 }
 
 impl Default for Digest {
     fn default() -> Self {
         Self { bytes: [0; LENGTH_MAX], length: 0 }
+    }
+}
+
+impl From<[u8; 32]> for Digest {
+    fn from(value: [u8; 32]) -> Self {
+        let mut bytes = [0; LENGTH_MAX];
+        if let Some(begin) = bytes.first_chunk_mut() {
+            *begin = value;
+        }
+        Self { bytes, length: 32 }
     }
 }
 
