@@ -288,6 +288,36 @@ mod tests {
     use crate::{AppId, Clock};
 
     #[test]
+    fn the_limits_are_those_that_the_caller_gives() {
+        let now = Clock::system().now();
+        let application = || Application::basic(AppId::random());
+        let mut group = Group::of_members(Suite::Ed25519, 3, SharedTree::Populated);
+        let (info, tree) = (group.group_info().to_message(), group.tree_bytes());
+        let open = |group_members_max| {
+            let limits = Limits { group_members_max, ..Limits::default() };
+            Observer::open_within(limits, application(), &info, Some(&tree), now)
+        };
+        assert!(matches!(open(2), Err(GroupError::InvalidGroupInfo(_))));
+        let observer = open(3).unwrap();
+        let add = group.add(&mls_forge::Client::new(Suite::Ed25519, "a fourth"));
+        let forged = group.commit(0).with(add).sign();
+        let commit = CommitBundle {
+            commit: forged.commit_bytes(),
+            group_info: Some(forged.group_info_bytes()),
+            welcome: forged.welcome_bytes(),
+        };
+        let is_staged = |observer: &Observer| observer.stage(&commit, now).is_ok();
+        assert!(!is_staged(&observer));
+        let snapshot = observer.snapshot().unwrap();
+        let restore = |group_members_max| {
+            let limits = Limits { group_members_max, ..Limits::default() };
+            Observer::restore_within(limits, application(), &snapshot).unwrap()
+        };
+        assert!(!is_staged(&restore(3)));
+        assert!(is_staged(&restore(4)));
+    }
+
+    #[test]
     fn a_commit_that_was_staged_after_another_history_is_not_applied() {
         let now = Clock::system().now();
         let group = Group::of_members(Suite::Ed25519, 3, SharedTree::Populated);

@@ -34,10 +34,6 @@ use mls_rs::{
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
 use openmls::treesync::TreeSync;
 
-/// The gateway's allocator, for everything that is compared.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const SIZES: [usize; 5] = [2, 10, 100, 1000, 10_000];
 
 fn now() -> Timestamp {

@@ -8,6 +8,7 @@ mod fitness;
 mod forged;
 mod rules;
 mod syntax;
+mod unseen;
 mod vectors;
 mod work;
 
