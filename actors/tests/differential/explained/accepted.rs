@@ -52,7 +52,7 @@ pub(super) const ACCEPTED: &[Explained] = &[
     accepted(
         MlsRs,
         "_types[0]=0x000",
-        "RequiredExtensionNotFound",
+        "Required",
         "RFC 9420 §7.2: every client supports the default types, and none lists them",
     ),
     accepted(OpenMls, "commit", "UsageMismatch", RESUMED),
@@ -65,9 +65,9 @@ pub(super) const ACCEPTED: &[Explained] = &[
     accepted(
         OpenMls,
         "keys are distinct",
-        "DuplicateEncryptionKey",
-        "RFC 9420 §12.4.2: no key of the path appears in any node of the new tree, from which the commit \
-         may have taken others",
+        "Duplicate",
+        "RFC 9420 §7.3, §12.3, §12.4.2: keys are unique in the new tree, from which the commit may have \
+         taken others",
     ),
     accepted(
         MlsRs,

@@ -183,6 +183,13 @@ pub(super) const REFUSED: &[Explained] = &[
     refused("required_capabilities", SYNTAX),
     refused("is followed by bytes that do not belong to it", SYNTAX),
     Explained {
+        library: None,
+        what: "of the draft",
+        ours: "a referenced proposal was not accepted in this epoch",
+        theirs: "",
+        because: "the MLS extensions draft defines this proposal. The libraries read it as one vector, and references behind it as part of it",
+    },
+    Explained {
         library: Some(Library::MlsRs),
         what: "of the draft",
         ours: ANYTHING,
@@ -202,5 +209,12 @@ pub(super) const REFUSED: &[Explained] = &[
         ours: "Malformed",
         theirs: "",
         because: "the MLS extensions draft: the types 0x0008 to 0x000a have a form of their own, which is not that of one vector",
+    },
+    Explained {
+        library: None,
+        what: "a proposal of another type=0x00",
+        ours: "a cipher suite that this gateway does not know",
+        theirs: "",
+        because: "the same; a proposal that follows then begins elsewhere",
     },
 ];
