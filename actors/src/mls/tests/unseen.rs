@@ -12,10 +12,8 @@ use crate::{
 /// The largest number of proposals that a gateway can be told to accept in one commit.
 fn proposals_max() -> u64 {
     let row = Limits::ROWS.iter().find(|row| row.name == "proposals_per_commit_max").unwrap();
-    match row.accepts {
-        Accepts::Number(_, Bound::Is(max)) => max,
-        other => panic!("{other:?}"),
-    }
+    let Accepts::Number(_, Bound::Is(max)) = row.accepts else { panic!("{:?}", row.accepts) };
+    max
 }
 
 /// Whether a commit of this many proposals is read.
