@@ -234,11 +234,8 @@ fn about(application: &DefaultApplication, base_url: &str) -> String {
         "application: {id}\n\
          token: {token}\n\
          \n\
-         The token is not printed again. To try it:\n\
-         \n  export TOKEN={token}\n\
-         \n  curl -X POST {base_url}/apps/{id}/clients -H \"Authorization: Bearer $TOKEN\" \\\n    \
-         -H 'Content-Type: application/json' -d '{{\"clientHandle\": \"alice\", \"tags\": [\"account:alice\"]}}'\n\
-         \n  curl \"{base_url}/apps/{id}/clients?tag=account:alice\" -H \"Authorization: Bearer $TOKEN\"\n\
+         The token is not printed again. To run the commands of README.md, set these in a second terminal:\n\
+         \n  export GATEWAY={base_url}\n  export APP={id}\n  export TOKEN={token}\n\
          \nThe API is described at {base_url}/docs\n\n"
     )
 }

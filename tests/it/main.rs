@@ -14,6 +14,7 @@ mod creation;
 mod demo;
 mod dependencies;
 mod events;
+mod examples;
 mod federation;
 mod federation_edge;
 mod formats;
