@@ -11,6 +11,13 @@ use crate::tools::{
     loadtest::{self, Verdict, options::LoadTestOptions},
 };
 
+/// The exit code of a load test with a figure beyond a threshold; 3 is for a gateway that does not stop.
+const THRESHOLD_BROKEN: u8 = 4;
+/// The exit code of a load test with a player that failed.
+const PLAYER_FAILED: u8 = 5;
+/// The exit code of a load test that a signal ended, as shells have it.
+const INTERRUPTED: u8 = 130;
+
 /// A tool to run.
 #[derive(Debug, Subcommand)]
 pub enum ToolCommand {
@@ -70,6 +77,22 @@ fn run_load_test(options: &Options, load_test: &LoadTestOptions) -> ExitCode {
         start_logging("warn,actix_server=warn,actix_http=off");
         match loadtest::run(load_test, config, inside, &mut |text| print(text)) {
             Ok(Verdict::Proven) => ExitCode::SUCCESS,
+            Ok(Verdict::Interrupted) => {
+                fail("interrupted: the figures are those until then");
+                ExitCode::from(INTERRUPTED)
+            }
+            Ok(Verdict::PlayerFailed) => {
+                fail("a player failed, and the others went on; the table says why");
+                ExitCode::from(PLAYER_FAILED)
+            }
+            Ok(Verdict::ThresholdBroken) => {
+                fail("a threshold is broken; the table names it");
+                ExitCode::from(THRESHOLD_BROKEN)
+            }
+            Err(ToolError::Interrupted) => {
+                fail("interrupted before there were figures");
+                ExitCode::from(INTERRUPTED)
+            }
             Ok(Verdict::Unproven) => fail("not everything could be proven; the table says why"),
             Ok(Verdict::Broken) => fail("the gateway broke a promise; the table names it"),
             Err(ToolError::Options(reason)) => {

@@ -37,6 +37,12 @@ pub enum ToolError {
         /// The system's error.
         source: io::Error,
     },
+    /// The gateway under load does not answer, or does not let the tool in.
+    #[error("{0}")]
+    Unusable(String),
+    /// A signal ended the tool before it had figures.
+    #[error("it was interrupted before there were figures")]
+    Interrupted,
     /// A promise was broken, by the gateway or within the tool.
     #[error("{0}")]
     Broken(String),

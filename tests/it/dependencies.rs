@@ -3,7 +3,7 @@
 use std::process::Command;
 
 /// Crates that only the tools need: plots, certificates, progress bars and histograms.
-const TOOLS_ONLY: [&str; 4] = ["hdrhistogram", "indicatif", "plotters", "rcgen"];
+const TOOLS_ONLY: [&str; 3] = ["hdrhistogram", "indicatif", "rcgen"];
 
 /// The crates of the server's dependency tree, by name.
 fn dependencies(features: &[&str]) -> Vec<String> {

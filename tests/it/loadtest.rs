@@ -43,8 +43,16 @@ fn count(figures: &Value, what: &str) -> u64 {
 async fn an_open_loop_does_its_mix_and_proves_it() {
     let mix = "commits=4,proposals=2,key-packages=1,welcomes=1,reads=1,joins=1";
     let run = ["--groups", "2", "--members", "6", "--contention", "3", "--rate", "12", "--duration", "3s"];
-    let (told, figures, page) = figures(&[&run[..], &["--mix", mix, "--seed", "7"]].concat()).await;
+    // Every latency has a threshold by its name.
+    let names =
+        ["accepted", "refused", "resolution", "settled", "lag", "proposals", "key_packages", "welcomes"];
+    let names = [&names[..], &["reads", "joins"]].concat();
+    let thresholds: Vec<_> = names.iter().map(|name| format!("--fail-if={name}_max>9999s")).collect();
+    let thresholds: Vec<_> = thresholds.iter().map(String::as_str).collect();
+    let (told, figures, page) =
+        figures(&[&run[..], &["--mix", mix, "--seed", "7"], &thresholds].concat()).await;
 
+    assert_eq!(told.matches("threshold kept: ").count(), names.len(), "{told}");
     assert!(told.contains("proven: one winner in each of"), "{told}");
     assert!(told.contains("a gateway in this process, durable writes in"), "{told}");
     assert_eq!(figures["proof"]["violations"], Value::Array(Vec::new()));
@@ -272,6 +280,23 @@ async fn options_that_cannot_be_meant_are_refused() {
             &["--url", "http://127.0.0.1:1", "--app", "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11"],
             "needs a read-write token of the application: in MIMI_TOKEN",
         ),
+        (
+            &[
+                "--url",
+                "http://me:s3cret@127.0.0.1:1",
+                "--app",
+                "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11",
+                "--token",
+                "t",
+            ],
+            "--url must hold no password",
+        ),
+        (&["--fail-if", "accepted_p98>1ms"], "there is no figure `accepted_p98`"),
+        (&["--json", "no such directory/a.json"], "there is no directory no such directory"),
+        (&["sweep", "--html", "/"], "--html /: is not a file"),
+        (&["capacity", "--json", "."], "is a directory"),
+        (&["compare", "/dev/null", "no such file"], "/dev/null: is not JSON"),
+        (&["compare", "no such file", "/dev/null"], "no such file: cannot be read"),
         (&["--groups", "2", "capacity"], "cannot be used with"),
         (&["--listen", "127.0.0.1:0"], "takes no --listen"),
     ] {
@@ -279,5 +304,224 @@ async fn options_that_cannot_be_meant_are_refused() {
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+}
+
+#[actix_web::test]
+async fn thresholds_decide_the_exit_status() {
+    let run = ["--groups", "1", "--members", "2", "--contention", "1", "--closed", "--duration", "500ms"];
+    for (thresholds, code, told_part) in [
+        (
+            &["--fail-if", "accepted<1", "--fail-if", "errors>0"][..],
+            0,
+            "threshold kept: fails if errors>0; measured 0",
+        ),
+        (
+            &["--fail-if", "accepted<1", "--fail-if", "accepted_p50>1us"],
+            4,
+            "THRESHOLD BROKEN: fails if accepted_p50>1us; measured",
+        ),
+        (&["--fail-if", "joins_p99>1h"], 2, ""),
+        // What was not measured is not kept either.
+        (&["--fail-if", "joins_p99>1s"], 4, "THRESHOLD BROKEN: fails if joins_p99>1s; measured nothing"),
+    ] {
+        let output = load_test(&[&run[..], thresholds].concat(), None).await;
+        let (told, said) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{thresholds:?}: {told}{said}");
+        assert!(told.contains(told_part), "{thresholds:?}: {told}");
+    }
+}
+
+#[actix_web::test]
+async fn a_signal_ends_a_run_with_its_figures_and_without_its_directory() {
+    for signal in ["INT", "TERM"] {
+        for loop_kind in [&["--closed"][..], &["--rate", "0.01"]] {
+            let directory = tempfile::tempdir().unwrap();
+            let inside = directory.path().join("inside");
+            std::fs::create_dir(&inside).unwrap();
+            let json = directory.path().join("figures.json");
+            let run = ["--groups", "1", "--members", "3", "--contention", "2", "--duration", "1h"];
+            let mut command = binary(&["loadtest"]);
+            command.args(run).args(loop_kind).arg("--json").arg(&json).arg("--data-dir").arg(&inside);
+            let child = command
+                .env_remove("MIMI_TOKEN")
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            // Time to make the group and to begin.
+            while std::fs::read_dir(&inside).unwrap().next().is_none() {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            std::thread::sleep(std::time::Duration::from_secs(3));
+            let mut kill = std::process::Command::new("kill");
+            assert!(kill.args([format!("-{signal}"), child.id().to_string()]).status().unwrap().success());
+            let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+            let (told, said) = (text(&output.stdout), text(&output.stderr));
+            // With one arrival in a hundred seconds, there is none to prove anything by.
+            let code = if loop_kind.len() == 1 { 130 } else { 1 };
+            assert_eq!(output.status.code(), Some(code), "{told}{said}");
+            assert!(told.contains("INTERRUPTED after"), "{told}");
+            let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+            assert_eq!(figures["is_interrupted"], true);
+            assert!(figures["played_s"].as_f64().unwrap() < 600.0, "{told}");
+            assert_eq!(std::fs::read_dir(&inside).unwrap().count(), 0, "{told}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn reports_say_where_they_come_from_and_can_be_compared() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("a.json");
+    let run = ["--groups", "1", "--members", "2", "--contention", "1", "--closed", "--duration", "500ms"];
+    let output = load_test(&[&run[..], &["--json", json.to_str().unwrap()]].concat(), None).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let origin = &figures["origin"];
+    assert_eq!(origin["version"], env!("CARGO_PKG_VERSION"));
+    assert!(origin["command"].as_str().unwrap().starts_with("mimi-gateway loadtest --groups 1"), "{origin}");
+    assert!(origin["started"].as_str().unwrap().ends_with('Z'), "{origin}");
+    let path = json.to_str().unwrap();
+    let output = load_test(&["compare", path, path], None).await;
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(told.contains("accepted_per_s") && told.contains("1.000"), "{told}");
+    assert!(told.contains("the noise is unknown") && !told.contains("not the same"), "{told}");
+    std::fs::write(&json, "{}").unwrap();
+    let output = load_test(&["compare", path, path], None).await;
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("has no figures of a load test"), "{}", text(&output.stderr));
+}
+
+#[actix_web::test]
+async fn a_gateway_that_runs_already_keeps_no_clients_of_a_run() {
+    let (told, said, code) = twisted(|request, _, status, body| {
+        // A deletion is answered as it was meant.
+        assert!(request.method() != "DELETE" || status == StatusCode::NO_CONTENT, "{status}");
+        (status, body)
+    })
+    .await;
+    assert_eq!(code, Some(0), "{told}{said}");
+    // Two committers and a witness.
+    assert!(told.contains("cleaned up: 3 clients deleted, with key queues"), "{told}");
+    assert!(told.contains("left behind: 1 group, because the API cannot delete groups"), "{told}");
+    assert!(!told.contains("left behind: 3 clients") && !told.contains("perhaps"), "{told}");
+}
+
+#[actix_web::test]
+async fn clients_that_stay_at_a_gateway_are_told() {
+    let (told, said, code) = twisted(|request, _, status, body| match request.method().as_str() {
+        "DELETE" => (StatusCode::SERVICE_UNAVAILABLE, Vec::new()),
+        // The client exists, and its maker does not know it.
+        "POST" if request.path().ends_with("/clients") => (StatusCode::BAD_GATEWAY, Vec::new()),
+        _ => (status, body),
+    })
+    .await;
+    assert_eq!(code, Some(1), "{told}{said}");
+    assert!(said.contains("registering a client"), "{said}");
+    assert!(told.contains("perhaps left behind: clients or groups of 1 request without an answer"), "{told}");
+    let (told, said, code) = twisted(|request, _, status, body| match request.method().as_str() {
+        "DELETE" if !request.path().contains("/welcome-msgs/") => {
+            (StatusCode::SERVICE_UNAVAILABLE, Vec::new())
+        }
+        _ => (status, body),
+    })
+    .await;
+    assert_eq!(code, Some(0), "{told}{said}");
+    assert!(
+        told.contains("cleaned up: 0 clients deleted") && told.contains("left behind: 3 clients: "),
+        "{told}"
+    );
+}
+
+#[actix_web::test]
+async fn a_player_that_fails_leaves_the_figures_of_the_others() {
+    let gateway = Setup::new().start().await;
+    let (url, liar) = liar(gateway.base_url(), |request, _, status, body| {
+        match request.method() == "GET" && request.path().ends_with("/group-info") {
+            true => (StatusCode::OK, br#"{"groupInfos":[]}"#.to_vec()),
+            false => (status, body),
+        }
+    });
+    let app = gateway.app.to_string();
+    let run = ["--groups", "1", "--members", "3", "--contention", "2", "--closed", "--duration", "1s"];
+    let mix = ["--url", &url, "--app", &app, "--mix", "commits=1,joins=1"];
+    let output = load_test(&[&run[..], &mix].concat(), Some(gateway.writer.reveal())).await;
+    liar.stop(true).await;
+    gateway.stop().await;
+    let (told, said) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(5), "{told}{said}");
+    assert!(told.contains("PLAYER FAILED: a group whose committers give group infos has none"), "{told}");
+    assert!(told.contains("proven: one winner in each of"), "{told}");
+}
+
+#[actix_web::test]
+async fn a_gateway_that_cannot_be_used_is_named() {
+    let gateway = Setup::new().start().await;
+    let (url, app) = (gateway.base_url(), gateway.app.to_string());
+    let output = load_test(&["--url", &url, "--app", &app], Some("not-a-token-of-this-gateway")).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("refuses the token for application"), "{}", text(&output.stderr));
+    gateway.stop().await;
+    let output = load_test(&["--url", &url, "--app", &app], Some("any-token")).await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains(&format!("no gateway answers at {url}: is it running")), "{said}");
+}
+
+/// The width of a page in Chromium's window of this width; `None` where there is no Chromium.
+fn width_in_chromium(page: &str, window: u32) -> Option<u32> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("page.html");
+    let measuring = "<script>document.title = 'width ' + Math.max(document.documentElement.scrollWidth, \
+                     ...[...document.querySelectorAll('body *')].filter(e => !e.closest('pre, svg, details'))\
+                     .map(e => Math.ceil(e.getBoundingClientRect().right)))</script>";
+    // A headless window is not narrower than 500 pixels, so the page is in a frame.
+    std::fs::write(
+        directory.path().join("inner.html"),
+        page.replace("</body>", &format!("{measuring}</body>")),
+    )
+    .unwrap();
+    let frame = format!(
+        "<title>waiting</title><iframe src=\"inner.html\" width=\"{window}\" height=\"800\" style=\"border:0\" \
+         onload=\"document.title = this.contentDocument.title\"></iframe>"
+    );
+    std::fs::write(&file, frame).unwrap();
+    let output = std::process::Command::new("chromium")
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+        ])
+        .args([
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-quic",
+            "--allow-file-access-from-files",
+        ])
+        .arg(format!("--user-data-dir={}", directory.path().join("profile").display()))
+        .args(["--virtual-time-budget=5000", "--dump-dom"])
+        .arg(format!("file://{}", file.display()))
+        .output()
+        .ok()?;
+    let dom = String::from_utf8_lossy(&output.stdout).into_owned();
+    let title = dom
+        .split("<title>width ")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{dom}{}", String::from_utf8_lossy(&output.stderr)));
+    Some(title.split('<').next().unwrap().parse().unwrap())
+}
+
+#[actix_web::test]
+async fn a_page_fits_a_phone() {
+    let run = ["--groups", "1", "--members", "3", "--contention", "2", "--closed", "--duration", "1s"];
+    let (_, _, page) = figures(&run).await;
+    let measured = tokio::task::spawn_blocking(move || width_in_chromium(&page, 390)).await.unwrap();
+    match measured {
+        Some(width) => assert!((300..=390).contains(&width), "{width}"),
+        None => eprintln!("SKIPPED: there is no chromium, so the layout on a phone was not checked"),
     }
 }

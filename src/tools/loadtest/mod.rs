@@ -2,17 +2,22 @@
 //!
 //! - `options.rs` the command line; `schedule.rs` seeded arrivals; `target.rs` the gateway under load and `pool.rs` the
 //!   connections to it.
+//! - `stop.rs` ends a run on signals; `cleanup.rs` deletes what it made at a gateway that was running before.
 //! - `setup.rs` makes groups through the API; `player.rs` and `upload.rs` are the actions of their members; `scoreboard.rs` is
 //!   the state that the members of one group share.
 //! - `recorder.rs` counts and latencies; `verify.rs` the proof; `report/` the figures; `machine.rs` the machine.
-//! - `run.rs` one run; `sweep.rs` many; `capacity/` the gateway's capacity as ratios to that of the machine.
+//! - `origin.rs` when and how a report was made; `thresholds.rs` conditions for its figures.
+//! - `run.rs` one run; `sweep.rs` many; `compare.rs` two reports; `capacity/` the gateway's capacity as ratios to that of the machine.
 //!
 //! In an open loop, arrivals keep to their schedule whatever the gateway does, and latency counts from the scheduled
 //! time, so a stall counts for every request that was due during it.
 
 mod capacity;
+mod cleanup;
+mod compare;
 mod machine;
 pub mod options;
+mod origin;
 mod player;
 mod pool;
 mod progress;
@@ -22,8 +27,10 @@ mod run;
 mod schedule;
 mod scoreboard;
 mod setup;
+mod stop;
 mod sweep;
 mod target;
+pub mod thresholds;
 mod upload;
 mod verify;
 
@@ -32,6 +39,7 @@ use std::path::Path;
 use self::{
     options::{LoadTestCommand, LoadTestOptions, TargetOptions},
     progress::Progress,
+    stop::Stop,
     target::{OwnGateway, Target},
 };
 use super::{During, DuringLibrary, ToolError};
@@ -42,6 +50,12 @@ use crate::config::Config;
 pub enum Verdict {
     /// Every run was proven.
     Proven,
+    /// Signals ended it early; what was done is proven.
+    Interrupted,
+    /// A player could not continue; everything else is proven.
+    PlayerFailed,
+    /// A figure is beyond a threshold; the promises are proven.
+    ThresholdBroken,
     /// No broken promise was found, but not everything could be checked; the table says why.
     Unproven,
     /// A promise was broken; the table names it.
@@ -71,6 +85,7 @@ pub fn run(
             Ok(report.verdict())
         }
         Some(LoadTestCommand::Sweep(sweep)) => {
+            sweep.report.check()?;
             let sweep = sweep.clone();
             let options = sweep.clone();
             let found = at_target(&sweep.target, config, inside, tell, move |target| async move {
@@ -80,7 +95,14 @@ pub fn run(
             found.write(&sweep.report)?;
             Ok(found.verdict())
         }
-        Some(LoadTestCommand::Capacity(options)) => capacity::run(options, config, inside, tell),
+        Some(LoadTestCommand::Compare(options)) => {
+            tell(&compare::compare(options)?);
+            Ok(Verdict::Proven)
+        }
+        Some(LoadTestCommand::Capacity(options)) => {
+            options.check()?;
+            capacity::run(options, config, inside, tell)
+        }
     }
 }
 
@@ -97,16 +119,27 @@ where
     F: Future<Output = Result<T, ToolError>> + Send + 'static,
 {
     let load = load_threads()?;
+    let stop = {
+        let _entered = load.enter();
+        Stop::on_signals()?
+    };
     let mut say = |target: &Target| tell(&format!("Sending load to {}: {}\n", target.url, target.about));
-    if let Some(target) = Target::named(options)? {
+    if let Some(target) = Target::named(options, &stop)? {
         say(&target);
-        return load.block_on(play(target));
+        return load.block_on(async {
+            stop.unless(1, target.probe()).await?;
+            let played = stop.unless(2, play(target.clone())).await;
+            tell(&cleanup::clean_up(&target).await?);
+            played
+        });
     }
     actix_web::rt::System::new().block_on(async {
         let gateway = OwnGateway::start(config, inside).await?;
-        let target = gateway.target();
+        let target = gateway.target(stop.clone());
         say(&target);
-        let played = load.spawn(play(target)).await.map_err(ToolError::panicked);
+        let playing = play(target);
+        let playing = load.spawn(async move { stop.unless(2, playing).await });
+        let played = playing.await.map_err(ToolError::panicked);
         gateway.stop().await;
         played?
     })

@@ -1,11 +1,17 @@
 //! The options of the load test: the command line, parsed into valid values.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use actors::AppId;
 use clap::{Args, Subcommand};
 
-use super::ToolError;
+use super::{ToolError, thresholds::Threshold};
 
 /// The greatest number of groups, committers and connections.
 const COUNT_MAX: u64 = 100_000;
@@ -29,6 +35,8 @@ pub struct LoadTestOptions {
 pub enum LoadTestCommand {
     /// Short runs over contention 1 to 64, members 2 to 1000 and connections 1 to 256, in one page.
     Sweep(SweepOptions),
+    /// Two JSON files of runs, sweeps or capacity measurements side by side, with ratios, and the noise between rounds.
+    Compare(CompareOptions),
     /// The gateway's throughput with prepared commits, as ratios to that of the machine in the same run. The gateway is in this
     /// process.
     Capacity(CapacityOptions),
@@ -49,7 +57,18 @@ pub struct TargetOptions {
     pub token: Option<String>,
 }
 
-/// Files for the report, in addition to the table.
+/// Two files with figures.
+#[derive(Clone, Debug, Args)]
+pub struct CompareOptions {
+    /// The figures before, from `--json`.
+    #[arg(value_name = "A.json")]
+    pub before: PathBuf,
+    /// The figures after.
+    #[arg(value_name = "B.json")]
+    pub after: PathBuf,
+}
+
+/// Files for the report, in addition to the table, and thresholds for its figures.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ReportOptions {
     /// Write the figures as JSON.
@@ -58,6 +77,10 @@ pub struct ReportOptions {
     /// Write one self-contained page with plots.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Fail, with exit status 4, if this holds for a run, such as `accepted_p99>20ms`, `conflict_rate>=5%` or `errors>0`. May be
+    /// given several times.
+    #[arg(long, value_name = "CONDITION")]
+    pub fail_if: Vec<Threshold>,
 }
 
 /// One run.
@@ -156,12 +179,52 @@ pub struct CapacityOptions {
     pub json: Option<PathBuf>,
 }
 
+/// Checks, before a run, that the file of an option can be in its place.
+///
+/// # Errors
+/// [`ToolError::Options`].
+fn check_place(option: &str, file: Option<&Path>) -> Result<(), ToolError> {
+    let Some(file) = file else { return Ok(()) };
+    let wrong = |reason: String| Err(ToolError::Options(format!("{option} {}: {reason}", file.display())));
+    let directory = match file.parent() {
+        Some(directory) if directory.as_os_str().is_empty() => Path::new("."),
+        Some(directory) => directory,
+        None => return wrong("is not a file".into()),
+    };
+    if !directory.is_dir() {
+        return wrong(format!("there is no directory {}", directory.display()));
+    }
+    if file.is_dir() { wrong("is a directory".into()) } else { Ok(()) }
+}
+
+impl ReportOptions {
+    /// Checks the places of the files.
+    ///
+    /// # Errors
+    /// [`ToolError::Options`].
+    pub(super) fn check(&self) -> Result<(), ToolError> {
+        check_place("--json", self.json.as_deref())?;
+        check_place("--html", self.html.as_deref())
+    }
+}
+
+impl CapacityOptions {
+    /// Checks the place of the file.
+    ///
+    /// # Errors
+    /// [`ToolError::Options`].
+    pub(super) fn check(&self) -> Result<(), ToolError> {
+        check_place("--json", self.json.as_deref())
+    }
+}
+
 impl RunOptions {
     /// Checks the conditions between options.
     ///
     /// # Errors
     /// [`ToolError::Options`].
     pub(super) fn check(&self) -> Result<(), ToolError> {
+        self.report.check()?;
         let live = self.live_members();
         if live > self.members {
             return Err(ToolError::Options(format!(

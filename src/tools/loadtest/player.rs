@@ -15,6 +15,7 @@ use super::{
     recorder::{Ended, Recorder, Span},
     scoreboard::Scoreboard,
     setup::compute,
+    stop::Stop,
     upload::{self, Fate, label},
 };
 use crate::{
@@ -39,12 +40,14 @@ pub(super) struct RunContext {
     pub(super) with_proposals: bool,
     /// The time at which a commit that has not won yet is given up.
     pub(super) give_up_at: Instant,
+    /// Ends it earlier.
+    pub(super) stop: Stop,
 }
 
 impl RunContext {
     /// Whether it is time to give up what has not been accepted yet.
     pub(super) fn is_over(&self) -> bool {
-        Instant::now() >= self.give_up_at
+        Instant::now() >= self.give_up_at || self.stop.is_requested()
     }
 }
 
@@ -53,15 +56,17 @@ impl RunContext {
 pub(super) enum Intents {
     /// At these times, whatever the gateway does.
     Scheduled(mpsc::Receiver<Instant>),
-    /// Repeatedly until this time.
-    Closed { until: Instant },
+    /// Repeatedly until this time, or until the run is to stop.
+    Closed { until: Instant, stop: Stop },
 }
 
 impl Intents {
     async fn next(&mut self) -> Option<Instant> {
         match self {
             Self::Scheduled(due) => due.recv().await,
-            Self::Closed { until } => Some(Instant::now()).filter(|now| now < until),
+            Self::Closed { until, stop } => {
+                Some(Instant::now()).filter(|now| now < until && !stop.is_requested())
+            }
         }
     }
 
@@ -101,6 +106,13 @@ pub(super) struct Played {
     pub(super) member: Option<MlsClient>,
     /// The reason why it could not continue, if it could not.
     pub(super) lost: Option<String>,
+}
+
+impl Played {
+    /// A player whose task panicked.
+    pub(super) fn panicked(error: tokio::task::JoinError) -> Self {
+        Self { member: None, lost: Some(ToolError::panicked(error).to_string()) }
+    }
 }
 
 impl Player {

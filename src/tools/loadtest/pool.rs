@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actors::{Epoch, GroupId};
 use tokio::sync::Semaphore;
 
-use super::{During as _, ToolError, target::Target};
+use super::{During as _, ToolError, cleanup::Traces, stop::Stop, target::Target};
 use crate::{
     api::groups::{EpochMessages, EpochRange},
     client::{GatewayClient, RequestError},
@@ -15,6 +15,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionPool {
     pub(super) api: GatewayClient,
+    pub(super) traces: Traces,
+    pub(super) stop: Stop,
     connections: Arc<Semaphore>,
 }
 
@@ -22,7 +24,8 @@ impl ConnectionPool {
     pub(super) fn new(target: &Target, connections: usize) -> Result<Self, ToolError> {
         let api = GatewayClient::new(&target.url, target.app, target.token.clone())
             .during("making an HTTP client")?;
-        Ok(Self { api, connections: Arc::new(Semaphore::new(connections)) })
+        let (traces, stop) = (target.traces.clone(), target.stop.clone());
+        Ok(Self { api, traces, stop, connections: Arc::new(Semaphore::new(connections)) })
     }
 
     /// Makes a request when a connection is free.

@@ -11,21 +11,26 @@ use std::{
 
 use actors::{ClientId, Epoch};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{
+        Semaphore,
+        mpsc::{self, error::TrySendError},
+    },
     task::JoinSet,
 };
 
 use super::{
     During as _, ToolError,
     options::{Kind, Mix, RunOptions},
+    origin::Origin,
     player::{Intents, Played, Player, RunContext, ended},
     pool::ConnectionPool,
     progress::Progress,
     recorder::{Figures, Recorder},
-    report::{Proof, RunReport, Shape},
+    report::{Ending, Proof, RunReport, Shape},
     schedule::{ArrivalSchedule, Rng},
     scoreboard::{Ledger, Scoreboard},
     setup::{self, GroupPlan, MadeGroup, compute, fresh_handle},
+    stop::Stop,
     target::Target,
     verify::{EpochCommit, Observations, Standing},
 };
@@ -46,6 +51,8 @@ const WAITING_MAX: usize = 64;
 const ONE_OFFS_MAX: usize = 1024;
 /// The time for which an open loop continues after its last arrival, for operations in flight.
 const GRACE: Duration = Duration::from_secs(30);
+/// The schedule looks for signals at least this often.
+const STOP_CHECK: Duration = Duration::from_millis(100);
 /// The number of epochs in a catch-up read.
 const READ_EPOCHS: u64 = 16;
 
@@ -67,6 +74,7 @@ pub(super) async fn run(
     progress: &Progress,
 ) -> Result<RunReport, ToolError> {
     options.check()?;
+    let origin = Origin::now();
     let pool = ConnectionPool::new(target, options.connections)?;
     let plan = GroupPlan { members: count(options.members), live: count(options.live_members()).max(1) };
     progress.begin("making groups", options.groups as u64);
@@ -76,11 +84,15 @@ pub(super) async fn run(
         0 => Vec::new(),
         _ => setup::key_clients(&pool, KEY_CLIENTS).await?,
     };
+    target.stop.check()?;
     let setup_s = making.elapsed().as_secs_f64();
-    let (played, figures, seconds) = play(&pool, options, made, key_clients, progress).await?;
+    let (played, figures, seconds) = play(&pool, &target.stop, options, made, key_clients, progress).await?;
+    let is_interrupted = target.stop.is_requested();
     progress.begin("verifying", played.len() as u64);
     let (mut proof, mut committers) = (Proof::default(), Vec::new());
+    let mut failed_players = Vec::new();
     for (scoreboard, players) in played {
+        failed_players.extend(players.iter().filter_map(|player| player.lost.clone()));
         match observe(&pool, &scoreboard, players).await {
             Ok((seen, ledger)) => {
                 proof.add(&seen);
@@ -97,12 +109,16 @@ pub(super) async fn run(
     progress.done();
     proof.unproven.extend(without_commits(&options.mix, figures.done.contains_key(&Kind::Commit)));
     let shape = Shape::of(target, options);
-    Ok(RunReport::new(shape, &figures, &committers, (setup_s, seconds), proof))
+    let ending = Ending { is_interrupted, failed_players, proof };
+    let mut report = RunReport::new(origin, shape, &figures, &committers, (setup_s, seconds), ending);
+    report.judge(&options.report.fail_if);
+    Ok(report)
 }
 
 /// Applies the load for its time; returns the players, the measurements, and the time in seconds.
 async fn play(
     pool: &ConnectionPool,
+    stop: &Stop,
     options: &RunOptions,
     made: Vec<MadeGroup>,
     key_clients: Vec<ClientId>,
@@ -114,6 +130,7 @@ async fn play(
         pool: pool.clone(),
         recorder: Recorder::new(),
         with_proposals: options.mix.weight(Kind::Proposal) > 0,
+        stop: stop.clone(),
         give_up_at: if options.closed { until } else { until + GRACE },
     });
     let (mut scoreboards, mut channels, mut idle) = (Vec::new(), Vec::new(), Vec::new());
@@ -132,10 +149,12 @@ async fn play(
             cast.push((Kind::Join, compute(|| MlsClient::basic(&fresh_handle("joiner"))).await?));
         }
         for (number, (kind, member)) in cast.into_iter().enumerate() {
-            let (intents, channel) = intents(options, until);
+            let (intents, channel) = intents(options, until, stop);
             own.entry(kind).or_default().extend(channel);
             let player = Player::new(Arc::clone(&shared), Arc::clone(&scoreboard), member);
-            players.spawn(async move { (place, player.play(kind, number, intents).await) });
+            // A panic ends the story of one player, too.
+            let playing = tokio::spawn(player.play(kind, number, intents));
+            players.spawn(async move { (place, playing.await.unwrap_or_else(Played::panicked)) });
         }
         let witnesses = live.map(|member| Played { member: Some(member), lost: None });
         idle.push((Arc::clone(&scoreboard), witnesses.collect::<Vec<_>>()));
@@ -159,7 +178,8 @@ async fn play(
     }
     ticking.abort();
     // The last arrival may be long before the end of the run.
-    let seconds = started.elapsed().max(options.duration).as_secs_f64();
+    let planned = if stop.is_requested() { Duration::ZERO } else { options.duration };
+    let seconds = started.elapsed().max(planned).as_secs_f64();
     Ok((idle, shared.recorder.figures(), seconds))
 }
 
@@ -170,9 +190,9 @@ fn without_commits(mix: &Mix, some_accepted: bool) -> Option<String> {
 }
 
 /// The source of a player's intents, and the channel that feeds it in an open loop.
-fn intents(options: &RunOptions, until: Instant) -> (Intents, Option<mpsc::Sender<Instant>>) {
+fn intents(options: &RunOptions, until: Instant, stop: &Stop) -> (Intents, Option<mpsc::Sender<Instant>>) {
     if options.closed {
-        return (Intents::Closed { until }, None);
+        return (Intents::Closed { until, stop: stop.clone() }, None);
     }
     let (channel, due) = mpsc::channel(WAITING_MAX);
     (Intents::Scheduled(due), Some(channel))
@@ -186,7 +206,7 @@ fn closed_loop(run: &Arc<Run>, options: &RunOptions, until: Instant) -> JoinSet<
         let (run, scoreboard, mix) = (Arc::clone(run), Arc::clone(scoreboard), mix.clone());
         let mut numbers = Rng::new(options.seed, u64::try_from(place).unwrap_or(0).wrapping_add(1));
         callers.spawn(async move {
-            while Instant::now() < until {
+            while Instant::now() < until && !run.shared.stop.is_requested() {
                 run.one_off(mix.pick(numbers.next()), &scoreboard, numbers.next(), Instant::now()).await;
             }
         });
@@ -216,7 +236,9 @@ async fn open_loop(
         let started = Instant::now();
         for arrival in schedule {
             let due = started + arrival.after;
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if !sleep_until(due, &run.shared.stop) {
+                break;
+            }
             let (Some(scoreboard), Some(channels)) =
                 (run.scoreboards.get(arrival.group), channels.get(arrival.group))
             else {
@@ -225,7 +247,7 @@ async fn open_loop(
             match arrival.kind {
                 kind @ (Kind::Commit | Kind::Proposal | Kind::Join) => {
                     let channels = channels.get(&kind).into_iter().flatten();
-                    channels.for_each(|channel| notify(&run, scoreboard, channel, due));
+                    channels.for_each(|channel| notify(&run, scoreboard, kind, channel, due));
                 }
                 kind @ (Kind::KeyPackage | Kind::Welcome | Kind::Read) => {
                     while one_offs.try_join_next().is_some() {}
@@ -252,11 +274,27 @@ async fn open_loop(
     told.await.map_err(|_| ToolError::Broken("the schedule panicked".into()))
 }
 
-fn notify(run: &Run, scoreboard: &Scoreboard, channel: &mpsc::Sender<Instant>, due: Instant) {
+/// Sleeps, but not past a signal; whether it slept to the end.
+fn sleep_until(due: Instant, stop: &Stop) -> bool {
+    while !stop.is_requested() {
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        std::thread::sleep(left.min(STOP_CHECK));
+    }
+    false
+}
+
+fn notify(run: &Run, scoreboard: &Scoreboard, kind: Kind, channel: &mpsc::Sender<Instant>, due: Instant) {
     scoreboard.begin();
-    if channel.try_send(due).is_err() {
+    if let Err(refused) = channel.try_send(due) {
         scoreboard.finish();
-        run.shared.recorder.shed();
+        match refused {
+            TrySendError::Full(_) => run.shared.recorder.shed(),
+            // The player has failed.
+            TrySendError::Closed(_) => run.shared.recorder.given_up(kind),
+        }
     }
 }
 
@@ -301,15 +339,11 @@ pub(super) async fn observe(
     let history = Arc::new(history);
     let mut following = JoinSet::new();
     for player in players {
-        // A joiner that never joined is not a member.
-        let Some(member) = player.member.filter(|member| member.epoch().is_some()) else {
-            if let Some(reason) = player.lost {
-                following.spawn(async { Standing { name: "a player".into(), epoch: Err(reason) } });
-            }
-            continue;
-        };
+        // A player that failed is counted elsewhere, and a joiner that never joined is not a member.
+        let is_member = |member: &MlsClient| player.lost.is_none() && member.epoch().is_some();
+        let Some(member) = player.member.filter(is_member) else { continue };
         let history = Arc::clone(&history);
-        following.spawn_blocking(move || standing(member, player.lost, &history));
+        following.spawn_blocking(move || standing(member, &history));
     }
     let mut standings = Vec::new();
     while let Some(standing) = following.join_next().await {
@@ -327,14 +361,12 @@ pub(super) async fn observe(
     Ok((seen, ledger))
 }
 
-fn standing(mut member: MlsClient, lost: Option<String>, history: &[EpochMessages]) -> Standing {
+fn standing(mut member: MlsClient, history: &[EpochMessages]) -> Standing {
     let name = String::from_utf8_lossy(member.handle.as_bytes()).into_owned();
     let epoch = member.epoch().unwrap_or_default();
     let missed = history.partition_point(|entry| entry.epoch_id <= epoch);
-    let followed = match lost {
-        Some(reason) => Err(reason),
-        None => member.follow(history.get(missed..).unwrap_or_default()).map_err(|error| error.to_string()),
-    };
+    let followed =
+        member.follow(history.get(missed..).unwrap_or_default()).map_err(|error| error.to_string());
     let epoch = followed
         .map(|()| (member.epoch().unwrap_or_default(), member.epoch_authenticator().unwrap_or_default()));
     Standing { name, epoch }

@@ -44,7 +44,8 @@ pub(super) struct MadeGroup {
     pub(super) acknowledged: Vec<EpochCommit>,
 }
 
-/// Creates groups, all by the same plan; `made` is called for each.
+/// Creates groups, all by the same plan; `made` is called for each. A signal ends it between two requests, so that what was
+/// made is known.
 pub(super) async fn groups(
     pool: &ConnectionPool,
     count: usize,
@@ -56,17 +57,24 @@ pub(super) async fn groups(
     for _ in 0..count {
         let (pool, at_once, made) = (pool.clone(), Arc::clone(&at_once), Arc::clone(&made));
         tasks.spawn(async move {
-            let _permit = at_once.acquire().await;
+            // It is closed once another group failed.
+            let _permit = at_once.acquire().await.map_err(|_| ToolError::Interrupted)?;
             let group = group(&pool, plan).await?;
             made();
             Ok::<_, ToolError>(group)
         });
     }
-    let mut groups = Vec::with_capacity(count);
+    let (mut groups, mut failure) = (Vec::with_capacity(count), None);
     while let Some(group) = tasks.join_next().await {
-        groups.push(group.map_err(ToolError::panicked)??);
+        match group.map_err(ToolError::panicked).and_then(|group| group) {
+            Ok(group) => groups.push(group),
+            Err(error) => {
+                at_once.close();
+                failure.get_or_insert(error);
+            }
+        }
     }
-    Ok(groups)
+    failure.map_or(Ok(groups), Err)
 }
 
 /// Clients with full key queues.
@@ -87,7 +95,10 @@ async fn group(pool: &ConnectionPool, plan: GroupPlan) -> Result<MadeGroup, Tool
     })
     .await?;
     register(pool, &creator, 0, false).await?;
-    let id = pool.request(pool.api.create_group(&body)).await.during("creating a group")?.group_id.0;
+    pool.stop.check()?;
+    let creating = pool.traces.asking(pool.api.create_group(&body));
+    let id = pool.request(creating).await.during("creating a group")?.group_id.0;
+    pool.traces.group();
     let (mut handles, mut acknowledged) = (Vec::new(), Vec::new());
     // Live members are added last, so that they need not follow the other additions.
     let mut left = plan.members.saturating_sub(plan.live);
@@ -124,6 +135,7 @@ async fn add(
     packages: Vec<Base64>,
     acknowledged: &mut Vec<EpochCommit>,
 ) -> Result<MlsClient, ToolError> {
+    pool.stop.check()?;
     let (mut member, commit) = compute(move || {
         let commit = member.make_commit(&packages, &[])?;
         Ok((member, commit))
@@ -167,7 +179,10 @@ async fn register(
 ) -> Result<ClientId, ToolError> {
     let client =
         NewClientBody { client_handle: HandleText(member.handle.clone()), tags: Vec::new(), domain: None };
-    let id = pool.request(pool.api.register_client(&client)).await.during("registering a client")?.client_id;
+    pool.stop.check()?;
+    let registering = pool.traces.asking(pool.api.register_client(&client));
+    let id = pool.request(registering).await.during("registering a client")?.client_id;
+    pool.traces.client(id);
     if packages == 0 {
         return Ok(id);
     }

@@ -6,6 +6,7 @@ use super::{
     ToolError, Verdict,
     machine::Machine,
     options::{Mix, ReportOptions, RunOptions, SweepOptions},
+    origin::Origin,
     progress::Progress,
     report::{self, Axis, LatencyRow, Line, Plot, RunReport},
     target::Target,
@@ -23,6 +24,9 @@ const GROUPS: usize = 4;
 /// The results of a sweep.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct SweepReport {
+    origin: Origin,
+    /// Whether a signal ended it early: runs are missing.
+    is_interrupted: bool,
     machine: Machine,
     /// One group; the committers are all of its members but the witness.
     contention: Vec<RunReport>,
@@ -38,22 +42,45 @@ pub(super) async fn run(
     options: &SweepOptions,
     progress: &Progress,
 ) -> Result<SweepReport, ToolError> {
+    let origin = Origin::now();
     let (mut contention, mut members, mut connections) = (Vec::new(), Vec::new(), Vec::new());
     for committers in CONTENTIONS.into_iter().filter(|committers| *committers <= options.contention_max) {
         let run = RunOptions { groups: 1, members: committers + 1, contention: committers, ..base(options) };
-        contention.push(super::run::run(target, &run, progress).await?);
+        contention.extend(one(target, &run, progress).await?);
     }
     for count in MEMBERS.into_iter().filter(|count| *count <= options.members_max) {
         let run = RunOptions { groups: GROUPS, members: count, ..base(options) };
-        members.push(super::run::run(target, &run, progress).await?);
+        members.extend(one(target, &run, progress).await?);
     }
     let reads: Mix = "commits=1,reads=1".parse().map_err(ToolError::Options)?;
     for count in CONNECTIONS.into_iter().filter(|count| *count <= options.connections_max) {
         let at_once = usize::try_from(count).unwrap_or(1);
         let run = RunOptions { groups: at_once, connections: at_once, mix: reads.clone(), ..base(options) };
-        connections.push(super::run::run(target, &run, progress).await?);
+        connections.extend(one(target, &run, progress).await?);
     }
-    Ok(SweepReport { machine: Machine::this(), contention, members, connections })
+    let is_interrupted = target.stop.is_requested();
+    let report =
+        SweepReport { origin, is_interrupted, machine: Machine::this(), contention, members, connections };
+    if report.runs().next().is_none() {
+        return Err(ToolError::Interrupted);
+    }
+    Ok(report)
+}
+
+/// One run; none once the sweep was interrupted.
+async fn one(
+    target: &Target,
+    options: &RunOptions,
+    progress: &Progress,
+) -> Result<Option<RunReport>, ToolError> {
+    if target.stop.is_requested() {
+        return Ok(None);
+    }
+    match super::run::run(target, options, progress).await {
+        Ok(report) => Ok(Some(report)),
+        Err(ToolError::Interrupted) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A closed loop with one committer and one witness per group.
@@ -70,7 +97,7 @@ fn base(options: &SweepOptions) -> RunOptions {
         mix: Mix::default(),
         seed: options.seed,
         connections: 64,
-        report: ReportOptions::default(),
+        report: ReportOptions { fail_if: options.report.fail_if.clone(), ..ReportOptions::default() },
     }
 }
 
@@ -81,12 +108,13 @@ impl SweepReport {
 
     /// The verdict of the worst run.
     pub(super) fn verdict(&self) -> Verdict {
-        self.runs().map(RunReport::verdict).max().unwrap_or(Verdict::Unproven)
+        let worst = self.runs().map(RunReport::verdict).max().unwrap_or(Verdict::Unproven);
+        if self.is_interrupted { worst.max(Verdict::Interrupted) } else { worst }
     }
 
     /// A line for each run.
     pub(super) fn table(&self) -> String {
-        let mut out = format!("machine: {}\n", self.machine);
+        let mut out = format!("started {}\nmachine: {}\n", self.origin, self.machine);
         for (what, _, runs, of) in self.parts() {
             out.push_str(&format!(
                 "\n{what:<14}{:>12}{:>12}{:>12}{:>10}{:>12}{:>14}{:>14}{:>12}\n",
@@ -124,6 +152,20 @@ impl SweepReport {
         for reason in self.runs().flat_map(|run| &run.proof.unproven) {
             out.push_str(&format!("not proven: {reason}\n"));
         }
+        for (what, _, runs, of) in self.parts() {
+            for run in runs {
+                let place = format!("{what} {}", of(run));
+                for reason in &run.failed_players {
+                    out.push_str(&format!("PLAYER FAILED: {place}: {reason}\n"));
+                }
+                for outcome in run.thresholds.iter().filter(|outcome| outcome.is_broken) {
+                    out.push_str(&format!("{place}: {outcome}\n"));
+                }
+            }
+        }
+        if self.is_interrupted {
+            out.push_str("\nINTERRUPTED: these are the runs until then\n");
+        }
         if self.verdict() == Verdict::Proven {
             out.push_str("\nproven: every run\n");
         }
@@ -132,7 +174,7 @@ impl SweepReport {
 
     pub(super) fn write(&self, options: &ReportOptions) -> Result<(), ToolError> {
         let runs: Vec<_> = self.runs().collect();
-        report::write(options, self, || report::sweep_page(&self.machine, &self.plots(), &runs))
+        report::write(options, self, || report::sweep_page(&self.origin, &self.machine, &self.plots(), &runs))
     }
 
     #[expect(clippy::type_complexity, reason = "a local table: its name, its runs, and what varies")]

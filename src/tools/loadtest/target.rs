@@ -9,8 +9,12 @@ use std::{
 use actors::AppId;
 use tempfile::TempDir;
 
-use super::{ToolError, options::TargetOptions};
+use super::{
+    During as _, ToolError, cleanup::Traces, options::TargetOptions, pool::ConnectionPool, stop::Stop,
+};
 use crate::{
+    api::clients::PageQuery,
+    client::RequestError,
     config::{ApplicationSettings, Config, DataDir, DurabilityMode, TokenAccess, TokenSettings},
     serve::{self, Running},
     token::Token,
@@ -32,6 +36,10 @@ pub(super) struct Target {
     pub(super) token: Token,
     /// Its properties, for readers of the figures.
     pub(super) about: String,
+    /// Ends the load.
+    pub(super) stop: Stop,
+    /// What is made at it.
+    pub(super) traces: Traces,
 }
 
 impl Target {
@@ -41,7 +49,7 @@ impl Target {
     }
 
     /// The gateway of the options; `None` if they name none.
-    pub(super) fn named(options: &TargetOptions) -> Result<Option<Self>, ToolError> {
+    pub(super) fn named(options: &TargetOptions, stop: &Stop) -> Result<Option<Self>, ToolError> {
         let (Some(url), Some(app)) = (&options.url, options.app) else { return Ok(None) };
         let token = options.token.clone().or_else(|| std::env::var(TOKEN_VARIABLE).ok());
         let Some(token) = token.filter(|token| !token.is_empty()) else {
@@ -55,8 +63,37 @@ impl Target {
                 "--url {url}: must begin with http://, as the gateway's internal listener does"
             )));
         }
+        // The reports show it.
+        if url.contains(['@', '?', '#']) {
+            return Err(ToolError::Options(
+                "--url must hold no password and no query: the token is all that the gateway asks for".into(),
+            ));
+        }
         let about = "a gateway that was running already".to_owned();
-        Ok(Some(Self { url: url.clone(), app, token: Token::new(token), about }))
+        let (token, stop) = (Token::new(token), stop.clone());
+        Ok(Some(Self { url: url.clone(), app, token, about, stop, traces: Traces::default() }))
+    }
+
+    /// Checks that the gateway answers, and knows the application and the token.
+    pub(super) async fn probe(&self) -> Result<(), ToolError> {
+        let pool = ConnectionPool::new(self, 1)?;
+        let answer = pool.request(pool.api.groups(&PageQuery::default())).await;
+        let unusable = |reason: String| Err(ToolError::Unusable(reason));
+        match answer {
+            Ok(_) => Ok(()),
+            Err(RequestError::Transport(error)) if error.is_connect() || error.is_timeout() => unusable(
+                format!("no gateway answers at {}: is it running, and is the address right?", self.url),
+            ),
+            Err(RequestError::Problem(problem)) if matches!(problem.status, 401 | 403) => unusable(format!(
+                "the gateway at {} refuses the token for application {}: {}",
+                self.url, self.app, problem.detail
+            )),
+            Err(
+                error @ (RequestError::Transport(_)
+                | RequestError::Problem(_)
+                | RequestError::Unexpected { .. }),
+            ) => Err(error).during("asking the gateway for its groups"),
+        }
     }
 }
 
@@ -86,7 +123,7 @@ impl OwnGateway {
         Ok(Self { running, app, token, directory })
     }
 
-    pub(super) fn target(&self) -> Target {
+    pub(super) fn target(&self, stop: Stop) -> Target {
         let place = self.directory.path().display().to_string();
         let system = file_system(self.directory.path()).unwrap_or_else(|| "an unknown file system".into());
         Target {
@@ -94,6 +131,8 @@ impl OwnGateway {
             app: self.app,
             token: self.token.clone(),
             about: format!("a gateway in this process, durable writes in {place} ({system})"),
+            stop,
+            traces: Traces::default(),
         }
     }
 

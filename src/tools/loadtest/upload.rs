@@ -88,7 +88,7 @@ pub(super) fn label(error: &RequestError) -> String {
 }
 
 /// Whether the gateway may have processed the request all the same.
-fn decides_nothing(error: &RequestError) -> bool {
+pub(super) fn decides_nothing(error: &RequestError) -> bool {
     match error {
         RequestError::Problem(problem) => problem.status >= 500,
         RequestError::Transport(_) | RequestError::Unexpected { .. } => true,

@@ -27,6 +27,7 @@ use super::{
     ToolError, Verdict,
     machine::Machine,
     options::CapacityOptions,
+    origin::Origin,
     player::Played,
     pool::ConnectionPool,
     progress::Progress,
@@ -34,6 +35,7 @@ use super::{
     run::observe,
     scoreboard::Scoreboard,
     setup::{self, GroupPlan},
+    stop::Stop,
     target::{OwnGateway, Target},
     verify,
 };
@@ -64,14 +66,19 @@ pub(super) fn run(
     tell: &mut dyn FnMut(&str),
 ) -> Result<Verdict, ToolError> {
     let load = super::load_threads()?;
+    let stop = {
+        let _entered = load.enter();
+        Stop::on_signals()?
+    };
     config.passivation.snapshot_period_s = SNAPSHOT_PERIOD_S;
     let workers = config.internal.listener.workers;
     let report = actix_web::rt::System::new().block_on(async {
         let gateway = OwnGateway::start(config, inside).await?;
         let constant = ConstantServer::start(workers)?;
-        let target = gateway.target();
+        let target = gateway.target(stop.clone());
         tell(&format!("Measuring {}: {}\n", target.url, target.about));
-        let measured = load.spawn(measure(target, constant.address.clone(), options.clone())).await;
+        let measuring = measure(target, constant.address.clone(), options.clone());
+        let measured = load.spawn(async move { stop.unless(2, measuring).await }).await;
         constant.stop().await;
         gateway.stop().await;
         measured.map_err(ToolError::panicked)?
@@ -80,7 +87,11 @@ pub(super) fn run(
     if let Some(path) = &options.json {
         write_json(path, &report)?;
     }
-    Ok(if report.violations.is_empty() { Verdict::Proven } else { Verdict::Broken })
+    Ok(match (report.violations.is_empty(), report.is_interrupted) {
+        (true, false) => Verdict::Proven,
+        (true, true) => Verdict::Interrupted,
+        (false, _) => Verdict::Broken,
+    })
 }
 
 async fn measure(
@@ -88,14 +99,14 @@ async fn measure(
     constant: String,
     options: CapacityOptions,
 ) -> Result<CapacityReport, ToolError> {
-    let progress = Progress::new();
+    let (progress, origin) = (Progress::new(), Origin::now());
     let pool = ConnectionPool::new(&target, options.connections)?;
     let members = usize::try_from(options.members).unwrap_or(usize::MAX);
     progress.begin("making groups", options.groups as u64);
     let counted = progress.clone();
-    let made =
-        setup::groups(&pool, options.groups, GroupPlan { members, live: 2 }, move || counted.one_more())
-            .await?;
+    let plan = GroupPlan { members, live: 2 };
+    let making = setup::groups(&pool, options.groups, plan, move || counted.one_more());
+    let made = making.await?;
     let mut groups = made
         .into_iter()
         .map(|made| PreparedGroup::new(made, !options.without_group_info))
@@ -114,11 +125,17 @@ async fn measure(
     let mut rounds = Vec::with_capacity(options.rounds);
     progress.begin("rounds", options.rounds as u64);
     for _ in 0..options.rounds {
+        if target.stop.is_requested() {
+            break;
+        }
         let round;
         (groups, round, answer_bytes) =
             measure_once(&target, &constant, &options, groups, &signatures, &stale).await?;
         rounds.push(round);
         progress.one_more();
+    }
+    if rounds.is_empty() {
+        return Err(ToolError::Interrupted);
     }
     let mut violations = Vec::new();
     for group in groups {
@@ -130,6 +147,8 @@ async fn measure(
     }
     progress.done();
     Ok(CapacityReport {
+        origin,
+        is_interrupted: rounds.len() < options.rounds,
         machine: Machine::this(),
         gateway: target.about.clone(),
         groups: options.groups,

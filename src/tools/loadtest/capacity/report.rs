@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::machine::Machine;
+use super::super::{machine::Machine, origin::Origin};
 
 /// The goal for the spread of latencies.
 const SPREAD_MAX: f64 = 10.0;
@@ -10,6 +10,9 @@ const SPREAD_MAX: f64 = 10.0;
 /// Medians over rounds.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct CapacityReport {
+    pub(super) origin: Origin,
+    /// Whether a signal ended it before its last round.
+    pub(super) is_interrupted: bool,
     pub(super) machine: Machine,
     pub(super) gateway: String,
     pub(super) groups: usize,
@@ -102,8 +105,9 @@ pub(super) fn targets(rounds: &[Round]) -> Vec<TargetRow> {
 impl CapacityReport {
     pub(super) fn table(&self) -> String {
         let mut out = format!(
-            "machine: {}; server and load share them\n{} groups of {}, {} connections; packets of {} B with group \
+            "started {}\nmachine: {}; server and load share them\n{} groups of {}, {} connections; packets of {} B with group \
              infos of {} B, {} signatures a commit; medians of {} rounds\n\n",
+            self.origin,
             self.machine,
             self.groups,
             self.members,
@@ -144,6 +148,9 @@ impl CapacityReport {
                 target.goal,
                 if target.is_reached { "reached" } else { "not reached" }
             ));
+        }
+        if self.is_interrupted {
+            out.push_str("INTERRUPTED: these are the rounds until then\n");
         }
         for violation in &self.violations {
             out.push_str(&format!("BROKEN: {violation}\n"));

@@ -17,8 +17,10 @@ use super::{
     ToolError, Verdict,
     machine::Machine,
     options::{Kind, ReportOptions, RunOptions},
+    origin::Origin,
     recorder::{Figures, Latencies, Span},
     target::Target,
+    thresholds::{Threshold, ThresholdOutcome},
     verify::{self, Observations},
 };
 
@@ -148,9 +150,21 @@ impl Proof {
     }
 }
 
+/// How a run ended.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    pub(super) is_interrupted: bool,
+    pub(super) failed_players: Vec<String>,
+    pub(super) proof: Proof,
+}
+
 /// The figures of one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunReport {
+    /// The date, the version and the command line.
+    pub origin: Origin,
+    /// Whether a signal ended the load early.
+    pub is_interrupted: bool,
     /// The parameters of the run.
     pub shape: Shape,
     /// The machine.
@@ -190,17 +204,22 @@ pub struct RunReport {
     pub generator_is_late: bool,
     /// A line for each second.
     pub seconds: Vec<Second>,
+    /// Players that could not continue, with the reason; the proof is about the others.
+    pub failed_players: Vec<String>,
+    /// The thresholds, each with its figure.
+    pub thresholds: Vec<ThresholdOutcome>,
     /// The proof.
     pub proof: Proof,
 }
 
 impl RunReport {
     pub(super) fn new(
+        origin: Origin,
         shape: Shape,
         figures: &Figures,
         committers: &[Vec<(u64, u64)>],
         (setup_s, played_s): (f64, f64),
-        proof: Proof,
+        Ending { is_interrupted, failed_players, proof }: Ending,
     ) -> Self {
         let none = Latencies::default();
         let done = |kind| figures.done.get(&kind).unwrap_or(&none);
@@ -223,6 +242,8 @@ impl RunReport {
         }
         let lag_part = lag.percentile_us(50.0) * 100;
         Self {
+            origin,
+            is_interrupted,
             shape,
             machine: Machine::this(),
             setup_s,
@@ -241,6 +262,8 @@ impl RunReport {
             given_up_others: figures.given_up.values().sum::<u64>() - given_up,
             generator_is_late: lag_part > LAG_PERCENT_MAX * done(Kind::Commit).percentile_us(50.0),
             seconds: figures.seconds.clone(),
+            failed_players,
+            thresholds: Vec::new(),
             proof,
         }
     }
@@ -250,9 +273,20 @@ impl RunReport {
         self.latencies.iter().find(|row| row.what == what)
     }
 
-    /// The verdict on the run.
+    /// Compares the figures with the thresholds.
+    pub(super) fn judge(&mut self, thresholds: &[Threshold]) {
+        self.thresholds = thresholds.iter().map(|threshold| threshold.judge(self)).collect();
+    }
+
+    /// The verdict on the run: the worst that happened.
     pub fn verdict(&self) -> Verdict {
-        self.proof.verdict()
+        let verdicts = [
+            (self.is_interrupted, Verdict::Interrupted),
+            (!self.failed_players.is_empty(), Verdict::PlayerFailed),
+            (self.thresholds.iter().any(|outcome| outcome.is_broken), Verdict::ThresholdBroken),
+        ];
+        let happened = verdicts.into_iter().filter_map(|(happened, verdict)| happened.then_some(verdict));
+        happened.fold(self.proof.verdict(), Verdict::max)
     }
 
     /// A table for people.
@@ -270,15 +304,14 @@ impl RunReport {
 pub(super) fn write(
     options: &ReportOptions,
     figures: &impl Serialize,
-    page: impl FnOnce() -> Result<String, ToolError>,
+    page: impl FnOnce() -> String,
 ) -> Result<(), ToolError> {
-    if let Some(path) = &options.json {
-        write_json(path, figures)?;
-    }
+    let json = options.json.as_ref().map_or(Ok(()), |path| write_json(path, figures));
+    // A place where one cannot be written costs only that one.
     if let Some(path) = &options.html {
-        std::fs::write(path, page()?).map_err(ToolError::system(path.display()))?;
+        std::fs::write(path, page()).map_err(ToolError::system(path.display()))?;
     }
-    Ok(())
+    json
 }
 
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ToolError> {

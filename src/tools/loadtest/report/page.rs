@@ -2,14 +2,14 @@
 
 use super::{
     LatencyRow, Plot, RunReport,
-    plot::{Axis, Line},
+    plot::{Axis, Line, escaped},
 };
-use crate::tools::loadtest::{ToolError, Verdict, machine::Machine};
+use crate::tools::loadtest::{Verdict, machine::Machine, origin::Origin};
 
 const STYLE: &str = include_str!("page.css");
 
 /// The page of one run.
-pub(super) fn of_run(report: &RunReport) -> Result<String, ToolError> {
+pub(super) fn of_run(report: &RunReport) -> String {
     let curves = report.latencies.iter().take(4).map(curve).collect();
     let (percentile, milliseconds) = (Axis::nines("percentile"), Axis::log("milliseconds"));
     let throughput = vec![
@@ -26,33 +26,47 @@ pub(super) fn of_run(report: &RunReport) -> Result<String, ToolError> {
         Plot::new("Throughput over time", seconds, in_a_second, throughput),
         Plot::new("Uploads until one was accepted", uploads, needed_more, attempts),
     ];
-    let verdict = match report.verdict() {
+    let proof = match report.proof.verdict() {
         Verdict::Proven => {
             "<p class=\"good\">Proven: one winner for each epoch, nothing acknowledged is missing, all live members agree.</p>"
         }
         Verdict::Unproven => "<p class=\"bad\">Not proven: see the table.</p>",
-        Verdict::Broken => "<p class=\"bad\">Broken: see the table.</p>",
+        Verdict::Interrupted | Verdict::PlayerFailed | Verdict::ThresholdBroken | Verdict::Broken => {
+            "<p class=\"bad\">Broken: see the table.</p>"
+        }
     };
-    let mut body = format!("{verdict}{}", tiles(report));
+    let mut body = format!("{}{proof}", about(&report.origin, &report.machine));
+    if report.is_interrupted {
+        body.push_str("<p class=\"bad\">Interrupted: these are the figures until then.</p>");
+    }
+    if !report.failed_players.is_empty() {
+        let failed = report.failed_players.len();
+        body.push_str(&format!("<p class=\"bad\">{failed} players failed: see the table.</p>"));
+    }
+    for outcome in &report.thresholds {
+        let class = if outcome.is_broken { "bad" } else { "good" };
+        body.push_str(&format!("<p class=\"{class}\">{}</p>", escaped(&outcome.to_string())));
+    }
+    body.push_str(&tiles(report));
     for plot in &plots {
-        body.push_str(&figure(plot)?);
+        body.push_str(&plot.figure());
     }
     body.push_str(&format!("<pre>{}</pre>", escaped(&report.table())));
-    Ok(page("Load test of a MIMI gateway", &body))
+    page("Load test of a MIMI gateway", &body)
 }
 
 /// The page of a sweep.
-pub(crate) fn of_sweep(machine: &Machine, plots: &[Plot], runs: &[&RunReport]) -> Result<String, ToolError> {
+pub(crate) fn of_sweep(origin: &Origin, machine: &Machine, plots: &[Plot], runs: &[&RunReport]) -> String {
     let broken = runs.iter().filter(|run| run.verdict() != Verdict::Proven).count();
-    let mut body = format!("<p>{}. {} runs.</p>", escaped(&machine.to_string()), runs.len());
+    let mut body = format!("{}<p>{} runs.</p>", about(origin, machine), runs.len());
     body.push_str(&match broken {
         0 => "<p class=\"good\">Every run was proven.</p>".to_owned(),
         some => {
-            format!("<p class=\"bad\">{some} runs are not proven, or broke a promise: see their tables.</p>")
+            format!("<p class=\"bad\">{some} runs were interrupted, not proven, or broke a promise or a threshold: see their tables.</p>")
         }
     });
     for plot in plots {
-        body.push_str(&figure(plot)?);
+        body.push_str(&plot.figure());
     }
     for run in runs {
         let shape = &run.shape;
@@ -65,7 +79,7 @@ pub(crate) fn of_sweep(machine: &Machine, plots: &[Plot], runs: &[&RunReport]) -
             escaped(&run.table())
         ));
     }
-    Ok(page("Sweep of a MIMI gateway", &body))
+    page("Sweep of a MIMI gateway", &body)
 }
 
 fn tiles(report: &RunReport) -> String {
@@ -74,7 +88,7 @@ fn tiles(report: &RunReport) -> String {
     let tile = |value: String, what: &str| format!("<div><b>{value}</b><span>{what}</span></div>");
     format!(
         "<section class=\"tiles\">{}{}{}{}{}{}</section>",
-        tile(format!("{:.0}", report.accepted_per_s), "accepted commits a second"),
+        tile(format!("{:.1}", report.accepted_per_s), "accepted commits a second"),
         tile(format!("{:.1} %", report.conflict_rate * 100.0), "conflict rate"),
         tile(format!("{:.2}", report.attempts_mean), "answered uploads for an accepted commit"),
         tile(report.given_up.to_string(), "commits given up"),
@@ -104,20 +118,24 @@ fn attempts(report: &RunReport) -> Line {
     Line { name: "commits".into(), points: points.collect() }
 }
 
-fn figure(plot: &Plot) -> Result<String, ToolError> {
-    Ok(format!("<figure>{}</figure>", plot.svg()?))
+fn about(origin: &Origin, machine: &Machine) -> String {
+    // A line breaks between words, and not at the hyphens of an option.
+    let words = origin.command.split(' ').map(|word| format!("<span>{}</span>", escaped(word)));
+    format!(
+        "<p class=\"about\"><time>{}</time> with version {} on {}<br><code>{}</code></p>",
+        origin.started,
+        origin.version,
+        escaped(&machine.to_string()),
+        words.collect::<Vec<_>>().join(" ")
+    )
 }
 
 fn page(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><style>{STYLE}</style></head>\n\
+         <meta name=\"color-scheme\" content=\"light dark\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><style>{STYLE}</style></head>\n\
          <body><main><h1>{title}</h1>{body}</main></body></html>\n"
     )
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts and microseconds of a run are far below 2^53")]

@@ -5,6 +5,9 @@ use std::fmt::{self, Write as _};
 use super::{Proof, RunReport};
 use crate::tools::loadtest::Verdict;
 
+/// The failed players that are printed, each with its reason.
+const FAILED_PLAYERS_MAX: usize = 10;
+
 /// The table that is printed at the end.
 pub(super) fn of(report: &RunReport) -> String {
     let mut out = String::new();
@@ -21,12 +24,14 @@ fn write(out: &mut String, report: &RunReport) -> fmt::Result {
     write_latencies(out, report)?;
     writeln!(out)?;
     write_failures(out, report)?;
-    write_proof(out, &report.proof, report.verdict())
+    write_ending(out, report)?;
+    write_proof(out, &report.proof, report.proof.verdict())
 }
 
 fn write_shape(out: &mut String, report: &RunReport) -> fmt::Result {
     let shape = &report.shape;
     writeln!(out, "load test of {} at {}", shape.gateway, shape.url)?;
+    writeln!(out, "started {}", report.origin)?;
     writeln!(out, "machine: {}", report.machine)?;
     let loop_kind = match shape.rate_per_s {
         Some(rate) => format!("open loop, {rate} arrivals/s; latency counts from the scheduled time"),
@@ -109,6 +114,26 @@ fn write_failures(out: &mut String, report: &RunReport) -> fmt::Result {
             "the generator was late: its own lag is more than a quarter of the median latency, so the latencies \
              say less about the gateway; lower --rate or give it more cores"
         )?;
+    }
+    Ok(())
+}
+
+fn write_ending(out: &mut String, report: &RunReport) -> fmt::Result {
+    if report.is_interrupted {
+        writeln!(
+            out,
+            "INTERRUPTED after {:.1} s of {} s: these are the figures until then",
+            report.played_s, report.shape.duration_s
+        )?;
+    }
+    for reason in report.failed_players.iter().take(FAILED_PLAYERS_MAX) {
+        writeln!(out, "PLAYER FAILED: {reason}")?;
+    }
+    if let Some(more) = report.failed_players.len().checked_sub(FAILED_PLAYERS_MAX).filter(|more| *more > 0) {
+        writeln!(out, "PLAYER FAILED: {more} more")?;
+    }
+    for outcome in &report.thresholds {
+        writeln!(out, "{outcome}")?;
     }
     Ok(())
 }
