@@ -75,7 +75,7 @@ fn run_load_test(options: &Options, load_test: &LoadTestOptions) -> ExitCode {
     of_gateway.configured(|config| {
         // The gateway's own log would be measured, too.
         start_logging("warn,actix_server=warn,actix_http=off");
-        match loadtest::run(load_test, config, inside, &mut |text| print(text)) {
+        match loadtest::run(load_test, config, inside, &mut |text| print(&printable(text))) {
             Ok(Verdict::Proven) => ExitCode::SUCCESS,
             Ok(Verdict::Interrupted) => {
                 fail("interrupted: the figures are those until then");
@@ -96,10 +96,30 @@ fn run_load_test(options: &Options, load_test: &LoadTestOptions) -> ExitCode {
             Ok(Verdict::Unproven) => fail("not everything could be proven; the table says why"),
             Ok(Verdict::Broken) => fail("the gateway broke a promise; the table names it"),
             Err(ToolError::Options(reason)) => {
-                fail(&reason);
+                fail(&printable(&reason));
                 ExitCode::from(BAD_CONFIGURATION)
             }
-            Err(error) => fail(&format!("the load test failed: {error}")),
+            Err(error) => fail(&printable(&format!("the load test failed: {error}"))),
         }
     })
+}
+
+/// Text without control characters, which a terminal would obey: a gateway and a file may put them into what is reported.
+fn printable(text: &str) -> String {
+    let shown = |letter: char| match letter {
+        '\n' => letter,
+        _ if letter.is_control() => char::REPLACEMENT_CHARACTER,
+        _ => letter,
+    };
+    text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_told_nothing_but_text() {
+        assert_eq!(printable("a\u{1b}[31m\r\n\u{9b}b\u{7f} µ"), "a\u{fffd}[31m\u{fffd}\n\u{fffd}b\u{fffd} µ");
+    }
 }

@@ -18,9 +18,19 @@ const COUNT_MAX: u64 = 100_000;
 /// Longest run.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// What the exit status says, for `--help`.
+const EXIT_STATUS: &str = "\
+Exit status, of the worst that happened:
+    0  every run is proven, every threshold kept
+    1  a promise was broken, a run could not be proven, or it did not start
+    2  bad options or a bad configuration
+    4  a threshold is broken (--fail-if)
+    5  a player failed
+  130  interrupted by Ctrl-C or SIGTERM; otherwise as 0";
+
 /// `mimi-gateway loadtest`.
 #[derive(Clone, Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXIT_STATUS)]
 pub struct LoadTestOptions {
     /// Something other than one run.
     #[command(subcommand)]

@@ -1,7 +1,7 @@
 //! One run: it creates the groups, applies the load, makes every live member follow to the end, and verifies.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -134,7 +134,7 @@ async fn play(
         give_up_at: if options.closed { until } else { until + GRACE },
     });
     let (mut scoreboards, mut channels, mut idle) = (Vec::new(), Vec::new(), Vec::new());
-    let mut players = JoinSet::new();
+    let (mut players, mut places) = (JoinSet::new(), HashMap::new());
     let committers = if options.mix.weight(Kind::Commit) > 0 { count(options.contention) } else { 0 };
     for (place, group) in made.into_iter().enumerate() {
         let MadeGroup { id, live, leaves, acknowledged } = group;
@@ -152,9 +152,7 @@ async fn play(
             let (intents, channel) = intents(options, until, stop);
             own.entry(kind).or_default().extend(channel);
             let player = Player::new(Arc::clone(&shared), Arc::clone(&scoreboard), member);
-            // A panic ends the story of one player, too.
-            let playing = tokio::spawn(player.play(kind, number, intents));
-            players.spawn(async move { (place, playing.await.unwrap_or_else(Played::panicked)) });
+            places.insert(players.spawn(player.play(kind, number, intents)).id(), place);
         }
         let witnesses = live.map(|member| Played { member: Some(member), lost: None });
         idle.push((Arc::clone(&scoreboard), witnesses.collect::<Vec<_>>()));
@@ -170,9 +168,10 @@ async fn play(
         open_loop(&run, options, channels).await?
     };
     while others.join_next().await.is_some() {}
-    while let Some(player) = players.join_next().await {
-        let (place, player) = player.map_err(ToolError::panicked)?;
-        if let Some((_, played)) = idle.get_mut(place) {
+    while let Some(player) = players.join_next_with_id().await {
+        // A panic ends the part of one player, too.
+        let (id, player) = player.unwrap_or_else(|error| (error.id(), Played::panicked(error)));
+        if let Some((_, played)) = places.get(&id).and_then(|place| idle.get_mut(*place)) {
             played.push(player);
         }
     }

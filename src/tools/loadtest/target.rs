@@ -57,17 +57,17 @@ impl Target {
                 "--url needs a read-write token of the application: in {TOKEN_VARIABLE}, or with --token"
             )));
         };
+        // The reports and the messages show it.
+        if url.contains(['@', '?', '#']) {
+            return Err(ToolError::Options(
+                "--url must hold no password and no query: the token is all that the gateway asks for".into(),
+            ));
+        }
         let is_http = url.strip_prefix("http://").is_some_and(|rest| !rest.is_empty());
         if !is_http {
             return Err(ToolError::Options(format!(
                 "--url {url}: must begin with http://, as the gateway's internal listener does"
             )));
-        }
-        // The reports show it.
-        if url.contains(['@', '?', '#']) {
-            return Err(ToolError::Options(
-                "--url must hold no password and no query: the token is all that the gateway asks for".into(),
-            ));
         }
         let about = "a gateway that was running already".to_owned();
         let (token, stop) = (Token::new(token), stop.clone());
