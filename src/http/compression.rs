@@ -7,6 +7,7 @@ use actix_web::{
     HttpResponse,
     body::MessageBody as _,
     http::header::{self, ContentEncoding, HeaderMap, HeaderValue},
+    web::Bytes,
 };
 use flate2::{Compression, write::GzEncoder};
 
@@ -33,10 +34,27 @@ pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Compresses an answer that is large enough, and not one of many that share their bytes.
-pub(super) async fn compressed(response: HttpResponse, takes_gzip: bool) -> Result<HttpResponse, Problem> {
-    if response.extensions().get::<SharedBody>().is_some() || response.status().as_u16() != 200 {
+/// The bytes, compressed.
+pub(super) fn gzip(bytes: &[u8]) -> Result<Bytes, Problem> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).map(Bytes::from).map_err(|error| {
+        tracing::error!(%error, "an answer cannot be compressed");
+        Problem::internal()
+    })
+}
+
+/// Compresses an answer that is large enough. Of answers that share their bytes, the compressed ones share theirs.
+pub(super) async fn compressed(
+    mut response: HttpResponse,
+    takes_gzip: bool,
+) -> Result<HttpResponse, Problem> {
+    if response.status().as_u16() != 200 {
         return Ok(response);
+    }
+    let shared = response.extensions().get::<SharedBody>().cloned();
+    if let Some(SharedBody { gzip }) = shared {
+        vary(response.headers_mut());
+        return Ok(if takes_gzip { with_gzip(response, gzip) } else { response });
     }
     let (response, body) = response.into_parts();
     let body = match body.try_into_bytes() {
@@ -47,22 +65,24 @@ pub(super) async fn compressed(response: HttpResponse, takes_gzip: bool) -> Resu
     if body.len() < BYTES_MIN {
         return Ok(response);
     }
-    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept-encoding"));
+    vary(response.headers_mut());
     if !takes_gzip {
         return Ok(response);
     }
     let is_large = body.len() > AT_ONCE_BYTES;
-    let compress = move || {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(&body).and_then(|()| encoder.finish())
-    };
-    let compressed = if is_large { apart(compress).await? } else { compress() };
-    let compressed = compressed.map_err(|error| {
-        tracing::error!(%error, "an answer cannot be compressed");
-        Problem::internal()
-    })?;
+    let compress = move || gzip(&body);
+    let compressed = if is_large { apart(compress).await?? } else { compress()? };
+    Ok(with_gzip(response, compressed))
+}
+
+/// Notes that the answer depends on what the client takes.
+fn vary(headers: &mut HeaderMap) {
+    headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+}
+
+fn with_gzip(mut response: HttpResponse, compressed: Bytes) -> HttpResponse {
     response.headers_mut().insert(header::CONTENT_ENCODING, ContentEncoding::Gzip.to_header_value());
-    Ok(response.set_body(compressed).map_into_boxed_body())
+    response.set_body(compressed).map_into_boxed_body()
 }
 
 #[cfg(test)]

@@ -7,12 +7,17 @@ use std::{
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
-use actix_web::{HttpResponse, http::header, web::Bytes};
+use actix_web::{
+    HttpResponse,
+    http::header::{self, HeaderValue},
+    web::Bytes,
+};
 use actors::SnapshotStatus;
 use serde_json::json;
 use utoipa_swagger_ui::Config;
 
 use super::{
+    compression,
     openapi::{self, Description},
     problem::Problem,
     route::{Arrived, PendingResponse, Route},
@@ -180,44 +185,64 @@ fn readiness(snapshots: SnapshotStatus) -> serde_json::Value {
 }
 
 fn openapi_json() -> Result<HttpResponse, Problem> {
-    static DOCUMENT: LazyLock<Option<Bytes>> =
-        LazyLock::new(|| openapi::document().map(|document| Bytes::from(document.to_string())).ok());
-    let document = DOCUMENT.clone().ok_or_else(Problem::internal)?;
-    let mut response = HttpResponse::Ok().insert_header((header::CONTENT_TYPE, JSON)).body(document);
-    response.extensions_mut().insert(SharedBody);
-    Ok(response)
+    static DOCUMENT: LazyLock<Option<SharedPage>> =
+        LazyLock::new(|| SharedPage::new(JSON.to_owned(), openapi::document().ok()?.to_string().into()).ok());
+    Ok(DOCUMENT.as_ref().ok_or_else(Problem::internal)?.answer())
+}
+
+/// A page whose bytes all answers share, plain and compressed.
+#[derive(Clone)]
+struct SharedPage {
+    media_type: String,
+    bytes: Bytes,
+    gzip: Bytes,
+}
+
+impl SharedPage {
+    fn new(media_type: String, bytes: Bytes) -> Result<Self, Problem> {
+        let gzip = compression::gzip(&bytes)?;
+        Ok(Self { media_type, bytes, gzip })
+    }
+
+    fn answer(&self) -> HttpResponse {
+        let mut response = HttpResponse::Ok()
+            .insert_header((header::CONTENT_TYPE, self.media_type.clone()))
+            .body(self.bytes.clone());
+        response.extensions_mut().insert(SharedBody { gzip: self.gzip.clone() });
+        response
+    }
 }
 
 /// A file of the vendored Swagger UI, with the URL of the gateway's document.
 fn docs_file(file: &str) -> Result<HttpResponse, Problem> {
-    let (media_type, bytes) = shared_docs_file(file)?
+    let page = shared_docs_file(file)?
         .ok_or_else(|| Problem::new(ProblemKind::UnknownRoute, "the page /docs has no such file"))?;
-    let mut response = HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, media_type))
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
-        .insert_header((
-            header::CONTENT_SECURITY_POLICY,
+    let mut response = page.answer();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
             "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'",
-        ))
-        .body(bytes);
-    response.extensions_mut().insert(SharedBody);
+        ),
+    );
     Ok(response)
 }
 
-/// The media type and the shared bytes of a file of the page.
-fn shared_docs_file(file: &str) -> Result<Option<(String, Bytes)>, Problem> {
+/// A file of the page /docs.
+fn shared_docs_file(file: &str) -> Result<Option<SharedPage>, Problem> {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         // Its validator would load data from elsewhere.
         Arc::new(Config::from("/openapi.json").use_base_layout().deep_linking(true).validator_url("none"))
     });
     // Only existing files are cached, so requests cannot make it grow.
-    static FILES: LazyLock<Mutex<BTreeMap<String, (String, Bytes)>>> = LazyLock::new(Mutex::default);
+    static FILES: LazyLock<Mutex<BTreeMap<String, SharedPage>>> = LazyLock::new(Mutex::default);
     let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(shared) = files.get(file) {
         return Ok(Some(shared.clone()));
     }
     if file == DOCS_CSS {
-        return Ok(Some((CSS.to_owned(), Bytes::from_static(include_bytes!("docs.css")))));
+        return SharedPage::new(CSS.to_owned(), Bytes::from_static(include_bytes!("docs.css"))).map(Some);
     }
     let found = utoipa_swagger_ui::serve(file, Arc::clone(&CONFIG)).map_err(|error| {
         tracing::error!(%error, "a file of /docs cannot be served");
@@ -234,7 +259,7 @@ fn shared_docs_file(file: &str) -> Result<Option<(String, Bytes)>, Problem> {
         bytes =
             html.replacen("<title>Swagger UI</title>", "<title>MIMI gateway: API</title>", 1).into_bytes();
     }
-    let shared = (found.content_type, Bytes::from(bytes));
+    let shared = SharedPage::new(found.content_type, Bytes::from(bytes))?;
     files.insert(file.to_owned(), shared.clone());
     Ok(Some(shared))
 }
@@ -255,7 +280,7 @@ fn explain(title: &str, kinds: &[ProblemKind], arrived: &Arrived) -> HttpRespons
     let (media_type, page) = if is_plain {
         (TEXT, abouts.map(as_text).collect::<Vec<_>>().join("\n"))
     } else {
-        (HTML, as_page(title, &abouts.map(as_html).collect::<String>()))
+        (HTML, as_page(title, &navigation(kinds), &abouts.map(as_html).collect::<String>()))
     };
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, media_type))
@@ -289,13 +314,26 @@ fn as_html(about: &ProblemType) -> String {
     )
 }
 
-fn as_page(title: &str, sections: &str) -> String {
+/// The contents of the list of problems; above a single one, the way there.
+fn navigation(kinds: &[ProblemKind]) -> String {
+    if let [_] = kinds {
+        return "<nav><a href=\"/problems\">All problems</a></nav>".to_owned();
+    }
+    let items = kinds.iter().fold(String::new(), |mut html, kind| {
+        let ProblemType { slug, title, status, .. } = kind.about();
+        let _ = write!(html, "<li><a href=\"#{slug}\">{title}</a> <code>{status} {slug}</code></li>");
+        html
+    });
+    format!("<h1>Problems</h1><nav><ul>{items}</ul></nav>")
+}
+
+fn as_page(title: &str, navigation: &str, sections: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
          <style>html{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;\
          margin:2rem auto;padding:0 1rem}}h1{{font-size:1.4rem;margin:2rem 0 0}}h2{{font-size:1rem}}p{{margin:.4rem 0}}\
-         </style></head><body>{sections}</body></html>"
+         </style></head><body>{navigation}{sections}</body></html>"
     )
 }
 

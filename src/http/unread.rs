@@ -25,9 +25,11 @@ pub(super) const SMALL_ANSWER_BYTES: usize = ANSWER_BYTES + PIECE_BYTES;
 /// The memory of one of many answers that share their bytes: the copy in the connection.
 const SHARED_BYTES: usize = 2 * PIECE_BYTES;
 
-/// The mark, among an answer's extensions, of bytes that all answers share.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SharedBody;
+/// The mark, among an answer's extensions, of bytes that all answers share, with the same bytes compressed with gzip.
+#[derive(Clone, Debug)]
+pub(super) struct SharedBody {
+    pub(super) gzip: Bytes,
+}
 
 /// The share of the event streams that a stream holds, among its answer's extensions.
 #[derive(Debug)]

@@ -124,6 +124,19 @@ async fn answers_are_compressed_for_those_who_ask() {
         let reply = ask(&gateway, "GET", &path, &[("Accept-Encoding", encoding)]).await;
         assert_eq!((reply.header("content-encoding"), &reply.body), (None, &plain.body));
     }
+    // So are the pages whose bytes all answers share.
+    for path in ["/openapi.json", "/docs", "/docs/swagger-ui.css"] {
+        let [plain, packed] = ["identity", "gzip"]
+            .map(|encoding| gateway.send(Request::new("GET", path).header("Accept-Encoding", encoding)));
+        let (plain, packed) = (plain.await, packed.await);
+        assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some("accept-encoding")));
+        assert_eq!(packed.header("content-encoding"), Some("gzip"), "{path}");
+        assert_eq!(packed.header("vary"), Some("accept-encoding"), "{path}");
+        assert!(packed.body.len() < plain.body.len(), "{path}");
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&packed.body[..]).read_to_end(&mut unpacked).unwrap();
+        assert_eq!(unpacked, plain.body, "{path}");
+    }
     // Small answers, problems and streams are as they are.
     for path in ["/clients/bob/groups", "/clients/nobody", "/events"] {
         let reply = ask(&gateway, "HEAD", path, &[("Accept-Encoding", "gzip")]).await;

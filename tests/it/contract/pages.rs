@@ -72,7 +72,10 @@ async fn every_type_of_problem_has_its_page() {
         assert_eq!(page.status, 200, "{slug}");
         assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"), "{slug}");
         assert!(page.text().contains(slug) && page.text().contains(kind.about().title), "{slug}");
-        assert!(list.text().contains(slug), "{slug}");
+        assert!(page.text().contains("href=\"/problems\""), "{slug}");
+        for part in [format!("href=\"#{slug}\""), format!("id=\"{slug}\"")] {
+            assert!(list.text().contains(&part), "{part}");
+        }
 
         let plain = Request::new("GET", &kind.type_uri()).header("Accept", "text/plain");
         let plain = gateway.send(plain).await;
