@@ -40,7 +40,9 @@ async fn without_a_configuration_a_default_application_is_served() {
     let process = start(&["--listen", "127.0.0.1:0"], directory.path());
     let app: AppId = line(&process, "application").unwrap().parse().unwrap();
     let token = Token::new(line(&process, "token").unwrap());
-    assert!(process.printed.contains("curl"), "{}", process.printed);
+    let (url, revealed) = (process.internal(), token.reveal());
+    let exports = format!("\n  export GATEWAY={url}\n  export APP={app}\n  export TOKEN={revealed}\n");
+    assert!(process.printed.contains(&exports), "{}", process.printed);
     assert!(process.internal().starts_with("http://127.0.0.1:"), "{}", process.internal());
     let client = GatewayClient::new(process.internal(), app, token.clone()).unwrap();
     client.client(actors::ClientId::random()).await.unwrap_err().kind().expect("a problem of this gateway");
