@@ -4,7 +4,6 @@
 mod tools;
 
 use std::{
-    env,
     io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
@@ -13,14 +12,14 @@ use std::{
     time::Duration,
 };
 
-use actors::Clock;
+use actors::{Clock, DomainName};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{self, Config, ConfigError, DataDir},
+    config::{self, Config, ConfigError, DataDir, DurabilityMode},
     default_application::DefaultApplication,
+    logging::{self, Logging},
     serve::{self, Running, StopStep},
     token::Token,
 };
@@ -144,7 +143,7 @@ impl Options {
 }
 
 fn serve(config: Config) -> ExitCode {
-    start_logging(&config.log);
+    let _logging = Logging::start(&config.log, config.log_format);
     let system = actix_web::rt::System::new();
     let (code, watchdog) = system.block_on(serve_until_told(config));
     // The runtime waits for its blocking threads, which may hang as well.
@@ -163,11 +162,12 @@ async fn serve_until_told(config: Config) -> (ExitCode, Option<Watchdog>) {
                 return (fail(&format!("signals cannot be received: {error}")), None);
             }
         };
+    let settings = config.clone();
     let running = match serve::start(config).await {
         Ok(running) => running,
         Err(error) => return (fail(&error.to_string()), None),
     };
-    announce(&running);
+    announce(&running, &settings);
     let code = tokio::select! {
         _ = terminate.recv() => ExitCode::SUCCESS,
         _ = interrupt.recv() => ExitCode::SUCCESS,
@@ -210,7 +210,7 @@ impl Watchdog {
 }
 
 /// Prints instructions on standard output, and last that the gateway listens.
-fn announce(running: &Running) {
+fn announce(running: &Running, config: &Config) {
     let mut lines = String::new();
     if let Some(application) = running.default_application() {
         lines = about(application, &running.base_url());
@@ -218,7 +218,22 @@ fn announce(running: &Running) {
     let federation = running.federation_address();
     let federation = federation.map_or_else(String::new, |address| format!(" federation=https://{address}"));
     print(&format!("{lines}listening internal={}{federation}\n", running.base_url()));
-    tracing::info!(address = %running.address(), "listening");
+    let domains: Vec<&str> = config.domains.iter().map(DomainName::as_str).collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        internal = %running.base_url(),
+        federation = running.federation_address().map(tracing::field::display),
+        data_dir = %config.data_dir,
+        durability = match config.durability.mode {
+            DurabilityMode::Sync => "sync",
+            DurabilityMode::Buffer => "buffer",
+        },
+        applications = config.applications.len() + usize::from(running.default_application().is_some()),
+        domains = domains.join(","),
+        actor_threads = config.actor_threads,
+        workers = config.internal.listener.workers,
+        "listening"
+    );
 }
 
 fn about(application: &DefaultApplication, base_url: &str) -> String {
@@ -253,7 +268,7 @@ fn token() -> ExitCode {
 fn check(config: &Config, is_printed: bool) -> ExitCode {
     let built = config.build_applications();
     let warnings = built.and_then(|built| config.warnings(&built, Clock::system().now()));
-    let (_, rust_log) = log_filter(&config.log);
+    let (_, rust_log) = logging::filter(&config.log);
     match warnings {
         Ok(warnings) => warnings.into_iter().chain(rust_log).for_each(|warning| warn(&warning)),
         Err(error) => return fail(&error.to_string()),
@@ -269,25 +284,6 @@ fn check(config: &Config, is_printed: bool) -> ExitCode {
         }
         Err(error) => fail(&format!("the configuration cannot be printed: {error}")),
     }
-}
-
-/// The filter of `RUST_LOG`, or else of the setting, with a warning if the variable is set but cannot be used.
-fn log_filter(setting: &str) -> (EnvFilter, Option<String>) {
-    let from_setting = || config::log_filter(setting).unwrap_or_default();
-    match env::var(EnvFilter::DEFAULT_ENV).map(|variable| (config::log_filter(&variable), variable)) {
-        Ok((Some(filter), _)) => (filter, None),
-        Ok((None, variable)) => {
-            (from_setting(), Some(format!("RUST_LOG is ignored: {variable:?} is not a log filter")))
-        }
-        Err(_) => (from_setting(), None),
-    }
-}
-
-fn start_logging(setting: &str) {
-    let (filter, warning) = log_filter(setting);
-    // It fails only if logging was started before, which then continues.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
-    warning.iter().for_each(|warning| warn(warning));
 }
 
 /// Writes to standard output, which may be closed; that is no reason to stop.

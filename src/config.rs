@@ -32,6 +32,7 @@ pub use self::{
     example::example,
     federation::{FederationSettings, PeerSettings},
     internal::{Internal, ListenerSettings},
+    log::LogFormat,
     store::{DataDir, DurabilityMode, DurabilitySettings, PassivationSettings, RetentionSettings},
     x509::{ExternalSenderSettings, Pem, X509Settings},
 };
@@ -47,8 +48,12 @@ actors::settings! {
         /// The domains that are assigned to this gateway. None by default; they are needed for federation and by
         /// applications that support domains.
         pub domains: BTreeSet<DomainName> = BTreeSet::new() => Accepts::List(&rows::DOMAIN), e.g. r#"["a.example"]"#;
-        /// The log filter, in the notation of `RUST_LOG`. The environment variable `RUST_LOG` takes precedence.
+        /// The log filter, in the notation of `RUST_LOG`. The environment variable `RUST_LOG` takes precedence. Each request
+        /// is a line of the target `access`, at the level info, or debug if it is of `/healthz` or `/readyz`; add
+        /// `access=off` to leave these lines out.
         pub log: String = "info,actix_server=warn,actix_http=off".to_owned() => log::FILTER;
+        /// The form of the log: lines of text, or a JSON object in each line.
+        pub log_format: LogFormat = LogFormat::Text => LogFormat::ACCEPTS;
         /// Threads that run groups and key queues; by default one per core.
         pub actor_threads: usize = cores() => rows::THREADS, e.g. "4";
         /// The listener for application servers, and the limits of a request.

@@ -47,6 +47,7 @@ mod default_application;
 mod federation;
 mod http;
 mod listener;
+mod logging;
 mod open_files;
 pub mod serve;
 mod shares;

@@ -4,11 +4,15 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{BAD_CONFIGURATION, Options, fail, print, start_logging};
-use crate::tools::{
-    ToolError,
-    demo::{self, Credentials},
-    loadtest::{self, Verdict, options::LoadTestOptions},
+use super::{BAD_CONFIGURATION, Options, fail, print};
+use crate::{
+    config::LogFormat,
+    logging::Logging,
+    tools::{
+        ToolError,
+        demo::{self, Credentials},
+        loadtest::{self, Verdict, options::LoadTestOptions},
+    },
 };
 
 /// The exit code of a load test with a figure beyond a threshold; 3 is for a gateway that does not stop.
@@ -74,7 +78,7 @@ fn run_load_test(options: &Options, load_test: &LoadTestOptions) -> ExitCode {
     let of_gateway = Options { data_dir: None, listen: None, config: options.config.clone() };
     of_gateway.configured(|config| {
         // The gateway's own log would be measured, too.
-        start_logging("warn,actix_server=warn,actix_http=off");
+        let _logging = Logging::start("warn,actix_server=warn,actix_http=off", LogFormat::Text);
         match loadtest::run(load_test, config, inside, &mut |text| print(&printable(text))) {
             Ok(Verdict::Proven) => ExitCode::SUCCESS,
             Ok(Verdict::Interrupted) => {

@@ -1,4 +1,4 @@
-//! The log filter, in the notation of `RUST_LOG`.
+//! The log: its filter, in the notation of `RUST_LOG`, and its format.
 
 use actors::settings::Accepts;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -11,7 +11,19 @@ pub(super) const FILTER: Accepts = Accepts::Text(
 
 /// Modules that may be named without a level, which selects all levels. Any other single word counts as a misspelt level: as a
 /// module it would log nothing.
-const MODULES: [&str; 5] = ["mimi_gateway", "actors", "snapshots", "actix_server", "actix_http"];
+const MODULES: [&str; 6] = ["access", "mimi_gateway", "actors", "snapshots", "actix_server", "actix_http"];
+
+actors::choices! {
+    /// The form of the lines of the log.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum LogFormat {
+        /// Text, with colours if it goes to a terminal.
+        #[default]
+        Text = "text",
+        /// A JSON object in each line.
+        Json = "json",
+    }
+}
 
 /// Parses a filter; `None` if it is malformed or misspelt.
 pub(crate) fn filter(text: &str) -> Option<EnvFilter> {
@@ -40,6 +52,7 @@ mod tests {
             ("warn, mimi_gateway=debug", true),
             ("mimi_gateway", true),
             ("mimi_gateway::http", true),
+            ("info,access=off", true),
             ("info,[answered]=debug", true),
             ("actors[commit{epoch=1}]=trace", true),
             ("debgu", false),

@@ -19,6 +19,9 @@ use crate::{
 
 /// Authentication and permissions on a listener.
 pub(crate) trait Authenticator: Sized + 'static {
+    /// The name of the listener in the log.
+    const LISTENER: &'static str;
+
     /// The caller, as handlers see it.
     type Caller: 'static;
 
@@ -42,6 +45,8 @@ pub(crate) trait Authenticator: Sized + 'static {
 pub(crate) type Admitted<C> = (C, Option<Arc<CallerShares>>);
 
 impl Authenticator for Tokens {
+    const LISTENER: &'static str = "internal";
+
     /// An authenticated caller is always the application in the path.
     type Caller = ();
 

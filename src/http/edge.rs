@@ -22,6 +22,7 @@ use actors::Gateway;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
+    access_log::{self, AccessLine},
     auth::{Authenticator, Tokens},
     body::{BodyLimits, ReceivedBody},
     callers::{CallerShares, ComputeTurn, ListenerShares},
@@ -142,43 +143,32 @@ impl<A: Authenticator> Edge<A> {
         let found = self
             .check_headers(&request)
             .and_then(|()| route::find(A::routes(), request.method().as_str(), path));
-        let (template, outcome) = match found {
+        let mut access = AccessLine::new(A::LISTENER, &id, request.method(), started);
+        let outcome = match found {
             Ok((route, members)) => {
-                let answered = Arc::clone(&self).answer_on(route, &members, &request, payload, &visit).await;
-                (route.template, answered)
+                access.found(route, &members);
+                Arc::clone(&self).answer_on(route, &members, &request, payload, &visit).await
             }
-            Err(problem) => ("-", Err(problem)),
+            Err(problem) => Err(problem),
         };
         let (mut response, held) = outcome.unwrap_or_else(|problem| {
-            if problem.kind().about().status >= 500 {
-                tracing::warn!(
-                    id = %id,
-                    route = template,
-                    problem = problem.kind().about().slug,
-                    "{}",
-                    problem.detail()
-                );
-            }
+            access.failed(&problem);
             (problem.into_response(path, &id), None)
         });
         finish_headers(&mut response, &id);
-        tracing::debug!(
-            id = %id,
-            method = %request.method(),
-            route = template,
-            status = response.status().as_u16(),
-            micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-            "answered"
-        );
+        access.log(response.status());
         visit.answer(response, held)
     }
 
     /// Whether a client that waits for `100 Continue` should send the body of its request (RFC 9110 §10.1.1). If the headers
     /// show that the request will be refused, it is answered without its body.
     pub(crate) fn may_continue(&self, request: Request) -> Result<Request, Response<BoxBody>> {
+        let (started, id) = (Instant::now(), RequestId::of(request.headers()));
         let path = request.uri().path();
+        let mut access = AccessLine::new(A::LISTENER, &id, request.method(), started);
         let outcome = self.check_headers(&request).and_then(|()| {
             let (route, members) = route::find(A::routes(), request.method().as_str(), path)?;
+            access.found(route, &members);
             self.authority.admit(&request, route, &members)?;
             if route.has_body {
                 self.bodies.check_headers(request.headers(), route.body_bytes_max)
@@ -191,9 +181,10 @@ impl<A: Authenticator> Edge<A> {
             Err(problem) => {
                 let visit = Visit::of(&request);
                 visit.begin(true);
-                let id = RequestId::of(request.headers());
+                access.failed(&problem);
                 let mut response = problem.into_response(path, &id);
                 finish_headers(&mut response, &id);
+                access.log(response.status());
                 Err(visit.answer(response, None))
             }
         }
@@ -374,6 +365,7 @@ pub(crate) fn refusal_of_parser(status: u16) -> Vec<u8> {
     } else {
         Problem::malformed("this is not a request in HTTP/1.1 (RFC 9112); the connection is closed")
     };
+    access_log::log_malformed(status, &problem);
     problem.into_http()
 }
 

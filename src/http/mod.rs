@@ -5,6 +5,7 @@
 //! | `route.rs` | the table of routes |
 //! | `edge.rs` | the pipeline of every request: route, caller, permission, body, answer |
 //! | `auth.rs`, `body.rs`, `json.rs`, `query.rs`, `cursor.rs`, `request_id.rs` | one step of it each |
+//! | `access_log.rs` | a line of the log for each request |
 //! | `callers.rs`, `unread.rs` | the shares of each caller, and answers until they are read |
 //! | `problem.rs` | every error as a problem document |
 //! | `applications.rs`, `clients.rs`, `external_senders.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
@@ -14,6 +15,7 @@
 //! | `control_messages.rs` | an answer that is written to JSON by hand |
 //! | `openapi.rs`, `pages.rs` | the description of the API, and the probes |
 
+mod access_log;
 mod applications;
 pub(crate) mod auth;
 mod body;

@@ -50,6 +50,8 @@ pub(crate) fn note_certificate(tls: &ServerConnection, data: &mut Extensions) {
 }
 
 impl Authenticator for Peers {
+    const LISTENER: &'static str = "federation";
+
     type Caller = AuthenticatedPeer;
 
     fn routes() -> &'static [Route<Self>] {

@@ -138,9 +138,10 @@ impl Target {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
-    /// Its log.
+    /// Its log without the lines of single requests, whose number is the caller's.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
+        log.split_inclusive('\n').filter(|line| !line.contains(" INFO access: ")).collect()
     }
 
     pub(crate) fn connect(&self) -> TcpStream {

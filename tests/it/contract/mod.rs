@@ -8,6 +8,7 @@ mod examples;
 mod groups;
 mod key_packages;
 mod limits;
+mod logging;
 mod pages;
 mod restart;
 mod routing;
