@@ -1,9 +1,9 @@
 //! Changes to one field of a structure, at random.
 
 use mls_forge::{
-    Capabilities, Commit, Credential, Extension, FramedContent, GroupContext, GroupInfo, HpkeCiphertext,
-    KeyPackage, LeafNode, LeafNodeSource, Lifetime, ParentNode, PreSharedKeyId, Proposal, ProposalOrRef, Psk,
-    ReInit, RequiredCapabilities, Sender, Tls as _, UpdatePath, UpdatePathNode, extension,
+    Capabilities, Commit, Credential, Extension, ExternalSender, FramedContent, GroupContext, GroupInfo,
+    HpkeCiphertext, KeyPackage, LeafNode, LeafNodeSource, Lifetime, ParentNode, PreSharedKeyId, Proposal,
+    ProposalOrRef, Psk, ReInit, RequiredCapabilities, Sender, Tls, UpdatePath, UpdatePathNode, extension,
 };
 
 use crate::{clients::GREASE, dice::Dice};
@@ -141,6 +141,7 @@ structures! {
     Capabilities { versions, cipher_suites, extensions, proposals, credentials }
     Lifetime { not_before, not_after }
     RequiredCapabilities { extension_types, proposal_types, credential_types }
+    ExternalSender { signature_key, credential }
     LeafNode { encryption_key, signature_key, credential, capabilities, source, extensions }
     KeyPackage { version, cipher_suite, init_key, leaf_node, extensions }
     PreSharedKeyId { psk, psk_nonce }
@@ -196,14 +197,26 @@ impl Mutate for Extension {
         }
         if self.kind == extension::REQUIRED_CAPABILITIES
             && source.dice.once_in(2)
-            && let Ok(mut required) = RequiredCapabilities::from_bytes(&self.data)
+            && let Some(said) = mutate_inside::<RequiredCapabilities>(&mut self.data, source)
         {
-            let said = required.mutate(source);
-            self.data = required.to_bytes();
             return said;
+        }
+        if self.kind == extension::EXTERNAL_SENDERS
+            && source.dice.once_in(2)
+            && let Some(said) = mutate_inside::<Vec<ExternalSender>>(&mut self.data, source)
+        {
+            return format!(".external_senders{said}");
         }
         format!("({:#06x}).data{}", self.kind, self.data.mutate(source))
     }
+}
+
+/// Changes a structure that is serialised; `None` if the bytes are not one.
+fn mutate_inside<T: Mutate + Tls>(bytes: &mut Vec<u8>, source: &mut Source<'_>) -> Option<String> {
+    let mut inside = T::from_bytes(bytes).ok()?;
+    let said = inside.mutate(source);
+    *bytes = inside.to_bytes();
+    Some(said)
 }
 
 impl Mutate for Psk {

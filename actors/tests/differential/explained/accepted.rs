@@ -91,6 +91,13 @@ pub(super) const ACCEPTED: &[Explained] = &[
     ),
     accepted(
         MlsRs,
+        "",
+        "RequiredCredentialNotFound",
+        "RFC 9420 §7.2, §7.3: members support the credential types of the leaves; §5.3.1: credentials of \
+         external senders are the application's to judge",
+    ),
+    accepted(
+        MlsRs,
         "context extensions",
         "BasicIdentityProviderError",
         "RFC 9420 §5.3.1, §12.1.8.1: the application decides which credentials of external senders are \
