@@ -77,7 +77,7 @@ fn live(seed: u64, suite: Suite, size_max: usize, commits: u64, rate: Rate) -> L
 }
 
 /// Runs histories until enough was done, and reports.
-fn run(is_enough: impl Fn(&Ledger) -> bool, is_long: bool, one: impl Fn(u64) -> Ledger) {
+fn run(is_enough: impl Fn(&Ledger) -> bool, one: impl Fn(u64) -> Ledger) {
     let mut sum = Ledger::new(0);
     let mut seed = setting("MIMI_DIFFERENTIAL_SEED", 1);
     let mut said = std::time::Instant::now();
@@ -95,11 +95,6 @@ fn run(is_enough: impl Fn(&Ledger) -> bool, is_long: bool, one: impl Fn(u64) -> 
     }
     let unexplained = sum.unexplained.len();
     assert_eq!(unexplained, 0, "{unexplained} unexplained:\n{}", sum.unexplained.join("\n"));
-    if is_long {
-        let stale = explained().zip(&sum.used).filter(|(_, used)| **used == 0);
-        let stale: Vec<_> = stale.map(|(one, _)| one).collect();
-        assert!(stale.is_empty(), "these differences do not occur any more: {stale:#?}");
-    }
 }
 
 #[test]
@@ -107,7 +102,6 @@ fn random_histories_are_followed_alike() {
     let commits = setting("MIMI_DIFFERENTIAL_COMMITS", 150);
     run(
         |sum| sum.commits >= commits,
-        false,
         |seed| {
             let size_max = if seed % 8 == 0 { 40 } else { 12 };
             live(seed, suite_of(seed), size_max, 30, Rate::default())
@@ -121,7 +115,6 @@ fn changed_messages_are_judged_alike() {
     let rate = Rate { per_commit: 12, per_proposal: 6, per_opening: 3, per_key_package: 3 };
     run(
         |sum| sum.mutations >= mutations,
-        mutations >= 1_000_000,
         |seed| {
             // Signatures of P-256 cost the most.
             let suite = if seed % 10 == 9 { Suite::P256 } else { Suite::Ed25519 };

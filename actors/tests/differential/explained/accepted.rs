@@ -58,7 +58,6 @@ pub(super) const ACCEPTED: &[Explained] = &[
     accepted(OpenMls, "commit", "UsageMismatch", RESUMED),
     accepted(MlsRs, "commit", "InvalidTypeOrUsageInPreSharedKeyProposal", RESUMED),
     accepted(OpenMls, "commit", "LeafNodeValidation(UnsupportedProposals)", NEWCONTEXT),
-    accepted(OpenMls, "commit", "LeafNodeValidation(UnsupportedCredentials)", NEWCONTEXT),
     accepted(OpenMls, "pre-shared key.psk=Application", "UnknownValue(3)", DRAFT),
     accepted(MlsRs, "pre-shared key.psk=Application", "UnsupportedEnumDiscriminant", DRAFT),
     accepted(OpenMls, "a re-initialisation.cipher_suite", "UnknownValue", REINIT),

@@ -33,7 +33,6 @@ pub(super) const REFUSED: &[Explained] = &[
     ),
     refused("a proposal is referenced more than once", LISTS),
     refused("is updated or removed twice, or is the committer's own", LISTS),
-    refused("a pre-shared key is listed more than once", LISTS),
     refused(
         "a ReInit must be the only proposal of its commit",
         "RFC 9420 §12.2: a list is invalid with a ReInit and any other proposal",
@@ -132,7 +131,6 @@ pub(super) const REFUSED: &[Explained] = &[
         "RFC 9420 §5.1.1: a signature key has the format of its scheme (RFC 8032 §5.1.5); with one of low \
          order anybody can sign",
     ),
-    refused("a signature of the key package is not its own", SIGNATURES),
     refused("the signature of the leaf is not its own", SIGNATURES),
     refused(
         "not_before is later than not_after",
@@ -161,11 +159,6 @@ pub(super) const REFUSED: &[Explained] = &[
          key of the path appears in the tree into which it is merged",
     ),
     refused("the signature of the key package's leaf is not its own", SIGNATURES),
-    refused(
-        "a leaf that comes in has a key of the committer's present leaf",
-        "RFC 9420 §7.3, §12.2: the keys of a leaf are unique among the members when its proposal is \
-         judged, which is before the path replaces the committer's leaf",
-    ),
     refused(
         "a group id has",
         "RFC 9420 §8.1, §11: the creator chooses the group_id. Those of this gateway have 1 to 255 bytes, \
