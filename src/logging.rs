@@ -212,14 +212,17 @@ mod tests {
         }
     }
 
+    /// Lines, the batches that are written of them, of which this many wait for their reader, and the writing thread.
+    fn start(batches: usize) -> (Arc<Waiting>, mpsc::Receiver<Vec<u8>>, thread::JoinHandle<()>) {
+        let waiting = Arc::new(Waiting::default());
+        let (sender, receiver) = mpsc::sync_channel(batches);
+        let written = Arc::clone(&waiting);
+        (waiting, receiver, thread::spawn(move || written.write(Slow(sender))))
+    }
+
     #[test]
     fn all_lines_are_written_in_order_and_the_last_ones_at_the_end() {
-        let waiting = Arc::new(Waiting::default());
-        let (sender, receiver) = mpsc::sync_channel(1000);
-        let writer = thread::spawn({
-            let waiting = Arc::clone(&waiting);
-            move || waiting.write(Slow(sender))
-        });
+        let (waiting, receiver, writer) = start(1000);
         let expected: Vec<u8> = (0..1000).flat_map(|number| format!("{number}\n").into_bytes()).collect();
         for line in expected.split_inclusive(|byte| *byte == b'\n') {
             waiting.add(line);
@@ -232,12 +235,7 @@ mod tests {
 
     #[test]
     fn lines_that_nobody_reads_are_dropped_and_counted_and_do_not_wait() {
-        let waiting = Arc::new(Waiting::default());
-        let (sender, receiver) = mpsc::sync_channel(0);
-        let writer = thread::spawn({
-            let waiting = Arc::clone(&waiting);
-            move || waiting.write(Slow(sender))
-        });
+        let (waiting, receiver, writer) = start(0);
         let line = vec![b'x'; 1 << 10];
         let lines = 4 * (WAITING_BYTES_MAX >> 10);
         for _ in 0..lines {

@@ -19,6 +19,9 @@ use crate::support::Setup;
 /// How long an answer may take before a test has failed.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The most bytes of a line of the log for one request.
+const ACCESS_LINE_MAX: usize = 512;
+
 /// How much larger than usual the attacks are.
 pub(crate) fn scale() -> usize {
     std::env::var("MIMI_HOSTILE_SCALE").ok().map_or(1, |scale| scale.parse().expect("a number"))
@@ -138,10 +141,16 @@ impl Target {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
-    /// Its log without the lines of single requests, whose number is the caller's.
+    /// Its log without the lines of single requests: the number of these is the caller's, their length is not.
     pub(crate) fn log(&self) -> String {
         let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
-        log.split_inclusive('\n').filter(|line| !line.contains(" INFO access: ")).collect()
+        let is_access = |line: &&str| {
+            line.split_once(' ').is_some_and(|(_, rest)| rest.trim_start().starts_with("INFO access: "))
+        };
+        let (access, others): (Vec<&str>, Vec<&str>) = log.split_inclusive('\n').partition(is_access);
+        let long = access.iter().find(|line| line.len() > ACCESS_LINE_MAX);
+        assert_eq!(long, None, "a line for a request is longer than {ACCESS_LINE_MAX} bytes");
+        others.concat()
     }
 
     pub(crate) fn connect(&self) -> TcpStream {

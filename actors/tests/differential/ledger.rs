@@ -1,4 +1,4 @@
-//! What was compared, and how the observers differed.
+//! The comparisons of a run, and how the observers differed.
 
 use std::fmt;
 

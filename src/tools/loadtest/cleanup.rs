@@ -1,5 +1,5 @@
-//! What a run leaves at a gateway that was running before: the clients it registered, which are deleted afterwards, and its
-//! groups, which cannot be.
+//! Cleanup after a run at a gateway that was running before: the clients that the run registered are deleted; its groups cannot be,
+//! and are named.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -1,4 +1,4 @@
-//! What the gateway's observer accepts and libraries refuse.
+//! Messages that the gateway's observer accepts and libraries refuse.
 
 use super::{ANYTHING, Explained, accepted};
 use crate::ledger::Library::{MlsRs, OpenMls};

@@ -1,4 +1,4 @@
-//! What the gateway's observer refuses and libraries accept.
+//! Messages that the gateway's observer refuses and libraries accept.
 
 use super::{ANYTHING, Explained, refused};
 use crate::ledger::Library;
