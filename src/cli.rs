@@ -240,8 +240,8 @@ fn about(application: &DefaultApplication, base_url: &str) -> String {
     let id = application.id;
     let Some(token) = &application.token else {
         return format!(
-            "application: {id}\n(its token was printed when it was made; to have others, name applications in a \
-             configuration: see `mimi-gateway token` and `mimi-gateway config check --print`)\n"
+            "application: {id}\n(its token was printed when it was made; to replace a lost one, give this id a new token in a \
+             configuration: see `mimi-gateway token` and `mimi-gateway config example`)\n"
         );
     };
     let token = token.reveal();

@@ -2,14 +2,14 @@
 
 mod events;
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 use actors::{AppId, ClientHandle, ClientId, DeliveryId, DomainName, GroupId, KeyQueueId};
 use serde::de::DeserializeOwned;
 
 use crate::{
     api::{
-        self, Access, Body as _, Endpoint, Nothing,
+        self, Access, Body as _, Endpoint, Method, Nothing,
         applications::{ApplicationConfigurations, ListApplications},
         clients::{
             ChangeClient, ClientBody, ClientChangeBody, DeleteClient, FindClients, GetClient, GroupsOfClient,
@@ -76,6 +76,32 @@ pub struct GatewayClient {
     base_url: String,
     app: AppId,
     token: Token,
+    observer: Option<Observer>,
+}
+
+/// A request that was answered, as a [`GatewayClient`] reports it.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    /// The method.
+    pub method: Method,
+    /// The path with the query.
+    pub target: &'a str,
+    /// The JSON of the request, if it has a body.
+    pub request: Option<&'a [u8]>,
+    /// The status of the answer.
+    pub status: u16,
+    /// The body of the answer.
+    pub answer: &'a [u8],
+}
+
+/// A function that is told of each exchange.
+#[derive(Clone)]
+struct Observer(Arc<dyn Fn(&Exchange<'_>) + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observer").finish_non_exhaustive()
+    }
 }
 
 /// The reason why a request did not succeed.
@@ -130,7 +156,14 @@ impl GatewayClient {
         } else {
             plain_http()
         };
-        Ok(Self { http: http.timeout(REQUEST_TIMEOUT).build()?, base_url, app, token })
+        Ok(Self { http: http.timeout(REQUEST_TIMEOUT).build()?, base_url, app, token, observer: None })
+    }
+
+    /// The same client, which reports each exchange of [`GatewayClient::send`]: for logs, and to show the requests of an
+    /// application. The token is no part of it.
+    #[must_use]
+    pub fn reporting_to(self, observer: impl Fn(&Exchange<'_>) + Send + Sync + 'static) -> Self {
+        Self { observer: Some(Observer(Arc::new(observer))), ..self }
     }
 
     /// The same client over other connections, such as shared ones.
@@ -154,42 +187,59 @@ impl GatewayClient {
         query: &E::Query,
         body: &E::Body,
     ) -> Result<Reply<E::Response>, RequestError> {
-        let mut request = self.request::<E>(path, query)?;
+        let target = target_of::<E>(path, query)?;
+        let mut request = self.request::<E>(&target);
         if E::Body::IS_SENT {
             request = request.json(body);
         }
-        let response = succeeded::<E>(request.send().await?).await?;
-        let status = response.status().as_u16();
+        let response = request.send().await?;
+        let (status, is_success, is_problem) =
+            (response.status().as_u16(), is_success::<E>(&response), is_problem(&response));
         let bytes = response.bytes().await?;
+        if let Some(Observer(report)) = &self.observer {
+            let request = E::Body::IS_SENT.then(|| serde_json::to_vec(body).unwrap_or_default());
+            let (method, request) = (E::METHOD, request.as_deref());
+            report(&Exchange { method, target: &target, request, status, answer: &bytes });
+        }
+        if !is_success {
+            return Err(refusal(status, is_problem, &bytes));
+        }
         let json: &[u8] = if status == 204 { b"{}" } else { &bytes };
         Ok(Reply { status, body: decode(status, json)? })
     }
 
     /// A request without its body.
-    fn request<E: Endpoint>(
-        &self,
-        path: &E::Path,
-        query: &E::Query,
-    ) -> Result<reqwest::RequestBuilder, RequestError> {
-        let target = api::target::<E>(path, query).map_err(|error| unexpected(0, error))?;
+    fn request<E: Endpoint>(&self, target: &str) -> reqwest::RequestBuilder {
         let url = format!("{}{target}", self.base_url);
         let method = reqwest::Method::from_bytes(E::METHOD.as_str().as_bytes()).unwrap_or_default();
         let request = self.http.request(method, url);
-        Ok(if E::ACCESS == Access::Public { request } else { request.bearer_auth(self.token.reveal()) })
+        if E::ACCESS == Access::Public { request } else { request.bearer_auth(self.token.reveal()) }
     }
 }
 
-/// The answer, if it is a success.
-async fn succeeded<E: Endpoint>(response: reqwest::Response) -> Result<reqwest::Response, RequestError> {
+/// The path of a request with its query.
+fn target_of<E: Endpoint>(path: &E::Path, query: &E::Query) -> Result<String, RequestError> {
+    api::target::<E>(path, query).map_err(|error| unexpected(0, error))
+}
+
+fn is_success<E: Endpoint>(response: &reqwest::Response) -> bool {
     let status = response.status().as_u16();
-    if E::SUCCESS.iter().any(|success| success.status() == status) {
-        return Ok(response);
+    E::SUCCESS.iter().any(|success| success.status() == status)
+}
+
+fn is_problem(response: &reqwest::Response) -> bool {
+    response.headers().get(reqwest::header::CONTENT_TYPE).is_some_and(|media_type| media_type == PROBLEM_JSON)
+}
+
+/// The refusal that an answer is which is no success.
+fn refusal(status: u16, is_problem: bool, bytes: &[u8]) -> RequestError {
+    if !is_problem {
+        return unexpected(status, "neither a success nor a problem document");
     }
-    let media_type = response.headers().get(reqwest::header::CONTENT_TYPE);
-    if media_type.is_none_or(|media_type| media_type != PROBLEM_JSON) {
-        return Err(unexpected(status, "neither a success nor a problem document"));
+    match decode(status, bytes) {
+        Ok(document) => RequestError::Problem(Box::new(document)),
+        Err(error) => error,
     }
-    Err(RequestError::Problem(Box::new(decode(status, &response.bytes().await?)?)))
 }
 
 /// One method for each endpoint; each fails as [`GatewayClient::send`] does.

@@ -10,7 +10,7 @@ use crate::{
     logging::Logging,
     tools::{
         ToolError,
-        demo::{self, Credentials},
+        demo::{self, Credentials, Detail},
         loadtest::{self, Verdict, options::LoadTestOptions},
     },
 };
@@ -33,6 +33,9 @@ pub enum ToolCommand {
         /// Run it between the gateways of two domains, with certificates made for this run; one gateway stops and starts again.
         #[arg(long, conflicts_with = "x509")]
         federated: bool,
+        /// Show each request and its answer.
+        #[arg(long)]
+        verbose: bool,
     },
     /// Load a gateway with real MLS clients that commit concurrently, measure it, and prove that it kept its promises.
     #[command(name = "loadtest")]
@@ -41,12 +44,15 @@ pub enum ToolCommand {
 
 pub(super) fn run(options: &Options, command: ToolCommand) -> ExitCode {
     match command {
-        ToolCommand::Demo { x509, federated } => run_demo(options, x509, federated),
+        ToolCommand::Demo { x509, federated, verbose } => {
+            let detail = if verbose { Detail::Exchanges } else { Detail::Steps };
+            run_demo(options, x509, federated, detail)
+        }
         ToolCommand::LoadTest(load_test) => run_load_test(options, &load_test),
     }
 }
 
-fn run_demo(options: &Options, x509: bool, federated: bool) -> ExitCode {
+fn run_demo(options: &Options, x509: bool, federated: bool, detail: Detail) -> ExitCode {
     if options.config.is_some() || options.data_dir.is_some() || options.listen.is_some() {
         fail(
             "the demo runs gateways of its own on free ports and keeps nothing: it takes no options of `serve`",
@@ -57,9 +63,9 @@ fn run_demo(options: &Options, x509: bool, federated: bool) -> ExitCode {
     let mut tell = |text: &str| print(&format!("{text}\n"));
     let outcome = actix_web::rt::System::new().block_on(async {
         if federated {
-            demo::play_federated(&mut tell).await
+            demo::play_federated(detail, &mut tell).await
         } else {
-            demo::play(credentials, &mut tell).await
+            demo::play(credentials, detail, &mut tell).await
         }
     });
     match outcome {

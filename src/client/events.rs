@@ -6,7 +6,7 @@ use actors::GroupId;
 use reqwest::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 
-use super::{GatewayClient, RequestError, succeeded, unexpected};
+use super::{GatewayClient, RequestError, is_problem, is_success, refusal, target_of, unexpected};
 use crate::api::{
     Endpoint, Nothing,
     events::{EVENT_STREAM, EventData, EventQuery, StreamApplicationEvents, StreamGroupEvents},
@@ -66,9 +66,13 @@ impl GatewayClient {
         query: &E::Query,
         after: Option<EventIdText>,
     ) -> Result<EventReader, RequestError> {
-        let request = self.request::<E>(path, query)?.timeout(STREAM_TIMEOUT);
-        let response = succeeded::<E>(request.send().await?).await?;
+        let request = self.request::<E>(&target_of::<E>(path, query)?).timeout(STREAM_TIMEOUT);
+        let response = request.send().await?;
         let status = response.status().as_u16();
+        if !is_success::<E>(&response) {
+            let is_problem = is_problem(&response);
+            return Err(refusal(status, is_problem, &response.bytes().await?));
+        }
         if response.headers().get(CONTENT_TYPE).is_none_or(|media_type| media_type != EVENT_STREAM) {
             return Err(unexpected(status, "not an event stream"));
         }

@@ -48,8 +48,8 @@ pub(super) enum Description {
         summary: &'static str,
         /// Its purpose and the meaning of its answer.
         text: &'static str,
-        /// The media type of its answer.
-        media_type: &'static str,
+        /// The media types of its answer.
+        media_types: &'static [&'static str],
         /// Its other answers.
         problems: &'static [ProblemKind],
     },
@@ -91,8 +91,8 @@ fn described() -> OpenApi {
     let paths = ROUTES.iter().fold(PathsBuilder::new(), |paths, route| {
         let mut operation = match &route.description {
             Description::Endpoint(describe) => describe(&mut schemas),
-            Description::Page { name, summary, text, media_type, problems } => {
-                page(name, summary, text, media_type, problems)
+            Description::Page { name, summary, text, media_types, problems } => {
+                page(name, summary, text, media_types, problems)
             }
         };
         add_common(&mut operation, route);
@@ -132,7 +132,8 @@ clients, and succeed in its order on a fresh gateway: register the client alice,
 group, upload a proposal and then a commit, read alice's welcome. Take `clientId` and `keyQueueId` from the answers of your gateway.
 
 MLS messages are Base64 of the TLS-serialised `MLSMessage` (RFC 9420 §6). Every write is safe to repeat. Every error is a problem \
-document (RFC 9457); each type is explained at its `type`, [/problems/{slug}](/problems). A `HEAD` is answered wherever `GET` is.";
+document (RFC 9457); each type is explained at its `type`, [/problems/{slug}](/problems). A `HEAD` is answered wherever `GET` is. \
+Web pages of other origins get no CORS header fields: a token belongs to an application server, not into a browser.";
 
 /// The operation of an endpoint.
 pub(super) fn describe<E: Endpoint>(schemas: &mut Schemas) -> Operation {
@@ -219,10 +220,12 @@ fn header_parameters<E: Endpoint>() -> Vec<Parameter> {
     parameters
 }
 
-fn page(name: &str, summary: &str, text: &str, media_type: &str, problems: &[ProblemKind]) -> Operation {
-    let schema_type = if media_type == "application/json" { Type::Object } else { Type::String };
-    let shown = ObjectBuilder::new().schema_type(schema_type);
-    let response = ResponseBuilder::new().description("The answer").content(media_type, content(shown));
+fn page(name: &str, summary: &str, text: &str, media_types: &[&str], problems: &[ProblemKind]) -> Operation {
+    let response = ResponseBuilder::new().description("The answer");
+    let response = media_types.iter().fold(response, |response, media_type| {
+        let schema_type = if *media_type == "application/json" { Type::Object } else { Type::String };
+        response.content(*media_type, content(ObjectBuilder::new().schema_type(schema_type)))
+    });
     let mut operation = OperationBuilder::new()
         .operation_id(Some(name))
         .summary(Some(summary))

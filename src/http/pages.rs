@@ -1,4 +1,4 @@
-//! Pages for people and probes: health, the OpenAPI document and its reader, and an explanation of each problem.
+//! Pages for people and probes: a start page, health, the OpenAPI document and its reader, and an explanation of each problem.
 
 use std::{
     collections::BTreeMap,
@@ -32,11 +32,40 @@ const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const CSS: &str = "text/css; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+/// The media types of texts that are shown to people, in browsers and terminals.
+const EXPLANATIONS: &[&str] = &["text/html", "text/plain"];
 
 /// The gateway's own styles of /docs, by the name of their file.
 const DOCS_CSS: &str = "gateway.css";
 /// The beginning of the page /docs. The page's width is that of the screen, and its files are in the directory.
 const HEAD: &str = "<head>\n    <base href=\"/docs/\">\n    <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">";
+
+/// `GET /`: what runs here, and where to read on.
+pub(super) const START: Route = page(
+    "/",
+    |arrived| shown(arrived, |arrived| Ok(start(arrived))),
+    Description::Page {
+        name: "start",
+        summary: "What runs here, and where to read on",
+        text: "HTML if `Accept` names it, as browsers do; plain text otherwise.",
+        media_types: EXPLANATIONS,
+        problems: &[],
+    },
+);
+
+/// `GET /favicon.ico`, for which browsers ask.
+pub(super) const ICON: Route = page(
+    "/favicon.ico",
+    |arrived| shown(arrived, |_| Ok(icon())),
+    Description::Page {
+        name: "icon",
+        summary: "The icon of the pages",
+        text: "For browsers.",
+        media_types: &[SVG],
+        problems: &[],
+    },
+);
 
 /// `GET /healthz`: the process is up.
 pub(super) const HEALTHZ: Route = Route {
@@ -48,7 +77,7 @@ pub(super) const HEALTHZ: Route = Route {
             name: "healthz",
             summary: "The process is up",
             text: "For a liveness probe: while this is answered, the process runs.",
-            media_type: JSON,
+            media_types: &[JSON],
             problems: &[],
         },
     )
@@ -66,7 +95,7 @@ pub(super) const READYZ: Route = Route {
             text: "For a readiness probe and load balancers: 200 while the gateway accepts requests and can write. \
                `failingSnapshots` counts the snapshots that cannot be written; nothing is lost by it, but a \
                restart takes longer.",
-            media_type: JSON,
+            media_types: &[JSON],
             problems: &[ProblemKind::ShuttingDown, ProblemKind::StorageUnavailable],
         },
     )
@@ -80,7 +109,7 @@ pub(super) const OPENAPI: Route = page(
         name: "openapi",
         summary: "This document",
         text: "OpenAPI 3.1, for generators of clients and for tools.",
-        media_type: JSON,
+        media_types: &[JSON],
         problems: &[],
     },
 );
@@ -93,7 +122,7 @@ pub(super) const DOCS: Route = page(
         name: "docs",
         summary: "This document, for reading and trying out",
         text: "Loads nothing from other servers.",
-        media_type: "text/html",
+        media_types: &["text/html"],
         problems: &[],
     },
 );
@@ -106,7 +135,7 @@ pub(super) const DOCS_FILE: Route = page(
         name: "docsFile",
         summary: "A file of the page /docs",
         text: "The scripts and styles of the page.",
-        media_type: "*/*",
+        media_types: &["*/*"],
         problems: &[ProblemKind::UnknownRoute],
     },
 );
@@ -118,8 +147,8 @@ pub(super) const PROBLEMS: Route = page(
     Description::Page {
         name: "problems",
         summary: "The types of problems",
-        text: "HTML; plain text if `Accept` names `text/plain` and not `text/html`.",
-        media_type: "text/html",
+        text: "HTML if `Accept` names it, as browsers do; plain text otherwise.",
+        media_types: EXPLANATIONS,
         problems: &[],
     },
 );
@@ -131,9 +160,9 @@ pub(super) const PROBLEM: Route = page(
     Description::Page {
         name: "problem",
         summary: "What a type of problem means and what to do about it",
-        text: "The `type` of every problem document leads here. HTML; plain text if `Accept` names `text/plain` \
-               and not `text/html`.",
-        media_type: "text/html",
+        text: "The `type` of every problem document leads here. HTML if `Accept` names it, as browsers do; plain text \
+               otherwise.",
+        media_types: EXPLANATIONS,
         problems: &[ProblemKind::UnknownRoute],
     },
 );
@@ -264,7 +293,49 @@ fn shared_docs_file(file: &str) -> Result<Option<SharedPage>, Problem> {
     Ok(Some(shared))
 }
 
+/// The pages of the gateway, with what they are.
+const PAGES: [(&str, &str); 5] = [
+    ("/docs", "The API, for reading and trying out"),
+    ("/openapi.json", "The API, for programs"),
+    ("/problems", "What each type of problem means, and what to do about it"),
+    ("/healthz", "Is the gateway up?"),
+    ("/readyz", "Does it accept requests, and can it write?"),
+];
+
+fn start(arrived: &Arrived) -> HttpResponse {
+    let title = concat!("MIMI gateway ", env!("CARGO_PKG_VERSION"));
+    let about = "A delivery service for MLS (RFC 9420). Application servers talk to it over HTTP.";
+    if arrived.fields.takes_html() {
+        let items = PAGES.iter().fold(String::new(), |mut html, (path, about)| {
+            // Writing to a string cannot fail.
+            let _ = write!(html, "<li><a href=\"{path}\">{path}</a>: {about}</li>");
+            html
+        });
+        explanation(
+            HTML,
+            as_page(title, &format!("<h1>{title}</h1><p>{about}</p>"), &format!("<ul>{items}</ul>")),
+        )
+    } else {
+        let lines = PAGES.iter().fold(String::new(), |mut text, (path, about)| {
+            let _ = writeln!(text, "  {path:<14}{about}");
+            text
+        });
+        explanation(TEXT, format!("{title}\n{about}\n{lines}"))
+    }
+}
+
+fn icon() -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, SVG))
+        .insert_header((header::CACHE_CONTROL, "max-age=86400"))
+        .body(include_str!("icon.svg"))
+}
+
 fn problem(arrived: &Arrived) -> Result<HttpResponse, Problem> {
+    // The list, with a slash at its end.
+    if arrived.members.first().is_some_and(String::is_empty) {
+        return Ok(explain("Problems", ProblemKind::ALL, arrived));
+    }
     let slug = arrived.members.first().and_then(|segment| String::from_utf8(percent::decode(segment)?).ok());
     let kind = slug.as_deref().and_then(ProblemKind::of_slug).ok_or_else(|| {
         Problem::new(ProblemKind::UnknownRoute, "no problem has this name; /problems lists them")
@@ -272,19 +343,23 @@ fn problem(arrived: &Arrived) -> Result<HttpResponse, Problem> {
     Ok(explain(kind.about().title, &[kind], arrived))
 }
 
-/// A page about problems: HTML, or plain text for a client that accepts text but not HTML.
+/// A page about problems.
 fn explain(title: &str, kinds: &[ProblemKind], arrived: &Arrived) -> HttpResponse {
-    let is_plain =
-        arrived.fields.accept.contains("text/plain") && !arrived.fields.accept.contains("text/html");
     let abouts = kinds.iter().map(|kind| kind.about());
-    let (media_type, page) = if is_plain {
-        (TEXT, abouts.map(as_text).collect::<Vec<_>>().join("\n"))
+    if arrived.fields.takes_html() {
+        explanation(HTML, as_page(title, &navigation(kinds), &abouts.map(as_html).collect::<String>()))
     } else {
-        (HTML, as_page(title, &navigation(kinds), &abouts.map(as_html).collect::<String>()))
-    };
+        explanation(TEXT, abouts.map(as_text).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+fn explanation(media_type: &'static str, page: String) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, media_type))
-        .insert_header((header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"))
+        .insert_header((
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'",
+        ))
         .body(page)
 }
 

@@ -63,6 +63,8 @@ pub(super) static ROUTES: &[Route] = &[
     Route::of::<api::joining::AcknowledgeWelcome>(),
     Route::of::<api::events::StreamApplicationEvents>(),
     Route::of::<api::events::StreamGroupEvents>(),
+    pages::START,
+    pages::ICON,
     pages::HEALTHZ,
     pages::READYZ,
     pages::OPENAPI,
@@ -123,6 +125,13 @@ pub(super) struct RequestFields {
     pub(super) takes_gzip: bool,
     /// `Last-Event-ID` (WHATWG HTML).
     pub(super) last_event_id: Option<String>,
+}
+
+impl RequestFields {
+    /// Whether the client asks for HTML, as browsers do. Other programs that show text accept everything.
+    pub(super) fn takes_html(&self) -> bool {
+        self.accept.contains("text/html")
+    }
 }
 
 /// The route of a request, and the raw segments at its members.

@@ -31,6 +31,33 @@ fn it_ends_with_all_members_in_agreement() {
 }
 
 #[test]
+fn its_requests_are_shown_on_demand() {
+    assert!(!told(&["demo"], LAST).contains("  > "));
+    let told = told(&["demo", "--verbose"], LAST);
+    let lines: Vec<&str> = told.lines().collect();
+    let answer_to = |request: &str| {
+        let place = lines.iter().position(|line| line.contains(request)).unwrap_or_else(|| panic!("{told}"));
+        lines[place + 1]
+    };
+    assert!(
+        answer_to(r#"/clients {"clientHandle":"alice""#).starts_with(r#"  < 201 {"clientId":""#),
+        "{told}"
+    );
+    assert!(answer_to(r#"/groups {"groupInfo":"AAEA"#).starts_with(r#"  < 201 {"epochId":0"#), "{told}");
+    assert!(told.contains("  < 409 ") && told.contains("/problems/stale-epoch"), "{told}");
+    // A request stands before the step that it belongs to.
+    let registered = lines.iter().position(|line| line.contains("register, and each uploads")).unwrap();
+    let created = lines.iter().position(|line| line.contains("groupInfo")).unwrap();
+    assert!(
+        registered < created
+            && lines[..registered]
+                .iter()
+                .any(|line| line.contains("/keyPackages") || line.contains("/queues")),
+        "{told}"
+    );
+}
+
+#[test]
 fn it_ends_so_with_certificates_as_well() {
     let told = told(&["demo", "--x509"], LAST);
     assert!(told.contains("harbour.example"), "{told}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
 use utoipa::openapi::{
     ArrayBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr, ResponseBuilder, Schema, path::Operation,
     schema::Type,
@@ -99,7 +100,44 @@ pub(super) fn problem_schema(kind: ProblemKind) -> RefOr<Schema> {
     });
     // Without a title, which generators would take for the name.
     let description = format!("{}: {} {}", about.title, about.meaning, about.remedy);
-    own.description(Some(description)).into()
+    own.description(Some(description)).examples([example(kind)]).into()
+}
+
+/// A document of a problem.
+fn example(kind: ProblemKind) -> Value {
+    let about = kind.about();
+    let mut document = json!({
+        "type": kind.type_uri(),
+        "title": about.title,
+        "status": about.status,
+        "detail": about.meaning,
+        "instance": "/apps/7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11/groups",
+        "requestId": "3f1c9a52-17",
+    });
+    for (name, _) in about.members {
+        document[*name] = example_member(name);
+    }
+    document
+}
+
+/// A value of a problem's own member.
+fn example_member(name: &str) -> Value {
+    match name {
+        "currentEpochId" | "floorEpochId" => json!(7),
+        "offset" => json!(88),
+        "value" => json!(0xff01),
+        "kind" => json!("extension"),
+        "leafIndices" => json!([2]),
+        "differs" => json!(["identity_configuration.supports_domains"]),
+        "errors" => json!([{ "index": 0, "detail": "the signature of the key package is not its own" }]),
+        "clientId" | "keyQueueId" => json!("982c832d-caf1-45b0-8525-852aa18fdd03"),
+        "clientHandle" => json!("alice/phone"),
+        "field" => json!("GroupInfo.extensions[0].external_pub"),
+        "member" => json!("groupInfo"),
+        "rule" => json!("path-ciphertexts"),
+        "proposalRef" => json!("q5v0cXyJm0a0m3iKJ0Qd3q0dF3qTn3m7yq3Ckq4bXhE="),
+        _ => Value::Null,
+    }
 }
 
 pub(super) fn schema_name(kind: ProblemKind) -> String {

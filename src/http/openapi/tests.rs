@@ -65,6 +65,29 @@ fn every_problem_that_an_operation_answers_is_described_and_nothing_else() {
 }
 
 #[test]
+fn every_problem_has_an_example_of_its_own_members() {
+    let document = json();
+    for kind in ProblemKind::ALL {
+        let schema = &document["components"]["schemas"][schema_name(*kind)];
+        // Those that no operation answers are left out.
+        let Some(properties) = schema["properties"].as_object() else { continue };
+        let example = schema["examples"][0].as_object().unwrap();
+        assert_eq!(example["type"], kind.type_uri());
+        for name in schema["required"].as_array().unwrap() {
+            let value = &example[name.as_str().unwrap()];
+            let expected = &properties[name.as_str().unwrap()]["type"];
+            let found = match value {
+                Value::String(_) => "string",
+                Value::Number(_) => "integer",
+                Value::Array(_) => "array",
+                _ => "none",
+            };
+            assert!(expected == found || expected.is_null(), "{kind:?}: {name} is {value}, of {expected}");
+        }
+    }
+}
+
+#[test]
 fn operations_have_their_own_names_and_problems() {
     let document = json();
     let mut names = BTreeSet::new();

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use actors::{ClientHandle, DomainName, Epoch, GroupId};
 
 use super::{
-    During as _, ToolError, ensure,
+    Detail, During as _, ToolError, ensure,
+    exchanges::Exchanges,
     member::DemoMember,
     sites::{Site, Sites},
 };
@@ -32,8 +33,10 @@ const ASK_EVERY: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// [`ToolError`] names the step that failed, or the promise that was broken.
-pub async fn play(tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
-    let mut sites = Sites::start().await?;
+pub async fn play(detail: Detail, tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
+    let exchanges = Exchanges::of(detail);
+    let tell = &mut exchanges.before(tell);
+    let mut sites = Sites::start(&exchanges).await?;
     let outcome = story(&mut sites, tell).await;
     sites.end().await;
     outcome

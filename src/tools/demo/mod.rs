@@ -2,8 +2,10 @@
 //!
 //! - `story.rs` is the story at one gateway; `federated.rs` is the story between two domains, and `sites.rs` starts their
 //!   gateways.
-//! - `member.rs` is an MLS client with its requests to the gateway; `identity.rs` gives it a handle and a credential.
+//! - `member.rs` is an MLS client with its requests to the gateway; `identity.rs` gives it a handle and a credential;
+//!   `exchanges.rs` shows the requests and their answers.
 
+mod exchanges;
 mod federated;
 mod identity;
 mod member;
@@ -15,7 +17,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use actors::AppId;
 
 pub use self::federated::play as play_federated;
-use self::identity::{Identities, Organisation};
+use self::{
+    exchanges::Exchanges,
+    identity::{Identities, Organisation},
+};
 use super::{During, DuringLibrary, ToolError};
 use crate::{
     client::GatewayClient,
@@ -36,12 +41,27 @@ pub enum Credentials {
     X509,
 }
 
+/// What the demo tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Its steps.
+    Steps,
+    /// Each step after its requests and their answers, with long strings cut.
+    Exchanges,
+}
+
 /// Starts a gateway in memory on a free loopback port, runs the story and stops it. Each step is reported to `tell` as a line
 /// of text.
 ///
 /// # Errors
 /// [`ToolError`] names the step that failed, or the promise that was broken.
-pub async fn play(credentials: Credentials, tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
+pub async fn play(
+    credentials: Credentials,
+    detail: Detail,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), ToolError> {
+    let exchanges = Exchanges::of(detail);
+    let tell = &mut exchanges.before(tell);
     let mut config = Config::embedded().listening_on(FREE_PORT).kept_in(DataDir::Memory);
     let app = AppId::random();
     let token = Token::generate().during_library("making a token")?;
@@ -64,7 +84,7 @@ pub async fn play(credentials: Credentials, tell: &mut dyn FnMut(&str)) -> Resul
         ));
     }
     let outcome = match GatewayClient::new(running.base_url(), app, token) {
-        Ok(api) => story::play(&api, &identities, tell).await,
+        Ok(api) => story::play(&exchanges.of_client(api), &identities, tell).await,
         Err(source) => Err(ToolError::Gateway { step: "making an HTTP client", source }),
     };
     running.stop().await;

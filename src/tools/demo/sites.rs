@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::{
     During as _, DuringLibrary as _, FREE_PORT, ToolError,
+    exchanges::Exchanges,
     identity::{Identities, Organisation},
 };
 use crate::{
@@ -51,8 +52,8 @@ pub(super) struct Site {
 }
 
 impl Sites {
-    pub(super) async fn start() -> Result<Self, ToolError> {
-        let stage = Stage::set()?;
+    pub(super) async fn start(exchanges: &Exchanges) -> Result<Self, ToolError> {
+        let stage = Stage::set(exchanges.clone())?;
         // Each must know the other's address, so the port of one is chosen before it starts.
         let reserved = TcpListener::bind(FREE_PORT).during("looking for a free port")?;
         let address = reserved.local_addr().during("looking for a free port")?;
@@ -137,10 +138,11 @@ struct Stage {
     organisations: CertificateAuthority,
     app: AppId,
     token: Token,
+    exchanges: Exchanges,
 }
 
 impl Stage {
-    fn set() -> Result<Self, ToolError> {
+    fn set(exchanges: Exchanges) -> Result<Self, ToolError> {
         let root =
             |name, depth| CertificateAuthority::root(name, depth).during_library("making a root certificate");
         Ok(Self {
@@ -152,6 +154,7 @@ impl Stage {
             organisations: root("Demo Root", 2)?,
             app: AppId::random(),
             token: Token::generate().during_library("making a token")?,
+            exchanges,
         })
     }
 
@@ -180,7 +183,9 @@ impl Stage {
             peers: vec![PeerSettings { domain: peer, url }],
             ..self.certified(domain)?
         });
-        Site::open(name, organisation, (self.app, self.token.clone()), config).await
+        let mut site = Site::open(name, organisation, (self.app, self.token.clone()), config).await?;
+        site.api = self.exchanges.of_client(site.api);
+        Ok(site)
     }
 
     /// The files for the TLS of a domain's gateway: its certificate, its key, and the authority of peers.

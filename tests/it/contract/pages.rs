@@ -8,6 +8,12 @@ async fn open(gateway: &TestGateway, path: &str) -> Reply {
     gateway.send(Request::new("GET", path)).await
 }
 
+/// Opens a page as a browser does.
+async fn browse(gateway: &TestGateway, path: &str) -> Reply {
+    let accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    gateway.send(Request::new("GET", path).header("Accept", accept)).await
+}
+
 #[actix_web::test]
 async fn a_running_gateway_is_up_and_ready() {
     let gateway = TestGateway::start().await;
@@ -64,11 +70,12 @@ async fn the_docs_come_from_the_binary() {
 #[actix_web::test]
 async fn every_type_of_problem_has_its_page() {
     let gateway = TestGateway::start().await;
-    let list = open(&gateway, "/problems").await;
+    let list = browse(&gateway, "/problems").await;
     assert_eq!(list.status, 200);
+    assert_eq!(browse(&gateway, "/problems/").await.text(), list.text());
     for kind in ProblemKind::ALL {
         let slug = kind.about().slug;
-        let page = open(&gateway, &kind.type_uri()).await;
+        let page = browse(&gateway, &kind.type_uri()).await;
         assert_eq!(page.status, 200, "{slug}");
         assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"), "{slug}");
         assert!(page.text().contains(slug) && page.text().contains(kind.about().title), "{slug}");
@@ -77,10 +84,31 @@ async fn every_type_of_problem_has_its_page() {
             assert!(list.text().contains(&part), "{part}");
         }
 
-        let plain = Request::new("GET", &kind.type_uri()).header("Accept", "text/plain");
-        let plain = gateway.send(plain).await;
-        assert_eq!(plain.header("content-type"), Some("text/plain; charset=utf-8"), "{slug}");
-        assert!(plain.text().contains(kind.about().remedy), "{slug}");
+        // A terminal is told in text.
+        for accept in ["text/plain", "*/*", "application/json"] {
+            let plain = gateway.send(Request::new("GET", &kind.type_uri()).header("Accept", accept)).await;
+            assert_eq!(plain.header("content-type"), Some("text/plain; charset=utf-8"), "{slug}");
+            assert!(plain.text().contains(kind.about().remedy), "{slug}");
+        }
     }
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn the_start_page_leads_to_pages_that_exist() {
+    let gateway = TestGateway::start().await;
+    let page = browse(&gateway, "/").await;
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let html = page.text();
+    let linked: Vec<&str> = html.split("href=\"").skip(1).filter_map(|part| part.split('"').next()).collect();
+    assert!(linked.contains(&"/docs") && linked.contains(&"/problems"), "{html}");
+    let text = open(&gateway, "/").await;
+    assert_eq!(text.header("content-type"), Some("text/plain; charset=utf-8"));
+    for path in linked {
+        assert_eq!(open(&gateway, path).await.status, 200, "{path}");
+        assert!(text.text().contains(path), "{path}");
+    }
+    let icon = open(&gateway, "/favicon.ico").await;
+    assert_eq!((icon.status, icon.header("content-type")), (200, Some("image/svg+xml")));
     gateway.stop().await;
 }

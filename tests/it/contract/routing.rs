@@ -6,7 +6,7 @@ use crate::support::{Request, TestGateway};
 async fn a_path_that_does_not_exist_is_a_problem() {
     let gateway = TestGateway::start().await;
     for path in [
-        "/",
+        "/index.html",
         "/app",
         "/apps/",
         "//apps",
@@ -34,6 +34,8 @@ async fn a_path_that_does_not_exist_is_a_problem() {
 async fn a_method_that_a_path_does_not_take_is_a_problem() {
     let gateway = TestGateway::start().await;
     let cases = [
+        ("/", "GET, HEAD"),
+        ("/favicon.ico", "GET, HEAD"),
         ("/apps", "GET, HEAD"),
         ("/apps/x/clients", "POST, GET, HEAD"),
         ("/apps/x/clients/y", "GET, HEAD, PATCH, DELETE"),
