@@ -106,18 +106,16 @@ pub(super) fn problem_schema(kind: ProblemKind) -> RefOr<Schema> {
 /// A document of a problem.
 fn example(kind: ProblemKind) -> Value {
     let about = kind.about();
-    let mut document = json!({
-        "type": kind.type_uri(),
-        "title": about.title,
-        "status": about.status,
-        "detail": about.meaning,
-        "instance": "/apps/7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11/groups",
-        "requestId": "3f1c9a52-17",
-    });
-    for (name, _) in about.members {
-        document[*name] = example_member(name);
-    }
-    document
+    let common = [
+        ("type", json!(kind.type_uri())),
+        ("title", json!(about.title)),
+        ("status", json!(about.status)),
+        ("detail", json!(about.meaning)),
+        ("instance", json!("/apps/7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11/groups")),
+        ("requestId", json!("3f1c9a52-17")),
+    ];
+    let own = about.members.iter().map(|(name, _)| (*name, example_member(name)));
+    common.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// A value of a problem's own member.
