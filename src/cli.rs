@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    config::{self, Config, ConfigError, DataDir, DurabilityMode},
+    config::{self, Config, ConfigError, DataDir, DurabilityMode, OperatorSettings},
     default_application::DefaultApplication,
     logging::{self, Logging},
     serve::{self, Running, StopStep},
@@ -48,7 +48,7 @@ pub enum Command {
     #[cfg(feature = "tools")]
     #[command(flatten)]
     Tool(ToolCommand),
-    /// Make a token for an application: the token itself, and the hash for the configuration.
+    /// Make a token for an application or an operator: the token itself, and the hash for the configuration.
     Token,
     /// Work with the configuration.
     Config {
@@ -93,7 +93,10 @@ const STUCK: i32 = 3;
 /// Runs the command, and returns the exit code.
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
-        None | Some(Command::Serve) => cli.options.configured(serve),
+        None | Some(Command::Serve) => {
+            let is_embedded = cli.options.config.is_none();
+            cli.options.configured(|config| serve(config, is_embedded))
+        }
         #[cfg(feature = "tools")]
         Some(Command::Tool(tool)) => tools::run(&cli.options, tool),
         Some(Command::Token) => token(),
@@ -115,7 +118,7 @@ impl Options {
     pub fn configuration(&self) -> Result<Config, ConfigError> {
         let mut config = match &self.config {
             Some(path) => Config::read(path)?,
-            None => Config::embedded(),
+            None => Config::embedded().with_operator(OperatorSettings::default()),
         };
         if let Some(data_dir) = &self.data_dir {
             config.data_dir = DataDir::from(data_dir.clone());
@@ -142,10 +145,10 @@ impl Options {
     }
 }
 
-fn serve(config: Config) -> ExitCode {
+fn serve(config: Config, is_embedded: bool) -> ExitCode {
     let _logging = Logging::start(&config.log, config.log_format);
     let system = actix_web::rt::System::new();
-    let (code, watchdog) = system.block_on(serve_until_told(config));
+    let (code, watchdog) = system.block_on(serve_until_told(config, is_embedded));
     // The runtime waits for its blocking threads, which may hang as well.
     drop(system);
     drop(watchdog);
@@ -153,7 +156,7 @@ fn serve(config: Config) -> ExitCode {
 }
 
 /// Serves until a signal or a failure, and stops. The caller drops the watchdog once nothing can hang any more.
-async fn serve_until_told(config: Config) -> (ExitCode, Option<Watchdog>) {
+async fn serve_until_told(config: Config, is_embedded: bool) -> (ExitCode, Option<Watchdog>) {
     // Before anything is started, so that no signal is missed.
     let (mut terminate, mut interrupt) =
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
@@ -163,7 +166,8 @@ async fn serve_until_told(config: Config) -> (ExitCode, Option<Watchdog>) {
             }
         };
     let settings = config.clone();
-    let running = match serve::start(config).await {
+    let started = if is_embedded { serve::start_embedded(config).await } else { serve::start(config).await };
+    let running = match started {
         Ok(running) => running,
         Err(error) => return (fail(&error.to_string()), None),
     };
@@ -217,12 +221,18 @@ fn announce(running: &Running, config: &Config) {
     }
     let federation = running.federation_address();
     let federation = federation.map_or_else(String::new, |address| format!(" federation=https://{address}"));
-    print(&format!("{lines}listening internal={}{federation}\n", running.base_url()));
+    let operator = running.operator_address().map(|address| format!("http://{address}"));
+    if let (Some(token), Some(url)) = (running.operator_token(), &operator) {
+        lines.push_str(&about_operator(token, url));
+    }
+    let operator = operator.map_or_else(String::new, |url| format!(" operator={url}"));
+    print(&format!("{lines}listening internal={}{federation}{operator}\n", running.base_url()));
     let domains: Vec<&str> = config.domains.iter().map(DomainName::as_str).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         internal = %running.base_url(),
         federation = running.federation_address().map(tracing::field::display),
+        operator = running.operator_address().map(tracing::field::display),
         data_dir = %config.data_dir,
         durability = match config.durability.mode {
             DurabilityMode::Sync => "sync",
@@ -252,6 +262,13 @@ fn about(application: &DefaultApplication, base_url: &str) -> String {
          The token is not printed again. To run the commands of README.md, set these in a second terminal:\n\
          \n  export GATEWAY={base_url}\n  export APP={id}\n  export TOKEN={token}\n\
          \nThe API is described at {base_url}/docs\n\n"
+    )
+}
+
+fn about_operator(token: &Token, url: &str) -> String {
+    format!(
+        "operator token: {}\n(for {url}/operator/v1; it is not printed again and is no token of an application)\n\n",
+        token.reveal()
     )
 }
 

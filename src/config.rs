@@ -9,6 +9,7 @@ mod example;
 mod federation;
 mod internal;
 mod log;
+mod operator;
 mod rows;
 mod store;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use self::{
     federation::{FederationSettings, PeerSettings},
     internal::{Internal, ListenerSettings},
     log::LogFormat,
+    operator::OperatorSettings,
     store::{DataDir, DurabilityMode, DurabilitySettings, PassivationSettings, RetentionSettings},
     x509::{ExternalSenderSettings, Pem, X509Settings},
 };
@@ -75,6 +77,11 @@ actors::settings! {
         /// Federation with the gateways of other domains; off without this table.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub federation: Option<FederationSettings> = None => Accepts::Table(FederationSettings::ROWS);
+        /// The listener for the people who run the gateway: health and readiness without a token, and the operators' API.
+        /// Without a configuration it is on, at a free port if its own is taken; in a configuration it is off without this
+        /// table.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub operator: Option<OperatorSettings> = None => Accepts::Table(OperatorSettings::ROWS);
     }
 }
 
@@ -119,6 +126,13 @@ impl Config {
     #[must_use]
     pub fn listening_on(mut self, address: SocketAddr) -> Self {
         self.internal.listen = address;
+        self
+    }
+
+    /// The same configuration with a listener for operators.
+    #[must_use]
+    pub fn with_operator(mut self, operator: OperatorSettings) -> Self {
+        self.operator = Some(operator);
         self
     }
 
@@ -222,7 +236,8 @@ impl Config {
 /// The defaults of the tables that a file has.
 fn defaults(file: &Table) -> Result<Table, ConfigError> {
     let federation = file.contains_key("federation").then(FederationSettings::default);
-    Table::try_from(Config { federation, ..Config::default() }).map_err(rows::not_a_configuration)
+    let operator = file.contains_key("operator").then(OperatorSettings::default);
+    Table::try_from(Config { federation, operator, ..Config::default() }).map_err(rows::not_a_configuration)
 }
 
 /// The cores of the machine.

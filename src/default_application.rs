@@ -45,11 +45,28 @@ impl DefaultApplication {
         Ok(Self { id, hash: token.hash(), token: Some(token) })
     }
 
+    /// Whether its token has this hash.
+    pub(crate) fn has_token(&self, hash: &TokenHash) -> bool {
+        bool::from(self.hash.matches(hash))
+    }
+
     /// Its settings, as in a configuration.
     pub(crate) fn settings(&self) -> ApplicationSettings {
         let token = TokenSettings { sha256: self.hash, access: TokenAccess::ReadWrite };
         ApplicationSettings::basic(self.id, vec![token])
     }
+}
+
+/// The hash of the operators' token of a gateway without a configuration, and the token itself if it was made now.
+pub(crate) fn operator_token(store: &Store) -> Result<(TokenHash, Option<Token>), StartError> {
+    const SETTING: &str = "operator_token";
+    let unusable = |error: serde_json::Error| StartError::Settings(format!("{SETTING}: {error}"));
+    if let Some(kept) = store.view().setting(SETTING)? {
+        return Ok((serde_json::from_slice(&kept).map_err(unusable)?, None));
+    }
+    let token = Token::generate()?;
+    create_setting(store, SETTING, serde_json::to_vec(&token.hash()).map_err(unusable)?)?;
+    Ok((token.hash(), Some(token)))
 }
 
 /// The key of cursors, kept so that reading a list can continue after a restart.

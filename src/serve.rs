@@ -1,32 +1,32 @@
 //! Starting a gateway in this process, and stopping it without losing acknowledged writes.
 
+mod listeners;
+
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use actors::{Application, Clock, Gateway, GatewayOptions, Store, Transport};
-use rustls::ServerConfig;
 
+use self::listeners::{
+    ForOperators, Inside, Listeners, Outside, fit_connections, operator_tokens, shutdown_timeout,
+};
 use crate::{
     api::{
         applications::ApplicationConfiguration,
         federation::{GatewayDescription, VERSION},
     },
-    config::{ApplicationSettings, Config, FederationSettings, FederationTls},
+    config::{ApplicationSettings, Config},
     default_application::{DefaultApplication, cursor_key},
-    federation::{self, HttpsTransport, SharedApplication},
-    http::{
-        auth::Tokens,
-        callers::ListenerShares,
-        cursor::Cursors,
-        edge::{Edge, Served},
-        peer_auth::{Peers, note_certificate},
-    },
-    listener::{BoundAddress, Listener, Protocol},
-    open_files::{self, FewFiles},
+    federation::HttpsTransport,
+    http::{cursor::Cursors, edge::Served},
     tls,
+    token::Token,
 };
 
 pub use crate::start_error::StartError;
@@ -36,8 +36,10 @@ pub struct Running {
     default_application: Option<DefaultApplication>,
     gateway: Gateway,
     store: Store,
-    internal: Listener<Tokens>,
-    federation: Option<Listener<Peers>>,
+    listeners: Listeners,
+    operator_token: Option<Token>,
+    is_draining: Arc<AtomicBool>,
+    shutdown_delay: Duration,
     stop_step: StopStep,
     shutdown_timeout: Duration,
 }
@@ -72,11 +74,23 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     start_with_clock(config, Clock::system()).await
 }
 
+/// As [`start`], for a gateway without a configuration: if the operators' address is in use, their listener gets a free port.
+///
+/// # Errors
+/// [`StartError`] states the obstacle and the remedy.
+pub async fn start_embedded(config: Config) -> Result<Running, StartError> {
+    start_as(config, Clock::system(), true).await
+}
+
 /// As [`start`], with another clock, by which packets are validated and stamped.
 ///
 /// # Errors
 /// [`StartError`] states the obstacle and the remedy.
-pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Running, StartError> {
+pub async fn start_with_clock(config: Config, clock: Clock) -> Result<Running, StartError> {
+    start_as(config, clock, false).await
+}
+
+async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Running, StartError> {
     tls::install_provider();
     config.check()?;
     fit_connections(&mut config)?;
@@ -84,10 +98,11 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
     for warning in config.warnings(&built, clock.now())? {
         tracing::warn!("{warning}");
     }
-    let shutdown_timeout = Duration::from_secs(config.internal.shutdown_timeout_s);
     // Before the store is opened, so that a busy address changes nothing on disk.
-    let internal = BoundAddress::to(config.internal.listen)?;
+    let inside = Inside::open(&config)?;
     let outside = config.federation.as_ref().map(Outside::open).transpose()?;
+    let for_operators =
+        config.operator.as_ref().map(|settings| ForOperators::open(settings, may_move)).transpose()?;
     let options = config.store_options();
     let store = match tokio::task::spawn_blocking(move || Store::open(&options)).await {
         Ok(opened) => opened?,
@@ -97,6 +112,11 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
         Cursors::new(&cursor_key(&store)?).map_err(|error| StartError::Settings(error.to_string()))?;
     let default_application =
         if config.applications.is_empty() { Some(DefaultApplication::load_or_create(&store)?) } else { None };
+    let operators = config.operator.as_ref();
+    let operators = operators
+        .map(|settings| operator_tokens(settings, default_application.as_ref(), &store))
+        .transpose()?;
+    let (tokens_of_operators, operator_token) = operators.unwrap_or_default();
     let mut applications = config.applications.clone();
     applications.extend(default_application.as_ref().map(DefaultApplication::settings));
     built.extend(default_application.as_ref().map(|application| Application::basic(application.id)));
@@ -107,56 +127,70 @@ pub async fn start_with_clock(mut config: Config, clock: Clock) -> Result<Runnin
     options.transport =
         federation.clone().map(|federation| Arc::new(HttpsTransport(federation)) as Arc<dyn Transport>);
     let gateway = Gateway::start(options, store.clone());
+    let is_draining = Arc::new(AtomicBool::new(false));
     let served = Served {
         gateway: gateway.clone(),
         cursors: Arc::new(cursors),
-        public_applications: applications
-            .iter()
-            .filter(|application| application.public)
-            .map(application_configuration)
-            .collect(),
+        public_applications: public(&applications),
         description: Arc::new(GatewayDescription {
             domains: config.domains.clone(),
             federation: federation.as_ref().map(|federation| federation.url.clone()),
             versions: vec![VERSION],
         }),
         federation: federation.clone(),
+        is_draining: Arc::clone(&is_draining),
     };
-    let limits = &config.internal.listener;
-    let shares = ListenerShares::new(limits);
-    let edge = Edge::new(served.clone(), tokens(&applications, &shares), shares, limits);
-    let protocol = internal_protocol(&config)?;
-    let internal = Listener::start(internal, edge, limits, protocol, shutdown_timeout).await?;
-    let federation = match (outside, federation) {
-        (Some(outside), Some(federation)) => Some(outside.serve(served, federation, shutdown_timeout).await?),
-        (_, _) => None,
+    let timeout = shutdown_timeout(&config);
+    let listeners = Listeners {
+        internal: inside.serve(served.clone(), &applications).await?,
+        operator: match for_operators {
+            Some(bound) => Some(bound.serve(served.clone(), &tokens_of_operators, timeout).await?),
+            None => None,
+        },
+        federation: match (outside, federation) {
+            (Some(outside), Some(federation)) => Some(outside.serve(served, federation, timeout).await?),
+            (_, _) => None,
+        },
     };
+    let delay_s = config.operator.as_ref().map_or(0, |operator| operator.shutdown_delay_s);
     Ok(Running {
         default_application,
         gateway,
         store,
-        internal,
-        federation,
+        listeners,
+        operator_token,
+        is_draining,
+        shutdown_delay: Duration::from_secs(delay_s),
         stop_step: StopStep::new(),
-        shutdown_timeout,
+        shutdown_timeout: timeout,
     })
 }
 
 impl Running {
     /// The address of the listener for application servers.
     pub fn address(&self) -> SocketAddr {
-        self.internal.address
+        self.listeners.internal.address
     }
 
     /// The base URL for application servers.
     pub fn base_url(&self) -> String {
-        let scheme = if self.internal.has_tls { "https" } else { "http" };
-        format!("{scheme}://{}", self.internal.address)
+        let scheme = if self.listeners.internal.has_tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.listeners.internal.address)
     }
 
     /// The address of the listener for other gateways, if it federates.
     pub fn federation_address(&self) -> Option<SocketAddr> {
-        self.federation.as_ref().map(|listener| listener.address)
+        self.listeners.federation.as_ref().map(|listener| listener.address)
+    }
+
+    /// The address of the listener for operators, if there is one.
+    pub fn operator_address(&self) -> Option<SocketAddr> {
+        self.listeners.operator.as_ref().map(|listener| listener.address)
+    }
+
+    /// The token of operators, if this start made it.
+    pub fn operator_token(&self) -> Option<&Token> {
+        self.operator_token.as_ref()
     }
 
     /// The default application, if the configuration names none.
@@ -167,16 +201,9 @@ impl Running {
     /// Waits until the gateway must be stopped, and returns the reason: the store failed, so no write can be acknowledged, or a
     /// listener ended, so the gateway cannot be reached.
     pub async fn failed(&self) -> &'static str {
-        let outside = async {
-            match &self.federation {
-                Some(listener) => listener.ended().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = self.store.failed() => "the store failed, so no write can be acknowledged; see the log",
-            () = self.internal.ended() => "the internal listener ended, so no request can be served; see the log",
-            () = outside => "the federation listener ended, so no peer can be served; see the log",
+            reason = self.listeners.ended() => reason,
         }
     }
 
@@ -185,130 +212,29 @@ impl Running {
         self.stop_step.clone()
     }
 
-    /// The time limit of [`Running::stop`], unless something hangs: requests have the configured time, and the writes after
-    /// them have as much again.
+    /// The time limit of [`Running::stop`], unless something hangs: after the delay, requests have the configured time, and
+    /// the writes after them have as much again.
     pub fn stop_timeout(&self) -> Duration {
-        self.shutdown_timeout.saturating_mul(2).saturating_add(STOP_GRACE)
+        self.shutdown_timeout.saturating_mul(2).saturating_add(STOP_GRACE).saturating_add(self.shutdown_delay)
     }
 
-    /// Finishes the requests in flight within the configured time, writes all snapshots, and closes the store. It does not
-    /// return if something hangs, such as a disk.
+    /// Fails readiness and goes on answering for the configured delay; then finishes the requests in flight within the
+    /// configured time, writes all snapshots, and closes the store. It does not return if something hangs, such as a disk.
     pub async fn stop(self) {
         let step = self.stop_step;
+        step.set("the delay of the stop");
+        self.is_draining.store(true, Ordering::Release);
+        tokio::time::sleep(self.shutdown_delay).await;
         step.set("requests in flight");
-        let outside = async {
-            if let Some(listener) = &self.federation {
-                listener.finish().await;
-            }
-        };
-        tokio::join!(self.internal.finish(), outside);
+        self.listeners.finish().await;
         step.set("a listener");
-        let internal = self.internal.stop().await;
-        let federation = match self.federation {
-            Some(listener) => Some(listener.stop().await),
-            None => None,
-        };
+        let released = self.listeners.stop().await;
         step.set("the actors of groups and key queues");
         self.gateway.stop().await;
         drop(self.gateway);
-        internal.wait().await;
-        if let Some(federation) = federation {
-            federation.wait().await;
-        }
+        released.wait().await;
         step.set("the store");
         self.store.shutdown().await;
-    }
-}
-
-/// Lowers the limits on connections to what the operating system allows.
-fn fit_connections(config: &mut Config) -> Result<(), FewFiles> {
-    let mut listeners = vec![("internal", &mut config.internal.listener.connections_max)];
-    let federation = config.federation.as_mut();
-    listeners.extend(federation.map(|settings| ("federation", &mut settings.listener.connections_max)));
-    let wanted: Vec<usize> = listeners.iter().map(|(_, max)| **max).collect();
-    let allowed = open_files::allowed();
-    for ((section, max), fitting) in listeners.into_iter().zip(open_files::fitting(allowed, &wanted)?) {
-        if fitting < *max {
-            tracing::warn!(
-                open_files = allowed,
-                "{section}.connections_max is {max}, but the limit on open files leaves room for {fitting}: raise it \
-                 (`ulimit -n`)"
-            );
-            *max = fitting;
-        }
-    }
-    Ok(())
-}
-
-fn internal_protocol(config: &Config) -> Result<Protocol, StartError> {
-    let Some(credentials) = config.internal.credentials()? else { return Ok(Protocol::Plain) };
-    let tls = credentials.server_config().map_err(|error| StartError::Tls(error.to_string()))?;
-    Ok(Protocol::Tls {
-        config: Box::new(tls),
-        handshake_timeout: Duration::from_secs(config.internal.listener.request_header_timeout_s),
-        on_connect: None,
-    })
-}
-
-/// The listener for other gateways, before it serves.
-struct Outside<'a> {
-    settings: &'a FederationSettings,
-    tls: FederationTls,
-    server_tls: Box<ServerConfig>,
-    bound: BoundAddress,
-}
-
-impl<'a> Outside<'a> {
-    fn open(settings: &'a FederationSettings) -> Result<Self, StartError> {
-        let tls = settings.tls()?;
-        let server_tls = federation::tls::server_config(&tls)
-            .map_err(|error| StartError::Federation(error.to_string()))?;
-        Ok(Self {
-            settings,
-            tls,
-            server_tls: Box::new(server_tls),
-            bound: BoundAddress::to(settings.listen)?,
-        })
-    }
-
-    /// The client for other gateways.
-    fn federation(&self, applications: &[ApplicationSettings]) -> Result<federation::Federation, StartError> {
-        let address = self.bound.address;
-        let url = match &self.settings.public_url {
-            Some(url) => url.clone(),
-            None => format!("https://{address}")
-                .parse()
-                .map_err(|error| StartError::Federation(format!("{address}: {error}")))?,
-        };
-        let shared = |settings: &ApplicationSettings| {
-            let configuration = application_configuration(settings);
-            let shared = SharedApplication::new(&configuration, settings.federates_with.clone());
-            shared.map(|shared| (settings.id, Arc::new(shared)))
-        };
-        let shared = applications
-            .iter()
-            .map(shared)
-            .collect::<Result<_, _>>()
-            .map_err(|error| StartError::Federation(error.to_string()))?;
-        federation::Federation::new(self.settings, &self.tls, url, shared)
-            .map_err(|error| StartError::Federation(error.to_string()))
-    }
-
-    async fn serve(
-        self,
-        served: Served,
-        federation: Arc<federation::Federation>,
-        shutdown_timeout: Duration,
-    ) -> Result<Listener<Peers>, StartError> {
-        let limits = &self.settings.listener;
-        let protocol = Protocol::Tls {
-            config: self.server_tls,
-            handshake_timeout: Duration::from_secs(self.settings.handshake_timeout_s),
-            on_connect: Some(note_certificate),
-        };
-        let shares = ListenerShares::new(limits);
-        let edge = Edge::new(served, Peers::new(federation, shares.clone()), shares, limits);
-        Listener::start(self.bound, edge, limits, protocol, shutdown_timeout).await
     }
 }
 
@@ -333,12 +259,7 @@ fn application_configuration(settings: &ApplicationSettings) -> ApplicationConfi
     }
 }
 
-fn tokens(applications: &[ApplicationSettings], shares: &ListenerShares) -> Tokens {
-    let mut tokens = Tokens::default();
-    for application in applications {
-        for token in &application.tokens {
-            tokens.add(token.sha256, application.id, token.access, shares.caller());
-        }
-    }
-    tokens
+/// The applications that every caller may know.
+fn public(applications: &[ApplicationSettings]) -> Arc<[ApplicationConfiguration]> {
+    applications.iter().filter(|application| application.public).map(application_configuration).collect()
 }

@@ -13,12 +13,15 @@ pub enum StartError {
     Config(#[from] ConfigError),
     /// Another program listens on the address.
     #[error(
-        "{address} is in use by another program: choose another address with --listen ADDRESS:PORT (port 0 picks a \
-         free one) or with `listen` under [internal] in the configuration"
+        "{address} is in use by another program: choose another address {}with `listen` under [{section}] in the \
+         configuration (port 0 picks a free one)",
+        if *section == "internal" { "with --listen ADDRESS:PORT or " } else { "" }
     )]
     AddressInUse {
         /// The address.
         address: SocketAddr,
+        /// The section of the configuration that names it.
+        section: &'static str,
     },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
@@ -43,6 +46,15 @@ pub enum StartError {
     /// The settings that the store keeps for the gateway itself are damaged.
     #[error("a setting in the store cannot be used: {0}")]
     Settings(String),
+    /// An operator has the token of the application that the gateway made.
+    #[error(
+        "operator.tokens[{place}].sha256: the application that this gateway made has this token already; `mimi-gateway \
+         token` makes another"
+    )]
+    SharedToken {
+        /// The place of the token in the configuration.
+        place: usize,
+    },
     /// TLS of the internal listener cannot be set up.
     #[error("TLS: {0}")]
     Tls(String),

@@ -154,7 +154,7 @@ pub(super) fn at(place: usize) -> String {
     format!("applications[{place}]")
 }
 
-/// Checks that ids and tokens are used once, and each identity provider.
+/// Checks that ids and tokens are used once, those of operators included, and each identity provider.
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let mut ids: BTreeMap<AppId, String> = BTreeMap::new();
     let mut hashes: BTreeMap<String, String> = BTreeMap::new();
@@ -173,6 +173,13 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
                 let reason = format!("{first} is this token already; a token belongs to one application");
                 return Err(refuse(at, reason));
             }
+        }
+    }
+    for (index, token) in config.operator.iter().flat_map(|operator| &operator.tokens).enumerate() {
+        let at = format!("operator.tokens[{index}].sha256");
+        if let Some(first) = hashes.insert(token.sha256.to_string(), at.clone()) {
+            let reason = format!("{first} is this token already; a token of an operator is nobody else's");
+            return Err(refuse(at, reason));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use actors::settings::{Accepts, Row};
 use toml::{Table, Value};
 
-use super::{Config, FederationSettings, rows};
+use super::{Config, FederationSettings, OperatorSettings, rows};
 
 const HEADER: &str = "\
 # The configuration of a MIMI gateway: every setting, with its default or, where there is none, with an example.
@@ -19,7 +19,11 @@ const HEADER: &str = "\
 pub fn example() -> String {
     let mut text = HEADER.to_owned();
     // Writing to a string does not fail, and defaults have a TOML form: a test compares the text.
-    let config = Config { federation: Some(FederationSettings::default()), ..Config::default() };
+    let config = Config {
+        federation: Some(FederationSettings::default()),
+        operator: Some(OperatorSettings::default()),
+        ..Config::default()
+    };
     if let Ok(defaults) = Table::try_from(config) {
         let _ = Section { rows: Config::ROWS, path: "", is_optional: false, defaults: &defaults }
             .write(&mut text);
@@ -47,7 +51,8 @@ impl Section<'_> {
         let none = Table::new();
         for (row, (rows, is_list)) in tables.into_iter().filter_map(|row| Some((row, subtable(row)?))) {
             let path = rows::member(self.path, row.name);
-            let is_optional = self.is_optional || is_list || path == "federation";
+            let is_optional =
+                self.is_optional || is_list || matches!(path.as_str(), "federation" | "operator");
             let mark = if is_optional { "#" } else { "" };
             let (open, close) = if is_list { ("[[", "]]") } else { ("[", "]") };
             text.push('\n');
@@ -182,12 +187,17 @@ mod tests {
             "actor_threads",
             "internal.workers",
             "federation.workers",
+            "operator.workers",
             "federation.certificate",
             "federation.private_key",
             "federation.ca",
         ];
         let mut defaults = Vec::new();
-        let config = Config { federation: Some(FederationSettings::default()), ..Config::default() };
+        let config = Config {
+            federation: Some(FederationSettings::default()),
+            operator: Some(OperatorSettings::default()),
+            ..Config::default()
+        };
         values(&Table::try_from(config).unwrap(), "", &mut defaults);
         defaults.retain(|(path, value)| !value.is_table() && !without_default.contains(&path.as_str()));
         assert!(defaults.len() > 80, "{}", defaults.len());
@@ -225,7 +235,11 @@ mod tests {
         // A sender's certificate that names no client is no reason to refuse: it is warned of.
         write("sender.pem", &gateway);
         write("sender.key", &gateway_key.serialize_pem());
-        write("gateway.toml", &uncommented());
+        // The tokens are one example, and no token is an application's and an operator's.
+        let settings = uncommented();
+        let (others, of_operators) = settings.split_once("[[operator.tokens]]").unwrap();
+        let of_operators = of_operators.replace(&"0".repeat(64), &"1".repeat(64));
+        write("gateway.toml", &format!("{others}[[operator.tokens]]{of_operators}"));
 
         let config = Config::read(&directory.path().join("gateway.toml")).unwrap();
         let built = config.build_applications().unwrap();

@@ -21,7 +21,7 @@ actors::settings! {
     /// The limits of a listener and of the requests on it; the defaults are those of `[internal]`.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
     pub struct ListenerSettings {
-        /// Threads that serve connections; by default one per core.
+        /// Threads that serve connections; by default one per core, and one for `[operator]`.
         pub workers: usize = cores() => rows::THREADS, e.g. "4";
         /// Connections at once on all threads. For one more, an idle one is closed; a few beyond the limit can only send
         /// probes.

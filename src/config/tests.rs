@@ -151,6 +151,26 @@ fn a_wrong_member_is_named_with_what_it_may_be() {
 }
 
 #[test]
+fn a_token_of_an_operator_is_nobody_elses() {
+    let token = |digit| format!("tokens = [{{ sha256 = \"{}\", access = \"read\" }}]", hash(digit));
+    let config = |operator| application(&format!("{}\n[operator]\n{}", token('a'), token(operator)));
+    check(&config('b'), None);
+    check(
+        &config('a'),
+        Some(("operator.tokens[0].sha256", "applications[0].tokens[0].sha256 is this token already")),
+    );
+    let twice = format!(
+        "[operator]\ntokens = [{0}, {0}]",
+        format_args!("{{ sha256 = \"{}\", access = \"read\" }}", hash('c'))
+    );
+    check(&twice, Some(("operator.tokens[1].sha256", "operator.tokens[0].sha256 is this token already")));
+    check(
+        "[operator]\nshutdown_delay_s = 3601",
+        Some(("operator.shutdown_delay_s", "of seconds from 0 to 3600")),
+    );
+}
+
+#[test]
 fn a_message_names_the_line() {
     let message = |text: &str| Config::parse(text).unwrap_err().to_string();
     let not_toml = message("domains = []\na = = 1");
@@ -250,6 +270,15 @@ fn what_is_probably_not_meant_is_warned_of() {
     let open = warnings("[internal]\nlisten = \"0.0.0.0:8080\"");
     assert_eq!(open.len(), 1);
     assert!(open[0].starts_with("internal.listen: tokens cross the network in the clear"), "{open:?}");
+    // A gateway that makes its own application makes a token for operators too.
+    assert_eq!(warnings("[operator]"), Vec::<String>::new());
+    let of_operators = warnings(&application(&format!("{token}\n[operator]\nlisten = \"[::]:8081\"")));
+    let [open, tokenless] = &of_operators[..] else { panic!("{of_operators:?}") };
+    assert!(
+        open.starts_with("operator.listen: tokens cross the network in the clear on [::]:8081"),
+        "{open}"
+    );
+    assert!(tokenless.starts_with("operator.tokens: the operators' API cannot be used"), "{tokenless}");
 }
 
 #[test]

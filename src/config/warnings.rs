@@ -23,6 +23,9 @@ impl Config {
                  private_key, or put TLS in front of this address"
             ));
         }
+        if let Some(operator) = &self.operator {
+            warnings.extend(operator.warnings(self.applications.is_empty()));
+        }
         for (place, (settings, built)) in self.applications.iter().zip(built).enumerate() {
             let at = applications::at(place);
             if settings.tokens.is_empty() {

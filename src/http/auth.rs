@@ -99,22 +99,7 @@ impl Tokens {
     /// The caller that sent these headers. It takes the same time for every token of the same length: the hash of the token is
     /// compared with all known ones.
     pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<&KnownToken, Problem> {
-        let mut values = headers.get_all(AUTHORIZATION);
-        let value = match (values.next(), values.next()) {
-            (Some(value), None) => value,
-            (None, _) => {
-                return Err(Problem::not_authenticated(
-                    "the request has no Authorization header; send `Bearer` and a token",
-                ));
-            }
-            (Some(_), Some(_)) => {
-                return Err(Problem::not_authenticated("the request has more than one Authorization header"));
-            }
-        };
-        let token = value.to_str().ok().and_then(bearer).ok_or_else(|| {
-            Problem::not_authenticated("the Authorization header is not `Bearer` and one token")
-        })?;
-        let hash = Token::new(token).hash();
+        let hash = presented(headers)?;
         let mut found = None;
         for known in &self.0 {
             if bool::from(known.hash.matches(&hash)) {
@@ -132,14 +117,39 @@ impl Caller {
         if !is_own {
             return Err(Problem::new(ProblemKind::NotPermitted, "the token belongs to another application"));
         }
-        match (access, self.access) {
-            (Access::ReadWrite, TokenAccess::Read) => Err(Problem::new(
-                ProblemKind::NotPermitted,
-                "the token is for reading only; this request needs a `read-write` token",
-            )),
-            (Access::Public | Access::Read, _) | (Access::ReadWrite, TokenAccess::ReadWrite) => Ok(()),
-        }
+        check_access(access, self.access)
     }
+}
+
+/// Checks that a token allows a request that needs this access.
+pub(super) fn check_access(needed: Access, token: TokenAccess) -> Result<(), Problem> {
+    match (needed, token) {
+        (Access::ReadWrite, TokenAccess::Read) => Err(Problem::new(
+            ProblemKind::NotPermitted,
+            "the token is for reading only; this request needs a `read-write` token",
+        )),
+        (Access::Public | Access::Read, _) | (Access::ReadWrite, TokenAccess::ReadWrite) => Ok(()),
+    }
+}
+
+/// The hash of the token in these headers.
+pub(super) fn presented(headers: &HeaderMap) -> Result<TokenHash, Problem> {
+    let mut values = headers.get_all(AUTHORIZATION);
+    let value = match (values.next(), values.next()) {
+        (Some(value), None) => value,
+        (None, _) => {
+            return Err(Problem::not_authenticated(
+                "the request has no Authorization header; send `Bearer` and a token",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(Problem::not_authenticated("the request has more than one Authorization header"));
+        }
+    };
+    let token = value.to_str().ok().and_then(bearer).ok_or_else(|| {
+        Problem::not_authenticated("the Authorization header is not `Bearer` and one token")
+    })?;
+    Ok(Token::new(token).hash())
 }
 
 /// The application that a path segment names.

@@ -56,6 +56,8 @@ pub(crate) struct Served {
     pub(crate) description: Arc<GatewayDescription>,
     /// The gateways of other domains, where there are any.
     pub(crate) federation: Option<Arc<Federation>>,
+    /// Whether the gateway is about to stop: it is not ready, and still answers.
+    pub(crate) is_draining: Arc<AtomicBool>,
 }
 
 /// The state that all requests of one listener share.
@@ -71,6 +73,7 @@ pub(crate) struct Edge<A: Authenticator = Tokens> {
     shares: ListenerShares,
     /// The shares of all callers without credentials.
     anonymous: Arc<CallerShares>,
+    is_draining: Arc<AtomicBool>,
     is_stopping: AtomicBool,
     /// Large bodies that are decoded at once.
     decoding: Arc<Semaphore>,
@@ -98,6 +101,7 @@ impl<A: Authenticator> Edge<A> {
             header_bytes_max: limits.header_bytes_max,
             anonymous: Arc::new(shares.anonymous()),
             shares,
+            is_draining: served.is_draining,
             is_stopping: AtomicBool::new(false),
             decoding: Arc::new(Semaphore::new(DECODED_AT_ONCE)),
         }
@@ -129,7 +133,8 @@ impl<A: Authenticator> Edge<A> {
 
     /// Whether requests are answered: not when the gateway stops or its disk has failed.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.is_stopping.load(Ordering::Acquire) && self.gateway.is_ready()
+        let ends = self.is_stopping.load(Ordering::Acquire) || self.is_draining.load(Ordering::Acquire);
+        !ends && self.gateway.is_ready()
     }
 
     /// Answers one request. Every error is a problem document.

@@ -1,4 +1,4 @@
-//! HTTP on both listeners: decode, ask the gateway, encode. It knows no rule of MLS.
+//! HTTP on all listeners: decode, ask the gateway, encode. It knows no rule of MLS.
 //!
 //! | file | |
 //! |---|---|
@@ -10,6 +10,7 @@
 //! | `problem.rs` | every error as a problem document |
 //! | `applications.rs`, `clients.rs`, `external_senders.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
 //! | `peer_auth.rs`, `federation.rs`, `forward.rs` | the federation listener's authentication and endpoints, and forwarding to the gateways of other domains |
+//! | `operator.rs` | the operators' listener: its tokens and endpoints |
 //! | `entity_tag.rs`, `compression.rs` | what a caller has already; answers that are compressed |
 //! | `events.rs` | event streams |
 //! | `control_messages.rs` | an answer that is written to JSON by hand |
@@ -35,6 +36,7 @@ mod joining;
 mod json;
 mod key_packages;
 mod openapi;
+pub(crate) mod operator;
 mod pages;
 pub(crate) mod peer_auth;
 mod problem;

@@ -17,6 +17,7 @@ use serde_json::json;
 use utoipa_swagger_ui::Config;
 
 use super::{
+    auth::Authenticator,
     compression,
     openapi::{self, Description},
     problem::Problem,
@@ -68,38 +69,42 @@ pub(super) const ICON: Route = page(
 );
 
 /// `GET /healthz`: the process is up.
-pub(super) const HEALTHZ: Route = Route {
-    is_probe: true,
-    ..page(
-        "/healthz",
-        |arrived| shown(arrived, |_| Ok(HttpResponse::Ok().json(json!({ "status": "up" })))),
-        Description::Page {
-            name: "healthz",
-            summary: "The process is up",
-            text: "For a liveness probe: while this is answered, the process runs.",
-            media_types: &[JSON],
-            problems: &[],
-        },
-    )
-};
+pub(super) const fn healthz<A: Authenticator>() -> Route<A> {
+    Route {
+        is_probe: true,
+        ..page(
+            "/healthz",
+            |arrived| shown(arrived, |_| Ok(HttpResponse::Ok().json(json!({ "status": "up" })))),
+            Description::Page {
+                name: "healthz",
+                summary: "The process is up",
+                text: "For a liveness probe: while this is answered, the process runs.",
+                media_types: &[JSON],
+                problems: &[],
+            },
+        )
+    }
+}
 
 /// `GET /readyz`: the gateway accepts requests and can write.
-pub(super) const READYZ: Route = Route {
-    is_probe: true,
-    ..page(
-        "/readyz",
-        |arrived| shown(arrived, readyz),
-        Description::Page {
-            name: "readyz",
-            summary: "Requests are answered",
-            text: "For a readiness probe and load balancers: 200 while the gateway accepts requests and can write. \
+pub(super) const fn readyz<A: Authenticator>() -> Route<A> {
+    Route {
+        is_probe: true,
+        ..page(
+            "/readyz",
+            |arrived| shown(arrived, readiness_of),
+            Description::Page {
+                name: "readyz",
+                summary: "Requests are answered",
+                text: "For a readiness probe and load balancers: 200 while the gateway accepts requests and can write. \
                `failingSnapshots` counts the snapshots that cannot be written; nothing is lost by it, but a \
                restart takes longer.",
-            media_types: &[JSON],
-            problems: &[ProblemKind::ShuttingDown, ProblemKind::StorageUnavailable],
-        },
-    )
-};
+                media_types: &[JSON],
+                problems: &[ProblemKind::ShuttingDown, ProblemKind::StorageUnavailable],
+            },
+        )
+    }
+}
 
 /// `GET /openapi.json`.
 pub(super) const OPENAPI: Route = page(
@@ -168,11 +173,11 @@ pub(super) const PROBLEM: Route = page(
 );
 
 /// A public route that returns a page.
-const fn page(
+pub(super) const fn page<A: Authenticator>(
     template: &'static str,
-    run: fn(Arrived) -> PendingResponse,
+    run: fn(Arrived<A>) -> PendingResponse,
     description: Description,
-) -> Route {
+) -> Route<A> {
     Route {
         method: Method::Get,
         template,
@@ -185,11 +190,14 @@ const fn page(
     }
 }
 
-fn shown(arrived: Arrived, show: fn(&Arrived) -> Result<HttpResponse, Problem>) -> PendingResponse {
+fn shown<A: Authenticator>(
+    arrived: Arrived<A>,
+    show: fn(&Arrived<A>) -> Result<HttpResponse, Problem>,
+) -> PendingResponse {
     Box::pin(ready(show(&arrived)))
 }
 
-fn readyz(arrived: &Arrived) -> Result<HttpResponse, Problem> {
+fn readiness_of<A: Authenticator>(arrived: &Arrived<A>) -> Result<HttpResponse, Problem> {
     if arrived.edge.is_ready() {
         return Ok(HttpResponse::Ok().json(readiness(arrived.edge.gateway.snapshots())));
     }

@@ -90,8 +90,8 @@ pub(crate) struct Listener<A: Authenticator> {
 }
 
 impl BoundAddress {
-    /// Binds an address; port 0 picks a free one.
-    pub(crate) fn to(address: SocketAddr) -> Result<Self, StartError> {
+    /// Binds the address that this section of the configuration names; port 0 picks a free one.
+    pub(crate) fn to(address: SocketAddr, section: &'static str) -> Result<Self, StartError> {
         let bound = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             socket.set_reuseaddr(true)?;
@@ -102,7 +102,7 @@ impl BoundAddress {
         };
         bound().map_err(|source: io::Error| {
             if source.kind() == io::ErrorKind::AddrInUse {
-                StartError::AddressInUse { address }
+                StartError::AddressInUse { address, section }
             } else {
                 StartError::Listen { address, source }
             }

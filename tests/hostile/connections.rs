@@ -26,7 +26,7 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 /// Waits until all are closed, doing something to each meanwhile; how long it took.
-fn until_closed(streams: &mut [TcpStream], mut each: impl FnMut(&mut TcpStream)) -> Duration {
+pub(crate) fn until_closed(streams: &mut [TcpStream], mut each: impl FnMut(&mut TcpStream)) -> Duration {
     let since = Instant::now();
     while !streams.iter_mut().all(is_closed) {
         assert!(since.elapsed() < Duration::from_secs(20), "connections stay open");

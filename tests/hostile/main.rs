@@ -20,6 +20,7 @@ mod lists;
 #[expect(dead_code, reason = "the benchmark of the cost of messages uses the rest")]
 #[path = "../../benches/work_by_size/messages.rs"]
 mod messages;
+mod operators;
 mod packets;
 mod peers;
 mod queues;

@@ -43,6 +43,8 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     /// Where it listens for other gateways, if it federates.
     pub(crate) federation: Option<SocketAddr>,
+    /// Where it listens for operators, if it does.
+    operator: Option<SocketAddr>,
     /// The attacker's application.
     pub(crate) attacked: Application,
     /// The bystander's application.
@@ -106,6 +108,7 @@ impl Target {
             _alone: alone,
             address: listening.internal,
             federation: listening.federation,
+            operator: listening.operator,
             attacked,
             other,
         }
@@ -141,6 +144,12 @@ impl Target {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
+    /// Its log with the lines of single requests, once they are written.
+    pub(crate) fn whole_log(&self) -> String {
+        std::thread::sleep(Duration::from_millis(100));
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
     /// Its log without the lines of single requests: the number of these is the caller's, their length is not.
     pub(crate) fn log(&self) -> String {
         let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap();
@@ -154,7 +163,20 @@ impl Target {
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
+        Self::connect_to(self.address)
+    }
+
+    /// Connects to the listener for operators.
+    pub(crate) fn connect_as_operator(&self) -> TcpStream {
+        Self::connect_to(self.operator())
+    }
+
+    fn operator(&self) -> SocketAddr {
+        self.operator.expect("a gateway with a listener for operators")
+    }
+
+    fn connect_to(address: SocketAddr) -> TcpStream {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
         stream.set_write_timeout(Some(ANSWER_TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -163,7 +185,16 @@ impl Target {
 
     /// Sends these bytes on a connection of their own and reads one answer.
     pub(crate) fn send(&self, bytes: &[u8]) -> std::io::Result<Reply> {
-        let mut stream = TcpStream::connect_timeout(&self.address, ANSWER_TIMEOUT)?;
+        Self::send_to(self.address, bytes)
+    }
+
+    /// As [`Target::send`], to the listener for operators.
+    pub(crate) fn send_as_operator(&self, bytes: &[u8]) -> std::io::Result<Reply> {
+        Self::send_to(self.operator(), bytes)
+    }
+
+    fn send_to(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Reply> {
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         // The gateway may refuse a request before it has arrived whole.
         let _ = stream.write_all(bytes);
@@ -191,6 +222,7 @@ impl Target {
 struct Listening {
     internal: SocketAddr,
     federation: Option<SocketAddr>,
+    operator: Option<SocketAddr>,
 }
 
 /// Runs the gateway whose configuration is in a directory, and waits until it listens.
@@ -214,7 +246,12 @@ fn serve(directory: &Path) -> (Child, Listening) {
         let place = said.split(' ').find_map(|part| part.strip_prefix(name))?;
         Some(place.split_once("://").unwrap().1.parse().unwrap())
     };
-    (process, Listening { internal: address("internal=").unwrap(), federation: address("federation=") })
+    let listening = Listening {
+        internal: address("internal=").unwrap(),
+        federation: address("federation="),
+        operator: address("operator="),
+    };
+    (process, listening)
 }
 
 impl Drop for Target {

@@ -17,8 +17,8 @@ use mimi_gateway::{
     api::applications::IdentityConfiguration,
     client::GatewayClient,
     config::{
-        ApplicationSettings, Config, DataDir, FederationSettings, PeerSettings, Pem, TokenAccess,
-        TokenSettings, X509Settings,
+        ApplicationSettings, Config, DataDir, FederationSettings, OperatorSettings, PeerSettings, Pem,
+        TokenAccess, TokenSettings, X509Settings,
     },
     serve::{self, Running},
     token::Token,
@@ -86,6 +86,17 @@ impl Setup {
         config.internal.listener.workers = 2;
         config.actor_threads = 2;
         Self { config, app, other_app, writer, reader, other_writer, ahead_ms: Arc::default(), _pki: None }
+    }
+
+    /// Adds a listener for operators with these tokens, on a free port.
+    pub(crate) fn watched_by(&mut self, tokens: &[(&Token, TokenAccess)]) -> &mut OperatorSettings {
+        let settings =
+            |(token, access): &(&Token, TokenAccess)| TokenSettings { sha256: token.hash(), access: *access };
+        self.config.operator.insert(OperatorSettings {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tokens: tokens.iter().map(settings).collect(),
+            ..OperatorSettings::default()
+        })
     }
 
     /// As [`Setup::new`], for clients of these domains with certificates under these roots: the device, its account and its
@@ -187,6 +198,11 @@ impl TestGateway {
         self.running.federation_address().expect("a gateway that federates")
     }
 
+    /// Where it listens for operators.
+    pub(crate) fn operator_address(&self) -> SocketAddr {
+        self.running.operator_address().expect("a gateway with a listener for operators")
+    }
+
     pub(crate) fn base_url(&self) -> String {
         self.running.base_url()
     }
@@ -232,9 +248,12 @@ impl TestGateway {
 
     /// Sends exactly this.
     pub(crate) async fn send(&self, request: Request) -> Reply {
-        let mut stream = TcpStream::connect(self.address()).await.unwrap();
-        stream.write_all(&request.bytes()).await.unwrap();
-        Reply::read_to(stream, &request.path, request.method == "HEAD").await
+        request.send_to(self.address()).await
+    }
+
+    /// Sends exactly this to the listener for operators.
+    pub(crate) async fn operate(&self, request: Request) -> Reply {
+        request.send_to(self.operator_address()).await
     }
 }
 
@@ -246,7 +265,6 @@ pub(crate) struct Request {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
-
 impl Request {
     pub(crate) fn new(method: &str, path: &str) -> Self {
         Self { method: method.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
@@ -280,6 +298,13 @@ impl Request {
 
     pub(crate) fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Sends it on a connection of its own.
+    pub(crate) async fn send_to(&self, address: SocketAddr) -> Reply {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&self.bytes()).await.unwrap();
+        Reply::read_to(stream, &self.path, self.method == "HEAD").await
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {

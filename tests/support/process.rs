@@ -46,6 +46,11 @@ impl Process {
         self.listener("federation=")
     }
 
+    /// The base URL of its listener for operators.
+    pub(crate) fn operator(&self) -> Option<&str> {
+        self.listener("operator=")
+    }
+
     fn listener(&self, name: &str) -> Option<&str> {
         self.listening()?.split(' ').find_map(|part| part.strip_prefix(name))
     }

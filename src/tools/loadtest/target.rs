@@ -145,6 +145,7 @@ impl OwnGateway {
 /// whole history of a run.
 fn alone(mut config: Config, directory: PathBuf, only: ApplicationSettings) -> Config {
     config.federation = None;
+    config.operator = None;
     config.domains = BTreeSet::new();
     config.applications = Vec::new();
     config.internal.certificate = None;

@@ -9,6 +9,7 @@ mod groups;
 mod key_packages;
 mod limits;
 mod logging;
+mod operator;
 mod pages;
 mod restart;
 mod routing;

@@ -6,7 +6,11 @@ use std::{
 };
 
 use actors::AppId;
-use mimi_gateway::{client::GatewayClient, config::Config, token::Token};
+use mimi_gateway::{
+    client::GatewayClient,
+    config::{Config, OperatorSettings},
+    token::Token,
+};
 
 use crate::support::process::{Process, binary};
 
@@ -40,6 +44,8 @@ async fn without_a_configuration_a_default_application_is_served() {
     let process = start(&["--listen", "127.0.0.1:0"], directory.path());
     let app: AppId = line(&process, "application").unwrap().parse().unwrap();
     let token = Token::new(line(&process, "token").unwrap());
+    let operator = Token::new(line(&process, "operator token").unwrap());
+    assert_eq!(applications(&process, &operator).await, [app]);
     let (url, revealed) = (process.internal(), token.reveal());
     let exports = format!("\n  export GATEWAY={url}\n  export APP={app}\n  export TOKEN={revealed}\n");
     assert!(process.printed.contains(&exports), "{}", process.printed);
@@ -52,8 +58,46 @@ async fn without_a_configuration_a_default_application_is_served() {
     let process = start(&["serve", "--listen", "127.0.0.1:0"], directory.path());
     assert_eq!(line(&process, "application").unwrap(), app.to_string());
     assert_eq!(line(&process, "token"), None, "the token is printed once");
-    assert!(!process.printed.contains(token.reveal()));
+    assert_eq!(line(&process, "operator token"), None, "nor is the operators'");
+    assert!(!process.printed.contains(token.reveal()) && !process.printed.contains(operator.reveal()));
+    assert_eq!(applications(&process, &operator).await, [app]);
     assert_eq!(end(process, "INT"), Some(0));
+}
+
+/// The applications that the operators' listener lists.
+async fn applications(process: &Process, token: &Token) -> Vec<AppId> {
+    let url = format!("{}/operator/v1/applications", process.operator().expect(&process.printed));
+    let asked = mimi_gateway::client::plain_http().build().unwrap().get(url).bearer_auth(token.reveal());
+    let answer: serde_json::Value = asked.send().await.unwrap().json().await.unwrap();
+    let applications = answer["applications"].as_array().expect("a list").iter();
+    applications.map(|application| application["id"].as_str().unwrap().parse().unwrap()).collect()
+}
+
+#[actix_web::test]
+async fn the_embedded_operators_address_gives_way_and_a_configured_one_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    // If this fails, another program has it.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:8081");
+    let log = directory.path().join("log");
+    let stderr = std::fs::File::create(&log).unwrap();
+    let arguments = ["--listen", "127.0.0.1:0", "--data-dir", ":memory:"];
+    let process = Process::start(binary(&arguments).stderr(stderr));
+    let operator = process.operator().expect(&process.printed);
+    let port = operator.strip_prefix("http://127.0.0.1:").unwrap();
+    assert!(port.parse::<u16>().is_ok_and(|port| port != 8081), "{operator}");
+    assert_eq!(end(process, "TERM"), Some(0));
+    let logged = std::fs::read_to_string(&log).unwrap();
+    assert!(logged.contains("the operators' address is in use; a free port is taken instead"), "{logged}");
+
+    let file = directory.path().join("gateway.toml");
+    let settings = "data_dir = \":memory:\"\n[internal]\nlisten = \"127.0.0.1:0\"\n[operator]\nlisten = \"127.0.0.1:8081\"";
+    std::fs::write(&file, settings).unwrap();
+    let output = run(&["--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    let expected =
+        "127.0.0.1:8081 is in use by another program: choose another address with `listen` under [operator]";
+    assert!(message.contains(expected), "{message}");
 }
 
 #[actix_web::test]
@@ -196,7 +240,7 @@ fn the_whole_configuration_is_printed() {
     let output = run(&["config", "check", "--print"]);
     assert!(output.status.success());
     let printed = Config::parse(text(&output.stdout)).unwrap();
-    assert_eq!(printed, Config::embedded());
+    assert_eq!(printed, Config::embedded().with_operator(OperatorSettings::default()));
     assert!(run(&["config", "check"]).status.success());
 }
 

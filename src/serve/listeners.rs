@@ -1,0 +1,289 @@
+//! The listeners of a gateway, started and stopped together.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use actors::Store;
+use rustls::ServerConfig;
+
+use super::{StartError, application_configuration};
+use crate::{
+    config::{
+        ApplicationSettings, Config, FederationSettings, FederationTls, OperatorSettings, TokenAccess,
+        TokenSettings,
+    },
+    default_application::{DefaultApplication, operator_token},
+    federation::{self, SharedApplication},
+    http::{
+        auth::{Authenticator, Tokens},
+        callers::ListenerShares,
+        edge::{Edge, Served},
+        operator::Operators,
+        peer_auth::{Peers, note_certificate},
+    },
+    listener::{BoundAddress, Listener, Protocol, Released},
+    open_files::{self, FewFiles},
+    token::Token,
+};
+
+/// The running listeners.
+pub(super) struct Listeners {
+    pub(super) internal: Listener<Tokens>,
+    pub(super) federation: Option<Listener<Peers>>,
+    pub(super) operator: Option<Listener<Operators>>,
+}
+
+impl Listeners {
+    /// Waits until one of them ends without being stopped, and returns the consequence.
+    pub(super) async fn ended(&self) -> &'static str {
+        tokio::select! {
+            () = self.internal.ended() => "the internal listener ended, so no request can be served; see the log",
+            () = ended(self.federation.as_ref()) => {
+                "the federation listener ended, so no peer can be served; see the log"
+            }
+            () = ended(self.operator.as_ref()) => {
+                "the operators' listener ended, so the gateway cannot be watched; see the log"
+            }
+        }
+    }
+
+    /// Takes no new requests, and finishes those in flight, within the configured time.
+    pub(super) async fn finish(&self) {
+        tokio::join!(
+            self.internal.finish(),
+            finished(self.federation.as_ref()),
+            finished(self.operator.as_ref())
+        );
+    }
+
+    /// Closes the connections and ends the threads.
+    pub(super) async fn stop(self) -> ReleasedListeners {
+        ReleasedListeners {
+            internal: self.internal.stop().await,
+            federation: stopped(self.federation).await,
+            operator: stopped(self.operator).await,
+        }
+    }
+}
+
+async fn ended<A: Authenticator + Send + Sync>(listener: Option<&Listener<A>>) {
+    match listener {
+        Some(listener) => listener.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn finished<A: Authenticator + Send + Sync>(listener: Option<&Listener<A>>) {
+    if let Some(listener) = listener {
+        listener.finish().await;
+    }
+}
+
+async fn stopped<A: Authenticator + Send + Sync>(listener: Option<Listener<A>>) -> Option<Released<A>> {
+    Some(listener?.stop().await)
+}
+
+/// Stopped listeners whose threads may still hold their shared data.
+pub(super) struct ReleasedListeners {
+    internal: Released<Tokens>,
+    federation: Option<Released<Peers>>,
+    operator: Option<Released<Operators>>,
+}
+
+impl ReleasedListeners {
+    /// Waits until the threads have released their data.
+    pub(super) async fn wait(self) {
+        self.internal.wait().await;
+        if let Some(federation) = self.federation {
+            federation.wait().await;
+        }
+        if let Some(operator) = self.operator {
+            operator.wait().await;
+        }
+    }
+}
+
+/// The listener for application servers, before it serves.
+pub(super) struct Inside<'a> {
+    config: &'a Config,
+    bound: BoundAddress,
+}
+
+impl<'a> Inside<'a> {
+    pub(super) fn open(config: &'a Config) -> Result<Self, StartError> {
+        Ok(Self { config, bound: BoundAddress::to(config.internal.listen, "internal")? })
+    }
+
+    pub(super) async fn serve(
+        self,
+        served: Served,
+        applications: &[ApplicationSettings],
+    ) -> Result<Listener<Tokens>, StartError> {
+        let limits = &self.config.internal.listener;
+        let shares = ListenerShares::new(limits);
+        let mut tokens = Tokens::default();
+        for application in applications {
+            for token in &application.tokens {
+                tokens.add(token.sha256, application.id, token.access, shares.caller());
+            }
+        }
+        let edge = Edge::new(served, tokens, shares, limits);
+        let protocol = self.protocol()?;
+        Listener::start(self.bound, edge, limits, protocol, shutdown_timeout(self.config)).await
+    }
+
+    fn protocol(&self) -> Result<Protocol, StartError> {
+        let internal = &self.config.internal;
+        let Some(credentials) = internal.credentials()? else { return Ok(Protocol::Plain) };
+        let tls = credentials.server_config().map_err(|error| StartError::Tls(error.to_string()))?;
+        Ok(Protocol::Tls {
+            config: Box::new(tls),
+            handshake_timeout: Duration::from_secs(internal.listener.request_header_timeout_s),
+            on_connect: None,
+        })
+    }
+}
+
+/// The listener for other gateways, before it serves.
+pub(super) struct Outside<'a> {
+    settings: &'a FederationSettings,
+    tls: FederationTls,
+    server_tls: Box<ServerConfig>,
+    bound: BoundAddress,
+}
+
+impl<'a> Outside<'a> {
+    pub(super) fn open(settings: &'a FederationSettings) -> Result<Self, StartError> {
+        let tls = settings.tls()?;
+        let server_tls = federation::tls::server_config(&tls)
+            .map_err(|error| StartError::Federation(error.to_string()))?;
+        Ok(Self {
+            settings,
+            tls,
+            server_tls: Box::new(server_tls),
+            bound: BoundAddress::to(settings.listen, "federation")?,
+        })
+    }
+
+    /// The client for other gateways.
+    pub(super) fn federation(
+        &self,
+        applications: &[ApplicationSettings],
+    ) -> Result<federation::Federation, StartError> {
+        let address = self.bound.address;
+        let url = match &self.settings.public_url {
+            Some(url) => url.clone(),
+            None => format!("https://{address}")
+                .parse()
+                .map_err(|error| StartError::Federation(format!("{address}: {error}")))?,
+        };
+        let shared = |settings: &ApplicationSettings| {
+            let configuration = application_configuration(settings);
+            let shared = SharedApplication::new(&configuration, settings.federates_with.clone());
+            shared.map(|shared| (settings.id, Arc::new(shared)))
+        };
+        let shared = applications
+            .iter()
+            .map(shared)
+            .collect::<Result<_, _>>()
+            .map_err(|error| StartError::Federation(error.to_string()))?;
+        federation::Federation::new(self.settings, &self.tls, url, shared)
+            .map_err(|error| StartError::Federation(error.to_string()))
+    }
+
+    pub(super) async fn serve(
+        self,
+        served: Served,
+        federation: Arc<federation::Federation>,
+        shutdown_timeout: Duration,
+    ) -> Result<Listener<Peers>, StartError> {
+        let limits = &self.settings.listener;
+        let protocol = Protocol::Tls {
+            config: self.server_tls,
+            handshake_timeout: Duration::from_secs(self.settings.handshake_timeout_s),
+            on_connect: Some(note_certificate),
+        };
+        let shares = ListenerShares::new(limits);
+        let edge = Edge::new(served, Peers::new(federation, shares.clone()), shares, limits);
+        Listener::start(self.bound, edge, limits, protocol, shutdown_timeout).await
+    }
+}
+
+/// The listener for operators, before it serves.
+pub(super) struct ForOperators<'a> {
+    settings: &'a OperatorSettings,
+    bound: BoundAddress,
+}
+
+impl<'a> ForOperators<'a> {
+    /// Binds its address; if that is in use and `may_move`, a free port instead.
+    pub(super) fn open(settings: &'a OperatorSettings, may_move: bool) -> Result<Self, StartError> {
+        let bound = match BoundAddress::to(settings.listen, "operator") {
+            Err(StartError::AddressInUse { address, section }) if may_move => {
+                tracing::warn!(%address, "the operators' address is in use; a free port is taken instead");
+                BoundAddress::to(SocketAddr::new(address.ip(), 0), section)?
+            }
+            bound => bound?,
+        };
+        Ok(Self { settings, bound })
+    }
+
+    /// Serves callers with these tokens.
+    pub(super) async fn serve(
+        self,
+        served: Served,
+        tokens: &[TokenSettings],
+        shutdown_timeout: Duration,
+    ) -> Result<Listener<Operators>, StartError> {
+        let limits = &self.settings.listener;
+        let shares = ListenerShares::new(limits);
+        let edge = Edge::new(served, Operators::new(tokens, &shares), shares, limits);
+        Listener::start(self.bound, edge, limits, Protocol::Plain, shutdown_timeout).await
+    }
+}
+
+/// The tokens of operators. A gateway that makes its own application and has no token for operators makes one, which is
+/// returned as well by the start that makes it.
+pub(super) fn operator_tokens(
+    settings: &OperatorSettings,
+    default_application: Option<&DefaultApplication>,
+    store: &Store,
+) -> Result<(Vec<TokenSettings>, Option<Token>), StartError> {
+    let mut tokens = settings.tokens.clone();
+    let Some(application) = default_application else { return Ok((tokens, None)) };
+    if tokens.is_empty() {
+        let (sha256, made) = operator_token(store)?;
+        tokens.push(TokenSettings { sha256, access: TokenAccess::ReadWrite });
+        return Ok((tokens, made));
+    }
+    match tokens.iter().position(|token| application.has_token(&token.sha256)) {
+        Some(place) => Err(StartError::SharedToken { place }),
+        None => Ok((tokens, None)),
+    }
+}
+
+/// The time in which requests in flight must finish when the gateway stops.
+pub(super) fn shutdown_timeout(config: &Config) -> Duration {
+    Duration::from_secs(config.internal.shutdown_timeout_s)
+}
+
+/// Lowers the limits on connections to what the operating system allows.
+pub(super) fn fit_connections(config: &mut Config) -> Result<(), FewFiles> {
+    let mut listeners = vec![("internal", &mut config.internal.listener.connections_max)];
+    let federation = config.federation.as_mut();
+    listeners.extend(federation.map(|settings| ("federation", &mut settings.listener.connections_max)));
+    let operator = config.operator.as_mut();
+    listeners.extend(operator.map(|settings| ("operator", &mut settings.listener.connections_max)));
+    let wanted: Vec<usize> = listeners.iter().map(|(_, max)| **max).collect();
+    let allowed = open_files::allowed();
+    for ((section, max), fitting) in listeners.into_iter().zip(open_files::fitting(allowed, &wanted)?) {
+        if fitting < *max {
+            tracing::warn!(
+                open_files = allowed,
+                "{section}.connections_max is {max}, but the limit on open files leaves room for {fitting}: raise it \
+                 (`ulimit -n`)"
+            );
+            *max = fitting;
+        }
+    }
+    Ok(())
+}
