@@ -48,6 +48,7 @@ mod federation;
 mod http;
 mod listener;
 mod logging;
+mod metrics;
 mod open_files;
 pub mod serve;
 mod shares;

@@ -13,9 +13,7 @@ use std::{
 
 use actors::{Application, Clock, Gateway, GatewayOptions, Store, Transport};
 
-use self::listeners::{
-    ForOperators, Inside, Listeners, Outside, fit_connections, operator_tokens, shutdown_timeout,
-};
+use self::listeners::{BoundListeners, Listeners, fit_connections, operator_tokens, shutdown_timeout};
 use crate::{
     api::{
         applications::ApplicationConfiguration,
@@ -99,10 +97,7 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
         tracing::warn!("{warning}");
     }
     // Before the store is opened, so that a busy address changes nothing on disk.
-    let inside = Inside::open(&config)?;
-    let outside = config.federation.as_ref().map(Outside::open).transpose()?;
-    let for_operators =
-        config.operator.as_ref().map(|settings| ForOperators::open(settings, may_move)).transpose()?;
+    let bound = BoundListeners::open(&config, may_move)?;
     let options = config.store_options();
     let store = match tokio::task::spawn_blocking(move || Store::open(&options)).await {
         Ok(opened) => opened?,
@@ -121,8 +116,7 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
     applications.extend(default_application.as_ref().map(DefaultApplication::settings));
     built.extend(default_application.as_ref().map(|application| Application::basic(application.id)));
 
-    let federation =
-        outside.as_ref().map(|outside| outside.federation(&applications).map(Arc::new)).transpose()?;
+    let federation = bound.federation(&applications)?;
     let mut options = gateway_options(&config, built, clock);
     options.transport =
         federation.clone().map(|federation| Arc::new(HttpsTransport(federation)) as Arc<dyn Transport>);
@@ -137,21 +131,10 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
             federation: federation.as_ref().map(|federation| federation.url.clone()),
             versions: vec![VERSION],
         }),
-        federation: federation.clone(),
+        federation,
         is_draining: Arc::clone(&is_draining),
     };
-    let timeout = shutdown_timeout(&config);
-    let listeners = Listeners {
-        internal: inside.serve(served.clone(), &applications).await?,
-        operator: match for_operators {
-            Some(bound) => Some(bound.serve(served.clone(), &tokens_of_operators, timeout).await?),
-            None => None,
-        },
-        federation: match (outside, federation) {
-            (Some(outside), Some(federation)) => Some(outside.serve(served, federation, timeout).await?),
-            (_, _) => None,
-        },
-    };
+    let listeners = bound.serve(served, &applications, &tokens_of_operators).await?;
     let delay_s = config.operator.as_ref().map_or(0, |operator| operator.shutdown_delay_s);
     Ok(Running {
         default_application,
@@ -162,7 +145,7 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
         is_draining,
         shutdown_delay: Duration::from_secs(delay_s),
         stop_step: StopStep::new(),
-        shutdown_timeout: timeout,
+        shutdown_timeout: shutdown_timeout(&config),
     })
 }
 

@@ -115,6 +115,11 @@ impl Pool {
         Account { own: Counter::new(share.of(self.0.max)), pool: self.clone() }
     }
 
+    /// The most that all accounts may hold.
+    pub(crate) fn max(&self) -> usize {
+        self.0.max
+    }
+
     /// The amount that all accounts hold now.
     pub(crate) fn held(&self) -> usize {
         self.0.held.load(Ordering::Acquire)

@@ -64,9 +64,14 @@ impl Activity {
         Arc::clone(&self.waiting).try_acquire_owned().ok()
     }
 
+    /// The number of requests that wait for the actor.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting_max.saturating_sub(self.waiting.available_permits())
+    }
+
     /// Whether a request waits for the actor.
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.waiting.available_permits() < self.waiting_max
+        self.waiting() > 0
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     codec::CodecError,
     error::StorageError,
     services::Services,
+    snapshot_pauses::WrittenSnapshot,
 };
 
 /// Records since the last snapshot after which an actor writes one by itself, so that loading stays quick.
@@ -426,8 +427,11 @@ async fn write(
             return false;
         }
     }
+    let began = clock.monotonic();
     match store.append_snapshot(&log, group.as_ref(), sequence, &bytes).await {
         Ok(()) => {
+            let took = clock.monotonic().saturating_sub(began);
+            snapshot_pauses.count(WrittenSnapshot { at: clock.now(), took });
             snapshot_pauses.written(&log, bytes.len(), store.batch_bytes_max(), clock.monotonic());
             true
         }

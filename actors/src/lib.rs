@@ -47,7 +47,7 @@ pub use self::{
     external_sender::{ExternalSenderError, ExternalSenderKey},
     gateway::{
         ClientChange, ClientError, ClientQuery, Gateway, GatewayOptions, JoinInfo, JoinInfoPage,
-        JoinInfoQuery, NewClient,
+        JoinInfoQuery, NewClient, PeerLag,
     },
     group::{
         AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntriesAfter, EntryContent,
@@ -67,5 +67,6 @@ pub use self::{
         Delivering, Delivery, DeliveryContent, DeliveryError, REVISION, ReplicationAck, Transport,
         USED_KEY_PACKAGES_MAX,
     },
-    snapshot_pauses::SnapshotStatus,
+    runtime::AwakeActors,
+    snapshot_pauses::{SnapshotStatus, WrittenSnapshot},
 };

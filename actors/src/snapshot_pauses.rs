@@ -2,12 +2,15 @@
 
 use std::{
     fmt::Display,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use dashmap::DashMap;
-use snapshots::LogId;
+use snapshots::{LogId, Timestamp};
 
 /// The pause after a failed snapshot. It doubles with each further failure, up to about an hour.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -29,6 +32,19 @@ pub struct SnapshotStatus {
     pub failures: u64,
     /// Groups and key queues whose last snapshot could not be written. Each is tried again after a pause.
     pub failing: usize,
+    /// Snapshots that were written since the start.
+    pub written: u64,
+    /// The newest of them.
+    pub newest: Option<WrittenSnapshot>,
+}
+
+/// A snapshot that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrittenSnapshot {
+    /// The time at which it was on disk.
+    pub at: Timestamp,
+    /// How long it took to write, its encoding excluded.
+    pub took: Duration,
 }
 
 /// The pause before the next snapshot of an actor.
@@ -45,6 +61,8 @@ struct Pause {
 pub(crate) struct SnapshotPauses {
     pauses: DashMap<LogId, Pause>,
     failures: AtomicU64,
+    written: AtomicU64,
+    newest: Mutex<Option<WrittenSnapshot>>,
 }
 
 impl SnapshotPauses {
@@ -52,6 +70,8 @@ impl SnapshotPauses {
         SnapshotStatus {
             failures: self.failures.load(Ordering::Relaxed),
             failing: self.pauses.iter().filter(|pause| pause.failures > 0).count(),
+            written: self.written.load(Ordering::Relaxed),
+            newest: *self.newest.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 
@@ -79,6 +99,12 @@ impl SnapshotPauses {
         let failures = before.saturating_add(1);
         self.remember(log, Pause { failures, until: now.saturating_add(length) }, now);
         (failures, length)
+    }
+
+    /// Counts a written snapshot.
+    pub(crate) fn count(&self, written: WrittenSnapshot) {
+        self.written.fetch_add(1, Ordering::Relaxed);
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(written);
     }
 
     /// Ends the pauses after a written snapshot; one that was too large for a batch is followed by a pause too.
@@ -116,6 +142,10 @@ mod tests {
 
     const BATCH_BYTES_MAX: usize = 4 << 20;
 
+    fn counted(failures: u64, failing: usize) -> SnapshotStatus {
+        SnapshotStatus { failures, failing, written: 0, newest: None }
+    }
+
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
@@ -131,14 +161,24 @@ mod tests {
             assert_eq!(pauses.begin(&log, at(1000)), (failures, at(length)));
             assert!(!pauses.is_over(&log, at(999 + length)), "{failures}");
             assert!(pauses.is_over(&log, at(1000 + length)), "{failures}");
-            assert_eq!(pauses.status(), SnapshotStatus { failures: failures.into(), failing: 1 });
+            assert_eq!(pauses.status(), counted(failures.into(), 1));
         }
         let other = LogId::KeyQueue(AppId::random(), KeyQueueId::random());
         assert!(pauses.is_over(&other, at(1000)), "a pause is one actor's");
         pauses.written(&log, BATCH_BYTES_MAX, BATCH_BYTES_MAX, at(1000));
         assert!(pauses.is_over(&log, at(1000)));
-        assert_eq!(pauses.status(), SnapshotStatus { failures: 8, failing: 0 });
+        assert_eq!(pauses.status(), counted(8, 0));
         assert_eq!(pauses.begin(&log, at(1000)), (1, at(60)), "they are counted in a row");
+    }
+
+    #[test]
+    fn the_newest_snapshot_is_shown() {
+        let pauses = SnapshotPauses::default();
+        let newest = |seconds| WrittenSnapshot { at: Timestamp(seconds * 1000), took: at(seconds) };
+        pauses.count(newest(1));
+        pauses.count(newest(2));
+        let status = pauses.status();
+        assert_eq!((status.written, status.newest), (2, Some(newest(2))));
     }
 
     #[test]

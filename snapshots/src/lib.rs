@@ -15,6 +15,7 @@
 
 mod engine;
 mod errors;
+mod histogram;
 mod ids;
 mod options;
 mod store;
@@ -23,8 +24,9 @@ mod tables;
 pub use bytes::Bytes;
 
 pub use self::{
-    engine::{Announced, Appended, Batch, View},
+    engine::{Announced, Appended, Batch, StoreCounts, View},
     errors::{AppendError, OpenError, ReadError, Unmet},
+    histogram::{Distribution, Histogram},
     ids::{
         AppId, ClientHandle, ClientId, DeliveryId, DomainName, Epoch, GroupId, IdError, KeyPackageRef,
         KeyQueueId, Timestamp,

@@ -11,9 +11,10 @@ use tokio::sync::watch;
 
 use crate::{
     engine::{
-        Appended, Batch, Feed, Schema, View,
+        Appended, Batch, Feed, Schema, StoreCounts, View,
         append_queue::{AppendQueue, Life},
         committer::{self, Committer},
+        counters::WriteCounters,
         disk::{self, Disk},
     },
     errors::{AppendError, OpenError, ReadError},
@@ -30,6 +31,7 @@ struct Shared {
     disk: Arc<Disk>,
     queue: Arc<AppendQueue>,
     feed: Arc<Feed>,
+    counters: Arc<WriteCounters>,
     batch_bytes_max: usize,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -52,16 +54,18 @@ impl Store {
         let queue = Arc::new(AppendQueue::new(options.queue_length_max, options.queue_bytes_max));
         let persist = disk::persistence(&options.location, options.durability);
         let feed = Arc::<Feed>::default();
+        let counters = Arc::<WriteCounters>::default();
         let store = Self(Arc::new(Shared {
             disk: Arc::clone(&disk),
             queue: Arc::clone(&queue),
             feed: Arc::clone(&feed),
+            counters: Arc::clone(&counters),
             // The engine's values are shorter than 4 GiB.
             batch_bytes_max: options.batch_bytes_max.min(1 << 30),
             threads: Mutex::new(Vec::new()),
         }));
         let committer =
-            Committer { disk: Arc::clone(&disk), queue: Arc::clone(&queue), feed, persist, stamp };
+            Committer { disk: Arc::clone(&disk), queue: Arc::clone(&queue), feed, counters, persist, stamp };
         let started = committer.start().and_then(|thread| {
             store.0.keep(thread);
             let thread = committer::watch(disk, Arc::clone(&queue))?;
@@ -139,6 +143,11 @@ impl Store {
     /// The feed of what batches announce.
     pub(crate) fn feed(&self) -> &Feed {
         &self.0.feed
+    }
+
+    /// The writes since it was opened.
+    pub fn counts(&self) -> StoreCounts {
+        self.0.counters.read(self.0.queue.waiting())
     }
 
     /// Whether the disk has not answered for longer than [`StoreOptions::stalled_after`]. It may answer again.

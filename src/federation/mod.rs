@@ -35,7 +35,7 @@ use self::{
 };
 pub(crate) use self::{
     configuration::{SharedApplication, differences},
-    peer::DIFFERS,
+    peer::{DIFFERS, PeerStatus},
     transport::HttpsTransport,
 };
 use crate::{
@@ -137,6 +137,18 @@ impl Federation {
     /// The time for which a write that was forwarded to its group's hub waits for the replica here.
     pub(crate) fn replica_timeout(&self) -> Duration {
         Duration::from_millis(self.settings.replica_timeout_ms)
+    }
+
+    /// The peers and their states.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (&DomainName, PeerStatus)> {
+        self.peers.iter().map(|(domain, peer)| (domain, peer.status()))
+    }
+
+    /// Counts a delivery that a peer refused.
+    fn note_refusal(&self, domain: &DomainName) {
+        if let Some(peer) = self.peers.get(domain) {
+            peer.note_refusal();
+        }
     }
 
     /// Notes the result of a comparison that a peer requested.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,6 +33,7 @@ use crate::{
         problem::{ProblemDocument, ProblemKind},
     },
     config::FederationSettings,
+    tls::now_s,
 };
 
 /// The pause between logs that an application's configuration differs.
@@ -52,6 +53,21 @@ pub(super) struct Peer {
     /// Held while configurations are compared, so that they are compared once.
     comparing: tokio::sync::Mutex<()>,
     is_unreachable: AtomicBool,
+    /// The last answer, in Unix seconds; 0 before the first.
+    answered_s: AtomicU64,
+    /// Deliveries that it refused.
+    refusals: AtomicU64,
+}
+
+/// The state of a peer, for operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerStatus {
+    /// Whether the last request to it was answered, or none was made.
+    pub(crate) is_reachable: bool,
+    /// The last answer, in Unix seconds.
+    pub(crate) answered_s: Option<u64>,
+    /// Deliveries that it refused since the start.
+    pub(crate) refusals: u64,
 }
 
 /// A request to a peer about an application. Every such request is safe to repeat.
@@ -107,7 +123,23 @@ impl Peer {
             differing_logged: Mutex::default(),
             comparing: tokio::sync::Mutex::default(),
             is_unreachable: AtomicBool::new(false),
+            answered_s: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
         }
+    }
+
+    /// Its state.
+    pub(super) fn status(&self) -> PeerStatus {
+        PeerStatus {
+            is_reachable: !self.is_unreachable.load(Ordering::Relaxed),
+            answered_s: Some(self.answered_s.load(Ordering::Relaxed)).filter(|at| *at > 0),
+            refusals: self.refusals.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a delivery that it refused.
+    pub(super) fn note_refusal(&self) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Makes a request about an application, after both gateways have agreed on its configuration.
@@ -276,6 +308,7 @@ impl Peer {
 
     fn reached(&self) {
         locked(&self.circuit).succeeded();
+        self.answered_s.store(u64::try_from(now_s()).unwrap_or_default(), Ordering::Relaxed);
         if self.is_unreachable.swap(false, Ordering::Relaxed) {
             tracing::info!(peer = %self.domain, "the peer answers again");
         }

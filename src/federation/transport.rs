@@ -39,7 +39,11 @@ impl Transport for HttpsTransport {
                 .unwrap_or_else(|_| Err("the delivery cannot be encoded".to_owned()))
                 .map_err(DeliveryError::Incomplete)?
                 .within(Duration::from_millis(federation.settings.delivery_timeout_ms));
-            let answer = federation.exchange(&peer, app, request).await.map_err(not_delivered)?;
+            let answer = federation.exchange(&peer, app, request).await.map_err(not_delivered);
+            if matches!(answer, Err(DeliveryError::Refused { .. })) {
+                federation.note_refusal(&peer);
+            }
+            let answer = answer?;
             if answer.body.len() > HELD_BYTES_MAX {
                 return Err(DeliveryError::Failed(format!(
                     "its answer has more than {HELD_BYTES_MAX} bytes"

@@ -152,6 +152,21 @@ impl ListenerShares {
         self.part(ANONYMOUS.min(self.share))
     }
 
+    /// Requests in flight.
+    pub(crate) fn requests(&self) -> &Pool {
+        &self.requests
+    }
+
+    /// Open event streams.
+    pub(crate) fn streams(&self) -> &Pool {
+        &self.streams
+    }
+
+    /// Bytes of answers that are not yet read.
+    pub(crate) fn unread(&self) -> &Pool {
+        &self.unread
+    }
+
     /// Whether a request is in flight or an answer is not yet read.
     pub(crate) fn is_any_held(&self) -> bool {
         self.requests.held() > 0 || self.unread.held() > 0 || self.streams.held() > 0

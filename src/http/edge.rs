@@ -27,6 +27,7 @@ use super::{
     body::{BodyLimits, ReceivedBody},
     callers::{CallerShares, ComputeTurn, ListenerShares},
     compression,
+    counts::ListenerCounts,
     cursor::Cursors,
     problem::Problem,
     request_id::{REQUEST_ID, RequestId},
@@ -71,6 +72,7 @@ pub(crate) struct Edge<A: Authenticator = Tokens> {
     bodies: BodyLimits,
     header_bytes_max: usize,
     shares: ListenerShares,
+    counts: Arc<ListenerCounts>,
     /// The shares of all callers without credentials.
     anonymous: Arc<CallerShares>,
     is_draining: Arc<AtomicBool>,
@@ -100,6 +102,7 @@ impl<A: Authenticator> Edge<A> {
             ),
             header_bytes_max: limits.header_bytes_max,
             anonymous: Arc::new(shares.anonymous()),
+            counts: Arc::new(ListenerCounts::new::<A>(shares.clone())),
             shares,
             is_draining: served.is_draining,
             is_stopping: AtomicBool::new(false),
@@ -110,6 +113,11 @@ impl<A: Authenticator> Edge<A> {
     /// The authentication of callers.
     pub(crate) fn authority(&self) -> &A {
         &self.authority
+    }
+
+    /// The counts of its requests.
+    pub(crate) fn counts(&self) -> &Arc<ListenerCounts> {
+        &self.counts
     }
 
     /// Waits for a turn to decode a large body.
@@ -148,7 +156,8 @@ impl<A: Authenticator> Edge<A> {
         let found = self
             .check_headers(&request)
             .and_then(|()| route::find(A::routes(), request.method().as_str(), path));
-        let mut access = AccessLine::new(A::LISTENER, &id, request.method(), started);
+        let counts = Arc::clone(&self.counts);
+        let mut access = AccessLine::new(&counts, &id, request.method(), started);
         let outcome = match found {
             Ok((route, members)) => {
                 access.found(route, &members);
@@ -170,7 +179,7 @@ impl<A: Authenticator> Edge<A> {
     pub(crate) fn may_continue(&self, request: Request) -> Result<Request, Response<BoxBody>> {
         let (started, id) = (Instant::now(), RequestId::of(request.headers()));
         let path = request.uri().path();
-        let mut access = AccessLine::new(A::LISTENER, &id, request.method(), started);
+        let mut access = AccessLine::new(&self.counts, &id, request.method(), started);
         let outcome = self.check_headers(&request).and_then(|()| {
             let (route, members) = route::find(A::routes(), request.method().as_str(), path)?;
             access.found(route, &members);

@@ -5,7 +5,7 @@
 //! | `route.rs` | the table of routes |
 //! | `edge.rs` | the pipeline of every request: route, caller, permission, body, answer |
 //! | `auth.rs`, `body.rs`, `json.rs`, `query.rs`, `cursor.rs`, `request_id.rs` | one step of it each |
-//! | `access_log.rs` | a line of the log for each request |
+//! | `access_log.rs`, `counts.rs` | a line of the log for each request; counts and times of requests |
 //! | `callers.rs`, `unread.rs` | the shares of each caller, and answers until they are read |
 //! | `problem.rs` | every error as a problem document |
 //! | `applications.rs`, `clients.rs`, `external_senders.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
@@ -24,6 +24,7 @@ pub(crate) mod callers;
 mod clients;
 mod compression;
 mod control_messages;
+pub(crate) mod counts;
 pub(crate) mod cursor;
 pub(crate) mod edge;
 mod entity_tag;

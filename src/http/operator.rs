@@ -1,27 +1,37 @@
 //! The operators' listener: its tokens and its endpoints.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use actix_http::{HttpMessage as _, Request};
-use actix_web::{HttpResponse, http::header};
+use actix_web::{HttpResponse, http::header, web::Bytes};
 use serde_json::json;
 
 use super::{
     auth::{Admitted, Authenticator, check_access, presented},
     callers::{CallerShares, ListenerShares},
+    counts::{self, ListenerCounts},
+    edge::Edge,
     openapi::Description,
     pages,
     problem::Problem,
-    route::Route,
+    route::{Arrived, Route, apart},
 };
 use crate::{
     api::{Access, problem::ProblemKind},
     config::{TokenAccess, TokenSettings},
+    metrics::{
+        Observed,
+        text::{MEDIA_TYPE, MetricsText},
+    },
     token::TokenHash,
 };
 
 /// Every route of the operators' listener.
-static OPERATOR_ROUTES: &[Route<Operators>] = &[ROOT, pages::healthz(), pages::readyz(), APPLICATIONS];
+static OPERATOR_ROUTES: &[Route<Operators>] =
+    &[ROOT, pages::healthz(), pages::readyz(), METRICS, APPLICATIONS];
 
 /// The text of `/`.
 const CONTENTS: &str = "\
@@ -29,6 +39,7 @@ The operators' listener of a MIMI gateway.
 
 /healthz                     the process is up
 /readyz                      requests are answered
+/metrics                     figures for Prometheus
 /operator/v1/applications    the applications; needs a token of an operator
 ";
 
@@ -49,6 +60,60 @@ const ROOT: Route<Operators> = pages::page(
         problems: &[],
     },
 );
+
+/// `GET /metrics`: figures for Prometheus.
+const METRICS: Route<Operators> = pages::page(
+    "/metrics",
+    |arrived| Box::pin(metrics(arrived)),
+    Description::Page {
+        name: "metrics",
+        summary: "ShownMetrics for Prometheus",
+        text: "In its text format. They are at most a second old.",
+        media_types: &["text/plain"],
+        problems: &[],
+    },
+);
+
+async fn metrics(arrived: Arrived<Operators>) -> Result<HttpResponse, Problem> {
+    let edge = Arc::clone(&arrived.edge);
+    let text = apart(move || edge.authority().metrics.read(&edge)).await?;
+    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, MEDIA_TYPE)).body(text))
+}
+
+/// The age up to which metrics are shown again, so that callers without a token cause little work.
+const METRICS_AGE: Duration = Duration::from_secs(1);
+
+/// The metrics of the gateway and its listeners, as they were read last.
+pub(crate) struct ShownMetrics {
+    observed: Observed,
+    /// The requests of the other listeners.
+    others: Vec<Arc<ListenerCounts>>,
+    last: Mutex<Option<(Instant, Bytes)>>,
+}
+
+impl ShownMetrics {
+    /// The metrics of a gateway and of its listeners other than the one that shows them.
+    pub(crate) fn new(observed: Observed, others: Vec<Arc<ListenerCounts>>) -> Self {
+        Self { observed, others, last: Mutex::default() }
+    }
+
+    /// The metrics as text. It reads the disk, for one caller at a time.
+    fn read(&self, edge: &Edge<Operators>) -> Bytes {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, text)) = last.as_ref()
+            && at.elapsed() < METRICS_AGE
+        {
+            return text.clone();
+        }
+        let mut text = MetricsText::default();
+        self.observed.write(edge.is_ready(), &mut text);
+        let listeners: Vec<_> = self.others.iter().chain([edge.counts()]).map(Arc::clone).collect();
+        counts::write(&listeners, &mut text);
+        let text = Bytes::from(text.finish());
+        *last = Some((Instant::now(), text.clone()));
+        text
+    }
+}
 
 /// `GET /operator/v1/applications`.
 const APPLICATIONS: Route<Operators> = Route {
@@ -77,9 +142,11 @@ const APPLICATIONS: Route<Operators> = Route {
     )
 };
 
-/// The tokens of operators.
-#[derive(Debug)]
-pub(crate) struct Operators(Vec<KnownOperator>);
+/// The tokens of operators, and what they see.
+pub(crate) struct Operators {
+    tokens: Vec<KnownOperator>,
+    metrics: ShownMetrics,
+}
 
 #[derive(Debug)]
 struct KnownOperator {
@@ -90,13 +157,13 @@ struct KnownOperator {
 
 impl Operators {
     /// The operators of these tokens, each with its share.
-    pub(crate) fn new(tokens: &[TokenSettings], shares: &ListenerShares) -> Self {
+    pub(crate) fn new(tokens: &[TokenSettings], shares: &ListenerShares, metrics: ShownMetrics) -> Self {
         let known = |token: &TokenSettings| KnownOperator {
             hash: token.sha256,
             access: token.access,
             shares: Arc::new(shares.caller()),
         };
-        Self(tokens.iter().map(known).collect())
+        Self { tokens: tokens.iter().map(known).collect(), metrics }
     }
 }
 
@@ -116,7 +183,7 @@ impl Authenticator for Operators {
         }
         let hash = presented(request.headers())?;
         let mut found = None;
-        for known in &self.0 {
+        for known in &self.tokens {
             if bool::from(known.hash.matches(&hash)) {
                 found = Some(known);
             }

@@ -435,7 +435,9 @@ mod tests {
 
     #[test]
     fn a_gateway_that_is_ready_says_how_many_snapshots_fail() {
-        let body = |failing| readiness(SnapshotStatus { failures: 7, failing }).to_string();
+        let body = |failing| {
+            readiness(SnapshotStatus { failures: 7, failing, written: 1, newest: None }).to_string()
+        };
         assert_eq!(body(0), r#"{"status":"ready"}"#);
         assert_eq!(body(2), r#"{"failingSnapshots":2,"status":"ready"}"#);
     }

@@ -37,6 +37,7 @@ use crate::{
     connections::{Connection, Connections},
     http::{
         auth::Authenticator,
+        counts::ListenerCounts,
         edge::{Edge, refusal_of_parser},
     },
     shares::Percent,
@@ -140,6 +141,11 @@ impl<A: Authenticator + Send + Sync> Listener<A> {
                 Err(StartError::Listen { address, source })
             }
         }
+    }
+
+    /// The counts of its requests.
+    pub(crate) fn counts(&self) -> &Arc<ListenerCounts> {
+        self.edge.counts()
     }
 
     /// Connects to the listener, and waits until that has been accepted.

@@ -12,16 +12,18 @@ use crate::{
         TokenSettings,
     },
     default_application::{DefaultApplication, operator_token},
-    federation::{self, SharedApplication},
+    federation::{self, Federation, SharedApplication},
     http::{
         auth::{Authenticator, Tokens},
         callers::ListenerShares,
         edge::{Edge, Served},
-        operator::Operators,
+        operator::{Operators, ShownMetrics},
         peer_auth::{Peers, note_certificate},
     },
     listener::{BoundAddress, Listener, Protocol, Released},
+    metrics::{ListenerCertificate, Observed},
     open_files::{self, FewFiles},
+    tls::TlsIdentity,
     token::Token,
 };
 
@@ -102,21 +104,90 @@ impl ReleasedListeners {
     }
 }
 
-/// The listener for application servers, before it serves.
-pub(super) struct Inside<'a> {
-    config: &'a Config,
-    bound: BoundAddress,
+/// The listeners with their addresses, before they serve.
+pub(super) struct BoundListeners<'a> {
+    inside: Inside<'a>,
+    outside: Option<Outside<'a>>,
+    for_operators: Option<ForOperators<'a>>,
 }
 
-impl<'a> Inside<'a> {
-    pub(super) fn open(config: &'a Config) -> Result<Self, StartError> {
-        Ok(Self { config, bound: BoundAddress::to(config.internal.listen, "internal")? })
+impl<'a> BoundListeners<'a> {
+    /// Binds the addresses. If that of operators is in use and `may_move`, it gets a free port.
+    pub(super) fn open(config: &'a Config, may_move: bool) -> Result<Self, StartError> {
+        let for_operators = |settings| ForOperators::open(settings, may_move);
+        Ok(Self {
+            inside: Inside::open(config)?,
+            outside: config.federation.as_ref().map(Outside::open).transpose()?,
+            for_operators: config.operator.as_ref().map(for_operators).transpose()?,
+        })
     }
 
+    /// The client for other gateways, if there is a listener for them.
+    pub(super) fn federation(
+        &self,
+        applications: &[ApplicationSettings],
+    ) -> Result<Option<Arc<Federation>>, StartError> {
+        let federation = |outside: &Outside<'_>| outside.federation(applications).map(Arc::new);
+        self.outside.as_ref().map(federation).transpose()
+    }
+
+    /// Starts all of them. The client in `served` is that of [`Self::federation`].
     pub(super) async fn serve(
         self,
         served: Served,
         applications: &[ApplicationSettings],
+        tokens_of_operators: &[TokenSettings],
+    ) -> Result<Listeners, StartError> {
+        let Self { inside, outside, for_operators } = self;
+        let timeout = shutdown_timeout(inside.config);
+        let certificates = [inside.certificate(), outside.as_ref().and_then(Outside::certificate)];
+        let internal = inside.serve(served.clone(), applications, timeout).await?;
+        let federation = match (outside, served.federation.clone()) {
+            (Some(outside), Some(federation)) => {
+                Some(outside.serve(served.clone(), federation, timeout).await?)
+            }
+            (_, _) => None,
+        };
+        let operator = match for_operators {
+            Some(bound) => {
+                let others = [internal.counts()].into_iter().chain(federation.as_ref().map(Listener::counts));
+                let observed = Observed {
+                    gateway: served.gateway.clone(),
+                    federation: served.federation.clone(),
+                    certificates: certificates.into_iter().flatten().collect(),
+                };
+                let metrics = ShownMetrics::new(observed, others.map(Arc::clone).collect());
+                Some(bound.serve(served, tokens_of_operators, metrics, timeout).await?)
+            }
+            None => None,
+        };
+        Ok(Listeners { internal, federation, operator })
+    }
+}
+
+/// The listener for application servers, before it serves.
+struct Inside<'a> {
+    config: &'a Config,
+    identity: Option<TlsIdentity>,
+    bound: BoundAddress,
+}
+
+impl<'a> Inside<'a> {
+    fn open(config: &'a Config) -> Result<Self, StartError> {
+        let identity = config.internal.credentials()?;
+        Ok(Self { config, identity, bound: BoundAddress::to(config.internal.listen, "internal")? })
+    }
+
+    /// Its certificate, if it has one.
+    fn certificate(&self) -> Option<ListenerCertificate> {
+        certificate("internal", self.identity.as_ref()?)
+    }
+
+    async fn serve(
+        self,
+        served: Served,
+        applications: &[ApplicationSettings],
+        shutdown_timeout: Duration,
     ) -> Result<Listener<Tokens>, StartError> {
         let limits = &self.config.internal.listener;
         let shares = ListenerShares::new(limits);
@@ -128,13 +199,13 @@ impl<'a> Inside<'a> {
         }
         let edge = Edge::new(served, tokens, shares, limits);
         let protocol = self.protocol()?;
-        Listener::start(self.bound, edge, limits, protocol, shutdown_timeout(self.config)).await
+        Listener::start(self.bound, edge, limits, protocol, shutdown_timeout).await
     }
 
     fn protocol(&self) -> Result<Protocol, StartError> {
         let internal = &self.config.internal;
-        let Some(credentials) = internal.credentials()? else { return Ok(Protocol::Plain) };
-        let tls = credentials.server_config().map_err(|error| StartError::Tls(error.to_string()))?;
+        let Some(identity) = &self.identity else { return Ok(Protocol::Plain) };
+        let tls = identity.server_config().map_err(|error| StartError::Tls(error.to_string()))?;
         Ok(Protocol::Tls {
             config: Box::new(tls),
             handshake_timeout: Duration::from_secs(internal.listener.request_header_timeout_s),
@@ -144,7 +215,7 @@ impl<'a> Inside<'a> {
 }
 
 /// The listener for other gateways, before it serves.
-pub(super) struct Outside<'a> {
+struct Outside<'a> {
     settings: &'a FederationSettings,
     tls: FederationTls,
     server_tls: Box<ServerConfig>,
@@ -152,7 +223,7 @@ pub(super) struct Outside<'a> {
 }
 
 impl<'a> Outside<'a> {
-    pub(super) fn open(settings: &'a FederationSettings) -> Result<Self, StartError> {
+    fn open(settings: &'a FederationSettings) -> Result<Self, StartError> {
         let tls = settings.tls()?;
         let server_tls = federation::tls::server_config(&tls)
             .map_err(|error| StartError::Federation(error.to_string()))?;
@@ -164,11 +235,13 @@ impl<'a> Outside<'a> {
         })
     }
 
+    /// Its certificate.
+    fn certificate(&self) -> Option<ListenerCertificate> {
+        certificate("federation", &self.tls.credentials)
+    }
+
     /// The client for other gateways.
-    pub(super) fn federation(
-        &self,
-        applications: &[ApplicationSettings],
-    ) -> Result<federation::Federation, StartError> {
+    fn federation(&self, applications: &[ApplicationSettings]) -> Result<Federation, StartError> {
         let address = self.bound.address;
         let url = match &self.settings.public_url {
             Some(url) => url.clone(),
@@ -186,14 +259,14 @@ impl<'a> Outside<'a> {
             .map(shared)
             .collect::<Result<_, _>>()
             .map_err(|error| StartError::Federation(error.to_string()))?;
-        federation::Federation::new(self.settings, &self.tls, url, shared)
+        Federation::new(self.settings, &self.tls, url, shared)
             .map_err(|error| StartError::Federation(error.to_string()))
     }
 
-    pub(super) async fn serve(
+    async fn serve(
         self,
         served: Served,
-        federation: Arc<federation::Federation>,
+        federation: Arc<Federation>,
         shutdown_timeout: Duration,
     ) -> Result<Listener<Peers>, StartError> {
         let limits = &self.settings.listener;
@@ -209,14 +282,14 @@ impl<'a> Outside<'a> {
 }
 
 /// The listener for operators, before it serves.
-pub(super) struct ForOperators<'a> {
+struct ForOperators<'a> {
     settings: &'a OperatorSettings,
     bound: BoundAddress,
 }
 
 impl<'a> ForOperators<'a> {
     /// Binds its address; if that is in use and `may_move`, a free port instead.
-    pub(super) fn open(settings: &'a OperatorSettings, may_move: bool) -> Result<Self, StartError> {
+    fn open(settings: &'a OperatorSettings, may_move: bool) -> Result<Self, StartError> {
         let bound = match BoundAddress::to(settings.listen, "operator") {
             Err(StartError::AddressInUse { address, section }) if may_move => {
                 tracing::warn!(%address, "the operators' address is in use; a free port is taken instead");
@@ -227,16 +300,17 @@ impl<'a> ForOperators<'a> {
         Ok(Self { settings, bound })
     }
 
-    /// Serves callers with these tokens.
-    pub(super) async fn serve(
+    /// Serves callers with these tokens, and shows the metrics.
+    async fn serve(
         self,
         served: Served,
         tokens: &[TokenSettings],
+        metrics: ShownMetrics,
         shutdown_timeout: Duration,
     ) -> Result<Listener<Operators>, StartError> {
         let limits = &self.settings.listener;
         let shares = ListenerShares::new(limits);
-        let edge = Edge::new(served, Operators::new(tokens, &shares), shares, limits);
+        let edge = Edge::new(served, Operators::new(tokens, &shares, metrics), shares, limits);
         Listener::start(self.bound, edge, limits, Protocol::Plain, shutdown_timeout).await
     }
 }
@@ -259,6 +333,11 @@ pub(super) fn operator_tokens(
         Some(place) => Err(StartError::SharedToken { place }),
         None => Ok((tokens, None)),
     }
+}
+
+fn certificate(listener: &'static str, identity: &TlsIdentity) -> Option<ListenerCertificate> {
+    let not_after_s = identity.holder()?.not_after_s;
+    Some(ListenerCertificate { listener, not_after_s })
 }
 
 /// The time in which requests in flight must finish when the gateway stops.

@@ -120,6 +120,33 @@ fn guesses_of_a_token_are_refused_and_not_logged() {
 }
 
 #[test]
+fn figures_are_not_computed_for_each_who_asks() {
+    let watched = Watched::start("connections_max = 60\nanswer_read_timeout_s = 2");
+    let asked = request_with("", "GET", "/metrics", None);
+    let ask = |_| succeeded(watched.target.call(&watched.target.other, "GET", "/clients?tag=none", None));
+    let (damage, statuses) = Damage::to(&watched.target, ask, || {
+        // Some do not read what they ask for.
+        let mut unread: Vec<_> = (0..40 * scale()).map(|_| watched.target.connect_as_operator()).collect();
+        for stream in &mut unread {
+            let _ = stream.write_all(&asked.repeat(50));
+        }
+        let each = |_| {
+            (0..50 * scale()).map(|_| watched.target.send_as_operator(&asked).map_or(0, |reply| reply.status))
+        };
+        at_once(8, |number| each(number).collect::<Vec<_>>()).concat()
+    });
+    damage.is_at_most(20);
+    assert!(statuses.iter().all(|status| matches!(status, 0 | 200 | 429)), "{statuses:?}");
+    assert!(statuses.contains(&200), "{statuses:?}");
+    // Whatever they do, an operator's probes are answered.
+    assert_eq!(
+        watched.target.send_as_operator(&request_with("", "GET", "/readyz", None)).unwrap().status,
+        200
+    );
+    assert!(watched.target.peak_mb() < 150, "{} MB", watched.target.peak_mb());
+}
+
+#[test]
 fn bodies_and_methods_that_nothing_takes_are_refused_at_once() {
     let watched = Watched::start("request_body_timeout_s = 2");
     let (damage, ()) = watched.damage(|| {

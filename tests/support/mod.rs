@@ -1,5 +1,6 @@
 //! A gateway in this process, and a bare HTTP/1.1 caller that sends exactly the bytes of a test.
 
+pub(crate) mod metrics;
 pub(crate) mod peers;
 pub(crate) mod process;
 

@@ -4,6 +4,7 @@
 mod catching_up;
 mod clients;
 mod events;
+mod figures;
 mod groups;
 mod key_packages;
 mod replica_count;
@@ -28,6 +29,7 @@ use uuid::Uuid;
 pub use self::clients::{
     ClientChange, ClientError, ClientQuery, JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient,
 };
+pub use self::figures::PeerLag;
 use self::{replica_count::ReplicaCount, turns::Turns};
 use crate::{
     application::Application,

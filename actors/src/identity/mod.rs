@@ -91,6 +91,15 @@ pub struct IdentifiedClient {
 #[error("{0}")]
 pub struct IdentityError(pub String);
 
+/// The ends of the validity of what a provider trusts, in Unix seconds; `None` where it trusts nothing that ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrustEnds {
+    /// The first end of a trust root.
+    pub root: Option<i64>,
+    /// The first next update of a revocation list, after which chains that need it are refused.
+    pub list: Option<i64>,
+}
+
 /// The draft's interface of an identity provider (*Identity Providers*).
 pub trait IdentityProvider: Send + Sync {
     /// The MLS credential types that this provider understands.
@@ -130,6 +139,11 @@ pub trait IdentityProvider: Send + Sync {
     /// # Errors
     /// The reason why the identity names no domain although it must.
     fn client_domain(&self, identity: Identity<'_>) -> Result<Option<DomainName>, IdentityError>;
+
+    /// The ends of the validity of what it trusts, for operators.
+    fn trust_ends(&self) -> TrustEnds {
+        TrustEnds::default()
+    }
 
     /// The end of the identity's validity by the credential itself; `None` if it has no end.
     ///

@@ -41,6 +41,17 @@ impl<A: Owner> Clone for Active<A> {
     }
 }
 
+/// The number and size of the active actors of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AwakeActors {
+    /// Their number.
+    pub count: usize,
+    /// Their estimated memory, in bytes.
+    pub bytes: usize,
+    /// The most requests that wait for one of them.
+    pub waiting_max: usize,
+}
+
 /// The active actors of one kind.
 pub(crate) struct ActiveActors<A: Owner>(DashMap<A::Key, Active<A>>);
 
@@ -54,6 +65,16 @@ impl<A: Owner> ActiveActors<A> {
     /// The number of active actors.
     pub(crate) fn len(&self) -> usize {
         self.0.iter().filter(|active| active.address.connected()).count()
+    }
+
+    /// Their number and size.
+    pub(crate) fn awake(&self) -> AwakeActors {
+        let connected = self.0.iter().filter(|active| active.address.connected());
+        connected.fold(AwakeActors::default(), |awake, active| AwakeActors {
+            count: awake.count + 1,
+            bytes: awake.bytes.saturating_add(active.activity.weight()),
+            waiting_max: awake.waiting_max.max(active.activity.waiting()),
+        })
     }
 
     /// The actor of `key`, if it is active.
@@ -186,6 +207,26 @@ mod tests {
             self.times = times;
             ActorState::Active
         }
+    }
+
+    #[test]
+    fn awake_actors_are_counted_with_their_size_and_the_longest_wait() {
+        actix::System::new().block_on(async {
+            let (actors, ended) = (ActiveActors::default(), Arc::new(tokio::sync::Semaphore::new(0)));
+            assert_eq!(actors.awake(), AwakeActors::default());
+            let mut permits = Vec::new();
+            for (key, bytes, waiting) in [(1, 10, 0), (2, 20, 3), (3, 5, 1)] {
+                let activity = Activity::new(8, Timestamp(0));
+                activity.set_weight(bytes);
+                permits.extend((0..waiting).map(|_| activity.permit().unwrap()));
+                let address = Writing { times: 0, ended: Arc::clone(&ended) }.start();
+                actors.get_or_start(key, || Active { address, activity, watch: () });
+            }
+            assert_eq!(actors.awake(), AwakeActors { count: 3, bytes: 35, waiting_max: 3 });
+            drop(permits);
+            actors.passivate(&2).await;
+            assert_eq!(actors.awake(), AwakeActors { count: 2, bytes: 15, waiting_max: 0 });
+        });
     }
 
     #[test]

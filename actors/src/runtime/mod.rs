@@ -5,6 +5,7 @@ mod active;
 mod registry;
 mod supervisor;
 
+pub use self::active::AwakeActors;
 pub(crate) use self::{
     registry::{Directory, Registry},
     supervisor::{KNOWN_TIME, Periods, Stop, Supervisor},

@@ -12,7 +12,7 @@ use actix::{Actor as _, Addr, Arbiter, ArbiterHandle, Handler, Message};
 use snapshots::{AppId, DomainName, GroupId, KeyQueueId, LogId, QueueRow, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::active::{Active, ActiveActors, Owner};
+use super::active::{Active, ActiveActors, AwakeActors, Owner};
 use crate::{
     activity::{Activity, AskError, Upkeep},
     application::Application,
@@ -95,6 +95,21 @@ impl Registry {
     /// The number of active owners of groups and key queues.
     pub(crate) fn active(&self) -> usize {
         self.directory.groups.len() + self.directory.key_queues.len()
+    }
+
+    /// The active owners of groups.
+    pub(crate) fn awake_groups(&self) -> AwakeActors {
+        self.directory.groups.awake()
+    }
+
+    /// The active owners of key queues.
+    pub(crate) fn awake_key_queues(&self) -> AwakeActors {
+        self.directory.key_queues.awake()
+    }
+
+    /// The number of actors of peers.
+    pub(crate) fn peers(&self) -> usize {
+        self.directory.peers.get().map_or(0, HashMap::len)
     }
 
     /// The time of each active owner's last use, and its weight in bytes.

@@ -78,7 +78,7 @@ impl AppendQueue {
         }
     }
 
-    #[cfg(test)]
+    /// The number of batches that wait.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().waiting.len()
     }

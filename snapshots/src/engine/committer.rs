@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{Builder, JoinHandle},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use fjall::PersistMode;
@@ -13,6 +13,7 @@ use fjall::PersistMode;
 use super::{
     Feed, Slice,
     append_queue::{AppendQueue, Life, Waiting},
+    counters::{WriteCounters, bytes_of},
     disk::Disk,
     meta::{self, META},
     overlay::Overlay,
@@ -28,6 +29,7 @@ pub(crate) struct Committer {
     pub(crate) disk: Arc<Disk>,
     pub(crate) queue: Arc<AppendQueue>,
     pub(crate) feed: Arc<Feed>,
+    pub(crate) counters: Arc<WriteCounters>,
     /// The persistence of each disk batch before it is answered; `None` leaves it in memory.
     pub(crate) persist: Option<PersistMode>,
     /// The newest disk batch.
@@ -71,6 +73,9 @@ impl Committer {
             self.queue.fail(reason);
         }
         for (reply, outcome) in outcomes {
+            if failed.is_none() {
+                self.counters.answered(outcome.is_ok());
+            }
             let answer = match &failed {
                 Some(reason) => Err(AppendError::Storage(reason.clone())),
                 None => outcome.map_err(AppendError::from).map(|(mut appended, announcements)| {
@@ -88,7 +93,10 @@ impl Committer {
     fn write_overlay(&mut self, mut overlay: Overlay<'_>) -> Result<(), String> {
         let stamp = self.stamp.next(now());
         overlay.put(META, &meta::batch_stamp_key(), Slice::from(stamp.to_bytes()));
-        self.disk.write(overlay.into_changes(), self.persist).map_err(|error| report(&error))?;
+        let changes = overlay.into_changes();
+        let (bytes, since) = (bytes_of(&changes), Instant::now());
+        self.disk.write(changes, self.persist).map_err(|error| report(&error))?;
+        self.counters.written(bytes, since.elapsed());
         self.disk.check_presence().inspect_err(|reason| report_absence(reason))?;
         self.stamp = stamp;
         if let Some(watched) = &self.disk.watched

@@ -7,6 +7,7 @@
 //! - `overlay.rs`: the store as the operations of one disk batch see and change it.
 //! - `view.rs`: one consistent moment for readers.
 //! - `keys.rs`, `rows.rs`, `meta.rs`: the encoding of keys and rows; the engine's own rows.
+//! - `counters.rs`: counts and times of writes.
 //! - `feed.rs`: what written batches announce, in order.
 //! - `disk.rs`, `keyspaces.rs`, `presence.rs`, `witness.rs`: the database library and the data directory.
 //!
@@ -16,6 +17,7 @@
 pub(crate) mod append_queue;
 pub(crate) mod batch;
 pub(crate) mod committer;
+pub(crate) mod counters;
 pub(crate) mod disk;
 mod feed;
 mod keys;
@@ -33,6 +35,7 @@ pub(crate) use fjall::Slice;
 
 pub use self::{
     batch::{Appended, Batch},
+    counters::StoreCounts,
     feed::Announced,
     view::View,
 };

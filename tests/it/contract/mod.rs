@@ -9,6 +9,7 @@ mod groups;
 mod key_packages;
 mod limits;
 mod logging;
+mod metrics;
 mod operator;
 mod pages;
 mod restart;

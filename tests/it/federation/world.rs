@@ -66,6 +66,7 @@ impl World {
             setup.config.passivation.snapshot_period_s = 1;
             setup.config.passivation.after_s = 1;
             setup.config.log = "error".to_owned();
+            setup.watched_by(&[]);
             // Timeouts are short.
             let federation = setup.federation();
             federation.connect_timeout_ms = 300;
@@ -186,6 +187,15 @@ impl Site {
         match &self.host {
             Host::Here(gateway) => gateway.federation_address(),
             Host::Process(process) => process.federation(),
+            Host::Down => panic!("{} is down", self.domain),
+        }
+    }
+
+    /// Where it shows its figures.
+    pub(crate) fn operator_address(&self) -> SocketAddr {
+        match &self.host {
+            Host::Here(gateway) => gateway.operator_address(),
+            Host::Process(process) => address(process.process.operator().unwrap()),
             Host::Down => panic!("{} is down", self.domain),
         }
     }

@@ -27,7 +27,7 @@ use self::{
 };
 use super::{
     ApplicationContext, Credential, CredentialType, GroupContextExtensions, IdentifiedClient, Identity,
-    IdentityError, IdentityProvider,
+    IdentityError, IdentityProvider, TrustEnds,
 };
 pub use crate::limits::MAX_CERTIFICATES;
 
@@ -119,6 +119,10 @@ impl IdentityProvider for X509IdentityProvider {
 
     fn reads_extensions(&self) -> bool {
         false
+    }
+
+    fn trust_ends(&self) -> TrustEnds {
+        self.trust.ends()
     }
 
     fn validate(

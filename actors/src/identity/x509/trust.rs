@@ -15,6 +15,7 @@ use x509_parser::{
 };
 
 use super::signed::{ListSigner, PublicKey};
+use crate::identity::TrustEnds;
 
 /// The most trust roots that one application can have.
 const MAX_ROOTS: usize = 256;
@@ -109,6 +110,14 @@ impl TrustStore {
         let mut turns: Vec<i64> = of_roots.chain(of_crls).collect();
         turns.sort_unstable();
         Ok(Self { roots, crls, turns })
+    }
+
+    /// The first ends of a root and of a list.
+    pub(super) fn ends(&self) -> TrustEnds {
+        TrustEnds {
+            root: self.roots.iter().map(|root| root.not_after).min(),
+            list: self.crls.iter().filter_map(|crl| crl.next_update).min(),
+        }
     }
 
     /// The end of the validity of the last root with this name (a subject's DER), in Unix seconds.

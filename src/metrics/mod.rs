@@ -1,0 +1,232 @@
+//! Metrics for Prometheus: what is known of the gateway outside its listeners, and the format. `http/counts.rs` counts
+//! requests.
+//!
+//! | file | |
+//! |---|---|
+//! | `text.rs` | the text format |
+//! | `process.rs` | the process: memory, files, processor time |
+//!
+//! Names, types and units follow Prometheus's conventions. No label names a group or a client.
+
+mod process;
+pub(crate) mod text;
+
+use std::sync::Arc;
+
+use actors::{AwakeActors, Gateway, identity::TrustEnds};
+
+use self::text::{Metric, MetricKind, MetricsText};
+use crate::federation::Federation;
+
+/// The groups in which the entries that a peer lacks are counted; there may be more.
+const LAG_GROUPS_MAX: usize = 10_000;
+
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: MetricKind::Counter, help }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: MetricKind::Gauge, help }
+}
+
+/// The certificate of a listener, by the end of its validity.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListenerCertificate {
+    /// The listener.
+    pub(crate) listener: &'static str,
+    /// The end of its validity, in Unix seconds.
+    pub(crate) not_after_s: i64,
+}
+
+/// The parts of a gateway whose state is shown.
+#[derive(Clone)]
+pub(crate) struct Observed {
+    pub(crate) gateway: Gateway,
+    pub(crate) federation: Option<Arc<Federation>>,
+    pub(crate) certificates: Vec<ListenerCertificate>,
+}
+
+impl Observed {
+    /// Writes all families. It reads the disk.
+    pub(crate) fn write(&self, is_ready: bool, text: &mut MetricsText) {
+        let build = gauge("mimi_gateway_build_info", "Always 1; the labels say which version this is.");
+        text.family(build).sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+        let ready = gauge("mimi_gateway_ready", "1 while `/readyz` succeeds; else 0.");
+        text.one(ready, u8::from(is_ready));
+        self.write_actors(text);
+        self.write_snapshots(text);
+        self.write_store(text);
+        self.write_peers(text);
+        self.write_ends(text);
+        process::write(text);
+    }
+
+    fn write_actors(&self, text: &mut MetricsText) {
+        let kinds: [(&str, AwakeActors); 2] =
+            [("group", self.gateway.awake_groups()), ("key-queue", self.gateway.awake_key_queues())];
+        let count = gauge("mimi_gateway_actors_awake", "Groups and key queues in memory, and peers.");
+        let mut family = text.family(count);
+        for (kind, awake) in kinds {
+            family.sample(&[("kind", kind)], awake.count);
+        }
+        family.sample(&[("kind", "peer")], self.gateway.peer_actors());
+        let bytes = gauge("mimi_gateway_actors_awake_bytes", "Their estimated memory.");
+        let mut family = text.family(bytes);
+        for (kind, awake) in kinds {
+            family.sample(&[("kind", kind)], awake.bytes);
+        }
+        let waiting = gauge("mimi_gateway_actor_mailbox_max", "The most requests that wait for one of them.");
+        let mut family = text.family(waiting);
+        for (kind, awake) in kinds {
+            family.sample(&[("kind", kind)], awake.waiting_max);
+        }
+    }
+
+    fn write_snapshots(&self, text: &mut MetricsText) {
+        let status = self.gateway.snapshots();
+        let written = counter("mimi_gateway_snapshots_total", "Snapshots that were written, or failed.");
+        text.family(written)
+            .sample(&[("outcome", "written")], status.written)
+            .sample(&[("outcome", "failed")], status.failures);
+        let failing = gauge(
+            "mimi_gateway_snapshots_failing",
+            "Groups and key queues whose last snapshot could not be written.",
+        );
+        text.one(failing, status.failing);
+        let at = gauge(
+            "mimi_gateway_snapshot_last_timestamp_seconds",
+            "When the newest snapshot was written, in Unix seconds; absent before the first.",
+        );
+        let mut family = text.family(at);
+        if let Some(newest) = status.newest {
+            family.sample(&[], newest.at.0 / 1000);
+        }
+        let took = gauge(
+            "mimi_gateway_snapshot_last_duration_seconds",
+            "How long the newest snapshot took to write, its encoding excluded.",
+        );
+        let mut family = text.family(took);
+        if let Some(newest) = status.newest {
+            family.sample(&[], newest.took.as_secs_f64());
+        }
+    }
+
+    fn write_store(&self, text: &mut MetricsText) {
+        let store = self.gateway.store();
+        let counts = store.counts();
+        let appends = counter(
+            "mimi_gateway_store_appends_total",
+            "Writes that were stored, or refused because a condition of theirs did not hold.",
+        );
+        text.family(appends)
+            .sample(&[("outcome", "stored")], counts.appended)
+            .sample(&[("outcome", "refused")], counts.refused);
+        let bytes = counter("mimi_gateway_store_written_bytes_total", "Bytes of the rows that were written.");
+        text.one(bytes, counts.bytes);
+        let writes = Metric {
+            name: "mimi_gateway_store_write_duration_seconds",
+            kind: MetricKind::Histogram,
+            help: "Time to put writes that waited together on disk, the sync included.",
+        };
+        text.family(writes).histogram(&[], &counts.writes);
+        let waiting = gauge("mimi_gateway_store_waiting", "Writes that wait for the disk.");
+        text.one(waiting, counts.waiting);
+        let stalled = gauge("mimi_gateway_store_stalled", "1 while the disk does not answer; else 0.");
+        text.one(stalled, u8::from(store.is_stalled()));
+        let failed = gauge("mimi_gateway_store_failed", "1 once a write has failed; else 0.");
+        text.one(failed, u8::from(store.is_failed()));
+    }
+
+    fn write_peers(&self, text: &mut MetricsText) {
+        let peers = || self.federation.iter().flat_map(|federation| federation.peers());
+        let reachable = gauge(
+            "mimi_gateway_peer_reachable",
+            "0 if the last request to the gateway of this domain was not answered; else 1.",
+        );
+        let mut family = text.family(reachable);
+        for (domain, status) in peers() {
+            family.sample(&[("peer", domain.as_str())], u8::from(status.is_reachable));
+        }
+        let answered = gauge(
+            "mimi_gateway_peer_last_contact_timestamp_seconds",
+            "When it last answered, in Unix seconds; absent before the first answer.",
+        );
+        let mut family = text.family(answered);
+        for (domain, status) in peers() {
+            if let Some(at) = status.answered_s {
+                family.sample(&[("peer", domain.as_str())], at);
+            }
+        }
+        let refusals =
+            counter("mimi_gateway_peer_refusals_total", "Deliveries of log entries that it refused.");
+        let mut family = text.family(refusals);
+        for (domain, status) in peers() {
+            family.sample(&[("peer", domain.as_str())], status.refusals);
+        }
+        let lags: Vec<_> = peers()
+            .filter_map(|(domain, _)| {
+                let lag = self.gateway.peer_lag(domain, LAG_GROUPS_MAX);
+                let lag = lag.inspect_err(|error| {
+                    tracing::warn!(peer = %domain, %error, "the entries that a peer lacks cannot be counted");
+                });
+                Some((domain, lag.ok()?))
+            })
+            .collect();
+        let entries = gauge(
+            "mimi_gateway_peer_lag_entries",
+            "Log entries that it lacks, of the first 10,000 groups with such entries.",
+        );
+        let mut family = text.family(entries);
+        for (domain, lag) in &lags {
+            family.sample(&[("peer", domain.as_str())], lag.entries);
+        }
+        let groups =
+            gauge("mimi_gateway_peer_lag_groups", "Groups with entries that it lacks, up to 10,000.");
+        let mut family = text.family(groups);
+        for (domain, lag) in &lags {
+            family.sample(&[("peer", domain.as_str())], lag.groups);
+        }
+    }
+
+    fn write_ends(&self, text: &mut MetricsText) {
+        let certificate = gauge(
+            "mimi_gateway_certificate_expiry_timestamp_seconds",
+            "When the certificate of a listener expires, in Unix seconds.",
+        );
+        let mut family = text.family(certificate);
+        for ListenerCertificate { listener, not_after_s } in &self.certificates {
+            family.sample(&[("listener", listener)], not_after_s);
+        }
+        let mut ends: Vec<(String, TrustEnds)> = self
+            .gateway
+            .applications()
+            .map(|application| (application.id.to_string(), application.identity.trust_ends()))
+            .collect();
+        ends.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let root = gauge(
+            "mimi_gateway_trust_root_expiry_timestamp_seconds",
+            "When the first trust root of an application expires, in Unix seconds.",
+        );
+        let list = gauge(
+            "mimi_gateway_revocation_list_expiry_timestamp_seconds",
+            "When the first revocation list of an application is due for its next update, in Unix seconds.",
+        );
+        write_ends(text, root, &ends, |ends| ends.root);
+        write_ends(text, list, &ends, |ends| ends.list);
+    }
+}
+
+/// Writes one of the ends of each application.
+fn write_ends(
+    text: &mut MetricsText,
+    metric: Metric,
+    ends: &[(String, TrustEnds)],
+    end: fn(&TrustEnds) -> Option<i64>,
+) {
+    let mut family = text.family(metric);
+    for (application, ends) in ends {
+        if let Some(end) = end(ends) {
+            family.sample(&[("application", application)], end);
+        }
+    }
+}
