@@ -45,11 +45,6 @@ impl DefaultApplication {
         Ok(Self { id, hash: token.hash(), token: Some(token) })
     }
 
-    /// Whether its token has this hash.
-    pub(crate) fn has_token(&self, hash: &TokenHash) -> bool {
-        bool::from(self.hash.matches(hash))
-    }
-
     /// Its settings, as in a configuration.
     pub(crate) fn settings(&self) -> ApplicationSettings {
         let token = TokenSettings { sha256: self.hash, access: TokenAccess::ReadWrite };

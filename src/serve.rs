@@ -22,7 +22,7 @@ use crate::{
     config::{ApplicationSettings, Config},
     default_application::{DefaultApplication, cursor_key},
     federation::HttpsTransport,
-    http::{cursor::Cursors, edge::Served},
+    http::{callers::ListenerShares, cursor::Cursors, edge::Served, token_book::TokenBook},
     tls,
     token::Token,
 };
@@ -107,14 +107,15 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
         Cursors::new(&cursor_key(&store)?).map_err(|error| StartError::Settings(error.to_string()))?;
     let default_application =
         if config.applications.is_empty() { Some(DefaultApplication::load_or_create(&store)?) } else { None };
-    let operators = config.operator.as_ref();
-    let operators = operators
-        .map(|settings| operator_tokens(settings, default_application.as_ref(), &store))
-        .transpose()?;
-    let (tokens_of_operators, operator_token) = operators.unwrap_or_default();
     let mut applications = config.applications.clone();
     applications.extend(default_application.as_ref().map(DefaultApplication::settings));
     built.extend(default_application.as_ref().map(|application| Application::basic(application.id)));
+    let book = TokenBook::open(&store, &applications, ListenerShares::new(&config.internal.listener))?;
+    let makes_token = default_application.is_some();
+    let operators = config.operator.as_ref();
+    let operators =
+        operators.map(|settings| operator_tokens(settings, makes_token, &book, &store)).transpose()?;
+    let (tokens_of_operators, operator_token) = operators.unwrap_or_default();
 
     let federation = bound.federation(&applications)?;
     let mut options = gateway_options(&config, built, clock);
@@ -134,7 +135,7 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
         federation,
         is_draining: Arc::clone(&is_draining),
     };
-    let listeners = bound.serve(served, &applications, &tokens_of_operators).await?;
+    let listeners = bound.serve(served, book, &tokens_of_operators).await?;
     let delay_s = config.operator.as_ref().map_or(0, |operator| operator.shutdown_delay_s);
     Ok(Running {
         default_application,

@@ -46,10 +46,10 @@ pub enum StartError {
     /// The settings that the store keeps for the gateway itself are damaged.
     #[error("a setting in the store cannot be used: {0}")]
     Settings(String),
-    /// An operator has the token of the application that the gateway made.
+    /// An operator has the token of an application that the configuration does not name.
     #[error(
-        "operator.tokens[{place}].sha256: the application that this gateway made has this token already; `mimi-gateway \
-         token` makes another"
+        "operator.tokens[{place}].sha256: an application has this token already, which this gateway or an operator made; \
+         `mimi-gateway token` makes another"
     )]
     SharedToken {
         /// The place of the token in the configuration.

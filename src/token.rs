@@ -1,4 +1,4 @@
-//! Tokens of applications: generated and shown once, stored as their SHA-256.
+//! Tokens of applications and operators: generated and shown once, stored as their SHA-256.
 
 use std::{fmt, str::FromStr};
 
@@ -53,6 +53,13 @@ impl TokenHash {
     /// Whether both are the hash of the same token. The comparison takes the same time wherever they differ.
     pub fn matches(&self, other: &Self) -> subtle::Choice {
         self.0.ct_eq(&other.0)
+    }
+}
+
+impl TokenHash {
+    /// The id of the token among those of its application: the first 16 digits of the hash.
+    pub fn id(&self) -> String {
+        self.to_string().chars().take(16).collect()
     }
 }
 

@@ -67,6 +67,12 @@ problem_types! {
     NotPermitted: 403 "not-permitted", "Not permitted",
         "The token does not allow this: it belongs to another application, or it is a `read` token and the request changes something.",
         "Use a token of the application in the path, with `read-write` access where something is changed. Key package retrieval assigns a package and counts as a change.";
+    UnknownApplication: 404 "unknown-application", "Unknown application",
+        "This gateway has no application with this id. Only operators are told.",
+        "List the applications with GET /operator/v1/applications.";
+    UnknownToken: 404 "unknown-token", "Unknown token",
+        "The application has no token with this tokenId, or it was revoked.",
+        "List the application's tokens with GET …/tokens.";
     UnknownClient: 404 "unknown-client", "Unknown client",
         "No client with this clientId is registered in this application.",
         "Check the clientId; a client that was deleted does not come back under its old id.";

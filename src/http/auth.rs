@@ -1,6 +1,6 @@
 //! Authentication on the internal listener: bearer tokens (RFC 6750), each of one application.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use actix_http::{HttpMessage as _, Request};
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
@@ -72,9 +72,9 @@ impl Authenticator for Tokens {
     }
 }
 
-/// The tokens that this gateway knows.
-#[derive(Debug, Default)]
-pub(crate) struct Tokens(Vec<KnownToken>);
+/// The tokens of applications that this gateway knows. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tokens(Arc<RwLock<Vec<Arc<KnownToken>>>>);
 
 #[derive(Debug)]
 pub(crate) struct KnownToken {
@@ -92,21 +92,40 @@ pub(crate) struct Caller {
 
 impl Tokens {
     /// Adds a token, with its shares.
-    pub(crate) fn add(&mut self, hash: TokenHash, app: AppId, access: TokenAccess, shares: CallerShares) {
-        self.0.push(KnownToken { hash, caller: Caller { app, access }, shares: Arc::new(shares) });
+    pub(crate) fn add(&self, hash: TokenHash, app: AppId, access: TokenAccess, shares: CallerShares) {
+        let known = KnownToken { hash, caller: Caller { app, access }, shares: Arc::new(shares) };
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(known));
+    }
+
+    /// Removes a token, and ends its event streams.
+    pub(super) fn remove(&self, hash: &TokenHash) {
+        let is_it = |known: &Arc<KnownToken>| bool::from(known.hash.matches(hash));
+        let mut tokens = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        tokens.iter().filter(|known| is_it(known)).for_each(|known| known.shares.revoke());
+        tokens.retain(|known| !is_it(known));
+    }
+
+    /// Whether a token with this hash is known.
+    pub(crate) fn is_known(&self, hash: &TokenHash) -> bool {
+        self.find(hash).is_some()
     }
 
     /// The caller that sent these headers. It takes the same time for every token of the same length: the hash of the token is
     /// compared with all known ones.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<&KnownToken, Problem> {
-        let hash = presented(headers)?;
+    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<KnownToken>, Problem> {
+        let known = self.find(&presented(headers)?);
+        known.ok_or_else(|| Problem::not_authenticated("this gateway does not know the token"))
+    }
+
+    fn find(&self, hash: &TokenHash) -> Option<Arc<KnownToken>> {
+        let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let mut found = None;
-        for known in &self.0 {
-            if bool::from(known.hash.matches(&hash)) {
+        for known in tokens.iter() {
+            if bool::from(known.hash.matches(hash)) {
                 found = Some(known);
             }
         }
-        found.ok_or_else(|| Problem::not_authenticated("this gateway does not know the token"))
+        found.map(Arc::clone)
     }
 }
 
@@ -176,7 +195,7 @@ mod tests {
     const OTHER: &str = "00000000-0000-4000-8000-000000000001";
 
     fn tokens() -> Tokens {
-        let mut tokens = Tokens::default();
+        let tokens = Tokens::default();
         let shares = ListenerShares::new(&ListenerSettings::default());
         for (token, app, access) in [
             ("writer", APP, TokenAccess::ReadWrite),

@@ -1,7 +1,15 @@
 //! Shares of the callers of a listener: requests, received bytes that are not yet validated, and bytes of answers that are not
 //! yet read.
 
-use std::{cell::OnceCell, future::Future, sync::Arc, time::Duration};
+use std::{
+    cell::OnceCell,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -52,6 +60,8 @@ pub(crate) struct CallerShares {
     pub(crate) streams: Account,
     /// The holder of its connections.
     pub(crate) holder: HolderId,
+    /// Whether its token was revoked.
+    is_revoked: AtomicBool,
     own_turns: Arc<Semaphore>,
     all_turns: Arc<Semaphore>,
     /// The time for which a request waits until other answers are read: half of the pause that a reading client may make.
@@ -78,6 +88,11 @@ impl ComputeTurn {
     /// [`Full`] when the caller or all callers have too many.
     pub(crate) fn stream(&self) -> Result<HeldShare, Full> {
         self.shares.streams.take(1)
+    }
+
+    /// Whether the caller's token was revoked since the request was admitted.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.shares.is_revoked.load(Ordering::Acquire)
     }
 
     /// Takes room for bytes of an answer that are not read yet.
@@ -110,6 +125,11 @@ impl ComputeTurn {
 }
 
 impl CallerShares {
+    /// Ends the caller's event streams.
+    pub(crate) fn revoke(&self) {
+        self.is_revoked.store(true, Ordering::Release);
+    }
+
     /// Takes room for an answer of this many bytes until it is read. If there is none, it waits until other answers are
     /// read.
     pub(crate) fn room_for_answer(
@@ -179,6 +199,7 @@ impl ListenerShares {
             unread: self.unread.account(share),
             streams: self.streams.account(share),
             holder: HolderId::NOBODY,
+            is_revoked: AtomicBool::new(false),
             own_turns: Arc::new(Semaphore::new(TURNS_PER_CALLER)),
             all_turns: Arc::clone(&self.turns),
             patience: self.patience,

@@ -149,7 +149,11 @@ impl EventWriter {
             let id = format!("id: {}\n\n", EventIdText(self.stream.id()));
             return Some(Block::from([id.into()]));
         }
-        match timeout(SILENCE_MAX, self.stream.next()).await {
+        let next = timeout(SILENCE_MAX, self.stream.next()).await;
+        if self.turn.is_revoked() {
+            return None;
+        }
+        match next {
             Err(_) => Some(Block::from([Bytes::from_static(b":\n\n")])),
             Ok(Ok(Some(item))) => self.block(&item),
             Ok(Ok(None)) => None,

@@ -10,7 +10,7 @@
 //! | `problem.rs` | every error as a problem document |
 //! | `applications.rs`, `clients.rs`, `external_senders.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
 //! | `peer_auth.rs`, `federation.rs`, `forward.rs` | the federation listener's authentication and endpoints, and forwarding to the gateways of other domains |
-//! | `operator.rs` | the operators' listener: its tokens and endpoints |
+//! | `operator.rs`, `operations.rs`, `token_book.rs` | the operators' listener: its tokens and pages; its endpoints; the tokens of applications |
 //! | `entity_tag.rs`, `compression.rs` | what a caller has already; answers that are compressed |
 //! | `events.rs` | event streams |
 //! | `control_messages.rs` | an answer that is written to JSON by hand |
@@ -37,6 +37,7 @@ mod joining;
 mod json;
 mod key_packages;
 mod openapi;
+mod operations;
 pub(crate) mod operator;
 mod pages;
 pub(crate) mod peer_auth;
@@ -44,4 +45,5 @@ mod problem;
 mod query;
 mod request_id;
 mod route;
+pub(crate) mod token_book;
 mod unread;

@@ -7,7 +7,6 @@ use std::{
 
 use actix_http::{HttpMessage as _, Request};
 use actix_web::{HttpResponse, http::header, web::Bytes};
-use serde_json::json;
 
 use super::{
     auth::{Admitted, Authenticator, check_access, presented},
@@ -18,9 +17,13 @@ use super::{
     pages,
     problem::Problem,
     route::{Arrived, Route, apart},
+    token_book::TokenBook,
 };
 use crate::{
-    api::{Access, problem::ProblemKind},
+    api::{
+        Access,
+        operator::{ListOperatedApplications, ListTokens, MakeToken, RevokeToken},
+    },
     config::{TokenAccess, TokenSettings},
     metrics::{
         Observed,
@@ -30,8 +33,16 @@ use crate::{
 };
 
 /// Every route of the operators' listener.
-static OPERATOR_ROUTES: &[Route<Operators>] =
-    &[ROOT, pages::healthz(), pages::readyz(), METRICS, APPLICATIONS];
+static OPERATOR_ROUTES: &[Route<Operators>] = &[
+    ROOT,
+    pages::healthz(),
+    pages::readyz(),
+    METRICS,
+    Route::of::<ListOperatedApplications>(),
+    Route::of::<ListTokens>(),
+    Route::of::<MakeToken>(),
+    Route::of::<RevokeToken>(),
+];
 
 /// The text of `/`.
 const CONTENTS: &str = "\
@@ -40,7 +51,7 @@ The operators' listener of a MIMI gateway.
 /healthz                     the process is up
 /readyz                      requests are answered
 /metrics                     figures for Prometheus
-/operator/v1/applications    the applications; needs a token of an operator
+/operator/v1/applications    the applications, and under each its tokens; needs a token of an operator
 ";
 
 /// `GET /`: what there is.
@@ -115,37 +126,12 @@ impl ShownMetrics {
     }
 }
 
-/// `GET /operator/v1/applications`.
-const APPLICATIONS: Route<Operators> = Route {
-    access: Access::Read,
-    ..pages::page(
-        "/operator/v1/applications",
-        |arrived| {
-            let mut applications: Vec<_> = arrived.edge.gateway.applications().collect();
-            applications.sort_by_key(|application| application.id);
-            let applications: Vec<_> = applications
-                .into_iter()
-                .map(|application| {
-                    json!({ "id": application.id, "federatesWith": application.federates_with })
-                })
-                .collect();
-            let answer = HttpResponse::Ok().json(json!({ "applications": applications }));
-            Box::pin(std::future::ready(Ok(answer)))
-        },
-        Description::Page {
-            name: "listApplications",
-            summary: "The applications of this gateway",
-            text: "Each with its id and the domains that it federates with.",
-            media_types: &["application/json"],
-            problems: &[ProblemKind::NotAuthenticated, ProblemKind::NotPermitted],
-        },
-    )
-};
-
 /// The tokens of operators, and what they see.
 pub(crate) struct Operators {
     tokens: Vec<KnownOperator>,
     metrics: ShownMetrics,
+    /// The tokens of applications.
+    pub(super) book: Arc<TokenBook>,
 }
 
 #[derive(Debug)]
@@ -157,13 +143,18 @@ struct KnownOperator {
 
 impl Operators {
     /// The operators of these tokens, each with its share.
-    pub(crate) fn new(tokens: &[TokenSettings], shares: &ListenerShares, metrics: ShownMetrics) -> Self {
+    pub(crate) fn new(
+        tokens: &[TokenSettings],
+        shares: &ListenerShares,
+        metrics: ShownMetrics,
+        book: Arc<TokenBook>,
+    ) -> Self {
         let known = |token: &TokenSettings| KnownOperator {
             hash: token.sha256,
             access: token.access,
             shares: Arc::new(shares.caller()),
         };
-        Self { tokens: tokens.iter().map(known).collect(), metrics }
+        Self { tokens: tokens.iter().map(known).collect(), metrics, book }
     }
 }
 

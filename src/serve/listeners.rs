@@ -11,7 +11,7 @@ use crate::{
         ApplicationSettings, Config, FederationSettings, FederationTls, OperatorSettings, TokenAccess,
         TokenSettings,
     },
-    default_application::{DefaultApplication, operator_token},
+    default_application::operator_token,
     federation::{self, Federation, SharedApplication},
     http::{
         auth::{Authenticator, Tokens},
@@ -19,6 +19,7 @@ use crate::{
         edge::{Edge, Served},
         operator::{Operators, ShownMetrics},
         peer_auth::{Peers, note_certificate},
+        token_book::TokenBook,
     },
     listener::{BoundAddress, Listener, Protocol, Released},
     metrics::{ListenerCertificate, Observed},
@@ -135,13 +136,13 @@ impl<'a> BoundListeners<'a> {
     pub(super) async fn serve(
         self,
         served: Served,
-        applications: &[ApplicationSettings],
+        book: Arc<TokenBook>,
         tokens_of_operators: &[TokenSettings],
     ) -> Result<Listeners, StartError> {
         let Self { inside, outside, for_operators } = self;
         let timeout = shutdown_timeout(inside.config);
         let certificates = [inside.certificate(), outside.as_ref().and_then(Outside::certificate)];
-        let internal = inside.serve(served.clone(), applications, timeout).await?;
+        let internal = inside.serve(served.clone(), &book, timeout).await?;
         let federation = match (outside, served.federation.clone()) {
             (Some(outside), Some(federation)) => {
                 Some(outside.serve(served.clone(), federation, timeout).await?)
@@ -157,7 +158,7 @@ impl<'a> BoundListeners<'a> {
                     certificates: certificates.into_iter().flatten().collect(),
                 };
                 let metrics = ShownMetrics::new(observed, others.map(Arc::clone).collect());
-                Some(bound.serve(served, tokens_of_operators, metrics, timeout).await?)
+                Some(bound.serve(served, tokens_of_operators, (metrics, book), timeout).await?)
             }
             None => None,
         };
@@ -186,18 +187,11 @@ impl<'a> Inside<'a> {
     async fn serve(
         self,
         served: Served,
-        applications: &[ApplicationSettings],
+        book: &TokenBook,
         shutdown_timeout: Duration,
     ) -> Result<Listener<Tokens>, StartError> {
         let limits = &self.config.internal.listener;
-        let shares = ListenerShares::new(limits);
-        let mut tokens = Tokens::default();
-        for application in applications {
-            for token in &application.tokens {
-                tokens.add(token.sha256, application.id, token.access, shares.caller());
-            }
-        }
-        let edge = Edge::new(served, tokens, shares, limits);
+        let edge = Edge::new(served, book.known(), book.shares(), limits);
         let protocol = self.protocol()?;
         Listener::start(self.bound, edge, limits, protocol, shutdown_timeout).await
     }
@@ -305,12 +299,12 @@ impl<'a> ForOperators<'a> {
         self,
         served: Served,
         tokens: &[TokenSettings],
-        metrics: ShownMetrics,
+        (metrics, book): (ShownMetrics, Arc<TokenBook>),
         shutdown_timeout: Duration,
     ) -> Result<Listener<Operators>, StartError> {
         let limits = &self.settings.listener;
         let shares = ListenerShares::new(limits);
-        let edge = Edge::new(served, Operators::new(tokens, &shares, metrics), shares, limits);
+        let edge = Edge::new(served, Operators::new(tokens, &shares, metrics, book), shares, limits);
         Listener::start(self.bound, edge, limits, Protocol::Plain, shutdown_timeout).await
     }
 }
@@ -319,20 +313,21 @@ impl<'a> ForOperators<'a> {
 /// returned as well by the start that makes it.
 pub(super) fn operator_tokens(
     settings: &OperatorSettings,
-    default_application: Option<&DefaultApplication>,
+    makes_token: bool,
+    book: &TokenBook,
     store: &Store,
 ) -> Result<(Vec<TokenSettings>, Option<Token>), StartError> {
+    let known = book.known();
+    if let Some(place) = settings.tokens.iter().position(|token| known.is_known(&token.sha256)) {
+        return Err(StartError::SharedToken { place });
+    }
     let mut tokens = settings.tokens.clone();
-    let Some(application) = default_application else { return Ok((tokens, None)) };
-    if tokens.is_empty() {
+    if tokens.is_empty() && makes_token {
         let (sha256, made) = operator_token(store)?;
         tokens.push(TokenSettings { sha256, access: TokenAccess::ReadWrite });
         return Ok((tokens, made));
     }
-    match tokens.iter().position(|token| application.has_token(&token.sha256)) {
-        Some(place) => Err(StartError::SharedToken { place }),
-        None => Ok((tokens, None)),
-    }
+    Ok((tokens, None))
 }
 
 fn certificate(listener: &'static str, identity: &TlsIdentity) -> Option<ListenerCertificate> {
