@@ -1,8 +1,9 @@
 //! A typed client of a gateway's internal listener: one method for each request of the [`api`].
 
 mod events;
+mod exchange;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use actors::{AppId, ClientHandle, ClientId, DeliveryId, DomainName, GroupId, KeyQueueId};
 use serde::de::DeserializeOwned;
@@ -37,7 +38,8 @@ use crate::{
     token::Token,
 };
 
-pub use self::events::EventReader;
+use self::exchange::Observer;
+pub use self::{events::EventReader, exchange::Exchange};
 
 /// The time limit of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -77,31 +79,6 @@ pub struct GatewayClient {
     app: AppId,
     token: Token,
     observer: Option<Observer>,
-}
-
-/// A request that was answered, as a [`GatewayClient`] reports it.
-#[derive(Clone, Copy, Debug)]
-pub struct Exchange<'a> {
-    /// The method.
-    pub method: Method,
-    /// The path with the query.
-    pub target: &'a str,
-    /// The JSON of the request, if it has a body.
-    pub request: Option<&'a [u8]>,
-    /// The status of the answer.
-    pub status: u16,
-    /// The body of the answer.
-    pub answer: &'a [u8],
-}
-
-/// A function that is told of each exchange.
-#[derive(Clone)]
-struct Observer(Arc<dyn Fn(&Exchange<'_>) + Send + Sync>);
-
-impl fmt::Debug for Observer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observer").finish_non_exhaustive()
-    }
 }
 
 /// The reason why a request did not succeed.
@@ -163,7 +140,7 @@ impl GatewayClient {
     /// application. The token is no part of it.
     #[must_use]
     pub fn reporting_to(self, observer: impl Fn(&Exchange<'_>) + Send + Sync + 'static) -> Self {
-        Self { observer: Some(Observer(Arc::new(observer))), ..self }
+        Self { observer: Some(Observer::new(observer)), ..self }
     }
 
     /// The same client over other connections, such as shared ones.
@@ -196,10 +173,10 @@ impl GatewayClient {
         let (status, is_success, is_problem) =
             (response.status().as_u16(), is_success::<E>(&response), is_problem(&response));
         let bytes = response.bytes().await?;
-        if let Some(Observer(report)) = &self.observer {
+        if let Some(observer) = &self.observer {
             let request = E::Body::IS_SENT.then(|| serde_json::to_vec(body).unwrap_or_default());
             let (method, request) = (E::METHOD, request.as_deref());
-            report(&Exchange { method, target: &target, request, status, answer: &bytes });
+            observer.report(&Exchange { method, target: &target, request, status, answer: &bytes });
         }
         if !is_success {
             return Err(refusal(status, is_problem, &bytes));
