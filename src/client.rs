@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     api::{
-        self, Access, Body as _, Endpoint, Method, Nothing,
+        self, Access, Body as _, Endpoint, Nothing,
         applications::{ApplicationConfigurations, ListApplications},
         clients::{
             ChangeClient, ClientBody, ClientChangeBody, DeleteClient, FindClients, GetClient, GroupsOfClient,
