@@ -46,8 +46,8 @@ pub use self::{
     error::StorageError,
     external_sender::{ExternalSenderError, ExternalSenderKey},
     gateway::{
-        ClientChange, ClientError, ClientQuery, Gateway, GatewayOptions, JoinInfo, JoinInfoPage,
-        JoinInfoQuery, NewClient, PeerLag,
+        ClientChange, ClientError, ClientQuery, EpochFigures, Gateway, GatewayOptions, GroupFigures,
+        JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient, PeerLag,
     },
     group::{
         AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntriesAfter, EntryContent,

@@ -1,21 +1,28 @@
-//! The endpoints under `/operator/v1`: applications and their tokens.
+//! The endpoints under `/operator/v1`: applications and their tokens, groups, peers.
 
-use actors::{AppId, Application};
+use actors::{AppId, Application, EpochFigures, GroupId, GroupRow};
 
 use super::{
     edge::Edge,
     operator::Operators,
     problem::Problem,
-    route::{Answer, Call, Handle},
+    route::{Answer, Call, Handle, apart},
 };
 use crate::api::{
     Nothing,
+    groups::{Groups, ListedGroup},
+    operated_groups::{
+        GroupEpochs, GroupFollower, InspectGroup, InspectedEpoch, InspectedGroup, ListGroupEpochs,
+        ListOperatedGroups, ListPeers, ListedPeer, ListedPeers,
+    },
     operator::{
         ListOperatedApplications, ListTokens, ListedTokens, MadeTokenBody, MakeToken, OperatedApplication,
         OperatedApplications, RevokeToken,
     },
     problem::ProblemKind,
+    text::GroupIdText,
 };
+use crate::metrics::LAG_GROUPS_MAX;
 
 impl Handle<Operators> for ListOperatedApplications {
     async fn handle(call: Call<Self, Operators>) -> Result<Answer<OperatedApplications>, Problem> {
@@ -55,6 +62,97 @@ impl Handle<Operators> for RevokeToken {
         tracing::info!(application = %app, token, "an operator revoked a token");
         Ok(Answer::NoContent)
     }
+}
+
+impl Handle<Operators> for ListOperatedGroups {
+    async fn handle(call: Call<Self, Operators>) -> Result<Answer<Groups>, Problem> {
+        let (edge, app) = (call.edge, call.path.app);
+        check_known(&edge, app)?;
+        let list = [b"groups for operators".as_slice(), app.as_uuid().as_bytes()];
+        let after = edge.cursors.take(&list, call.query.cursor.as_deref(), |id| GroupId::new(id).ok())?;
+        let limit = call.query.limit.get();
+        let mut groups = edge.gateway.groups(app, after, limit.saturating_add(1)).await?;
+        let next_cursor = edge.cursors.cut(&list, &mut groups, limit, |(group, _)| group.as_bytes());
+        let listed = |(group, row): (GroupId, GroupRow)| ListedGroup {
+            group_id: GroupIdText(group),
+            epoch_id: row.epoch,
+            hub_domain: row.hub,
+        };
+        Ok(Answer::Ok(Groups { groups: groups.into_iter().map(listed).collect(), next_cursor }))
+    }
+}
+
+impl Handle<Operators> for InspectGroup {
+    async fn handle(call: Call<Self, Operators>) -> Result<Answer<InspectedGroup>, Problem> {
+        let (edge, app, group) = (call.edge, call.path.application.app, call.path.group);
+        check_known(&edge, app)?;
+        call.turn.begin().await?;
+        let view = edge.gateway.group(app, &group).await?;
+        let inspect = move || {
+            let figures = edge.gateway.group_figures(app, &group)?;
+            let follower = |(domain, lag_entries)| GroupFollower { domain, lag_entries };
+            Ok(InspectedGroup {
+                epoch_id: view.epoch,
+                hub_domain: view.hub.clone(),
+                created_at: figures.created_at,
+                cipher_suite: view.cipher_suite,
+                members: count(view.members_count()),
+                ratchet_tree_bytes: count(view.ratchet_tree().len()),
+                proposals: count(view.proposals.len()),
+                log_entries: figures.log_entries,
+                oldest_epoch_id: figures.oldest_epoch,
+                followers: figures.followers.into_iter().map(follower).collect(),
+                group_id: GroupIdText(group),
+            })
+        };
+        apart(inspect).await?.map(Answer::Ok)
+    }
+}
+
+impl Handle<Operators> for ListGroupEpochs {
+    async fn handle(call: Call<Self, Operators>) -> Result<Answer<GroupEpochs>, Problem> {
+        let (edge, app, group) = (call.edge, call.path.application.app, call.path.group);
+        check_known(&edge, app)?;
+        call.turn.begin().await?;
+        let (before, limit) = (call.query.before, call.query.limit.get());
+        let epochs = apart(move || edge.gateway.epochs_before(app, &group, before, limit)).await??;
+        let inspected = |epoch: EpochFigures| InspectedEpoch {
+            epoch_id: epoch.epoch,
+            timestamp: epoch.timestamp,
+            committer_leaf_index: epoch.committer,
+            commit_bytes: count(epoch.commit_bytes),
+            proposals: count(epoch.proposals),
+        };
+        Ok(Answer::Ok(GroupEpochs { epochs: epochs.into_iter().map(inspected).collect() }))
+    }
+}
+
+impl Handle<Operators> for ListPeers {
+    async fn handle(call: Call<Self, Operators>) -> Result<Answer<ListedPeers>, Problem> {
+        let Some(federation) = call.edge.federation.clone() else {
+            return Ok(Answer::Ok(ListedPeers { peers: Vec::new() }));
+        };
+        call.turn.begin().await?;
+        let list = move || {
+            let listed = federation.peers().map(|(domain, status)| {
+                let lag = call.edge.gateway.peer_lag(domain, LAG_GROUPS_MAX)?;
+                Ok(ListedPeer {
+                    domain: domain.clone(),
+                    is_reachable: status.is_reachable,
+                    last_contact: status.answered_s.map(|at| at.saturating_mul(1000)),
+                    refusals: status.refusals,
+                    lag_groups: lag.groups,
+                    lag_entries: lag.entries,
+                })
+            });
+            listed.collect::<Result<Vec<_>, Problem>>()
+        };
+        Ok(Answer::Ok(ListedPeers { peers: apart(list).await?? }))
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 fn check_known(edge: &Edge<Operators>, app: AppId) -> Result<(), Problem> {

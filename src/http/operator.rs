@@ -22,6 +22,7 @@ use super::{
 use crate::{
     api::{
         Access,
+        operated_groups::{InspectGroup, ListGroupEpochs, ListOperatedGroups, ListPeers},
         operator::{ListOperatedApplications, ListTokens, MakeToken, RevokeToken},
     },
     config::{TokenAccess, TokenSettings},
@@ -42,6 +43,10 @@ static OPERATOR_ROUTES: &[Route<Operators>] = &[
     Route::of::<ListTokens>(),
     Route::of::<MakeToken>(),
     Route::of::<RevokeToken>(),
+    Route::of::<ListOperatedGroups>(),
+    Route::of::<InspectGroup>(),
+    Route::of::<ListGroupEpochs>(),
+    Route::of::<ListPeers>(),
 ];
 
 /// The text of `/`.
@@ -51,7 +56,8 @@ The operators' listener of a MIMI gateway.
 /healthz                     the process is up
 /readyz                      requests are answered
 /metrics                     figures for Prometheus
-/operator/v1/applications    the applications, and under each its tokens; needs a token of an operator
+/operator/v1/applications    the applications, and under each its tokens and groups; needs a token of an operator
+/operator/v1/peers           the gateways of other domains; needs such a token
 ";
 
 /// `GET /`: what there is.

@@ -19,7 +19,7 @@ use self::text::{Metric, MetricKind, MetricsText};
 use crate::federation::Federation;
 
 /// The groups in which the entries that a peer lacks are counted; there may be more.
-const LAG_GROUPS_MAX: usize = 10_000;
+pub(crate) const LAG_GROUPS_MAX: usize = 10_000;
 
 const fn counter(name: &'static str, help: &'static str) -> Metric {
     Metric { name, kind: MetricKind::Counter, help }

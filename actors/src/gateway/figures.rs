@@ -1,9 +1,14 @@
-//! Figures for operators: active actors, and entries that peers lack.
+//! Figures for operators: active actors, entries that peers lack, one group and its epochs.
 
-use snapshots::{DomainName, LogId};
+use snapshots::{AppId, DomainName, Epoch, GroupId, LogId, Timestamp, View};
 
 use super::Gateway;
-use crate::{error::StorageError, runtime::AwakeActors};
+use crate::{
+    error::StorageError,
+    group::{GroupError, control_messages},
+    mls::sender_leaf,
+    runtime::AwakeActors,
+};
 
 /// The number of marks that are read at a time.
 const MARKS_AT_ONCE: usize = 256;
@@ -15,6 +20,34 @@ pub struct PeerLag {
     pub groups: u64,
     /// Entries that it lacks in them.
     pub entries: u64,
+}
+
+/// What the store has of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupFigures {
+    /// When its hub accepted its creation.
+    pub created_at: Timestamp,
+    /// The number of entries that its log has had after the creation.
+    pub log_entries: u64,
+    /// The oldest epoch whose commit is kept.
+    pub oldest_epoch: Option<Epoch>,
+    /// The peers that follow it, each with the number of entries that it lacks; none if another gateway orders it.
+    pub followers: Vec<(DomainName, u64)>,
+}
+
+/// An epoch and the commit that created it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochFigures {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// When the hub accepted the commit.
+    pub timestamp: Timestamp,
+    /// The leaf index of the member that committed; `None` for an external commit.
+    pub committer: Option<u32>,
+    /// The size of the commit, in bytes.
+    pub commit_bytes: usize,
+    /// The number of proposals that it includes by reference.
+    pub proposals: usize,
 }
 
 impl Gateway {
@@ -43,10 +76,7 @@ impl Gateway {
         loop {
             let marks = view.outbox(peer, after.as_ref(), left.min(MARKS_AT_ONCE))?;
             for (app, group) in &marks {
-                let head = view.log_head(&LogId::Group(*app, group.clone()))?.unwrap_or(0);
-                let next = view.peer_position(peer, *app, group)?.unwrap_or(0);
-                // The first entry of a log has the number 1.
-                let entries = (head + 1).saturating_sub(next.max(1));
+                let entries = lacking(&view, peer, *app, group)?;
                 lag.groups += u64::from(entries > 0);
                 lag.entries = lag.entries.saturating_add(entries);
             }
@@ -57,4 +87,71 @@ impl Gateway {
             }
         }
     }
+
+    /// What the store has of a group. It reads the disk.
+    ///
+    /// # Errors
+    /// [`GroupError::UnknownGroup`], [`GroupError::Stopping`], or that the store cannot be read.
+    pub fn group_figures(&self, app: AppId, group: &GroupId) -> Result<GroupFigures, GroupError> {
+        let application = self.group_application(app)?;
+        let row = self.group_row(app, group)?;
+        let view = self.services.store.view();
+        let log = LogId::Group(app, group.clone());
+        let log_entries = view.log_head(&log).map_err(StorageError::from)?.unwrap_or(0);
+        let mut followers = Vec::new();
+        if application.is_hub(row.hub.as_ref()) {
+            for peer in application.federates_with.iter() {
+                let lacks = lacking(&view, peer, app, group)?;
+                followers.push((peer.clone(), lacks));
+            }
+        }
+        let oldest_epoch = view.first_epoch(app, group).map_err(StorageError::from)?;
+        Ok(GroupFigures { created_at: row.created_at, log_entries, oldest_epoch, followers })
+    }
+
+    /// At most `limit` epochs of a group before one of them, or from the current one on, the newest first. It ends at the
+    /// oldest epoch that is kept. It reads the disk.
+    ///
+    /// # Errors
+    /// [`GroupError::UnknownGroup`], [`GroupError::Stopping`], or that the store cannot be read.
+    pub fn epochs_before(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        before: Option<Epoch>,
+        limit: usize,
+    ) -> Result<Vec<EpochFigures>, GroupError> {
+        self.group_application(app)?;
+        let current = self.group_row(app, group)?.epoch;
+        let view = self.services.store.view();
+        let mut next = before.map_or(Some(current), Epoch::previous).map(|epoch| epoch.min(current));
+        let mut epochs = Vec::new();
+        while let Some(epoch) = next.filter(|epoch| epoch.0 > 0 && epochs.len() < limit) {
+            // One at a time, because their commits may be large.
+            let read = control_messages(&view, app, group, (epoch, Some(epoch)), 1, usize::MAX);
+            let found = match read {
+                Ok(read) => read.epochs,
+                Err(GroupError::EpochsPruned { .. }) => break,
+                Err(error) => return Err(error),
+            };
+            let Some(entry) = found.first().filter(|entry| entry.epoch == epoch) else { break };
+            epochs.push(EpochFigures {
+                epoch,
+                timestamp: entry.timestamp,
+                committer: sender_leaf(&entry.commit),
+                commit_bytes: entry.commit.len(),
+                proposals: entry.proposals.len(),
+            });
+            next = epoch.previous();
+        }
+        Ok(epochs)
+    }
+}
+
+/// The number of entries of a group's log that a peer lacks.
+fn lacking(view: &View, peer: &DomainName, app: AppId, group: &GroupId) -> Result<u64, StorageError> {
+    let head = view.log_head(&LogId::Group(app, group.clone()))?.unwrap_or(0);
+    let next = view.peer_position(peer, app, group)?.unwrap_or(0);
+    // The creation of the group is entry 0.
+    Ok(head.saturating_add(1).saturating_sub(next))
 }

@@ -163,6 +163,18 @@ pub(crate) fn packet_head(member: RequestMember, packet: &[u8]) -> Result<Packet
     Ok(PacketHead { group: GroupId::new(header.group_id).ok(), epoch: header.epoch })
 }
 
+/// The leaf of the member that sent a handshake packet; `None` if no member sent it, or the packet does not say. Nothing is
+/// verified.
+pub(crate) fn sender_leaf(packet: &[u8]) -> Option<u32> {
+    let header = handshake_header(RequestMember::Packet, packet).ok()?;
+    match header.public?.sender {
+        wire::SenderKind::Member(leaf) => Some(leaf),
+        wire::SenderKind::External(_)
+        | wire::SenderKind::NewMemberProposal
+        | wire::SenderKind::NewMemberCommit => None,
+    }
+}
+
 /// Reads the head of what must be a PublicMessage or a PrivateMessage.
 fn handshake_header(member: RequestMember, packet: &[u8]) -> Result<wire::Header<'_>, Refusal> {
     let unreadable = |_| Refusal::unreadable(member, packet);

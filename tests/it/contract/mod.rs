@@ -10,6 +10,7 @@ mod key_packages;
 mod limits;
 mod logging;
 mod metrics;
+mod operated_groups;
 mod operator;
 mod pages;
 mod restart;

@@ -10,7 +10,8 @@ use actors::{AppId, Epoch, GroupId};
 use mimi_gateway::{
     api::{Limit, groups::EpochRange, key_packages::KeyPackageQuery},
     client::GatewayClient,
-    config::DataDir,
+    config::{DataDir, TokenAccess},
+    token::Token,
 };
 use tempfile::TempDir;
 
@@ -23,6 +24,8 @@ use crate::{
     },
 };
 
+/// The token of the operator of every site.
+pub(crate) const OPERATOR: &str = "the-operator";
 /// How long anything may take before a test has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -66,7 +69,7 @@ impl World {
             setup.config.passivation.snapshot_period_s = 1;
             setup.config.passivation.after_s = 1;
             setup.config.log = "error".to_owned();
-            setup.watched_by(&[]);
+            setup.watched_by(&[(&Token::new(OPERATOR), TokenAccess::Read)]);
             // Timeouts are short.
             let federation = setup.federation();
             federation.connect_timeout_ms = 300;
