@@ -27,7 +27,10 @@ use self::{
     examples::{add_example, recorded},
     problems::{add_problems, common_problems, problem_schema, schema_name},
 };
-use super::route::{ROUTES, Route};
+use super::{
+    auth::{Authenticator, Tokens},
+    route::Route,
+};
 use crate::api::{
     Access, Body, Endpoint, Method, Success, events::EVENT_STREAM, key_packages::RefusedKeyPackage,
     paths::is_member, problem::ProblemKind, text,
@@ -58,6 +61,26 @@ pub(super) enum Description {
 /// The schemas that the operations refer to, by name.
 pub(super) type Schemas = BTreeMap<String, RefOr<Schema>>;
 
+/// What the document of a listener says besides its operations.
+pub(super) struct AboutListener {
+    /// Its title.
+    pub(super) title: &'static str,
+    /// Its beginning.
+    pub(super) introduction: &'static str,
+    /// The token that requests need.
+    pub(super) token: &'static str,
+    /// Its sections, in order, each with what it is about.
+    pub(super) sections: &'static [(&'static str, &'static str)],
+}
+
+/// The listener for application servers.
+const INTERNAL: AboutListener = AboutListener {
+    title: "MIMI gateway",
+    introduction: INTRODUCTION,
+    token: "A token of the application in the path, for reading or for reading and writing.",
+    sections: SECTIONS,
+};
+
 /// The sections of the document, in order: the draft's, by title, and the gateway's own.
 const SECTIONS: &[(&str, &str)] = &[
     ("Applications", "The public description of applications."),
@@ -77,18 +100,27 @@ const SECTIONS: &[(&str, &str)] = &[
 /// None is known: every part of the document has a form in JSON.
 pub(super) fn document() -> Result<Value, serde_json::Error> {
     let recorded = recorded()?;
-    let mut document = serde_json::to_value(described())?;
-    finish::finish(&mut document);
+    let mut document = document_of::<Tokens>(&INTERNAL)?;
     finish::each_operation(&mut document, |operation| add_example(&recorded, operation));
     Ok(document)
 }
 
+/// The document of a listener, without examples.
+///
+/// # Errors
+/// None is known: every part of the document has a form in JSON.
+pub(super) fn document_of<A: Authenticator>(about: &AboutListener) -> Result<Value, serde_json::Error> {
+    let mut document = serde_json::to_value(described::<A>(about))?;
+    finish::finish(&mut document);
+    Ok(document)
+}
+
 /// The document as far as it can be said in the types of utoipa.
-fn described() -> OpenApi {
+fn described<A: Authenticator>(about: &AboutListener) -> OpenApi {
     let mut schemas = Schemas::new();
     collect::<RefusedKeyPackage>(&mut schemas);
     schemas.extend(ProblemKind::ALL.iter().map(|kind| (schema_name(*kind), problem_schema(*kind))));
-    let paths = ROUTES.iter().fold(PathsBuilder::new(), |paths, route| {
+    let paths = A::routes().iter().fold(PathsBuilder::new(), |paths, route| {
         let mut operation = match &route.description {
             Description::Endpoint(describe) => describe(&mut schemas),
             Description::Page { name, summary, text, media_types, problems } => {
@@ -98,21 +130,18 @@ fn described() -> OpenApi {
         add_common(&mut operation, route);
         paths.path(route.template, PathItem::new(http_method(route.method), operation))
     });
-    let mut info = Info::new("MIMI gateway", env!("CARGO_PKG_VERSION"));
-    info.description = Some(INTRODUCTION.to_owned());
+    let mut info = Info::new(about.title, env!("CARGO_PKG_VERSION"));
+    info.description = Some(about.introduction.to_owned());
     let mut license = License::new("Apache-2.0");
     license.identifier = Some("Apache-2.0".to_owned());
     info.license = Some(license);
-    let scheme = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some("A token of the application in the path, for reading or for reading and writing."))
-        .build();
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(about.token)).build();
     let components = ComponentsBuilder::new()
         .schemas_from_iter(schemas)
         .security_scheme(TOKEN, SecurityScheme::Http(scheme))
         .build();
-    let tags =
-        SECTIONS.iter().map(|(name, about)| TagBuilder::new().name(*name).description(Some(*about)).build());
+    let sections = about.sections.iter();
+    let tags = sections.map(|(name, about)| TagBuilder::new().name(*name).description(Some(*about)).build());
     OpenApiBuilder::new()
         .info(info)
         .servers(Some([Server::new("/")]))
@@ -238,7 +267,7 @@ fn page(name: &str, summary: &str, text: &str, media_types: &[&str], problems: &
 }
 
 /// Adds the properties of the route itself: the members of its path, and its need of a token.
-fn add_common(operation: &mut Operation, route: &Route) {
+fn add_common<A: Authenticator>(operation: &mut Operation, route: &Route<A>) {
     let members = route.template.split('/').filter(|segment| is_member(segment));
     let parameters =
         members.map(|segment| RefOr::T(path_parameter(segment.trim_matches(['{', '}'])))).collect::<Vec<_>>();
@@ -271,6 +300,10 @@ fn path_parameter(name: &str) -> Parameter {
             "base64url without padding of the MLS group_id.",
         ),
         "id" => (string.into(), "The `id` of the join info."),
+        "tokenId" => (
+            string.pattern(Some("^[0-9a-f]{16}$")).into(),
+            "The id of the token: the first 16 hexadecimal digits of its SHA-256.",
+        ),
         "slug" => (string.into(), "The last part of a problem's `type`."),
         _ => (string.into(), "A file of the page."),
     };

@@ -1,7 +1,7 @@
 //! The operators' listener: its tokens and its endpoints.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -13,8 +13,8 @@ use super::{
     callers::{CallerShares, ListenerShares},
     counts::{self, ListenerCounts},
     edge::Edge,
-    openapi::Description,
-    pages,
+    openapi::{self, AboutListener, Description},
+    pages::{self, SharedPage},
     problem::Problem,
     route::{Arrived, Route, apart},
     token_book::TokenBook,
@@ -24,6 +24,7 @@ use crate::{
         Access,
         operated_groups::{InspectGroup, ListGroupEpochs, ListOperatedGroups, ListPeers},
         operator::{ListOperatedApplications, ListTokens, MakeToken, RevokeToken},
+        problem::ProblemKind,
     },
     config::{TokenAccess, TokenSettings},
     metrics::{
@@ -39,6 +40,7 @@ static OPERATOR_ROUTES: &[Route<Operators>] = &[
     pages::healthz(),
     pages::readyz(),
     METRICS,
+    OPENAPI,
     Route::of::<ListOperatedApplications>(),
     Route::of::<ListTokens>(),
     Route::of::<MakeToken>(),
@@ -56,7 +58,8 @@ The operators' listener of a MIMI gateway.
 /healthz                     the process is up
 /readyz                      requests are answered
 /metrics                     figures for Prometheus
-/operator/v1/applications    the applications, and under each its tokens and groups; needs a token of an operator
+/operator/v1/openapi.json    what there is under /operator/v1; needs a token of an operator
+/operator/v1/applications    the applications, and under each its tokens and groups; needs such a token
 /operator/v1/peers           the gateways of other domains; needs such a token
 ";
 
@@ -95,6 +98,47 @@ async fn metrics(arrived: Arrived<Operators>) -> Result<HttpResponse, Problem> {
     let edge = Arc::clone(&arrived.edge);
     let text = apart(move || edge.authority().metrics.read(&edge)).await?;
     Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, MEDIA_TYPE)).body(text))
+}
+
+/// `GET /operator/v1/openapi.json`.
+const OPENAPI: Route<Operators> = Route {
+    access: Access::Read,
+    ..pages::page(
+        "/operator/v1/openapi.json",
+        |_| Box::pin(std::future::ready(openapi_json())),
+        Description::Page {
+            name: "openapi",
+            summary: "This document",
+            text: "OpenAPI 3.1, for generators of clients and for tools.",
+            media_types: &["application/json"],
+            problems: &[ProblemKind::NotAuthenticated],
+        },
+    )
+};
+
+fn openapi_json() -> Result<HttpResponse, Problem> {
+    static DOCUMENT: LazyLock<Option<SharedPage>> =
+        LazyLock::new(|| SharedPage::json(&document().ok()?).ok());
+    Ok(DOCUMENT.as_ref().ok_or_else(Problem::internal)?.answer())
+}
+
+/// The description of this listener.
+pub(super) fn document() -> Result<serde_json::Value, serde_json::Error> {
+    openapi::document_of::<Operators>(&AboutListener {
+        title: "MIMI gateway, for operators",
+        introduction: "\
+The interface for the people who run a MIMI gateway. A token of an operator is no token of an application, nor the reverse; `/`, \
+`/healthz`, `/readyz` and `/metrics` need none. Every error is a problem document (RFC 9457), whose `type` the listener for \
+application servers explains. A `HEAD` is answered wherever `GET` is. No answer holds a token, except the one that makes it, a key \
+or a message.",
+        token: "A token of an operator, for reading or for reading and writing.",
+        sections: &[
+            ("Applications and tokens", "The applications of this gateway, and the tokens of their servers."),
+            ("Groups", "Sizes and epochs of groups."),
+            ("Peers", "The gateways of other domains."),
+            ("This gateway", "Health, metrics and this document."),
+        ],
+    })
 }
 
 /// The age up to which metrics are shown again, so that callers without a token cause little work.

@@ -223,13 +223,13 @@ fn readiness(snapshots: SnapshotStatus) -> serde_json::Value {
 
 fn openapi_json() -> Result<HttpResponse, Problem> {
     static DOCUMENT: LazyLock<Option<SharedPage>> =
-        LazyLock::new(|| SharedPage::new(JSON.to_owned(), openapi::document().ok()?.to_string().into()).ok());
+        LazyLock::new(|| SharedPage::json(&openapi::document().ok()?).ok());
     Ok(DOCUMENT.as_ref().ok_or_else(Problem::internal)?.answer())
 }
 
 /// A page whose bytes all answers share, plain and compressed.
 #[derive(Clone)]
-struct SharedPage {
+pub(super) struct SharedPage {
     media_type: String,
     bytes: Bytes,
     gzip: Bytes,
@@ -241,7 +241,12 @@ impl SharedPage {
         Ok(Self { media_type, bytes, gzip })
     }
 
-    fn answer(&self) -> HttpResponse {
+    /// A page of JSON.
+    pub(super) fn json(document: &serde_json::Value) -> Result<Self, Problem> {
+        Self::new(JSON.to_owned(), document.to_string().into())
+    }
+
+    pub(super) fn answer(&self) -> HttpResponse {
         let mut response = HttpResponse::Ok()
             .insert_header((header::CONTENT_TYPE, self.media_type.clone()))
             .body(self.bytes.clone());

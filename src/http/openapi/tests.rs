@@ -6,7 +6,10 @@ use super::{
     examples::{Recorded, events_of},
     *,
 };
-use crate::api::{self, events::EventData, paths::PathMembers as _};
+use crate::{
+    api::{self, events::EventData, paths::PathMembers as _},
+    http::{operator, route::ROUTES},
+};
 
 fn json() -> Value {
     document().unwrap()
@@ -30,25 +33,49 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
     members.chain(items).for_each(|value| references(value, found));
 }
 
+/// The methods and paths of a document.
+fn listed(document: &Value) -> BTreeSet<(String, String)> {
+    let items = document["paths"].as_object().unwrap().iter();
+    let of_item = |(path, item): (&String, &Value)| {
+        let methods = item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone()));
+        methods.collect::<Vec<_>>()
+    };
+    items.flat_map(of_item).collect()
+}
+
+#[test]
+fn the_document_for_operators_is_whole() {
+    let document = operator::document().unwrap();
+    let routes = operator::Operators::routes().iter();
+    let routes: BTreeSet<(String, String)> =
+        routes.map(|route| (route.method.as_str().to_owned(), route.template.to_owned())).collect();
+    assert_eq!(listed(&document), routes);
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.len() > 10, "{found:?}");
+    for reference in found {
+        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+    }
+    let sections = document["tags"].as_array().unwrap();
+    let sections: Vec<&Value> = sections.iter().map(|section| &section["name"]).collect();
+    for (name, operation) in operations(&document) {
+        assert!(sections.contains(&&operation["tags"][0]), "{name}");
+        assert_eq!(operation["security"].as_array().unwrap().is_empty(), !needs_token(&name), "{name}");
+    }
+}
+
+/// Whether an operation for operators needs a token: all but the pages that hold no data.
+fn needs_token(name: &str) -> bool {
+    !matches!(name, "contents" | "healthz" | "readyz" | "metrics")
+}
+
 #[test]
 fn the_document_lists_exactly_the_routes() {
     let document = json();
     assert_eq!(document["openapi"], "3.1.0");
-    let listed: BTreeSet<(String, String)> = document["paths"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .flat_map(|(path, item)| {
-            item.as_object()
-                .unwrap()
-                .keys()
-                .map(|method| (method.to_uppercase(), path.clone()))
-                .collect::<Vec<_>>()
-        })
-        .collect();
     let registered: BTreeSet<(String, String)> =
         ROUTES.iter().map(|route| (route.method.as_str().to_owned(), route.template.to_owned())).collect();
-    assert_eq!(listed, registered);
+    assert_eq!(listed(&document), registered);
 }
 
 #[test]
