@@ -72,7 +72,7 @@ pub enum ConfigCommand {
 }
 
 /// Options of all commands.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Options {
     /// The configuration, a TOML file. Without one, a default application is served on 127.0.0.1:8080.
     #[arg(long, global = true, value_name = "FILE")]
@@ -95,7 +95,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         None | Some(Command::Serve) => {
             let is_embedded = cli.options.config.is_none();
-            cli.options.configured(|config| serve(config, is_embedded))
+            cli.options.configured(|config| serve(&cli.options, config, is_embedded))
         }
         #[cfg(feature = "tools")]
         Some(Command::Tool(tool)) => tools::run(&cli.options, tool),
@@ -145,10 +145,10 @@ impl Options {
     }
 }
 
-fn serve(config: Config, is_embedded: bool) -> ExitCode {
-    let _logging = Logging::start(&config.log, config.log_format);
+fn serve(options: &Options, config: Config, is_embedded: bool) -> ExitCode {
+    let logging = Logging::start(&config.log, config.log_format);
     let system = actix_web::rt::System::new();
-    let (code, watchdog) = system.block_on(serve_until_told(config, is_embedded));
+    let (code, watchdog) = system.block_on(serve_until_told(options, config, is_embedded, logging.as_ref()));
     // The runtime waits for its blocking threads, which may hang as well.
     drop(system);
     drop(watchdog);
@@ -156,15 +156,20 @@ fn serve(config: Config, is_embedded: bool) -> ExitCode {
 }
 
 /// Serves until a signal or a failure, and stops. The caller drops the watchdog once nothing can hang any more.
-async fn serve_until_told(config: Config, is_embedded: bool) -> (ExitCode, Option<Watchdog>) {
+async fn serve_until_told(
+    options: &Options,
+    config: Config,
+    is_embedded: bool,
+    logging: Option<&Logging>,
+) -> (ExitCode, Option<Watchdog>) {
     // Before anything is started, so that no signal is missed.
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => {
-                return (fail(&format!("signals cannot be received: {error}")), None);
-            }
-        };
+    let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let [mut terminate, mut interrupt, mut hangup] = match signals {
+        [Ok(terminate), Ok(interrupt), Ok(hangup)] => [terminate, interrupt, hangup],
+        [Err(error), _, _] | [_, Err(error), _] | [_, _, Err(error)] => {
+            return (fail(&format!("signals cannot be received: {error}")), None);
+        }
+    };
     let settings = config.clone();
     let started = if is_embedded { serve::start_embedded(config).await } else { serve::start(config).await };
     let running = match started {
@@ -172,16 +177,45 @@ async fn serve_until_told(config: Config, is_embedded: bool) -> (ExitCode, Optio
         Err(error) => return (fail(&error.to_string()), None),
     };
     announce(&running, &settings);
-    let code = tokio::select! {
-        _ = terminate.recv() => ExitCode::SUCCESS,
-        _ = interrupt.recv() => ExitCode::SUCCESS,
-        reason = running.failed() => fail(reason),
+    let code = loop {
+        tokio::select! {
+            _ = terminate.recv() => break ExitCode::SUCCESS,
+            _ = interrupt.recv() => break ExitCode::SUCCESS,
+            reason = running.failed() => break fail(reason),
+            _ = hangup.recv() => reload(options, &running, logging).await,
+        }
     };
     tracing::info!("stopping");
     let watchdog = Watchdog::start(running.stop_step(), running.stop_timeout());
     running.stop().await;
     tracing::info!("stopped");
     (code, Some(watchdog))
+}
+
+/// Reads the configuration and its files again. If anything in them is wrong, nothing changes.
+async fn reload(options: &Options, running: &Running, logging: Option<&Logging>) {
+    let read_again = options.clone();
+    let read = tokio::task::spawn_blocking(move || read_again.configuration()).await;
+    let reloaded = match read {
+        Ok(Ok(config)) => {
+            let log = config.log.clone();
+            running.reload(config).await.map(|differing| (log, differing)).map_err(|error| error.to_string())
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(panic) => Err(panic.to_string()),
+    };
+    match reloaded {
+        Ok((log, differing)) => {
+            if let Some(logging) = logging {
+                logging.filter_by(&log);
+            }
+            if !differing.is_empty() {
+                tracing::warn!(settings = differing.join(", "), "these settings differ and need a restart");
+            }
+            tracing::info!("reloaded");
+        }
+        Err(reason) => tracing::error!(reason, "nothing was reloaded, and nothing has changed"),
+    }
 }
 
 /// Ends the process if it has not stopped in time. It is a separate thread, because a hang may block every other one.

@@ -12,9 +12,10 @@ use std::{
 };
 
 use tracing_subscriber::{
-    EnvFilter, Layer as _,
+    EnvFilter, Layer as _, Registry,
     fmt::{MakeWriter, layer},
     layer::SubscriberExt as _,
+    reload,
     util::SubscriberInitExt as _,
 };
 
@@ -30,7 +31,10 @@ const COLLECT: Duration = Duration::from_millis(20);
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The running log. When it is dropped, the lines that wait are written.
-pub(crate) struct Logging(Arc<Waiting>);
+pub(crate) struct Logging {
+    waiting: Arc<Waiting>,
+    filter: reload::Handle<EnvFilter, Registry>,
+}
 
 impl Logging {
     /// Starts the log of this process; `None` if it was started before, which then continues.
@@ -45,6 +49,7 @@ impl Logging {
                 json.flatten_event(true).with_current_span(false).with_span_list(false).boxed()
             }
         };
+        let (filter, handle) = reload::Layer::new(filter);
         tracing_subscriber::registry().with(filter).with(lines).try_init().ok()?;
         let written = Arc::clone(&waiting);
         let writer =
@@ -56,13 +61,21 @@ impl Logging {
         if let Some(warning) = warning {
             tracing::warn!("{warning}");
         }
-        Some(Self(waiting))
+        Some(Self { waiting, filter: handle })
+    }
+
+    /// Filters by another setting from now on, unless `RUST_LOG` is set, which takes precedence.
+    pub(crate) fn filter_by(&self, setting: &str) {
+        let (filter, _) = filter(setting);
+        if let Err(error) = self.filter.reload(filter) {
+            tracing::error!(%error, "the filter of the log cannot be changed");
+        }
     }
 }
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        self.0.end();
+        self.waiting.end();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Starting a gateway in this process, and stopping it without losing acknowledged writes.
 
 mod listeners;
+mod reload;
 
 use std::{
     net::SocketAddr,
@@ -13,7 +14,10 @@ use std::{
 
 use actors::{Application, Clock, Gateway, GatewayOptions, Store, Transport};
 
-use self::listeners::{BoundListeners, Listeners, fit_connections, operator_tokens, shutdown_timeout};
+use self::{
+    listeners::{BoundListeners, Listeners, fit_connections, operator_tokens, shutdown_timeout},
+    reload::Reloadable,
+};
 use crate::{
     api::{
         applications::ApplicationConfiguration,
@@ -21,7 +25,7 @@ use crate::{
     },
     config::{ApplicationSettings, Config},
     default_application::{DefaultApplication, cursor_key},
-    federation::HttpsTransport,
+    federation::{Federation, HttpsTransport},
     http::{callers::ListenerShares, cursor::Cursors, edge::Served, token_book::TokenBook},
     tls,
     token::Token,
@@ -35,6 +39,9 @@ pub struct Running {
     gateway: Gateway,
     store: Store,
     listeners: Listeners,
+    federation: Option<Arc<Federation>>,
+    book: Arc<TokenBook>,
+    reloadable: Reloadable,
     operator_token: Option<Token>,
     is_draining: Arc<AtomicBool>,
     shutdown_delay: Duration,
@@ -91,6 +98,7 @@ pub async fn start_with_clock(config: Config, clock: Clock) -> Result<Running, S
 async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Running, StartError> {
     tls::install_provider();
     config.check()?;
+    let given = config.clone();
     fit_connections(&mut config)?;
     let mut built = config.build_applications()?;
     for warning in config.warnings(&built, clock.now())? {
@@ -118,6 +126,7 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
     let (tokens_of_operators, operator_token) = operators.unwrap_or_default();
 
     let federation = bound.federation(&applications)?;
+    let reloadable = Reloadable { config: given, applications: built.clone(), clock: clock.clone() };
     let mut options = gateway_options(&config, built, clock);
     options.transport =
         federation.clone().map(|federation| Arc::new(HttpsTransport(federation)) as Arc<dyn Transport>);
@@ -132,16 +141,19 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
             federation: federation.as_ref().map(|federation| federation.url.clone()),
             versions: vec![VERSION],
         }),
-        federation,
+        federation: federation.clone(),
         is_draining: Arc::clone(&is_draining),
     };
-    let listeners = bound.serve(served, book, &tokens_of_operators).await?;
+    let listeners = bound.serve(served, Arc::clone(&book), &tokens_of_operators).await?;
     let delay_s = config.operator.as_ref().map_or(0, |operator| operator.shutdown_delay_s);
     Ok(Running {
         default_application,
         gateway,
         store,
         listeners,
+        federation,
+        book,
+        reloadable,
         operator_token,
         is_draining,
         shutdown_delay: Duration::from_secs(delay_s),
@@ -215,7 +227,7 @@ impl Running {
         let released = self.listeners.stop().await;
         step.set("the actors of groups and key queues");
         self.gateway.stop().await;
-        drop(self.gateway);
+        drop((self.gateway, self.book, self.federation, self.reloadable));
         released.wait().await;
         step.set("the store");
         self.store.shutdown().await;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -39,6 +39,30 @@ pub(crate) struct TlsIdentity {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     /// The key of the leaf.
     pub(crate) key: PrivateKeyDer<'static>,
+}
+
+/// TLS of a listener for HTTP/1.1, which can be replaced while it serves: each connection keeps what it began with. Clones
+/// are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerTls(Arc<RwLock<Arc<ServerConfig>>>);
+
+impl ServerTls {
+    /// TLS without protocol names, which are added.
+    pub(crate) fn new(mut config: ServerConfig) -> Self {
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self(Arc::new(RwLock::new(Arc::new(config))))
+    }
+
+    /// TLS for the next connection.
+    pub(crate) fn present(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Uses newer TLS for connections that come later.
+    pub(crate) fn take(&self, newer: &Self) {
+        let newer = newer.present();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = newer;
+    }
 }
 
 /// The names and the validity in a certificate.

@@ -110,6 +110,16 @@ pub(crate) enum FederationError {
     Http(#[from] reqwest::Error),
 }
 
+/// Connections to peers that are ready to be used.
+pub(crate) struct PreparedTls(Vec<(Arc<Peer>, Locator)>);
+
+impl PreparedTls {
+    /// Uses them for all requests that come later.
+    pub(crate) fn apply(self) {
+        self.0.into_iter().for_each(|(peer, locator)| peer.relocate(locator));
+    }
+}
+
 impl Federation {
     /// The client of a gateway that other gateways reach at `url`. Requests run on the runtime of the caller.
     pub(crate) fn new(
@@ -127,6 +137,16 @@ impl Federation {
             }
         }
         Ok(Self { url, applications, peers, settings: settings.clone(), runtime: Handle::current() })
+    }
+
+    /// Connections to all peers by other certificates and authorities; [`PreparedTls::apply`] uses them.
+    pub(crate) fn prepare_tls(&self, tls: &FederationTls) -> Result<PreparedTls, FederationError> {
+        let tls = tls::client_config(tls)?;
+        let locators = self
+            .peers
+            .iter()
+            .map(|(domain, peer)| Ok((Arc::clone(peer), locator(domain, &self.settings, &tls)?)));
+        Ok(PreparedTls(locators.collect::<Result<_, FederationError>>()?))
     }
 
     /// The part of an application that peers may know.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -42,7 +42,7 @@ const DIFFERENCE_PAUSE: Duration = Duration::from_secs(60);
 /// One peer: its address and state, and requests to it.
 pub(super) struct Peer {
     domain: DomainName,
-    locator: Locator,
+    locator: RwLock<Arc<Locator>>,
     requests: Semaphore,
     settings: FederationSettings,
     circuit: Mutex<Circuit>,
@@ -109,10 +109,19 @@ impl Outgoing {
 }
 
 impl Peer {
+    /// Finds its gateway by another locator from now on.
+    pub(super) fn relocate(&self, locator: Locator) {
+        *self.locator.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(locator);
+    }
+
+    fn locator(&self) -> Arc<Locator> {
+        Arc::clone(&self.locator.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(super) fn new(domain: DomainName, locator: Locator, settings: &FederationSettings) -> Self {
         Self {
             domain,
-            locator,
+            locator: RwLock::new(Arc::new(locator)),
             requests: Semaphore::new(settings.peer_requests_in_flight_max),
             settings: settings.clone(),
             circuit: Mutex::new(Circuit::new(
@@ -295,7 +304,7 @@ impl Peer {
         request: &Outgoing,
         digest: &str,
     ) -> Result<Result<PeerAnswer, Box<ProblemDocument>>, Failure> {
-        let located = self.locator.locate().await?;
+        let located = self.locator().locate().await?;
         let url = format!("{}{}", located.base_url, request.target);
         let mut outgoing =
             located.http.request(request.method.clone(), url).header(CONFIGURATION_HEADER, digest);
@@ -319,7 +328,7 @@ impl Peer {
         circuit.failed(Instant::now().into_std());
         if circuit.is_open() {
             // The peer may have moved.
-            self.locator.forget();
+            self.locator().forget();
         }
     }
 

@@ -1,7 +1,7 @@
 //! The operators' listener: its tokens and its endpoints.
 
 use std::{
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -178,7 +178,8 @@ impl ShownMetrics {
 
 /// The tokens of operators, and what they see.
 pub(crate) struct Operators {
-    tokens: Vec<KnownOperator>,
+    tokens: RwLock<Vec<KnownOperator>>,
+    shares: ListenerShares,
     metrics: ShownMetrics,
     /// The tokens of applications.
     pub(super) book: Arc<TokenBook>,
@@ -199,12 +200,23 @@ impl Operators {
         metrics: ShownMetrics,
         book: Arc<TokenBook>,
     ) -> Self {
-        let known = |token: &TokenSettings| KnownOperator {
-            hash: token.sha256,
-            access: token.access,
-            shares: Arc::new(shares.caller()),
-        };
-        Self { tokens: tokens.iter().map(known).collect(), metrics, book }
+        let operators = Self { tokens: RwLock::default(), shares: shares.clone(), metrics, book };
+        operators.replace_tokens(tokens);
+        operators
+    }
+
+    /// Accepts these tokens and no others from now on. One that was accepted before keeps its share.
+    pub(crate) fn replace_tokens(&self, tokens: &[TokenSettings]) {
+        let mut known = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
+        let next = tokens.iter().map(|token| {
+            let before = known.iter().find(|known| bool::from(known.hash.matches(&token.sha256)));
+            let shares = match before {
+                Some(before) => Arc::clone(&before.shares),
+                None => Arc::new(self.shares.caller()),
+            };
+            KnownOperator { hash: token.sha256, access: token.access, shares }
+        });
+        *known = next.collect();
     }
 }
 
@@ -223,8 +235,9 @@ impl Authenticator for Operators {
             return Ok(((), None));
         }
         let hash = presented(request.headers())?;
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
         let mut found = None;
-        for known in &self.tokens {
+        for known in tokens.iter() {
             if bool::from(known.hash.matches(&hash)) {
                 found = Some(known);
             }

@@ -1,6 +1,6 @@
 //! The tokens of applications: those of the configuration, and those that operators make and revoke while the gateway runs.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use actors::{AppId, Clock, StorageError, Store, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -26,9 +26,17 @@ pub(crate) struct TokenBook {
     /// The tokens by which callers are known.
     known: Tokens,
     shares: ListenerShares,
+    /// The applications that the gateway serves.
+    served: BTreeSet<AppId>,
+    tokens: Mutex<BookedTokens>,
+}
+
+/// The tokens, by their origin.
+#[derive(Clone, Debug, Default)]
+struct BookedTokens {
     /// Those of the configuration and of the application that the gateway made, unless they are revoked.
     given: Vec<KeptToken>,
-    kept: Mutex<KeptTokens>,
+    kept: KeptTokens,
 }
 
 /// The part that the store keeps.
@@ -52,6 +60,16 @@ struct KeptToken {
 }
 
 impl KeptToken {
+    /// Whether it gives the same access as another.
+    fn is_same(&self, other: &Self) -> bool {
+        let is_of = (self.app, self.access) == (other.app, other.access);
+        is_of && bool::from(self.sha256.matches(&other.sha256))
+    }
+
+    fn is_among(&self, others: &[&Self]) -> bool {
+        others.iter().any(|other| self.is_same(other))
+    }
+
     fn listed(&self) -> ListedToken {
         ListedToken { token_id: self.sha256.id(), access: self.access, created_at: self.made_at }
     }
@@ -61,6 +79,39 @@ impl KeptTokens {
     fn is_revoked(&self, hash: &TokenHash) -> bool {
         self.revoked.iter().any(|revoked| bool::from(revoked.matches(hash)))
     }
+}
+
+impl BookedTokens {
+    /// The tokens that are accepted, each once.
+    fn accepted(&self) -> impl Iterator<Item = &KeptToken> {
+        let given = self.given.iter().filter(|token| !self.kept.is_revoked(&token.sha256));
+        given.chain(self.kept.made.iter().filter(|token| !self.is_given(&token.sha256)))
+    }
+
+    /// Whether the configuration names the token, or it is that of the application that the gateway made.
+    fn is_given(&self, hash: &TokenHash) -> bool {
+        self.given.iter().any(|token| bool::from(token.sha256.matches(hash)))
+    }
+}
+
+/// The tokens of applications that the configuration names, unless they are revoked.
+fn given(applications: &[ApplicationSettings], kept: &KeptTokens) -> Vec<KeptToken> {
+    let of = |application: &ApplicationSettings| {
+        let app = application.id;
+        let token = |token: &TokenSettings| KeptToken {
+            app,
+            sha256: token.sha256,
+            access: token.access,
+            made_at: None,
+        };
+        application.tokens.iter().map(token).collect::<Vec<_>>()
+    };
+    let (revoked, given): (Vec<_>, Vec<_>) =
+        applications.iter().flat_map(of).partition(|token| kept.is_revoked(&token.sha256));
+    for token in revoked {
+        tracing::warn!(application = %token.app, token = token.sha256.id(), "a token of the application was revoked by an operator");
+    }
+    given
 }
 
 impl TokenBook {
@@ -78,33 +129,38 @@ impl TokenBook {
                 .map_err(|error| StartError::Settings(format!("{SETTING}: {error}")))?,
             None => KeptTokens::default(),
         };
-        let given = applications.iter().flat_map(|application| {
-            let app = application.id;
-            let token = move |token: &TokenSettings| KeptToken {
-                app,
-                sha256: token.sha256,
-                access: token.access,
-                made_at: None,
-            };
-            application.tokens.iter().map(token)
-        });
-        let (revoked, given): (Vec<_>, Vec<_>) = given.partition(|token| kept.is_revoked(&token.sha256));
-        for token in revoked {
-            tracing::warn!(application = %token.app, token = token.sha256.id(), "a token of the application was revoked by an operator");
+        let tokens = BookedTokens { given: given(applications, &kept), kept };
+        let served = applications.iter().map(|application| application.id).collect();
+        let book =
+            Self { store: store.clone(), known: Tokens::default(), shares, served, tokens: Mutex::default() };
+        book.change(&BookedTokens::default(), &tokens);
+        Ok(Arc::new(Self { tokens: Mutex::new(tokens), ..book }))
+    }
+
+    /// Accepts the tokens of a changed configuration from now on, with those that operators made, and no others. One that was
+    /// accepted before keeps its share and its event streams.
+    pub(crate) async fn replace_given(&self, applications: &[ApplicationSettings]) {
+        let mut tokens = self.tokens.lock().await;
+        let next = BookedTokens { given: given(applications, &tokens.kept), kept: tokens.kept.clone() };
+        self.change(&tokens, &next);
+        *tokens = next;
+    }
+
+    /// Whether an operator made the token.
+    pub(crate) async fn is_made(&self, hash: &TokenHash) -> bool {
+        self.tokens.lock().await.kept.made.iter().any(|made| bool::from(made.sha256.matches(hash)))
+    }
+
+    /// Makes the known tokens those of `next`.
+    fn change(&self, before: &BookedTokens, next: &BookedTokens) {
+        let (before, next): (Vec<_>, Vec<_>) = (before.accepted().collect(), next.accepted().collect());
+        for token in before.iter().filter(|token| !token.is_among(&next)) {
+            self.known.remove(&token.sha256);
         }
-        let book = Self {
-            store: store.clone(),
-            known: Tokens::default(),
-            shares,
-            given,
-            kept: Mutex::new(kept.clone()),
-        };
-        let is_served =
-            |token: &&KeptToken| applications.iter().any(|application| application.id == token.app);
-        for token in book.accepted(&kept).filter(is_served) {
-            book.known.add(token.sha256, token.app, token.access, book.shares.caller());
+        let new = next.iter().filter(|token| !token.is_among(&before) && self.served.contains(&token.app));
+        for token in new {
+            self.known.add(token.sha256, token.app, token.access, self.shares.caller());
         }
-        Ok(Arc::new(book))
     }
 
     /// The tokens by which callers are known.
@@ -119,19 +175,8 @@ impl TokenBook {
 
     /// The tokens of an application that are accepted.
     pub(super) async fn list(&self, app: AppId) -> Vec<ListedToken> {
-        let kept = self.kept.lock().await;
-        self.accepted(&kept).filter(|token| token.app == app).map(KeptToken::listed).collect()
-    }
-
-    /// The tokens that are accepted, each once.
-    fn accepted<'a>(&'a self, kept: &'a KeptTokens) -> impl Iterator<Item = &'a KeptToken> {
-        let given = self.given.iter().filter(|token| !kept.is_revoked(&token.sha256));
-        given.chain(kept.made.iter().filter(|token| !self.is_given(&token.sha256)))
-    }
-
-    /// Whether the configuration names the token, or it is that of the application that the gateway made.
-    fn is_given(&self, hash: &TokenHash) -> bool {
-        self.given.iter().any(|token| bool::from(token.sha256.matches(hash)))
+        let tokens = self.tokens.lock().await;
+        tokens.accepted().filter(|token| token.app == app).map(KeptToken::listed).collect()
     }
 
     /// Makes a token; it is accepted once this returns.
@@ -143,7 +188,8 @@ impl TokenBook {
             tracing::error!(%error, "no random numbers for a token");
             Problem::internal()
         })?;
-        let mut kept = self.kept.lock().await;
+        let mut tokens = self.tokens.lock().await;
+        let kept = &mut tokens.kept;
         if kept.made.iter().filter(|made| made.app == app).count() >= MADE_MAX {
             return Err(Problem::new(
                 ProblemKind::LimitReached,
@@ -164,18 +210,18 @@ impl TokenBook {
     /// # Errors
     /// The problem, if there is no such token or the gateway cannot write; then nothing is revoked.
     pub(super) async fn revoke(&self, app: AppId, id: &str) -> Result<(), Problem> {
-        let mut kept = self.kept.lock().await;
-        let mut next = kept.clone();
-        let found = self.accepted(&kept).find(|token| token.app == app && token.sha256.id() == id);
+        let mut tokens = self.tokens.lock().await;
+        let mut next = tokens.kept.clone();
+        let found = tokens.accepted().find(|token| token.app == app && token.sha256.id() == id);
         let hash = found.map(|token| token.sha256).ok_or_else(|| {
             Problem::new(ProblemKind::UnknownToken, "no token of this application has this tokenId")
         })?;
         next.made.retain(|token| !bool::from(token.sha256.matches(&hash)));
-        if self.is_given(&hash) {
+        if tokens.is_given(&hash) {
             next.revoked.push(hash);
         }
         self.write(&next).await?;
-        *kept = next;
+        tokens.kept = next;
         self.known.remove(&hash);
         Ok(())
     }

@@ -23,7 +23,7 @@ use actix_http::{
 use actix_server::{Server, ServerHandle};
 use actix_service::{ServiceFactory, ServiceFactoryExt as _, fn_service};
 use actix_web::dev::Extensions;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConnection;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
@@ -42,6 +42,7 @@ use crate::{
     },
     shares::Percent,
     start_error::StartError,
+    tls::ServerTls,
 };
 
 /// Connections that the operating system holds until they are accepted.
@@ -69,8 +70,8 @@ pub(crate) enum Protocol {
     Plain,
     /// HTTP/1.1 over TLS.
     Tls {
-        /// TLS without protocol names, which are added.
-        config: Box<ServerConfig>,
+        /// Its TLS.
+        config: ServerTls,
         /// The time limit of a handshake.
         handshake_timeout: Duration,
         /// The properties of a connection for the requests on it.
@@ -141,6 +142,11 @@ impl<A: Authenticator + Send + Sync> Listener<A> {
                 Err(StartError::Listen { address, source })
             }
         }
+    }
+
+    /// The callers that it knows.
+    pub(crate) fn authority(&self) -> &A {
+        self.edge.authority()
     }
 
     /// The counts of its requests.
@@ -244,13 +250,11 @@ fn server<A: Authenticator + Send + Sync>(
             })
             .and_then(http(Arc::clone(&edge), |_, _| {}))
         })?,
-        Protocol::Tls { mut config, handshake_timeout, on_connect } => {
-            config.alpn_protocols = vec![b"http/1.1".to_vec()];
-            let acceptor = TlsAcceptor::from(Arc::new(*config));
+        Protocol::Tls { config, handshake_timeout, on_connect } => {
             server.listen(name, bound.listener, move || {
-                let (connections, acceptor) = (Arc::clone(&connections), acceptor.clone());
+                let (connections, config) = (Arc::clone(&connections), config.clone());
                 fn_service(move |stream: TcpStream| {
-                    let (place, acceptor) = (connections.enter(), acceptor.clone());
+                    let (place, acceptor) = (connections.enter(), TlsAcceptor::from(config.present()));
                     async move {
                         let place = place.ok_or_else(no_room)?;
                         let address = prepare(&stream);

@@ -11,7 +11,10 @@
 mod process;
 pub(crate) mod text;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
 use actors::{AwakeActors, Gateway, identity::TrustEnds};
 
@@ -29,13 +32,25 @@ const fn gauge(name: &'static str, help: &'static str) -> Metric {
     Metric { name, kind: MetricKind::Gauge, help }
 }
 
-/// The certificate of a listener, by the end of its validity.
-#[derive(Clone, Copy, Debug)]
+/// The certificate of a listener, by the end of its validity. Clones are the same.
+#[derive(Clone, Debug)]
 pub(crate) struct ListenerCertificate {
     /// The listener.
     pub(crate) listener: &'static str,
     /// The end of its validity, in Unix seconds.
-    pub(crate) not_after_s: i64,
+    not_after_s: Arc<AtomicI64>,
+}
+
+impl ListenerCertificate {
+    /// A certificate that is valid until a moment, in Unix seconds.
+    pub(crate) fn new(listener: &'static str, not_after_s: i64) -> Self {
+        Self { listener, not_after_s: Arc::new(AtomicI64::new(not_after_s)) }
+    }
+
+    /// Notes that the listener has a newer certificate.
+    pub(crate) fn take(&self, newer: &Self) {
+        self.not_after_s.store(newer.not_after_s.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
 }
 
 /// The parts of a gateway whose state is shown.
@@ -195,7 +210,7 @@ impl Observed {
         );
         let mut family = text.family(certificate);
         for ListenerCertificate { listener, not_after_s } in &self.certificates {
-            family.sample(&[("listener", listener)], not_after_s);
+            family.sample(&[("listener", listener)], not_after_s.load(Ordering::Relaxed));
         }
         let mut ends: Vec<(String, TrustEnds)> = self
             .gateway

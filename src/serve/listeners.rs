@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use actors::Store;
-use rustls::ServerConfig;
 
 use super::{StartError, application_configuration};
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
     listener::{BoundAddress, Listener, Protocol, Released},
     metrics::{ListenerCertificate, Observed},
     open_files::{self, FewFiles},
-    tls::TlsIdentity,
+    tls::{ServerTls, TlsIdentity},
     token::Token,
 };
 
@@ -33,6 +32,17 @@ pub(super) struct Listeners {
     pub(super) internal: Listener<Tokens>,
     pub(super) federation: Option<Listener<Peers>>,
     pub(super) operator: Option<Listener<Operators>>,
+    /// The TLS of the internal listener, if it has any.
+    pub(super) internal_tls: Option<ListenerTls>,
+    /// The TLS of the listener for other gateways.
+    pub(super) federation_tls: Option<ListenerTls>,
+}
+
+/// The TLS of a listener, with its certificate as operators see it.
+#[derive(Clone, Debug)]
+pub(super) struct ListenerTls {
+    pub(super) tls: ServerTls,
+    pub(super) certificate: Option<ListenerCertificate>,
 }
 
 impl Listeners {
@@ -141,7 +151,10 @@ impl<'a> BoundListeners<'a> {
     ) -> Result<Listeners, StartError> {
         let Self { inside, outside, for_operators } = self;
         let timeout = shutdown_timeout(inside.config);
-        let certificates = [inside.certificate(), outside.as_ref().and_then(Outside::certificate)];
+        let (internal_tls, federation_tls) =
+            (inside.tls.clone(), outside.as_ref().map(|outside| outside.listener_tls.clone()));
+        let certificates = internal_tls.iter().chain(&federation_tls);
+        let certificates = certificates.filter_map(|tls| tls.certificate.clone()).collect();
         let internal = inside.serve(served.clone(), &book, timeout).await?;
         let federation = match (outside, served.federation.clone()) {
             (Some(outside), Some(federation)) => {
@@ -155,33 +168,29 @@ impl<'a> BoundListeners<'a> {
                 let observed = Observed {
                     gateway: served.gateway.clone(),
                     federation: served.federation.clone(),
-                    certificates: certificates.into_iter().flatten().collect(),
+                    certificates,
                 };
                 let metrics = ShownMetrics::new(observed, others.map(Arc::clone).collect());
                 Some(bound.serve(served, tokens_of_operators, (metrics, book), timeout).await?)
             }
             None => None,
         };
-        Ok(Listeners { internal, federation, operator })
+        Ok(Listeners { internal, federation, operator, internal_tls, federation_tls })
     }
 }
 
 /// The listener for application servers, before it serves.
 struct Inside<'a> {
     config: &'a Config,
-    identity: Option<TlsIdentity>,
+    tls: Option<ListenerTls>,
     bound: BoundAddress,
 }
 
 impl<'a> Inside<'a> {
     fn open(config: &'a Config) -> Result<Self, StartError> {
         let identity = config.internal.credentials()?;
-        Ok(Self { config, identity, bound: BoundAddress::to(config.internal.listen, "internal")? })
-    }
-
-    /// Its certificate, if it has one.
-    fn certificate(&self) -> Option<ListenerCertificate> {
-        certificate("internal", self.identity.as_ref()?)
+        let tls = identity.map(|identity| internal_tls(&identity)).transpose()?;
+        Ok(Self { config, tls, bound: BoundAddress::to(config.internal.listen, "internal")? })
     }
 
     async fn serve(
@@ -192,19 +201,20 @@ impl<'a> Inside<'a> {
     ) -> Result<Listener<Tokens>, StartError> {
         let limits = &self.config.internal.listener;
         let edge = Edge::new(served, book.known(), book.shares(), limits);
-        let protocol = self.protocol()?;
+        let protocol = self.protocol();
         Listener::start(self.bound, edge, limits, protocol, shutdown_timeout).await
     }
 
-    fn protocol(&self) -> Result<Protocol, StartError> {
+    fn protocol(&self) -> Protocol {
         let internal = &self.config.internal;
-        let Some(identity) = &self.identity else { return Ok(Protocol::Plain) };
-        let tls = identity.server_config().map_err(|error| StartError::Tls(error.to_string()))?;
-        Ok(Protocol::Tls {
-            config: Box::new(tls),
-            handshake_timeout: Duration::from_secs(internal.listener.request_header_timeout_s),
-            on_connect: None,
-        })
+        match &self.tls {
+            None => Protocol::Plain,
+            Some(ListenerTls { tls, .. }) => Protocol::Tls {
+                config: tls.clone(),
+                handshake_timeout: Duration::from_secs(internal.listener.request_header_timeout_s),
+                on_connect: None,
+            },
+        }
     }
 }
 
@@ -212,26 +222,15 @@ impl<'a> Inside<'a> {
 struct Outside<'a> {
     settings: &'a FederationSettings,
     tls: FederationTls,
-    server_tls: Box<ServerConfig>,
+    listener_tls: ListenerTls,
     bound: BoundAddress,
 }
 
 impl<'a> Outside<'a> {
     fn open(settings: &'a FederationSettings) -> Result<Self, StartError> {
         let tls = settings.tls()?;
-        let server_tls = federation::tls::server_config(&tls)
-            .map_err(|error| StartError::Federation(error.to_string()))?;
-        Ok(Self {
-            settings,
-            tls,
-            server_tls: Box::new(server_tls),
-            bound: BoundAddress::to(settings.listen, "federation")?,
-        })
-    }
-
-    /// Its certificate.
-    fn certificate(&self) -> Option<ListenerCertificate> {
-        certificate("federation", &self.tls.credentials)
+        let listener_tls = federation_tls(&tls)?;
+        Ok(Self { settings, tls, listener_tls, bound: BoundAddress::to(settings.listen, "federation")? })
     }
 
     /// The client for other gateways.
@@ -265,7 +264,7 @@ impl<'a> Outside<'a> {
     ) -> Result<Listener<Peers>, StartError> {
         let limits = &self.settings.listener;
         let protocol = Protocol::Tls {
-            config: self.server_tls,
+            config: self.listener_tls.tls,
             handshake_timeout: Duration::from_secs(self.settings.handshake_timeout_s),
             on_connect: Some(note_certificate),
         };
@@ -330,9 +329,31 @@ pub(super) fn operator_tokens(
     Ok((tokens, None))
 }
 
+/// The TLS of the internal listener.
+pub(super) fn internal_tls(identity: &TlsIdentity) -> Result<ListenerTls, StartError> {
+    let config = identity.server_config().map_err(|error| StartError::Tls(error.to_string()))?;
+    Ok(ListenerTls { tls: ServerTls::new(config), certificate: certificate("internal", identity) })
+}
+
+/// The TLS of the listener for other gateways.
+pub(super) fn federation_tls(tls: &FederationTls) -> Result<ListenerTls, StartError> {
+    let config =
+        federation::tls::server_config(tls).map_err(|error| StartError::Federation(error.to_string()))?;
+    Ok(ListenerTls { tls: ServerTls::new(config), certificate: certificate("federation", &tls.credentials) })
+}
+
 fn certificate(listener: &'static str, identity: &TlsIdentity) -> Option<ListenerCertificate> {
-    let not_after_s = identity.holder()?.not_after_s;
-    Some(ListenerCertificate { listener, not_after_s })
+    Some(ListenerCertificate::new(listener, identity.holder()?.not_after_s))
+}
+
+impl ListenerTls {
+    /// Uses newer TLS for connections that come later.
+    pub(super) fn take(&self, newer: &Self) {
+        self.tls.take(&newer.tls);
+        if let (Some(certificate), Some(newer)) = (&self.certificate, &newer.certificate) {
+            certificate.take(newer);
+        }
+    }
 }
 
 /// The time in which requests in flight must finish when the gateway stops.

@@ -21,7 +21,7 @@ use mimi_gateway::{
         ApplicationSettings, Config, DataDir, FederationSettings, OperatorSettings, PeerSettings, Pem,
         TokenAccess, TokenSettings, X509Settings,
     },
-    serve::{self, Running},
+    serve::{self, Running, StartError},
     token::Token,
 };
 use serde_json::Value;
@@ -206,6 +206,11 @@ impl TestGateway {
 
     pub(crate) fn base_url(&self) -> String {
         self.running.base_url()
+    }
+
+    /// Takes what can be reloaded from a configuration; the settings that need a restart.
+    pub(crate) async fn reload(&self, config: &Config) -> Result<Vec<String>, StartError> {
+        self.running.reload(config.clone()).await
     }
 
     pub(crate) async fn stop(self) {

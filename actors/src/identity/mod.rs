@@ -3,6 +3,8 @@
 mod basic;
 pub mod x509;
 
+use std::sync::Arc;
+
 use snapshots::{ClientHandle, DomainName, Timestamp};
 
 pub use self::basic::BasicIdentityProvider;
@@ -139,6 +141,14 @@ pub trait IdentityProvider: Send + Sync {
     /// # Errors
     /// The reason why the identity names no domain although it must.
     fn client_domain(&self, identity: Identity<'_>) -> Result<Option<DomainName>, IdentityError>;
+
+    /// The trust roots and revocation lists by which it validates; `None` if it validates no certificates.
+    fn trusted(&self) -> Option<Arc<x509::Trusted>> {
+        None
+    }
+
+    /// Validates by the trust roots and revocation lists of a newer provider from now on.
+    fn take_trust(&self, _newer: &dyn IdentityProvider) {}
 
     /// The ends of the validity of what it trusts, for operators.
     fn trust_ends(&self) -> TrustEnds {

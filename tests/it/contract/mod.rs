@@ -13,6 +13,7 @@ mod metrics;
 mod operated_groups;
 mod operator;
 mod pages;
+mod reload;
 mod restart;
 mod routing;
 mod starting;

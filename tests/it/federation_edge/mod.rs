@@ -5,6 +5,7 @@ mod certificates;
 mod discovery;
 mod listener;
 mod passing;
+mod reload;
 mod writes;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -11,7 +11,7 @@ mod signed;
 mod trust;
 mod validated_chains;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use snapshots::{ClientHandle, DomainName, Timestamp};
 
@@ -36,8 +36,14 @@ pub use crate::limits::MAX_CERTIFICATES;
 #[derive(Debug)]
 pub struct X509IdentityProvider {
     offsets: NameOffsets,
-    trust: TrustStore,
     limits: ChainLimits,
+    trusted: RwLock<Arc<Trusted>>,
+}
+
+/// The trust store of a provider, with the results of validation by it.
+#[derive(Debug)]
+pub struct Trusted {
+    trust: TrustStore,
     /// A cache of the latest chains: a member sends its own with every commit.
     validated: ValidatedChains,
 }
@@ -45,22 +51,33 @@ pub struct X509IdentityProvider {
 impl X509IdentityProvider {
     /// A provider that finds names at these offsets and trusts these roots.
     pub fn new(offsets: NameOffsets, trust: TrustStore, limits: ChainLimits) -> Self {
-        Self { offsets, trust, limits, validated: ValidatedChains::new(limits.remembered_max) }
+        let validated = ValidatedChains::new(limits.remembered_max);
+        Self { offsets, limits, trusted: RwLock::new(Arc::new(Trusted { trust, validated })) }
+    }
+
+    /// The trust store at present.
+    fn present(&self) -> Arc<Trusted> {
+        Arc::clone(&self.trusted.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The claims of a credential.
     fn claims(&self, credential: Credential<'_>) -> Result<Arc<Claims>, IdentityError> {
         let content = content(credential)?;
-        self.claims_in(content, digest(content))
+        self.claims_in(content, digest(content), &self.present())
     }
 
-    fn claims_in(&self, content: &[u8], digest: ChainDigest) -> Result<Arc<Claims>, IdentityError> {
-        if let Some(claims) = self.validated.claims(&digest) {
+    fn claims_in(
+        &self,
+        content: &[u8],
+        digest: ChainDigest,
+        trusted: &Trusted,
+    ) -> Result<Arc<Claims>, IdentityError> {
+        if let Some(claims) = trusted.validated.claims(&digest) {
             return Ok(claims);
         }
         let chain = certificates(content, self.limits)?;
-        let claims = Arc::new(Claims::of_chain(&chain, &self.offsets, &self.trust)?);
-        self.validated.remember(digest, Arc::clone(&claims));
+        let claims = Arc::new(Claims::of_chain(&chain, &self.offsets, &trusted.trust)?);
+        trusted.validated.remember(digest, Arc::clone(&claims));
         Ok(claims)
     }
 
@@ -68,7 +85,9 @@ impl X509IdentityProvider {
     fn validated_claims(&self, identity: Identity<'_>, at: Timestamp) -> Result<Arc<Claims>, IdentityError> {
         let content = content(identity.credential)?;
         let digest = digest(content);
-        let claims = self.claims_in(content, digest)?;
+        let trusted = self.present();
+        let claims = self.claims_in(content, digest, &trusted)?;
+        let Trusted { trust, validated } = &*trusted;
         if claims.signature_key != identity.signature_key {
             return Err(IdentityError(
                 "the leaf certificate is for another key than the MLS signature key of the leaf node".into(),
@@ -76,16 +95,16 @@ impl X509IdentityProvider {
         }
         // Within one period of the trust store, the result for a chain within its own validity never changes, so the cache is
         // exact.
-        let period = self.trust.period(at);
-        if claims.is_within_validity(at) && self.validated.is_valid_in(&digest, period) {
+        let period = trust.period(at);
+        if claims.is_within_validity(at) && validated.is_valid_in(&digest, period) {
             return Ok(claims);
         }
         let chain = certificates(content, self.limits)?;
-        self.check_above_names(self.trust.without_root(&chain).len())?;
-        self.trust
+        self.check_above_names(trust.without_root(&chain).len())?;
+        trust
             .validate(&chain, at)
             .map_err(|error| IdentityError(format!("the certificate chain is not valid: {error}")))?;
-        self.validated.valid_in(digest, Arc::clone(&claims), period);
+        validated.valid_in(digest, Arc::clone(&claims), period);
         Ok(claims)
     }
 
@@ -122,7 +141,17 @@ impl IdentityProvider for X509IdentityProvider {
     }
 
     fn trust_ends(&self) -> TrustEnds {
-        self.trust.ends()
+        self.present().trust.ends()
+    }
+
+    fn trusted(&self) -> Option<Arc<Trusted>> {
+        Some(self.present())
+    }
+
+    fn take_trust(&self, newer: &dyn IdentityProvider) {
+        if let Some(trusted) = newer.trusted() {
+            *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = trusted;
+        }
     }
 
     fn validate(

@@ -333,22 +333,35 @@ fn invalid_chains_do_not_drive_out_valid_ones() {
         let credential = chain.credential();
         let identity = Identity { signature_key: &chain.key, credential };
         let verdict = provider.validate(identity, GroupContextExtensions::empty(), at(NOW_S));
-        let remembered = digest(credential.content);
-        (
-            verdict.is_ok(),
-            provider.validated.is_valid_in(&remembered, provider.trust.period(at(NOW_S).msg_timestamp)),
-        )
+        (verdict.is_ok(), is_remembered(&provider, credential))
     };
     assert_eq!(validate(&chain), (true, true));
     for _ in 0..2 * 4 {
         assert_eq!(validate(&Chain::of(&["phone"])), (false, false));
     }
-    let credential = chain.credential();
-    assert!(
-        provider
-            .validated
-            .is_valid_in(&digest(credential.content), provider.trust.period(at(NOW_S).msg_timestamp))
-    );
+    assert!(is_remembered(&provider, chain.credential()));
+}
+
+fn is_remembered(provider: &X509IdentityProvider, credential: Credential<'_>) -> bool {
+    let Trusted { trust, validated } = &*provider.present();
+    validated.is_valid_in(&digest(credential.content), trust.period(at(NOW_S).msg_timestamp))
+}
+
+#[test]
+fn a_provider_that_takes_newer_trust_forgets_what_it_found_valid_before() {
+    let (before, after) = (Chain::of(&["phone"]), Chain::of(&["phone"]));
+    let provider_of = |chain: &Chain| provider(&chain.root_pem, DEVICE_ONLY);
+    let provider = provider_of(&before);
+    let is_valid = |chain: &Chain| {
+        let identity = Identity { signature_key: &chain.key, credential: chain.credential() };
+        provider.validate(identity, GroupContextExtensions::empty(), at(NOW_S)).is_ok()
+    };
+    assert_eq!((is_valid(&before), is_valid(&after)), (true, false));
+    provider.take_trust(&provider_of(&after));
+    assert_eq!((is_valid(&before), is_valid(&after)), (false, true));
+    // A provider without certificates has no trust to give.
+    provider.take_trust(&crate::identity::BasicIdentityProvider);
+    assert_eq!((is_valid(&before), is_valid(&after)), (false, true));
 }
 
 #[test]
