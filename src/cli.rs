@@ -20,6 +20,7 @@ use crate::{
     config::{self, Config, ConfigError, DataDir, DurabilityMode, OperatorSettings},
     default_application::DefaultApplication,
     logging::{self, Logging},
+    notify::ServiceManager,
     serve::{self, Running, StopStep},
     token::Token,
 };
@@ -176,16 +177,23 @@ async fn serve_until_told(
         Ok(running) => running,
         Err(error) => return (fail(&error.to_string()), None),
     };
-    announce(&running, &settings);
+    let manager = ServiceManager::from_environment();
+    let listening = announce(&running, &settings);
+    manager.ready(&listening);
     let code = loop {
         tokio::select! {
             _ = terminate.recv() => break ExitCode::SUCCESS,
             _ = interrupt.recv() => break ExitCode::SUCCESS,
             reason = running.failed() => break fail(reason),
-            _ = hangup.recv() => reload(options, &running, logging).await,
+            _ = hangup.recv() => {
+                manager.reloading();
+                reload(options, &running, logging).await;
+                manager.ready(&listening);
+            }
         }
     };
     tracing::info!("stopping");
+    manager.stopping(running.stop_timeout());
     let watchdog = Watchdog::start(running.stop_step(), running.stop_timeout());
     running.stop().await;
     tracing::info!("stopped");
@@ -247,8 +255,8 @@ impl Watchdog {
     }
 }
 
-/// Prints instructions on standard output, and last that the gateway listens.
-fn announce(running: &Running, config: &Config) {
+/// Prints instructions on standard output, and last that the gateway listens. Returns that last line.
+fn announce(running: &Running, config: &Config) -> String {
     let mut lines = String::new();
     if let Some(application) = running.default_application() {
         lines = about(application, &running.base_url());
@@ -260,7 +268,8 @@ fn announce(running: &Running, config: &Config) {
         lines.push_str(&about_operator(token, url));
     }
     let operator = operator.map_or_else(String::new, |url| format!(" operator={url}"));
-    print(&format!("{lines}listening internal={}{federation}{operator}\n", running.base_url()));
+    let listening = format!("listening internal={}{federation}{operator}", running.base_url());
+    print(&format!("{lines}{listening}\n"));
     let domains: Vec<&str> = config.domains.iter().map(DomainName::as_str).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -278,6 +287,7 @@ fn announce(running: &Running, config: &Config) {
         workers = config.internal.listener.workers,
         "listening"
     );
+    listening
 }
 
 fn about(application: &DefaultApplication, base_url: &str) -> String {

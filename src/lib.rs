@@ -49,6 +49,7 @@ mod http;
 mod listener;
 mod logging;
 mod metrics;
+pub mod notify;
 mod open_files;
 pub mod serve;
 mod shares;

@@ -13,6 +13,7 @@ mod contract;
 mod creation;
 mod demo;
 mod dependencies;
+mod deployment;
 mod events;
 mod examples;
 mod federation;

@@ -1,0 +1,3 @@
+//! Running it in production: the service manager's protocol.
+
+mod notices;
