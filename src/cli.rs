@@ -1,5 +1,7 @@
-//! The command line: `serve`, the default; `token`; `config check`; with the feature `tools`, `demo` and `loadtest`.
+//! The command line: `serve`, the default; `token`; `config check`; `completions` and `man`; with the feature `tools`,
+//! `demo` and `loadtest`.
 
+mod manual;
 #[cfg(feature = "tools")]
 mod tools;
 
@@ -14,6 +16,7 @@ use std::{
 
 use actors::{Clock, DomainName};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -30,7 +33,7 @@ pub use self::tools::ToolCommand;
 
 /// A MIMI gateway: the server side of MLS (RFC 9420) for many applications.
 #[derive(Debug, Parser)]
-#[command(name = "mimi-gateway", version)]
+#[command(name = "mimi-gateway", version, after_long_help = manual::after_help())]
 pub struct Cli {
     /// The command; `serve` by default.
     #[command(subcommand)]
@@ -56,6 +59,17 @@ pub enum Command {
         /// The command.
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Print the script that completes this command line in a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page.
+    Man {
+        /// Write it and a page for each command to this directory instead.
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
     },
 }
 
@@ -108,6 +122,8 @@ pub fn run(cli: Cli) -> ExitCode {
             print(&config::example());
             ExitCode::SUCCESS
         }
+        Some(Command::Completions { shell }) => manual::complete(shell),
+        Some(Command::Man { directory }) => manual::manual(directory.as_deref()),
     }
 }
 

@@ -1,3 +1,11 @@
-//! Running it in production: the service manager's protocol.
+//! Running it in production: the service manager's protocol, completions and manual pages.
 
 mod notices;
+mod shell;
+
+use std::io::Write as _;
+
+/// Says so where it is seen: a line that a test merely prints is shown only when the test fails.
+fn skipped(what: &str) {
+    std::io::stderr().write_all(format!("SKIPPED: {what}\n").as_bytes()).unwrap();
+}
