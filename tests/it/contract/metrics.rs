@@ -13,10 +13,13 @@ use crate::{
     support::{Request, Setup, metrics::Metrics},
 };
 
-const OPERATING: &str = include_str!("../../../docs/operating.md");
+pub(crate) const OPERATING: &str = include_str!("../../../docs/operating.md");
 
 /// The metrics in the table of docs/operating.md: type and labels by name.
-fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
+pub(crate) type Documented = BTreeMap<String, (String, BTreeSet<String>)>;
+
+/// Reads the table.
+pub(crate) fn documented() -> Documented {
     let (_, section) = OPERATING.split_once("\n## Metrics\n").expect("a section about metrics");
     let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();

@@ -9,7 +9,7 @@ mod groups;
 mod key_packages;
 mod limits;
 mod logging;
-mod metrics;
+pub(crate) mod metrics;
 mod operated_groups;
 mod operator;
 mod pages;

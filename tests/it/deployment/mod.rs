@@ -1,6 +1,8 @@
-//! Running it in production: the service manager's protocol, completions and manual pages.
+//! Running it in production: the service manager's protocol, completions and manual pages, and the files in `deploy/`.
 
 mod notices;
+mod prometheus;
+mod service;
 mod shell;
 
 use std::io::Write as _;
