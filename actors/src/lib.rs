@@ -36,7 +36,7 @@ mod validation;
 
 pub use snapshots::{
     AppId, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, Event,
-    GroupId, GroupRow, KeyPackageRef, KeyPackagesChange, KeyQueueId, Location, Retention, Store,
+    GroupId, GroupRow, KeyPackageRef, KeyPackagesChange, KeyQueueId, Location, QueueCounts, Retention, Store,
     StoreOptions, Timestamp,
 };
 
@@ -46,8 +46,8 @@ pub use self::{
     error::StorageError,
     external_sender::{ExternalSenderError, ExternalSenderKey},
     gateway::{
-        ClientChange, ClientError, ClientQuery, EpochFigures, Gateway, GatewayOptions, GroupFigures,
-        JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient, PeerLag,
+        ApplicationFigures, ClientChange, ClientError, ClientFigures, ClientQuery, EpochFigures, Gateway,
+        GatewayOptions, GroupFigures, JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient, PeerLag,
     },
     group::{
         AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntriesAfter, EntryContent,

@@ -39,7 +39,7 @@ pub use self::{
         events::{Event, EventRow, EventRows, KeyPackagesChange},
         groups::GroupRow,
         history::{CommittedProposal, EpochRow},
-        key_packages::{KeyPackageRow, UsedRow},
+        key_packages::{KeyPackageRow, QueueCounts, UsedRow},
         key_queues::QueueRow,
         missed::MissedEntries,
         records::{LoadedLog, LogId},

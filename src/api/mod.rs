@@ -11,6 +11,7 @@ pub mod groups;
 pub mod joining;
 pub mod key_packages;
 pub(crate) mod list;
+pub mod operated_clients;
 pub mod operated_groups;
 pub mod operator;
 pub mod paths;

@@ -26,8 +26,7 @@ impl Endpoint for ListOperatedApplications {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "The applications of this gateway";
-    const DESCRIPTION: &'static str =
-        "All of them, in the order of their ids, with the domains that each federates with.";
+    const DESCRIPTION: &'static str = "All of them, in the order of their ids, with the domains that each federates with and counts of what it has.";
     type Path = NoMembers;
     type Query = Nothing;
     type Body = Nothing;
@@ -158,6 +157,34 @@ pub struct OperatedApplication {
     /// The domains of the gateways that it federates with.
     #[schema(value_type = Vec<String>)]
     pub federates_with: Vec<DomainName>,
+    /// Its clients.
+    pub clients: BoundedCount,
+    /// Its groups, those that another gateway orders included.
+    pub groups: BoundedCount,
+    /// The key packages in the queues of its clients: assigned ones and final keys included.
+    pub key_packages: BoundedCount,
+}
+
+/// A number that is counted up to 10,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BoundedCount {
+    /// The number, at most 10,000.
+    #[schema(maximum = 10000)]
+    pub count: u64,
+    /// Whether there are more than 10,000.
+    pub is_more: bool,
+}
+
+impl BoundedCount {
+    /// The number up to which is counted.
+    pub const MAX: usize = 10_000;
+
+    /// The count of as many as were found, if those beyond [`BoundedCount::MAX`] were looked for.
+    pub fn of(found: usize) -> Self {
+        let count = u64::try_from(found.min(Self::MAX)).unwrap_or(u64::MAX);
+        Self { count, is_more: found > Self::MAX }
+    }
 }
 
 /// The tokens of an application.

@@ -99,7 +99,7 @@ pub(super) async fn find_here<A: Authenticator>(
 }
 
 /// The number of clients in one page: at least one.
-fn fitting(rows: &[ClientRow]) -> usize {
+pub(super) fn fitting(rows: &[ClientRow]) -> usize {
     let mut bytes = 0_usize;
     let fits = |row: &&ClientRow| {
         bytes += row.handle.as_bytes().len() + row.tags.iter().map(String::len).sum::<usize>();

@@ -1,38 +1,101 @@
-//! The endpoints under `/operator/v1`: applications and their tokens, groups, peers.
+//! The endpoints under `/operator/v1`: applications with their tokens and clients, groups, peers.
 
-use actors::{AppId, Application, EpochFigures, GroupId, GroupRow};
+use actors::{AppId, ClientFigures, ClientId, ClientRow, EpochFigures, GroupId, GroupRow};
 
 use super::{
+    clients,
     edge::Edge,
     operator::Operators,
     problem::Problem,
-    route::{Answer, Call, Handle, apart},
+    route::{Answer, Call, Handle, apart, encoded},
 };
 use crate::api::{
     Nothing,
     groups::{Groups, ListedGroup},
+    operated_clients::{ListOperatedClients, OperatedClient, OperatedClients},
     operated_groups::{
         GroupEpochs, GroupFollower, InspectGroup, InspectedEpoch, InspectedGroup, ListGroupEpochs,
         ListOperatedGroups, ListPeers, ListedPeer, ListedPeers,
     },
     operator::{
-        ListOperatedApplications, ListTokens, ListedTokens, MadeTokenBody, MakeToken, OperatedApplication,
-        OperatedApplications, RevokeToken,
+        BoundedCount, ListOperatedApplications, ListTokens, ListedTokens, MadeTokenBody, MakeToken,
+        OperatedApplication, OperatedApplications, RevokeToken,
     },
     problem::ProblemKind,
-    text::GroupIdText,
+    text::{GroupIdText, HandleText},
 };
 use crate::metrics::LAG_GROUPS_MAX;
 
 impl Handle<Operators> for ListOperatedApplications {
     async fn handle(call: Call<Self, Operators>) -> Result<Answer<OperatedApplications>, Problem> {
-        let described = |application: &Application| OperatedApplication {
-            id: application.id,
-            federates_with: application.federates_with.iter().cloned().collect(),
+        let edge = call.edge;
+        call.turn.begin().await?;
+        let list = move || {
+            let described = edge.gateway.applications().map(|application| {
+                let figures = edge.gateway.application_figures(application.id, BoundedCount::MAX + 1)?;
+                Ok(OperatedApplication {
+                    id: application.id,
+                    federates_with: application.federates_with.iter().cloned().collect(),
+                    clients: BoundedCount::of(figures.clients),
+                    groups: BoundedCount::of(figures.groups),
+                    key_packages: BoundedCount::of(figures.key_packages),
+                })
+            });
+            let mut applications = described.collect::<Result<Vec<_>, Problem>>()?;
+            applications.sort_by_key(|application| application.id);
+            Ok(OperatedApplications { applications })
         };
-        let mut applications: Vec<_> = call.edge.gateway.applications().map(described).collect();
-        applications.sort_by_key(|application| application.id);
-        Ok(Answer::Ok(OperatedApplications { applications }))
+        apart(list).await?.map(Answer::Ok)
+    }
+}
+
+/// The number of key queues and key packages after which a page of clients ends.
+const COUNTED_PER_PAGE: u64 = 10_000;
+
+impl Handle<Operators> for ListOperatedClients {
+    async fn handle(call: Call<Self, Operators>) -> Result<Answer<OperatedClients>, Problem> {
+        let (edge, app) = (call.edge, call.path.app);
+        check_known(&edge, app)?;
+        let client = |id: &[u8]| uuid::Uuid::from_slice(id).ok().map(ClientId::new);
+        let after = edge.cursors.take(&list_of_clients(&app), call.query.cursor.as_deref(), client)?;
+        let limit = call.query.limit.get();
+        call.turn.begin().await?;
+        let inspect = move || {
+            let mut rows = edge.gateway.clients_after(app, after, limit.saturating_add(1))?;
+            let (mut figures, mut counted) = (Vec::new(), 0);
+            for row in rows.iter().take(clients::fitting(&rows).min(limit)) {
+                let found = edge.gateway.client_figures(app, row.client_id)?;
+                counted += count(found.queues) + found.key_packages.held;
+                figures.push(found);
+                if counted >= COUNTED_PER_PAGE {
+                    break;
+                }
+            }
+            let next_cursor = edge.cursors.cut(&list_of_clients(&app), &mut rows, figures.len(), |row| {
+                row.client_id.as_uuid().as_bytes()
+            });
+            let clients = rows.into_iter().zip(figures).map(operated_client).collect();
+            Ok::<_, Problem>(OperatedClients { clients, next_cursor })
+        };
+        let found = apart(inspect).await??;
+        let is_large = found.clients.len() > clients::IDENTITIES_AT_ONCE;
+        encoded(found, is_large).await
+    }
+}
+
+/// The clients of an application, as cursors name the list.
+fn list_of_clients(app: &AppId) -> [&[u8]; 2] {
+    [b"clients for operators", app.as_uuid().as_bytes()]
+}
+
+fn operated_client((row, figures): (ClientRow, ClientFigures)) -> OperatedClient {
+    OperatedClient {
+        client_id: row.client_id,
+        client_handle: HandleText(row.handle),
+        domain: row.domain,
+        tags: row.tags.into_iter().collect(),
+        key_queues: count(figures.queues),
+        key_packages_available: figures.key_packages.available,
     }
 }
 

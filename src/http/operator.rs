@@ -22,6 +22,7 @@ use super::{
 use crate::{
     api::{
         Access,
+        operated_clients::ListOperatedClients,
         operated_groups::{InspectGroup, ListGroupEpochs, ListOperatedGroups, ListPeers},
         operator::{ListOperatedApplications, ListTokens, MakeToken, RevokeToken},
         problem::ProblemKind,
@@ -45,6 +46,7 @@ static OPERATOR_ROUTES: &[Route<Operators>] = &[
     Route::of::<ListTokens>(),
     Route::of::<MakeToken>(),
     Route::of::<RevokeToken>(),
+    Route::of::<ListOperatedClients>(),
     Route::of::<ListOperatedGroups>(),
     Route::of::<InspectGroup>(),
     Route::of::<ListGroupEpochs>(),
@@ -59,7 +61,7 @@ The operators' listener of a MIMI gateway.
 /readyz                      requests are answered
 /metrics                     figures for Prometheus
 /operator/v1/openapi.json    what there is under /operator/v1; needs a token of an operator
-/operator/v1/applications    the applications, and under each its tokens and groups; needs such a token
+/operator/v1/applications    the applications, and under each its tokens, clients and groups; needs such a token
 /operator/v1/peers           the gateways of other domains; needs such a token
 ";
 
@@ -134,6 +136,7 @@ or a message.",
         token: "A token of an operator, for reading or for reading and writing.",
         sections: &[
             ("Applications and tokens", "The applications of this gateway, and the tokens of their servers."),
+            ("Clients", "Clients, and the key packages that each has left."),
             ("Groups", "Sizes and epochs of groups."),
             ("Peers", "The gateways of other domains."),
             ("This gateway", "Health, metrics and this document."),

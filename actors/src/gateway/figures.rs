@@ -1,6 +1,8 @@
-//! Figures for operators: active actors, entries that peers lack, one group and its epochs.
+//! Figures for operators: active actors, applications and their clients, entries that peers lack, one group and its epochs.
 
-use snapshots::{AppId, DomainName, Epoch, GroupId, LogId, Timestamp, View};
+use snapshots::{
+    AppId, ClientId, ClientRow, DomainName, Epoch, GroupId, LogId, QueueCounts, Timestamp, View,
+};
 
 use super::Gateway;
 use crate::{
@@ -20,6 +22,26 @@ pub struct PeerLag {
     pub groups: u64,
     /// Entries that it lacks in them.
     pub entries: u64,
+}
+
+/// What the store has of an application, each counted up to a number that the caller chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApplicationFigures {
+    /// Its clients.
+    pub clients: usize,
+    /// Its groups.
+    pub groups: usize,
+    /// The key packages in its queues: assigned ones and final keys, too.
+    pub key_packages: usize,
+}
+
+/// The key queues of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientFigures {
+    /// Their number.
+    pub queues: usize,
+    /// The key packages in all of them.
+    pub key_packages: QueueCounts,
 }
 
 /// What the store has of a group.
@@ -64,6 +86,50 @@ impl Gateway {
     /// The number of actors that deliver to peers.
     pub fn peer_actors(&self) -> usize {
         self.registry.peers()
+    }
+
+    /// What the store has of an application, each counted up to `max`. It reads the disk.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the store cannot be read.
+    pub fn application_figures(&self, app: AppId, max: usize) -> Result<ApplicationFigures, StorageError> {
+        let view = self.services.store.view();
+        Ok(ApplicationFigures {
+            clients: view.count_clients(app, max)?,
+            groups: view.count_groups(app, max)?,
+            key_packages: view.count_key_packages(app, max)?,
+        })
+    }
+
+    /// At most `limit` clients of an application, of all domains, in the order of their ids, after the one given. It reads the
+    /// disk.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the store cannot be read.
+    pub fn clients_after(
+        &self,
+        app: AppId,
+        after: Option<ClientId>,
+        limit: usize,
+    ) -> Result<Vec<ClientRow>, StorageError> {
+        Ok(self.services.store.view().all_clients(app, after, limit)?)
+    }
+
+    /// The key queues of a client and the packages in them; none if there is no such client. It reads the disk, and loads no
+    /// queue.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the store cannot be read.
+    pub fn client_figures(&self, app: AppId, client: ClientId) -> Result<ClientFigures, StorageError> {
+        let (view, now) = (self.services.store.view(), self.services.clock.now());
+        let mut figures = ClientFigures::default();
+        for queue in view.queues(app, client)? {
+            let counts = view.queue_counts(app, queue.queue_id, now)?;
+            figures.queues += 1;
+            figures.key_packages.held += counts.held;
+            figures.key_packages.available += counts.available;
+        }
+        Ok(figures)
     }
 
     /// What a peer lacks, in at most `groups_max` groups. It reads the disk.

@@ -29,7 +29,7 @@ use uuid::Uuid;
 pub use self::clients::{
     ClientChange, ClientError, ClientQuery, JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient,
 };
-pub use self::figures::{EpochFigures, GroupFigures, PeerLag};
+pub use self::figures::{ApplicationFigures, ClientFigures, EpochFigures, GroupFigures, PeerLag};
 use self::{replica_count::ReplicaCount, turns::Turns};
 use crate::{
     application::Application,

@@ -59,6 +59,11 @@ impl View {
         self.guards(table, range).map(|guard| guard.key().map_err(ReadError::from))
     }
 
+    /// The number of rows in a range, counted up to `max`.
+    pub(crate) fn count_rows(&self, table: Table, range: KeyRange, max: usize) -> Result<usize, ReadError> {
+        self.scan_keys(table, range).take(max).try_fold(0, |count, key| key.map(|_| count + 1))
+    }
+
     fn guards(&self, table: Table, range: KeyRange) -> impl DoubleEndedIterator<Item = fjall::Guard> {
         let bounds = (!range.is_empty()).then_some((range.start, range.end));
         bounds.map(|bounds| self.snapshot.range(self.disk.keyspaces.of(table), bounds)).into_iter().flatten()

@@ -227,6 +227,29 @@ impl View {
         self.scan_keys(table::CLIENT_TAGS, range).take(limit).map(found).collect()
     }
 
+    /// Up to `limit` clients of all domains, in the order of their ids, after the one given.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged.
+    pub fn all_clients(
+        &self,
+        app: AppId,
+        after: Option<ClientId>,
+        limit: usize,
+    ) -> Result<Vec<ClientRow>, ReadError> {
+        let range = Key::of_app(app).prefix_from(after.map(|client| client_key(app, client)));
+        let rows = self.scan(table::CLIENTS, range).take(limit);
+        rows.map(|row| rows::decode(table::CLIENTS, &row?.1)).collect()
+    }
+
+    /// The number of clients of an application, counted up to `max`.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails.
+    pub fn count_clients(&self, app: AppId, max: usize) -> Result<usize, ReadError> {
+        self.count_rows(table::CLIENTS, Key::of_app(app).prefix(), max)
+    }
+
     /// The row of a client that an index names.
     fn listed(&self, app: AppId, client: ClientId) -> Result<ClientRow, ReadError> {
         let row = self.client(app, client)?;

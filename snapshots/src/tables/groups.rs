@@ -167,6 +167,14 @@ impl View {
         self.scan_groups(range).take(limit).map(|row| row.map(|(_, group, row)| (group, row))).collect()
     }
 
+    /// The number of groups of an application, counted up to `max`.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails.
+    pub fn count_groups(&self, app: AppId, max: usize) -> Result<usize, ReadError> {
+        self.count_rows(table::GROUPS, Key::of_app(app).prefix(), max)
+    }
+
     /// Up to `limit` groups whose current tree holds a client, by its handle and its domain, with their current epoch, in
     /// the order of their ids, after the one given.
     ///

@@ -48,6 +48,15 @@ pub struct UsedRow {
     pub not_after: Timestamp,
 }
 
+/// The key packages of a queue, by number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Those that it holds: assigned and expired ones and final keys, too.
+    pub held: u64,
+    /// One-time packages that have not expired and are not assigned.
+    pub available: u64,
+}
+
 fn holders_of(app: AppId, reference: &KeyPackageRef) -> Key {
     Key::of_app(app).part(reference.as_bytes())
 }
@@ -286,33 +295,44 @@ fn read_expiry(value: &[u8]) -> Result<Timestamp, ReadError> {
     rows::number(table::QUEUE_KEY_PACKAGES, value).map(Timestamp)
 }
 
-/// The number of unexpired one-time packages of a queue that are not assigned.
-pub(super) fn count_available(
-    view: &View,
-    app: AppId,
-    queue: KeyQueueId,
-    now: Timestamp,
-) -> Result<u64, ReadError> {
-    let held = held_by(app, queue);
-    let skipped = held.as_bytes().len();
-    let mut available = 0;
-    for row in view.scan(table::QUEUE_KEY_PACKAGES, held.prefix()) {
-        let (key, not_after) = row?;
-        if rows::number(table::QUEUE_KEY_PACKAGES, &not_after)? <= now.0 {
-            continue;
-        }
-        let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), "queue_key_packages");
-        let reference = KeyPackageRef::new(reader.last()).map_err(|_| reader.damaged())?;
-        let row: Option<KeyPackageRow> =
-            view.row(table::KEY_PACKAGES, &holder_key(app, &reference, queue))?;
-        if row.is_some_and(|row| !row.is_final) && view.assigned(app, &reference)?.is_none() {
-            available += 1;
-        }
-    }
-    Ok(available)
-}
-
 impl View {
+    /// The key packages of a queue, counted. It reads each of them.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged.
+    pub fn queue_counts(
+        &self,
+        app: AppId,
+        queue: KeyQueueId,
+        now: Timestamp,
+    ) -> Result<QueueCounts, ReadError> {
+        let prefix = held_by(app, queue);
+        let skipped = prefix.as_bytes().len();
+        let mut counts = QueueCounts::default();
+        for row in self.scan(table::QUEUE_KEY_PACKAGES, prefix.prefix()) {
+            let (key, not_after) = row?;
+            counts.held += 1;
+            if read_expiry(&not_after)? <= now {
+                continue;
+            }
+            let reference = read_reference(key.get(skipped..).unwrap_or(&[]))?;
+            let row: Option<KeyPackageRow> =
+                self.row(table::KEY_PACKAGES, &holder_key(app, &reference, queue))?;
+            if row.is_some_and(|row| !row.is_final) && self.assigned(app, &reference)?.is_none() {
+                counts.available += 1;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// The number of key packages that the queues of an application hold, counted up to `max`.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails.
+    pub fn count_key_packages(&self, app: AppId, max: usize) -> Result<usize, ReadError> {
+        self.count_rows(table::QUEUE_KEY_PACKAGES, Key::of_app(app).prefix(), max)
+    }
+
     /// The queues that hold a key package, with their clients.
     ///
     /// # Errors

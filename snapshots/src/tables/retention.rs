@@ -341,7 +341,7 @@ fn expired_event(
 ) -> Result<Option<Event>, ReadError> {
     let Some(row) = view.queue_by_id(app, queue)? else { return Ok(None) };
     let Some(client) = view.client(app, row.client_id)? else { return Ok(None) };
-    let available = key_packages::count_available(view, app, queue, *now)?;
+    let available = view.queue_counts(app, queue, *now)?.available;
     let change = KeyPackagesChange::Expired;
     Ok(Some(Event::KeyPackages { client: row.client_id, handle: client.handle, queue, available, change }))
 }

@@ -1,6 +1,8 @@
 //! Lists and pages.
 
-use snapshots::{ClientRow, DomainName, Epoch, LogId};
+use snapshots::{
+    AssignedLimits, AssignedRow, ClientRow, DomainName, Epoch, KeyPackageRow, LogId, QueueCounts, Timestamp,
+};
 
 use crate::fixtures::*;
 
@@ -38,6 +40,54 @@ fn clients_are_listed_by_domain_and_tag() {
     assert_eq!(ids(view.clients(APP, None, None, None, 9).unwrap()), [6]);
     assert_eq!(ids(view.clients(APP, None, Some(""), None, 9).unwrap()), [6]);
     assert_eq!(ids(view.clients(OTHER_APP, Some(&example), None, None, 9).unwrap()), [7]);
+    let all = |after: Option<u128>, limit| ids(view.all_clients(APP, after.map(client), limit).unwrap());
+    assert_eq!(all(None, 9), [1, 2, 3, 4, 5, 6], "of all domains");
+    assert_eq!((all(Some(2), 3), all(Some(6), 9)), (vec![3, 4, 5], vec![]));
+}
+
+#[test]
+fn what_an_application_has_is_counted_up_to_a_number() {
+    let store = temporary();
+    append(&store, |batch| {
+        batch.create_client(APP, &client_row(1, "alice")).create_client(APP, &client_row(2, "bob"));
+        batch.create_client(OTHER_APP, &client_row(3, "carol"));
+        batch.create_queue(APP, &queue_row(1, 1, "")).create_queue(APP, &queue_row(2, 1, "b"));
+        for (number, not_after) in [(1, 100), (2, 100), (3, 10)] {
+            batch.put_key_package(APP, queue(1), &reference(number), &key_package_row(not_after));
+        }
+        let last = KeyPackageRow { is_final: true, ..key_package_row(100) };
+        batch.put_key_package(APP, queue(1), &reference(4), &last);
+        batch.put_key_package(APP, queue(2), &reference(5), &key_package_row(100));
+        batch.put_group(APP, &group(1), &group_row(1)).put_group(OTHER_APP, &group(2), &group_row(1));
+        let row = AssignedRow {
+            client_id: client(1),
+            peer: None,
+            receiver: "bob".into(),
+            not_after: Timestamp(100),
+        };
+        batch.assign_key_package(
+            APP,
+            &reference(2),
+            &row,
+            AssignedLimits { per_client_max: 9, per_peer_max: 9 },
+        );
+    })
+    .unwrap();
+    let view = store.view();
+    let counts = |app, max| {
+        let counts =
+            (view.count_clients(app, max), view.count_groups(app, max), view.count_key_packages(app, max));
+        (counts.0.unwrap(), counts.1.unwrap(), counts.2.unwrap())
+    };
+    assert_eq!(counts(APP, 9), (2, 1, 5));
+    assert_eq!(counts(APP, 1), (1, 1, 1));
+    assert_eq!(counts(OTHER_APP, 9), (1, 1, 0));
+    let of = |number, now| view.queue_counts(APP, queue(number), Timestamp(now)).unwrap();
+    // Of the first queue, one package is assigned, one is a final key and one has expired at 10.
+    assert_eq!(of(1, 9), QueueCounts { held: 4, available: 2 });
+    assert_eq!(of(1, 10), QueueCounts { held: 4, available: 1 });
+    assert_eq!(of(2, 10), QueueCounts { held: 1, available: 1 });
+    assert_eq!(of(3, 10), QueueCounts::default());
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod key_packages;
 mod limits;
 mod logging;
 pub(crate) mod metrics;
+mod operated_clients;
 mod operated_groups;
 mod operator;
 mod pages;

@@ -73,7 +73,10 @@ async fn a_token_is_one_of_an_operator_or_of_an_application() {
     let ask = |token: &Token| Request::new("GET", APPLICATIONS).token(token);
     let mut apps = [gateway.app, gateway.other_app];
     apps.sort();
-    let expected = json!({ "applications": apps.map(|app| json!({ "id": app, "federatesWith": [] })) });
+    let none = json!({ "count": 0, "isMore": false });
+    let empty =
+        |app| json!({ "id": app, "federatesWith": [], "clients": none, "groups": none, "keyPackages": none });
+    let expected = json!({ "applications": apps.map(empty) });
     for token in [&writer, &reader] {
         assert_eq!(gateway.operate(ask(token)).await.success(200), expected);
     }
