@@ -1,7 +1,9 @@
-//! The command line: `serve`, the default; `token`; `config check`; `completions` and `man`; with the feature `tools`,
-//! `demo` and `loadtest`.
+//! The command line: `serve`, the default; `token`; `config check`; `operator`; `completions` and `man`; with the feature
+//! `tools`, `demo` and `loadtest`.
 
 mod manual;
+mod operator;
+mod table;
 #[cfg(feature = "tools")]
 mod tools;
 
@@ -28,6 +30,7 @@ use crate::{
     token::Token,
 };
 
+pub use self::operator::OperatorOptions;
 #[cfg(feature = "tools")]
 pub use self::tools::ToolCommand;
 
@@ -54,6 +57,8 @@ pub enum Command {
     Tool(ToolCommand),
     /// Make a token for an application or an operator: the token itself, and the hash for the configuration.
     Token,
+    /// Ask a running gateway, or change it, with a token of an operator in the environment variable MIMI_OPERATOR_TOKEN.
+    Operator(OperatorOptions),
     /// Work with the configuration.
     Config {
         /// The command.
@@ -115,6 +120,7 @@ pub fn run(cli: Cli) -> ExitCode {
         #[cfg(feature = "tools")]
         Some(Command::Tool(tool)) => tools::run(&cli.options, tool),
         Some(Command::Token) => token(),
+        Some(Command::Operator(request)) => operator::run(&cli.options, request),
         Some(Command::Config { command: ConfigCommand::Check { print } }) => {
             cli.options.configured(|config| check(&config, print))
         }

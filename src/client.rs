@@ -1,16 +1,15 @@
-//! A typed client of a gateway's internal listener: one method for each request of the [`api`].
+//! Typed clients of a gateway's listeners: one method for each request of the [API](crate::api).
 
 mod events;
 mod exchange;
-
-use std::time::Duration;
+mod operator;
+mod requests;
 
 use actors::{AppId, ClientHandle, ClientId, DeliveryId, DomainName, GroupId, KeyQueueId};
-use serde::de::DeserializeOwned;
 
 use crate::{
     api::{
-        self, Access, Body as _, Endpoint, Nothing,
+        Endpoint, Nothing,
         applications::{ApplicationConfigurations, ListApplications},
         clients::{
             ChangeClient, ClientBody, ClientChangeBody, DeleteClient, FindClients, GetClient, GroupsOfClient,
@@ -32,17 +31,14 @@ use crate::{
             UploadKeyPackages,
         },
         paths::{AppPath, ClientPath, GroupPath, HandlePath, JoinInfoPath, KeyQueuePath, NoMembers},
-        problem::{PROBLEM_JSON, ProblemDocument, ProblemKind},
+        problem::{ProblemDocument, ProblemKind},
     },
     tls,
     token::Token,
 };
 
-use self::exchange::Observer;
-pub use self::{events::EventReader, exchange::Exchange};
-
-/// The time limit of a request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+use self::requests::Requests;
+pub use self::{events::EventReader, exchange::Exchange, operator::OperatorClient};
 
 /// A client of one gateway for one application. Clones share their connections.
 ///
@@ -74,11 +70,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// ```
 #[derive(Clone, Debug)]
 pub struct GatewayClient {
-    http: reqwest::Client,
-    base_url: String,
     app: AppId,
-    token: Token,
-    observer: Option<Observer>,
+    requests: Requests,
 }
 
 /// The reason why a request did not succeed.
@@ -125,28 +118,20 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError::Transport`] when there can be no HTTP client.
     pub fn new(base_url: impl Into<String>, app: AppId, token: Token) -> Result<Self, RequestError> {
-        let base_url = base_url.into().trim_end_matches('/').to_owned();
-        // Over TLS, a gateway is trusted if this machine trusts its certificate.
-        let http = if base_url.starts_with("https:") {
-            tls::install_provider();
-            reqwest::Client::builder()
-        } else {
-            plain_http()
-        };
-        Ok(Self { http: http.timeout(REQUEST_TIMEOUT).build()?, base_url, app, token, observer: None })
+        Ok(Self { app, requests: Requests::new(base_url, token)? })
     }
 
     /// The same client, which reports each exchange of [`GatewayClient::send`]: for logs, and to show the requests of an
     /// application. The token is no part of it.
     #[must_use]
     pub fn reporting_to(self, observer: impl Fn(&Exchange<'_>) + Send + Sync + 'static) -> Self {
-        Self { observer: Some(Observer::new(observer)), ..self }
+        Self { requests: self.requests.reporting_to(observer), ..self }
     }
 
     /// The same client over other connections, such as shared ones.
     #[must_use]
     pub fn over(self, http: reqwest::Client) -> Self {
-        Self { http, ..self }
+        Self { requests: self.requests.over(http), ..self }
     }
 
     /// The client's application.
@@ -164,58 +149,7 @@ impl GatewayClient {
         query: &E::Query,
         body: &E::Body,
     ) -> Result<Reply<E::Response>, RequestError> {
-        let target = target_of::<E>(path, query)?;
-        let mut request = self.request::<E>(&target);
-        if E::Body::IS_SENT {
-            request = request.json(body);
-        }
-        let response = request.send().await?;
-        let (status, is_success, is_problem) =
-            (response.status().as_u16(), is_success::<E>(&response), is_problem(&response));
-        let bytes = response.bytes().await?;
-        if let Some(observer) = &self.observer {
-            let request = E::Body::IS_SENT.then(|| serde_json::to_vec(body).unwrap_or_default());
-            let (method, request) = (E::METHOD, request.as_deref());
-            observer.report(&Exchange { method, target: &target, request, status, answer: &bytes });
-        }
-        if !is_success {
-            return Err(refusal(status, is_problem, &bytes));
-        }
-        let json: &[u8] = if status == 204 { b"{}" } else { &bytes };
-        Ok(Reply { status, body: decode(status, json)? })
-    }
-
-    /// A request without its body.
-    fn request<E: Endpoint>(&self, target: &str) -> reqwest::RequestBuilder {
-        let url = format!("{}{target}", self.base_url);
-        let method = reqwest::Method::from_bytes(E::METHOD.as_str().as_bytes()).unwrap_or_default();
-        let request = self.http.request(method, url);
-        if E::ACCESS == Access::Public { request } else { request.bearer_auth(self.token.reveal()) }
-    }
-}
-
-/// The path of a request with its query.
-fn target_of<E: Endpoint>(path: &E::Path, query: &E::Query) -> Result<String, RequestError> {
-    api::target::<E>(path, query).map_err(|error| unexpected(0, error))
-}
-
-fn is_success<E: Endpoint>(response: &reqwest::Response) -> bool {
-    let status = response.status().as_u16();
-    E::SUCCESS.iter().any(|success| success.status() == status)
-}
-
-fn is_problem(response: &reqwest::Response) -> bool {
-    response.headers().get(reqwest::header::CONTENT_TYPE).is_some_and(|media_type| media_type == PROBLEM_JSON)
-}
-
-/// The refusal that an answer is which is no success.
-fn refusal(status: u16, is_problem: bool, bytes: &[u8]) -> RequestError {
-    if !is_problem {
-        return unexpected(status, "neither a success nor a problem document");
-    }
-    match decode(status, bytes) {
-        Ok(document) => RequestError::Problem(Box::new(document)),
-        Err(error) => error,
+        self.requests.send::<E>(path, query, body).await
     }
 }
 
@@ -457,7 +391,7 @@ impl GatewayClient {
         query: &E::Query,
         body: &E::Body,
     ) -> Result<E::Response, RequestError> {
-        self.send::<E>(path, query, body).await.map(|reply| reply.body)
+        self.requests.ask::<E>(path, query, body).await
     }
 
     fn at_application(&self) -> AppPath {
@@ -485,12 +419,4 @@ pub fn plain_http() -> reqwest::ClientBuilder {
         Ok(config) => builder.tls_backend_preconfigured(config),
         Err(_) => builder,
     }
-}
-
-fn decode<T: DeserializeOwned>(status: u16, json: &[u8]) -> Result<T, RequestError> {
-    serde_json::from_slice(json).map_err(|error| unexpected(status, error))
-}
-
-fn unexpected(status: u16, reason: impl ToString) -> RequestError {
-    RequestError::Unexpected { status, reason: reason.to_string() }
 }

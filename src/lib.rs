@@ -58,5 +58,6 @@ mod tls;
 pub mod token;
 #[cfg(feature = "tools")]
 pub mod tools;
+mod utc;
 
 pub use default_application::DefaultApplication;

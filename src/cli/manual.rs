@@ -25,6 +25,7 @@ const SECTIONS: [ManualSection; 2] = [
         "Environment",
         &[
             ("RUST_LOG", "the log filter, instead of the setting `log`"),
+            ("MIMI_OPERATOR_TOKEN", "the token with which `operator` makes its requests"),
             ("NO_COLOR", "if set, no colours in the log; otherwise they are used on a terminal"),
             (
                 "NOTIFY_SOCKET",
@@ -36,7 +37,7 @@ const SECTIONS: [ManualSection; 2] = [
         "Exit status",
         &[
             ("0", "done; of `serve`: stopped by SIGTERM or SIGINT"),
-            ("1", "could not start, or failed while running"),
+            ("1", "could not start, or failed while running; of `operator`: no answer, or a refusal"),
             ("2", "the configuration or the command line is wrong"),
             ("3", "did not stop in time"),
         ],
@@ -53,7 +54,7 @@ pub(super) fn after_help() -> String {
         text.push_str(heading);
         text.push_str(":\n");
         for (term, explanation) in terms {
-            text.push_str(&format!("  {term:<13}  {explanation}\n"));
+            text.push_str(&format!("  {term:<19}  {explanation}\n"));
         }
     }
     text.truncate(text.trim_end().len());
@@ -182,8 +183,9 @@ mod tests {
         for command in commands {
             let name = format!("mimi-gateway-{}", command.replace(' ', "-"));
             assert!(text(&name).contains(&format!("mimi-gateway {command}")), "{name}");
-            let above = name.rsplit_once('-').unwrap().0;
-            assert!(text(above).contains(&format!("{name}(1)")), "{above} does not list {name}");
+            let above = command.rsplit_once(' ').map_or_else(String::new, |(above, _)| format!(" {above}"));
+            let above = format!("mimi-gateway{above}").replace(' ', "-");
+            assert!(text(&above).contains(&format!("{name}(1)")), "{above} does not list {name}");
         }
     }
 

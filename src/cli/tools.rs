@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{BAD_CONFIGURATION, Options, fail, print};
+use super::{BAD_CONFIGURATION, Options, fail, print, table::printable};
 use crate::{
     config::LogFormat,
     logging::Logging,
@@ -112,24 +112,4 @@ fn run_load_test(options: &Options, load_test: &LoadTestOptions) -> ExitCode {
             Err(error) => fail(&printable(&format!("the load test failed: {error}"))),
         }
     })
-}
-
-/// Text without control characters, which a terminal would obey: a gateway and a file may put them into what is reported.
-fn printable(text: &str) -> String {
-    let shown = |letter: char| match letter {
-        '\n' => letter,
-        _ if letter.is_control() => char::REPLACEMENT_CHARACTER,
-        _ => letter,
-    };
-    text.chars().map(shown).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_terminal_is_told_nothing_but_text() {
-        assert_eq!(printable("a\u{1b}[31m\r\n\u{9b}b\u{7f} µ"), "a\u{fffd}[31m\u{fffd}\n\u{fffd}b\u{fffd} µ");
-    }
 }

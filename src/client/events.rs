@@ -6,7 +6,10 @@ use actors::GroupId;
 use reqwest::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 
-use super::{GatewayClient, RequestError, is_problem, is_success, refusal, target_of, unexpected};
+use super::{
+    GatewayClient, RequestError,
+    requests::{is_problem, is_success, refusal, target_of, unexpected},
+};
 use crate::api::{
     Endpoint, Nothing,
     events::{EVENT_STREAM, EventData, EventQuery, StreamApplicationEvents, StreamGroupEvents},
@@ -66,7 +69,7 @@ impl GatewayClient {
         query: &E::Query,
         after: Option<EventIdText>,
     ) -> Result<EventReader, RequestError> {
-        let request = self.request::<E>(&target_of::<E>(path, query)?).timeout(STREAM_TIMEOUT);
+        let request = self.requests.request::<E>(&target_of::<E>(path, query)?).timeout(STREAM_TIMEOUT);
         let response = request.send().await?;
         let status = response.status().as_u16();
         if !is_success::<E>(&response) {

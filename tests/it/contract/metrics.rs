@@ -6,11 +6,15 @@ use std::{
     process::{Command, Stdio},
 };
 
+use mimi_gateway::{api::text::GroupIdText, config::TokenAccess, token::Token};
 use serde_json::json;
 
 use crate::{
     mls_support::clients,
-    support::{Request, Setup, metrics::Metrics},
+    support::{
+        Request, Setup,
+        metrics::{Metrics, Sample},
+    },
 };
 
 pub(crate) const OPERATING: &str = include_str!("../../../docs/operating.md");
@@ -157,6 +161,54 @@ async fn the_table_of_metrics_is_what_is_shown() {
     let names = metrics.samples.iter().flat_map(|sample| sample.labels.keys());
     assert!(names.into_iter().all(|name| !name.contains("group") && !name.contains("client")));
     check_by_promtool(&metrics.text);
+    gateway.stop().await;
+}
+
+/// Labels are for what there are few of, and `/metrics` needs no token.
+#[actix_web::test]
+async fn no_token_and_no_id_is_shown() {
+    let operator = Token::generate().unwrap();
+    let mut setup = Setup::new();
+    setup.watched_by(&[(&operator, TokenAccess::ReadWrite)]);
+    let gateway = setup.start().await;
+    let [alice, bob] = clients(&gateway, ["alice", "bob"]).await;
+    let mut at_alice = alice.create_group().await;
+    at_alice.invite(&[&bob]).await;
+    let group = at_alice.id();
+    let text = GroupIdText(group.clone()).to_string();
+    let tokens = format!("/operator/v1/applications/{}/tokens", gateway.app);
+    let make = Request::new("POST", &tokens).token(&operator).json(r#"{"access":"read"}"#);
+    let made = Token::new(gateway.operate(make).await.success(201)["token"].as_str().unwrap());
+    let at_group = format!("/groups/{text}");
+    gateway.send(Request::new("GET", &gateway.path(&at_group)).token(&made)).await.success(200);
+    let inspect = format!("/operator/v1/applications/{}{at_group}", gateway.app);
+    gateway.operate(Request::new("GET", &inspect).token(&operator)).await.success(200);
+    // Refusals, and requests that put ids and tokens where they do not belong.
+    gateway.send(Request::new("GET", &gateway.path(&at_group)).token(&operator)).await.problem(
+        401,
+        "not-authenticated",
+        "",
+    );
+    let misplaced = format!("/{}/{text}?access_token={}", made.reveal(), made.reveal());
+    for path in [&misplaced, &gateway.path(&misplaced)] {
+        gateway.send(Request::new("GET", path).token(&made)).await.problem(404, "unknown-route", "");
+        gateway.operate(Request::new("GET", path).token(&operator)).await.problem(404, "unknown-route", "");
+    }
+    let revoke = format!("{tokens}/{}", made.hash().id());
+    gateway.operate(Request::new("DELETE", &revoke).token(&operator)).await.success(204);
+
+    let metrics = Metrics::of(gateway.operator_address()).await;
+    for counted in ["/apps/{appId}/groups/{groupId}", "/operator/v1/applications/{appId}/tokens/{tokenId}"] {
+        let is_counted = |sample: &Sample| sample.labels.get("route").is_some_and(|route| route == counted);
+        assert!(metrics.samples.iter().any(is_counted), "{counted} is not counted");
+    }
+    let known = [&operator, &made, &gateway.writer, &gateway.reader, &gateway.other_writer];
+    let of_tokens = known.iter().flat_map(|token| [token.reveal().to_owned(), token.hash().id()]);
+    let hex: String = group.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let others = [text, hex, gateway.app.to_string(), alice.id.to_string(), "alice".to_owned()];
+    for hidden in of_tokens.chain(others) {
+        assert!(!metrics.text.contains(&hidden), "{hidden} is in {}", metrics.text);
+    }
     gateway.stop().await;
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod metrics;
 mod operated_clients;
 mod operated_groups;
 mod operator;
+mod operator_command;
 mod pages;
 mod reload;
 mod restart;
