@@ -62,15 +62,8 @@ impl Handle<Operators> for ListOperatedClients {
         call.turn.begin().await?;
         let inspect = move || {
             let mut rows = edge.gateway.clients_after(app, after, limit.saturating_add(1))?;
-            let (mut figures, mut counted) = (Vec::new(), 0);
-            for row in rows.iter().take(clients::fitting(&rows).min(limit)) {
-                let found = edge.gateway.client_figures(app, row.client_id)?;
-                counted += count(found.queues) + found.key_packages.held;
-                figures.push(found);
-                if counted >= COUNTED_PER_PAGE {
-                    break;
-                }
-            }
+            let page = rows.iter().take(clients::fitting(&rows).min(limit));
+            let figures = figures_of(page, |row| edge.gateway.client_figures(app, row.client_id))?;
             let next_cursor = edge.cursors.cut(&list_of_clients(&app), &mut rows, figures.len(), |row| {
                 row.client_id.as_uuid().as_bytes()
             });
@@ -81,6 +74,23 @@ impl Handle<Operators> for ListOperatedClients {
         let is_large = found.clients.len() > clients::IDENTITIES_AT_ONCE;
         encoded(found, is_large).await
     }
+}
+
+/// The figures of a page of clients. It ends with the client at which [`COUNTED_PER_PAGE`] is reached.
+fn figures_of<'a, E>(
+    page: impl Iterator<Item = &'a ClientRow>,
+    figures: impl Fn(&ClientRow) -> Result<ClientFigures, E>,
+) -> Result<Vec<ClientFigures>, E> {
+    let (mut found, mut counted) = (Vec::new(), 0);
+    for row in page {
+        let figures = figures(row)?;
+        counted += count(figures.queues) + figures.key_packages.held;
+        found.push(figures);
+        if counted >= COUNTED_PER_PAGE {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// The clients of an application, as cursors name the list.
@@ -224,5 +234,46 @@ fn check_known(edge: &Edge<Operators>, app: AppId) -> Result<(), Problem> {
         None => {
             Err(Problem::new(ProblemKind::UnknownApplication, "this gateway has no application of this id"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, convert::Infallible};
+
+    use actors::{ClientHandle, QueueCounts, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn a_page_of_clients_ends_where_enough_was_counted() {
+        let row = ClientRow {
+            client_id: ClientId::random(),
+            handle: ClientHandle::new("alice").unwrap(),
+            domain: None,
+            tags: BTreeSet::new(),
+            handle_generation: 0,
+            created_at: Timestamp(1),
+        };
+        let rows = vec![row; 30];
+        let clients = |queues, held| {
+            let key_packages = QueueCounts { held, available: 0 };
+            let figures = |_: &ClientRow| Ok::<_, Infallible>(ClientFigures { queues, key_packages });
+            figures_of(rows.iter(), figures).unwrap().len()
+        };
+        assert_eq!(clients(0, 0), 30);
+        assert_eq!(clients(1, 999), 10);
+        assert_eq!(clients(0, 999), 11);
+        assert_eq!(clients(64, 100_000), 1, "a page has a client, however much it has");
+    }
+
+    #[test]
+    fn what_is_beyond_the_bound_is_more() {
+        let of = |found| {
+            let BoundedCount { count, is_more } = BoundedCount::of(found);
+            (count, is_more)
+        };
+        assert_eq!([of(0), of(9_999), of(10_000)], [(0, false), (9_999, false), (10_000, false)]);
+        assert_eq!([of(10_001), of(usize::MAX)], [(10_000, true), (10_000, true)]);
     }
 }
