@@ -1,6 +1,7 @@
 //! The command line: `serve`, the default; `token`; `config check`; `operator`; `completions` and `man`; with the feature
 //! `tools`, `demo` and `loadtest`.
 
+mod announcement;
 mod manual;
 mod operator;
 mod table;
@@ -16,14 +17,13 @@ use std::{
     time::Duration,
 };
 
-use actors::{Clock, DomainName};
+use actors::Clock;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    config::{self, Config, ConfigError, DataDir, DurabilityMode, OperatorSettings},
-    default_application::DefaultApplication,
+    config::{self, Config, ConfigError, DataDir, Environment},
     logging::{self, Logging},
     notify::ServiceManager,
     serve::{self, Running, StopStep},
@@ -134,14 +134,15 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 impl Options {
-    /// The configuration, with the options of the command line over it.
+    /// The configuration, with the settings of the environment and then the options of the command line over it.
     ///
     /// # Errors
     /// [`ConfigError`] names the member that is wrong and what it may be.
     pub fn configuration(&self) -> Result<Config, ConfigError> {
+        let environment = Environment::of_process()?;
         let mut config = match &self.config {
-            Some(path) => Config::read(path)?,
-            None => Config::embedded().with_operator(OperatorSettings::default()),
+            Some(path) => Config::read_over(path, &environment)?,
+            None => Config::embedded_over(&environment)?,
         };
         if let Some(data_dir) = &self.data_dir {
             config.data_dir = DataDir::from(data_dir.clone());
@@ -200,7 +201,9 @@ async fn serve_until_told(
         Err(error) => return (fail(&error.to_string()), None),
     };
     let manager = ServiceManager::from_environment();
-    let listening = announce(&running, &settings);
+    let listening = announcement::listening(&running);
+    print(&format!("{}{listening}\n", announcement::instructions(&running, &settings)));
+    announcement::log(&running, &settings);
     manager.ready(&listening);
     let code = loop {
         tokio::select! {
@@ -275,67 +278,6 @@ impl Watchdog {
             }
         }
     }
-}
-
-/// Prints instructions on standard output, and last that the gateway listens. Returns that last line.
-fn announce(running: &Running, config: &Config) -> String {
-    let mut lines = String::new();
-    if let Some(application) = running.default_application() {
-        lines = about(application, &running.base_url());
-    }
-    let federation = running.federation_address();
-    let federation = federation.map_or_else(String::new, |address| format!(" federation=https://{address}"));
-    let operator = running.operator_address().map(|address| format!("http://{address}"));
-    if let (Some(token), Some(url)) = (running.operator_token(), &operator) {
-        lines.push_str(&about_operator(token, url));
-    }
-    let operator = operator.map_or_else(String::new, |url| format!(" operator={url}"));
-    let listening = format!("listening internal={}{federation}{operator}", running.base_url());
-    print(&format!("{lines}{listening}\n"));
-    let domains: Vec<&str> = config.domains.iter().map(DomainName::as_str).collect();
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        internal = %running.base_url(),
-        federation = running.federation_address().map(tracing::field::display),
-        operator = running.operator_address().map(tracing::field::display),
-        data_dir = %config.data_dir,
-        durability = match config.durability.mode {
-            DurabilityMode::Sync => "sync",
-            DurabilityMode::Buffer => "buffer",
-        },
-        applications = config.applications.len() + usize::from(running.default_application().is_some()),
-        domains = domains.join(","),
-        actor_threads = config.actor_threads,
-        workers = config.internal.listener.workers,
-        "listening"
-    );
-    listening
-}
-
-fn about(application: &DefaultApplication, base_url: &str) -> String {
-    let id = application.id;
-    let Some(token) = &application.token else {
-        return format!(
-            "application: {id}\n(its token was printed when it was made; to replace a lost one, give this id a new token in a \
-             configuration: see `mimi-gateway token` and `mimi-gateway config example`)\n"
-        );
-    };
-    let token = token.reveal();
-    format!(
-        "application: {id}\n\
-         token: {token}\n\
-         \n\
-         The token is not printed again. To run the commands of README.md, set these in a second terminal:\n\
-         \n  export GATEWAY={base_url}\n  export APP={id}\n  export TOKEN={token}\n\
-         \nThe API is described at {base_url}/docs\n\n"
-    )
-}
-
-fn about_operator(token: &Token, url: &str) -> String {
-    format!(
-        "operator token: {}\n(for {url}/operator/v1; it is not printed again and is no token of an application)\n\n",
-        token.reveal()
-    )
 }
 
 fn token() -> ExitCode {

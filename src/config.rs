@@ -5,6 +5,7 @@
 
 mod applications;
 mod build;
+mod environment;
 mod example;
 mod federation;
 mod internal;
@@ -30,6 +31,7 @@ use toml::Table;
 
 pub use self::{
     applications::{ApplicationSettings, TokenAccess, TokenSettings},
+    environment::Environment,
     example::example,
     federation::{FederationSettings, PeerSettings},
     internal::{Internal, ListenerSettings},
@@ -156,9 +158,33 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the wrong member, its line, and the accepted form.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::read_over(path, &Environment::default())
+    }
+
+    /// As [`Config::read`], with settings of the environment over those of the file.
+    ///
+    /// # Errors
+    /// As [`Config::read`]; a member that comes from the environment is named with its variable.
+    pub fn read_over(path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        Self::decode(&text, Some(path.parent().unwrap_or(Path::new(""))))
+        Self::decode(&text, Some(path.parent().unwrap_or(Path::new(""))), environment)
+    }
+
+    /// [`Config::embedded`] with a listener for operators, and settings of the environment over it.
+    ///
+    /// # Errors
+    /// As [`Config::read_over`].
+    pub fn embedded_over(environment: &Environment) -> Result<Self, ConfigError> {
+        Self::parse_over("[operator]", environment)
+    }
+
+    /// As [`Config::parse`], with settings of the environment over those of the text.
+    ///
+    /// # Errors
+    /// As [`Config::read_over`].
+    pub fn parse_over(text: &str, environment: &Environment) -> Result<Self, ConfigError> {
+        Self::decode(text, None, environment)
     }
 
     /// Reads and checks a configuration. Relative paths in it are relative to the current directory.
@@ -166,11 +192,12 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the wrong member, its line, and the accepted form.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        Self::decode(text, None)
+        Self::decode(text, None, &Environment::default())
     }
 
-    fn decode(text: &str, directory: Option<&Path>) -> Result<Self, ConfigError> {
-        let file = rows::parse(text)?;
+    fn decode(text: &str, directory: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
+        let mut file = rows::parse(text)?;
+        environment.lay_over(&mut file);
         let checked = || {
             let mut table = defaults(&file)?;
             rows::lay_over(&mut table, file.clone());
@@ -182,7 +209,10 @@ impl Config {
             config.check()?;
             Ok(config)
         };
-        checked().map_err(|error: ConfigError| rows::located(error, text))
+        checked().map_err(|error: ConfigError| match environment.variable_of(&error) {
+            Some(variable) => rows::of_variable(error, variable),
+            None => rows::located(error, text),
+        })
     }
 
     /// Changes the paths of all files that the configuration names.

@@ -234,6 +234,16 @@ pub(super) fn located(error: ConfigError, text: &str) -> ConfigError {
     }
 }
 
+/// An error about a setting of the environment, with the name of its variable.
+pub(super) fn of_variable(error: ConfigError, variable: &str) -> ConfigError {
+    match error {
+        ConfigError::Malformed { member, line, reason } => {
+            ConfigError::Malformed { member: variable.to_owned(), line, reason: format!("{member} {reason}") }
+        }
+        other @ (ConfigError::NotToml { .. } | ConfigError::Unreadable { .. }) => other,
+    }
+}
+
 fn locate(text: &str, member: &str) -> Option<usize> {
     let document = DeTable::parse(text).ok()?;
     let mut value = &DeValue::Table(document.into_inner());

@@ -6,8 +6,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, TryLockError},
+    fs::{DirBuilder, File, TryLockError},
     io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -78,7 +79,9 @@ impl Disk {
         schema: &'static Schema,
     ) -> Result<Self, OpenError> {
         let io_error = |source| OpenError::Io { path: directory.to_owned(), source };
-        std::fs::create_dir_all(directory).map_err(io_error)?;
+        // Only for the gateway's user: the store holds who talks with whom.
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io_error)?;
+        warn_if_others_read(directory);
         let lock = lock(directory)?;
         let place = directory.join("store");
         if !place.try_exists().map_err(io_error)? {
@@ -234,6 +237,17 @@ pub(crate) fn persistence(location: &Location, durability: Durability) -> Option
 
 fn format_value(schema: &Schema) -> Slice {
     Slice::from(schema.format.to_be_bytes())
+}
+
+fn warn_if_others_read(directory: &Path) {
+    let mode = directory.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            directory = %directory.display(),
+            mode = format!("{mode:03o}"),
+            "other users of the machine have access to the data directory: chmod 700 ends that"
+        );
+    }
 }
 
 fn lock(directory: &Path) -> Result<File, OpenError> {

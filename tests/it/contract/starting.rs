@@ -1,8 +1,11 @@
 //! The binary: its output, its refusals and its signals (*Starting it*).
 
 use std::{
+    io::{BufRead as _, BufReader},
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::Path,
     process::{Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use actors::AppId;
@@ -13,6 +16,9 @@ use mimi_gateway::{
 };
 
 use crate::support::process::{Process, binary};
+
+/// How long an address may be in use before a test has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A gateway in a directory of its own.
 fn start(arguments: &[&str], directory: &Path) -> Process {
@@ -76,8 +82,15 @@ async fn applications(process: &Process, token: &Token) -> Vec<AppId> {
 #[actix_web::test]
 async fn the_embedded_operators_address_gives_way_and_a_configured_one_does_not() {
     let directory = tempfile::tempdir().unwrap();
-    // If this fails, another program has it.
-    let _taken = std::net::TcpListener::bind("127.0.0.1:8081");
+    // A gateway of another test may have it for a moment.
+    let since = Instant::now();
+    let _taken = loop {
+        match std::net::TcpListener::bind("127.0.0.1:8081") {
+            Ok(taken) => break taken,
+            Err(error) => assert!(since.elapsed() < PATIENCE, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
     let log = directory.path().join("log");
     let stderr = std::fs::File::create(&log).unwrap();
     let arguments = ["--listen", "127.0.0.1:0", "--data-dir", ":memory:"];
@@ -159,6 +172,82 @@ async fn a_gateway_that_federates_says_where() {
     let description: serde_json::Value = answer.send().await.unwrap().json().await.unwrap();
     assert_eq!(description["federation"], federation);
     assert_eq!(end(process, "TERM"), Some(0));
+}
+
+#[actix_web::test]
+async fn the_first_tokens_are_not_printed_into_a_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let output = std::fs::metadata(format!("/proc/self/fd/{}", writer.as_raw_fd())).unwrap();
+    let mut command = binary(&["--listen", "127.0.0.1:0"]);
+    command.current_dir(directory.path()).stderr(Stdio::null()).stdout(writer);
+    command.env("JOURNAL_STREAM", format!("{}:{}", output.dev(), output.ino()));
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut lines: Vec<String> = Vec::new();
+    let mut output = BufReader::new(reader).lines();
+    while !lines.last().is_some_and(|line| line.starts_with("listening ")) {
+        lines.push(output.next().expect("it listens").unwrap());
+    }
+    let printed = lines.join("\n");
+    let file = directory.path().join("data/first-tokens");
+    assert!(printed.contains("data/first-tokens") && !printed.contains("token: "), "{printed}");
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+    let kept = std::fs::read_to_string(&file).unwrap();
+    let token = |name: &str| {
+        kept.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+            .unwrap_or_else(|| panic!("{kept}"))
+    };
+    let value = |line: &str, name: &str| {
+        let part = line.split(' ').find_map(|part| part.strip_prefix(name)).map(str::to_owned);
+        part.unwrap_or_else(|| panic!("{printed}"))
+    };
+    let app = lines.iter().find_map(|line| line.strip_prefix("application: ")).unwrap();
+    let listening = lines.last().unwrap();
+    let (internal, operator) = (value(listening, "internal="), value(listening, "operator="));
+    let http = mimi_gateway::client::plain_http().build().unwrap();
+    for (url, token) in [
+        (format!("{internal}/apps/{app}/groups"), token("token")),
+        (format!("{operator}/operator/v1/applications"), token("operator token")),
+    ] {
+        assert_eq!(http.get(url).bearer_auth(token).send().await.unwrap().status(), 200);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_data_directory_is_for_the_user_of_the_gateway_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = start(&["--data-dir", "some/data", "--listen", "127.0.0.1:0"], directory.path());
+    assert_eq!(directory.path().join("some/data").metadata().unwrap().mode() & 0o777, 0o700);
+    assert_eq!(end(process, "TERM"), Some(0));
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_the_command_line_the_environment() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(
+        directory.path().join("gateway.toml"),
+        "data_dir = \"of the file\"\ndomains = [\"a.example\"]\n",
+    )
+    .unwrap();
+    let printed = |arguments: &[&str]| {
+        let mut command =
+            binary(&[arguments, &["--config", "gateway.toml", "config", "check", "--print"]].concat());
+        command.current_dir(directory.path()).env("MIMI_GATEWAY_DATA_DIR", "of the environment");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).to_owned()
+    };
+    assert!(printed(&[]).contains("data_dir = \"of the environment\"\ndomains = [\"a.example\"]"));
+    assert!(printed(&["--data-dir", "of the line"]).contains("data_dir = \"of the line\""));
+    let mut command = binary(&["config", "check"]);
+    let output = command.env("MIMI_GATEWAY_INTERNAL__LISTN", "127.0.0.1:0").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let message = "mimi-gateway: bad configuration: MIMI_GATEWAY_INTERNAL__LISTN: internal.listn is not a setting of this table";
+    assert!(text(&output.stderr).starts_with(message), "{}", text(&output.stderr));
 }
 
 #[test]
