@@ -1,4 +1,4 @@
-//! The commands of `README.md` and `docs/x509.md`, run as they are written there.
+//! The commands of `README.md`, `docs/x509.md` and `docs/federation.md`, run as they are written there.
 
 use std::{
     io::Write as _,
@@ -18,6 +18,7 @@ use crate::support::process::{Process, binary};
 
 pub(crate) const README: &str = include_str!("../../README.md");
 const X509: &str = include_str!("../../docs/x509.md");
+const FEDERATION: &str = include_str!("../../docs/federation.md");
 
 /// The code blocks of one language in the section with this heading.
 pub(crate) fn blocks<'a>(document: &'a str, heading: &str, language: &str) -> Vec<&'a str> {
@@ -91,6 +92,56 @@ fn the_readmes_configuration_is_checked_by_its_commands() {
     for part in ["data_dir = \"data\"\n", "\nsha256: ", "the configuration is good\n"] {
         assert!(printed.contains(part), "{part:?} is in {printed}");
     }
+}
+
+/// Free ports, in the place of those that commands name.
+struct Ports([(&'static str, String); 4]);
+
+impl Ports {
+    fn free() -> Self {
+        // All are bound before any is given back, so that they differ.
+        let bound = ["8080", "9080", "8443", "9443"]
+            .map(|name| (name, std::net::TcpListener::bind("127.0.0.1:0").unwrap()));
+        Self(bound.map(|(name, listener)| (name, listener.local_addr().unwrap().port().to_string())))
+    }
+
+    fn put_into(&self, script: &str) -> String {
+        // A free port may be one of the names, so each word is replaced once.
+        let words = script.split_inclusive([' ', '\n', ':', '/']);
+        let replaced = words.map(|word| {
+            let name = word.trim_end_matches([' ', '\n', ':', '/']);
+            match self.0.iter().find(|(named, _)| *named == name) {
+                Some((_, port)) => word.replacen(name, port, 1),
+                None => word.to_owned(),
+            }
+        });
+        replaced.collect()
+    }
+}
+
+#[test]
+fn two_domains_that_are_set_up_by_the_documented_commands_find_each_others_clients() {
+    for program in ["openssl", "curl"] {
+        if !has(program, "the commands of docs/federation.md") {
+            return;
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let scripts = blocks(FEDERATION, "Two domains, step by step", "sh");
+    let [set_up, start_a, start_b, ask] = scripts[..] else { panic!("four blocks of commands") };
+    let ports = Ports::free();
+    let printed = run(&ports.put_into(set_up), directory.path(), &[]);
+    assert_eq!(printed.matches("the configuration is good").count(), 2, "{printed}");
+    let start = |script: &str| {
+        let arguments: Vec<&str> = script.trim().strip_prefix("cargo run --release -- ").unwrap().split(' ').collect();
+        Process::start(binary(&arguments).current_dir(directory.path()))
+    };
+    let _gateways = [start(start_a), start(start_b)];
+    let answers = run(&ports.put_into(ask), directory.path(), &[]);
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [registered, found] = answers.as_slice() else { panic!("{answers:?}") };
+    assert!(registered["clientId"].is_string(), "{registered}");
+    assert_eq!(found["identities"][0]["clientHandle"], "carol/phone", "{found}");
 }
 
 #[test]
