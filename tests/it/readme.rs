@@ -133,7 +133,8 @@ fn two_domains_that_are_set_up_by_the_documented_commands_find_each_others_clien
     let printed = run(&ports.put_into(set_up), directory.path(), &[]);
     assert_eq!(printed.matches("the configuration is good").count(), 2, "{printed}");
     let start = |script: &str| {
-        let arguments: Vec<&str> = script.trim().strip_prefix("cargo run --release -- ").unwrap().split(' ').collect();
+        let arguments: Vec<&str> =
+            script.trim().strip_prefix("cargo run --release -- ").unwrap().split(' ').collect();
         Process::start(binary(&arguments).current_dir(directory.path()))
     };
     let _gateways = [start(start_a), start(start_b)];
