@@ -9,7 +9,7 @@ mod table;
 mod tools;
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -159,8 +159,9 @@ impl Options {
     fn configured(&self, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
         self.configuration().map_or_else(
             |error| {
-                let file =
-                    self.config.as_ref().map_or_else(String::new, |path| format!(" in {}", path.display()));
+                // A variable of the environment is in no file.
+                let file = self.config.as_ref().filter(|_| !error.is_of_environment());
+                let file = file.map_or_else(String::new, |path| format!(" in {}", path.display()));
                 fail(&format!("bad configuration{file}: {error}"));
                 ExitCode::from(BAD_CONFIGURATION)
             },
@@ -211,9 +212,22 @@ async fn serve_until_told(
             _ = interrupt.recv() => break ExitCode::SUCCESS,
             reason = running.failed() => break fail(reason),
             _ = hangup.recv() => {
+                if is_embedded && io::stdin().is_terminal() {
+                    // The terminal of somebody who tries the gateway was closed.
+                    break ExitCode::SUCCESS;
+                }
                 manager.reloading();
-                reload(options, &running, logging).await;
-                manager.ready(&listening);
+                // A file may hang; the gateway stops all the same.
+                tokio::select! {
+                    is_reloaded = reload(options, &running, logging) => manager.ready(&if is_reloaded {
+                        listening.clone()
+                    } else {
+                        format!("{listening}; the last reload failed and changed nothing: see the log")
+                    }),
+                    _ = terminate.recv() => break ExitCode::SUCCESS,
+                    _ = interrupt.recv() => break ExitCode::SUCCESS,
+                    reason = running.failed() => break fail(reason),
+                }
             }
         }
     };
@@ -225,18 +239,19 @@ async fn serve_until_told(
     (code, Some(watchdog))
 }
 
-/// Reads the configuration and its files again. If anything in them is wrong, nothing changes.
-async fn reload(options: &Options, running: &Running, logging: Option<&Logging>) {
+/// Reads the configuration and its files again. If anything in them is wrong, nothing changes, and this returns `false`.
+async fn reload(options: &Options, running: &Running, logging: Option<&Logging>) -> bool {
     let read_again = options.clone();
-    let read = tokio::task::spawn_blocking(move || read_again.configuration()).await;
+    let read = serve::reload::apart(move || read_again.configuration()).await;
     let reloaded = match read {
         Ok(Ok(config)) => {
             let log = config.log.clone();
             running.reload(config).await.map(|differing| (log, differing)).map_err(|error| error.to_string())
         }
         Ok(Err(error)) => Err(error.to_string()),
-        Err(panic) => Err(panic.to_string()),
+        Err(reason) => Err(reason),
     };
+    let is_reloaded = reloaded.is_ok();
     match reloaded {
         Ok((log, differing)) => {
             if let Some(logging) = logging {
@@ -249,6 +264,7 @@ async fn reload(options: &Options, running: &Running, logging: Option<&Logging>)
         }
         Err(reason) => tracing::error!(reason, "nothing was reloaded, and nothing has changed"),
     }
+    is_reloaded
 }
 
 /// Ends the process if it has not stopped in time. It is a separate thread, because a hang may block every other one.

@@ -118,6 +118,13 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// Whether it is about a variable of the environment.
+    pub fn is_of_environment(&self) -> bool {
+        matches!(self, Self::Malformed { member, .. } if member.starts_with(environment::PREFIX))
+    }
+}
+
 impl Config {
     /// The configuration without a file: the default application on `127.0.0.1:8080`, with its data in `data`.
     pub fn embedded() -> Self {

@@ -1,7 +1,7 @@
 //! Starting a gateway in this process, and stopping it without losing acknowledged writes.
 
 mod listeners;
-mod reload;
+pub(crate) mod reload;
 
 use std::{
     net::SocketAddr,
@@ -23,7 +23,7 @@ use crate::{
         applications::ApplicationConfiguration,
         federation::{GatewayDescription, VERSION},
     },
-    config::{ApplicationSettings, Config},
+    config::{ApplicationSettings, Config, TokenSettings},
     default_application::{DefaultApplication, cursor_key},
     federation::{Federation, HttpsTransport},
     http::{callers::ListenerShares, cursor::Cursors, edge::Served, token_book::TokenBook},
@@ -43,6 +43,8 @@ pub struct Running {
     book: Arc<TokenBook>,
     reloadable: Reloadable,
     operator_token: Option<Token>,
+    /// The token that the gateway made for operators, if it uses one.
+    made_for_operators: Vec<TokenSettings>,
     is_draining: Arc<AtomicBool>,
     shutdown_delay: Duration,
     stop_step: StopStep,
@@ -124,6 +126,8 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
     let operators =
         operators.map(|settings| operator_tokens(settings, makes_token, &book, &store)).transpose()?;
     let (tokens_of_operators, operator_token) = operators.unwrap_or_default();
+    let is_configured = config.operator.as_ref().is_some_and(|operator| !operator.tokens.is_empty());
+    let made_for_operators = if is_configured { Vec::new() } else { tokens_of_operators.clone() };
 
     let federation = bound.federation(&applications)?;
     let reloadable = Reloadable { config: given, applications: built.clone(), clock: clock.clone() };
@@ -155,6 +159,7 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
         book,
         reloadable,
         operator_token,
+        made_for_operators,
         is_draining,
         shutdown_delay: Duration::from_secs(delay_s),
         stop_step: StopStep::new(),

@@ -2,9 +2,9 @@
 
 use std::{
     env,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -107,9 +107,15 @@ fn hidden(tokens: &str, data_dir: &DataDir) -> String {
 
 fn keep(tokens: &str, directory: &Path) -> io::Result<PathBuf> {
     let path = directory.join(TOKENS_FILE);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+        return Err(io::Error::other(format!("{} is not a file", path.display())));
+    }
+    // An earlier start may have written another token that nobody has read yet.
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(tokens.as_bytes())?;
     file.sync_all()?;
+    File::open(directory)?.sync_all()?;
     Ok(path)
 }
 

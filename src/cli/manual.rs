@@ -25,8 +25,8 @@ const SECTIONS: [ManualSection; 2] = [
         "Environment",
         &[
             (
-                "MIMI_GATEWAY_<SETTING>",
-                "a setting, instead of the file: MIMI_GATEWAY_INTERNAL__LISTEN is `listen` of `[internal]`",
+                "MIMI_GATEWAY__<SETTING>",
+                "a setting; it overrides the file: MIMI_GATEWAY__INTERNAL__LISTEN is `listen` of `[internal]`",
             ),
             ("RUST_LOG", "the log filter, instead of the setting `log`"),
             ("MIMI_OPERATOR_TOKEN", "the token with which `operator` makes its requests"),
@@ -58,7 +58,7 @@ pub(super) fn after_help() -> String {
         text.push_str(heading);
         text.push_str(":\n");
         for (term, explanation) in terms {
-            text.push_str(&format!("  {term:<22}  {explanation}\n"));
+            text.push_str(&format!("  {term:<23}  {explanation}\n"));
         }
     }
     text.truncate(text.trim_end().len());

@@ -1,4 +1,4 @@
-//! Settings from the environment: `MIMI_GATEWAY_INTERNAL__LISTEN` is `listen` of `[internal]`.
+//! Settings from the environment: `MIMI_GATEWAY__INTERNAL__LISTEN` is `listen` of `[internal]`.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,9 @@ use super::{
     rows::{lay_over, refuse},
 };
 
-/// The beginning of the variables' names.
-const PREFIX: &str = "MIMI_GATEWAY_";
+/// The beginning of the variables' names. The second underscore keeps them apart from those that container platforms set for a
+/// service of the name `mimi-gateway`, such as `MIMI_GATEWAY_PORT`.
+pub(super) const PREFIX: &str = "MIMI_GATEWAY__";
 /// Between the names of a table and of a setting in it: settings have single underscores.
 const SEPARATOR: &str = "__";
 
@@ -28,19 +29,24 @@ impl Environment {
     /// # Errors
     /// As [`Environment::of`].
     pub fn of_process() -> Result<Self, ConfigError> {
-        // A variable whose value is not Unicode is none of the settings, which are all text.
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
+        let named = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX))?;
-            Some((name, value.to_string_lossy().into_owned()))
+            Some((name, value))
         });
-        Self::of(variables)
+        let variables = named
+            .map(|(name, value)| match value.into_string() {
+                Ok(value) => Ok((name, value)),
+                Err(_) => Err(refuse(name, "is not Unicode")),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Self::of(variables.into_iter())
     }
 
     /// The settings among these variables, by their names and values. A value is TOML, as in a file: a number, a boolean, a list
     /// or a table; a value that is not TOML is a text.
     ///
     /// # Errors
-    /// [`ConfigError::Malformed`] names a variable that is inside the value of another.
+    /// [`ConfigError::Malformed`] names a variable that sets what another one sets.
     pub fn of(variables: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let mut environment = Self::default();
         for (variable, text) in variables {
@@ -48,10 +54,15 @@ impl Environment {
             let parts: Vec<String> = name.split(SEPARATOR).map(str::to_lowercase).collect();
             let path = parts.join(".");
             let is_inside = |other: &String| {
-                path.starts_with(&format!("{other}.")) || other.starts_with(&format!("{path}."))
+                path == *other
+                    || path.starts_with(&format!("{other}."))
+                    || other.starts_with(&format!("{path}."))
             };
             if let Some((_, other)) = environment.variables.iter().find(|(other, _)| is_inside(other)) {
-                return Err(refuse(variable, format!("sets a part of what {other} sets: use one of them")));
+                return Err(refuse(
+                    variable,
+                    format!("sets what {other} sets, or a part of it: use one of them"),
+                ));
             }
             let table = parts
                 .into_iter()
@@ -82,8 +93,8 @@ impl Environment {
 }
 
 fn value(text: &str) -> Value {
-    let parsed = format!("value = {text}").parse::<Table>();
-    parsed.ok().and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+    let parsed = format!("value = {text}").parse::<Table>().ok().filter(|table| table.len() == 1);
+    parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -105,16 +116,18 @@ mod tests {
     #[test]
     fn variables_override_the_file() {
         let config = read(&[
-            ("MIMI_GATEWAY_DATA_DIR", "/var/lib/mimi"),
-            ("MIMI_GATEWAY_LOG", "info,access=off"),
-            ("MIMI_GATEWAY_DOMAINS", r#"["a.example"]"#),
-            ("MIMI_GATEWAY_INTERNAL__LISTEN", "127.0.0.1:0"),
-            ("MIMI_GATEWAY_LIMITS__GROUP_MEMBERS_MAX", "7"),
+            ("MIMI_GATEWAY__DATA_DIR", "/var/lib/mimi"),
+            ("MIMI_GATEWAY__LOG", "info,access=off"),
+            ("MIMI_GATEWAY__DOMAINS", r#"["a.example"]"#),
+            ("MIMI_GATEWAY__INTERNAL__LISTEN", "127.0.0.1:0"),
+            ("MIMI_GATEWAY__LIMITS__GROUP_MEMBERS_MAX", "7"),
             (
-                "MIMI_GATEWAY_APPLICATIONS",
+                "MIMI_GATEWAY__APPLICATIONS",
                 r#"[{ id = "7c0c7b44-5a0f-4a43-9a51-0a9f6b9c7e11", tokens = [] }]"#,
             ),
             ("MIMI_TOKEN", "unrelated"),
+            ("MIMI_GATEWAY_PORT", "tcp://10.0.0.1:8080"),
+            ("MIMI_GATEWAY_SERVICE_HOST", "10.0.0.1"),
             ("PATH", "unrelated"),
         ])
         .unwrap();
@@ -130,27 +143,32 @@ mod tests {
     fn a_variable_that_is_wrong_is_named() {
         for (variables, expected) in [
             (
-                &[("MIMI_GATEWAY_LIMITS__GROUP_MEMBERS_MAX", "many")][..],
-                "MIMI_GATEWAY_LIMITS__GROUP_MEMBERS_MAX: limits.group_members_max must be",
+                &[("MIMI_GATEWAY__LIMITS__GROUP_MEMBERS_MAX", "many")][..],
+                "MIMI_GATEWAY__LIMITS__GROUP_MEMBERS_MAX: limits.group_members_max must be",
             ),
             (
-                &[("MIMI_GATEWAY_LISTEN", "127.0.0.1:0")],
-                "MIMI_GATEWAY_LISTEN: listen is not a setting of this table",
+                &[("MIMI_GATEWAY__LISTEN", "127.0.0.1:0")],
+                "MIMI_GATEWAY__LISTEN: listen is not a setting of this table",
             ),
             (
-                &[("MIMI_GATEWAY_INTERNAL__LISTEN", "here")],
-                "MIMI_GATEWAY_INTERNAL__LISTEN: internal.listen must be an IP address",
+                &[("MIMI_GATEWAY__INTERNAL__LISTEN", "here")],
+                "MIMI_GATEWAY__INTERNAL__LISTEN: internal.listen must be an IP address",
             ),
             (
-                &[("MIMI_GATEWAY_LIMITS", "{}"), ("MIMI_GATEWAY_LIMITS__GROUP_MEMBERS_MAX", "7")],
-                "MIMI_GATEWAY_LIMITS__GROUP_MEMBERS_MAX: sets a part of what MIMI_GATEWAY_LIMITS sets",
+                &[("MIMI_GATEWAY__LIMITS", "{}"), ("MIMI_GATEWAY__LIMITS__GROUP_MEMBERS_MAX", "7")],
+                "MIMI_GATEWAY__LIMITS__GROUP_MEMBERS_MAX: sets what MIMI_GATEWAY__LIMITS sets, or a part of it",
+            ),
+            (
+                &[("MIMI_GATEWAY__LOG", "info"), ("MIMI_GATEWAY__log", "warn")],
+                "MIMI_GATEWAY__log: sets what MIMI_GATEWAY__LOG sets",
             ),
         ] {
             let refused = read(variables).unwrap_err();
             assert!(refused.starts_with(expected), "{refused}");
         }
+        assert_eq!(value("1\nx = 2"), Value::String("1\nx = 2".to_owned()));
         // What the file has wrong is the file's.
-        let bad = Config::parse_over("log = 7", &environment(&[("MIMI_GATEWAY_DATA_DIR", "d")]).unwrap());
+        let bad = Config::parse_over("log = 7", &environment(&[("MIMI_GATEWAY__DATA_DIR", "d")]).unwrap());
         assert!(bad.unwrap_err().to_string().starts_with("log (line 1): "));
     }
 }

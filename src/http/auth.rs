@@ -97,6 +97,15 @@ impl Tokens {
         self.0.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(known));
     }
 
+    /// Changes the access of a token, which keeps its shares and its event streams.
+    pub(super) fn change_access(&self, hash: &TokenHash, access: TokenAccess) {
+        let mut tokens = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for known in tokens.iter_mut().filter(|known| bool::from(known.hash.matches(hash))) {
+            let caller = Caller { access, ..known.caller };
+            *known = Arc::new(KnownToken { hash: known.hash, caller, shares: Arc::clone(&known.shares) });
+        }
+    }
+
     /// Removes a token, and ends its event streams.
     pub(super) fn remove(&self, hash: &TokenHash) {
         let is_it = |known: &Arc<KnownToken>| bool::from(known.hash.matches(hash));

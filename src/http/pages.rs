@@ -368,6 +368,7 @@ fn explain(title: &str, kinds: &[ProblemKind], arrived: &Arrived) -> HttpRespons
 
 fn explanation(media_type: &'static str, page: String) -> HttpResponse {
     HttpResponse::Ok()
+        .insert_header((header::VARY, "Accept"))
         .insert_header((header::CONTENT_TYPE, media_type))
         .insert_header((
             header::CONTENT_SECURITY_POLICY,

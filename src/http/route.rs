@@ -130,7 +130,13 @@ pub(super) struct RequestFields {
 impl RequestFields {
     /// Whether the client asks for HTML, as browsers do. Other programs that show text accept everything.
     pub(super) fn takes_html(&self) -> bool {
-        self.accept.contains("text/html")
+        self.accept.to_ascii_lowercase().split(',').any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_refused = |parameter: &str| {
+                parameter.strip_prefix("q=").and_then(|weight| weight.parse().ok()) == Some(0.0_f32)
+            };
+            parts.next() == Some("text/html") && !parts.any(is_refused)
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use actors::{AppId, Clock, StorageError, Store, Timestamp};
 use serde::{Deserialize, Serialize};
 use snapshots::{AppendError, Batch};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::{auth::Tokens, callers::ListenerShares, problem::Problem};
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
 const SETTING: &str = "tokens";
 /// The most tokens of one application that operators have made: every request compares its token with all.
 const MADE_MAX: usize = 100;
+
+/// The most revoked tokens that are remembered, the newest.
+const REVOKED_MAX: usize = 10_000;
 
 /// The tokens of all applications.
 pub(crate) struct TokenBook {
@@ -44,7 +47,7 @@ struct BookedTokens {
 struct KeptTokens {
     /// Made by operators.
     made: Vec<KeptToken>,
-    /// Revoked ones among the others.
+    /// Revoked ones, which no configuration brings back.
     revoked: Vec<TokenHash>,
 }
 
@@ -60,10 +63,9 @@ struct KeptToken {
 }
 
 impl KeptToken {
-    /// Whether it gives the same access as another.
+    /// Whether it is the same token of the same application, perhaps with another access.
     fn is_same(&self, other: &Self) -> bool {
-        let is_of = (self.app, self.access) == (other.app, other.access);
-        is_of && bool::from(self.sha256.matches(&other.sha256))
+        self.app == other.app && bool::from(self.sha256.matches(&other.sha256))
     }
 
     fn is_among(&self, others: &[&Self]) -> bool {
@@ -78,6 +80,28 @@ impl KeptToken {
 impl KeptTokens {
     fn is_revoked(&self, hash: &TokenHash) -> bool {
         self.revoked.iter().any(|revoked| bool::from(revoked.matches(hash)))
+    }
+}
+
+/// The tokens of all applications, held.
+pub(crate) struct LockedTokens<'a> {
+    book: &'a TokenBook,
+    tokens: MutexGuard<'a, BookedTokens>,
+}
+
+impl LockedTokens<'_> {
+    /// Whether an operator made the token.
+    pub(crate) fn is_made(&self, hash: &TokenHash) -> bool {
+        self.tokens.kept.made.iter().any(|made| bool::from(made.sha256.matches(hash)))
+    }
+
+    /// Accepts the tokens of a changed configuration from now on, with those that operators made, and no others. One that was
+    /// accepted before keeps its share and its event streams.
+    pub(crate) fn replace_given(mut self, applications: &[ApplicationSettings]) {
+        let kept = self.tokens.kept.clone();
+        let next = BookedTokens { given: given(applications, &kept), kept };
+        self.book.change(&self.tokens, &next);
+        *self.tokens = next;
     }
 }
 
@@ -137,29 +161,24 @@ impl TokenBook {
         Ok(Arc::new(Self { tokens: Mutex::new(tokens), ..book }))
     }
 
-    /// Accepts the tokens of a changed configuration from now on, with those that operators made, and no others. One that was
-    /// accepted before keeps its share and its event streams.
-    pub(crate) async fn replace_given(&self, applications: &[ApplicationSettings]) {
-        let mut tokens = self.tokens.lock().await;
-        let next = BookedTokens { given: given(applications, &tokens.kept), kept: tokens.kept.clone() };
-        self.change(&tokens, &next);
-        *tokens = next;
-    }
-
-    /// Whether an operator made the token.
-    pub(crate) async fn is_made(&self, hash: &TokenHash) -> bool {
-        self.tokens.lock().await.kept.made.iter().any(|made| bool::from(made.sha256.matches(hash)))
+    /// The tokens, which nobody else changes meanwhile.
+    pub(crate) async fn lock(&self) -> LockedTokens<'_> {
+        LockedTokens { book: self, tokens: self.tokens.lock().await }
     }
 
     /// Makes the known tokens those of `next`.
     fn change(&self, before: &BookedTokens, next: &BookedTokens) {
         let (before, next): (Vec<_>, Vec<_>) = (before.accepted().collect(), next.accepted().collect());
+        // Those that stay are accepted throughout.
         for token in before.iter().filter(|token| !token.is_among(&next)) {
             self.known.remove(&token.sha256);
         }
-        let new = next.iter().filter(|token| !token.is_among(&before) && self.served.contains(&token.app));
-        for token in new {
-            self.known.add(token.sha256, token.app, token.access, self.shares.caller());
+        for token in next.iter().filter(|token| self.served.contains(&token.app)) {
+            if !token.is_among(&before) {
+                self.known.add(token.sha256, token.app, token.access, self.shares.caller());
+            } else {
+                self.known.change_access(&token.sha256, token.access);
+            }
         }
     }
 
@@ -217,8 +236,10 @@ impl TokenBook {
             Problem::new(ProblemKind::UnknownToken, "no token of this application has this tokenId")
         })?;
         next.made.retain(|token| !bool::from(token.sha256.matches(&hash)));
-        if tokens.is_given(&hash) {
-            next.revoked.push(hash);
+        // One that an operator made may be named by a later configuration.
+        next.revoked.push(hash);
+        if next.revoked.len() > REVOKED_MAX {
+            next.revoked.remove(0);
         }
         self.write(&next).await?;
         tokens.kept = next;

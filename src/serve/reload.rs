@@ -15,6 +15,7 @@ use super::{
 use crate::{
     config::{ApplicationSettings, Config, FederationSettings, FederationTls, Pem},
     default_application::DefaultApplication,
+    token::TokenHash,
 };
 
 /// The parts of a running gateway from which it can be reloaded.
@@ -26,17 +27,15 @@ pub(super) struct Reloadable {
     pub(super) clock: Clock,
 }
 
-/// A configuration that was read again, with what its files hold.
+/// The files of a configuration, read and checked.
 struct Prepared {
-    config: Config,
     applications: Vec<Application>,
     internal: Option<ListenerTls>,
     federation: Option<(FederationTls, ListenerTls)>,
 }
 
 impl Prepared {
-    /// Reads and checks the files.
-    fn read(config: Config, clock: &Clock) -> Result<Self, StartError> {
+    fn read(config: &Config, clock: &Clock) -> Result<Self, StartError> {
         config.check()?;
         let applications = config.build_applications()?;
         let internal = config.internal.credentials()?.map(|identity| internal_tls(&identity)).transpose()?;
@@ -51,30 +50,56 @@ impl Prepared {
         for warning in config.warnings(&applications, clock.now())? {
             tracing::warn!("{warning}");
         }
-        Ok(Self { config, applications, internal, federation })
+        Ok(Self { applications, internal, federation })
     }
+}
+
+/// Reads files on a thread of its own, which nobody waits for when the gateway stops: a file may hang.
+pub(crate) async fn apart<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    let run = move || drop(done.send(read()));
+    std::thread::Builder::new().name("reload".to_owned()).spawn(run).map_err(|error| error.to_string())?;
+    result.await.map_err(|_| "reading the files has failed; see the log".to_owned())
 }
 
 impl Running {
     /// Takes tokens, certificates, trust roots and revocation lists from a configuration that was read again. Returns the
-    /// settings that differ and need a restart, by their paths.
+    /// settings that differ and need a restart, by their paths. It may be dropped before it ends: everything is replaced at
+    /// once, or nothing.
     ///
     /// # Errors
     /// [`StartError`] states the obstacle; nothing has changed then.
     pub async fn reload(&self, next: Config) -> Result<Vec<String>, StartError> {
-        let clock = self.reloadable.clock.clone();
-        let read = tokio::task::spawn_blocking(move || Prepared::read(next, &clock)).await;
-        let Prepared { config: next, applications: built, internal, federation } =
-            read.map_err(|panic| StartError::Settings(panic.to_string()))??;
-        self.check_operators(&next).await?;
+        let Reloadable { config: present, applications: running, clock } = &self.reloadable;
+        if next.applications.is_empty() && !present.applications.is_empty() {
+            return Err(StartError::Settings(
+                "the configuration has no applications any more; it may be half written".to_owned(),
+            ));
+        }
+        let config = with_reloadable(present, &next);
+        let (read, clock) = (config.clone(), clock.clone());
+        let prepared = apart(move || Prepared::read(&read, &clock)).await.map_err(StartError::Settings)?;
+        let Prepared { applications: built, internal, federation } = prepared?;
+        let mut applications = config.applications.clone();
+        applications.extend(self.default_application.as_ref().map(DefaultApplication::settings));
+        let named = config.operator.as_ref().map_or(&[][..], |operator| &operator.tokens);
+        // A gateway that has made its own token for operators keeps it until others are named.
+        let operators = if named.is_empty() { self.made_for_operators.as_slice() } else { named };
         let peers = match (&self.federation, &federation) {
             (Some(present), Some((tls, _))) => {
                 Some(present.prepare_tls(tls).map_err(|error| StartError::Federation(error.to_string()))?)
             }
             (_, _) => None,
         };
+        let tokens = self.book.lock().await;
+        if let Some(place) = operators.iter().position(|token| {
+            tokens.is_made(&token.sha256) || is_of_applications(&applications, &token.sha256)
+        }) {
+            return Err(StartError::SharedToken { place });
+        }
 
-        // Nothing fails from here on.
+        // Nothing fails or waits from here on.
+        tokens.replace_given(&applications);
         if let (Some(present), Some(newer)) = (&self.listeners.internal_tls, &internal) {
             present.take(newer);
         }
@@ -84,40 +109,62 @@ impl Running {
         if let Some(peers) = peers {
             peers.apply();
         }
-        for application in &self.reloadable.applications {
+        for application in running {
             if let Some(newer) = built.iter().find(|newer| newer.id == application.id) {
                 application.identity.take_trust(&*newer.identity);
             }
         }
-        let mut applications = next.applications.clone();
-        applications.extend(self.default_application.as_ref().map(DefaultApplication::settings));
-        self.book.replace_given(&applications).await;
-        if let (Some(listener), Some(settings)) = (&self.listeners.operator, &next.operator) {
-            // A gateway that has made its own token for operators keeps it.
-            if self.default_application.is_none() || !settings.tokens.is_empty() {
-                listener.authority().replace_tokens(&settings.tokens);
-            }
+        if let Some(listener) = &self.listeners.operator {
+            listener.authority().replace_tokens(operators);
         }
-        Ok(needing_restart(&self.reloadable.config, &next))
+        Ok(needing_restart(present, &next))
     }
+}
 
-    /// Checks that no token is both an application's and an operator's.
-    async fn check_operators(&self, next: &Config) -> Result<(), StartError> {
-        let operators = next.operator.iter().flat_map(|operator| &operator.tokens);
-        for (place, token) in operators.enumerate() {
-            let mut of_applications = next.applications.iter().flat_map(|application| &application.tokens);
-            let is_configured = of_applications.any(|other| bool::from(other.sha256.matches(&token.sha256)));
-            if is_configured || self.book.is_made(&token.sha256).await {
-                return Err(StartError::SharedToken { place });
-            }
-        }
-        Ok(())
+fn is_of_applications(applications: &[ApplicationSettings], hash: &TokenHash) -> bool {
+    let mut tokens = applications.iter().flat_map(|application| &application.tokens);
+    tokens.any(|token| bool::from(token.sha256.matches(hash)))
+}
+
+/// The configuration of the start with what a reload takes from the next one.
+fn with_reloadable(present: &Config, next: &Config) -> Config {
+    let mut config = present.clone();
+    config.log.clone_from(&next.log);
+    if config.internal.has_tls() && next.internal.has_tls() {
+        config.internal.certificate.clone_from(&next.internal.certificate);
+        config.internal.private_key.clone_from(&next.internal.private_key);
     }
+    if let (Some(federation), Some(next)) = (&mut config.federation, &next.federation) {
+        federation.certificate.clone_from(&next.certificate);
+        federation.private_key.clone_from(&next.private_key);
+        federation.ca.clone_from(&next.ca);
+    }
+    if let Some(operator) = &mut config.operator {
+        operator.tokens = next.operator.as_ref().map(|next| next.tokens.clone()).unwrap_or_default();
+    }
+    for application in &mut config.applications {
+        let next = next.applications.iter().find(|next| next.id == application.id);
+        application.tokens = next.map(|next| next.tokens.clone()).unwrap_or_default();
+        if let (Some(x509), Some(next)) = (&mut application.x509, next.and_then(|next| next.x509.as_ref())) {
+            x509.trust_roots.clone_from(&next.trust_roots);
+            x509.crls.clone_from(&next.crls);
+        }
+    }
+    config
 }
 
 /// The settings that differ, without those that are reloaded.
 fn needing_restart(present: &Config, next: &Config) -> Vec<String> {
-    let (present, next) = (settings(present), settings(next));
+    let (mut present, mut next) = (settings(present), settings(next));
+    // A table that comes or goes is one difference.
+    for table in ["federation", "operator"] {
+        let is_inside = |path: &String| path.split('.').next() == Some(table);
+        if present.keys().any(is_inside) != next.keys().any(is_inside) {
+            present.retain(|path, _| !is_inside(path));
+            next.retain(|path, _| !is_inside(path));
+            next.insert(table.to_owned(), Value::Boolean(true));
+        }
+    }
     let differs = |path: &&String| present.get(*path) != next.get(*path);
     let mut paths: Vec<&String> = present.keys().chain(next.keys()).filter(differs).collect();
     paths.sort_unstable();

@@ -79,8 +79,7 @@ impl Disk {
         schema: &'static Schema,
     ) -> Result<Self, OpenError> {
         let io_error = |source| OpenError::Io { path: directory.to_owned(), source };
-        // Only for the gateway's user: the store holds who talks with whom.
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io_error)?;
+        make_private(directory).map_err(io_error)?;
         warn_if_others_read(directory);
         let lock = lock(directory)?;
         let place = directory.join("store");
@@ -237,6 +236,17 @@ pub(crate) fn persistence(location: &Location, durability: Durability) -> Option
 
 fn format_value(schema: &Schema) -> Slice {
     Slice::from(schema.format.to_be_bytes())
+}
+
+/// Makes a directory for the gateway's user alone, because the store holds who talks with whom; those above it are as usual.
+fn make_private(directory: &Path) -> io::Result<()> {
+    if let Some(above) = directory.parent() {
+        std::fs::create_dir_all(above)?;
+    }
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
 fn warn_if_others_read(directory: &Path) {

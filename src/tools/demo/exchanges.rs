@@ -36,11 +36,16 @@ impl Exchanges {
     /// Tells the exchanges of each step before the step.
     pub(super) fn before(&self, tell: &mut dyn FnMut(&str)) -> impl FnMut(&str) {
         move |step| {
-            if let Some(lines) = &self.0 {
-                let lines = std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner));
-                lines.lines().for_each(&mut *tell);
-            }
+            self.tell_rest(tell);
             tell(step);
+        }
+    }
+
+    /// Tells the exchanges since the last step, such as those of a step that has failed.
+    pub(super) fn tell_rest(&self, tell: &mut dyn FnMut(&str)) {
+        if let Some(lines) = &self.0 {
+            let lines = std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner));
+            lines.lines().for_each(tell);
         }
     }
 }

@@ -35,9 +35,9 @@ const ASK_EVERY: Duration = Duration::from_millis(5);
 /// [`ToolError`] names the step that failed, or the promise that was broken.
 pub async fn play(detail: Detail, tell: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
     let exchanges = Exchanges::of(detail);
-    let tell = &mut exchanges.before(tell);
     let mut sites = Sites::start(&exchanges).await?;
-    let outcome = story(&mut sites, tell).await;
+    let outcome = story(&mut sites, &mut exchanges.before(tell)).await;
+    exchanges.tell_rest(tell);
     sites.end().await;
     outcome
 }

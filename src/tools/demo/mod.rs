@@ -61,7 +61,16 @@ pub async fn play(
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), ToolError> {
     let exchanges = Exchanges::of(detail);
-    let tell = &mut exchanges.before(tell);
+    let outcome = play_at_one(credentials, &exchanges, &mut exchanges.before(tell)).await;
+    exchanges.tell_rest(tell);
+    outcome
+}
+
+async fn play_at_one(
+    credentials: Credentials,
+    exchanges: &Exchanges,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), ToolError> {
     let mut config = Config::embedded().listening_on(FREE_PORT).kept_in(DataDir::Memory);
     let app = AppId::random();
     let token = Token::generate().during_library("making a token")?;

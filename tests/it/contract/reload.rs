@@ -144,6 +144,62 @@ async fn clients_are_judged_by_the_new_roots() {
     gateway.stop().await;
 }
 
+#[actix_web::test]
+async fn a_token_that_stays_is_accepted_throughout_and_one_that_is_gone_is_not() {
+    let operator = Token::generate().unwrap();
+    let mut setup = Setup::new();
+    setup.watched_by(&[(&operator, TokenAccess::ReadWrite)]);
+    let gateway = setup.start().await;
+    let mut stream = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
+    let events = Request::new("GET", &gateway.path("/events")).token(&gateway.writer);
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &events.bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\n\n\r\n") {
+        assert_ne!(tokio::io::AsyncReadExt::read_buf(&mut stream, &mut heard).await.unwrap(), 0);
+    }
+
+    // Another access: reading goes on, on the same stream, and writing ends.
+    let mut config = setup.config.clone();
+    config.applications[0].tokens[0].access = TokenAccess::Read;
+    gateway.reload(&config).await.unwrap();
+    gateway.get("/groups").await.success(200);
+    gateway.post("/clients", serde_json::json!({ "clientHandle": "a" })).await.problem(
+        403,
+        "not-permitted",
+        "",
+    );
+    gateway.reload(&setup.config).await.unwrap();
+    gateway.post("/clients", serde_json::json!({ "clientHandle": "a" })).await.success(201);
+    let more = tokio::io::AsyncReadExt::read_buf(&mut stream, &mut heard);
+    assert!(
+        !matches!(tokio::time::timeout(Duration::from_millis(300), more).await, Ok(Ok(0))),
+        "the stream has ended"
+    );
+
+    // One that an operator made and revoked stays revoked, whatever a configuration says.
+    let tokens = format!("/operator/v1/applications/{}/tokens", gateway.app);
+    let made = Request::new("POST", &tokens).token(&operator).json(r#"{"access":"read"}"#);
+    let made = gateway.operate(made).await.success(201);
+    let revoke = format!("{tokens}/{}", made["tokenId"].as_str().unwrap());
+    let made = Token::new(made["token"].as_str().unwrap());
+    let mut config = setup.config.clone();
+    config.applications[0].tokens.push(settings(&made, TokenAccess::ReadWrite));
+    assert_eq!(gateway.operate(Request::new("DELETE", &revoke).token(&operator)).await.status, 204);
+    gateway.reload(&config).await.unwrap();
+    let list = Request::new("GET", &gateway.path("/groups")).token(&made);
+    gateway.send(list).await.problem(401, "not-authenticated", "");
+
+    // Operators whose tokens are gone from the file are nobody's, with their table or without it.
+    let applications = Request::new("GET", "/operator/v1/applications").token(&operator);
+    let mut config = setup.config.clone();
+    config.operator = None;
+    assert_eq!(gateway.reload(&config).await.unwrap(), ["operator"]);
+    gateway.operate(applications.clone()).await.problem(401, "not-authenticated", "");
+    gateway.reload(&setup.config).await.unwrap();
+    gateway.operate(applications).await.success(200);
+    gateway.stop().await;
+}
+
 /// A gateway of its own process with a configuration in a file, and its log.
 struct Signalled {
     process: Process,
@@ -218,13 +274,29 @@ async fn a_signal_reloads_and_drops_no_connection() {
     assert_eq!((gateway.status(&first).await, gateway.status(&second).await), (401, 200));
     assert_eq!((ask(&mut connection, &first), ask(&mut connection, &second)), (401, 200));
 
+    // An empty file may be half written.
     for broken in ["nonsense", "", "data_dir = 7"] {
-        let line = if broken.is_empty() { "these settings differ" } else { "nothing was reloaded" };
-        gateway.reload(broken, line);
+        gateway.reload(broken, "nothing was reloaded");
     }
+    assert_eq!(gateway.status(&second).await, 200);
     let other = Signalled::configuration("info", &first) + "[limits]\ngroup_members_max = 7\n";
     gateway.reload(&other, "limits.group_members_max");
     assert_eq!((gateway.status(&first).await, ask(&mut connection, &first)), (200, 200));
+    gateway.process.signal("TERM");
+    assert_eq!(gateway.process.ended(), Some(0));
+}
+
+/// A file that never ends, such as one on a disk that does not answer, holds up no stop.
+#[actix_web::test]
+async fn a_reload_that_hangs_does_not_keep_the_gateway_from_stopping() {
+    let token = Token::generate().unwrap();
+    let mut gateway = Signalled::start(&token);
+    let file = gateway.directory.path().join("gateway.toml");
+    fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    gateway.process.signal("HUP");
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(gateway.status(&token).await, 200);
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.ended(), Some(0));
 }

@@ -50,6 +50,18 @@ async fn peers_move_to_another_authority_without_a_restart() {
 }
 
 #[actix_web::test]
+async fn a_certificate_must_be_of_the_domains_that_are_in_use() {
+    let two = Two::new().await;
+    let (a, b) = two.start().await;
+    let mut config = certified_by(&GatewayPki::new(), &two.a, "c.example");
+    config.domains = ["c.example".parse().unwrap()].into();
+    let refused = a.reload(&config).await.unwrap_err();
+    assert!(refused.to_string().contains("federation.certificate"), "{refused}");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[actix_web::test]
 async fn a_certificate_of_another_domain_changes_nothing() {
     let two = Two::new().await;
     let (a, b) = two.start().await;
