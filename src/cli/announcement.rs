@@ -140,3 +140,25 @@ fn about(application: &DefaultApplication, base_url: &str, is_hidden: bool) -> S
          \nThe API is described at {base_url}/docs\n\n"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_added_to_the_file_and_no_other_user_reads_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = keep("token: a\n", directory.path()).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        keep("operator token: b\n", directory.path()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "token: a\noperator token: b\n");
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+
+        // What is no file is not written through.
+        let elsewhere = directory.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        keep("token: c\n", directory.path()).unwrap_err();
+        assert!(!fs::read_to_string(&elsewhere).unwrap().contains("token: c"));
+    }
+}
