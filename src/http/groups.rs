@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actors::{CommitBundle, GroupError, GroupId, GroupRow, GroupView, Outcome, Source};
+use actors::{AppId, CommitBundle, GroupError, GroupId, GroupRow, GroupView, Outcome, Source};
 
 use super::{
     auth::Authenticator,
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::api::{
     Limit,
+    clients::PageQuery,
     groups::{
         AcceptedCommitBody, AcceptedProposalBody, ControlMessagesBody, CreateGroup, CreatedGroupBody,
         GetGroup, Group, Groups, ListControlMessages, ListGroups, ListProposals, ListedGroup, MemberBody,
@@ -34,19 +35,28 @@ impl Handle for CreateGroup {
 
 impl Handle for ListGroups {
     async fn handle(call: Call<Self>) -> Result<Answer<Groups>, Problem> {
-        let (edge, app) = (call.edge, call.path.app);
-        let list = [b"all groups".as_slice(), app.as_uuid().as_bytes()];
-        let after = edge.cursors.take(&list, call.query.cursor.as_deref(), |id| GroupId::new(id).ok())?;
-        let limit = call.query.limit.get();
-        let mut groups = edge.gateway.groups(app, after, limit.saturating_add(1)).await?;
-        let next_cursor = edge.cursors.cut(&list, &mut groups, limit, |(group, _)| group.as_bytes());
-        let listed = |(group, row): (GroupId, GroupRow)| ListedGroup {
-            group_id: GroupIdText(group),
-            epoch_id: row.epoch,
-            hub_domain: row.hub,
-        };
-        Ok(Answer::Ok(Groups { groups: groups.into_iter().map(listed).collect(), next_cursor }))
+        page_of_groups(&call.edge, call.path.app, b"all groups", &call.query).await.map(Answer::Ok)
     }
+}
+
+/// A page of an application's groups. Cursors of one list are not those of another.
+pub(super) async fn page_of_groups<A: Authenticator>(
+    edge: &Edge<A>,
+    app: AppId,
+    list: &[u8],
+    query: &PageQuery,
+) -> Result<Groups, Problem> {
+    let list = [list, app.as_uuid().as_bytes()];
+    let after = edge.cursors.take(&list, query.cursor.as_deref(), |id| GroupId::new(id).ok())?;
+    let limit = query.limit.get();
+    let mut groups = edge.gateway.groups(app, after, limit.saturating_add(1)).await?;
+    let next_cursor = edge.cursors.cut(&list, &mut groups, limit, |(group, _)| group.as_bytes());
+    let listed = |(group, row): (GroupId, GroupRow)| ListedGroup {
+        group_id: GroupIdText(group),
+        epoch_id: row.epoch,
+        hub_domain: row.hub,
+    };
+    Ok(Groups { groups: groups.into_iter().map(listed).collect(), next_cursor })
 }
 
 impl Handle for GetGroup {

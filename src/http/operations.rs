@@ -1,17 +1,18 @@
 //! The endpoints under `/operator/v1`: applications with their tokens and clients, groups, peers.
 
-use actors::{AppId, ClientFigures, ClientId, ClientRow, EpochFigures, GroupId, GroupRow};
+use actors::{AppId, ClientFigures, ClientId, ClientRow, EpochFigures};
 
 use super::{
     clients,
     edge::Edge,
+    groups::page_of_groups,
     operator::Operators,
     problem::Problem,
     route::{Answer, Call, Handle, apart, encoded},
 };
 use crate::api::{
     Nothing,
-    groups::{Groups, ListedGroup},
+    groups::Groups,
     operated_clients::{ListOperatedClients, OperatedClient, OperatedClients},
     operated_groups::{
         GroupEpochs, GroupFollower, InspectGroup, InspectedEpoch, InspectedGroup, ListGroupEpochs,
@@ -141,17 +142,7 @@ impl Handle<Operators> for ListOperatedGroups {
     async fn handle(call: Call<Self, Operators>) -> Result<Answer<Groups>, Problem> {
         let (edge, app) = (call.edge, call.path.app);
         check_known(&edge, app)?;
-        let list = [b"groups for operators".as_slice(), app.as_uuid().as_bytes()];
-        let after = edge.cursors.take(&list, call.query.cursor.as_deref(), |id| GroupId::new(id).ok())?;
-        let limit = call.query.limit.get();
-        let mut groups = edge.gateway.groups(app, after, limit.saturating_add(1)).await?;
-        let next_cursor = edge.cursors.cut(&list, &mut groups, limit, |(group, _)| group.as_bytes());
-        let listed = |(group, row): (GroupId, GroupRow)| ListedGroup {
-            group_id: GroupIdText(group),
-            epoch_id: row.epoch,
-            hub_domain: row.hub,
-        };
-        Ok(Answer::Ok(Groups { groups: groups.into_iter().map(listed).collect(), next_cursor }))
+        page_of_groups(&edge, app, b"groups for operators", &call.query).await.map(Answer::Ok)
     }
 }
 

@@ -89,7 +89,7 @@ const METRICS: Route<Operators> = pages::page(
     |arrived| Box::pin(metrics(arrived)),
     Description::Page {
         name: "metrics",
-        summary: "ShownMetrics for Prometheus",
+        summary: "Figures for Prometheus",
         text: "In its text format. They are at most a second old.",
         media_types: &["text/plain"],
         problems: &[],
