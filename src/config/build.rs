@@ -52,23 +52,7 @@ fn provider(
     x509: &X509Settings,
     at: &str,
 ) -> Result<Arc<dyn IdentityProvider>, ConfigError> {
-    let refuse_roots = |reason: &dyn std::fmt::Display| {
-        refuse(format!("{at}.x509.trust_roots"), format!("{}: {reason}", x509.trust_roots))
-    };
-    let roots = x509.trust_roots.read().map_err(|error| refuse_roots(&error))?;
-    let mut crls = Vec::with_capacity(x509.crls.len());
-    for (index, path) in x509.crls.iter().enumerate() {
-        crls.push(x509::read(path).map_err(|error| {
-            refuse(format!("{at}.x509.crls[{index}]"), format!("{}: {error}", path.display()))
-        })?);
-    }
-    let trust = TrustStore::new(&roots, &crls).map_err(|error| match error {
-        TrustError::NoRoots | TrustError::TooManyRoots | TrustError::Root { .. } => refuse_roots(&error),
-        TrustError::TooManyCrls => refuse(format!("{at}.x509.crls"), error.to_string()),
-        TrustError::Crl { number, ref reason } => {
-            refuse(format!("{at}.x509.crls[{}]", number.saturating_sub(1)), reason.clone())
-        }
-    })?;
+    let trust = trust_store(x509, at)?;
     let limits = ChainLimits {
         certificates_max: config.limits.certificates_per_chain_max,
         bytes_max: config.limits.certificate_chain_bytes_max,
@@ -76,6 +60,40 @@ fn provider(
         above_names_max: x509.certificates_above_names_max.or(identity.supports_domains.then_some(0)),
     };
     Ok(Arc::new(X509IdentityProvider::new(offsets(identity, at)?, trust, limits)))
+}
+
+/// Reads the trust roots, the revocation lists and the certificates of those who sign lists.
+fn trust_store(x509: &X509Settings, at: &str) -> Result<TrustStore, ConfigError> {
+    let refuse_roots = |reason: &dyn std::fmt::Display| {
+        refuse(format!("{at}.x509.trust_roots"), format!("{}: {reason}", x509.trust_roots))
+    };
+    let refuse_issuers = |reason: &dyn std::fmt::Display| {
+        let source = x509.crl_issuers.as_ref().map(ToString::to_string).unwrap_or_default();
+        refuse(format!("{at}.x509.crl_issuers"), format!("{source}: {reason}"))
+    };
+    let roots = x509.trust_roots.read().map_err(|error| refuse_roots(&error))?;
+    let mut crls = Vec::with_capacity(x509.crls.len());
+    for (index, path) in x509.crls.iter().enumerate() {
+        crls.push(x509::read_crl(path).map_err(|error| {
+            refuse(format!("{at}.x509.crls[{index}]"), format!("{}: {error}", path.display()))
+        })?);
+    }
+    let refused = |error: TrustError| match error {
+        TrustError::NoRoots | TrustError::TooManyRoots | TrustError::Root { .. } => refuse_roots(&error),
+        TrustError::TooManyCrls => refuse(format!("{at}.x509.crls"), error.to_string()),
+        TrustError::Crl { number, ref reason } => {
+            refuse(format!("{at}.x509.crls[{}]", number.saturating_sub(1)), reason.clone())
+        }
+        TrustError::CrlIssuers { .. } | TrustError::CrlIssuer { .. } => refuse_issuers(&error),
+    };
+    let trust = TrustStore::new(&roots, &crls).map_err(refused)?;
+    match &x509.crl_issuers {
+        None => Ok(trust),
+        Some(issuers) => {
+            let issuers = issuers.read().map_err(|error| refuse_issuers(&error))?;
+            trust.with_crl_issuers(&issuers).map_err(refused)
+        }
+    }
 }
 
 /// An invalid certificate only causes a warning: it may have expired, and existing groups need only its key.

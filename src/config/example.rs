@@ -229,6 +229,7 @@ mod tests {
         };
         write("roots.crl", &crl.signed_by(&ca).unwrap().pem().unwrap());
         write("roots.pem", &roots);
+        write("crl-issuers.pem", &roots);
         write("peers-ca.pem", &roots);
         write("gateway.pem", &gateway);
         write("gateway.key", &gateway_key.serialize_pem());

@@ -16,10 +16,14 @@ actors::settings! {
     pub struct X509Settings {
         /// The trust roots: a PEM file, or the PEM itself.
         pub trust_roots: Pem => PEM, e.g. r#""roots.pem""#;
-        /// Files with revocation lists, PEM or DER. With the first one, every certificate below the root needs a current list
-        /// of its issuer. None by default.
+        /// Files with revocation lists, PEM or DER: complete, delta and indirect ones. With the first one, every certificate
+        /// below the root needs a current list. None by default.
         #[serde(default)]
         pub crls: Vec<PathBuf> => Accepts::List(&CRL_FILE), e.g. r#"["roots.crl"]"#;
+        /// The certificates of those who sign revocation lists but are in no chain, and of their issuers: a PEM file, or the PEM
+        /// itself. Each must be issued below the same root as the chain in question. None by default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub crl_issuers: Option<Pem> => PEM, e.g. r#""crl-issuers.pem""#;
         /// The number of certificates allowed between the highest one that names a client and the root, both not counted. By
         /// default none if domains are supported, and any number if not: such chains may have been made for other uses, with
         /// authorities above the names.
@@ -61,8 +65,10 @@ const CRL_FILE: Accepts = Accepts::Text("the path of a PEM or DER file", rows::i
 #[serde(transparent)]
 pub struct Pem(String);
 
-/// The largest file that is read, in bytes.
+/// The largest file that is read, in bytes; a file with a revocation list may be larger.
 const FILE_BYTES_MAX: u64 = 16 << 20;
+/// The largest file with a revocation list, in bytes: about three million entries.
+const CRL_BYTES_MAX: u64 = 128 << 20;
 
 impl X509Settings {
     /// Settings with these trust roots, and defaults otherwise.
@@ -70,6 +76,7 @@ impl X509Settings {
         Self {
             trust_roots,
             crls: Vec::new(),
+            crl_issuers: None,
             certificates_above_names_max: None,
             expired_members: ExpiredMembers::default(),
             external_senders: Vec::new(),
@@ -83,7 +90,10 @@ impl X509Settings {
             senders.map(|sender| (&mut sender.private_key, &mut sender.certificate)).unzip();
         self.crls.iter_mut().chain(keys).for_each(change);
         let certificates = certificates.into_iter().flatten();
-        certificates.chain([&mut self.trust_roots]).for_each(|pem| pem.change_path(change));
+        certificates
+            .chain(&mut self.crl_issuers)
+            .chain([&mut self.trust_roots])
+            .for_each(|pem| pem.change_path(change));
     }
 }
 
@@ -125,8 +135,17 @@ fn is_pem(text: &str) -> bool {
 
 /// Reads a file, unless it is unreasonably large.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    if std::fs::metadata(path)?.len() > FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes")));
+    read_up_to(path, FILE_BYTES_MAX)
+}
+
+/// Reads a file with a revocation list.
+pub(super) fn read_crl(path: &Path) -> io::Result<Vec<u8>> {
+    read_up_to(path, CRL_BYTES_MAX)
+}
+
+fn read_up_to(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    if std::fs::metadata(path)?.len() > bytes_max {
+        return Err(io::Error::other(format!("it has more than {bytes_max} bytes")));
     }
     std::fs::read(path)
 }

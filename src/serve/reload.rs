@@ -148,6 +148,7 @@ fn with_reloadable(present: &Config, next: &Config) -> Config {
         if let (Some(x509), Some(next)) = (&mut application.x509, next.and_then(|next| next.x509.as_ref())) {
             x509.trust_roots.clone_from(&next.trust_roots);
             x509.crls.clone_from(&next.crls);
+            x509.crl_issuers.clone_from(&next.crl_issuers);
         }
     }
     config
@@ -191,6 +192,7 @@ fn settings(config: &Config) -> BTreeMap<String, Value> {
         if let Some(x509) = x509 {
             x509.trust_roots = Pem::new("");
             x509.crls.clear();
+            x509.crl_issuers = None;
         }
         found.insert(format!("applications[{id}]"), Value::Boolean(true));
     }

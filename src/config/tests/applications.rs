@@ -130,6 +130,12 @@ fn files_are_found_next_to_the_configuration_and_checked_when_they_are_read() {
     assert!(refused(&sender("roots.pem")).contains("PKCS#8"));
     let crl = refused(&format!("{TRUST}\ncrls = [\"crl.pem\"]"));
     assert!(crl.starts_with("applications[0].x509.crls[0]: "), "{crl}");
+    let issuers = refused(&format!("{TRUST}\ncrl_issuers = \"crl-issuers.pem\""));
+    assert!(issuers.starts_with("applications[0].x509.crl_issuers: "), "{issuers}");
+    assert!(issuers.contains("crl-issuers.pem: "), "{issuers}");
+    let issuers = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";
+    let issuers = refused(&format!("{TRUST}\ncrl_issuers = \"\"\"{issuers}\"\"\""));
+    assert!(issuers.contains("CRL issuer 1 cannot be used: it cannot be read"), "{issuers}");
 
     std::fs::write(directory.path().join("sender.key"), key.serialize_pem()).unwrap();
     std::fs::write(&file, x509_application("", device, &sender("sender.key"))).unwrap();

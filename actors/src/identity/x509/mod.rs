@@ -3,10 +3,14 @@
 //! Extracting names from a chain (`names.rs`) and validating it (`chain.rs`, with `trust.rs`) are separate. Extraction needs
 //! neither a time nor a trust anchor, so a member can still be named after its certificates have expired.
 
+mod certificate;
 mod chain;
 mod credential;
+mod crl;
+mod der;
 mod names;
 mod parameters;
+mod revocation;
 mod signed;
 mod trust;
 mod validated_chains;
@@ -16,6 +20,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use snapshots::{ClientHandle, DomainName, Timestamp};
 
 pub use self::{
+    certificate::NameForm,
     chain::{CertificateRule, ChainError},
     credential::ChainLimits,
     parameters::{DeviceHandleRange, NameOffsets, ParametersError, X509Parameters},
@@ -101,8 +106,10 @@ impl X509IdentityProvider {
         }
         let chain = certificates(content, self.limits)?;
         self.check_above_names(trust.without_root(&chain).len())?;
+        // Every certificate that names the client, and the one above them.
+        let names = usize::from(self.offsets.highest()) + 2;
         trust
-            .validate(&chain, at)
+            .validate_naming(&chain, at, names)
             .map_err(|error| IdentityError(format!("the certificate chain is not valid: {error}")))?;
         validated.valid_in(digest, Arc::clone(&claims), period);
         Ok(claims)

@@ -241,8 +241,9 @@ fn common_names_that_cannot_be_handles_are_refused() {
     // Only the certificates that name something are asked for a name.
     check(&chain(subject(&["a", "b"])), ((1, 1), None, None), NOW_S, Ok(("alice", None)));
     let long = "a".repeat(64);
-    let deep = Chain::of(&[long.as_str(), long.as_str()]);
-    check(&deep, ((0, 1), None, None), NOW_S, Ok((&format!("{long}:{long}"), None)));
+    let other = "b".repeat(64);
+    let deep = Chain::of(&[long.as_str(), other.as_str()]);
+    check(&deep, ((0, 1), None, None), NOW_S, Ok((&format!("{long}:{other}"), None)));
 }
 
 #[test]
@@ -476,6 +477,76 @@ fn an_account_cannot_become_others_by_a_longer_chain() {
     check(&["phone"], ACCOUNT, Some(0), Err(&refused("1")));
     check(&["phone"], DEVICE_ONLY, Some(2), Ok("phone"));
     check(&["phone"], DEVICE_ONLY, Some(1), Err(&refused("2")));
+}
+
+/// Self-issued certificates do not count for path lengths (RFC 5280 §6.1.4 (l)), so an account that may issue no CA can still put
+/// certificates of its own name, or of one that matches it, into the chain.
+#[test]
+fn self_issued_certificates_do_not_move_names() {
+    /// Certificates below a root, the leaf first, each with its path length.
+    fn issue(subjects: &[(DnValue, Option<u8>)]) -> Chain {
+        let with = |name: &DnValue, path_len: Option<u8>, is_ca| {
+            let mut parameters = parameters(&named(name.clone()), is_ca);
+            if let Some(limit) = path_len {
+                parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(limit));
+            }
+            parameters
+        };
+        let key = || KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let root = (with(&"root".into(), None, true), key());
+        let root_pem = root.0.self_signed(&root.1).unwrap().pem();
+        let (mut certificates, mut above) = (Vec::new(), root);
+        for (place, (name, path_len)) in subjects.iter().enumerate().rev() {
+            let (own, key) = (with(name, *path_len, place > 0), key());
+            let certificate = own.signed_by(&key, &Issuer::from_params(&above.0, &above.1)).unwrap();
+            certificates.insert(0, certificate.der().to_vec());
+            above = (own, key);
+        }
+        Chain { root_pem, certificates, key: above.1.public_key_raw().to_vec() }
+    }
+    let printable = |text: &str| DnValue::PrintableString(PrintableString::try_from(text).unwrap());
+    let check =
+        |subjects: &[(DnValue, Option<u8>)], offsets, expected: Result<(&str, Option<&str>), &str>| {
+            let chain = issue(subjects);
+            let root = CertificateDer::from_pem_slice(chain.root_pem.as_bytes()).unwrap();
+            let with_root = [chain.certificates.clone(), vec![root.to_vec()]].concat();
+            for credential in [chain.credential(), credential(&with_root)] {
+                check_identity(&chain, &chain.key, &credential, offsets, NOW_S, expected);
+            }
+        };
+    let refused = |index: usize| format!("certificate {index} (0 is the leaf) is self-issued");
+    const ACCOUNT: Offsets = ((0, 0), Some(1), None);
+    let (phone, domain) = (("phone".into(), None), ("a.example".into(), Some(1)));
+    let alice = |path_len| ("alice".into(), path_len);
+
+    check(&[phone.clone(), alice(Some(0)), domain.clone()], ALL, Ok(("alice/phone", Some("a.example"))));
+    // The account b.example of a.example would be the domain b.example; in any encoding that matches.
+    for own in ["b.example".into(), printable("B.Example"), "B.EXAMPLE".into()] {
+        let subjects = [phone.clone(), (own, Some(0)), ("b.example".into(), Some(0)), domain.clone()];
+        check(&subjects, ALL, Err(&refused(1)));
+    }
+    // The account alice would be another account, whose handle differs in bytes only.
+    let subjects = [phone.clone(), ("ALICE".into(), None), alice(Some(0)), domain.clone()];
+    check(&subjects, ACCOUNT, Err(&refused(1)));
+    // Devices that name their account twice, and accounts that are lifted over the domain.
+    let subjects = [phone.clone(), alice(None), alice(None), alice(Some(0)), domain.clone()];
+    check(&subjects, ((0, 1), Some(2), None), Err(&refused(1)));
+    check(&subjects, ((0, 0), Some(3), Some(4)), Err(&refused(1)));
+    // Directly above the names; and further up, where it moves nothing.
+    let twice = |name: &str| [(name.into(), None), (name.into(), None)];
+    let subjects = [&[phone.clone(), ("bob".into(), None)], &twice("alice")[..]].concat();
+    check(&subjects, ACCOUNT, Err(&refused(2)));
+    let subjects = [&[phone.clone(), ("bob".into(), None), domain.clone()], &twice("authority")[..]].concat();
+    check(&subjects, ACCOUNT, Ok(("bob/phone", None)));
+    // The leaf itself.
+    check(&[alice(None), alice(Some(0)), domain.clone()], ALL, Err(&refused(0)));
+    // What is not self-issued counts for the path length.
+    let subjects = [phone, ("bob".into(), None), alice(Some(0)), domain];
+    check(
+        &subjects,
+        ACCOUNT,
+        Err("certificate 2 (0 is the leaf) allows 0 CA certificates below it, and there are 1"),
+    );
 }
 
 #[test]

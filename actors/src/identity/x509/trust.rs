@@ -1,20 +1,17 @@
-//! Trust anchors of an application: its roots and revocation lists.
+//! Trust anchors of an application: its roots, revocation lists and CRL issuers.
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
-};
+use std::{cmp::Reverse, collections::HashMap};
 
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use snapshots::Timestamp;
-use webpki::{CertRevocationList, OwnedCertRevocationList};
-use x509_parser::{
-    certificate::X509Certificate, extensions::ParsedExtension,
-    oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT, prelude::FromDer,
-    revocation_list::CertificateRevocationList,
-};
 
-use super::signed::{ListSigner, PublicKey};
+use super::{
+    certificate::{CRL_SIGN, Certificate, FoldedName, KEY_CERT_SIGN, Validity},
+    chain::NameConstraints,
+    crl::Crl,
+    der::DerFault,
+    signed::PublicKey,
+};
 use crate::identity::TrustEnds;
 
 /// The most trust roots that one application can have.
@@ -23,21 +20,37 @@ const MAX_ROOTS: usize = 256;
 /// The most revocation lists that one application can have.
 const MAX_CRLS: usize = 1024;
 
-/// The trust anchors of one application: its trust roots and any certificate revocation lists (CRLs).
+/// The most CRL issuers that one application can have.
+const MAX_CRL_ISSUERS: usize = 256;
+
+/// The trust anchors of one application: its trust roots, any certificate revocation lists (CRLs), and certificates of CRL
+/// issuers.
 ///
 /// Without CRLs nothing is revoked. With one, revocation fails closed: every certificate of a chain except the root must be
-/// covered by a CRL that its issuer signed with its certificate-signing key and that is not past its next update at the time of
-/// validation. If several CRLs cover a certificate, the newest counts.
+/// covered for all reasons by CRLs that are not past their next update at the time of validation. A CRL is signed by a
+/// certificate of the chain above the one in question, by its root, or by one of the CRL issuers; these have to be valid below
+/// the same root (RFC 5280 §6.3.3 (f)). If several CRLs cover a certificate for a reason, the newest counts, and with it the
+/// newest delta CRL that continues it.
 #[derive(Debug)]
 pub struct TrustStore {
     pub(super) roots: Vec<TrustRoot>,
-    /// Newest first.
+    /// Complete lists, newest first, and then deltas, by falling number.
     pub(super) crls: Vec<Crl>,
-    /// The times at which a root's validity or a CRL's currency begins or ends: Unix seconds, ascending.
+    /// The places in `crls` of each issuer's complete lists and deltas.
+    crls_by_issuer: HashMap<FoldedName, OfIssuer>,
+    pub(super) crl_issuers: Vec<CrlIssuer>,
+    /// The times at which the validity of a root or CRL issuer, or a CRL's currency, begins or ends: Unix seconds, ascending.
     turns: Vec<i64>,
 }
 
-/// The reason why an application's trust roots or revocation lists cannot be used.
+/// Places in [`TrustStore::crls`].
+#[derive(Debug, Default)]
+struct OfIssuer {
+    complete: Vec<usize>,
+    deltas: Vec<usize>,
+}
+
+/// The reason why an application's trust roots, CRL issuers or revocation lists cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
     /// There is no certificate in the PEM bundle.
@@ -65,13 +78,26 @@ pub enum TrustError {
         /// The fault.
         reason: String,
     },
+    /// There are no CRL issuers in their bundle, or more than one application can have.
+    #[error("there must be 1 to {MAX_CRL_ISSUERS} CRL issuers, and there are {found}")]
+    CrlIssuers {
+        /// The number found; one more than allowed may stand for more.
+        found: usize,
+    },
+    /// A CRL issuer cannot be used; they are counted from 1, in the order of the bundle.
+    #[error("CRL issuer {number} cannot be used: {reason}")]
+    CrlIssuer {
+        /// The number of the CRL issuer.
+        number: usize,
+        /// The fault.
+        reason: String,
+    },
 }
 
 impl TrustStore {
     /// A store of the roots in a PEM bundle and of CRLs, each in PEM or DER.
     ///
-    /// Roots must be CA certificates of version 3. Delta CRLs, indirect CRLs, and CRLs for some reasons of revocation only are
-    /// not supported (RFC 5280 §5.2).
+    /// Roots must be CA certificates of version 3.
     ///
     /// # Errors
     /// The root or CRL that cannot be used, and the reason.
@@ -81,7 +107,7 @@ impl TrustStore {
             if number > MAX_ROOTS {
                 return Err(TrustError::TooManyRoots);
             }
-            let root = root.map_err(|error| error.to_string()).and_then(TrustRoot::new);
+            let root = root.map_err(|error| error.to_string()).and_then(|der| TrustRoot::new(der.to_vec()));
             roots.push(root.map_err(|reason| TrustError::Root { number, reason })?);
         }
         if roots.is_empty() {
@@ -95,53 +121,85 @@ impl TrustStore {
             .zip(1..)
             .map(|(crl, number)| Crl::new(crl).map_err(|reason| TrustError::Crl { number, reason }))
             .collect::<Result<Vec<_>, _>>()?;
-        crls.sort_by_key(|crl| Reverse(crl.this_update));
-        let mut names: HashMap<Vec<u8>, usize> = HashMap::new();
-        for crl in &crls {
-            *names.entry(crl.issuer.clone()).or_default() += 1;
+        crls.sort_by(|one, other| {
+            let key = |crl: &Crl| (crl.is_delta(), Reverse(crl.this_update));
+            key(one).cmp(&key(other)).then_with(|| other.number().cmp(&one.number()))
+        });
+        let mut crls_by_issuer: HashMap<FoldedName, OfIssuer> = HashMap::new();
+        for (place, crl) in crls.iter().enumerate() {
+            let of_issuer = crls_by_issuer.entry(crl.issuer.clone()).or_default();
+            if crl.is_delta() { of_issuer.deltas.push(place) } else { of_issuer.complete.push(place) }
         }
-        for crl in &mut crls {
-            crl.shares_name = names.get(&crl.issuer).is_some_and(|lists| *lists > 1);
+        let mut store = Self { roots, crls, crls_by_issuer, crl_issuers: Vec::new(), turns: Vec::new() };
+        store.find_turns();
+        Ok(store)
+    }
+
+    /// The store with the certificates of a PEM bundle as CRL issuers: of those who sign CRLs but are not in the chains. Each
+    /// must be issued by a root, by a certificate of the chain in question, or by another one of the bundle.
+    ///
+    /// # Errors
+    /// The certificate that cannot be used, and the reason.
+    pub fn with_crl_issuers(mut self, pem: &[u8]) -> Result<Self, TrustError> {
+        for (issuer, number) in CertificateDer::pem_slice_iter(pem).zip(1..) {
+            if number > MAX_CRL_ISSUERS {
+                return Err(TrustError::CrlIssuers { found: number });
+            }
+            let issuer =
+                issuer.map_err(|error| error.to_string()).and_then(|der| CrlIssuer::new(der.to_vec()));
+            self.crl_issuers.push(issuer.map_err(|reason| TrustError::CrlIssuer { number, reason })?);
         }
-        // The end of a validity is part of it; a CRL is validated with the second of its next update on either side.
-        let of_roots = roots.iter().flat_map(|root| [root.not_before, root.not_after.saturating_add(1)]);
-        let of_crls = crls.iter().filter_map(|crl| crl.next_update);
-        let of_crls = of_crls.flat_map(|end| [end, end.saturating_add(1)]);
-        let mut turns: Vec<i64> = of_roots.chain(of_crls).collect();
-        turns.sort_unstable();
-        Ok(Self { roots, crls, turns })
+        if self.crl_issuers.is_empty() {
+            return Err(TrustError::CrlIssuers { found: 0 });
+        }
+        self.find_turns();
+        Ok(self)
+    }
+
+    /// The end of a validity is part of it; a CRL counts up to the second before its next update.
+    fn find_turns(&mut self) {
+        let of_roots = self.roots.iter().map(|root| root.validity);
+        let of_issuers = self.crl_issuers.iter().map(|issuer| issuer.validity);
+        let of_certificates = of_roots
+            .chain(of_issuers)
+            .flat_map(|validity| [validity.not_before, validity.not_after.saturating_add(1)]);
+        let of_crls = self.crls.iter().map(|crl| crl.next_update);
+        self.turns = of_certificates.chain(of_crls).collect();
+        self.turns.sort_unstable();
     }
 
     /// The first ends of a root and of a list.
     pub(super) fn ends(&self) -> TrustEnds {
         TrustEnds {
-            root: self.roots.iter().map(|root| root.not_after).min(),
-            list: self.crls.iter().filter_map(|crl| crl.next_update).min(),
+            root: self.roots.iter().map(|root| root.validity.not_after).min(),
+            list: self.crls.iter().map(|crl| crl.next_update).min(),
         }
     }
 
     /// The end of the validity of the last root with this name (a subject's DER), in Unix seconds.
     pub(super) fn roots_end(&self, name: &[u8]) -> Option<i64> {
-        self.roots.iter().filter(|root| root.subject == name).map(|root| root.not_after).max()
+        let name = FoldedName::new(name).ok()?;
+        let of_name = self.roots.iter().filter(|root| root.subject == name);
+        of_name.map(|root| root.validity.not_after).max()
     }
 
-    /// The revocation lists, newest first, without those of another issuer with the same name. `issuers` are the names (DER)
-    /// and keys of the issuers in a path; a name may have several keys if several roots have it.
-    ///
-    /// Names need to be unique only below one issuer: two domains may each have an account *alice*, with a list of its
-    /// own. If no key in the path signed a list of a name, all its lists are returned, and the library reports the fault.
-    pub(super) fn crls_of(&self, issuers: &[(&[u8], &[u8])]) -> Vec<&Crl> {
-        let signed = |crl: &Crl| {
-            let mut keys =
-                issuers.iter().filter(|(name, _)| *name == crl.issuer).map(|(_, key)| key).peekable();
-            (crl.shares_name && keys.peek().is_some()).then(|| keys.any(|key| crl.is_signed_with(key)))
-        };
-        let crls: Vec<(&Crl, Option<bool>)> = self.crls.iter().map(|crl| (crl, signed(crl))).collect();
-        let own: HashSet<&[u8]> =
-            crls.iter().filter(|(_, own)| *own == Some(true)).map(|(crl, _)| &*crl.issuer).collect();
-        let is_kept =
-            |(crl, is_own): &(&Crl, Option<bool>)| *is_own != Some(false) || !own.contains(&*crl.issuer);
-        crls.into_iter().filter(is_kept).map(|(crl, _)| crl).collect()
+    /// Whether there is no revocation list at all.
+    pub(super) fn has_no_lists(&self) -> bool {
+        self.crls.is_empty()
+    }
+
+    /// The complete lists of an issuer, newest first.
+    pub(super) fn complete_lists_of(&self, issuer: &FoldedName) -> impl Iterator<Item = &Crl> {
+        self.lists(self.crls_by_issuer.get(issuer).map(|of_issuer| &*of_issuer.complete))
+    }
+
+    /// The deltas of an issuer, the newest first.
+    pub(super) fn deltas_of(&self, issuer: &FoldedName) -> impl Iterator<Item = &Crl> {
+        self.lists(self.crls_by_issuer.get(issuer).map(|of_issuer| &*of_issuer.deltas))
+    }
+
+    fn lists(&self, places: Option<&[usize]>) -> impl Iterator<Item = &Crl> {
+        places.unwrap_or_default().iter().filter_map(|place| self.crls.get(*place))
     }
 
     /// The number of the period that contains a time. Periods are separated by the times at which a root or CRL begins or ends
@@ -152,123 +210,87 @@ impl TrustStore {
     }
 }
 
-/// A trust anchor (RFC 5280 §6.1.1), with other data of its certificate.
+/// A trust anchor (RFC 5280 §6.1.1 (d)), with other data of its certificate.
 #[derive(Debug)]
 pub(super) struct TrustRoot {
-    pub(super) der: CertificateDer<'static>,
-    /// The subject's DER.
-    pub(super) subject: Vec<u8>,
-    pub(super) public_key: PublicKey,
-    /// In Unix seconds.
-    pub(super) not_before: i64,
-    /// In Unix seconds.
-    pub(super) not_after: i64,
+    pub(super) der: Vec<u8>,
+    pub(super) subject: FoldedName,
+    pub(super) key: PublicKey,
+    pub(super) key_identifier: Option<Vec<u8>>,
+    pub(super) validity: Validity,
     /// The number of CA certificates that may follow below it.
     pub(super) path_len: Option<u32>,
+    pub(super) name_constraints: Option<NameConstraints>,
     /// Whether its key usage, if it has one, includes signing CRLs.
     pub(super) signs_crls: bool,
 }
 
+/// Reads a certificate of the configuration.
+fn configured(der: &[u8]) -> Result<Certificate<'_>, String> {
+    let malformed = |fault: DerFault| format!("it cannot be read: {fault}");
+    let certificate = Certificate::new(der).map_err(malformed)?;
+    if certificate.extensions.has_unknown_critical {
+        return Err("it has a critical extension that is not supported".into());
+    }
+    Ok(certificate)
+}
+
 impl TrustRoot {
-    fn new(der: CertificateDer<'static>) -> Result<Self, String> {
-        webpki::anchor_from_trusted_cert(&der).map_err(|error| format!("it is malformed ({error})"))?;
-        let malformed = |error: &dyn std::fmt::Display| format!("it is malformed ({error})");
-        let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| malformed(&error))?;
-        let constraints = certificate.basic_constraints().map_err(|error| malformed(&error))?;
-        let Some(constraints) = constraints.filter(|constraints| constraints.value.ca) else {
+    fn new(der: Vec<u8>) -> Result<Self, String> {
+        let certificate = configured(&der)?;
+        let extensions = &certificate.extensions;
+        if !extensions.is_ca {
             return Err("it is not a CA certificate (basicConstraints with cA, RFC 5280 §4.2.1.9)".into());
-        };
-        let usage = certificate.key_usage().map_err(|error| malformed(&error))?;
-        if usage.as_ref().is_some_and(|usage| !usage.value.key_cert_sign()) {
+        }
+        if !certificate.allows(KEY_CERT_SIGN) {
             return Err("its key usage does not include keyCertSign (RFC 5280 §4.2.1.3)".into());
         }
-        let (subject, public_key, not_before, not_after, path_len, signs_crls) = (
-            certificate.subject().as_raw().to_vec(),
-            PublicKey::of_info(certificate.public_key().raw).ok_or("its public key is malformed")?,
-            certificate.validity().not_before.timestamp(),
-            certificate.validity().not_after.timestamp(),
-            constraints.value.path_len_constraint,
-            usage.is_none_or(|usage| usage.value.crl_sign()),
-        );
-        Ok(Self { der, subject, public_key, not_before, not_after, path_len, signs_crls })
-    }
-}
-
-/// A certificate revocation list (RFC 5280 §5).
-#[derive(Debug)]
-pub(super) struct Crl {
-    pub(super) list: CertRevocationList<'static>,
-    /// The issuer's DER.
-    pub(super) issuer: Vec<u8>,
-    /// In Unix seconds.
-    this_update: i64,
-    /// In Unix seconds; `None` if the list has none.
-    next_update: Option<i64>,
-    /// Whether it holds only the certificates that name its distribution point.
-    pub(super) sharded: bool,
-    /// Whether another list has an issuer of the same name.
-    shares_name: bool,
-    /// The signed content, and the signature.
-    pub(super) signed: (Vec<u8>, Vec<u8>),
-    pub(super) signer: ListSigner,
-}
-
-impl Crl {
-    fn new(bytes: &[u8]) -> Result<Self, String> {
-        // DER begins with the tag of a SEQUENCE.
-        let der = if bytes.first() == Some(&0x30) {
-            CertificateRevocationListDer::from(bytes)
-        } else {
-            CertificateRevocationListDer::from_pem_slice(bytes).map_err(|error| error.to_string())?
-        };
-        let list = OwnedCertRevocationList::from_der(&der).map_err(unusable)?;
-        let (_, fields) = CertificateRevocationList::from_der(&der)
-            .map_err(|error| format!("it is malformed ({error})"))?;
-        let sharded = fields
-            .extensions()
-            .iter()
-            .filter(|extension| extension.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT)
-            .any(|extension| {
-                let ParsedExtension::IssuingDistributionPoint(point) = extension.parsed_extension() else {
-                    return true;
-                };
-                point.distribution_point.is_some()
-            });
+        let name_constraints = extensions.name_constraints.map(NameConstraints::new).transpose()?;
         Ok(Self {
-            list: list.into(),
-            issuer: fields.issuer().as_raw().to_vec(),
-            this_update: fields.last_update().timestamp(),
-            next_update: fields.next_update().map(|update| update.timestamp()),
-            sharded,
-            shares_name: false,
-            signed: (fields.tbs_cert_list.as_ref().to_vec(), fields.signature_value.data.to_vec()),
-            signer: ListSigner::default(),
+            subject: certificate.subject.folded().clone(),
+            key: certificate.key.into(),
+            key_identifier: extensions.key_identifier.map(<[u8]>::to_vec),
+            validity: certificate.validity,
+            path_len: extensions.path_len,
+            name_constraints,
+            signs_crls: certificate.allows(CRL_SIGN),
+            der,
         })
     }
 
-    /// Whether it may be signed with this key, by any algorithm. This only finds the issuer among several with one name; the
-    /// library verifies the signature fully.
-    fn is_signed_with(&self, public_key: &[u8]) -> bool {
-        let (message, signature) = &self.signed;
-        self.signer.is(public_key, (message, signature))
+    /// Whether a certificate names it as its issuer.
+    pub(super) fn is_issuer_of(&self, certificate: &Certificate<'_>) -> bool {
+        *certificate.issuer.folded() == self.subject
     }
 }
 
-/// The reason why the library refuses a CRL.
-#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else it is, the CRL is malformed")]
-fn unusable(error: webpki::Error) -> String {
-    use webpki::Error;
-    match error {
-        Error::UnsupportedDeltaCrl => "delta CRLs are not supported".into(),
-        Error::UnsupportedIndirectCrl => "indirect CRLs are not supported".into(),
-        Error::UnsupportedRevocationReasonsPartitioning => {
-            "CRLs for some reasons of revocation only are not supported".into()
-        }
-        Error::UnsupportedCrlIssuingDistributionPoint => {
-            "it is not for all certificates of its issuer, nor for a distribution point with a URI".into()
-        }
-        Error::UnsupportedCrlVersion => "it is not of version 2".into(),
-        Error::UnsupportedCriticalExtension => "it has a critical extension that is not known".into(),
-        other => format!("it is malformed ({other})"),
+/// A certificate that is in no chain, of somebody who signs CRLs or issued such a certificate.
+#[derive(Debug)]
+pub(super) struct CrlIssuer {
+    der: Vec<u8>,
+    pub(super) subject: FoldedName,
+    pub(super) key: PublicKey,
+    pub(super) key_identifier: Option<Vec<u8>>,
+    pub(super) validity: Validity,
+    /// Whether its key usage, if it has one, includes signing CRLs.
+    pub(super) signs_crls: bool,
+}
+
+impl CrlIssuer {
+    fn new(der: Vec<u8>) -> Result<Self, String> {
+        let certificate = configured(&der)?;
+        Ok(Self {
+            subject: certificate.subject.folded().clone(),
+            key: certificate.key.into(),
+            key_identifier: certificate.extensions.key_identifier.map(<[u8]>::to_vec),
+            validity: certificate.validity,
+            signs_crls: certificate.allows(CRL_SIGN),
+            der,
+        })
+    }
+
+    /// The certificate itself.
+    pub(super) fn certificate(&self) -> Option<Certificate<'_>> {
+        Certificate::new(&self.der).ok()
     }
 }

@@ -1,7 +1,7 @@
 //! Errors of a certificate chain: the rule that a certificate breaks.
 
 use super::MAX_PATH;
-use crate::limits::MAX_CERTIFICATES;
+use crate::{identity::x509::certificate::NameForm, limits::MAX_CERTIFICATES};
 
 /// The reason why a certificate chain is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,19 +30,16 @@ pub enum ChainError {
     },
 }
 
-/// A rule that a certificate breaks; the text continues *certificate 1 …*.
+/// A rule that a certificate breaks; the text continues *certificate 1 …*. What RFC 5280 allows and this gateway does not
+/// process is called *not supported*.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateRule {
     /// It cannot be read (RFC 5280 §4.1).
     #[error("cannot be read: {0}")]
-    Malformed(String),
-    /// It has a critical extension that is not known (RFC 5280 §4.2).
-    #[error("has a critical extension that this gateway does not know")]
+    Malformed(&'static str),
+    /// It has a critical extension that is not processed (RFC 5280 §4.2).
+    #[error("has a critical extension that is not supported")]
     CriticalExtension,
-    /// It restricts certificate policies; as they are not processed, they are refused, critical or not
-    /// (RFC 5280 §4.2.1.5, §4.2.1.11, §4.2.1.14).
-    #[error("restricts certificate policies ({0}), which this gateway does not process")]
-    PolicyExtension(&'static str),
     /// It is in the chain twice (RFC 5280 §6.1).
     #[error("is in the chain before")]
     Repeated,
@@ -67,7 +64,7 @@ pub enum CertificateRule {
     /// It issued another certificate, and its key usage does not allow that (RFC 5280 §6.1.4 (n)).
     #[error("has a key usage without keyCertSign, which an issuer needs")]
     KeyCertSign,
-    /// There are more CA certificates below it than it allows (RFC 5280 §6.1.4 (m)); self-issued ones are counted too.
+    /// There are more CA certificates below it than it allows (RFC 5280 §6.1.4 (l), (m)); self-issued ones do not count.
     #[error("allows {limit} CA certificates below it, and there are {found}")]
     PathLength {
         /// The number allowed.
@@ -75,6 +72,9 @@ pub enum CertificateRule {
         /// The number found.
         found: usize,
     },
+    /// It names the client, or stands below or directly above one that does, and its issuer and subject are one name.
+    #[error("is self-issued, which no certificate up to the one above the client's names may be")]
+    SelfIssued,
     /// Its issuer is not the subject of the certificate after it (RFC 5280 §6.1.3 (a)(4)).
     #[error("was not issued by the certificate after it: each certificate must be followed by its issuer's")]
     Order,
@@ -100,12 +100,22 @@ pub enum CertificateRule {
         "is signed in a way that is not accepted: use ECDSA with P-256 or P-384, Ed25519, or RSA with 2048 bits or more"
     )]
     Algorithm,
-    /// It, or one below it, has a name outside the name constraints of its issuer, or the issuer has name constraints that
-    /// cannot be checked: only those on DNS names and IP addresses are supported (RFC 5280 §6.1.3 (b), (c)).
-    #[error(
-        "or one below it has a name that its issuer's name constraints do not permit or cannot be held against"
-    )]
-    NameConstraints,
+    /// It has a name that is excluded, or outside of those permitted, by name constraints above it (RFC 5280 §6.1.3 (b), (c)).
+    #[error("has a name that the name constraints of its issuers forbid: the {0}")]
+    NameConstraints(NameForm),
+    /// It has a name that cannot be compared with the name constraints above it: its form is not processed, or it is malformed
+    /// (RFC 5280 §4.2.1.10).
+    #[error("has a name whose comparison with the name constraints of its issuers is not supported: the {0}")]
+    ConstraintNotSupported(NameForm),
+    /// It has too many names for the number of name constraints above it.
+    #[error("has more names, and name constraints above them, than are supported in one chain")]
+    TooManyComparisons,
+    /// A certificate above it requires a certificate policy, and none is left (RFC 5280 §6.1.3 (f), §6.1.5 (g)).
+    #[error("has no certificate policy that its issuers accept, although one is required")]
+    Policy,
+    /// It maps a policy from or to anyPolicy (RFC 5280 §6.1.4 (a)).
+    #[error("maps the certificate policy anyPolicy, which is forbidden")]
+    PolicyMapping,
     /// It is revoked (RFC 5280 §6.1.3 (a)(3)).
     #[error("is revoked")]
     Revoked,
@@ -115,46 +125,16 @@ pub enum CertificateRule {
     /// The revocation list that covers it is past its next update.
     #[error("is covered by a revocation list that is past its next update, so it may be revoked")]
     StaleCrl,
-    /// The revocation list that covers it is not signed with its issuer's key (RFC 5280 §6.3.3 (g)).
-    #[error("is covered by a revocation list that its issuer did not sign, so it may be revoked")]
+    /// The revocation list that covers it is signed by no certificate that may sign it and is valid (RFC 5280 §6.3.3 (f), (g)).
+    #[error("is covered by a revocation list without a valid signer, so it may be revoked")]
     CrlSignature,
-    /// The application has revocation lists, but the certificate's issuer may not sign any (RFC 5280 §6.3.3 (f)).
-    #[error("may be revoked: its issuer has a key usage without cRLSign, so no revocation list can cover it")]
+    /// The application has revocation lists, but the certificate's issuer may not sign any, and nobody else did
+    /// (RFC 5280 §6.3.3 (f)).
+    #[error(
+        "may be revoked: its issuer has a key usage without cRLSign, and no other signer covers it by a revocation list"
+    )]
     CrlSign,
-    /// Any other rule.
-    #[error("does not pass validation: {0}")]
-    Other(String),
-}
-
-impl From<webpki::Error> for CertificateRule {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the library may add errors; all of them refuse")]
-    fn from(error: webpki::Error) -> Self {
-        use webpki::Error;
-        match error {
-            Error::BadDer | Error::BadDerTime | Error::MalformedExtensions | Error::TrailingData(_) => {
-                Self::Malformed(error.to_string())
-            }
-            Error::UnsupportedCertVersion => Self::Malformed("it is not of version 3".into()),
-            Error::UnsupportedCriticalExtension => Self::CriticalExtension,
-            Error::CertExpired { .. } => Self::Expired,
-            Error::CertNotValidYet { .. } => Self::NotValidYet,
-            Error::CaUsedAsEndEntity => Self::CaAsLeaf,
-            Error::EndEntityUsedAsCa => Self::NotCa,
-            Error::UnknownIssuer => Self::UnknownIssuer,
-            Error::InvalidSignatureForPublicKey => Self::Signature,
-            Error::UnsupportedSignatureAlgorithmContext(_)
-            | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Self::Algorithm,
-            Error::NameConstraintViolation | Error::MalformedNameConstraint | Error::UnsupportedNameType => {
-                Self::NameConstraints
-            }
-            Error::CertRevoked => Self::Revoked,
-            Error::UnknownRevocationStatus => Self::StatusUnknown,
-            Error::CrlExpired { .. } => Self::StaleCrl,
-            Error::IssuerNotCrlSigner => Self::CrlSign,
-            Error::InvalidCrlSignatureForPublicKey
-            | Error::UnsupportedCrlSignatureAlgorithmContext(_)
-            | Error::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => Self::CrlSignature,
-            other => Self::Other(other.to_string()),
-        }
-    }
+    /// It would take too many comparisons, or signatures, to find the revocation lists that cover it.
+    #[error("has more distribution points, or revocation lists to try, than are supported in one chain")]
+    TooManyLists,
 }

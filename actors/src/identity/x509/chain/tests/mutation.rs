@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use proptest::{prelude::*, sample::Index};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use super::*;
 use crate::identity::x509::trust::TrustRoot;
@@ -10,9 +11,12 @@ use crate::identity::x509::trust::TrustRoot;
 impl TrustStore {
     /// Whether it has the same names, keys and lists as another store.
     fn is_same(&self, other: &Self) -> bool {
-        let of_root = |root: &TrustRoot| (root.subject.clone(), root.public_key.bits.clone());
+        let of_root = |root: &TrustRoot| (root.subject.clone(), root.key.clone());
         let roots = |store: &Self| store.roots.iter().map(of_root).collect::<Vec<_>>();
-        let crls = |store: &Self| store.crls.iter().map(|crl| crl.signed.clone()).collect::<Vec<_>>();
+        let crls = |store: &Self| {
+            let signed = |crl: &Crl| (crl.signed().message.to_vec(), crl.signed().signature.to_vec());
+            store.crls.iter().map(signed).collect::<Vec<_>>()
+        };
         roots(self) == roots(other) && crls(self) == crls(other)
     }
 }
@@ -106,6 +110,25 @@ proptest! {
             change.apply(&mut chain[which], &other);
         }
         prop_assert!(valid.validate(&chain).is_err() || valid.is(&chain));
+    }
+
+    /// Names and keys are read from a certificate by another parser (`credential.rs`): whatever one accepts, both read alike.
+    #[test]
+    fn two_parsers_read_the_same(changes in proptest::collection::vec(change(), 0..3), which in 0..3usize) {
+        let valid = valid();
+        let mut der = valid.chain[which].clone();
+        for change in &changes {
+            change.apply(&mut der, &valid.chain[0]);
+        }
+        let (Ok(ours), Ok((rest, theirs))) = (Certificate::new(&der), X509Certificate::from_der(&der)) else {
+            return Ok(());
+        };
+        prop_assert!(rest.is_empty());
+        prop_assert_eq!(ours.subject.raw, theirs.subject().as_raw());
+        prop_assert_eq!(ours.issuer.raw, theirs.issuer().as_raw());
+        prop_assert_eq!(ours.key.bits, &*theirs.public_key().subject_public_key.data);
+        prop_assert_eq!(ours.serial, theirs.raw_serial());
+        prop_assert_eq!(ours.validity.not_after, theirs.validity().not_after.timestamp());
     }
 
     #[test]

@@ -1,0 +1,243 @@
+//! Revocation of the certificates of one path (RFC 5280 §6.3).
+
+use std::cell::Cell;
+
+use super::{
+    certificate::{ALL_REASONS, CRL_SIGN, Certificate, FoldedName},
+    chain::{self, CertificateRule, ChainError, Path, broken, check_names_and_policies},
+    crl::{Crl, ListedAs},
+    signed::KeyInfo,
+    trust::{TrustRoot, TrustStore},
+};
+
+/// The most signatures of lists, and of the certificates of their signers, that one path may cost. Signatures that are
+/// remembered count, so that a verdict does not depend on what was validated before.
+const MAX_SIGNATURES: u32 = 64;
+/// The most comparisons of a distribution point with a list that one path may cost.
+const MAX_COMPARISONS: u32 = 8192;
+/// The most certificates of [`TrustStore`]'s CRL issuers that may stand between a list and the path.
+const MAX_SIGNERS: usize = 3;
+
+/// The check of one path, whose certificates are valid apart from revocation.
+pub(super) struct RevocationCheck<'s> {
+    store: &'s TrustStore,
+    root: &'s TrustRoot,
+    /// Unix seconds.
+    at: i64,
+    signatures: Cell<u32>,
+    comparisons: Cell<u32>,
+}
+
+/// The CRL issuers, by their numbers in the store, whose own status depends on the current question.
+type Visiting<'v> = &'v [usize];
+
+impl<'s> RevocationCheck<'s> {
+    pub(super) fn new(store: &'s TrustStore, root: &'s TrustRoot, at: i64) -> Self {
+        let (signatures, comparisons) = (Cell::new(MAX_SIGNATURES), Cell::new(MAX_COMPARISONS));
+        Self { store, root, at, signatures, comparisons }
+    }
+
+    /// Checks that no certificate of the path is revoked, and that current lists cover each for all reasons. Without any list,
+    /// nothing is revoked.
+    pub(super) fn check(&self, path: &Path<'_>) -> Result<(), ChainError> {
+        if self.store.has_no_lists() {
+            return Ok(());
+        }
+        let mut indices = 0..path.len();
+        indices.try_for_each(|index| self.check_at(path, index, &[]).map_err(|rule| broken(index, rule)))
+    }
+
+    /// §6.3.3, for one certificate of a path.
+    fn check_at(&self, path: &Path<'_>, index: usize, visiting: Visiting<'_>) -> Result<(), CertificateRule> {
+        let Some((certificate, above)) = path.get(index..).and_then(<[_]>::split_first) else {
+            return Ok(());
+        };
+        let issuer = certificate.issuer.folded();
+        let (mut covered, mut has_unsigned) = (0, false);
+        for point in certificate.distribution_points().map_err(CertificateRule::Malformed)? {
+            let list_issuers =
+                if point.crl_issuers.is_empty() { std::slice::from_ref(issuer) } else { &point.crl_issuers };
+            // Newest first: of several lists for the same reasons, the newest counts.
+            for list in list_issuers.iter().flat_map(|name| self.store.complete_lists_of(name)) {
+                spend(&self.comparisons)?;
+                let reasons = list.covers(certificate.extensions.is_ca, issuer, &point);
+                if reasons & !covered == 0 {
+                    continue;
+                }
+                let Some(key) = self.signer(list, above, visiting)? else {
+                    has_unsigned = true;
+                    continue;
+                };
+                self.check_list(list, key, issuer, certificate.serial)?;
+                covered |= reasons;
+                if covered == ALL_REASONS {
+                    return Ok(());
+                }
+            }
+        }
+        Err(self.not_covered(above, has_unsigned))
+    }
+
+    /// Looks a certificate up in a list that covers it, and in its delta.
+    fn check_list(
+        &self,
+        list: &Crl,
+        key: KeyInfo<'_>,
+        issuer: &FoldedName,
+        serial: &[u8],
+    ) -> Result<(), CertificateRule> {
+        if self.at >= list.next_update {
+            return Err(CertificateRule::StaleCrl);
+        }
+        let by_delta = match self.delta(list, key)? {
+            Some(delta) => delta.lists(issuer, serial),
+            None => ListedAs::Absent,
+        };
+        let found = if by_delta == ListedAs::Absent { list.lists(issuer, serial) } else { by_delta };
+        if found == ListedAs::Revoked { Err(CertificateRule::Revoked) } else { Ok(()) }
+    }
+
+    /// The rule that a certificate breaks that no list covers for all reasons.
+    fn not_covered(&self, above: &Path<'_>, has_unsigned: bool) -> CertificateRule {
+        let issuer_signs_lists = above.first().map_or(self.root.signs_crls, |issuer| issuer.allows(CRL_SIGN));
+        let is_signed_elsewhere = has_unsigned && !self.store.crl_issuers.is_empty();
+        match has_unsigned {
+            _ if !issuer_signs_lists && !is_signed_elsewhere => CertificateRule::CrlSign,
+            true => CertificateRule::CrlSignature,
+            false => CertificateRule::StatusUnknown,
+        }
+    }
+
+    /// The newest delta that continues a list and is signed with the same key (§6.3.3 (c), (h)).
+    fn delta(&self, list: &Crl, key: KeyInfo<'_>) -> Result<Option<&'s Crl>, CertificateRule> {
+        for delta in self.store.deltas_of(&list.issuer) {
+            spend(&self.comparisons)?;
+            if self.at < delta.next_update && delta.continues(list) {
+                spend(&self.signatures)?;
+                if delta.is_signed_with(key) {
+                    return Ok(Some(delta));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The key that signed a list (§6.3.3 (f), (g)): of a certificate above the one in question, of the root, or of a CRL
+    /// issuer of the store that is valid below the same root.
+    fn signer<'p>(
+        &'p self,
+        list: &Crl,
+        above: &'p Path<'p>,
+        visiting: Visiting<'_>,
+    ) -> Result<Option<KeyInfo<'p>>, CertificateRule> {
+        for issuer in above.iter().filter(|issuer| issuer.allows(CRL_SIGN)) {
+            if *issuer.subject.folded() == list.issuer
+                && list.names_key(issuer.extensions.key_identifier)
+                && self.is_signed(list, issuer.key)?
+            {
+                return Ok(Some(issuer.key));
+            }
+        }
+        let root = self.root;
+        if root.signs_crls
+            && root.subject == list.issuer
+            && list.names_key(root.key_identifier.as_deref())
+            && self.is_signed(list, root.key.info())?
+        {
+            return Ok(Some(root.key.info()));
+        }
+        for (number, issuer) in self.store.crl_issuers.iter().enumerate() {
+            if issuer.signs_crls
+                && issuer.subject == list.issuer
+                && !visiting.contains(&number)
+                && list.names_key(issuer.key_identifier.as_deref())
+                && self.is_signed(list, issuer.key.info())?
+                && self.is_valid(number, above, visiting)?
+            {
+                return Ok(Some(issuer.key.info()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_signed(&self, list: &Crl, key: KeyInfo<'_>) -> Result<bool, CertificateRule> {
+        spend(&self.signatures)?;
+        Ok(list.is_signed_with(key))
+    }
+
+    /// Whether a CRL issuer of the store has a valid path to the same root, and is not revoked.
+    fn is_valid(
+        &self,
+        number: usize,
+        above: &Path<'_>,
+        visiting: Visiting<'_>,
+    ) -> Result<bool, CertificateRule> {
+        let visiting = [visiting, &[number]].concat();
+        let Some((outside, joined)) = self.path_to_root(number, above, &visiting)? else { return Ok(false) };
+        let path: Vec<&Certificate<'_>> = outside.iter().chain(above.iter().skip(joined).copied()).collect();
+        let is_path = chain::check_fields(&path, self.at).is_ok()
+            && chain::check_root(self.root, &path, self.at).is_ok()
+            && check_names_and_policies(&path, self.root).is_ok();
+        if !is_path {
+            return Ok(false);
+        }
+        for index in 0..outside.len() {
+            match self.check_at(&path, index, &visiting) {
+                Ok(()) => {}
+                Err(CertificateRule::TooManyLists) => return Err(CertificateRule::TooManyLists),
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The certificates from a CRL issuer of the store up to the first one that a certificate of the path or the root signed,
+    /// and where the path continues: at `above[joined]`, or at the root.
+    fn path_to_root(
+        &self,
+        number: usize,
+        above: &Path<'_>,
+        visiting: Visiting<'_>,
+    ) -> Result<Option<(Vec<Certificate<'s>>, usize)>, CertificateRule> {
+        let Some(certificate) = self.store.crl_issuers.get(number).and_then(|issuer| issuer.certificate())
+        else {
+            return Ok(None);
+        };
+        for (joined, issuer) in above.iter().enumerate() {
+            if certificate.issuer.matches(&issuer.subject) && self.is_issued(&certificate, issuer.key)? {
+                return Ok(Some((vec![certificate], joined)));
+            }
+        }
+        if self.root.is_issuer_of(&certificate) && self.is_issued(&certificate, self.root.key.info())? {
+            return Ok(Some((vec![certificate], above.len())));
+        }
+        if visiting.len() >= MAX_SIGNERS {
+            return Ok(None);
+        }
+        for (next, issuer) in self.store.crl_issuers.iter().enumerate() {
+            if visiting.contains(&next)
+                || issuer.subject != *certificate.issuer.folded()
+                || !self.is_issued(&certificate, issuer.key.info())?
+            {
+                continue;
+            }
+            let deeper = [visiting, &[next]].concat();
+            if let Some((mut outside, joined)) = self.path_to_root(next, above, &deeper)? {
+                outside.insert(0, certificate);
+                return Ok(Some((outside, joined)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_issued(&self, certificate: &Certificate<'_>, key: KeyInfo<'_>) -> Result<bool, CertificateRule> {
+        spend(&self.signatures)?;
+        Ok(certificate.signed.verify(key).is_ok())
+    }
+}
+
+/// Takes one from a budget.
+fn spend(budget: &Cell<u32>) -> Result<(), CertificateRule> {
+    budget.set(budget.get().checked_sub(1).ok_or(CertificateRule::TooManyLists)?);
+    Ok(())
+}
