@@ -1,9 +1,10 @@
-//! The command line: `serve`, the default; `token`; `config check`; `operator`; `completions` and `man`; with the feature
+//! The command line: `serve`, the default; `token`; `config check`; `operator`; `snapshot`; `completions` and `man`; with the feature
 //! `tools`, `demo` and `loadtest`.
 
 mod announcement;
 mod manual;
 mod operator;
+mod snapshot;
 mod table;
 #[cfg(feature = "tools")]
 mod tools;
@@ -30,9 +31,9 @@ use crate::{
     token::Token,
 };
 
-pub use self::operator::OperatorOptions;
 #[cfg(feature = "tools")]
 pub use self::tools::ToolCommand;
+pub use self::{operator::OperatorOptions, snapshot::SnapshotOptions};
 
 /// A MIMI gateway: the server side of MLS (RFC 9420) for many applications.
 #[derive(Debug, Parser)]
@@ -59,6 +60,8 @@ pub enum Command {
     Token,
     /// Ask a running gateway, or change it, with a token of an operator in the environment variable MIMI_OPERATOR_TOKEN.
     Operator(OperatorOptions),
+    /// Work with backups and data directories.
+    Snapshot(SnapshotOptions),
     /// Work with the configuration.
     Config {
         /// The command.
@@ -121,6 +124,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Tool(tool)) => tools::run(&cli.options, tool),
         Some(Command::Token) => token(),
         Some(Command::Operator(request)) => operator::run(&cli.options, request),
+        Some(Command::Snapshot(request)) => snapshot::run(&cli.options, request),
         Some(Command::Config { command: ConfigCommand::Check { print } }) => {
             cli.options.configured(|config| check(&config, print))
         }

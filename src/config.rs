@@ -4,6 +4,7 @@
 //! as `gateway.example.toml`. Conditions between settings are checked next to the table that they concern.
 
 mod applications;
+mod backup;
 mod build;
 mod environment;
 mod example;
@@ -31,6 +32,7 @@ use toml::Table;
 
 pub use self::{
     applications::{ApplicationSettings, TokenAccess, TokenSettings},
+    backup::BackupSettings,
     environment::Environment,
     example::example,
     federation::{FederationSettings, PeerSettings},
@@ -76,6 +78,8 @@ actors::settings! {
         /// Snapshots and passivation of groups and key queues.
         pub passivation: PassivationSettings = PassivationSettings::default()
             => Accepts::Table(PassivationSettings::ROWS);
+        /// The backups that the gateway makes while it serves.
+        pub backup: BackupSettings = BackupSettings::default() => Accepts::Table(BackupSettings::ROWS);
         /// Federation with the gateways of other domains; off without this table.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub federation: Option<FederationSettings> = None => Accepts::Table(FederationSettings::ROWS);
@@ -245,6 +249,7 @@ impl Config {
         if let DataDir::Directory(path) = &mut readable.data_dir {
             to_text(path);
         }
+        readable.backup.directory.iter_mut().for_each(to_text);
         let table = Table::try_from(readable).map_err(rows::not_a_configuration)?;
         rows::check(Self::ROWS, &table, "")?;
         self.internal.credentials()?;

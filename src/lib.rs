@@ -39,6 +39,7 @@
 //! ```
 
 pub mod api;
+mod backups;
 pub mod cli;
 pub mod client;
 pub mod config;

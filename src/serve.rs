@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use actix_web::rt::task::JoinHandle;
 use actors::{Application, Clock, Gateway, GatewayOptions, Store, Transport};
 
 use self::{
@@ -23,6 +24,7 @@ use crate::{
         applications::ApplicationConfiguration,
         federation::{GatewayDescription, VERSION},
     },
+    backups::Backups,
     config::{ApplicationSettings, Config, TokenSettings},
     default_application::{DefaultApplication, cursor_key},
     federation::{Federation, HttpsTransport},
@@ -41,6 +43,9 @@ pub struct Running {
     listeners: Listeners,
     federation: Option<Arc<Federation>>,
     book: Arc<TokenBook>,
+    backups: Arc<Backups>,
+    /// The task that makes backups at intervals.
+    making_backups: JoinHandle<()>,
     reloadable: Reloadable,
     operator_token: Option<Token>,
     /// The token that the gateway made for operators, if it uses one.
@@ -131,6 +136,7 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
 
     let federation = bound.federation(&applications)?;
     let reloadable = Reloadable { config: given, applications: built.clone(), clock: clock.clone() };
+    let backups = Arc::new(Backups::open(&config, &store, clock.clone()));
     let mut options = gateway_options(&config, built, clock);
     options.transport =
         federation.clone().map(|federation| Arc::new(HttpsTransport(federation)) as Arc<dyn Transport>);
@@ -148,7 +154,9 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
         federation: federation.clone(),
         is_draining: Arc::clone(&is_draining),
     };
-    let listeners = bound.serve(served, Arc::clone(&book), &tokens_of_operators).await?;
+    let listeners =
+        bound.serve(served, (Arc::clone(&book), Arc::clone(&backups)), &tokens_of_operators).await?;
+    let making_backups = actix_web::rt::spawn(Arc::clone(&backups).run());
     let delay_s = config.operator.as_ref().map_or(0, |operator| operator.shutdown_delay_s);
     Ok(Running {
         default_application,
@@ -157,6 +165,8 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
         listeners,
         federation,
         book,
+        backups,
+        making_backups,
         reloadable,
         operator_token,
         made_for_operators,
@@ -226,13 +236,15 @@ impl Running {
         step.set("the delay of the stop");
         self.is_draining.store(true, Ordering::Release);
         tokio::time::sleep(self.shutdown_delay).await;
+        self.making_backups.abort();
+        self.backups.stop();
         step.set("requests in flight");
         self.listeners.finish().await;
         step.set("a listener");
         let released = self.listeners.stop().await;
         step.set("the actors of groups and key queues");
         self.gateway.stop().await;
-        drop((self.gateway, self.book, self.federation, self.reloadable));
+        drop((self.gateway, self.book, self.backups, self.federation, self.reloadable));
         released.wait().await;
         step.set("the store");
         self.store.shutdown().await;

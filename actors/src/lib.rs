@@ -11,6 +11,7 @@ mod application;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+mod check;
 mod choices;
 mod clock;
 mod codec;
@@ -42,12 +43,14 @@ pub use snapshots::{
 
 pub use self::{
     application::{Application, DomainError, ExpiredMembers, Source},
+    check::{CheckedStore, check_store},
     clock::Clock,
     error::StorageError,
     external_sender::{ExternalSenderError, ExternalSenderKey},
     gateway::{
         ApplicationFigures, ClientChange, ClientError, ClientFigures, ClientQuery, EpochFigures, Gateway,
         GatewayOptions, GroupFigures, JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient, PeerLag,
+        SETTINGS_OF_A_COPY,
     },
     group::{
         AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntriesAfter, EntryContent,

@@ -30,6 +30,25 @@ pub enum OpenError {
         /// The damage.
         what: String,
     },
+    /// Writes are missing that were acknowledged. Nothing was changed.
+    #[error(
+        "the store in {} lacks its newest writes, which were acknowledged: it has those until {kept}, and the last one was \
+         acknowledged at {acknowledged} ({batches} batches are missing). Its journal ends early or is damaged, an older store \
+         was put in its place, or it was copied before the file `witness` while the gateway ran. Put back a copy that is \
+         whole, or import a backup into an empty directory; to go on without these writes, run `mimi-gateway snapshot \
+         accept-loss` once",
+        path.display()
+    )]
+    Lost {
+        /// The directory of the store.
+        path: PathBuf,
+        /// When the newest write was made that is there.
+        kept: Timestamp,
+        /// When the newest write was made that was acknowledged.
+        acknowledged: Timestamp,
+        /// The least number of disk batches that are missing.
+        batches: u64,
+    },
     /// The file system refused.
     #[error("cannot open the store in {}: {source}", path.display())]
     Io {

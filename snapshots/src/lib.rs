@@ -11,8 +11,10 @@
 //! shows a batch that could still be lost; a failed write ends the store, and with it the process.
 //!
 //! `engine/` is the database: one writer, an overlay of what it is about to write, consistent views. `tables/` gives the rows
-//! their meaning, a file for each kind. The engine imports no table: it is opened with a list of them.
+//! their meaning, a file for each kind. The engine imports no table: it is opened with a list of them. `backup/` writes all of it to
+//! one file, and makes a store of such a file.
 
+mod backup;
 mod engine;
 mod errors;
 mod histogram;
@@ -24,6 +26,10 @@ mod tables;
 pub use bytes::Bytes;
 
 pub use self::{
+    backup::{
+        BACKUP_VERSION, BackupError, BackupSummary, BackupTable, ImportOptions, import_backup,
+        inspect_backup, write_backup, write_backup_while,
+    },
     engine::{Announced, Appended, Batch, StoreCounts, View},
     errors::{AppendError, OpenError, ReadError, Unmet},
     histogram::{Distribution, Histogram},

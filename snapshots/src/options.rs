@@ -27,6 +27,9 @@ pub struct StoreOptions {
     pub location: Location,
     /// The failure that an acknowledged batch survives.
     pub durability: Durability,
+    /// Whether it opens although writes are missing that were acknowledged, instead of [`OpenError::Lost`](crate::OpenError::Lost)
+    /// or, for damage in a journal, [`OpenError::Damaged`](crate::OpenError::Damaged). [`Durability::Buffer`] implies it.
+    pub accepts_loss: bool,
     /// The size of the read cache, in bytes.
     pub cache_bytes: u64,
     /// The number of batches that may wait for the committer; an append beyond it waits for room.
@@ -46,6 +49,7 @@ impl Default for StoreOptions {
         Self {
             location: Location::Temporary,
             durability: Durability::Sync,
+            accepts_loss: false,
             cache_bytes: 32 << 20,
             queue_length_max: 1024,
             queue_bytes_max: 64 << 20,

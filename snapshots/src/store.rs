@@ -15,10 +15,10 @@ use crate::{
         append_queue::{AppendQueue, Life},
         committer::{self, Committer},
         counters::WriteCounters,
-        disk::{self, Disk},
+        disk::{self, Disk, OnLoss},
     },
     errors::{AppendError, OpenError, ReadError},
-    options::{Location, StoreOptions},
+    options::{Durability, Location, StoreOptions},
 };
 
 /// The store: it takes atomic batches with preconditions and gives consistent views. Clones share it; the last one closes it.
@@ -44,7 +44,13 @@ impl Store {
 
     /// Opens a store with these tables, for [`Store::open`].
     pub(crate) fn open_with(options: &StoreOptions, schema: &'static Schema) -> Result<Self, OpenError> {
-        let disk = Arc::new(Disk::open(&options.location, options.cache_bytes, schema)?);
+        // Without a sync before each answer, a loss of power may take what was acknowledged.
+        let on_loss = match options.durability {
+            Durability::Buffer => OnLoss::Accept,
+            Durability::Sync if options.accepts_loss => OnLoss::Accept,
+            Durability::Sync => OnLoss::Refuse,
+        };
+        let disk = Arc::new(Disk::open(&options.location, options.cache_bytes, on_loss, schema)?);
         let path = match &options.location {
             Location::Directory(path) => path.clone(),
             Location::Temporary => std::env::temp_dir(),
@@ -83,7 +89,7 @@ impl Store {
     }
 
     /// Writes a batch, all of it or nothing. Once it returns, the batch survives the failure that
-    /// [`Durability`](crate::Durability) names, and every later view shows it.
+    /// [`Durability`] names, and every later view shows it.
     ///
     /// A caller that stops waiting does not undo a batch that the committer has taken; one that it has not taken yet is never
     /// written.
@@ -155,7 +161,8 @@ impl Store {
         *self.0.queue.stalled().borrow()
     }
 
-    /// The least number of acknowledged disk batches that were missing when the store was opened.
+    /// The least number of acknowledged disk batches that were missing when the store was opened; see
+    /// [`StoreOptions::accepts_loss`].
     pub fn lost_batches(&self) -> u64 {
         let loss = self.0.disk.watched.as_ref().and_then(|watched| watched.loss);
         loss.map_or(0, |loss| loss.acknowledged.number.saturating_sub(loss.kept.number))

@@ -3,6 +3,7 @@
 //! The server, the client and the OpenAPI document are all made from these types, so they cannot disagree.
 
 pub mod applications;
+pub mod backups;
 pub mod clients;
 pub mod events;
 pub mod external_senders;

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     api::{
         Limit,
+        backups::{ListedBackups, MadeBackup},
         clients::PageQuery,
         groups::Groups,
         operated_clients::OperatedClients,
@@ -41,11 +42,14 @@ const TOKEN: &str = "MIMI_OPERATOR_TOKEN";
 /// What is absent, in a table.
 const ABSENT: &str = "-";
 
+/// The operators' listener of a gateway without a configuration.
+pub(super) const URL: &str = "http://127.0.0.1:8081";
+
 /// A request to a running gateway, and how its answer is printed.
 #[derive(Debug, Args)]
 pub struct OperatorOptions {
     /// The operators' listener of the gateway.
-    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    #[arg(long, global = true, value_name = "URL", default_value = URL)]
     url: String,
     /// Print the gateway's answer, which is JSON, instead of a table.
     #[arg(long, global = true)]
@@ -118,6 +122,10 @@ enum OperatorCommand {
     },
     /// List the gateways of other domains.
     Peers,
+    /// List the backups.
+    Backups,
+    /// Make a backup now, in the directory of the gateway's configuration.
+    Backup,
 }
 
 /// A page of a list.
@@ -164,20 +172,13 @@ pub(super) fn run(options: &Options, request: OperatorOptions) -> ExitCode {
             "`operator` asks a gateway that runs, the one at --url: it takes no options of `serve`",
         );
     }
-    let Ok(token) = std::env::var(TOKEN) else {
-        return wrong_use(&format!("the environment variable {TOKEN} must hold a token of an operator"));
-    };
-    if token.is_empty() || !token.chars().all(|letter| letter.is_ascii_graphic()) {
-        return wrong_use(&format!(
-            "{TOKEN} is not a token: it is empty or has characters that no token has"
-        ));
-    }
     let OperatorOptions { url, json, command } = request;
-    if !url.starts_with("http://") && !url.starts_with("https://") {
-        return wrong_use("--url must begin with http:// or https://");
-    }
+    let token = match token_for(&url) {
+        Ok(token) => token,
+        Err(reason) => return wrong_use(&reason),
+    };
     let outcome = actix_web::rt::System::new().block_on(async {
-        let client = OperatorClient::new(&url, Token::new(token))?;
+        let client = OperatorClient::new(&url, token)?;
         answer(&client, command, json).await
     });
     match outcome {
@@ -195,6 +196,27 @@ pub(super) fn run(options: &Options, request: OperatorOptions) -> ExitCode {
         }
         Err(error) => fail(&printable(&explained(&url, &error))),
     }
+}
+
+/// The token of the environment, for a listener at a URL.
+fn token_for(url: &str) -> Result<Token, String> {
+    let token = std::env::var(TOKEN)
+        .map_err(|_| format!("the environment variable {TOKEN} must hold a token of an operator"))?;
+    if token.is_empty() || !token.chars().all(|letter| letter.is_ascii_graphic()) {
+        return Err(format!("{TOKEN} is not a token: it is empty or has characters that no token has"));
+    }
+    if !url.starts_with("http://") && !url.starts_with("https://") {
+        return Err("--url must begin with http:// or https://".to_owned());
+    }
+    Ok(Token::new(token))
+}
+
+/// Asks the gateway at a URL for a backup.
+pub(super) fn make_backup(url: &str) -> Result<MadeBackup, String> {
+    let token = token_for(url)?;
+    let made =
+        actix_web::rt::System::new().block_on(async { OperatorClient::new(url, token)?.make_backup().await });
+    made.map_err(|error| explained(url, &error))
 }
 
 fn print_all(text: &str) -> io::Result<()> {
@@ -267,6 +289,8 @@ async fn answer(
             Printed::of(&client.clients(app, &page.into()).await?, is_json)
         }
         OperatorCommand::Peers => Printed::of(&client.peers().await?, is_json),
+        OperatorCommand::Backups => Printed::of(&client.backups().await?, is_json),
+        OperatorCommand::Backup => Printed::of(&client.make_backup().await?, is_json),
     })
 }
 
@@ -447,5 +471,27 @@ impl Tabular for ListedPeers {
             ]);
         }
         table
+    }
+}
+
+impl Tabular for ListedBackups {
+    fn table(&self) -> TextTable {
+        let mut table = TextTable::of(["BACKUP", "CREATED", "BYTES"]);
+        for backup in &self.backups {
+            table.row([backup.name.clone(), at(backup.created_at), backup.bytes.to_string()]);
+        }
+        table
+    }
+}
+
+impl Tabular for MadeBackup {
+    fn table(&self) -> TextTable {
+        TextTable::of_members([
+            ("directory", self.directory.clone()),
+            ("backup", self.name.clone()),
+            ("created", at(self.created_at)),
+            ("bytes", self.bytes.to_string()),
+            ("rows", self.rows.to_string()),
+        ])
     }
 }

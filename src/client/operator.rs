@@ -1,11 +1,14 @@
 //! A typed client of the operators' listener: one method for each request under `/operator/v1`.
 
+use std::time::Duration;
+
 use actors::{AppId, GroupId};
 
 use super::{RequestError, requests::Requests};
 use crate::{
     api::{
         Nothing,
+        backups::{ListBackups, ListedBackups, MadeBackup, MakeBackup},
         clients::PageQuery,
         groups::Groups,
         operated_clients::{ListOperatedClients, OperatedClients},
@@ -21,6 +24,9 @@ use crate::{
     },
     token::Token,
 };
+
+/// The time limit of making a backup.
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
 
 /// A client of the operators' listener of one gateway. Clones share their connections.
 ///
@@ -127,6 +133,23 @@ impl OperatorClient {
     /// [`RequestError`], as for all requests.
     pub async fn peers(&self) -> Result<ListedPeers, RequestError> {
         self.requests.ask::<ListPeers>(&NoMembers, &Nothing {}, &Nothing {}).await
+    }
+
+    /// The backups of the gateway.
+    ///
+    /// # Errors
+    /// [`RequestError`], as for all requests.
+    pub async fn backups(&self) -> Result<ListedBackups, RequestError> {
+        self.requests.ask::<ListBackups>(&NoMembers, &Nothing {}, &Nothing {}).await
+    }
+
+    /// Makes a backup, which takes as long as reading the whole store.
+    ///
+    /// # Errors
+    /// [`RequestError`], as for all requests. If no answer came, the backup may have been made: see [`OperatorClient::backups`].
+    pub async fn make_backup(&self) -> Result<MadeBackup, RequestError> {
+        let patient = self.requests.clone().within(BACKUP_TIMEOUT);
+        patient.ask::<MakeBackup>(&NoMembers, &Nothing {}, &Nothing {}).await
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) struct Requests {
     base_url: String,
     token: Token,
     observer: Option<Observer>,
+    timeout: Duration,
 }
 
 impl Requests {
@@ -37,11 +38,17 @@ impl Requests {
         } else {
             plain_http()
         };
-        Ok(Self { http: http.timeout(REQUEST_TIMEOUT).build()?, base_url, token, observer: None })
+        let http = http.timeout(REQUEST_TIMEOUT).build()?;
+        Ok(Self { http, base_url, token, observer: None, timeout: REQUEST_TIMEOUT })
     }
 
     pub(super) fn reporting_to(self, observer: impl Fn(&Exchange<'_>) + Send + Sync + 'static) -> Self {
         Self { observer: Some(Observer::new(observer)), ..self }
+    }
+
+    /// The same with another time limit of each request.
+    pub(super) fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     pub(super) fn over(self, http: reqwest::Client) -> Self {
@@ -58,6 +65,9 @@ impl Requests {
         let mut request = self.request::<E>(&target);
         if E::Body::IS_SENT {
             request = request.json(body);
+        }
+        if self.timeout != REQUEST_TIMEOUT {
+            request = request.timeout(self.timeout);
         }
         let response = request.send().await?;
         let (status, is_success, is_problem) =

@@ -118,6 +118,7 @@ impl Config {
                 DurabilityMode::Sync => Durability::Sync,
                 DurabilityMode::Buffer => Durability::Buffer,
             },
+            accepts_loss: false,
             cache_bytes: durability.cache_bytes,
             queue_length_max: durability.queue_length_max,
             queue_bytes_max: durability.queue_bytes_max,

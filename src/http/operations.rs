@@ -1,4 +1,6 @@
-//! The endpoints under `/operator/v1`: applications with their tokens and clients, groups, peers.
+//! The endpoints under `/operator/v1`: applications with their tokens and clients, groups, peers, backups.
+
+use std::sync::Arc;
 
 use actors::{AppId, ClientFigures, ClientId, ClientRow, EpochFigures};
 
@@ -12,6 +14,7 @@ use super::{
 };
 use crate::api::{
     Nothing,
+    backups::{ListBackups, ListedBackups, MadeBackup, MakeBackup},
     groups::Groups,
     operated_clients::{ListOperatedClients, OperatedClient, OperatedClients},
     operated_groups::{
@@ -25,7 +28,7 @@ use crate::api::{
     problem::ProblemKind,
     text::{GroupIdText, HandleText},
 };
-use crate::metrics::LAG_GROUPS_MAX;
+use crate::{backups::NoBackup, metrics::LAG_GROUPS_MAX};
 
 impl Handle<Operators> for ListOperatedApplications {
     async fn handle(call: Call<Self, Operators>) -> Result<Answer<OperatedApplications>, Problem> {
@@ -212,6 +215,42 @@ impl Handle<Operators> for ListPeers {
             listed.collect::<Result<Vec<_>, Problem>>()
         };
         Ok(Answer::Ok(ListedPeers { peers: apart(list).await?? }))
+    }
+}
+
+impl Handle<Operators> for ListBackups {
+    async fn handle(call: Call<Self, Operators>) -> Result<Answer<ListedBackups>, Problem> {
+        let backups = Arc::clone(call.edge.authority().backups());
+        call.turn.begin().await?;
+        let directory = backups.directory().map(|directory| directory.display().to_string());
+        let listed = apart(move || backups.list()).await?;
+        let listed = listed.map_err(|error| {
+            tracing::warn!(%error, "the backups cannot be listed");
+            Problem::new(ProblemKind::StorageUnavailable, format!("the backups cannot be listed: {error}"))
+        })?;
+        Ok(Answer::Ok(ListedBackups { directory, backups: listed }))
+    }
+}
+
+impl Handle<Operators> for MakeBackup {
+    async fn handle(call: Call<Self, Operators>) -> Result<Answer<MadeBackup>, Problem> {
+        let backups = Arc::clone(call.edge.authority().backups());
+        call.turn.begin().await?;
+        let directory = backups.directory().map(|directory| directory.display().to_string());
+        let made = apart(move || backups.make()).await?;
+        let (listed, summary) = made.map_err(|error| match error {
+            NoBackup::Busy => Problem::new(ProblemKind::TooManyRequests, "another backup is being made"),
+            NoBackup::NoDirectory | NoBackup::Stopping | NoBackup::Failed(_) => {
+                Problem::new(ProblemKind::StorageUnavailable, format!("no backup was made: {error}"))
+            }
+        })?;
+        Ok(Answer::Created(MadeBackup {
+            directory: directory.unwrap_or_default(),
+            name: listed.name,
+            created_at: listed.created_at,
+            bytes: listed.bytes,
+            rows: summary.rows(),
+        }))
     }
 }
 

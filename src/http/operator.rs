@@ -22,11 +22,13 @@ use super::{
 use crate::{
     api::{
         Access,
+        backups::{ListBackups, MakeBackup},
         operated_clients::ListOperatedClients,
         operated_groups::{InspectGroup, ListGroupEpochs, ListOperatedGroups, ListPeers},
         operator::{ListOperatedApplications, ListTokens, MakeToken, RevokeToken},
         problem::ProblemKind,
     },
+    backups::Backups,
     config::{TokenAccess, TokenSettings},
     metrics::{
         Observed,
@@ -51,6 +53,8 @@ static OPERATOR_ROUTES: &[Route<Operators>] = &[
     Route::of::<InspectGroup>(),
     Route::of::<ListGroupEpochs>(),
     Route::of::<ListPeers>(),
+    Route::of::<ListBackups>(),
+    Route::of::<MakeBackup>(),
 ];
 
 /// The text of `/`.
@@ -63,6 +67,7 @@ The operators' listener of a MIMI gateway.
 /operator/v1/openapi.json    what there is under /operator/v1; needs a token of an operator
 /operator/v1/applications    the applications, and under each its tokens, clients and groups; needs such a token
 /operator/v1/peers           the gateways of other domains; needs such a token
+/operator/v1/backups         the backups, and making one; needs such a token
 ";
 
 /// `GET /`: what there is.
@@ -139,6 +144,7 @@ or a message.",
             ("Clients", "Clients, and the key packages that each has left."),
             ("Groups", "Sizes and epochs of groups."),
             ("Peers", "The gateways of other domains."),
+            ("Backups", "Files with all that the store holds."),
             ("This gateway", "Health, metrics and this document."),
         ],
     })
@@ -159,6 +165,11 @@ impl ShownMetrics {
     /// The metrics of a gateway and of its listeners other than the one that shows them.
     pub(crate) fn new(observed: Observed, others: Vec<Arc<ListenerCounts>>) -> Self {
         Self { observed, others, last: Mutex::default() }
+    }
+
+    /// The backups of the gateway.
+    fn backups(&self) -> &Arc<Backups> {
+        &self.observed.backups
     }
 
     /// The metrics as text. It reads the disk, for one caller at a time.
@@ -206,6 +217,11 @@ impl Operators {
         let operators = Self { tokens: RwLock::default(), shares: shares.clone(), metrics, book };
         operators.replace_tokens(tokens);
         operators
+    }
+
+    /// The backups of the gateway.
+    pub(super) fn backups(&self) -> &Arc<Backups> {
+        self.metrics.backups()
     }
 
     /// Accepts these tokens and no others from now on. One that was accepted before keeps its share.

@@ -19,7 +19,7 @@ use std::sync::{
 use actors::{AwakeActors, Gateway, identity::TrustEnds};
 
 use self::text::{Metric, MetricKind, MetricsText};
-use crate::federation::Federation;
+use crate::{backups::Backups, federation::Federation};
 
 /// The groups in which the entries that a peer lacks are counted; there may be more.
 pub(crate) const LAG_GROUPS_MAX: usize = 10_000;
@@ -59,6 +59,7 @@ pub(crate) struct Observed {
     pub(crate) gateway: Gateway,
     pub(crate) federation: Option<Arc<Federation>>,
     pub(crate) certificates: Vec<ListenerCertificate>,
+    pub(crate) backups: Arc<Backups>,
 }
 
 impl Observed {
@@ -71,6 +72,7 @@ impl Observed {
         self.write_actors(text);
         self.write_snapshots(text);
         self.write_store(text);
+        self.write_backups(text);
         self.write_peers(text);
         self.write_ends(text);
         process::write(text);
@@ -150,6 +152,26 @@ impl Observed {
         text.one(stalled, u8::from(store.is_stalled()));
         let failed = gauge("mimi_gateway_store_failed", "1 once a write has failed; else 0.");
         text.one(failed, u8::from(store.is_failed()));
+    }
+
+    fn write_backups(&self, text: &mut MetricsText) {
+        let status = self.backups.status();
+        let made = counter("mimi_gateway_backups_total", "Backups that were made, or failed.");
+        text.family(made)
+            .sample(&[("outcome", "made")], status.made)
+            .sample(&[("outcome", "failed")], status.failed);
+        let period = gauge(
+            "mimi_gateway_backup_period_seconds",
+            "How often a backup is made; 0 if only when an operator asks.",
+        );
+        text.one(period, self.backups.period().unwrap_or_default().as_secs());
+        let at = gauge(
+            "mimi_gateway_backup_last_timestamp_seconds",
+            "The moment that the newest backup holds, in Unix seconds; 0 if there is none.",
+        );
+        text.one(at, status.newest.map_or(0, |newest| newest.at.0 / 1000));
+        let bytes = gauge("mimi_gateway_backup_last_bytes", "The size of the newest backup.");
+        text.one(bytes, status.newest.map_or(0, |newest| newest.bytes));
     }
 
     fn write_peers(&self, text: &mut MetricsText) {

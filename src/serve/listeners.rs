@@ -6,6 +6,7 @@ use actors::Store;
 
 use super::{StartError, application_configuration};
 use crate::{
+    backups::Backups,
     config::{
         ApplicationSettings, Config, FederationSettings, FederationTls, OperatorSettings, TokenAccess,
         TokenSettings,
@@ -146,7 +147,7 @@ impl<'a> BoundListeners<'a> {
     pub(super) async fn serve(
         self,
         served: Served,
-        book: Arc<TokenBook>,
+        (book, backups): (Arc<TokenBook>, Arc<Backups>),
         tokens_of_operators: &[TokenSettings],
     ) -> Result<Listeners, StartError> {
         let Self { inside, outside, for_operators } = self;
@@ -169,6 +170,7 @@ impl<'a> BoundListeners<'a> {
                     gateway: served.gateway.clone(),
                     federation: served.federation.clone(),
                     certificates,
+                    backups,
                 };
                 let metrics = ShownMetrics::new(observed, others.map(Arc::clone).collect());
                 Some(bound.serve(served, tokens_of_operators, (metrics, book), timeout).await?)

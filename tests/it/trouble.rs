@@ -59,6 +59,12 @@ impl Place {
         self.directory.path().join(name)
     }
 
+    /// Runs a command with the configuration to its end.
+    fn run(&self, arguments: &[&str]) -> std::process::Output {
+        let config = self.path("gateway.toml");
+        binary(&["--config", config.to_str().unwrap()]).args(arguments).output().unwrap()
+    }
+
     fn start(&self, environment: &[(&str, &Path)]) -> Running {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
         let config = self.path("gateway.toml");
@@ -146,14 +152,22 @@ async fn a_journal_that_has_lost_its_end_is_told_of() {
     let whole = std::fs::read(&journal).unwrap();
     let written = whole.iter().rposition(|byte| *byte != 0).unwrap();
     std::fs::write(&journal, &whole[..written - 1000]).unwrap();
-    let mut gateway = place.start(&[]);
-    let log = place.log();
-    let warning = log.lines().find(|line| line.contains("lacks its newest writes")).expect(&log);
-    assert!(warning.contains("WARN") && warning.contains("missing_batches_min"), "{warning}");
-    // Said once.
-    gateway.stop();
+    // It is refused, time and again, and nothing is changed.
+    let cut = std::fs::read(&journal).unwrap();
+    for _ in 0..2 {
+        let refused = place.run(&[]);
+        assert_eq!(refused.status.code(), Some(1));
+        let said = String::from_utf8(refused.stderr).unwrap();
+        for part in ["lacks its newest writes", "import a backup", "`mimi-gateway snapshot accept-loss`"] {
+            assert!(said.contains(part), "{part} is not in {said}");
+        }
+        assert!(std::fs::read(&journal).unwrap() == cut);
+    }
+    let accepted = place.run(&["snapshot", "accept-loss"]);
+    assert!(String::from_utf8(accepted.stdout).unwrap().starts_with("accepted: "));
+    // It goes on, and says so no more.
     place.start(&[]).stop();
-    assert_eq!(place.log().matches("lacks its newest writes").count(), 1);
+    assert!(!place.log().contains("lacks its newest writes"), "{}", place.log());
 }
 
 /// A library that makes syncs hang while the file named by HANG is there. `None` without a C compiler.

@@ -89,6 +89,10 @@ impl fmt::Debug for Gateway {
 /// The setting that holds the store's id.
 const STORE_ID: &str = "store_id";
 
+/// The settings of a store that a copy of it must not have: by its id, readers of events and other gateways tell that it is another
+/// store, which lacks what they have seen.
+pub const SETTINGS_OF_A_COPY: &[&str] = &[STORE_ID];
+
 impl Gateway {
     /// Starts the actors over an open store. Must be called inside a running actix system.
     pub fn start(options: GatewayOptions, store: Store) -> Self {

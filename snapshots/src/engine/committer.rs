@@ -93,6 +93,8 @@ impl Committer {
     fn write_overlay(&mut self, mut overlay: Overlay<'_>) -> Result<(), String> {
         let stamp = self.stamp.next(now());
         overlay.put(META, &meta::batch_stamp_key(), Slice::from(stamp.to_bytes()));
+        let sequence = self.disk.sequence();
+        overlay.put(META, &meta::batch_sequence_key(), Slice::from(sequence.to_be_bytes()));
         let changes = overlay.into_changes();
         let (bytes, since) = (bytes_of(&changes), Instant::now());
         self.disk.write(changes, self.persist).map_err(|error| report(&error))?;

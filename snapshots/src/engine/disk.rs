@@ -2,7 +2,8 @@
 //!
 //! A data directory has a file `lock`, locked by the process that has it open; the engine's files in `store`; and `witness`,
 //! the newest acknowledged batch. A new store is made next to its place, as `store.new`, and moved there once it is complete,
-//! so a crash at the first start does not prevent the second.
+//! so a crash at the first start does not prevent the second. The journals are checked before the engine opens them; see
+//! `journal.rs`.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 
 use super::{
     Slice,
+    journal::{self, JournalError, Journals},
     keys::KeyRange,
     keyspaces::Keyspaces,
     meta::{self, META},
@@ -25,7 +27,7 @@ use super::{
     presence::Presence,
     rows,
     schema::{Schema, Table},
-    witness::{BatchStamp, Loss, Witness},
+    witness::{BatchStamp, Loss, Testimony, Witness},
 };
 use crate::{
     errors::{OpenError, ReadError},
@@ -61,14 +63,25 @@ pub(crate) struct Watched {
     pub(crate) loss: Option<Loss>,
 }
 
+/// What to do when acknowledged batches are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnLoss {
+    /// Open nothing and change nothing.
+    Refuse,
+    /// Warn, and go on with what there is.
+    Accept,
+}
+
 impl Disk {
+    /// Opens a store, which is created if it is missing.
     pub(crate) fn open(
         location: &Location,
         cache_bytes: u64,
+        on_loss: OnLoss,
         schema: &'static Schema,
     ) -> Result<Self, OpenError> {
         match location {
-            Location::Directory(directory) => Self::open_directory(directory, cache_bytes, schema),
+            Location::Directory(directory) => Self::open_directory(directory, cache_bytes, on_loss, schema),
             Location::Temporary => Self::open_temporary(cache_bytes, schema),
         }
     }
@@ -76,6 +89,7 @@ impl Disk {
     fn open_directory(
         directory: &Path,
         cache_bytes: u64,
+        on_loss: OnLoss,
         schema: &'static Schema,
     ) -> Result<Self, OpenError> {
         let io_error = |source| OpenError::Io { path: directory.to_owned(), source };
@@ -84,15 +98,40 @@ impl Disk {
         let lock = lock(directory)?;
         let place = directory.join("store");
         if !place.try_exists().map_err(io_error)? {
-            let beside = directory.join("store.new");
-            match std::fs::remove_dir_all(&beside) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
-                Ok(()) | Err(_) => {}
-            }
-            create(&beside, cache_bytes, schema)?;
-            std::fs::rename(&beside, &place).map_err(io_error)?;
-            File::open(directory).and_then(|opened| opened.sync_all()).map_err(io_error)?;
+            NewStore::begin_locked(
+                directory,
+                cache_bytes,
+                schema,
+                schema.format,
+                lock.try_clone().map_err(io_error)?,
+            )?
+            .finish()?;
         }
+        let (witness, said) = Witness::open(directory).map_err(io_error)?;
+        let journals = check_journals(&place, said, on_loss)?;
+        // The engine is about to cut it off, and only the tables on disk can say whether acknowledged batches were in it.
+        let uncertain = journals.torn.filter(|_| journals.newest.is_none() && said.is_some());
+        let saved =
+            uncertain.map(|torn| SavedJournal::save(directory, torn)).transpose().map_err(io_error)?;
+        let opened = Self::open_checked(directory, cache_bytes, (on_loss, lock), (witness, said), schema);
+        match (saved, &opened) {
+            (Some(saved), Ok(_)) => saved.remove().map_err(io_error)?,
+            (Some(saved), Err(_)) => saved.put_back().map_err(io_error)?,
+            (None, _) => {}
+        }
+        opened
+    }
+
+    /// Opens the engine, and checks that what was acknowledged is there.
+    fn open_checked(
+        directory: &Path,
+        cache_bytes: u64,
+        (on_loss, lock): (OnLoss, File),
+        (mut witness, said): (Witness, Option<Testimony>),
+        schema: &'static Schema,
+    ) -> Result<Self, OpenError> {
+        let io_error = |source| OpenError::Io { path: directory.to_owned(), source };
+        let place = directory.join("store");
         let (database, keyspaces) = open_engine(&place, cache_bytes, schema)?;
         let mut disk =
             Self { keyspaces, database, schema, watched: None, _temporary: None, _lock: Some(lock) };
@@ -101,20 +140,18 @@ impl Disk {
             disk.convert(&place, format)?;
         }
         let presence = Presence::of([directory.join("lock"), place.clone()]).map_err(io_error)?;
-        let (witness, acknowledged) = Witness::open(directory).map_err(io_error)?;
         let kept = disk.batch_stamp();
-        let kept = kept.map_err(|error| OpenError::Damaged { path: place, what: error.to_string() })?;
-        let loss = Loss::between(kept, acknowledged);
-        if let Some(Loss { kept, acknowledged }) = loss {
-            tracing::warn!(
-                kept_batch = kept.number,
-                kept_written = %kept.written,
-                missing_batches_min = acknowledged.number.saturating_sub(kept.number),
-                last_acknowledged_batch = acknowledged.number,
-                last_acknowledged_written = %acknowledged.written,
-                "the store lacks its newest writes although they were acknowledged: its journal ends early, an older \
-                 store was put in its place, or it was copied before the file `witness` while the gateway ran",
-            );
+        let kept =
+            kept.map_err(|error| OpenError::Damaged { path: place.clone(), what: error.to_string() })?;
+        let loss = Loss::between(kept, said);
+        if let Some(loss) = loss {
+            if on_loss == OnLoss::Refuse {
+                return Err(lost(&place, loss));
+            }
+            warn_of(loss);
+        }
+        if on_loss == OnLoss::Accept {
+            witness.accept_through(kept.number);
         }
         // Reported once: the batches are numbered anew from here on.
         witness.note(kept).map_err(io_error)?;
@@ -180,6 +217,11 @@ impl Disk {
         self.database.persist(persist)
     }
 
+    /// The sequence number of the engine's next batch.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.database.seqno()
+    }
+
     /// The newest disk batch in the store.
     pub(crate) fn batch_stamp(&self) -> Result<BatchStamp, ReadError> {
         match self.value(META, meta::batch_stamp_key().as_bytes())? {
@@ -234,6 +276,70 @@ pub(crate) fn persistence(location: &Location, durability: Durability) -> Option
     }
 }
 
+/// Checks the journals before the engine opens them, which may cut them off.
+fn check_journals(place: &Path, said: Option<Testimony>, on_loss: OnLoss) -> Result<Journals, OpenError> {
+    let said = said.unwrap_or_default();
+    match journal::read(place, said.known_through) {
+        Ok(journals) => {
+            let loss = journals.newest.and_then(|newest| Loss::between(newest, Some(said)));
+            match loss.filter(|_| on_loss == OnLoss::Refuse) {
+                Some(loss) => Err(lost(place, loss)),
+                None => Ok(journals),
+            }
+        }
+        Err(JournalError::Io(source)) => Err(OpenError::Io { path: place.to_owned(), source }),
+        Err(JournalError::Damaged(what)) if on_loss == OnLoss::Accept => {
+            tracing::warn!(what, "the store's journal is damaged; the store is opened as it is");
+            Ok(Journals::default())
+        }
+        Err(JournalError::Damaged(what)) => Err(OpenError::Damaged { path: place.to_owned(), what }),
+    }
+}
+
+/// A copy of a journal, from before the engine opened it.
+struct SavedJournal {
+    copy: PathBuf,
+    journal: PathBuf,
+}
+
+impl SavedJournal {
+    fn save(directory: &Path, journal: PathBuf) -> io::Result<Self> {
+        let copy = directory.join("journal.saved");
+        std::fs::copy(&journal, &copy)?;
+        File::open(&copy)?.sync_all()?;
+        Ok(Self { copy, journal })
+    }
+
+    fn remove(self) -> io::Result<()> {
+        std::fs::remove_file(self.copy)
+    }
+
+    fn put_back(self) -> io::Result<()> {
+        std::fs::rename(self.copy, self.journal)
+    }
+}
+
+fn lost(place: &Path, Loss { kept, acknowledged }: Loss) -> OpenError {
+    OpenError::Lost {
+        path: place.to_owned(),
+        kept: kept.written,
+        acknowledged: acknowledged.written,
+        batches: acknowledged.number.saturating_sub(kept.number),
+    }
+}
+
+fn warn_of(Loss { kept, acknowledged }: Loss) {
+    tracing::warn!(
+        kept_batch = kept.number,
+        kept_written = %kept.written,
+        missing_batches_min = acknowledged.number.saturating_sub(kept.number),
+        last_acknowledged_batch = acknowledged.number,
+        last_acknowledged_written = %acknowledged.written,
+        "the store lacks its newest writes although they were acknowledged: its journal ends early, an older store was \
+         put in its place, or it was copied before the file `witness` while the gateway ran",
+    );
+}
+
 fn format_value(schema: &Schema) -> Slice {
     Slice::from(schema.format.to_be_bytes())
 }
@@ -271,12 +377,84 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Makes an empty store of this format and leaves it closed and synced.
-fn create(path: &Path, cache_bytes: u64, schema: &Schema) -> Result<(), OpenError> {
-    let (database, keyspaces) = open_engine(path, cache_bytes, schema)?;
-    let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
-    batch.insert(keyspaces.of(META), meta::format_key().to_slice(), format_value(schema));
-    batch.commit().map_err(|error| open_error(path, error))
+/// A new store that is filled next to its place, and moved there once it is complete and synced.
+pub(crate) struct NewStore {
+    disk: Disk,
+    directory: PathBuf,
+    changes: Changes,
+}
+
+impl NewStore {
+    /// The files in the directory of a store that was begun and not finished.
+    pub(crate) const LEFT_BEHIND: [&str; 2] = ["lock", "store.new"];
+
+    /// Begins one, in a directory that has no store, with rows of this format.
+    pub(crate) fn begin(
+        directory: &Path,
+        cache_bytes: u64,
+        schema: &'static Schema,
+        format: u64,
+    ) -> Result<Self, OpenError> {
+        make_private(directory).map_err(|source| OpenError::Io { path: directory.to_owned(), source })?;
+        let lock = lock(directory)?;
+        Self::begin_locked(directory, cache_bytes, schema, format, lock)
+    }
+
+    fn begin_locked(
+        directory: &Path,
+        cache_bytes: u64,
+        schema: &'static Schema,
+        format: u64,
+        lock: File,
+    ) -> Result<Self, OpenError> {
+        let beside = directory.join("store.new");
+        match std::fs::remove_dir_all(&beside) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::Io { path: directory.to_owned(), source });
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let (database, keyspaces) = open_engine(&beside, cache_bytes, schema)?;
+        let disk = Disk { keyspaces, database, schema, watched: None, _temporary: None, _lock: Some(lock) };
+        let mut new = Self { disk, directory: directory.to_owned(), changes: Changes::new() };
+        let format = Slice::from(format.to_be_bytes());
+        new.changes.insert((META, meta::format_key().to_slice()), Some(format));
+        Ok(new)
+    }
+
+    /// The table of this name.
+    pub(crate) fn table(&self, name: &str) -> Option<Table> {
+        self.disk.tables().find(|table| table.name() == name)
+    }
+
+    /// Whether a row is written by the store itself.
+    pub(crate) fn is_its_own(&self, table: Table, key: &[u8]) -> bool {
+        meta::is_of_the_copy(table, key) || (table == META && key == meta::format_key().as_bytes())
+    }
+
+    /// Adds a row to those that [`NewStore::write`] writes.
+    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
+        self.changes.insert((table, Slice::from(key)), Some(Slice::from(value)));
+    }
+
+    /// Writes the rows that were added.
+    pub(crate) fn write(&mut self) -> Result<(), OpenError> {
+        let changes = std::mem::take(&mut self.changes);
+        let written = self.disk.write(changes, Some(PersistMode::Buffer));
+        written.map_err(|error| open_error(&self.directory, error))
+    }
+
+    /// Syncs the store, closes it and moves it to its place.
+    pub(crate) fn finish(mut self) -> Result<(), OpenError> {
+        self.write()?;
+        let Self { disk, directory, .. } = self;
+        disk.persist(PersistMode::SyncAll).map_err(|error| open_error(&directory, error))?;
+        let Disk { keyspaces, database, _lock, .. } = disk;
+        drop((keyspaces, database));
+        let moved = std::fs::rename(directory.join("store.new"), directory.join("store"))
+            .and_then(|()| File::open(&directory)?.sync_all());
+        moved.map_err(|source| OpenError::Io { path: directory, source })
+    }
 }
 
 fn open_engine(path: &Path, cache_bytes: u64, schema: &Schema) -> Result<(Database, Keyspaces), OpenError> {
@@ -333,7 +511,7 @@ mod tests {
     });
 
     fn open(location: &Location) -> Result<Disk, OpenError> {
-        Disk::open(location, CACHE_BYTES, &SCHEMA)
+        Disk::open(location, CACHE_BYTES, OnLoss::Refuse, &SCHEMA)
     }
 
     #[test]

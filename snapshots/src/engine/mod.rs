@@ -9,7 +9,8 @@
 //! - `keys.rs`, `rows.rs`, `meta.rs`: the encoding of keys and rows; the engine's own rows.
 //! - `counters.rs`: counts and times of writes.
 //! - `feed.rs`: what written batches announce, in order.
-//! - `disk.rs`, `keyspaces.rs`, `presence.rs`, `witness.rs`: the database library and the data directory.
+//! - `disk.rs`, `keyspaces.rs`, `presence.rs`: the database library and the data directory.
+//! - `journal.rs`, `witness.rs`: the check that no acknowledged batch is missing at the start.
 //!
 //! Only `disk.rs`, `keyspaces.rs` and `view.rs` call the database library. Another library would replace these three, below
 //! [`Overlay`] and [`View`].
@@ -20,6 +21,7 @@ pub(crate) mod committer;
 pub(crate) mod counters;
 pub(crate) mod disk;
 mod feed;
+mod journal;
 mod keys;
 mod keyspaces;
 pub(crate) mod meta;
@@ -41,7 +43,7 @@ pub use self::{
 };
 pub(crate) use self::{
     feed::{Announcement, Feed},
-    keys::{Key, KeyRange, KeyReader},
+    keys::{KEY_BYTES_MAX, Key, KeyRange, KeyReader},
     overlay::Overlay,
     rows::Rows,
     schema::{Schema, Table, TableDefinition, Values},

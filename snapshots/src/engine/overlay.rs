@@ -246,7 +246,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::schema::{Schema, TableDefinition, Values},
+        engine::{
+            disk::OnLoss,
+            schema::{Schema, TableDefinition, Values},
+        },
         errors::Unmet,
         options::Location,
     };
@@ -258,7 +261,7 @@ mod tests {
     static SCHEMA: Schema = Schema::new(&TABLES, 1, |_, _| Ok(()));
 
     fn disk() -> Disk {
-        Disk::open(&Location::Temporary, 1 << 20, &SCHEMA).unwrap()
+        Disk::open(&Location::Temporary, 1 << 20, OnLoss::Refuse, &SCHEMA).unwrap()
     }
 
     fn key(bytes: &[u8]) -> Key {

@@ -41,6 +41,11 @@ impl View {
         self.disk.tables().map(count).collect()
     }
 
+    /// All tables, the engine's own first.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = Table> {
+        self.disk.tables()
+    }
+
     /// The rows in a range of keys, in order, read lazily.
     pub(crate) fn scan(
         &self,

@@ -36,37 +36,78 @@ impl BatchStamp {
     }
 }
 
-/// The open file. It is not synced: it serves to detect damage, and after a crash of the machine it can only be older than the
-/// store.
-pub(crate) struct Witness(File);
+/// What a witness says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Testimony {
+    /// The newest disk batch that was acknowledged.
+    pub(crate) newest: BatchStamp,
+    /// The batch up to which missing ones are known and accepted; see [`OnLoss::Accept`](super::disk::OnLoss).
+    pub(crate) known_through: u64,
+}
 
-impl Witness {
-    /// Opens the witness of a data directory and reads it: `None` if it is new or its checksum is wrong.
-    pub(crate) fn open(directory: &Path) -> io::Result<(Self, Option<BatchStamp>)> {
-        let path = directory.join("witness");
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut bytes = [0; 2 * STAMP_BYTES];
-        let said = match file.read_exact_at(&mut bytes, 0) {
-            Ok(()) => read(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
-            Err(error) => return Err(error),
-        };
-        Ok((Self(file), said))
+const TESTIMONY_BYTES: usize = STAMP_BYTES + 8;
+
+impl Testimony {
+    fn to_bytes(self) -> [u8; TESTIMONY_BYTES] {
+        let mut bytes = [0; TESTIMONY_BYTES];
+        let (stamp, known) = bytes.split_at_mut(STAMP_BYTES);
+        stamp.copy_from_slice(&self.newest.to_bytes());
+        known.copy_from_slice(&self.known_through.to_be_bytes());
+        bytes
     }
 
-    pub(crate) fn note(&self, stamp: BatchStamp) -> io::Result<()> {
-        let bytes = stamp.to_bytes();
-        self.0.write_all_at(&[bytes, bytes.map(|byte| !byte)].concat(), 0)
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (stamp, known) = bytes.split_at_checked(STAMP_BYTES)?;
+        let known_through = match known {
+            [] => 0,
+            known => u64::from_be_bytes(known.try_into().ok()?),
+        };
+        Some(Self { newest: BatchStamp::from_bytes(stamp)?, known_through })
     }
 }
 
-/// The stamp, if its complement follows; a torn or damaged one fails this check.
-fn read(bytes: &[u8]) -> Option<BatchStamp> {
-    let (stamp, complement) = bytes.split_first_chunk::<STAMP_BYTES>()?;
-    if stamp.map(|byte| !byte) != *complement {
-        return None;
+/// The open file. It is not synced: it serves to detect damage, and after a crash of the machine it can only be older than the
+/// store.
+pub(crate) struct Witness {
+    file: File,
+    known_through: u64,
+}
+
+impl Witness {
+    /// Opens the witness of a data directory and reads it: `None` if it is new or its checksum is wrong.
+    pub(crate) fn open(directory: &Path) -> io::Result<(Self, Option<Testimony>)> {
+        let path = directory.join("witness");
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut bytes = [0; 2 * TESTIMONY_BYTES];
+        let mut length = 0;
+        while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {
+            match file.read_at(rest, u64::try_from(length).unwrap_or(u64::MAX))? {
+                0 => break,
+                read => length += read,
+            }
+        }
+        let said = bytes.get(..length).and_then(read);
+        Ok((Self { file, known_through: said.map_or(0, |said| said.known_through) }, said))
     }
-    BatchStamp::from_bytes(stamp)
+
+    /// Notes the newest acknowledged batch.
+    pub(crate) fn note(&self, newest: BatchStamp) -> io::Result<()> {
+        let bytes = Testimony { newest, known_through: self.known_through }.to_bytes();
+        self.file.write_all_at(&[bytes, bytes.map(|byte| !byte)].concat(), 0)
+    }
+
+    /// From now on, missing batches up to this one are known and accepted.
+    pub(crate) fn accept_through(&mut self, number: u64) {
+        self.known_through = number;
+    }
+}
+
+/// The testimony, if its complement follows; a torn or damaged one fails this check. Earlier versions wrote the stamp alone.
+fn read(bytes: &[u8]) -> Option<Testimony> {
+    let (testimony, complement) = bytes.split_at_checked(bytes.len() / 2)?;
+    let is_whole = [STAMP_BYTES, TESTIMONY_BYTES].contains(&testimony.len());
+    let is_good = testimony.iter().map(|byte| !byte).eq(complement.iter().copied());
+    if is_whole && is_good { Testimony::from_bytes(testimony) } else { None }
 }
 
 /// Acknowledged batches that a store does not have.
@@ -80,8 +121,9 @@ pub(crate) struct Loss {
 
 impl Loss {
     /// The batches that a store whose newest one is `kept` has lost, by its witness.
-    pub(crate) fn between(kept: BatchStamp, witness: Option<BatchStamp>) -> Option<Self> {
-        let acknowledged = witness.filter(|witness| witness.number > kept.number)?;
+    pub(crate) fn between(kept: BatchStamp, witness: Option<Testimony>) -> Option<Self> {
+        let acknowledged =
+            witness.map(|witness| witness.newest).filter(|newest| newest.number > kept.number)?;
         Some(Self { kept, acknowledged })
     }
 }
@@ -97,7 +139,7 @@ mod tests {
     #[test]
     fn a_witness_says_what_was_noted_last_and_nothing_when_it_is_damaged() {
         let directory = tempfile::tempdir().unwrap();
-        let said = || Witness::open(directory.path()).unwrap().1;
+        let said = || Witness::open(directory.path()).unwrap().1.map(|said| said.newest);
         assert_eq!(said(), None);
         let (witness, _) = Witness::open(directory.path()).unwrap();
         for number in [1, 2, u64::MAX / 1000] {
@@ -117,8 +159,22 @@ mod tests {
     }
 
     #[test]
+    fn a_witness_of_an_earlier_version_is_understood() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = stamp(7).to_bytes();
+        std::fs::write(directory.path().join("witness"), [bytes, bytes.map(|byte| !byte)].concat()).unwrap();
+        let (mut witness, said) = Witness::open(directory.path()).unwrap();
+        assert_eq!(said, Some(Testimony { newest: stamp(7), known_through: 0 }));
+        witness.accept_through(5);
+        witness.note(stamp(8)).unwrap();
+        let said = Witness::open(directory.path()).unwrap().1;
+        assert_eq!(said, Some(Testimony { newest: stamp(8), known_through: 5 }));
+    }
+
+    #[test]
     fn only_an_older_store_has_lost_something() {
-        let between = |kept, witness: Option<u64>| Loss::between(stamp(kept), witness.map(stamp));
+        let testimony = |number| Testimony { newest: stamp(number), known_through: 0 };
+        let between = |kept, witness: Option<u64>| Loss::between(stamp(kept), witness.map(testimony));
         assert_eq!(between(5, None), None);
         assert_eq!(between(5, Some(4)), None);
         assert_eq!(between(5, Some(5)), None);

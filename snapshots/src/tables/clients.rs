@@ -48,7 +48,7 @@ fn handle_prefix(app: AppId, handle: &ClientHandle) -> Key {
     Key::of_app(app).handle(handle)
 }
 
-fn handle_key(app: AppId, row: &ClientRow) -> Key {
+pub(super) fn handle_key(app: AppId, row: &ClientRow) -> Key {
     handle_prefix(app, &row.handle).domain(row.domain.as_ref())
 }
 
@@ -65,6 +65,11 @@ fn listing_keys(app: AppId, row: &ClientRow) -> BTreeSet<Key> {
     let domain = row.domain.as_ref();
     let tagged = row.tags.iter().map(|tag| tag_prefix(app, domain, tag));
     tagged.chain([domain_prefix(app, domain)]).map(|prefix| prefix.uuid(row.client_id.as_uuid())).collect()
+}
+
+/// Whether all rows are there by which a client is listed.
+pub(super) fn is_listed(view: &View, app: AppId, row: &ClientRow) -> Result<bool, ReadError> {
+    listing_keys(app, row).iter().try_fold(true, |all, key| Ok(all && view.holds(table::CLIENT_TAGS, key)?))
 }
 
 impl Batch {

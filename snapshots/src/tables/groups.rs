@@ -58,6 +58,18 @@ fn last_group(mut reader: KeyReader<'_>) -> Result<GroupId, ReadError> {
     GroupId::new(bytes).map_err(|_| reader.damaged())
 }
 
+pub(super) fn read_group_key(key: &[u8]) -> Result<(AppId, GroupId), ReadError> {
+    let mut reader = KeyReader::new(key, "groups");
+    Ok((reader.app()?, last_group(reader)?))
+}
+
+pub(super) fn read_membership_key(key: &[u8]) -> Result<(AppId, GroupId), ReadError> {
+    let mut reader = KeyReader::new(key, "memberships");
+    let app = reader.app()?;
+    reader.part()?;
+    Ok((app, last_group(reader)?))
+}
+
 impl Batch {
     /// Writes a group's row, over an older one. The precondition of its log ensures that a group is created once.
     pub fn put_group(&mut self, app: AppId, group: &GroupId, row: &GroupRow) -> &mut Self {
@@ -209,6 +221,21 @@ impl View {
         self.scan(table::MEMBERSHIPS, range).map(found).filter_map(Result::transpose).take(limit).collect()
     }
 
+    /// Whether a client, by its handle and its domain, is listed as in a group's tree.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn is_member(
+        &self,
+        app: AppId,
+        handle: &ClientHandle,
+        domain: Option<&DomainName>,
+        group: &GroupId,
+    ) -> Result<bool, ReadError> {
+        let value = self.value(table::MEMBERSHIPS, &membership_key(app, handle, group))?;
+        Ok(value.is_some() && read_domains(value.as_ref())?.contains(&domain.cloned()))
+    }
+
     /// The groups of every application, in the order of their keys, after the one given.
     pub(crate) fn groups_after(
         &self,
@@ -226,9 +253,8 @@ impl View {
     ) -> impl Iterator<Item = Result<(AppId, GroupId, GroupRow), ReadError>> {
         self.scan(table::GROUPS, range).map(|row| {
             let (key, value) = row?;
-            let mut reader = KeyReader::new(&key, "groups");
-            let app = reader.app()?;
-            Ok((app, last_group(reader)?, rows::decode(table::GROUPS, &value)?))
+            let (app, group) = read_group_key(&key)?;
+            Ok((app, group, rows::decode(table::GROUPS, &value)?))
         })
     }
 }

@@ -61,7 +61,7 @@ fn holders_of(app: AppId, reference: &KeyPackageRef) -> Key {
     Key::of_app(app).part(reference.as_bytes())
 }
 
-fn holder_key(app: AppId, reference: &KeyPackageRef, queue: KeyQueueId) -> Key {
+pub(super) fn holder_key(app: AppId, reference: &KeyPackageRef, queue: KeyQueueId) -> Key {
     holders_of(app, reference).uuid(queue.as_uuid())
 }
 
@@ -69,7 +69,7 @@ fn held_by(app: AppId, queue: KeyQueueId) -> Key {
     Key::of_app(app).uuid(queue.as_uuid())
 }
 
-fn held_key(app: AppId, queue: KeyQueueId, reference: &KeyPackageRef) -> Key {
+pub(super) fn held_key(app: AppId, queue: KeyQueueId, reference: &KeyPackageRef) -> Key {
     held_by(app, queue).last(reference.as_bytes())
 }
 
@@ -289,6 +289,22 @@ fn read_holder(key: &[u8], skipped: usize) -> Result<KeyQueueId, ReadError> {
     let queue = KeyQueueId::new(reader.uuid()?);
     reader.end()?;
     Ok(queue)
+}
+
+/// The application, the reference and the queue of a row of `key_packages`.
+pub(super) fn read_holder_key(key: &[u8]) -> Result<(AppId, KeyPackageRef, KeyQueueId), ReadError> {
+    let mut reader = KeyReader::new(key, "key_packages");
+    let (app, reference) = (reader.app()?, read_reference(reader.part()?)?);
+    let queue = KeyQueueId::new(reader.uuid()?);
+    reader.end()?;
+    Ok((app, reference, queue))
+}
+
+/// The application, the queue and the reference of a row of `queue_key_packages`.
+pub(super) fn read_held_key(key: &[u8]) -> Result<(AppId, KeyQueueId, KeyPackageRef), ReadError> {
+    let mut reader = KeyReader::new(key, "queue_key_packages");
+    let (app, queue) = (reader.app()?, KeyQueueId::new(reader.uuid()?));
+    Ok((app, queue, read_reference(reader.last())?))
 }
 
 fn read_expiry(value: &[u8]) -> Result<Timestamp, ReadError> {

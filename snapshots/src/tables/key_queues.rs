@@ -52,7 +52,7 @@ fn label_key(app: AppId, client: ClientId, version: u16, suite: u16, label: &str
     queues_of(app, client).u16(version).u16(suite).last(label.as_bytes())
 }
 
-fn label_key_of(app: AppId, row: &QueueRow) -> Key {
+pub(super) fn label_key_of(app: AppId, row: &QueueRow) -> Key {
     label_key(app, row.client_id, row.protocol_version, row.cipher_suite, &row.app_label)
 }
 

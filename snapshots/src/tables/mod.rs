@@ -16,9 +16,11 @@
 //! | `events.rs` | events for those who listen to an application |
 //! | `settings.rs` | settings by name |
 //! | `retention.rs` | rows by their time of expiry |
+//! | `check.rs` | the check that all rows agree |
 
 mod actor_snapshots;
 pub(crate) mod assigned_key_packages;
+mod check;
 pub(crate) mod clients;
 pub(crate) mod events;
 pub(crate) mod groups;
@@ -37,3 +39,5 @@ mod snapshot_pieces;
 mod table;
 pub(crate) mod welcome_shares;
 pub(crate) mod welcomes;
+
+pub(crate) use self::settings::is_setting;

@@ -88,7 +88,7 @@ pub(crate) fn log_key(log: &LogId) -> Key {
     }
 }
 
-fn read_log_key(key: &[u8]) -> Result<LogId, ReadError> {
+pub(super) fn read_log_key(key: &[u8]) -> Result<LogId, ReadError> {
     let mut reader = KeyReader::new(key, "log_heads");
     let log = match reader.byte()? {
         GROUP => LogId::Group(reader.app()?, reader.group()?),

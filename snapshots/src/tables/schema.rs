@@ -5,7 +5,7 @@ use super::{
     welcome_shares, welcomes,
 };
 use crate::{
-    engine::{Overlay, Schema, rows},
+    engine::{Overlay, Schema, Table, meta::META, rows},
     errors::{OpenError, ReadError},
     options::StoreOptions,
     store::Store,
@@ -40,10 +40,19 @@ impl Store {
     /// crash under load.
     ///
     /// # Errors
-    /// [`OpenError::InUse`] when another process has it, [`OpenError::NewerFormat`], [`OpenError::Damaged`] when the files on
-    /// disk are damaged, [`OpenError::Io`] when the file system fails.
+    /// [`OpenError::InUse`] when another process has it, [`OpenError::NewerFormat`], [`OpenError::Lost`] when acknowledged writes
+    /// are missing, [`OpenError::Damaged`] when the files on disk are damaged, [`OpenError::Io`] when the file system fails.
     pub fn open(options: &StoreOptions) -> Result<Self, OpenError> {
         Self::open_with(options, &SCHEMA)
+    }
+
+    pub(crate) fn schema() -> &'static Schema {
+        &SCHEMA
+    }
+
+    /// The names of all tables, the engine's own first.
+    pub(crate) fn table_names() -> impl Iterator<Item = &'static str> {
+        [META].into_iter().chain(SCHEMA.tables.iter().copied()).map(Table::name)
     }
 }
 
@@ -58,8 +67,8 @@ mod tests {
     use crate::{
         engine::{
             Batch, Key, Slice,
-            disk::{self, Changes, Disk},
-            meta::{self, META},
+            disk::{self, Changes, Disk, OnLoss},
+            meta,
         },
         errors::AppendError,
         ids::{AppId, ClientHandle, DeliveryId, DomainName, Epoch, GroupId, Timestamp},
@@ -110,7 +119,7 @@ mod tests {
             let row = rows::encode(&OldJoinInfo { group: group.clone(), epoch, timestamp }).unwrap();
             changes.insert((JOIN_INFOS, Key::of_app(app).handle(&handle).u64(id).to_slice()), Some(row));
         }
-        let disk = Disk::open(&location, 1 << 20, &SCHEMA).unwrap();
+        let disk = Disk::open(&location, 1 << 20, OnLoss::Refuse, &SCHEMA).unwrap();
         disk.write(changes, disk::persistence(&location, Durability::Sync)).unwrap();
         drop(disk);
 
@@ -152,7 +161,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let location = Location::Directory(directory.path().to_owned());
         let options = StoreOptions { location: location.clone(), ..StoreOptions::default() };
-        let disk = Disk::open(&location, 1 << 20, &SCHEMA).unwrap();
+        let disk = Disk::open(&location, 1 << 20, OnLoss::Refuse, &SCHEMA).unwrap();
         let last = ((META, Key::new().byte(1).to_slice()), Some(Slice::from(u64::MAX.to_be_bytes())));
         disk.write(Changes::from([last]), disk::persistence(&location, Durability::Sync)).unwrap();
         drop(disk);

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::{
-    engine::{Batch, Key, Rows as _, View, meta::META},
+    engine::{Batch, Key, Rows as _, Table, View, meta::META},
     errors::{ReadError, Unmet},
 };
 
@@ -15,6 +15,11 @@ const SETTING: u8 = 2;
 
 fn setting_key(name: &str) -> Key {
     Key::new().byte(SETTING).last(name.as_bytes())
+}
+
+/// Whether a row is the setting of this name.
+pub(crate) fn is_setting(table: Table, key: &[u8], name: &str) -> bool {
+    table == META && key == setting_key(name).as_bytes()
 }
 
 impl Batch {

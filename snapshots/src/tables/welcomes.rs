@@ -342,6 +342,19 @@ impl View {
         self.row(table::WELCOMES, &welcome_key(app, group, epoch))
     }
 
+    /// All welcomes, in the order of their keys, read lazily.
+    pub fn all_welcomes(
+        &self,
+    ) -> impl Iterator<Item = Result<(AppId, GroupId, Epoch, WelcomeRow), ReadError>> {
+        self.scan(table::WELCOMES, KeyRange::all()).map(|row| {
+            let (key, value) = row?;
+            let mut reader = KeyReader::new(&key, "welcomes");
+            let (app, group, epoch) = (reader.app()?, reader.group()?, Epoch(reader.u64()?));
+            reader.end()?;
+            Ok((app, group, epoch, rows::decode(table::WELCOMES, &value)?))
+        })
+    }
+
     /// Whether the owner of a group has trees of waiting welcomes that are not stored. They are lost if its log is replaced then.
     ///
     /// # Errors

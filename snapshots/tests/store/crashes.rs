@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use snapshots::{OpenError, Store, StoreOptions};
+
 use crate::fixtures::*;
 
 const RECORDS: u64 = 10;
@@ -15,7 +17,7 @@ fn record(sequence: u64) -> Vec<u8> {
 }
 
 /// A directory as a crash leaves it, without what the operating system forgets of a dead process.
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -28,7 +30,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn journal(directory: &Path) -> PathBuf {
+pub(crate) fn journal(directory: &Path) -> PathBuf {
     let files = fs::read_dir(directory.join("store")).unwrap().map(|entry| entry.unwrap().path());
     let mut journals: Vec<_> =
         files.filter(|path| path.extension().is_some_and(|end| end == "jnl")).collect();
@@ -36,11 +38,23 @@ fn journal(directory: &Path) -> PathBuf {
     journals.pop().unwrap()
 }
 
+/// Says that a directory that lacks acknowledged batches is refused, time and again, and its journal left alone; opens it all the same.
+#[track_caller]
+fn accept_loss(directory: &Path) -> Store {
+    let before = fs::read(journal(directory)).unwrap();
+    for _ in 0..2 {
+        let refused = Store::open(&options(directory)).map(drop);
+        assert!(matches!(refused, Err(OpenError::Lost { .. })), "{refused:?}");
+        assert!(fs::read(journal(directory)).unwrap() == before);
+    }
+    Store::open(&StoreOptions { accepts_loss: true, ..options(directory) }).unwrap()
+}
+
 /// Opens what the crash left: it holds the records up to `head`, and is as good as before.
 #[track_caller]
 fn check(directory: &Path, head: u64) {
-    let store = open(directory);
     // The witness knows of the last batch.
+    let store = if head > RECORDS { open(directory) } else { accept_loss(directory) };
     assert_eq!(store.lost_batches(), RECORDS + 1 - head);
     let log = store.view().load_log(&group_log(1)).unwrap().unwrap();
     assert_eq!(log.head, head);
@@ -116,6 +130,7 @@ fn a_store_that_is_put_back_says_what_it_lacks() {
     // The engine's files alone are put back, and then all of the directory.
     fs::remove_dir_all(running.join("store")).unwrap();
     copy(&backup.join("store"), &running.join("store"));
-    assert_eq!(open(&running).lost_batches(), 7);
+    assert_eq!(accept_loss(&running).lost_batches(), 7);
+    assert_eq!(open(&running).lost_batches(), 0, "it is accepted once");
     assert_eq!(open(&backup).lost_batches(), 0);
 }

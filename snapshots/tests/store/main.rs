@@ -4,10 +4,12 @@
 
 mod appending;
 mod assigned;
+mod backups;
 mod crashes;
 mod deleting;
 mod disks;
 mod fixtures;
+mod flips;
 mod model;
 mod reading;
 mod reopening;
