@@ -38,7 +38,11 @@ use crate::{
 };
 
 use self::requests::Requests;
-pub use self::{events::EventReader, exchange::Exchange, operator::OperatorClient};
+pub use self::{
+    events::{ActivityReader, EventReader},
+    exchange::Exchange,
+    operator::OperatorClient,
+};
 
 /// A client of one gateway for one application. Clones share their connections.
 ///

@@ -31,6 +31,7 @@ impl Endpoint for StreamApplicationEvents {
          field names the kind, `data` is one line of JSON, and `id` is where to resume.";
     const SUCCESS: &'static [Success] = &[Success::Ok];
     const MEDIA_TYPE: &'static str = EVENT_STREAM;
+    const RESUMES: bool = true;
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::TooManyStreams];
     type Path = AppPath;
     type Query = EventQuery;
@@ -52,6 +53,7 @@ impl Endpoint for StreamGroupEvents {
          `data` is one line of JSON, and `id` is where to resume.";
     const SUCCESS: &'static [Success] = &[Success::Ok];
     const MEDIA_TYPE: &'static str = EVENT_STREAM;
+    const RESUMES: bool = true;
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup, ProblemKind::TooManyStreams];
     type Path = GroupPath;
     type Query = EventQuery;

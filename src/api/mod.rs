@@ -2,6 +2,7 @@
 //!
 //! The server, the client and the OpenAPI document are all made from these types, so they cannot disagree.
 
+pub mod activity;
 pub mod applications;
 pub mod backups;
 pub mod clients;
@@ -50,6 +51,8 @@ pub trait Endpoint: Sized + 'static {
     const SUCCESS: &'static [Success] = &[Success::Ok];
     /// The media type of a success with a body.
     const MEDIA_TYPE: &'static str = "application/json";
+    /// Whether an event stream continues after the event that `Last-Event-ID` names.
+    const RESUMES: bool = false;
     /// Whether an answer carries an entity tag and `If-None-Match` is honoured (RFC 9110 §8.8.3, §13.1.2).
     const HAS_ENTITY_TAG: bool = false;
     /// The problems of this request, in addition to those of every request.

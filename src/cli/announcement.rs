@@ -40,7 +40,7 @@ pub(super) fn instructions(running: &Running, config: &Config) -> String {
         (running.operator_token(), running.operator_address(), is_hidden)
     {
         lines.push_str(&format!(
-            "operator token: {}\n(for http://{address}/operator/v1; it is not printed again and is no token of an application)\n\n",
+            "operator token: {}\n(for the console, http://{address}/, and the API under http://{address}/operator/v1; it is not printed again and is no token of an application)\n\n",
             token.reveal()
         ));
     }

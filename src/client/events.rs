@@ -8,11 +8,13 @@ use serde::de::DeserializeOwned;
 
 use super::{
     GatewayClient, RequestError,
-    requests::{is_problem, is_success, refusal, target_of, unexpected},
+    requests::{Requests, is_problem, is_success, refusal, target_of, unexpected},
 };
 use crate::api::{
     Endpoint, Nothing,
+    activity::{ActivitySample, WatchActivity},
     events::{EVENT_STREAM, EventData, EventQuery, StreamApplicationEvents, StreamGroupEvents},
+    paths::NoMembers,
     text::EventIdText,
 };
 
@@ -26,20 +28,8 @@ const LINE_BYTES_MAX: usize = 64 << 20;
 /// An open event stream.
 #[derive(Debug)]
 pub struct EventReader {
-    response: reqwest::Response,
-    received: Vec<u8>,
-    /// The bytes at the beginning of `received` that end no line.
-    searched: usize,
+    blocks: BlockReader,
     last_id: Option<EventIdText>,
-    block: PartialBlock,
-}
-
-/// The fields of a block that has not ended.
-#[derive(Debug, Default)]
-struct PartialBlock {
-    id: Option<EventIdText>,
-    kind: String,
-    data: String,
 }
 
 impl GatewayClient {
@@ -48,7 +38,9 @@ impl GatewayClient {
     /// # Errors
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn application_events(&self, query: &EventQuery) -> Result<EventReader, RequestError> {
-        self.stream::<StreamApplicationEvents>(&self.at_application(), query, query.after).await
+        let path = self.at_application();
+        let blocks = BlockReader::open::<StreamApplicationEvents>(&self.requests, &path, query).await?;
+        Ok(EventReader { blocks, last_id: query.after })
     }
 
     /// Opens the stream of the events of a group.
@@ -60,27 +52,9 @@ impl GatewayClient {
         group: &GroupId,
         query: &EventQuery,
     ) -> Result<EventReader, RequestError> {
-        self.stream::<StreamGroupEvents>(&self.at_group(group), query, query.after).await
-    }
-
-    async fn stream<E: Endpoint<Body = Nothing>>(
-        &self,
-        path: &E::Path,
-        query: &E::Query,
-        after: Option<EventIdText>,
-    ) -> Result<EventReader, RequestError> {
-        let request = self.requests.request::<E>(&target_of::<E>(path, query)?).timeout(STREAM_TIMEOUT);
-        let response = request.send().await?;
-        let status = response.status().as_u16();
-        if !is_success::<E>(&response) {
-            let is_problem = is_problem(&response);
-            return Err(refusal(status, is_problem, &response.bytes().await?));
-        }
-        if response.headers().get(CONTENT_TYPE).is_none_or(|media_type| media_type != EVENT_STREAM) {
-            return Err(unexpected(status, "not an event stream"));
-        }
-        let (received, searched) = (Vec::new(), 0);
-        Ok(EventReader { response, received, searched, last_id: after, block: PartialBlock::default() })
+        let path = self.at_group(group);
+        let blocks = BlockReader::open::<StreamGroupEvents>(&self.requests, &path, query).await?;
+        Ok(EventReader { blocks, last_id: query.after })
     }
 }
 
@@ -97,14 +71,91 @@ impl EventReader {
     /// [`RequestError::Transport`] when the connection is lost, [`RequestError::Unexpected`] when the stream is not one of a
     /// gateway.
     pub async fn next(&mut self) -> Result<Option<EventData>, RequestError> {
+        while let Some(StreamBlock { id, kind, data }) = self.blocks.next().await? {
+            if let Some(id) = id {
+                self.last_id = Some(id.parse().map_err(|error| unexpected(200, error))?);
+            }
+            if let Some(event) = event(&kind, &data)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// An open stream of samples of a gateway's activity.
+#[derive(Debug)]
+pub struct ActivityReader(BlockReader);
+
+impl ActivityReader {
+    pub(super) async fn open(requests: &Requests) -> Result<Self, RequestError> {
+        Ok(Self(BlockReader::open::<WatchActivity>(requests, &NoMembers, &Nothing {}).await?))
+    }
+
+    /// The next sample, once there is one; `None` at the end of the stream, after which the caller opens a new one.
+    ///
+    /// # Errors
+    /// As [`EventReader::next`].
+    pub async fn next(&mut self) -> Result<Option<ActivitySample>, RequestError> {
+        while let Some(StreamBlock { kind, data, .. }) = self.0.next().await? {
+            if kind == "sample" {
+                return read(&data).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The blocks of an open stream (WHATWG HTML, *Server-sent events*).
+#[derive(Debug)]
+struct BlockReader {
+    response: reqwest::Response,
+    received: Vec<u8>,
+    /// The bytes at the beginning of `received` that end no line.
+    searched: usize,
+    /// The block that has not ended.
+    block: StreamBlock,
+}
+
+/// The fields of a block.
+#[derive(Debug, Default)]
+struct StreamBlock {
+    id: Option<String>,
+    kind: String,
+    data: String,
+}
+
+impl BlockReader {
+    async fn open<E: Endpoint<Body = Nothing>>(
+        requests: &Requests,
+        path: &E::Path,
+        query: &E::Query,
+    ) -> Result<Self, RequestError> {
+        let request = requests.request::<E>(&target_of::<E>(path, query)?).timeout(STREAM_TIMEOUT);
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        if !is_success::<E>(&response) {
+            let is_problem = is_problem(&response);
+            return Err(refusal(status, is_problem, &response.bytes().await?));
+        }
+        if response.headers().get(CONTENT_TYPE).is_none_or(|media_type| media_type != EVENT_STREAM) {
+            return Err(unexpected(status, "not an event stream"));
+        }
+        Ok(Self { response, received: Vec::new(), searched: 0, block: StreamBlock::default() })
+    }
+
+    /// The next block, once there is one; `None` at the end of the stream.
+    async fn next(&mut self) -> Result<Option<StreamBlock>, RequestError> {
         loop {
             while let Some(end) = self.received.iter().skip(self.searched).position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.received.drain(..=self.searched + end).collect();
                 self.searched = 0;
                 let line = String::from_utf8(line).map_err(|error| unexpected(200, error))?;
-                if let Some(event) = self.take_line(line.trim_end_matches(['\r', '\n']))? {
-                    return Ok(Some(event));
+                let line = line.trim_end_matches(['\r', '\n']);
+                if line.is_empty() {
+                    return Ok(Some(std::mem::take(&mut self.block)));
                 }
+                self.block.take_line(line);
             }
             self.searched = self.received.len();
             if self.received.len() > LINE_BYTES_MAX {
@@ -117,29 +168,24 @@ impl EventReader {
             }
         }
     }
+}
 
-    /// Takes one line; answers the event that it ends.
-    fn take_line(&mut self, line: &str) -> Result<Option<EventData>, RequestError> {
-        if line.is_empty() {
-            let PartialBlock { id, kind, data } = std::mem::take(&mut self.block);
-            self.last_id = id.or(self.last_id);
-            return event(&kind, &data);
-        }
+impl StreamBlock {
+    fn take_line(&mut self, line: &str) {
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
-            "id" => self.block.id = Some(value.parse().map_err(|error| unexpected(200, error))?),
-            "event" => value.clone_into(&mut self.block.kind),
+            "id" => self.id = Some(value.to_owned()),
+            "event" => value.clone_into(&mut self.kind),
             "data" => {
-                if !self.block.data.is_empty() {
-                    self.block.data.push('\n');
+                if !self.data.is_empty() {
+                    self.data.push('\n');
                 }
-                self.block.data.push_str(value);
+                self.data.push_str(value);
             }
             // A comment, or a field that this version does not know.
             _ => {}
         }
-        Ok(None)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actors::{AppId, GroupId};
 
-use super::{RequestError, requests::Requests};
+use super::{ActivityReader, RequestError, requests::Requests};
 use crate::{
     api::{
         Nothing,
@@ -150,6 +150,14 @@ impl OperatorClient {
     pub async fn make_backup(&self) -> Result<MadeBackup, RequestError> {
         let patient = self.requests.clone().within(BACKUP_TIMEOUT);
         patient.ask::<MakeBackup>(&NoMembers, &Nothing {}, &Nothing {}).await
+    }
+
+    /// Opens the stream of samples of the gateway's activity.
+    ///
+    /// # Errors
+    /// [`RequestError`], as for all requests; 429 if too many streams are open.
+    pub async fn activity(&self) -> Result<ActivityReader, RequestError> {
+        ActivityReader::open(&self.requests).await
     }
 }
 

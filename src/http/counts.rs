@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_web::http::StatusCode;
-use snapshots::Histogram;
+use snapshots::{Distribution, Histogram};
 
 use super::{auth::Authenticator, callers::ListenerShares, route::Route};
 use crate::{
@@ -46,6 +46,8 @@ static ANSWER_BOUNDS: [Duration; 15] = [
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// The class of a success.
 const SUCCESS: usize = 1;
+/// The class of a failure of the gateway.
+const FAILURE: usize = 4;
 /// The label of an unknown route and of the method of a request for it.
 const UNKNOWN: &str = "-";
 
@@ -57,6 +59,19 @@ pub(crate) struct ListenerCounts {
     shares: ListenerShares,
     /// For each route its own method and HEAD, and at the end all requests without a route.
     routes: Box<[RouteCounts]>,
+}
+
+/// The outcomes of the requests of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcomes {
+    /// Accepted ones.
+    pub(super) accepted: u64,
+    /// Those for an epoch that was over.
+    pub(super) late: u64,
+    /// Those that were refused for another reason.
+    pub(super) refused: u64,
+    /// Those that failed because of the gateway or a peer.
+    pub(super) failed: u64,
 }
 
 /// The place of a route and method in the counts of its listener.
@@ -127,6 +142,43 @@ impl ListenerCounts {
         if let Some(count) = problem.and_then(|problem| route.by_problem.get(problem as usize)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The outcomes of the requests of an endpoint so far.
+    pub(super) fn outcomes<E: Endpoint>(&self) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        let Some(route) = self.of::<E>() else { return outcomes };
+        outcomes.accepted = route.by_class.get(SUCCESS).map_or(0, |times| times.read().count);
+        for (problem, count) in route.problems() {
+            let about = problem.about();
+            if problem == ProblemKind::StaleEpoch {
+                outcomes.late += count;
+            } else if about.status >= 500 {
+                outcomes.failed += count;
+            } else {
+                outcomes.refused += count;
+            }
+        }
+        outcomes
+    }
+
+    /// The times of the successes of an endpoint so far.
+    pub(super) fn success_times<E: Endpoint>(&self) -> Option<Distribution> {
+        Some(self.of::<E>()?.by_class.get(SUCCESS)?.read())
+    }
+
+    /// The times of the requests of all routes so far for whose templates the condition holds: all of them, and those that
+    /// failed here.
+    pub(super) fn times(&self, holds: impl Fn(&str) -> bool) -> impl Iterator<Item = (Distribution, bool)> {
+        let routes = self.routes.iter().filter(move |route| holds(route.template));
+        routes.flat_map(|route| {
+            route.by_class.iter().enumerate().map(|(class, times)| (times.read(), class == FAILURE))
+        })
+    }
+
+    /// The shares of its callers.
+    pub(super) fn shares(&self) -> &ListenerShares {
+        &self.shares
     }
 
     /// The counts of an endpoint, by its own method.

@@ -1,4 +1,4 @@
-//! Entity tags of groups (RFC 9110 §8.8.3): what a caller has already is not sent again.
+//! Entity tags of groups and pages (RFC 9110 §8.8.3): what a caller has already is not sent again.
 
 use actix_web::http::header::{EntityTag, IfNoneMatch};
 use actors::GroupView;
@@ -20,6 +20,15 @@ pub(super) fn of_messages<'a>(view: &GroupView, messages: impl Iterator<Item = &
         digest.update((message.len() as u64).to_be_bytes());
         digest.update(message);
     }
+    of_digest(digest)
+}
+
+/// The tag of a page. It is weak, because the page may be compressed on its way.
+pub(super) fn of_bytes(bytes: &[u8]) -> EntityTag {
+    of_digest(Sha256::new_with_prefix(bytes))
+}
+
+fn of_digest(digest: Sha256) -> EntityTag {
     let hex = digest.finalize().iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect();
     EntityTag::new_weak(hex)
 }

@@ -1,15 +1,7 @@
 //! *Event streams*: server-sent events (WHATWG HTML), written as the reader reads them.
 
-use std::{
-    collections::VecDeque,
-    pin::Pin,
-    rc::Rc,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
-use actix_http::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 use actors::{
     AppId, Event, EventPackets, Gateway, StorageError,
@@ -19,6 +11,7 @@ use tokio::time::timeout;
 
 use super::{
     callers::ComputeTurn,
+    event_body::{Block, EventBody, WriteBlocks},
     problem::Problem,
     route::{Answer, Call, Handle},
     unread::PIECE_BYTES,
@@ -37,7 +30,7 @@ use crate::{
 };
 
 /// The longest silence of a stream. The contract promises a line every 15 s.
-const SILENCE_MAX: Duration = Duration::from_secs(12);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(12);
 
 impl Handle for StreamApplicationEvents {
     async fn handle(call: Call<Self>) -> Result<Answer<EventData>, Problem> {
@@ -74,7 +67,7 @@ where
     }
 }
 
-fn too_many(full: Full) -> Problem {
+pub(super) fn too_many(full: Full) -> Problem {
     let detail = match full {
         Full::Share { max } => {
             format!("the token has {max} event streams open, the limit for one token; close some")
@@ -142,7 +135,7 @@ struct EventWriter {
     held: Option<HeldShare>,
 }
 
-impl EventWriter {
+impl WriteBlocks for EventWriter {
     /// The next block, or a comment after a silence; `None` at the end.
     async fn next(&mut self) -> Option<Block> {
         if std::mem::take(&mut self.is_opening) {
@@ -163,7 +156,9 @@ impl EventWriter {
             }
         }
     }
+}
 
+impl EventWriter {
     fn block(&mut self, item: &StreamItem) -> Option<Block> {
         let (kind, data) = match &item.content {
             StreamContent::Event(event) => (kind(&event.event), self.text(event)?),
@@ -188,9 +183,6 @@ impl EventWriter {
         event.text(self.has_packets, write).inspect_err(ended).ok()
     }
 }
-
-/// The pieces of a block.
-type Block = VecDeque<Bytes>;
 
 fn ended(error: &StorageError) {
     tracing::error!(%error, "an event stream ends, because an event cannot be read");
@@ -273,66 +265,4 @@ fn reset(reason: ResetReason) -> EventData {
         }
     };
     EventData::Reset(ResetEvent { reason: reason.to_owned() })
-}
-
-/// The body of a stream.
-pub(super) struct EventBody {
-    state: WriterState,
-    /// The rest of the block that is passed to the connection.
-    rest: Block,
-    is_ended: bool,
-}
-
-type Writing = Pin<Box<dyn Future<Output = (Box<EventWriter>, Option<Block>)>>>;
-
-enum WriterState {
-    /// Between two blocks. The writer is gone at the end.
-    Resting(Option<Box<EventWriter>>),
-    Writing(Writing),
-}
-
-impl EventBody {
-    fn new(writer: EventWriter, is_ended: bool) -> Self {
-        Self { state: WriterState::Resting(Some(Box::new(writer))), rest: Block::new(), is_ended }
-    }
-}
-
-impl MessageBody for EventBody {
-    type Error = std::convert::Infallible;
-
-    fn size(&self) -> BodySize {
-        BodySize::Stream
-    }
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        loop {
-            if let Some(first) = self.rest.front_mut() {
-                let piece = first.split_to(first.len().min(PIECE_BYTES));
-                if first.is_empty() {
-                    self.rest.pop_front();
-                }
-                return Poll::Ready(Some(Ok(piece)));
-            }
-            if self.is_ended {
-                return Poll::Ready(None);
-            }
-            match &mut self.state {
-                WriterState::Resting(writer) => match writer.take() {
-                    None => self.is_ended = true,
-                    Some(mut writer) => {
-                        self.state = WriterState::Writing(Box::pin(async move {
-                            let block = writer.next().await;
-                            (writer, block)
-                        }));
-                    }
-                },
-                WriterState::Writing(writing) => {
-                    let (writer, block) = ready!(writing.as_mut().poll(cx));
-                    let goes_on = block.is_some();
-                    self.state = WriterState::Resting(goes_on.then_some(writer));
-                    self.rest = block.unwrap_or_default();
-                }
-            }
-        }
-    }
 }

@@ -12,22 +12,26 @@
 //! | `peer_auth.rs`, `federation.rs`, `forward.rs` | the federation listener's authentication and endpoints, and forwarding to the gateways of other domains |
 //! | `operator.rs`, `operations.rs`, `token_book.rs` | the operators' listener: its tokens and pages; its endpoints; the tokens of applications |
 //! | `entity_tag.rs`, `compression.rs` | what a caller has already; answers that are compressed |
-//! | `events.rs` | event streams |
+//! | `events.rs`, `event_body.rs` | event streams, and their bodies |
+//! | `activity.rs`, `console.rs` | the present activity as a stream, and the page that shows it |
 //! | `control_messages.rs` | an answer that is written to JSON by hand |
 //! | `openapi.rs`, `pages.rs` | the description of the API, and the probes |
 
 mod access_log;
+pub(crate) mod activity;
 mod applications;
 pub(crate) mod auth;
 mod body;
 pub(crate) mod callers;
 mod clients;
 mod compression;
+mod console;
 mod control_messages;
 pub(crate) mod counts;
 pub(crate) mod cursor;
 pub(crate) mod edge;
 mod entity_tag;
+mod event_body;
 mod events;
 mod external_senders;
 mod federation;

@@ -32,8 +32,8 @@ use super::{
     route::Route,
 };
 use crate::api::{
-    Access, Body, Endpoint, Method, Success, events::EVENT_STREAM, key_packages::RefusedKeyPackage,
-    paths::is_member, problem::ProblemKind, text,
+    Access, Body, Endpoint, Method, Success, key_packages::RefusedKeyPackage, paths::is_member,
+    problem::ProblemKind, text,
 };
 
 /// The name of the one security scheme.
@@ -209,7 +209,7 @@ pub(super) fn describe<E: Endpoint>(schemas: &mut Schemas) -> Operation {
 /// The description of an operation, with its departure from the draft.
 fn description_of<E: Endpoint>() -> String {
     let deviation = E::DEVIATION.map(|deviation| format!("\n\nDEVIATION from the draft: {deviation}"));
-    let stream = if E::MEDIA_TYPE == EVENT_STREAM { STREAMS } else { "" };
+    let stream = if E::RESUMES { STREAMS } else { "" };
     [E::DESCRIPTION, stream, &deviation.unwrap_or_default()].concat()
 }
 
@@ -239,7 +239,7 @@ fn header_parameters<E: Endpoint>() -> Vec<Parameter> {
             ObjectBuilder::new(),
         ));
     }
-    if E::MEDIA_TYPE == EVENT_STREAM {
+    if E::RESUMES {
         parameters.push(header(
             "Last-Event-ID",
             "The `id` of the last event that was read: the stream continues after it. Takes precedence over `after`.",

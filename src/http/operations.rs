@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actors::{AppId, ClientFigures, ClientId, ClientRow, EpochFigures};
+use actors::{AppId, ClientFigures, ClientId, ClientRow, EpochFigures, Gateway, StorageError};
 
 use super::{
     clients,
@@ -28,7 +28,7 @@ use crate::api::{
     problem::ProblemKind,
     text::{GroupIdText, HandleText},
 };
-use crate::{backups::NoBackup, metrics::LAG_GROUPS_MAX};
+use crate::{backups::NoBackup, federation::Federation, metrics::LAG_GROUPS_MAX};
 
 impl Handle<Operators> for ListOperatedApplications {
     async fn handle(call: Call<Self, Operators>) -> Result<Answer<OperatedApplications>, Problem> {
@@ -200,21 +200,9 @@ impl Handle<Operators> for ListPeers {
             return Ok(Answer::Ok(ListedPeers { peers: Vec::new() }));
         };
         call.turn.begin().await?;
-        let list = move || {
-            let listed = federation.peers().map(|(domain, status)| {
-                let lag = call.edge.gateway.peer_lag(domain, LAG_GROUPS_MAX)?;
-                Ok(ListedPeer {
-                    domain: domain.clone(),
-                    is_reachable: status.is_reachable,
-                    last_contact: status.answered_s.map(|at| at.saturating_mul(1000)),
-                    refusals: status.refusals,
-                    lag_groups: lag.groups,
-                    lag_entries: lag.entries,
-                })
-            });
-            listed.collect::<Result<Vec<_>, Problem>>()
-        };
-        Ok(Answer::Ok(ListedPeers { peers: apart(list).await?? }))
+        let list =
+            move || Ok::<_, Problem>(ListedPeers { peers: listed_peers(&federation, &call.edge.gateway)? });
+        apart(list).await?.map(Answer::Ok)
     }
 }
 
@@ -252,6 +240,25 @@ impl Handle<Operators> for MakeBackup {
             rows: summary.rows(),
         }))
     }
+}
+
+/// The gateways of other domains, with what each lacks. It reads the disk.
+pub(super) fn listed_peers(
+    federation: &Federation,
+    gateway: &Gateway,
+) -> Result<Vec<ListedPeer>, StorageError> {
+    let listed = federation.peers().map(|(domain, status)| {
+        let lag = gateway.peer_lag(domain, LAG_GROUPS_MAX)?;
+        Ok(ListedPeer {
+            domain: domain.clone(),
+            is_reachable: status.is_reachable,
+            last_contact: status.answered_s.map(|at| at.saturating_mul(1000)),
+            refusals: status.refusals,
+            lag_groups: lag.groups,
+            lag_entries: lag.entries,
+        })
+    });
+    listed.collect()
 }
 
 fn count(number: usize) -> u64 {

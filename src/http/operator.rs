@@ -9,8 +9,10 @@ use actix_http::{HttpMessage as _, Request};
 use actix_web::{HttpResponse, http::header, web::Bytes};
 
 use super::{
+    activity::Sampler,
     auth::{Admitted, Authenticator, check_access, presented},
     callers::{CallerShares, ListenerShares},
+    console::{self, CONSOLE_FILE},
     counts::{self, ListenerCounts},
     edge::Edge,
     openapi::{self, AboutListener, Description},
@@ -22,6 +24,7 @@ use super::{
 use crate::{
     api::{
         Access,
+        activity::WatchActivity,
         backups::{ListBackups, MakeBackup},
         operated_clients::ListOperatedClients,
         operated_groups::{InspectGroup, ListGroupEpochs, ListOperatedGroups, ListPeers},
@@ -40,6 +43,7 @@ use crate::{
 /// Every route of the operators' listener.
 static OPERATOR_ROUTES: &[Route<Operators>] = &[
     ROOT,
+    CONSOLE_FILE,
     pages::healthz(),
     pages::readyz(),
     METRICS,
@@ -55,11 +59,12 @@ static OPERATOR_ROUTES: &[Route<Operators>] = &[
     Route::of::<ListPeers>(),
     Route::of::<ListBackups>(),
     Route::of::<MakeBackup>(),
+    Route::of::<WatchActivity>(),
 ];
 
 /// The text of `/`.
 const CONTENTS: &str = "\
-The operators' listener of a MIMI gateway.
+The operators' listener of a MIMI gateway. Open it in a browser: it shows a console.
 
 /healthz                     the process is up
 /readyz                      requests are answered
@@ -68,25 +73,32 @@ The operators' listener of a MIMI gateway.
 /operator/v1/applications    the applications, and under each its tokens, clients and groups; needs such a token
 /operator/v1/peers           the gateways of other domains; needs such a token
 /operator/v1/backups         the backups, and making one; needs such a token
+/operator/v1/activity        the present activity, as a stream; needs such a token
 ";
 
-/// `GET /`: what there is.
+/// `GET /`: the console in a browser, else what there is.
 const ROOT: Route<Operators> = pages::page(
     "/",
-    |_| {
-        let contents = HttpResponse::Ok()
-            .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
-            .body(CONTENTS);
-        Box::pin(std::future::ready(Ok(contents)))
-    },
+    |arrived| Box::pin(std::future::ready(root(&arrived))),
     Description::Page {
         name: "contents",
-        summary: "The paths of this listener",
-        text: "Plain text.",
-        media_types: &["text/plain"],
+        summary: "The console, or the paths of this listener",
+        text: "The console if `Accept` names HTML, as browsers do: a page that holds no data and asks for a token. Else plain \
+               text.",
+        media_types: &["text/html", "text/plain"],
         problems: &[],
     },
 );
+
+fn root(arrived: &Arrived<Operators>) -> Result<HttpResponse, Problem> {
+    let mut response = if arrived.fields.takes_html() {
+        console::index(arrived)?
+    } else {
+        HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8")).body(CONTENTS)
+    };
+    response.headers_mut().append(header::VARY, header::HeaderValue::from_static("accept"));
+    Ok(response)
+}
 
 /// `GET /metrics`: figures for Prometheus.
 const METRICS: Route<Operators> = pages::page(
@@ -135,7 +147,7 @@ pub(super) fn document() -> Result<serde_json::Value, serde_json::Error> {
         title: "MIMI gateway, for operators",
         introduction: "\
 The interface for the people who run a MIMI gateway. A token of an operator is no token of an application, nor the reverse; `/`, \
-`/healthz`, `/readyz` and `/metrics` need none. Every error is a problem document (RFC 9457), whose `type` the listener for \
+the console with its files, `/healthz`, `/readyz` and `/metrics` need none. Every error is a problem document (RFC 9457), whose `type` the listener for \
 application servers explains. A `HEAD` is answered wherever `GET` is. No answer holds a token, except the one that makes it, a key \
 or a message.",
         token: "A token of an operator, for reading or for reading and writing.",
@@ -195,6 +207,7 @@ pub(crate) struct Operators {
     tokens: RwLock<Vec<KnownOperator>>,
     shares: ListenerShares,
     metrics: ShownMetrics,
+    pub(super) sampler: Arc<Sampler>,
     /// The tokens of applications.
     pub(super) book: Arc<TokenBook>,
 }
@@ -211,10 +224,11 @@ impl Operators {
     pub(crate) fn new(
         tokens: &[TokenSettings],
         shares: &ListenerShares,
-        metrics: ShownMetrics,
+        (metrics, sampler): (ShownMetrics, Sampler),
         book: Arc<TokenBook>,
     ) -> Self {
-        let operators = Self { tokens: RwLock::default(), shares: shares.clone(), metrics, book };
+        let (tokens_known, sampler) = (RwLock::default(), Arc::new(sampler));
+        let operators = Self { tokens: tokens_known, shares: shares.clone(), metrics, sampler, book };
         operators.replace_tokens(tokens);
         operators
     }
@@ -224,7 +238,8 @@ impl Operators {
         self.metrics.backups()
     }
 
-    /// Accepts these tokens and no others from now on. One that was accepted before keeps its share.
+    /// Accepts these tokens and no others from now on. One that was accepted before keeps its share; the streams of one that is
+    /// no longer accepted end.
     pub(crate) fn replace_tokens(&self, tokens: &[TokenSettings]) {
         let mut known = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
         let next = tokens.iter().map(|token| {
@@ -235,7 +250,13 @@ impl Operators {
             };
             KnownOperator { hash: token.sha256, access: token.access, shares }
         });
-        *known = next.collect();
+        let next: Vec<KnownOperator> = next.collect();
+        for before in
+            known.iter().filter(|known| !next.iter().any(|next| bool::from(next.hash.matches(&known.hash))))
+        {
+            before.shares.revoke();
+        }
+        *known = next;
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use actix_web::{
     HttpResponse,
-    http::header::{self, HeaderValue},
+    http::header::{self, EntityTag, HeaderValue},
     web::Bytes,
 };
 use actors::SnapshotStatus;
@@ -18,10 +18,10 @@ use utoipa_swagger_ui::Config;
 
 use super::{
     auth::Authenticator,
-    compression,
+    compression, entity_tag,
     openapi::{self, Description},
     problem::Problem,
-    route::{Arrived, PendingResponse, Route},
+    route::{Arrived, PendingResponse, RequestFields, Route},
     unread::SharedBody,
 };
 use crate::api::{
@@ -39,8 +39,13 @@ const EXPLANATIONS: &[&str] = &["text/html", "text/plain"];
 
 /// The gateway's own styles of /docs, by the name of their file.
 const DOCS_CSS: &str = "gateway.css";
+/// The styles that all pages share, by the name of their file.
+const SHARED_CSS: &str = "style.css";
 /// The beginning of the page /docs. The page's width is that of the screen, and its files are in the directory.
 const HEAD: &str = "<head>\n    <base href=\"/docs/\">\n    <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">";
+
+/// The end of its head.
+const STYLES: &str = "  <link rel=\"stylesheet\" href=\"./style.css\">\n    <link rel=\"stylesheet\" href=\"./gateway.css\">\n  </head>";
 
 /// `GET /`: what runs here, and where to read on.
 pub(super) const START: Route = page(
@@ -233,12 +238,14 @@ pub(super) struct SharedPage {
     media_type: String,
     bytes: Bytes,
     gzip: Bytes,
+    tag: EntityTag,
 }
 
 impl SharedPage {
-    fn new(media_type: String, bytes: Bytes) -> Result<Self, Problem> {
-        let gzip = compression::gzip(&bytes)?;
-        Ok(Self { media_type, bytes, gzip })
+    /// A page with these bytes.
+    pub(super) fn new(media_type: String, bytes: Bytes) -> Result<Self, Problem> {
+        let (gzip, tag) = (compression::gzip(&bytes)?, entity_tag::of_bytes(&bytes));
+        Ok(Self { media_type, bytes, gzip, tag })
     }
 
     /// A page of JSON.
@@ -246,6 +253,21 @@ impl SharedPage {
         Self::new(JSON.to_owned(), document.to_string().into())
     }
 
+    /// The page with its entity tag, or 304 if the caller has it already.
+    pub(super) fn answer_unless_known(&self, fields: &RequestFields) -> HttpResponse {
+        let mut response = if entity_tag::is_known(&self.tag, fields.if_none_match.as_ref()) {
+            // As the page would have it (RFC 9110 §15.4.5).
+            HttpResponse::NotModified().insert_header((header::VARY, "accept-encoding")).finish()
+        } else {
+            self.answer()
+        };
+        if let Ok(tag) = HeaderValue::from_str(&self.tag.to_string()) {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        response
+    }
+
+    /// The page.
     pub(super) fn answer(&self) -> HttpResponse {
         let mut response = HttpResponse::Ok()
             .insert_header((header::CONTENT_TYPE, self.media_type.clone()))
@@ -283,8 +305,15 @@ fn shared_docs_file(file: &str) -> Result<Option<SharedPage>, Problem> {
     if let Some(shared) = files.get(file) {
         return Ok(Some(shared.clone()));
     }
-    if file == DOCS_CSS {
-        return SharedPage::new(CSS.to_owned(), Bytes::from_static(include_bytes!("docs.css"))).map(Some);
+    let own: Option<&'static [u8]> = match file {
+        DOCS_CSS => Some(include_bytes!("docs.css")),
+        SHARED_CSS => Some(include_bytes!("style.css")),
+        _ => None,
+    };
+    if let Some(own) = own {
+        let shared = SharedPage::new(CSS.to_owned(), Bytes::from_static(own))?;
+        files.insert(file.to_owned(), shared.clone());
+        return Ok(Some(shared));
     }
     let found = utoipa_swagger_ui::serve(file, Arc::clone(&CONFIG)).map_err(|error| {
         tracing::error!(%error, "a file of /docs cannot be served");
@@ -295,9 +324,8 @@ fn shared_docs_file(file: &str) -> Result<Option<SharedPage>, Problem> {
     if file.is_empty()
         && let Ok(html) = std::str::from_utf8(&bytes)
     {
-        let html = html.replacen("<head>", HEAD, 1);
-        let html =
-            html.replacen("</head>", "  <link rel=\"stylesheet\" href=\"./gateway.css\">\n  </head>", 1);
+        let html = html.replacen("<html", "<html class=\"inverted\"", 1).replacen("<head>", HEAD, 1);
+        let html = html.replacen("</head>", STYLES, 1);
         bytes =
             html.replacen("<title>Swagger UI</title>", "<title>MIMI gateway: API</title>", 1).into_bytes();
     }
@@ -321,7 +349,7 @@ fn start(arrived: &Arrived) -> HttpResponse {
     if arrived.fields.takes_html() {
         let items = PAGES.iter().fold(String::new(), |mut html, (path, about)| {
             // Writing to a string cannot fail.
-            let _ = write!(html, "<li><a href=\"{path}\">{path}</a>: {about}</li>");
+            let _ = write!(html, "<li><a href=\"{path}\">{path}</a><br>{about}</li>");
             html
         });
         explanation(
@@ -372,7 +400,7 @@ fn explanation(media_type: &'static str, page: String) -> HttpResponse {
         .insert_header((header::CONTENT_TYPE, media_type))
         .insert_header((
             header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'",
+            "default-src 'none'; img-src 'self'; style-src 'self'",
         ))
         .body(page)
 }
@@ -410,7 +438,7 @@ fn navigation(kinds: &[ProblemKind]) -> String {
     }
     let items = kinds.iter().fold(String::new(), |mut html, kind| {
         let ProblemType { slug, title, status, .. } = kind.about();
-        let _ = write!(html, "<li><a href=\"#{slug}\">{title}</a> <code>{status} {slug}</code></li>");
+        let _ = write!(html, "<li><a href=\"#{slug}\">{title}</a><br><code>{status} {slug}</code></li>");
         html
     });
     format!("<h1>Problems</h1><nav><ul>{items}</ul></nav>")
@@ -419,10 +447,9 @@ fn navigation(kinds: &[ProblemKind]) -> String {
 fn as_page(title: &str, navigation: &str, sections: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
-         <style>html{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;\
-         margin:2rem auto;padding:0 1rem}}h1{{font-size:1.4rem;margin:2rem 0 0}}h2{{font-size:1rem}}p{{margin:.4rem 0}}\
-         </style></head><body>{navigation}{sections}</body></html>"
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{title}</title>\
+         <link rel=\"stylesheet\" href=\"/docs/style.css\"></head>\
+         <body><main class=\"text-page\">{navigation}{sections}</main></body></html>"
     )
 }
 

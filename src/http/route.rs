@@ -16,7 +16,7 @@ use super::{
     body::ReceivedBody,
     callers::ComputeTurn,
     edge::Edge,
-    events::EventBody,
+    event_body::EventBody,
     json,
     openapi::{self, Description},
     pages,

@@ -8,12 +8,13 @@ use super::{StartError, application_configuration};
 use crate::{
     backups::Backups,
     config::{
-        ApplicationSettings, Config, FederationSettings, FederationTls, OperatorSettings, TokenAccess,
-        TokenSettings,
+        ApplicationSettings, Config, DataDir, FederationSettings, FederationTls, OperatorSettings,
+        TokenAccess, TokenSettings,
     },
     default_application::operator_token,
     federation::{self, Federation, SharedApplication},
     http::{
+        activity::Sampler,
         auth::{Authenticator, Tokens},
         callers::ListenerShares,
         edge::{Edge, Served},
@@ -156,6 +157,10 @@ impl<'a> BoundListeners<'a> {
             (inside.tls.clone(), outside.as_ref().map(|outside| outside.listener_tls.clone()));
         let certificates = internal_tls.iter().chain(&federation_tls);
         let certificates = certificates.filter_map(|tls| tls.certificate.clone()).collect();
+        let data_dir = match &inside.config.data_dir {
+            DataDir::Directory(directory) => Some(directory.clone()),
+            DataDir::Memory => None,
+        };
         let internal = inside.serve(served.clone(), &book, timeout).await?;
         let federation = match (outside, served.federation.clone()) {
             (Some(outside), Some(federation)) => {
@@ -172,8 +177,10 @@ impl<'a> BoundListeners<'a> {
                     certificates,
                     backups,
                 };
-                let metrics = ShownMetrics::new(observed, others.map(Arc::clone).collect());
-                Some(bound.serve(served, tokens_of_operators, (metrics, book), timeout).await?)
+                let others: Vec<_> = others.map(Arc::clone).collect();
+                let sampler = Sampler::new(observed.clone(), others.clone(), data_dir);
+                let seen = (ShownMetrics::new(observed, others), sampler);
+                Some(bound.serve(served, tokens_of_operators, (seen, book), timeout).await?)
             }
             None => None,
         };
@@ -295,17 +302,17 @@ impl<'a> ForOperators<'a> {
         Ok(Self { settings, bound })
     }
 
-    /// Serves callers with these tokens, and shows the metrics.
+    /// Serves callers with these tokens, and shows the metrics and samples.
     async fn serve(
         self,
         served: Served,
         tokens: &[TokenSettings],
-        (metrics, book): (ShownMetrics, Arc<TokenBook>),
+        (seen, book): ((ShownMetrics, Sampler), Arc<TokenBook>),
         shutdown_timeout: Duration,
     ) -> Result<Listener<Operators>, StartError> {
         let limits = &self.settings.listener;
         let shares = ListenerShares::new(limits);
-        let edge = Edge::new(served, Operators::new(tokens, &shares, metrics, book), shares, limits);
+        let edge = Edge::new(served, Operators::new(tokens, &shares, seen, book), shares, limits);
         Listener::start(self.bound, edge, limits, Protocol::Plain, shutdown_timeout).await
     }
 }

@@ -1,6 +1,10 @@
 //! The listener for operators, attacked by callers that reach it and have no token of an operator.
 
-use std::{io::Write as _, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use mimi_gateway::token::Token;
 
@@ -171,4 +175,53 @@ fn bodies_and_methods_that_nothing_takes_are_refused_at_once() {
     });
     damage.is_at_most(20);
     assert!(watched.target.peak_mb() < 100, "{} MB", watched.target.peak_mb());
+}
+
+/// Opens a stream of the activity; its status.
+fn watch(watched: &Watched, token: &str) -> (TcpStream, u16) {
+    let authorization = format!("Authorization: Bearer {token}\r\n");
+    let request = request_with(&authorization, "GET", "/operator/v1/activity", None);
+    let mut stream = watched.target.connect_as_operator();
+    let _ = stream.write_all(&request);
+    let mut status = [0; 12];
+    let is_read = stream.read_exact(&mut status).is_ok();
+    let status = std::str::from_utf8(&status[9..]).ok().filter(|_| is_read);
+    (stream, status.and_then(|status| status.parse().ok()).unwrap_or_default())
+}
+
+#[test]
+fn streams_that_nobody_reads_cost_little_and_are_not_many() {
+    let watched = Watched::start("event_streams_max = 8");
+    let ask = |_| succeeded(watched.target.call(&watched.target.other, "GET", "/clients?tag=none", None));
+    let (damage, (open, statuses)) = Damage::to(&watched.target, ask, || {
+        let (mut open, mut statuses) = (Vec::new(), Vec::new());
+        for _ in 0..20 * scale() {
+            let (stream, status) = watch(&watched, &watched.token);
+            open.push(stream);
+            statuses.push(status);
+            // Without a token there is no stream at all.
+            assert_eq!(watch(&watched, "guessed").1, 401);
+            assert_eq!(watch(&watched, &watched.target.attacked.token).1, 401);
+        }
+        // Several samples are taken meanwhile.
+        std::thread::sleep(Duration::from_millis(2500));
+        (open, statuses)
+    });
+    damage.is_at_most(20);
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 6, "three quarters: {statuses:?}");
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
+    assert_eq!(watched.list(&watched.token).unwrap().status, 200, "other requests are answered");
+    assert!(watched.target.peak_mb() < 100, "{} MB", watched.target.peak_mb());
+
+    // Those that are closed make room; opening and closing begins and ends the samples.
+    drop(open);
+    for _ in 0..50 * scale() {
+        let since = Instant::now();
+        while watch(&watched, &watched.token).1 != 200 {
+            assert!(since.elapsed() < Duration::from_secs(10), "there is no room again");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    assert!(watched.target.peak_mb() < 100, "{} MB", watched.target.peak_mb());
+    assert!(!watched.target.log().contains("panicked"), "{}", watched.target.log());
 }

@@ -10,6 +10,7 @@
 )]
 
 mod backup;
+mod console;
 mod contract;
 mod creation;
 mod demo;

@@ -58,6 +58,19 @@ impl ApplicationStream {
         })
     }
 
+    /// Goes back by a number of rows, as far as they are kept.
+    ///
+    /// # Errors
+    /// That the store cannot be read.
+    pub(crate) fn go_back(mut self, rows: u64) -> Result<Self, StorageError> {
+        let before_all = self.store.view().first_event(self.app)?.map(|first| first.saturating_sub(1));
+        if let Some(before_all) = before_all {
+            let position = self.place.position.saturating_sub(rows).max(before_all);
+            self.place = self.place.min(StreamPlace::after(position));
+        }
+        Ok(self)
+    }
+
     /// The id after which the next item comes.
     pub fn id(&self) -> EventId {
         EventId { stream: self.tag, place: self.place }

@@ -101,6 +101,11 @@ impl EventHub {
         self.is_closing.send_replace(true);
     }
 
+    /// Whether the hub is closing.
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.is_closing.borrow()
+    }
+
     /// Waits until the hub closes.
     pub(crate) async fn closed(&self) {
         // The sender is in `self`, so this ends only with the hub.

@@ -27,6 +27,18 @@ impl Gateway {
         stream.ok_or(GroupError::UnknownGroup)
     }
 
+    /// The newest events of an application, as far back as the given number of batches that have any, and those from now on.
+    ///
+    /// # Errors
+    /// [`GroupError::UnknownGroup`] if there is no such application, or that the store cannot be read.
+    pub fn recent_application_events(
+        &self,
+        app: AppId,
+        batches: u64,
+    ) -> Result<ApplicationStream, GroupError> {
+        Ok(self.application_events(app, None)?.go_back(batches)?)
+    }
+
     /// The events of a group after one of them, or from now on.
     ///
     /// # Errors
@@ -91,6 +103,16 @@ impl Gateway {
     ) -> impl Future<Output = bool> + use<> {
         let welcome = self.events.welcome_of(app, handle);
         async move { tokio::time::timeout(at_most, welcome).await.unwrap_or(false) }
+    }
+
+    /// Whether streams must end, because the gateway is about to stop.
+    pub fn has_ended_streams(&self) -> bool {
+        self.events.is_closing()
+    }
+
+    /// Waits until streams must end, because the gateway is about to stop.
+    pub async fn streams_ended(&self) {
+        self.events.closed().await;
     }
 
     /// Ends every event stream and every wait for a welcome, because the gateway is about to stop.

@@ -1,7 +1,7 @@
 //! Figures for operators: active actors, applications and their clients, entries that peers lack, one group and its epochs.
 
 use snapshots::{
-    AppId, ClientId, ClientRow, DomainName, Epoch, GroupId, LogId, QueueCounts, Timestamp, View,
+    AppId, ClientId, ClientRow, DomainName, Epoch, GroupId, KeyQueueId, LogId, QueueCounts, Timestamp, View,
 };
 
 use super::Gateway;
@@ -130,6 +130,23 @@ impl Gateway {
             figures.key_packages.available += counts.available;
         }
         Ok(figures)
+    }
+
+    /// The key packages of a queue; `None` if the client has no such queue. It reads the disk, and loads no queue.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the store cannot be read.
+    pub fn queue_figures(
+        &self,
+        app: AppId,
+        client: ClientId,
+        queue: KeyQueueId,
+    ) -> Result<Option<QueueCounts>, StorageError> {
+        let (view, now) = (self.services.store.view(), self.services.clock.now());
+        if view.queue(app, client, queue)?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(view.queue_counts(app, queue, now)?))
     }
 
     /// What a peer lacks, in at most `groups_max` groups. It reads the disk.

@@ -23,7 +23,7 @@ use std::{
 };
 
 use actix::{Actor as _, Addr, Arbiter};
-use snapshots::{AppId, Batch, ClientId, DomainName, Retention, Store};
+use snapshots::{AppId, Batch, ClientId, DomainName, Retention, Store, Timestamp};
 use uuid::Uuid;
 
 pub use self::clients::{
@@ -152,6 +152,11 @@ impl Gateway {
     /// The limits it runs with.
     pub fn limits(&self) -> &Limits {
         &self.services.limits
+    }
+
+    /// The present time, by its clock.
+    pub fn now(&self) -> Timestamp {
+        self.services.clock.now()
     }
 
     /// The store it writes to.

@@ -212,6 +212,15 @@ impl View {
         head(self, app)
     }
 
+    /// The position of the oldest row of events of an application that is kept.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the key is damaged.
+    pub fn first_event(&self, app: AppId) -> Result<Option<u64>, ReadError> {
+        let first = self.scan(table::EVENTS, events_of(app).prefix()).next().transpose()?;
+        first.map(|(key, _)| Ok(read_key(&key)?.1)).transpose()
+    }
+
     /// Rows of events of an application after a position, up to `last`: at most `limit` of them.
     ///
     /// # Errors

@@ -7,7 +7,11 @@ use super::{
     *,
 };
 use crate::{
-    api::{self, events::EventData, paths::PathMembers as _},
+    api::{
+        self,
+        events::{EVENT_STREAM, EventData},
+        paths::PathMembers as _,
+    },
     http::{operator, route::ROUTES},
 };
 
@@ -66,7 +70,7 @@ fn the_document_for_operators_is_whole() {
 
 /// Whether an operation for operators needs a token: all but the pages that hold no data.
 fn needs_token(name: &str) -> bool {
-    !matches!(name, "contents" | "healthz" | "readyz" | "metrics")
+    !matches!(name, "contents" | "consoleFile" | "healthz" | "readyz" | "metrics")
 }
 
 #[test]

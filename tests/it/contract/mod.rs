@@ -1,6 +1,7 @@
 //! The HTTP contract, over real sockets: each endpoint, and each problem that needs no member of a group.
 
 mod access;
+mod activity;
 mod bodies;
 mod clients;
 mod conditional;

@@ -100,7 +100,8 @@ async fn the_start_page_leads_to_pages_that_exist() {
     let page = browse(&gateway, "/").await;
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let html = page.text();
-    let linked: Vec<&str> = html.split("href=\"").skip(1).filter_map(|part| part.split('"').next()).collect();
+    let linked: Vec<&str> =
+        html.split("<a href=\"").skip(1).filter_map(|part| part.split('"').next()).collect();
     assert!(linked.contains(&"/docs") && linked.contains(&"/problems"), "{html}");
     let text = open(&gateway, "/").await;
     assert_eq!(text.header("content-type"), Some("text/plain; charset=utf-8"));

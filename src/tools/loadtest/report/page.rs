@@ -6,7 +6,7 @@ use super::{
 };
 use crate::tools::loadtest::{Verdict, machine::Machine, origin::Origin};
 
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = concat!(include_str!("../../../http/style.css"), include_str!("page.css"));
 
 /// The page of one run.
 pub(super) fn of_run(report: &RunReport) -> String {
