@@ -21,7 +21,10 @@ use std::{
 use actors::Clock;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::MissedTickBehavior,
+};
 
 use crate::{
     config::{self, Config, ConfigError, DataDir, Environment},
@@ -210,6 +213,8 @@ async fn serve_until_told(
     print(&format!("{}{listening}\n", announcement::instructions(&running, &settings)));
     announcement::log(&running, &settings);
     manager.ready(&listening);
+    let mut polls = tokio::time::interval(Duration::from_secs(settings.trust_reload_s.max(1)));
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let code = loop {
         tokio::select! {
             _ = terminate.recv() => break ExitCode::SUCCESS,
@@ -221,16 +226,19 @@ async fn serve_until_told(
                     break ExitCode::SUCCESS;
                 }
                 manager.reloading();
-                // A file may hang; the gateway stops all the same.
-                tokio::select! {
-                    is_reloaded = reload(options, &running, logging) => manager.ready(&if is_reloaded {
-                        listening.clone()
-                    } else {
-                        format!("{listening}; the last reload failed and changed nothing: see the log")
-                    }),
-                    _ = terminate.recv() => break ExitCode::SUCCESS,
-                    _ = interrupt.recv() => break ExitCode::SUCCESS,
-                    reason = running.failed() => break fail(reason),
+                let reloading = reload(options, &running, logging);
+                match unless_told_to_stop(reloading, [&mut terminate, &mut interrupt], &running).await {
+                    Ok(true) => manager.ready(&listening),
+                    Ok(false) => manager
+                        .ready(&format!("{listening}; the last reload failed and changed nothing: see the log")),
+                    Err(code) => break code,
+                }
+            }
+            _ = polls.tick(), if settings.trust_reload_s > 0 => {
+                let reloading = reload_changed(&running);
+                match unless_told_to_stop(reloading, [&mut terminate, &mut interrupt], &running).await {
+                    Ok(()) => {}
+                    Err(code) => break code,
                 }
             }
         }
@@ -243,6 +251,37 @@ async fn serve_until_told(
     (code, Some(watchdog))
 }
 
+/// Waits for work that may hang, such as reading a file; the gateway stops all the same.
+async fn unless_told_to_stop<T>(
+    work: impl Future<Output = T>,
+    [terminate, interrupt]: [&mut Signal; 2],
+    running: &Running,
+) -> Result<T, ExitCode> {
+    tokio::select! {
+        done = work => Ok(done),
+        _ = terminate.recv() => Err(ExitCode::SUCCESS),
+        _ = interrupt.recv() => Err(ExitCode::SUCCESS),
+        reason = running.failed() => Err(fail(reason)),
+    }
+}
+
+/// Reads certificates, keys, trust roots and revocation lists again if their files have changed.
+async fn reload_changed(running: &Running) {
+    match running.reload_changed().await {
+        Ok(false) => {}
+        Ok(true) => {
+            tracing::info!("reloaded: files of certificates, trust roots or revocation lists have changed")
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            tracing::error!(
+                reason,
+                "files have changed; nothing was reloaded, and nothing has changed in use"
+            );
+        }
+    }
+}
+
 /// Reads the configuration and its files again. If anything in them is wrong, nothing changes, and this returns `false`.
 async fn reload(options: &Options, running: &Running, logging: Option<&Logging>) -> bool {
     let read_again = options.clone();
@@ -252,8 +291,14 @@ async fn reload(options: &Options, running: &Running, logging: Option<&Logging>)
             let log = config.log.clone();
             running.reload(config).await.map(|differing| (log, differing)).map_err(|error| error.to_string())
         }
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(reason) => Err(reason),
+        Ok(Err(error)) => {
+            running.count_reload(false);
+            Err(error.to_string())
+        }
+        Err(reason) => {
+            running.count_reload(false);
+            Err(reason)
+        }
     };
     let is_reloaded = reloaded.is_ok();
     match reloaded {

@@ -60,6 +60,9 @@ actors::settings! {
         pub log: String = "info,actix_server=warn,actix_http=off".to_owned() => log::FILTER;
         /// The form of the log: lines of text, or a JSON object in each line.
         pub log_format: LogFormat = LogFormat::Text => LogFormat::ACCEPTS;
+        /// How often the gateway looks for changed files of certificates, keys, trust roots and revocation lists, and reads
+        /// them again, in seconds; 0 never. SIGHUP makes it read them at once, and the configuration as well.
+        pub trust_reload_s: u64 = 60 => Accepts::from_to(0, 86_400);
         /// Threads that run groups and key queues; by default one per core.
         pub actor_threads: usize = cores() => rows::THREADS, e.g. "4";
         /// The listener for application servers, and the limits of a request.
@@ -234,6 +237,22 @@ impl Config {
         for x509 in self.applications.iter_mut().filter_map(|application| application.x509.as_mut()) {
             x509.change_paths(change);
         }
+    }
+
+    /// The files that are read again while the gateway runs: those of certificates, keys, trust roots and revocation lists.
+    pub(crate) fn reloaded_files(&self) -> Vec<PathBuf> {
+        let internal = [&self.internal.certificate, &self.internal.private_key].into_iter().flatten();
+        let mut files: Vec<PathBuf> = internal.cloned().collect();
+        if let Some(FederationSettings { certificate, private_key, ca, .. }) = &self.federation {
+            files.extend([certificate, private_key, ca].into_iter().cloned());
+        }
+        for x509 in self.applications.iter().filter_map(|application| application.x509.as_ref()) {
+            files.extend(
+                x509.trust_roots.path().into_iter().chain(x509.crl_issuers.as_ref().and_then(Pem::path)),
+            );
+            files.extend(x509.crls.iter().cloned());
+        }
+        files
     }
 
     /// Checks every setting by its row, and the conditions between settings. [`Config::read`] and [`Config::parse`] do it

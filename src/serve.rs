@@ -2,6 +2,7 @@
 
 mod listeners;
 pub(crate) mod reload;
+mod watched_files;
 
 use std::{
     net::SocketAddr,
@@ -18,6 +19,7 @@ use actors::{Application, Clock, Gateway, GatewayOptions, Store, Transport};
 use self::{
     listeners::{BoundListeners, Listeners, fit_connections, operator_tokens, shutdown_timeout},
     reload::Reloadable,
+    watched_files::WatchedFiles,
 };
 use crate::{
     api::{
@@ -106,6 +108,8 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
     tls::install_provider();
     config.check()?;
     let given = config.clone();
+    // Before the files are read, so that no change after that is missed.
+    let files = WatchedFiles::new(config.reloaded_files());
     fit_connections(&mut config)?;
     let mut built = config.build_applications()?;
     for warning in config.warnings(&built, clock.now())? {
@@ -135,8 +139,8 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
     let made_for_operators = if is_configured { Vec::new() } else { tokens_of_operators.clone() };
 
     let federation = bound.federation(&applications)?;
-    let reloadable = Reloadable { config: given, applications: built.clone(), clock: clock.clone() };
     let backups = Arc::new(Backups::open(&config, &store, clock.clone()));
+    let reloadable = Reloadable::new(given, files, built.clone(), clock.clone());
     let mut options = gateway_options(&config, built, clock);
     options.transport =
         federation.clone().map(|federation| Arc::new(HttpsTransport(federation)) as Arc<dyn Transport>);
@@ -153,6 +157,7 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
         }),
         federation: federation.clone(),
         is_draining: Arc::clone(&is_draining),
+        reloads: Arc::clone(&reloadable.counts),
     };
     let listeners =
         bound.serve(served, (Arc::clone(&book), Arc::clone(&backups)), &tokens_of_operators).await?;

@@ -1,6 +1,9 @@
 //! Warnings about valid settings that are probably not intended.
 
-use actors::{Application, Timestamp};
+use actors::{
+    Application, Timestamp,
+    identity::{TrustMember, TrustWarning},
+};
 
 use super::{Config, ConfigError, applications};
 use crate::tls;
@@ -34,6 +37,8 @@ impl Config {
                     settings.id
                 ));
             }
+            warnings
+                .extend(built.identity.trust_warnings(now).iter().map(|warning| trust_warning(&at, warning)));
             for (index, sender) in built.external_senders.iter().enumerate() {
                 if let Err(reason) = sender.check_credential(&*built.identity, now) {
                     warnings.push(format!(
@@ -73,4 +78,14 @@ impl Config {
             )
         })
     }
+}
+
+/// A warning about a trust root or revocation list of the application at this place.
+fn trust_warning(at: &str, TrustWarning { member, text }: &TrustWarning) -> String {
+    let member = match member {
+        TrustMember::Root(place) => format!("trust_roots: root {}", place + 1),
+        TrustMember::CrlIssuer(place) => format!("crl_issuers: certificate {}", place + 1),
+        TrustMember::Crl(place) => format!("crls[{place}]"),
+    };
+    format!("{at}.x509.{member}: {text}")
 }

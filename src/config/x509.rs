@@ -107,6 +107,11 @@ impl Pem {
         self.0.trim_start().starts_with(PEM_BEGINS)
     }
 
+    /// The path, if it is one.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        (!self.is_inline()).then(|| PathBuf::from(&self.0))
+    }
+
     fn change_path(&mut self, change: &dyn Fn(&mut PathBuf)) {
         if !self.is_inline() {
             let mut path = PathBuf::from(&self.0);

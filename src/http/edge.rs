@@ -38,6 +38,7 @@ use crate::{
     api::{applications::ApplicationConfiguration, federation::GatewayDescription, problem::ProblemKind},
     config::ListenerSettings,
     federation::Federation,
+    metrics::ReloadCounts,
     shares::{Full, HeldShare},
 };
 
@@ -59,6 +60,7 @@ pub(crate) struct Served {
     pub(crate) federation: Option<Arc<Federation>>,
     /// Whether the gateway is about to stop: it is not ready, and still answers.
     pub(crate) is_draining: Arc<AtomicBool>,
+    pub(crate) reloads: Arc<ReloadCounts>,
 }
 
 /// The state that all requests of one listener share.

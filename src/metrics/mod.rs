@@ -13,13 +13,16 @@ pub(crate) mod text;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
-use actors::{AwakeActors, Gateway, identity::TrustEnds};
+use actors::{
+    AwakeActors, Gateway, Timestamp,
+    identity::{ListCounts, TrustEnds},
+};
 
 use self::text::{Metric, MetricKind, MetricsText};
-use crate::{backups::Backups, federation::Federation};
+use crate::{backups::Backups, federation::Federation, tls};
 
 /// The groups in which the entries that a peer lacks are counted; there may be more.
 pub(crate) const LAG_GROUPS_MAX: usize = 10_000;
@@ -53,6 +56,33 @@ impl ListenerCertificate {
     }
 }
 
+/// The reloads of a gateway since its start.
+#[derive(Debug)]
+pub(crate) struct ReloadCounts {
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    /// When trust roots, lists and certificates were last read, in Unix seconds.
+    trust_loaded_s: AtomicU64,
+}
+
+impl ReloadCounts {
+    /// The counts of a gateway that read its files at this time.
+    pub(crate) fn new(at: Timestamp) -> Self {
+        let (succeeded, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { succeeded, failed, trust_loaded_s: AtomicU64::new(at.0 / 1000) }
+    }
+
+    /// Counts a reload.
+    pub(crate) fn count(&self, is_ok: bool, at: Timestamp) {
+        if is_ok {
+            self.succeeded.fetch_add(1, Ordering::Relaxed);
+            self.trust_loaded_s.store(at.0 / 1000, Ordering::Relaxed);
+        } else {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The parts of a gateway whose state is shown.
 #[derive(Clone)]
 pub(crate) struct Observed {
@@ -60,6 +90,7 @@ pub(crate) struct Observed {
     pub(crate) federation: Option<Arc<Federation>>,
     pub(crate) certificates: Vec<ListenerCertificate>,
     pub(crate) backups: Arc<Backups>,
+    pub(crate) reloads: Arc<ReloadCounts>,
 }
 
 impl Observed {
@@ -75,6 +106,8 @@ impl Observed {
         self.write_backups(text);
         self.write_peers(text);
         self.write_ends(text);
+        self.write_lists(text);
+        self.write_reloads(text);
         process::write(text);
     }
 
@@ -250,6 +283,51 @@ impl Observed {
         );
         write_ends(text, root, &ends, |ends| ends.root);
         write_ends(text, list, &ends, |ends| ends.list);
+    }
+
+    fn write_lists(&self, text: &mut MetricsText) {
+        let now = Timestamp(u64::try_from(tls::now_s()).unwrap_or_default().saturating_mul(1000));
+        let mut counts: Vec<(String, ListCounts)> = self
+            .gateway
+            .applications()
+            .filter_map(|application| {
+                Some((application.id.to_string(), application.identity.list_counts(now)?))
+            })
+            .collect();
+        counts.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let lists = gauge(
+            "mimi_gateway_revocation_lists",
+            "Revocation lists of an application: current, due (in the last quarter of their term) or late.",
+        );
+        let mut family = text.family(lists);
+        for (application, counts) in &counts {
+            for (state, count) in [("current", counts.current), ("due", counts.due), ("late", counts.late)] {
+                family.sample(&[("application", application), ("state", state)], count);
+            }
+        }
+        let without_signer = gauge(
+            "mimi_gateway_revocation_lists_without_signer",
+            "Revocation lists of an application that no trust root, no CRL issuer and no issuer in a chain so far signed.",
+        );
+        let mut family = text.family(without_signer);
+        for (application, counts) in &counts {
+            family.sample(&[("application", application)], counts.without_signer);
+        }
+    }
+
+    fn write_reloads(&self, text: &mut MetricsText) {
+        let reloads = counter(
+            "mimi_gateway_reloads_total",
+            "Reloads since the start, by SIGHUP or because files changed. A failed one changed nothing.",
+        );
+        text.family(reloads)
+            .sample(&[("outcome", "succeeded")], self.reloads.succeeded.load(Ordering::Relaxed))
+            .sample(&[("outcome", "failed")], self.reloads.failed.load(Ordering::Relaxed));
+        let loaded = gauge(
+            "mimi_gateway_trust_loaded_timestamp_seconds",
+            "When certificates, trust roots and revocation lists were last read, in Unix seconds.",
+        );
+        text.one(loaded, self.reloads.trust_loaded_s.load(Ordering::Relaxed));
     }
 }
 

@@ -176,6 +176,7 @@ impl<'a> BoundListeners<'a> {
                     federation: served.federation.clone(),
                     certificates,
                     backups,
+                    reloads: Arc::clone(&served.reloads),
                 };
                 let others: Vec<_> = others.map(Arc::clone).collect();
                 let sampler = Sampler::new(observed.clone(), others.clone(), data_dir);

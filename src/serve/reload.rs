@@ -3,7 +3,11 @@
 //! All files are read and checked first, and then everything is replaced, which cannot fail: a broken file changes nothing.
 //! Connections stay open. Each keeps the TLS with which it began, and the next request on it is checked by the new tokens.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use actors::{Application, Clock};
 use toml::{Table, Value};
@@ -11,10 +15,12 @@ use toml::{Table, Value};
 use super::{
     Running, StartError,
     listeners::{ListenerTls, federation_tls, internal_tls},
+    watched_files::WatchedFiles,
 };
 use crate::{
     config::{ApplicationSettings, Config, FederationSettings, FederationTls, Pem},
     default_application::DefaultApplication,
+    metrics::ReloadCounts,
     token::TokenHash,
 };
 
@@ -25,6 +31,33 @@ pub(super) struct Reloadable {
     /// The applications of the configuration.
     pub(super) applications: Vec<Application>,
     pub(super) clock: Clock,
+    latest: Mutex<Latest>,
+    pub(super) counts: Arc<ReloadCounts>,
+}
+
+/// The latest configuration that was taken, and its files as they were before they were last read.
+#[derive(Clone)]
+struct Latest {
+    config: Config,
+    files: WatchedFiles,
+}
+
+impl Reloadable {
+    /// The parts of a gateway that has read these files of its configuration.
+    pub(super) fn new(
+        config: Config,
+        files: WatchedFiles,
+        applications: Vec<Application>,
+        clock: Clock,
+    ) -> Self {
+        let counts = Arc::new(ReloadCounts::new(clock.now()));
+        let latest = Mutex::new(Latest { config: config.clone(), files });
+        Self { config, applications, clock, latest, counts }
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The files of a configuration, read and checked.
@@ -70,7 +103,37 @@ impl Running {
     /// # Errors
     /// [`StartError`] states the obstacle; nothing has changed then.
     pub async fn reload(&self, next: Config) -> Result<Vec<String>, StartError> {
-        let Reloadable { config: present, applications: running, clock } = &self.reloadable;
+        let reloaded = self.replace(next).await;
+        self.count_reload(reloaded.is_ok());
+        reloaded
+    }
+
+    /// Reads the files of certificates, keys, trust roots and revocation lists again if one of them has changed since they were
+    /// last read, and then does as [`Self::reload`] does with the latest configuration. Returns whether one has changed.
+    ///
+    /// # Errors
+    /// [`StartError`] states the obstacle; nothing has changed then, and nothing is tried again before another change.
+    pub async fn reload_changed(&self) -> Result<bool, StartError> {
+        let Latest { config, mut files } = self.reloadable.latest().clone();
+        if files.is_empty() {
+            return Ok(false);
+        }
+        let looked = apart(move || (files.look_again(), files)).await;
+        let (is_changed, files) = looked.map_err(StartError::Settings)?;
+        self.reloadable.latest().files = files;
+        if is_changed {
+            self.reload(config).await?;
+        }
+        Ok(is_changed)
+    }
+
+    /// Counts a reload that failed before it reached [`Self::reload`], or one of that.
+    pub(crate) fn count_reload(&self, is_ok: bool) {
+        self.reloadable.counts.count(is_ok, self.reloadable.clock.now());
+    }
+
+    async fn replace(&self, next: Config) -> Result<Vec<String>, StartError> {
+        let Reloadable { config: present, applications: running, clock, .. } = &self.reloadable;
         if next.applications.is_empty() && !present.applications.is_empty() {
             return Err(StartError::Settings(
                 "the configuration has no applications any more; it may be half written".to_owned(),
@@ -78,7 +141,12 @@ impl Running {
         }
         let config = with_reloadable(present, &next);
         let (read, clock) = (config.clone(), clock.clone());
-        let prepared = apart(move || Prepared::read(&read, &clock)).await.map_err(StartError::Settings)?;
+        let prepared = apart(move || {
+            // Before the files are read, so that no change after that is missed.
+            let files = WatchedFiles::new(read.reloaded_files());
+            (files, Prepared::read(&read, &clock))
+        });
+        let (files, prepared) = prepared.await.map_err(StartError::Settings)?;
         let Prepared { applications: built, internal, federation } = prepared?;
         let mut applications = config.applications.clone();
         applications.extend(self.default_application.as_ref().map(DefaultApplication::settings));
@@ -117,7 +185,9 @@ impl Running {
         if let Some(listener) = &self.listeners.operator {
             listener.authority().replace_tokens(operators);
         }
-        Ok(needing_restart(present, &next))
+        let differing = needing_restart(present, &next);
+        *self.reloadable.latest() = Latest { config: next, files };
+        Ok(differing)
     }
 }
 

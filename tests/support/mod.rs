@@ -208,6 +208,11 @@ impl TestGateway {
         self.running.base_url()
     }
 
+    /// Reads certificates, trust roots and lists again if their files have changed; whether they have.
+    pub(crate) async fn reload_changed(&self) -> Result<bool, StartError> {
+        self.running.reload_changed().await
+    }
+
     /// Takes what can be reloaded from a configuration; the settings that need a restart.
     pub(crate) async fn reload(&self, config: &Config) -> Result<Vec<String>, StartError> {
         self.running.reload(config.clone()).await

@@ -102,6 +102,39 @@ pub struct TrustEnds {
     pub list: Option<i64>,
 }
 
+/// A trust root, CRL issuer or revocation list, by its place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrustMember {
+    /// A trust root, by its place in the bundle.
+    Root(usize),
+    /// A CRL issuer, by its place in the bundle.
+    CrlIssuer(usize),
+    /// A revocation list, by its place in the list of files.
+    Crl(usize),
+}
+
+/// A reason why certificates are refused, or soon will be, that lies in what a provider trusts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustWarning {
+    /// The root or list.
+    pub member: TrustMember,
+    /// The fault and its effect.
+    pub text: String,
+}
+
+/// The revocation lists of a provider by their state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListCounts {
+    /// Not yet due.
+    pub current: usize,
+    /// In the last quarter of their term.
+    pub due: usize,
+    /// Past their next update.
+    pub late: usize,
+    /// Signed by no trust root, no CRL issuer and no issuer in a chain that was validated so far.
+    pub without_signer: usize,
+}
+
 /// The draft's interface of an identity provider (*Identity Providers*).
 pub trait IdentityProvider: Send + Sync {
     /// The MLS credential types that this provider understands.
@@ -153,6 +186,16 @@ pub trait IdentityProvider: Send + Sync {
     /// The ends of the validity of what it trusts, for operators.
     fn trust_ends(&self) -> TrustEnds {
         TrustEnds::default()
+    }
+
+    /// The faults of what it trusts at this time, for operators.
+    fn trust_warnings(&self, _at: Timestamp) -> Vec<TrustWarning> {
+        Vec::new()
+    }
+
+    /// The states of its revocation lists at this time, for operators; `None` if it validates no certificates.
+    fn list_counts(&self, _at: Timestamp) -> Option<ListCounts> {
+        None
     }
 
     /// The end of the identity's validity by the credential itself; `None` if it has no end.

@@ -137,6 +137,38 @@ fn files_are_found_next_to_the_configuration_and_checked_when_they_are_read() {
     let issuers = refused(&format!("{TRUST}\ncrl_issuers = \"\"\"{issuers}\"\"\""));
     assert!(issuers.contains("CRL issuer 1 cannot be used: it cannot be read"), "{issuers}");
 
+    // What is in the files and does not work is no fault, and is warned of.
+    let mut expired = root.clone();
+    expired.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2000, 1, 1),
+        next_update: rcgen::date_time_ymd(2001, 1, 1),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let mut issuer = root.clone();
+    issuer.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let list = list.signed_by(&rcgen::Issuer::from_params(&issuer, &key)).unwrap();
+    std::fs::write(directory.path().join("late.crl"), list.der()).unwrap();
+    let both = [&root, &expired].map(|root| root.self_signed(&key).unwrap().pem()).concat();
+    std::fs::write(directory.path().join("two.pem"), both).unwrap();
+    let rest = TRUST.replace("roots.pem", "two.pem") + "\ncrls = [\"late.crl\"]";
+    std::fs::write(&file, x509_application("", device, &rest)).unwrap();
+    let config = Config::read(&file).unwrap();
+    let warnings =
+        config.warnings(&config.build_applications().unwrap(), actors::Clock::system().now()).unwrap();
+    let [root_warning, list_warning] = &warnings[1..] else { panic!("{warnings:?}") };
+    assert!(
+        root_warning.starts_with("applications[0].x509.trust_roots: root 2: it has expired"),
+        "{root_warning}"
+    );
+    assert!(
+        list_warning.starts_with("applications[0].x509.crls[0]: it is past its next update"),
+        "{list_warning}"
+    );
+
     std::fs::write(directory.path().join("sender.key"), key.serialize_pem()).unwrap();
     std::fs::write(&file, x509_application("", device, &sender("sender.key"))).unwrap();
     let config = Config::read(&file).unwrap();

@@ -22,6 +22,7 @@ use crate::{
     mls_support::{MlsClient, pki::Pki, refused},
     support::{
         Request, Setup,
+        metrics::Metrics,
         peers::GatewayPki,
         process::{Process, binary},
     },
@@ -141,6 +142,60 @@ async fn clients_are_judged_by_the_new_roots() {
     let path = format!("applications[{}].x509.certificates_above_names_max", gateway.app);
     assert_eq!(gateway.reload(&setup.config).await.unwrap(), [path]);
     upload(&alice).await.unwrap();
+    gateway.stop().await;
+}
+
+#[actix_web::test]
+async fn files_that_change_are_read_without_being_asked_for() {
+    let (before, after) = (Pki::new(), Pki::new());
+    let directory = tempfile::tempdir().unwrap();
+    let roots = directory.path().join("roots.pem");
+    let replace = |content: &str| {
+        fs::write(directory.path().join("new"), content).unwrap();
+        fs::rename(directory.path().join("new"), &roots).unwrap();
+    };
+    replace(&before.roots());
+    let mut setup = Setup::x509(roots.to_str().unwrap(), &["a.example"], &[]);
+    setup.watched_by(&[]);
+    let gateway = setup.start().await;
+    let join = async |pki: &Pki, account: &str| {
+        let certified = pki.certify("a.example", account, "phone");
+        MlsClient::register_certified(&gateway, &certified, &pki.roots()).await
+    };
+    let (alice, bob) = (join(&before, "alice").await, join(&after, "bob").await);
+    let counted = |metrics: &Metrics| {
+        ["succeeded", "failed"]
+            .map(|outcome| metrics.value("mimi_gateway_reloads_total", &[("outcome", outcome)]))
+    };
+    assert!(!gateway.reload_changed().await.unwrap());
+    upload(&alice).await.unwrap();
+    refused(upload(&bob).await, ProblemKind::InvalidKeyPackage);
+
+    // A broken file changes nothing, and is read once.
+    replace("half of a ce");
+    let refusal = gateway.reload_changed().await.unwrap_err();
+    assert!(refusal.to_string().contains("applications[0].x509.trust_roots"), "{refusal}");
+    assert!(!gateway.reload_changed().await.unwrap());
+    upload(&alice).await.unwrap();
+    Metrics::until(gateway.operator_address(), |metrics| counted(metrics) == [0.0, 1.0]).await;
+
+    replace(&after.roots());
+    assert!(gateway.reload_changed().await.unwrap());
+    upload(&bob).await.unwrap();
+    refused(upload(&alice).await, ProblemKind::InvalidKeyPackage);
+    assert!(!gateway.reload_changed().await.unwrap());
+    Metrics::until(gateway.operator_address(), |metrics| counted(metrics) == [1.0, 1.0]).await;
+
+    // The files of a configuration that was taken later are looked at from then on.
+    let others = directory.path().join("others.pem");
+    fs::write(&others, before.roots()).unwrap();
+    setup.policy().trust_roots = Pem::new(others.to_str().unwrap());
+    gateway.reload(&setup.config).await.unwrap();
+    replace(&before.roots());
+    assert!(!gateway.reload_changed().await.unwrap(), "that file is no longer used");
+    fs::write(&others, after.roots()).unwrap();
+    assert!(gateway.reload_changed().await.unwrap());
+    upload(&bob).await.unwrap();
     gateway.stop().await;
 }
 
@@ -284,6 +339,35 @@ async fn a_signal_reloads_and_drops_no_connection() {
     assert_eq!((gateway.status(&first).await, ask(&mut connection, &first)), (200, 200));
     gateway.process.signal("TERM");
     assert_eq!(gateway.process.ended(), Some(0));
+}
+
+#[actix_web::test]
+async fn a_process_looks_for_changed_files() {
+    let (before, after) = (Pki::new(), Pki::new());
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("roots.pem"), before.roots()).unwrap();
+    let configuration = format!(
+        "data_dir = \":memory:\"\ntrust_reload_s = 1\n[internal]\nlisten = \"127.0.0.1:0\"\n\
+         [[applications]]\nid = \"{APP}\"\npublic = true\n\
+         [applications.identity_configuration]\nidentity_provider_type = 2\nsupports_accounts = false\n\
+         supports_domains = false\n\
+         parameters = {{ device_handle_range = {{ start = 0, end = 0 }} }}\n\
+         [applications.x509]\ntrust_roots = \"roots.pem\"\n"
+    );
+    let file = directory.path().join("gateway.toml");
+    fs::write(&file, configuration).unwrap();
+    let log = directory.path().join("log");
+    let errors = fs::File::create(&log).unwrap();
+    let mut process = Process::start(binary(&["--config", file.to_str().unwrap()]).stderr(errors));
+    fs::write(directory.path().join("roots.pem"), after.roots()).unwrap();
+    let since = Instant::now();
+    let line = "reloaded: files of certificates, trust roots or revocation lists have changed";
+    while !fs::read_to_string(&log).unwrap().contains(line) {
+        assert!(since.elapsed() < PATIENCE, "{}", fs::read_to_string(&log).unwrap());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    process.signal("TERM");
+    assert_eq!(process.ended(), Some(0));
 }
 
 /// A file that never ends, such as one on a disk that does not answer, holds up no stop.

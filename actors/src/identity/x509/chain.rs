@@ -15,7 +15,7 @@ use self::{name_constraints::ConstraintsAbove, policies::Policies};
 use super::{
     certificate::{Certificate, DIGITAL_SIGNATURE, KEY_CERT_SIGN},
     revocation::RevocationCheck,
-    trust::{TrustRoot, TrustStore},
+    trust::{TrustRoot, TrustStore, unix_seconds},
 };
 use crate::limits::MAX_CERTIFICATES;
 
@@ -67,7 +67,7 @@ impl TrustStore {
         if below_root.len() > MAX_PATH {
             return Err(ChainError::TooLong { found: chain.len() });
         }
-        let at = i64::try_from(at.0 / 1000).unwrap_or(i64::MAX);
+        let at = unix_seconds(at);
         let certificates = below_root
             .iter()
             .enumerate()

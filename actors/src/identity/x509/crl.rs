@@ -18,6 +18,8 @@ use super::{
 /// A list of version 2: complete, delta or indirect. Its signature is verified when its signer is sought.
 #[derive(Debug)]
 pub(super) struct Crl {
+    /// Its place in the configuration.
+    pub(super) place: usize,
     der: Vec<u8>,
     message: Range<usize>,
     algorithm: Range<usize>,
@@ -54,7 +56,7 @@ impl Crl {
     ///
     /// # Errors
     /// The fault.
-    pub(super) fn new(bytes: &[u8]) -> Result<Self, String> {
+    pub(super) fn new(bytes: &[u8], place: usize) -> Result<Self, String> {
         // DER begins with the tag of a SEQUENCE.
         let der = if bytes.first() == Some(&der::SEQUENCE) {
             bytes.to_vec()
@@ -62,10 +64,10 @@ impl Crl {
             let list = CertificateRevocationListDer::from_pem_slice(bytes);
             list.map_err(|error| error.to_string())?.to_vec()
         };
-        Self::read(der).map_err(str::to_owned)
+        Self::read(der, place).map_err(str::to_owned)
     }
 
-    fn read(bytes: Vec<u8>) -> Result<Self, DerFault> {
+    fn read(bytes: Vec<u8>, place: usize) -> Result<Self, DerFault> {
         let signed = Signed::new(&bytes)?;
         let mut fields = der::whole_sequence(signed.message)?;
         if fields.peek() != Some(der::INTEGER) || fields.any()?.body != [1] {
@@ -92,10 +94,11 @@ impl Crl {
         fields.end()?;
         let ListExtensions { number, base, authority_key, scope } = extensions;
         let entries = Entries::read(&bytes, revoked, &issuer, scope.is_indirect)?;
-        let place = |part: &[u8]| place_in(&bytes, part);
+        let at = |part: &[u8]| place_in(&bytes, part);
         let (message, algorithm, signature) =
-            (place(signed.message), place(signed.algorithm), place(signed.signature));
+            (at(signed.message), at(signed.algorithm), at(signed.signature));
         Ok(Self {
+            place,
             message,
             algorithm,
             signature,
@@ -160,6 +163,11 @@ impl Crl {
     /// Whether it is signed with a key.
     pub(super) fn is_signed_with(&self, key: KeyInfo<'_>) -> bool {
         self.signer.is(key, self.signed())
+    }
+
+    /// Whether its signer has been found.
+    pub(super) fn has_known_signer(&self) -> bool {
+        self.signer.is_known()
     }
 
     pub(super) fn signed(&self) -> Signed<'_> {

@@ -13,6 +13,7 @@ mod parameters;
 mod revocation;
 mod signed;
 mod trust;
+mod trust_warnings;
 mod validated_chains;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -32,7 +33,7 @@ use self::{
 };
 use super::{
     ApplicationContext, Credential, CredentialType, GroupContextExtensions, IdentifiedClient, Identity,
-    IdentityError, IdentityProvider, TrustEnds,
+    IdentityError, IdentityProvider, ListCounts, TrustEnds, TrustWarning,
 };
 pub use crate::limits::MAX_CERTIFICATES;
 
@@ -149,6 +150,14 @@ impl IdentityProvider for X509IdentityProvider {
 
     fn trust_ends(&self) -> TrustEnds {
         self.present().trust.ends()
+    }
+
+    fn trust_warnings(&self, at: Timestamp) -> Vec<TrustWarning> {
+        self.present().trust.warnings(at)
+    }
+
+    fn list_counts(&self, at: Timestamp) -> Option<ListCounts> {
+        Some(self.present().trust.list_counts(at))
     }
 
     fn trusted(&self) -> Option<Arc<Trusted>> {

@@ -134,6 +134,11 @@ impl ListSigner {
         is_signer
     }
 
+    /// Whether the key that signed it has been found.
+    pub(super) fn is_known(&self) -> bool {
+        self.signer.get().is_some()
+    }
+
     fn others(&self) -> MutexGuard<'_, VecDeque<PublicKey>> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -119,7 +119,9 @@ impl TrustStore {
         let mut crls = crls
             .iter()
             .zip(1..)
-            .map(|(crl, number)| Crl::new(crl).map_err(|reason| TrustError::Crl { number, reason }))
+            .map(|(crl, number)| {
+                Crl::new(crl, number - 1).map_err(|reason| TrustError::Crl { number, reason })
+            })
             .collect::<Result<Vec<_>, _>>()?;
         crls.sort_by(|one, other| {
             let key = |crl: &Crl| (crl.is_delta(), Reverse(crl.this_update));
@@ -205,9 +207,14 @@ impl TrustStore {
     /// The number of the period that contains a time. Periods are separated by the times at which a root or CRL begins or ends
     /// to be valid; within one period, and within the validity of its certificates, a chain is always valid or never.
     pub(super) fn period(&self, at: Timestamp) -> usize {
-        let at = i64::try_from(at.0 / 1000).unwrap_or(i64::MAX);
+        let at = unix_seconds(at);
         self.turns.partition_point(|turn| *turn <= at)
     }
+}
+
+/// A time in Unix seconds.
+pub(super) fn unix_seconds(at: Timestamp) -> i64 {
+    i64::try_from(at.0 / 1000).unwrap_or(i64::MAX)
 }
 
 /// A trust anchor (RFC 5280 §6.1.1 (d)), with other data of its certificate.

@@ -4,7 +4,7 @@ use super::{
     der::{List, entry, extension, name_of, tlv},
     *,
 };
-use crate::identity::x509::crl::ListedAs;
+use crate::identity::{ListCounts, TrustMember, x509::crl::ListedAs};
 
 /// A URI as the name of a distribution point, with its tag `[0]`.
 fn point(uri: &str) -> Vec<u8> {
@@ -292,11 +292,71 @@ fn entries_are_found_among_many() {
     // In an order of no use.
     let revoked: Vec<Vec<u8>> =
         (0..5_000u32).map(|n| entry(&serial(n * 7919 % 10_007), None, None)).collect();
-    let list = Crl::new(&List { revoked, ..List::default() }.sign(&pki.root)).unwrap();
+    let list = Crl::new(&List { revoked, ..List::default() }.sign(&pki.root), 0).unwrap();
     let listed: std::collections::BTreeSet<u32> = (0..5_000).map(|n| n * 7919 % 10_007).collect();
     for number in 0..10_007 {
         let found = list.lists(&list.issuer, &serial(number));
         let expected = if listed.contains(&number) { ListedAs::Revoked } else { ListedAs::Absent };
         assert_eq!(found, expected, "{number}");
     }
+}
+
+#[test]
+fn what_does_not_work_is_warned_of() {
+    let mut old = ca("old root");
+    old.not_after = date_time_ymd(2026, 1, 20);
+    let (root, other, old) = (Entity::root(ca("root")), Entity::root(ca("root")), Entity::root(old));
+    let again = Entity::root_with(ca("root"), root.key_again());
+    let organisation = root.issue(ca("organisation"));
+    let roots = [&root, &old, &again].map(|root| root.pem.as_str()).concat();
+    let term = |this_update, next_update| List { this_update, next_update, ..List::default() };
+    let lists = [
+        List::default().sign(&root),
+        term("251001000000Z", "251231000000Z").sign(&root),
+        term("251001000000Z", "260102000000Z").sign(&organisation),
+        List::default().sign(&other),
+        List { number: 9, base: Some(7), ..List::default() }.sign(&root),
+    ];
+    let mut signer = signer();
+    signer.not_after = date_time_ymd(2025, 12, 31);
+    let issuers = root.issue(signer).pem;
+    let store = TrustStore::new(roots.as_bytes(), &lists).unwrap();
+    let store = store.with_crl_issuers(issuers.as_bytes()).unwrap();
+    let warnings = |at| store.warnings(at).into_iter().map(|warning| (warning.member, warning.text));
+    let expected = [
+        (TrustMember::Root(1), "it expires within 30 days"),
+        (TrustMember::Root(2), "it has the name and the key of root 1"),
+        (TrustMember::CrlIssuer(0), "outside of its validity"),
+        (TrustMember::Crl(1), "it is past its next update"),
+        (TrustMember::Crl(2), "its next update is due in 86400 s"),
+        (TrustMember::Crl(3), "none of the trust roots and CRL issuers with its issuer's name signed it"),
+        (TrustMember::Crl(4), "it is a delta CRL, and continues none"),
+    ];
+    let found: Vec<_> = warnings(NOW).collect();
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    for ((member, text), (expected, part)) in found.iter().zip(expected) {
+        assert!(
+            *member == expected && text.contains(part),
+            "{member:?}: {text}, expected {expected:?}: {part}"
+        );
+    }
+    let late = Timestamp(NOW.0 + YEAR_MS);
+    assert!(
+        warnings(late).any(|found| found.0 == TrustMember::Root(1) && found.1.contains("it has expired"))
+    );
+    let early = Timestamp(0);
+    assert!(
+        warnings(early).any(|found| found.0 == TrustMember::Root(0) && found.1.contains("not valid yet"))
+    );
+
+    let counts = ListCounts { current: 3, due: 1, late: 1, without_signer: 2 };
+    assert_eq!(store.list_counts(NOW), counts);
+    // An issuer becomes known with a chain below it.
+    let lists = [List::default().sign(&root), List::default().sign(&organisation)];
+    let store = TrustStore::new(root.pem.as_bytes(), &lists).unwrap();
+    assert_eq!(store.list_counts(NOW).without_signer, 1);
+    assert_eq!(store.warnings(NOW), []);
+    let device = organisation.issue(leaf("device"));
+    assert_eq!(store.validate(&[&device.der, &organisation.der], NOW), Ok(()));
+    assert_eq!(store.list_counts(NOW).without_signer, 0);
 }
