@@ -9,8 +9,9 @@ mod stored;
 
 use snapshots::{DomainName, KeyQueueId};
 
+pub(crate) use self::state::KeyQueueState;
 #[cfg(feature = "bench")]
-pub(crate) use self::state::{Choice, KeyQueueState, QueueRecord};
+pub(crate) use self::state::{Choice, QueueRecord};
 pub(crate) use self::{
     actor::KeyQueueActor,
     messages::{AddKeyPackages, Advance, Assign, Attempt, Close, Count, LookFor},
