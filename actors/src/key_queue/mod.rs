@@ -16,7 +16,6 @@ pub(crate) use self::{
     actor::KeyQueueActor,
     messages::{AddKeyPackages, Advance, Assign, Attempt, Close, Count, LookFor},
     package::NewPackage,
-    state::KeyQueueState,
 };
 pub use self::{
     error::{InvalidKeyPackage, KeyQueueError},
