@@ -32,6 +32,7 @@ use crate::{
     notify::ServiceManager,
     serve::{self, Running, StopStep},
     token::Token,
+    traces::TraceExport,
 };
 
 #[cfg(feature = "tools")]
@@ -178,11 +179,16 @@ impl Options {
 }
 
 fn serve(options: &Options, config: Config, is_embedded: bool) -> ExitCode {
-    let logging = Logging::start(&config.log, config.log_format);
+    let traces = match config.traces.as_ref().map(TraceExport::start).transpose() {
+        Ok(traces) => traces,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let logging = Logging::start(&config.log, config.log_format, traces.as_ref());
     let system = actix_web::rt::System::new();
     let (code, watchdog) = system.block_on(serve_until_told(options, config, is_embedded, logging.as_ref()));
     // The runtime waits for its blocking threads, which may hang as well.
     drop(system);
+    drop(traces);
     drop(watchdog);
     code
 }

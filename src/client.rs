@@ -5,6 +5,8 @@ mod exchange;
 mod operator;
 mod requests;
 
+use std::error::Error;
+
 use actors::{AppId, ClientHandle, ClientId, DeliveryId, DomainName, GroupId, KeyQueueId};
 
 use crate::{
@@ -423,4 +425,19 @@ pub fn plain_http() -> reqwest::ClientBuilder {
         Ok(config) => builder.tls_backend_preconfigured(config),
         Err(_) => builder,
     }
+}
+
+/// An error with its causes, without URLs.
+pub(crate) fn in_words(error: &reqwest::Error) -> String {
+    let mut text = if error.is_timeout() { "it takes too long".to_owned() } else { String::new() };
+    let mut cause = Error::source(error);
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{separator}{said}");
+        }
+        cause = error.source();
+    }
+    if text.is_empty() { "the connection failed".to_owned() } else { text }
 }

@@ -16,6 +16,7 @@ mod rows;
 mod store;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod warnings;
 mod x509;
 
@@ -40,6 +41,7 @@ pub use self::{
     log::LogFormat,
     operator::OperatorSettings,
     store::{DataDir, DurabilityMode, DurabilitySettings, PassivationSettings, RetentionSettings},
+    traces::{CollectorUrl, CollectorUrlError, TracesSettings},
     x509::{ExternalSenderSettings, Pem, X509Settings},
 };
 pub(crate) use self::{federation::FederationTls, log::filter as log_filter};
@@ -91,6 +93,9 @@ actors::settings! {
         /// table.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub operator: Option<OperatorSettings> = None => Accepts::Table(OperatorSettings::ROWS);
+        /// Traces of requests, sent to a collector of OpenTelemetry; off without this table.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub traces: Option<TracesSettings> = None => Accepts::Table(TracesSettings::ROWS);
     }
 }
 
@@ -233,7 +238,8 @@ impl Config {
     fn change_paths(&mut self, change: &dyn Fn(&mut PathBuf)) {
         let internal = [&mut self.internal.certificate, &mut self.internal.private_key].into_iter().flatten();
         let federation = self.federation.iter_mut().flat_map(FederationSettings::paths);
-        internal.chain(federation).for_each(change);
+        let traces = self.traces.iter_mut().filter_map(|traces| traces.ca.as_mut());
+        internal.chain(federation).chain(traces).for_each(change);
         for x509 in self.applications.iter_mut().filter_map(|application| application.x509.as_mut()) {
             x509.change_paths(change);
         }
@@ -273,6 +279,7 @@ impl Config {
         rows::check(Self::ROWS, &table, "")?;
         self.internal.credentials()?;
         applications::check(self)?;
+        self.traces.as_ref().map_or(Ok(()), TracesSettings::check)?;
         federation::check(self)
     }
 
@@ -298,7 +305,9 @@ impl Config {
 fn defaults(file: &Table) -> Result<Table, ConfigError> {
     let federation = file.contains_key("federation").then(FederationSettings::default);
     let operator = file.contains_key("operator").then(OperatorSettings::default);
-    Table::try_from(Config { federation, operator, ..Config::default() }).map_err(rows::not_a_configuration)
+    let traces = file.contains_key("traces").then(TracesSettings::default);
+    Table::try_from(Config { federation, operator, traces, ..Config::default() })
+        .map_err(rows::not_a_configuration)
 }
 
 /// The cores of the machine.

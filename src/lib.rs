@@ -59,6 +59,7 @@ mod tls;
 pub mod token;
 #[cfg(feature = "tools")]
 pub mod tools;
+mod traces;
 mod utc;
 
 pub use default_application::DefaultApplication;

@@ -19,7 +19,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::config::{self, LogFormat};
+use crate::{
+    config::{self, LogFormat},
+    traces::TraceExport,
+};
 
 /// The target of the access log.
 pub(crate) const ACCESS: &str = "access";
@@ -37,8 +40,8 @@ pub(crate) struct Logging {
 }
 
 impl Logging {
-    /// Starts the log of this process; `None` if it was started before, which then continues.
-    pub(crate) fn start(setting: &str, format: LogFormat) -> Option<Self> {
+    /// Starts the log of this process, and its traces; `None` if it was started before, which then continues.
+    pub(crate) fn start(setting: &str, format: LogFormat, traces: Option<&TraceExport>) -> Option<Self> {
         let (filter, warning) = filter(setting);
         let waiting = Arc::new(Waiting::default());
         let lines = layer().with_writer(Output(Arc::clone(&waiting)));
@@ -50,7 +53,9 @@ impl Logging {
             }
         };
         let (filter, handle) = reload::Layer::new(filter);
-        tracing_subscriber::registry().with(filter).with(lines).try_init().ok()?;
+        // The lines have a filter of their own, which does not concern traces.
+        let lines = lines.with_filter(filter);
+        tracing_subscriber::registry().with(lines).with(traces.map(TraceExport::layer)).try_init().ok()?;
         let written = Arc::clone(&waiting);
         let writer =
             thread::Builder::new().name("access log".to_owned()).spawn(move || written.write(io::stderr()));

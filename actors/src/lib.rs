@@ -32,6 +32,7 @@ mod runtime;
 mod services;
 pub mod settings;
 mod snapshot_pauses;
+mod traces;
 mod trusted_time;
 mod validation;
 
@@ -72,4 +73,5 @@ pub use self::{
     },
     runtime::AwakeActors,
     snapshot_pauses::{SnapshotStatus, WrittenSnapshot},
+    traces::TRACES,
 };

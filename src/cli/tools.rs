@@ -84,7 +84,7 @@ fn run_load_test(options: &Options, load_test: &LoadTestOptions) -> ExitCode {
     let of_gateway = Options { data_dir: None, listen: None, config: options.config.clone() };
     of_gateway.configured(|config| {
         // The gateway's own log would be measured, too.
-        let _logging = Logging::start("warn,actix_server=warn,actix_http=off", LogFormat::Text);
+        let _logging = Logging::start("warn,actix_server=warn,actix_http=off", LogFormat::Text, None);
         match loadtest::run(load_test, config, inside, &mut |text| print(&printable(text))) {
             Ok(Verdict::Proven) => ExitCode::SUCCESS,
             Ok(Verdict::Interrupted) => {

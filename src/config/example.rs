@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use actors::settings::{Accepts, Row};
 use toml::{Table, Value};
 
-use super::{Config, FederationSettings, OperatorSettings, rows};
+use super::{Config, FederationSettings, OperatorSettings, TracesSettings, rows};
 
 const HEADER: &str = "\
 # The configuration of a MIMI gateway: every setting, with its default or, where there is none, with an example.
@@ -22,6 +22,7 @@ pub fn example() -> String {
     let config = Config {
         federation: Some(FederationSettings::default()),
         operator: Some(OperatorSettings::default()),
+        traces: Some(TracesSettings::default()),
         ..Config::default()
     };
     if let Ok(defaults) = Table::try_from(config) {
@@ -52,7 +53,7 @@ impl Section<'_> {
         for (row, (rows, is_list)) in tables.into_iter().filter_map(|row| Some((row, subtable(row)?))) {
             let path = rows::member(self.path, row.name);
             let is_optional =
-                self.is_optional || is_list || matches!(path.as_str(), "federation" | "operator");
+                self.is_optional || is_list || matches!(path.as_str(), "federation" | "operator" | "traces");
             let mark = if is_optional { "#" } else { "" };
             let (open, close) = if is_list { ("[[", "]]") } else { ("[", "]") };
             text.push('\n');
@@ -196,6 +197,7 @@ mod tests {
         let config = Config {
             federation: Some(FederationSettings::default()),
             operator: Some(OperatorSettings::default()),
+            traces: Some(TracesSettings::default()),
             ..Config::default()
         };
         values(&Table::try_from(config).unwrap(), "", &mut defaults);

@@ -1,12 +1,13 @@
 //! The answer of a peer, which may be late, too large, cut off or not from a gateway at all.
 
-use std::error::Error;
-
 use reqwest::{Response, StatusCode, header::CONTENT_TYPE};
 
-use crate::api::{
-    Success,
-    problem::{PROBLEM_JSON, ProblemDocument},
+use crate::{
+    api::{
+        Success,
+        problem::{PROBLEM_JSON, ProblemDocument},
+    },
+    client::in_words,
 };
 
 /// A successful answer of a peer.
@@ -30,21 +31,6 @@ impl Failure {
     pub(super) fn of(error: &reqwest::Error) -> Self {
         Self::Connection(in_words(error))
     }
-}
-
-/// An error with its causes, without URLs.
-pub(super) fn in_words(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() { "it takes too long".to_owned() } else { String::new() };
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            let separator = if text.is_empty() { "" } else { ": " };
-            text = format!("{text}{separator}{said}");
-        }
-        cause = error.source();
-    }
-    if text.is_empty() { "the connection failed".to_owned() } else { text }
 }
 
 /// The greatest size of a peer's problem document, in bytes.

@@ -14,6 +14,7 @@ use crate::{
         Endpoint as _,
         federation::{Discover, GatewayDescription, GatewayUrl, VERSION},
     },
+    client::in_words,
     config::FederationSettings,
 };
 
@@ -88,7 +89,7 @@ impl Discovery {
         let url = self.ask().await?;
         let connect_timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let located = Located::new(&self.domain, &url, &self.tls, connect_timeout)
-            .map_err(|error| Failure::Answer(answer::in_words(&error)))?;
+            .map_err(|error| Failure::Answer(in_words(&error)))?;
         tracing::info!(domain = %self.domain, %url, "discovered a gateway");
         *found = Some((located.clone(), Instant::now() + Duration::from_secs(self.settings.discovery_ttl_s)));
         Ok(located)

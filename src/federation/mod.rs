@@ -27,6 +27,7 @@ use std::{
 use actors::{AppId, DomainName};
 use rustls::ClientConfig;
 use tokio::runtime::Handle;
+use tracing::Instrument as _;
 
 use self::{
     answer::PeerAnswer,
@@ -42,6 +43,7 @@ use crate::{
     api::{Endpoint, federation::GatewayUrl, problem::ProblemDocument},
     client::Reply,
     config::{FederationSettings, FederationTls},
+    traces,
 };
 
 /// Client of the gateways of other domains.
@@ -226,7 +228,9 @@ impl Federation {
             .ok_or_else(|| unreachable("the application does not federate with it"))?;
         let peer = self.peers.get(domain).ok_or_else(|| unreachable("it is no peer"))?;
         let (peer, application) = (Arc::clone(peer), Arc::clone(application));
-        let asked = self.runtime.spawn(async move { peer.exchange(app, &application, &request).await });
+        let span = traces::request_to_peer(domain, request.method());
+        let exchanging = async move { peer.exchange(app, &application, &request).await };
+        let asked = self.runtime.spawn(exchanging.instrument(span));
         asked.await.unwrap_or_else(|_| Err(unreachable("this gateway is stopping")))
     }
 }

@@ -34,6 +34,7 @@ use crate::{
     },
     config::FederationSettings,
     tls::now_s,
+    traces,
 };
 
 /// The pause between logs that an application's configuration differs.
@@ -95,6 +96,10 @@ impl Outgoing {
             success: E::SUCCESS,
             timeout: None,
         })
+    }
+
+    pub(super) fn method(&self) -> &str {
+        self.method.as_str()
     }
 
     /// The same request by HEAD: it changes nothing, and its answer has no body.
@@ -308,6 +313,9 @@ impl Peer {
         let url = format!("{}{}", located.base_url, request.target);
         let mut outgoing =
             located.http.request(request.method.clone(), url).header(CONFIGURATION_HEADER, digest);
+        for (name, value) in traces::header_fields() {
+            outgoing = outgoing.header(name.as_str(), value);
+        }
         if let Some(body) = &request.body {
             outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(body.clone());
         }

@@ -5,12 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{Method, StatusCode, header::HeaderMap};
 use actors::AppId;
+use tracing::Span;
 
 use super::{
     auth::{Authenticator, app_id},
     counts::{CountedRoute, ListenerCounts},
+    peer_auth::PEERS,
     problem::Problem,
     request_id::RequestId,
     route::Route,
@@ -21,6 +23,7 @@ use crate::{
         problem::{ProblemKind, ProblemType},
     },
     logging::ACCESS,
+    traces,
 };
 
 /// The text for an unknown route, and for a method that HTTP does not define.
@@ -39,6 +42,7 @@ pub(super) struct AccessLine<'a> {
     route: &'static str,
     is_probe: bool,
     problem: Option<ProblemKind>,
+    span: Span,
 }
 
 impl<'a> AccessLine<'a> {
@@ -58,7 +62,16 @@ impl<'a> AccessLine<'a> {
             route: UNKNOWN,
             is_probe: false,
             problem: None,
+            span: Span::none(),
         }
+    }
+
+    /// The span of the request, whose route is known by now if it has one.
+    pub(super) fn begin_span(&mut self, headers: &HeaderMap) -> Span {
+        let listener = self.counts.listener;
+        // The gateways of other domains do not decide what is recorded here.
+        self.span = traces::request(self.method, self.route, (listener, listener != PEERS), headers);
+        self.span.clone()
     }
 
     /// Notes the route and its members, which are still percent-encoded.
@@ -86,6 +99,7 @@ impl<'a> AccessLine<'a> {
         self.counts.answered(self.counted, status, self.problem, took);
         let (application, ms) = (self.app.map(tracing::field::display), milliseconds(took));
         let problem = self.problem.map(|problem| problem.about().slug);
+        traces::answered(&self.span, self.id, self.app, status, problem);
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(

@@ -20,6 +20,7 @@ use actix_web::{
 };
 use actors::Gateway;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument as _;
 
 use super::{
     access_log::{self, AccessLine},
@@ -163,7 +164,9 @@ impl<A: Authenticator> Edge<A> {
         let outcome = match found {
             Ok((route, members)) => {
                 access.found(route, &members);
-                Arc::clone(&self).answer_on(route, &members, &request, payload, &visit).await
+                let span = access.begin_span(request.headers());
+                let answering = Arc::clone(&self).answer_on(route, &members, &request, payload, &visit);
+                answering.instrument(span).await
             }
             Err(problem) => Err(problem),
         };

@@ -41,6 +41,9 @@ pub(crate) struct AuthenticatedPeer {
     pub(crate) domains: BTreeSet<DomainName>,
 }
 
+/// The name of the listener for other gateways.
+pub(crate) const PEERS: &str = "federation";
+
 /// Notes the holder of the certificate of a new connection, which TLS has verified. To be called for each connection.
 pub(crate) fn note_certificate(tls: &ServerConnection, data: &mut Extensions) {
     let leaf = tls.peer_certificates().and_then(<[_]>::first);
@@ -50,7 +53,7 @@ pub(crate) fn note_certificate(tls: &ServerConnection, data: &mut Extensions) {
 }
 
 impl Authenticator for Peers {
-    const LISTENER: &'static str = "federation";
+    const LISTENER: &'static str = PEERS;
 
     type Caller = AuthenticatedPeer;
 

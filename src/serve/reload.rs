@@ -228,7 +228,7 @@ fn with_reloadable(present: &Config, next: &Config) -> Config {
 fn needing_restart(present: &Config, next: &Config) -> Vec<String> {
     let (mut present, mut next) = (settings(present), settings(next));
     // A table that comes or goes is one difference.
-    for table in ["federation", "operator"] {
+    for table in ["federation", "operator", "traces"] {
         let is_inside = |path: &String| path.split('.').next() == Some(table);
         if present.keys().any(is_inside) != next.keys().any(is_inside) {
             present.retain(|path, _| !is_inside(path));

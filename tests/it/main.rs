@@ -31,5 +31,6 @@ mod race;
 mod readme;
 #[path = "../support/mod.rs"]
 mod support;
+mod traces;
 mod trouble;
 mod x509;

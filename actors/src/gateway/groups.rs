@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use snapshots::{AppId, AppendError, DomainName, Epoch, GroupId, GroupRow, Timestamp, Unmet, View};
+use tracing::Span;
 
 use super::{Gateway, replicas::unwritten};
 use crate::{
@@ -176,6 +177,7 @@ impl Gateway {
             .ask_group(application, group, |permit| UploadEntry {
                 content: content.clone(),
                 source: source.clone(),
+                span: Span::current(),
                 permit,
             })
             .await

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 use snapshots::{
     AppId, AppendError, ClientHandle, DomainName, GroupId, GroupRow, LogId, MissedEntries, Timestamp, Unmet,
 };
+use tracing::Span;
 
 use super::Gateway;
 use crate::{
@@ -114,7 +115,12 @@ impl Gateway {
                     // The group's creation is missing.
                     Order::Nobodys => return self.held(application.id, group),
                     Order::Hubs => {
-                        let ask = |permit| Replicate { entry: entry.clone(), preceding: before, permit };
+                        let ask = |permit| Replicate {
+                            entry: entry.clone(),
+                            preceding: before,
+                            span: Span::current(),
+                            permit,
+                        };
                         match entry.content.check_sizes(&self.services.limits) {
                             Ok(()) => self.registry.ask_group(application, group, ask).await,
                             Err(too_large) => Err(too_large),

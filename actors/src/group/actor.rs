@@ -15,6 +15,7 @@ use actix::{
 };
 use snapshots::{AppendError, Appended, Batch, GroupRow, Invitation, KeyPackageRef, Timestamp, Unmet};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tracing::Span;
 
 use super::{
     Accepted, AcceptedCommit, AcceptedProposal, EntryContent, EpochEntry, GroupError, GroupMeta, GroupState,
@@ -34,6 +35,7 @@ use crate::{
     error::StorageError,
     mls::{AddedMember, StagedEpoch, ValidationContext},
     services::Services,
+    traces,
 };
 
 /// The number of other encodings of one proposal whose answer is kept.
@@ -82,8 +84,9 @@ impl GroupActor {
         self.durable.sequence().saturating_add(1)
     }
 
-    /// Validates an entry, appends it, applies it and shows it.
-    fn accept(&mut self, entry: LogEntry, source: &Source) -> Pending<Accepted> {
+    /// Validates an entry, appends it, applies it and shows it, as parts of the request with this span.
+    fn accept(&mut self, entry: LogEntry, source: &Source, span: Span) -> Pending<Accepted> {
+        let validation = traces::validation(&span);
         let broken = match entry.content {
             EntryContent::Proposal { .. } => broken_proposal,
             EntryContent::Creation(_) | EntryContent::Commit(_) => broken_commit,
@@ -95,9 +98,12 @@ impl GroupActor {
             let is_used = |package: &KeyPackageRef| matches!(store.view().used(app, package), Ok(Some(_)));
             state.stage(context, entry, &is_used)
         });
-        Box::pin(staged.then(|staged, actor, _| match staged.and_then(|staged| actor.prepare(staged)) {
-            Ok(append) => actor.append(append),
-            Err(refused) => ready(Err(refused)),
+        Box::pin(staged.then(move |staged, actor, _| {
+            drop(validation);
+            match staged.and_then(|staged| actor.prepare(staged)) {
+                Ok(append) => actor.append(append, &span),
+                Err(refused) => ready(Err(refused)),
+            }
         }))
     }
 
@@ -192,10 +198,19 @@ impl GroupActor {
     }
 
     /// Appends entries, then applies and shows them; answers for the last one.
-    pub(super) fn append(&self, Append { mut batch, staged, repeated }: Append) -> Pending<Accepted> {
+    pub(super) fn append(
+        &self,
+        Append { mut batch, staged, repeated }: Append,
+        span: &Span,
+    ) -> Pending<Accepted> {
         batch.announce(self.meta.app, self.services.clock.now());
         let store = self.services.store.clone();
-        let append = async move { store.append(batch).await };
+        let span = traces::append(span);
+        let append = async move {
+            let appended = store.append(batch).await;
+            drop(span);
+            appended
+        };
         Box::pin(append.into_actor(self).map(move |result, actor, ctx| {
             let Appended { advanced, announced, .. } = actor.appended(result, &staged, ctx)?;
             if let Some(reference) = repeated {
@@ -415,7 +430,7 @@ impl Handler<UploadEntry> for GroupActor {
 
     fn handle(
         &mut self,
-        UploadEntry { content, source, permit }: UploadEntry,
+        UploadEntry { content, source, span, permit }: UploadEntry,
         _: &mut Context<Self>,
     ) -> Self::Result {
         self.durable.touch();
@@ -429,7 +444,7 @@ impl Handler<UploadEntry> for GroupActor {
             Ok(entry) => entry,
             Err(error) => return answered(ready(Err(error)), permit),
         };
-        let accepting = self.accept(entry, &source);
+        let accepting = self.accept(entry, &source, span);
         let answering = accepting.then(move |accepted, actor, _| actor.answer(accepted, &content, &source));
         answered(Box::pin(answering), permit)
     }
@@ -440,7 +455,7 @@ impl Handler<Replicate> for GroupActor {
 
     fn handle(
         &mut self,
-        Replicate { entry, preceding, permit }: Replicate,
+        Replicate { entry, preceding, span, permit }: Replicate,
         _: &mut Context<Self>,
     ) -> Self::Result {
         self.durable.touch();
@@ -451,7 +466,7 @@ impl Handler<Replicate> for GroupActor {
         if let Err(refused) = self.check_entry(&entry, preceding) {
             return answered(ready(Err(refused)), permit);
         }
-        let accepting = self.accept(entry, &Source::Hub);
+        let accepting = self.accept(entry, &Source::Hub, span);
         answered(
             Box::pin(accepting.map(|accepted, actor, _| accepted.map(|_| actor.next_sequence()))),
             permit,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix::Message;
 use snapshots::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Span;
 
 use super::{Accepted, EntryContent, GroupError, GroupView, LogEntry};
 use crate::{application::Source, error::StorageError};
@@ -22,6 +23,8 @@ pub(crate) enum Published {
 pub(crate) struct UploadEntry {
     pub(crate) content: EntryContent,
     pub(crate) source: Source,
+    /// The span of the request.
+    pub(crate) span: Span,
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
@@ -34,6 +37,8 @@ pub(crate) struct Replicate {
     pub(crate) entry: LogEntry,
     /// The time at which the hub accepted the entry before it, if the hub says so.
     pub(crate) preceding: Option<Timestamp>,
+    /// The span of the delivery.
+    pub(crate) span: Span,
     pub(crate) permit: OwnedSemaphorePermit,
 }
 

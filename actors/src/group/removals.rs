@@ -2,6 +2,7 @@
 
 use actix::ActorFutureExt as _;
 use snapshots::Batch;
+use tracing::Span;
 
 use super::{
     EntryContent, GroupError, LogEntry,
@@ -67,6 +68,6 @@ impl GroupActor {
     }
 
     fn append_removals(&self, append: Append) -> Pending<()> {
-        Box::pin(self.append(append).map(|appended, _, _| appended.map(drop)))
+        Box::pin(self.append(append, &Span::none()).map(|appended, _, _| appended.map(drop)))
     }
 }

@@ -12,6 +12,7 @@ use snapshots::{
     AppId, Batch, DomainName, Epoch, GroupId, GroupRow, Invitation, Location, Retention, Store, StoreOptions,
 };
 use tokio::sync::{Semaphore, watch};
+use tracing::Span;
 
 use super::{
     Accepted, AcceptedCommit, EntryContent, GroupActor, GroupError, GroupMeta, GroupState, GroupTransfer,
@@ -80,7 +81,8 @@ fn activate(
 async fn upload(actor: &Addr<GroupActor>, bundle: &Arc<CommitBundle>) -> Result<AcceptedCommit, GroupError> {
     let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
     let content = EntryContent::Commit(Arc::clone(bundle));
-    match actor.send(UploadEntry { content, source: Source::Application, permit }).await.unwrap()? {
+    let (source, span) = (Source::Application, Span::none());
+    match actor.send(UploadEntry { content, source, span, permit }).await.unwrap()? {
         Accepted::Commit(commit) => Ok(commit),
         Accepted::Proposal(proposal) => panic!("a commit was accepted as {proposal:?}"),
     }

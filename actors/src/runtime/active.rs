@@ -7,8 +7,12 @@ use actix::{Actor, Addr, Context, Handler, MailboxError, Message};
 use dashmap::{DashMap, mapref::entry::Entry};
 use snapshots::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
 
-use crate::activity::{Activity, ActorState, AskError, Upkeep};
+use crate::{
+    activity::{Activity, ActorState, AskError, Upkeep},
+    traces,
+};
 
 /// The pause before an actor that is writing a snapshot is asked again to stop.
 const WRITING_PAUSE: Duration = Duration::from_millis(5);
@@ -120,7 +124,9 @@ impl<A: Owner> ActiveActors<A> {
         for _ in 0..ATTEMPTS {
             let active = activate()?;
             let permit = active.activity.permit().ok_or(AskError::Busy)?;
-            match active.address.send(message(permit)).await {
+            let span = traces::ask();
+            let message = span.in_scope(|| message(permit));
+            match active.address.send(message).instrument(span).await {
                 Ok(answer) => return answer,
                 Err(MailboxError::Closed | MailboxError::Timeout) => self.forget(key, &active.address),
             }

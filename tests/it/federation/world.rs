@@ -10,7 +10,7 @@ use actors::{AppId, Epoch, GroupId};
 use mimi_gateway::{
     api::{Limit, groups::EpochRange, key_packages::KeyPackageQuery},
     client::GatewayClient,
-    config::{DataDir, TokenAccess},
+    config::{Config, DataDir, TokenAccess},
     token::Token,
 };
 use tempfile::TempDir;
@@ -58,6 +58,15 @@ pub(crate) struct World {
 impl World {
     /// Gateways of these domains that all federate one application with each other.
     pub(crate) async fn new(domains: &[&'static str], in_processes: bool) -> Self {
+        Self::with(domains, in_processes, &|_, _| ()).await
+    }
+
+    /// As [`World::new`], with a change to the configuration of each domain's gateway.
+    pub(crate) async fn with(
+        domains: &[&'static str],
+        in_processes: bool,
+        change: &dyn Fn(&str, &mut Config),
+    ) -> Self {
         let (pki, clients) = (Arc::new(GatewayPki::new()), Pki::new());
         let (app, directory) = (AppId::random(), tempfile::tempdir().unwrap());
         let mut sites = Vec::new();
@@ -76,6 +85,7 @@ impl World {
             federation.request_timeout_ms = 600;
             federation.delivery_timeout_ms = 600;
             federation.circuit_open_ms = 100;
+            change(domain, &mut setup.config);
             let (to_internal, to_federation) = (Link::new().await, Link::new().await);
             sites.push(Site { domain, setup, host: Host::Down, to_internal, to_federation, in_processes });
         }
