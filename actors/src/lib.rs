@@ -24,6 +24,7 @@ mod group;
 pub mod identity;
 mod key_queue;
 mod limits;
+mod lost_commits;
 mod mls;
 pub mod observer;
 mod peer;
@@ -63,6 +64,7 @@ pub use self::{
         KeyQueueStatus, NewKeyQueue, PoolCounts, Receiver, Requester,
     },
     limits::Limits,
+    lost_commits::LostCommit,
     mls::{
         CommitBundle, MalformedMessage, PROTOCOL_VERSION, RequestMember, Rule, UnknownKind,
         supported_cipher_suites,

@@ -13,6 +13,7 @@ use crate::{
     application::{Application, Source},
     clock::Clock,
     limits::{Limits, RecentLimits},
+    lost_commits::LostCommits,
     mls::ValidationContext,
     snapshot_pauses::SnapshotPauses,
     trusted_time::TrustedTime,
@@ -44,6 +45,8 @@ pub(crate) struct Services {
     /// Threads for validations that may take long.
     pub(crate) validation: ValidationPool,
     pub(crate) snapshot_pauses: SnapshotPauses,
+    /// Commits that lost their epoch, for operators.
+    pub(crate) lost_commits: LostCommits,
     pub(crate) notices: Box<dyn Notices>,
     pub(crate) is_stopping: AtomicBool,
 }

@@ -196,6 +196,21 @@ pub struct InspectedEpoch {
     pub commit_bytes: u64,
     /// The number of proposals that it includes by reference.
     pub proposals: u64,
+    /// The newest commits that were refused as `stale-epoch` because this one was accepted first, oldest first. They are kept
+    /// in memory only, and no more than 64 of one group.
+    pub losers: Vec<EpochLoser>,
+}
+
+/// A commit that was refused because the epoch had a commit already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EpochLoser {
+    /// The leaf index that the commit names as its sender, which is not verified; absent for an external commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaf_index: Option<u32>,
+    /// When it came, in Unix milliseconds.
+    #[schema(value_type = u64)]
+    pub at: Timestamp,
 }
 
 /// The gateways of other domains.

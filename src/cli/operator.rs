@@ -17,7 +17,7 @@ use serde::{
 
 use super::{
     BAD_CONFIGURATION, Options, fail,
-    table::{TextTable, printable, printable_json},
+    table::{TextTable, joined, or_absent, printable, printable_json},
 };
 use crate::{
     api::{
@@ -38,9 +38,6 @@ use crate::{
 
 /// The environment variable with the token. An argument would be seen by all users of the machine.
 const TOKEN: &str = "MIMI_OPERATOR_TOKEN";
-
-/// What is absent, in a table.
-const ABSENT: &str = "-";
 
 /// The operators' listener of a gateway without a configuration.
 pub(super) const URL: &str = "http://127.0.0.1:8081";
@@ -320,15 +317,6 @@ fn explained(url: &str, error: &RequestError) -> String {
     }
 }
 
-fn or_absent(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| ABSENT.to_owned(), |value| value.to_string())
-}
-
-fn joined(texts: impl IntoIterator<Item = impl ToString>) -> String {
-    let texts: Vec<String> = texts.into_iter().map(|text| text.to_string()).collect();
-    if texts.is_empty() { ABSENT.to_owned() } else { texts.join(",") }
-}
-
 fn at(timestamp: Timestamp) -> String {
     utc(timestamp.0 / 1000)
 }
@@ -412,20 +400,25 @@ impl Tabular for InspectedGroup {
 
 impl Tabular for GroupEpochs {
     fn table(&self) -> TextTable {
-        let mut table = TextTable::of(["EPOCH", "CREATED", "COMMITTER", "COMMIT BYTES", "PROPOSALS"]);
+        let mut table =
+            TextTable::of(["EPOCH", "CREATED", "COMMITTER", "COMMIT BYTES", "PROPOSALS", "LOST TO IT"]);
         for epoch in &self.epochs {
             table.row([
                 epoch.epoch_id.to_string(),
                 at(epoch.timestamp),
-                epoch
-                    .committer_leaf_index
-                    .map_or_else(|| "external".to_owned(), |leaf| format!("leaf {leaf}")),
+                sender(epoch.committer_leaf_index),
                 epoch.commit_bytes.to_string(),
                 epoch.proposals.to_string(),
+                joined(epoch.losers.iter().map(|loser| sender(loser.leaf_index))),
             ]);
         }
         table
     }
+}
+
+/// The sender of a commit.
+fn sender(leaf_index: Option<u32>) -> String {
+    leaf_index.map_or_else(|| "external".to_owned(), |leaf| format!("leaf {leaf}"))
 }
 
 impl Tabular for OperatedClients {

@@ -1,5 +1,8 @@
 //! Text for terminals: aligned tables, and nothing that a terminal would obey.
 
+/// What is absent, in a table.
+const ABSENT: &str = "-";
+
 /// Rows of the same number of cells, the first of them the heading.
 pub(super) struct TextTable {
     rows: Vec<Vec<String>>,
@@ -75,6 +78,17 @@ pub(super) fn printable_json(json: &str) -> String {
 /// isolate a direction.
 fn is_obeyed(letter: char) -> bool {
     letter.is_control() || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A value in one cell, or a sign that there is none.
+pub(super) fn or_absent(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| ABSENT.to_owned(), |value| value.to_string())
+}
+
+/// These texts in one cell.
+pub(super) fn joined(texts: impl IntoIterator<Item = impl ToString>) -> String {
+    let texts: Vec<String> = texts.into_iter().map(|text| text.to_string()).collect();
+    if texts.is_empty() { ABSENT.to_owned() } else { texts.join(",") }
 }
 
 #[cfg(test)]

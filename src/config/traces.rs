@@ -148,10 +148,8 @@ mod tests {
             ("service_name = \"a\\nb\"", "traces.service_name"),
             ("collector = \"127.0.0.1:4318\"", "traces.collector"),
         ] {
-            match parse(bad).unwrap_err() {
-                ConfigError::Malformed { member: named, .. } => assert_eq!(named, member, "{bad}"),
-                error => panic!("{bad}: {error}"),
-            }
+            let Err(ConfigError::Malformed { member: named, .. }) = parse(bad) else { panic!("{bad}") };
+            assert_eq!(named, member, "{bad}");
         }
     }
 }

@@ -18,8 +18,8 @@ use crate::api::{
     groups::Groups,
     operated_clients::{ListOperatedClients, OperatedClient, OperatedClients},
     operated_groups::{
-        GroupEpochs, GroupFollower, InspectGroup, InspectedEpoch, InspectedGroup, ListGroupEpochs,
-        ListOperatedGroups, ListPeers, ListedPeer, ListedPeers,
+        EpochLoser, GroupEpochs, GroupFollower, InspectGroup, InspectedEpoch, InspectedGroup,
+        ListGroupEpochs, ListOperatedGroups, ListPeers, ListedPeer, ListedPeers,
     },
     operator::{
         BoundedCount, ListOperatedApplications, ListTokens, ListedTokens, MadeTokenBody, MakeToken,
@@ -189,6 +189,11 @@ impl Handle<Operators> for ListGroupEpochs {
             committer_leaf_index: epoch.committer,
             commit_bytes: count(epoch.commit_bytes),
             proposals: count(epoch.proposals),
+            losers: epoch
+                .lost
+                .iter()
+                .map(|lost| EpochLoser { leaf_index: lost.committer, at: lost.at })
+                .collect(),
         };
         Ok(Answer::Ok(GroupEpochs { epochs: epochs.into_iter().map(inspected).collect() }))
     }

@@ -114,11 +114,11 @@ impl Collected {
 
 fn text(attributes: &[KeyValue], name: &str) -> Option<String> {
     let value = attributes.iter().find(|attribute| attribute.key == name)?.value.clone()?.value?;
-    Some(match value {
-        Value::StringValue(text) => text,
-        Value::IntValue(number) => number.to_string(),
-        other => panic!("{name} is {other:?}"),
-    })
+    if let Value::IntValue(number) = value {
+        return Some(number.to_string());
+    }
+    let Value::StringValue(text) = value else { panic!("{name} is {value:?}") };
+    Some(text)
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

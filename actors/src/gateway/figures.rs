@@ -8,6 +8,7 @@ use super::Gateway;
 use crate::{
     error::StorageError,
     group::{GroupError, control_messages},
+    lost_commits::LostCommit,
     mls::sender_leaf,
     runtime::AwakeActors,
 };
@@ -58,7 +59,7 @@ pub struct GroupFigures {
 }
 
 /// An epoch and the commit that created it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EpochFigures {
     /// The epoch.
     pub epoch: Epoch,
@@ -70,6 +71,9 @@ pub struct EpochFigures {
     pub commit_bytes: usize,
     /// The number of proposals that it includes by reference.
     pub proposals: usize,
+    /// The newest commits that were refused because this one was accepted first, oldest first, as far as they are kept. They
+    /// are in memory only.
+    pub lost: Vec<LostCommit>,
 }
 
 impl Gateway {
@@ -224,6 +228,10 @@ impl Gateway {
                 committer: sender_leaf(&entry.commit),
                 commit_bytes: entry.commit.len(),
                 proposals: entry.proposals.len(),
+                lost: epoch
+                    .previous()
+                    .map(|made_in| self.services.lost_commits.of(app, group, made_in))
+                    .unwrap_or_default(),
             });
             next = epoch.previous();
         }

@@ -14,7 +14,8 @@ use crate::{
         EntryContent, GroupError, GroupMeta, GroupState, GroupView, NewGroup, Outcome, UploadEntry,
         accepted_before, control_messages, creation, entries_after, refused,
     },
-    mls::{CommitBundle, RequestMember, Rule, packet_head},
+    lost_commits::LostCommit,
+    mls::{CommitBundle, RequestMember, Rule, packet_head, sender_leaf},
 };
 
 impl Gateway {
@@ -139,7 +140,12 @@ impl Gateway {
         let head = head(group, (RequestMember::CommitPacket, &bundle.commit), |rule, detail| {
             GroupError::InvalidCommit { rule, detail, proposal: None }
         });
-        match self.upload(app, group, head, EntryContent::Commit(bundle), source).await? {
+        let uploaded = self.upload(app, group, head, EntryContent::Commit(Arc::clone(&bundle)), source).await;
+        if let Err(GroupError::StaleEpoch { packet, .. }) = &uploaded {
+            let lost = LostCommit { committer: sender_leaf(&bundle.commit), at: self.services.clock.now() };
+            self.services.lost_commits.note(app, group, *packet, lost);
+        }
+        match uploaded? {
             Accepted::Commit(commit) => Ok(commit),
             Accepted::Proposal(_) => Err(StorageError::Unreadable.into()),
         }

@@ -36,6 +36,7 @@ use crate::{
     clock::Clock,
     events::EventHub,
     limits::{Limits, RecentLimits},
+    lost_commits::LostCommits,
     peer::{PeerActor, Transport},
     runtime::{Directory, KNOWN_TIME, Periods, Registry, Stop, Supervisor},
     services::Services,
@@ -116,6 +117,7 @@ impl Gateway {
             trusted_time,
             validation,
             snapshot_pauses: SnapshotPauses::default(),
+            lost_commits: LostCommits::default(),
             notices: Box::new(Arc::clone(&directory)),
             is_stopping: AtomicBool::new(false),
         });

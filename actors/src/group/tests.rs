@@ -26,6 +26,7 @@ use crate::{
     clock::Clock,
     error::StorageError,
     limits::{Limits, RecentLimits},
+    lost_commits::LostCommits,
     mls::{CommitBundle, ValidationContext, tests::client},
     services::{Notices, Services, UsedPackages},
     snapshot_pauses::SnapshotPauses,
@@ -61,6 +62,7 @@ pub(crate) fn services(application: &Application, heard: Heard) -> Arc<Services>
         clock,
         trusted_time,
         snapshot_pauses: SnapshotPauses::default(),
+        lost_commits: LostCommits::default(),
         notices: Box::new(heard),
         is_stopping: AtomicBool::new(false),
     })

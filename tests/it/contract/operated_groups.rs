@@ -55,6 +55,8 @@ async fn a_group_is_seen_by_its_sizes_and_epochs() {
     at_bob.catch_up().await;
     let commit = at_bob.make_update();
     at_bob.commit(&commit).await;
+    let late = at_alice.make_update();
+    at_alice.api.upload_commit(&group, &late).await.unwrap_err();
     let at_carol = carol.join_externally(&group, None, true).await;
     assert_eq!(at_carol.epoch(), Epoch(4));
     at_bob.catch_up().await;
@@ -91,6 +93,12 @@ async fn a_group_is_seen_by_its_sizes_and_epochs() {
     for (epoch, number, leaf, proposals) in [(third, 3, 1, 0), (second, 2, 0, 1), (first, 1, 0, 0)] {
         let about = (&epoch["epochId"], &epoch["committerLeafIndex"], &epoch["proposals"]);
         assert_eq!(about, (&json!(number), &json!(leaf), &json!(proposals)), "{epoch}");
+    }
+    let [loser] = &third["losers"].as_array().unwrap()[..] else { panic!("{third}") };
+    assert_eq!(loser["leafIndex"], 0, "alice was late");
+    assert!(loser["at"].as_u64() >= third["timestamp"].as_u64(), "{third}");
+    for epoch in [fourth, second, first] {
+        assert_eq!(epoch["losers"], json!([]), "{epoch}");
     }
     assert_eq!(third["commitBytes"], json!(commit.commit_packet.0.len()));
     let times: Vec<u64> = found.iter().map(|epoch| epoch["timestamp"].as_u64().unwrap()).collect();

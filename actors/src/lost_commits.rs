@@ -25,16 +25,14 @@ pub struct LostCommit {
 
 /// The newest lost commits of all groups.
 #[derive(Debug, Default)]
-pub(crate) struct LostCommits(Mutex<Kept>);
-
-type Name = (AppId, GroupId);
+pub(crate) struct LostCommits(Mutex<KeptLosses>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptLosses {
     /// For each group, the epochs in which commits were lost, oldest first.
-    groups: HashMap<Name, VecDeque<(Epoch, LostCommit)>>,
+    groups: HashMap<(AppId, GroupId), VecDeque<(Epoch, LostCommit)>>,
     /// The groups, the one with the earliest first loss first.
-    order: VecDeque<Name>,
+    order: VecDeque<(AppId, GroupId)>,
 }
 
 impl LostCommits {
@@ -42,7 +40,7 @@ impl LostCommits {
     pub(crate) fn note(&self, app: AppId, group: &GroupId, epoch: Epoch, lost: LostCommit) {
         let name = (app, group.clone());
         let mut kept = self.kept();
-        let Kept { groups, order } = &mut *kept;
+        let KeptLosses { groups, order } = &mut *kept;
         if !groups.contains_key(&name) {
             if order.len() >= GROUPS_MAX
                 && let Some(oldest) = order.pop_front()
@@ -65,7 +63,7 @@ impl LostCommits {
         commits.filter(|(made_in, _)| *made_in == epoch).map(|(_, lost)| *lost).collect()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, KeptLosses> {
         // It is consistent between any two statements.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,7 +74,7 @@ mod tests {
     use super::*;
 
     fn group(number: usize) -> GroupId {
-        GroupId::new(&number.to_be_bytes()).unwrap()
+        GroupId::new(number.to_be_bytes()).unwrap()
     }
 
     fn lost(leaf: usize) -> LostCommit {
