@@ -81,6 +81,7 @@ async function checkContrast(page, view) {
       const [red, green, blue] = colour.map((part) => (part / 255 <= 0.03928 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4));
       return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
     };
+    const opacity = (element) => (element ? Number(getComputedStyle(element).opacity) * opacity(element.parentElement) : 1);
     const background = (element) => {
       if (!element) return [255, 255, 255, 1];
       const own = parse(getComputedStyle(element).backgroundColor);
@@ -94,7 +95,8 @@ async function checkContrast(page, view) {
       if (!node.textContent.trim() || !element.checkVisibility({ checkOpacity: true, checkVisibilityCSS: true }) || element.closest(".unseen, :disabled, noscript, .skip")) continue;
       const style = getComputedStyle(element);
       const back = background(element);
-      const [one, other] = [luminance(over(parse(style.color), back)), luminance(back)];
+      const [red, green, blue, alpha] = parse(style.color);
+      const [one, other] = [luminance(over([red, green, blue, alpha * opacity(element)], back)), luminance(back)];
       const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
       const size = parseFloat(style.fontSize);
       const wanted = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700) ? 3 : 4.5;
