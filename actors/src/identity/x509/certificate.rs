@@ -11,7 +11,7 @@ pub(super) use self::{
     distribution_point::{ALL_REASONS, DistributionPoint, point_names, reasons},
     extensions::{Extensions, Oid, each_extension},
     general_name::{FoldedGeneralName, GeneralName},
-    name::{FoldedName, Name},
+    name::{FoldedName, FoldingBudget, Name},
 };
 use super::{
     der::{self, DerFault, DerReader},
@@ -100,9 +100,20 @@ impl<'a> Certificate<'a> {
         })
     }
 
+    /// Compares issuer and subject.
+    ///
+    /// # Errors
+    /// There is more to fold than the budget allows.
+    pub(super) fn compare_names(&self, budget: &FoldingBudget) -> Result<(), DerFault> {
+        let is_self_issued = self.issuer.matches(&self.subject, budget)?;
+        // It may have been compared before, with the same result.
+        self.is_self_issued.get_or_init(|| is_self_issued);
+        Ok(())
+    }
+
     /// Whether issuer and subject are one name (RFC 5280 §3.2).
     pub(super) fn is_self_issued(&self) -> bool {
-        *self.is_self_issued.get_or_init(|| self.issuer.matches(&self.subject))
+        *self.is_self_issued.get_or_init(|| self.issuer.folded() == self.subject.folded())
     }
 
     /// Whether its key usage allows this, or it has none.

@@ -13,7 +13,7 @@ pub use self::error::{CertificateRule, ChainError};
 pub(super) use self::name_constraints::NameConstraints;
 use self::{name_constraints::ConstraintsAbove, policies::Policies};
 use super::{
-    certificate::{Certificate, DIGITAL_SIGNATURE, KEY_CERT_SIGN},
+    certificate::{Certificate, DIGITAL_SIGNATURE, FoldingBudget, KEY_CERT_SIGN},
     revocation::RevocationCheck,
     trust::{TrustRoot, TrustStore, unix_seconds},
 };
@@ -151,6 +151,11 @@ pub(super) fn check_fields(path: &Path<'_>, at: i64) -> Result<(), ChainError> {
             return Err(broken(index, CertificateRule::Repeated));
         }
     }
+    let budget = FoldingBudget::new();
+    let malformed = |index| move |fault| broken(index, CertificateRule::Malformed(fault));
+    for (index, certificate) in path.iter().enumerate() {
+        certificate.compare_names(&budget).map_err(malformed(index))?;
+    }
     let mut found = 0;
     for (index, issuer) in path.iter().enumerate().skip(1) {
         if let Some(limit) = issuer.extensions.path_len
@@ -161,7 +166,7 @@ pub(super) fn check_fields(path: &Path<'_>, at: i64) -> Result<(), ChainError> {
         found += usize::from(!issuer.is_self_issued());
     }
     for (index, (certificate, issuer)) in path.iter().zip(path.iter().skip(1)).enumerate() {
-        if !certificate.issuer.matches(&issuer.subject) {
+        if !certificate.issuer.matches(&issuer.subject, &budget).map_err(malformed(index))? {
             return Err(broken(index, CertificateRule::Order));
         }
     }

@@ -204,7 +204,9 @@ impl<'s> RevocationCheck<'s> {
             return Ok(None);
         };
         for (joined, issuer) in above.iter().enumerate() {
-            if certificate.issuer.matches(&issuer.subject) && self.is_issued(&certificate, issuer.key)? {
+            if certificate.issuer.folded() == issuer.subject.folded()
+                && self.is_issued(&certificate, issuer.key)?
+            {
                 return Ok(Some((vec![certificate], joined)));
             }
         }

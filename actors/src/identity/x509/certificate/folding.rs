@@ -1,5 +1,7 @@
 //! Preparation of strings for comparison: RFC 4518 §2, as RFC 5280 §7.1 requires for names.
 
+use std::borrow::Cow;
+
 use icu_normalizer::ComposingNormalizerBorrowed;
 
 /// Folds a text: two texts match by caseIgnoreMatch (RFC 4517 §4.2.11) if they are equal after this.
@@ -8,11 +10,15 @@ pub(super) fn folded(text: &str) -> String {
         return single_spaces(&text.to_ascii_lowercase());
     }
     let nfkc = ComposingNormalizerBorrowed::new_nfkc();
-    let mapped = text.chars().filter_map(mapped).flat_map(case_folded);
-    // Normalising may make new upper-case letters, and folding those may make new sequences to compose (RFC 3454 §3.2).
-    let once: String = nfkc.normalize_iter(mapped).collect();
-    let twice: String = nfkc.normalize_iter(once.chars().flat_map(case_folded)).collect();
-    single_spaces(&twice)
+    let lower: String = text.chars().filter_map(mapped).flat_map(case_folded).collect();
+    match nfkc.normalize(&lower) {
+        Cow::Borrowed(normal) => single_spaces(normal),
+        // Normalising may make new upper-case letters, and folding those may make new sequences to compose (RFC 3454 §3.2).
+        Cow::Owned(normal) => {
+            let again: String = normal.chars().flat_map(case_folded).collect();
+            single_spaces(&nfkc.normalize(&again))
+        }
+    }
 }
 
 /// §2.2: characters that are left out, and white space.
@@ -30,9 +36,10 @@ fn mapped(character: char) -> Option<char> {
 }
 
 /// Full case folding (RFC 3454, table B.2): the lower case of the upper case, but for the dotless i, whose upper case is that
-/// of the letter i.
+/// of the letter i, and for the capital sharp s, which is no letter's upper case.
 fn case_folded(character: char) -> impl Iterator<Item = char> {
     const DOTLESS: char = '\u{131}';
+    let character = if character == '\u{1e9e}' { '\u{df}' } else { character };
     let is_dotless = character == DOTLESS;
     let folded = (!is_dotless).then(|| character.to_uppercase().flat_map(char::to_lowercase));
     is_dotless.then_some(DOTLESS).into_iter().chain(folded.into_iter().flatten())
@@ -70,6 +77,7 @@ mod tests {
         check("e\u{fb03}cient", "EFFICIENT", true);
         check("300 \u{212a}", "300 k", true);
         check("stra\u{df}e", "STRASSE", true);
+        check("stra\u{1e9e}e", "strasse", true);
         check("\u{3c3}\u{3bf}\u{3c6}\u{3cc}\u{3c2}", "\u{3a3}\u{39f}\u{3a6}\u{38c}\u{3a3}", true);
         // Only their upper cases are alike, or nothing is.
         check("d\u{131}ana", "diana", false);

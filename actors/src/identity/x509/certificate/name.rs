@@ -1,6 +1,6 @@
 //! Distinguished names (RFC 5280 §4.1.2.4) and their comparison (§7.1).
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 use super::folding::folded;
 use crate::identity::x509::der::{self, DerElement, DerFault, DerReader};
@@ -45,8 +45,30 @@ impl<'a> Name<'a> {
     }
 
     /// Whether two names are one by RFC 5280 §7.1. Only what differs is folded, up to the first difference that remains.
-    pub(in crate::identity::x509) fn matches(&self, other: &Name<'_>) -> bool {
-        self.raw == other.raw || is_match(self.raw, other.raw).unwrap_or(false)
+    ///
+    /// # Errors
+    /// There is more to fold than the budget allows.
+    pub(in crate::identity::x509) fn matches(
+        &self,
+        other: &Name<'_>,
+        budget: &FoldingBudget,
+    ) -> Result<bool, DerFault> {
+        if self.raw == other.raw {
+            return Ok(true);
+        }
+        let (mut one, mut other) = (der::whole_sequence(self.raw)?, der::whole_sequence(other.raw)?);
+        while !one.is_empty() && !other.is_empty() {
+            let (one, other) = (one.expect(der::SET)?.body, other.expect(der::SET)?.body);
+            if one == other {
+                continue;
+            }
+            budget.spend(one)?;
+            budget.spend(other)?;
+            if folded_set(one)? != folded_set(other)? {
+                return Ok(false);
+            }
+        }
+        Ok(one.is_empty() && other.is_empty())
     }
 
     pub(in crate::identity::x509) fn folded(&self) -> &FoldedName {
@@ -99,16 +121,25 @@ impl FoldedName {
     }
 }
 
-/// Whether two Names in DER match.
-fn is_match(one: &[u8], other: &[u8]) -> Result<bool, DerFault> {
-    let (mut one, mut other) = (der::whole_sequence(one)?, der::whole_sequence(other)?);
-    while !one.is_empty() && !other.is_empty() {
-        let (one, other) = (one.expect(der::SET)?.body, other.expect(der::SET)?.body);
-        if one != other && folded_set(one)? != folded_set(other)? {
-            return Ok(false);
-        }
+/// The work of folding that the names of one chain may cost before anybody is known to have signed it.
+#[derive(Debug)]
+pub(in crate::identity::x509) struct FoldingBudget(Cell<usize>);
+
+impl FoldingBudget {
+    /// Bytes of ASCII. Others cost more: they are mapped, folded and normalised.
+    const BYTES: usize = 1 << 15;
+    const PER_OTHER_BYTE: usize = 8;
+
+    pub(in crate::identity::x509) fn new() -> Self {
+        Self(Cell::new(Self::BYTES))
     }
-    Ok(one.is_empty() && other.is_empty())
+
+    fn spend(&self, part: &[u8]) -> Result<(), DerFault> {
+        let each = if part.is_ascii() { 1 } else { Self::PER_OTHER_BYTE };
+        let left = self.0.get().checked_sub(each * part.len());
+        self.0.set(left.ok_or("the names up to here are too long to be compared")?);
+        Ok(())
+    }
 }
 
 /// The attributes of a relative distinguished name, sorted, each as its type and its folded text or its bytes.

@@ -1,6 +1,9 @@
 //! Name constraints (RFC 5280 §4.2.1.10).
 
-use super::{CertificateRule, name_forms};
+use super::{
+    CertificateRule,
+    name_forms::{self, ComparableName},
+};
 use crate::identity::x509::{
     certificate::{Certificate, FoldedName, GeneralName, NameForm},
     der::{self, DerElement, DerFault, DerReader},
@@ -89,19 +92,14 @@ impl GeneralSubtree {
         }
     }
 
-    /// Whether it contains a name of its form; `None` if that cannot be said. A subtree that is excluded contains a wildcard
-    /// that may stand for a name in it.
-    fn contains(&self, name: &GeneralName<'_>, is_excluded: bool) -> Option<bool> {
+    /// Whether it contains a name; one of another form it does not.
+    fn contains(&self, name: &ComparableName<'_>, is_excluded: bool) -> bool {
         match (self, name) {
-            (Self::Directory(subtree), GeneralName::Directory(name)) => {
-                Some(name.folded().is_within(subtree))
-            }
-            (Self::Dns(subtree), GeneralName::Dns(name)) => {
-                name_forms::is_dns_within(name, subtree, is_excluded)
-            }
-            (Self::Ip(subtree), GeneralName::Ip(address)) => name_forms::is_ip_within(address, subtree),
-            (Self::Email(subtree), GeneralName::Email(name)) => name_forms::is_email_within(name, subtree),
-            (Self::Uri(subtree), GeneralName::Uri(name)) => name_forms::is_uri_within(name, subtree),
+            (Self::Directory(subtree), ComparableName::Directory(name)) => name.is_within(subtree),
+            (Self::Dns(subtree), ComparableName::Dns(name)) => name.is_within(subtree, is_excluded),
+            (Self::Ip(subtree), ComparableName::Ip(address)) => name_forms::is_ip_within(address, subtree),
+            (Self::Email(subtree), ComparableName::Email(name)) => name.is_within(subtree),
+            (Self::Uri(subtree), ComparableName::UriHost(host)) => name_forms::is_host_within(host, subtree),
             (
                 Self::Directory(_)
                 | Self::Dns(_)
@@ -110,7 +108,7 @@ impl GeneralSubtree {
                 | Self::Uri(_)
                 | Self::Other(_),
                 _,
-            ) => None,
+            ) => false,
         }
     }
 }
@@ -165,22 +163,21 @@ impl<'r> ConstraintsAbove<'r> {
     }
 
     fn check_name(&mut self, name: &GeneralName<'_>) -> Result<(), CertificateRule> {
-        let form = name.form();
+        let (form, comparable) = (name.form(), ComparableName::new(name));
         for constraints in self.of_root.into_iter().chain(&self.of_issuers) {
             let permitted = of_form(&constraints.permitted, form);
             let excluded = of_form(&constraints.excluded, form);
             let cost = u32::try_from(1 + permitted.len() + excluded.len()).unwrap_or(u32::MAX);
             self.comparisons =
                 self.comparisons.checked_sub(cost).ok_or(CertificateRule::TooManyComparisons)?;
+            if permitted.is_empty() && excluded.is_empty() {
+                continue;
+            }
+            let Some(name) = &comparable else { return Err(CertificateRule::ConstraintNotSupported(form)) };
             let is_in = |subtrees: &[GeneralSubtree], is_excluded| {
-                let mut is_in = false;
-                for subtree in subtrees {
-                    let contains = subtree.contains(name, is_excluded);
-                    is_in |= contains.ok_or(CertificateRule::ConstraintNotSupported(form))?;
-                }
-                Ok(is_in)
+                subtrees.iter().any(|subtree| subtree.contains(name, is_excluded))
             };
-            if is_in(excluded, true)? || (!permitted.is_empty() && !is_in(permitted, false)?) {
+            if is_in(excluded, true) || (!permitted.is_empty() && !is_in(permitted, false)) {
                 return Err(CertificateRule::NameConstraints(form));
             }
         }

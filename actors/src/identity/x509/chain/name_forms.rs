@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use crate::identity::x509::certificate::{FoldedName, GeneralName};
+
 /// Whether these are an address and a mask of leading bits, of IPv4 or IPv6.
 pub(super) fn is_network(bytes: &[u8]) -> bool {
     let (_, mask) = bytes.split_at(bytes.len() / 2);
@@ -11,57 +13,89 @@ pub(super) fn is_network(bytes: &[u8]) -> bool {
     matches!(bytes.len(), 8 | 32) && turns && after_first_zero.all(|byte| *byte == 0)
 }
 
-/// Whether an address is in a network, given as [`is_network`] accepts it. The two versions have nothing in common.
-pub(super) fn is_ip_within(address: &[u8], network: &[u8]) -> Option<bool> {
-    if !matches!(address.len(), 4 | 16) {
-        return None;
+/// A name in the form in which it is compared with subtrees: read once, and compared often.
+pub(super) enum ComparableName<'a> {
+    Directory(&'a FoldedName),
+    Dns(DnsName<'a>),
+    Email(Mailbox<'a>),
+    /// The host of a URI.
+    UriHost(&'a str),
+    Ip(&'a [u8]),
+}
+
+impl<'a> ComparableName<'a> {
+    pub(super) fn new(name: &'a GeneralName<'_>) -> Option<Self> {
+        match name {
+            GeneralName::Directory(name) => Some(Self::Directory(name.folded())),
+            GeneralName::Dns(name) => DnsName::new(name).map(Self::Dns),
+            GeneralName::Email(name) => Mailbox::new(name).map(Self::Email),
+            GeneralName::Uri(name) => uri_host(name).map(Self::UriHost),
+            GeneralName::Ip(address) => matches!(address.len(), 4 | 16).then_some(Self::Ip(address)),
+            GeneralName::Other(..) => None,
+        }
     }
+}
+
+/// Whether an address is in a network, given as [`is_network`] accepts it. The two versions have nothing in common.
+pub(super) fn is_ip_within(address: &[u8], network: &[u8]) -> bool {
     let (base, mask) = network.split_at(network.len() / 2);
     let is_same = |((address, base), mask): ((&u8, &u8), &u8)| address & mask == base & mask;
-    Some(address.len() == base.len() && address.iter().zip(base).zip(mask).all(is_same))
+    address.len() == base.len() && address.iter().zip(base).zip(mask).all(is_same)
 }
 
-/// A DNS name is in the subtree of a name if zero or more labels in front of that give it. A leading dot asks for one label
-/// at least, as issuers mean it.
-pub(super) fn is_dns_within(name: &str, subtree: &str, is_excluded: bool) -> Option<bool> {
-    let (wildcard, host) = match name.strip_prefix("*.") {
-        Some(rest) => (true, rest),
-        None => (false, name),
-    };
-    if !is_host(host) {
-        return None;
+/// A DNS name, or a wildcard for names of one more label.
+pub(super) struct DnsName<'a> {
+    name: &'a str,
+    /// The name below which a wildcard is.
+    wildcard: Option<&'a str>,
+}
+
+impl<'a> DnsName<'a> {
+    fn new(name: &'a str) -> Option<Self> {
+        let name = without_final_dot(name);
+        let wildcard = name.strip_prefix("*.");
+        is_host(wildcard.unwrap_or(name)).then_some(Self { name, wildcard })
     }
-    let (name, host) = (without_final_dot(name), without_final_dot(host));
-    let (base, needs_label) = subtree.strip_prefix('.').map_or((subtree, false), |base| (base, true));
-    let base = without_final_dot(base);
-    let is_within =
-        base.is_empty() || is_below(name, base) || (!needs_label && name.eq_ignore_ascii_case(base));
-    let may_stand_for_one =
-        wildcard && is_excluded && (host.eq_ignore_ascii_case(base) || is_below(base, host));
-    Some(is_within || may_stand_for_one)
-}
 
-/// A mailbox is in the subtree of itself, of its host, or, with a leading dot, of a domain above its host.
-pub(super) fn is_email_within(mailbox: &str, subtree: &str) -> Option<bool> {
-    let (local, host) = mailbox.rsplit_once('@')?;
-    let is_quoted = local.len() > 1 && local.starts_with('"') && local.ends_with('"');
-    let is_local = !local.is_empty() && (is_quoted || !local.contains(['@', '"', ' ']));
-    if !is_local || !is_host(host) {
-        return None;
+    /// Whether it is in the subtree of a name: zero or more labels in front of that give it. A leading dot asks for one label at
+    /// least, as issuers mean it. A subtree that is excluded contains a wildcard that may stand for a name in it.
+    pub(super) fn is_within(&self, subtree: &str, is_excluded: bool) -> bool {
+        let (base, needs_label) = subtree.strip_prefix('.').map_or((subtree, false), |base| (base, true));
+        let base = without_final_dot(base);
+        base.is_empty()
+            || is_below(self.name, base)
+            || (!needs_label && self.name.eq_ignore_ascii_case(base))
+            || self.wildcard.is_some_and(|above| {
+                is_excluded && (above.eq_ignore_ascii_case(base) || is_below(base, above))
+            })
     }
-    Some(match subtree.rsplit_once('@') {
-        // The local part is compared as it is.
-        Some((of, at)) => of == local && at.eq_ignore_ascii_case(host),
-        None => is_host_within(host, subtree),
-    })
 }
 
-/// A URI is in the subtree of its host or, with a leading dot, of a domain above it. A URI whose host is no DNS name cannot
-/// be compared.
-pub(super) fn is_uri_within(uri: &str, subtree: &str) -> Option<bool> {
-    Some(is_host_within(uri_host(uri)?, subtree))
+/// The address of a mailbox.
+pub(super) struct Mailbox<'a> {
+    local: &'a str,
+    host: &'a str,
 }
 
+impl<'a> Mailbox<'a> {
+    fn new(address: &'a str) -> Option<Self> {
+        let (local, host) = address.rsplit_once('@')?;
+        let is_quoted = local.len() > 1 && local.starts_with('"') && local.ends_with('"');
+        let is_local = !local.is_empty() && (is_quoted || !local.contains(['@', '"', ' ']));
+        (is_local && is_host(host)).then_some(Self { local, host })
+    }
+
+    /// Whether it is in the subtree of itself, of its host, or, with a leading dot, of a domain above its host. The local part
+    /// is compared as it is.
+    pub(super) fn is_within(&self, subtree: &str) -> bool {
+        match subtree.rsplit_once('@') {
+            Some((local, host)) => local == self.local && host.eq_ignore_ascii_case(self.host),
+            None => is_host_within(self.host, subtree),
+        }
+    }
+}
+
+/// The host of a URI, if it is a DNS name.
 fn uri_host(uri: &str) -> Option<&str> {
     let (_, rest) = uri.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -71,7 +105,8 @@ fn uri_host(uri: &str) -> Option<&str> {
     (is_name && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(host)
 }
 
-fn is_host_within(host: &str, subtree: &str) -> bool {
+/// Whether the host of an email address or URI is that of a subtree or, with a leading dot, below it.
+pub(super) fn is_host_within(host: &str, subtree: &str) -> bool {
     let host = without_final_dot(host);
     match subtree.strip_prefix('.') {
         Some(base) => is_below(host, base),
@@ -107,8 +142,9 @@ mod tests {
     #[test]
     fn dns_names() {
         let check = |name: &str, subtree: &str, permitted: Option<bool>, excluded: Option<bool>| {
-            assert_eq!(is_dns_within(name, subtree, false), permitted, "{name} in {subtree}");
-            assert_eq!(is_dns_within(name, subtree, true), excluded, "{name} in excluded {subtree}");
+            let is_within = |is_excluded| DnsName::new(name).map(|name| name.is_within(subtree, is_excluded));
+            assert_eq!(is_within(false), permitted, "{name} in {subtree}");
+            assert_eq!(is_within(true), excluded, "{name} in excluded {subtree}");
         };
         for (name, subtree, is_within) in [
             ("example.org", "example.org", true),
@@ -138,7 +174,8 @@ mod tests {
     #[test]
     fn email_addresses() {
         let check = |name: &str, subtree: &str, expected: Option<bool>| {
-            assert_eq!(is_email_within(name, subtree), expected, "{name} in {subtree}");
+            let found = Mailbox::new(name).map(|name| name.is_within(subtree));
+            assert_eq!(found, expected, "{name} in {subtree}");
         };
         check("alice@example.org", "alice@example.org", Some(true));
         check("alice@EXAMPLE.org", "alice@example.ORG", Some(true));
@@ -165,7 +202,8 @@ mod tests {
     #[test]
     fn uris() {
         let check = |name: &str, subtree: &str, expected: Option<bool>| {
-            assert_eq!(is_uri_within(name, subtree), expected, "{name} in {subtree}");
+            let found = uri_host(name).map(|host| is_host_within(host, subtree));
+            assert_eq!(found, expected, "{name} in {subtree}");
         };
         check("https://example.org/x", "example.org", Some(true));
         check("https://user@EXAMPLE.org:443?x#y", "example.org", Some(true));
@@ -198,10 +236,8 @@ mod tests {
         {
             assert!(!is_network(malformed), "{malformed:?}");
         }
-        assert_eq!(is_ip_within(&[10, 1, 2, 3], &v4), Some(true));
-        assert_eq!(is_ip_within(&[10, 2, 2, 3], &v4), Some(false));
-        assert_eq!(is_ip_within(&[10, 1, 2, 3], &v6), Some(false));
-        assert_eq!(is_ip_within(&v6[..16], &v6), Some(true));
-        assert_eq!(is_ip_within(&[10, 1], &v4), None);
+        assert!(is_ip_within(&[10, 1, 2, 3], &v4) && is_ip_within(&v6[..16], &v6));
+        assert!(!is_ip_within(&[10, 2, 2, 3], &v4) && !is_ip_within(&[10, 1, 2, 3], &v6));
+        assert!(ComparableName::new(&GeneralName::Ip(&[10, 1])).is_none());
     }
 }

@@ -193,3 +193,42 @@ fn issuers_are_found_by_names_that_match() {
     check(utf8("Good CA"), teletex("Good CA"), false);
     check(teletex("Good CA"), teletex("Good CA"), true);
 }
+
+#[test]
+fn names_that_cost_much_to_compare_have_a_limit() {
+    let check = |letters: usize, expected: fn(usize) -> Result<(), ChainError>| {
+        let name = |is_upper: bool| {
+            let mut params = ca("");
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params
+                .distinguished_name
+                .push(DnType::CommonName, if is_upper { "Ж" } else { "ж" }.repeat(letters));
+            params
+        };
+        let root = Entity::root(ca("root"));
+        let mut chain = vec![root.issue(name(true))];
+        for _ in 0..5 {
+            let mut issuer = chain.pop().unwrap();
+            let is_upper = chain.len() % 2 == 0;
+            let subject = name(is_upper);
+            chain.push(Entity {
+                der: issuer.der.clone(),
+                pem: issuer.pem.clone(),
+                params: issuer.params.clone(),
+                key: issuer.key_again(),
+            });
+            // It is named in the other case by the certificate below it.
+            issuer.params = name(!is_upper);
+            let next = issuer.issue(subject);
+            chain.push(next);
+        }
+        let device = chain.last().unwrap().issue(leaf("device"));
+        let mut ders = vec![device.der.as_slice()];
+        ders.extend(chain.iter().rev().map(|entity| entity.der.as_slice()));
+        let store = TrustStore::new(root.pem.as_bytes(), &[]).unwrap();
+        let verdict = store.validate(&ders, NOW);
+        assert_eq!(verdict, expected(ders.len()), "{letters} letters");
+    };
+    check(60, |_| Ok(()));
+    check(500, |_| broken(2, CertificateRule::Malformed("the names up to here are too long to be compared")));
+}
