@@ -28,6 +28,15 @@ pub(super) struct RevocationCheck<'s> {
     comparisons: Cell<u32>,
 }
 
+/// Which signers of lists are considered.
+#[derive(Clone, Copy, Debug)]
+enum Signers {
+    /// The key that signed the certificate in question.
+    SameKey,
+    /// Everyone who may sign its lists.
+    Any,
+}
+
 /// The CRL issuers, by their numbers in the store, whose own status depends on the current question.
 type Visiting<'v> = &'v [usize];
 
@@ -48,23 +57,35 @@ impl<'s> RevocationCheck<'s> {
     }
 
     /// §6.3.3, for one certificate of a path.
+    ///
+    /// An issuer that changed its key may have a list for each key, of the certificates that it signed with that key. So the
+    /// lists that are signed with the key that signed the certificate come first, and others only if those leave reasons.
     fn check_at(&self, path: &Path<'_>, index: usize, visiting: Visiting<'_>) -> Result<(), CertificateRule> {
         let Some((certificate, above)) = path.get(index..).and_then(<[_]>::split_first) else {
             return Ok(());
         };
         let issuer = certificate.issuer.folded();
+        let points = certificate.distribution_points().map_err(CertificateRule::Malformed)?;
         let (mut covered, mut has_unsigned) = (0, false);
-        for point in certificate.distribution_points().map_err(CertificateRule::Malformed)? {
+        for (point, signers) in points
+            .iter()
+            .map(|point| (point, Signers::SameKey))
+            .chain(points.iter().map(|point| (point, Signers::Any)))
+        {
             let list_issuers =
                 if point.crl_issuers.is_empty() { std::slice::from_ref(issuer) } else { &point.crl_issuers };
             // Newest first: of several lists for the same reasons, the newest counts.
             for list in list_issuers.iter().flat_map(|name| self.store.complete_lists_of(name)) {
                 spend(&self.comparisons)?;
-                let reasons = list.covers(certificate.extensions.is_ca, issuer, &point);
+                let reasons = list.covers(certificate.extensions.is_ca, issuer, point);
                 if reasons & !covered == 0 {
                     continue;
                 }
-                let Some(key) = self.signer(list, above, visiting)? else {
+                let signer = match signers {
+                    Signers::SameKey => self.issuer_as_signer(list, above)?,
+                    Signers::Any => self.signer(list, above, visiting)?,
+                };
+                let Some(key) = signer else {
                     has_unsigned = true;
                     continue;
                 };
@@ -122,6 +143,18 @@ impl<'s> RevocationCheck<'s> {
         Ok(None)
     }
 
+    /// The key that signed a certificate, if it signed a list too; `above` are the certificates above it.
+    fn issuer_as_signer<'p>(
+        &'p self,
+        list: &Crl,
+        above: &'p Path<'p>,
+    ) -> Result<Option<KeyInfo<'p>>, CertificateRule> {
+        match above.first() {
+            Some(issuer) => self.certificate_as_signer(list, issuer),
+            None => self.root_as_signer(list),
+        }
+    }
+
     /// The key that signed a list (§6.3.3 (f), (g)): of a certificate above the one in question, of the root, or of a CRL
     /// issuer of the store that is valid below the same root.
     fn signer<'p>(
@@ -130,21 +163,13 @@ impl<'s> RevocationCheck<'s> {
         above: &'p Path<'p>,
         visiting: Visiting<'_>,
     ) -> Result<Option<KeyInfo<'p>>, CertificateRule> {
-        for issuer in above.iter().filter(|issuer| issuer.allows(CRL_SIGN)) {
-            if *issuer.subject.folded() == list.issuer
-                && list.names_key(issuer.extensions.key_identifier)
-                && self.is_signed(list, issuer.key)?
-            {
-                return Ok(Some(issuer.key));
+        for issuer in above {
+            if let Some(key) = self.certificate_as_signer(list, issuer)? {
+                return Ok(Some(key));
             }
         }
-        let root = self.root;
-        if root.signs_crls
-            && root.subject == list.issuer
-            && list.names_key(root.key_identifier.as_deref())
-            && self.is_signed(list, root.key.info())?
-        {
-            return Ok(Some(root.key.info()));
+        if let Some(key) = self.root_as_signer(list)? {
+            return Ok(Some(key));
         }
         for (number, issuer) in self.store.crl_issuers.iter().enumerate() {
             if issuer.signs_crls
@@ -158,6 +183,27 @@ impl<'s> RevocationCheck<'s> {
             }
         }
         Ok(None)
+    }
+
+    fn certificate_as_signer<'p>(
+        &self,
+        list: &Crl,
+        issuer: &Certificate<'p>,
+    ) -> Result<Option<KeyInfo<'p>>, CertificateRule> {
+        let is_signer = issuer.allows(CRL_SIGN)
+            && *issuer.subject.folded() == list.issuer
+            && list.names_key(issuer.extensions.key_identifier)
+            && self.is_signed(list, issuer.key)?;
+        Ok(is_signer.then_some(issuer.key))
+    }
+
+    fn root_as_signer(&self, list: &Crl) -> Result<Option<KeyInfo<'s>>, CertificateRule> {
+        let root = self.root;
+        let is_signer = root.signs_crls
+            && root.subject == list.issuer
+            && list.names_key(root.key_identifier.as_deref())
+            && self.is_signed(list, root.key.info())?;
+        Ok(is_signer.then(|| root.key.info()))
     }
 
     fn is_signed(&self, list: &Crl, key: KeyInfo<'_>) -> Result<bool, CertificateRule> {

@@ -360,3 +360,29 @@ fn what_does_not_work_is_warned_of() {
     assert_eq!(store.validate(&[&device.der, &organisation.der], NOW), Ok(()));
     assert_eq!(store.list_counts(NOW).without_signer, 0);
 }
+
+/// An issuer with a new key, certified with the old one, has a list for each key.
+#[test]
+fn the_list_by_the_key_that_signed_a_certificate_counts() {
+    let root = Entity::root(ca("root"));
+    let old = root.issue(ca("organisation"));
+    let new = old.issue(ca("organisation"));
+    let mut params = leaf("device");
+    params.serial_number = Some(vec![DEVICE].into());
+    let device = new.issue(params);
+    let newer = List { this_update: "260102000000Z", ..List::default() };
+    let revoking = || List { revoked: vec![entry(&[DEVICE], None, None)], ..List::default() };
+    let verdict = |lists: [Vec<u8>; 2]| {
+        let lists = [&[List::default().sign(&root)][..], &lists].concat();
+        let store = TrustStore::new(root.pem.as_bytes(), &lists).unwrap();
+        store.validate(&[&device.der, &new.der, &old.der], NOW)
+    };
+    assert_eq!(verdict([newer.sign(&old), revoking().sign(&new)]), broken(0, CertificateRule::Revoked));
+    assert_eq!(verdict([newer.sign(&new), revoking().sign(&old)]), Ok(()));
+    // Without one by the new key, that by the old one is the issuer's list.
+    assert_eq!(
+        verdict([revoking().sign(&old), List::default().sign(&root)]),
+        broken(0, CertificateRule::Revoked)
+    );
+    assert_eq!(verdict([newer.sign(&old), List::default().sign(&root)]), Ok(()));
+}
