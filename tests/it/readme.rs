@@ -177,4 +177,23 @@ fn a_pki_that_is_made_by_the_documented_commands_identifies_a_client() {
     provider.validate(identity, GroupContextExtensions::default(), context).unwrap();
     assert_eq!(provider.client_handle(identity).unwrap().as_bytes(), b"alice/phone");
     assert_eq!(provider.client_domain(identity).unwrap().unwrap().as_str(), "a.example");
+
+    // With lists on which nothing is, and then with the phone on its account's.
+    let [lists] = blocks(X509, "Revoking certificates", "sh")[..] else { panic!("one block of commands") };
+    let verdict = |script: &str| {
+        let printed = run(script, directory.path(), &[]);
+        let config = Config::read(&directory.path().join("gateway.toml")).unwrap();
+        let application = &config.build_applications().unwrap()[0];
+        assert_eq!(application.identity.trust_warnings(context.msg_timestamp), []);
+        let verdict = application.identity.validate(identity, GroupContextExtensions::default(), context);
+        (printed, verdict.map_err(|error| error.to_string()))
+    };
+    let (printed, before) = verdict(lists);
+    assert!(printed.contains("the configuration is good") && before == Ok(()), "{printed}{before:?}");
+    let (function, _) = lists.split_once("\nlist root\n").unwrap();
+    let (_, after) = verdict(&format!("{function}\nlist alice phone"));
+    assert!(
+        after.as_ref().is_err_and(|text| text.contains("certificate 0 (0 is the leaf) is revoked")),
+        "{after:?}"
+    );
 }
