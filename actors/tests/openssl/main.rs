@@ -28,12 +28,20 @@ struct Explained {
     why: &'static str,
 }
 
-const EXPLAINED: [Explained; 1] = [Explained {
-    gateway: "name constraints of its issuers forbid: the DNS name",
-    openssl: "",
-    is_about_wildcards: true,
-    why: "a wildcard that may stand for an excluded name is refused; RFC 5280 knows no wildcards, and OpenSSL compares text",
-}];
+const EXPLAINED: [Explained; 2] = [
+    Explained {
+        gateway: "name constraints of its issuers forbid: the DNS name",
+        openssl: "",
+        is_about_wildcards: true,
+        why: "a wildcard that may stand for an excluded name is refused; RFC 5280 knows no wildcards, and OpenSSL compares text",
+    },
+    Explained {
+        gateway: "past its next update",
+        openssl: "",
+        is_about_wildcards: false,
+        why: "a late list by the key that signed the certificate is not replaced by one of another key of that issuer",
+    },
+];
 
 /// What OpenSSL says of each leaf: the last error, if it refuses it.
 fn ask_openssl(directory: &Path, batch: &Batch) -> Vec<Result<(), String>> {
