@@ -114,6 +114,8 @@ pub struct Options {
 
 /// The exit code of a bad configuration or command line; 1 is any other failure.
 const BAD_CONFIGURATION: u8 = 2;
+/// The signal of a write beyond the limit on the size of files (`ulimit -f`), on all systems of today.
+const SIGXFSZ: i32 = 25;
 /// The exit code of a gateway that could not stop in time.
 const STUCK: i32 = 3;
 
@@ -208,6 +210,8 @@ async fn serve_until_told(
             return (fail(&format!("signals cannot be received: {error}")), None);
         }
     };
+    // With it, a write beyond a limit on the size of files is an error instead of the end of the process.
+    let _beyond_file_size = signal(SignalKind::from_raw(SIGXFSZ));
     let settings = config.clone();
     let started = if is_embedded { serve::start_embedded(config).await } else { serve::start(config).await };
     let running = match started {

@@ -218,7 +218,10 @@ impl Running {
     /// listener ended, so the gateway cannot be reached.
     pub async fn failed(&self) -> &'static str {
         tokio::select! {
-            () = self.store.failed() => "the store failed, so no write can be acknowledged; see the log",
+            () = self.store.failed() => {
+                "a write failed, so no further one can be acknowledged. What was acknowledged is on the disk: remove the cause, \
+                 which the log names, and start the gateway again"
+            },
             reason = self.listeners.ended() => reason,
         }
     }

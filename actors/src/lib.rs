@@ -15,6 +15,7 @@ mod check;
 mod choices;
 mod clock;
 mod codec;
+mod disagreements;
 mod durable;
 mod error;
 pub mod events;
@@ -47,6 +48,7 @@ pub use self::{
     application::{Application, DomainError, ExpiredMembers, Source},
     check::{CheckedStore, check_store},
     clock::Clock,
+    disagreements::PeerDisagreement,
     error::StorageError,
     external_sender::{ExternalSenderError, ExternalSenderKey},
     gateway::{

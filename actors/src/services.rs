@@ -12,6 +12,7 @@ use snapshots::{AppId, AssignedLimits, DomainName, GroupId, KeyPackageRef, KeyQu
 use crate::{
     application::{Application, Source},
     clock::Clock,
+    disagreements::Disagreements,
     limits::{Limits, RecentLimits},
     lost_commits::LostCommits,
     mls::ValidationContext,
@@ -47,6 +48,8 @@ pub(crate) struct Services {
     pub(crate) snapshot_pauses: SnapshotPauses,
     /// Commits that lost their epoch, for operators.
     pub(crate) lost_commits: LostCommits,
+    /// Groups whose logs here and at a peer differ.
+    pub(crate) disagreements: Disagreements,
     pub(crate) notices: Box<dyn Notices>,
     pub(crate) is_stopping: AtomicBool,
 }

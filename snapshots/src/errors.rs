@@ -9,7 +9,7 @@ use crate::ids::{ClientHandle, ClientId, DomainName, KeyPackageRef, KeyQueueId, 
 #[non_exhaustive]
 pub enum OpenError {
     /// Another process, or another [`Store`](crate::Store) of this one, has it open.
-    #[error("{} is in use by another process", path.display())]
+    #[error("{} is in use by another process: stop that one, or name another directory", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -23,7 +23,10 @@ pub enum OpenError {
         supported: u64,
     },
     /// The files on disk are damaged.
-    #[error("the store in {} is damaged: {what}", path.display())]
+    #[error(
+        "the store in {} is damaged: {what}. Put back a copy that is whole, or import a backup into an empty directory",
+        path.display()
+    )]
     Damaged {
         /// The directory of the store.
         path: PathBuf,

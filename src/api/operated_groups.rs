@@ -239,4 +239,8 @@ pub struct ListedPeer {
     pub lag_groups: u64,
     /// The number of entries that it lacks in them.
     pub lag_entries: u64,
+    /// The number of groups of which this gateway, their hub, has lost entries that the peer holds, up to 10,000.
+    pub groups_lost_here: u64,
+    /// The number of groups of which the peer, their hub, has lost entries that this gateway holds, up to 10,000.
+    pub groups_lost_there: u64,
 }

@@ -452,6 +452,7 @@ impl Tabular for ListedPeers {
             "REFUSALS",
             "GROUPS BEHIND",
             "ENTRIES BEHIND",
+            "GROUPS LOST HERE, THERE",
         ]);
         for peer in &self.peers {
             table.row([
@@ -461,6 +462,7 @@ impl Tabular for ListedPeers {
                 peer.refusals.to_string(),
                 peer.lag_groups.to_string(),
                 peer.lag_entries.to_string(),
+                format!("{}, {}", peer.groups_lost_here, peer.groups_lost_there),
             ]);
         }
         table

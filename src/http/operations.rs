@@ -254,6 +254,7 @@ pub(super) fn listed_peers(
 ) -> Result<Vec<ListedPeer>, StorageError> {
     let listed = federation.peers().map(|(domain, status)| {
         let lag = gateway.peer_lag(domain, LAG_GROUPS_MAX)?;
+        let disagreement = gateway.peer_disagreement(domain);
         Ok(ListedPeer {
             domain: domain.clone(),
             is_reachable: status.is_reachable,
@@ -261,6 +262,8 @@ pub(super) fn listed_peers(
             refusals: status.refusals,
             lag_groups: lag.groups,
             lag_entries: lag.entries,
+            groups_lost_here: disagreement.lost_here,
+            groups_lost_there: disagreement.lost_there,
         })
     });
     listed.collect()

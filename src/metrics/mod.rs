@@ -105,6 +105,7 @@ impl Observed {
         self.write_store(text);
         self.write_backups(text);
         self.write_peers(text);
+        self.write_disagreements(text);
         self.write_ends(text);
         self.write_lists(text);
         self.write_reloads(text);
@@ -255,6 +256,19 @@ impl Observed {
         let mut family = text.family(groups);
         for (domain, lag) in &lags {
             family.sample(&[("peer", domain.as_str())], lag.groups);
+        }
+    }
+
+    fn write_disagreements(&self, text: &mut MetricsText) {
+        let lost = gauge(
+            "mimi_gateway_peer_lost_groups",
+            "Groups of which one of the two has lost entries that the other holds, up to 10,000.",
+        );
+        let mut family = text.family(lost);
+        for (domain, _) in self.federation.iter().flat_map(|federation| federation.peers()) {
+            let found = self.gateway.peer_disagreement(domain);
+            family.sample(&[("peer", domain.as_str()), ("lost", "here")], found.lost_here);
+            family.sample(&[("peer", domain.as_str()), ("lost", "there")], found.lost_there);
         }
     }
 

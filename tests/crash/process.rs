@@ -39,6 +39,13 @@ impl Installation {
         Self { directory, app, token }
     }
 
+    /// What `snapshot verify` prints for the data directory, which no process uses.
+    pub(crate) fn verify(&self) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mimi-gateway"));
+        command.arg("--config").arg(self.directory.path().join("gateway.toml")).args(["snapshot", "verify"]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    }
+
     pub(crate) fn client(&self, process: &Process) -> GatewayClient {
         GatewayClient::new(process.base_url.as_str(), self.app, self.token.clone()).unwrap()
     }

@@ -6,6 +6,7 @@ use snapshots::{
 
 use super::Gateway;
 use crate::{
+    disagreements::PeerDisagreement,
     error::StorageError,
     group::{GroupError, control_messages},
     lost_commits::LostCommit,
@@ -173,6 +174,11 @@ impl Gateway {
                 return Ok(lag);
             }
         }
+    }
+
+    /// The groups in which this gateway and a peer disagree, as was found since the start.
+    pub fn peer_disagreement(&self, peer: &DomainName) -> PeerDisagreement {
+        self.services.disagreements.with(peer)
     }
 
     /// What the store has of a group. It reads the disk.

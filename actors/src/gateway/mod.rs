@@ -34,6 +34,7 @@ use self::{replica_count::ReplicaCount, turns::Turns};
 use crate::{
     application::Application,
     clock::Clock,
+    disagreements::Disagreements,
     events::EventHub,
     limits::{Limits, RecentLimits},
     lost_commits::LostCommits,
@@ -118,6 +119,7 @@ impl Gateway {
             validation,
             snapshot_pauses: SnapshotPauses::default(),
             lost_commits: LostCommits::default(),
+            disagreements: Disagreements::default(),
             notices: Box::new(Arc::clone(&directory)),
             is_stopping: AtomicBool::new(false),
         });

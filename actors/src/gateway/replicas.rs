@@ -11,10 +11,11 @@ use tracing::Span;
 use super::Gateway;
 use crate::{
     application::{Application, Source},
+    disagreements::Loser,
     error::StorageError,
     group::{
-        EntryContent, GroupError, GroupMeta, GroupState, LogEntry, MemberView, NewGroup, Replicate,
-        SEQUENCE_MAX, Unseen, creation, creation_instead, filled, is_handed_over, shows_creation,
+        EntryContent, GroupError, GroupMeta, GroupState, LogEntry, LoggedEntry, MemberView, NewGroup,
+        Replicate, SEQUENCE_MAX, Unseen, creation, creation_instead, filled, is_handed_over, shows_creation,
     },
     mls::Rule,
     peer::{Delivery, DeliveryContent, REVISION, ReplicationAck},
@@ -89,6 +90,7 @@ impl Gateway {
                 number_before.replace(number).is_none_or(|before| number.checked_sub(1) == Some(before));
             let before = preceding.replace(accepted).filter(|_| follows);
             if order == Order::Hubs && number < held {
+                self.check_same(application.id, group, hub, &entry)?;
                 continue;
             }
             self.check_skew(accepted)?;
@@ -132,7 +134,41 @@ impl Gateway {
                 return self.not_taken(application, group, (hub, number), error).await;
             }
         }
+        if number_before.is_some_and(|number| number >= held) {
+            self.services.disagreements.clear(hub, application.id, group);
+        }
         self.held(application.id, group)
+    }
+
+    /// Checks that an entry that is here already is the one that the hub sends: a hub that was restored from a backup gives its numbers a
+    /// second time.
+    ///
+    /// # Errors
+    /// [`GroupError::NotFromHub`] if it is another one.
+    fn check_same(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        hub: &DomainName,
+        entry: &LogEntry,
+    ) -> Result<(), GroupError> {
+        let number = entry.sequence;
+        let row = self.services.store.view().log_entry(app, group, number).map_err(StorageError::from)?;
+        let stored = row.and_then(|row| LoggedEntry::read(number, &row).ok());
+        // The hub's stamps tell its entries apart.
+        if stored.is_none_or(|stored| stored.entry.timestamp == entry.timestamp) {
+            return Ok(());
+        }
+        if self.services.disagreements.note(hub, app, group, Loser::There) {
+            tracing::error!(
+                hub = %hub, application = %app, ?group, number,
+                "the hub of a group has another entry than the one that it sent before: it was restored from a backup, or has \
+                 lost its newest writes; what is here stays"
+            );
+        }
+        Err(GroupError::NotFromHub(format!(
+            "entry {number} is another one here: the histories differ, because the hub has lost entries"
+        )))
     }
 
     /// The answer to the hub for an entry that cannot be appended.

@@ -24,6 +24,7 @@ use crate::{
     activity::{Activity, ActorState, Upkeep},
     application::{Application, Source},
     clock::Clock,
+    disagreements::Disagreements,
     error::StorageError,
     limits::{Limits, RecentLimits},
     lost_commits::LostCommits,
@@ -63,6 +64,7 @@ pub(crate) fn services(application: &Application, heard: Heard) -> Arc<Services>
         trusted_time,
         snapshot_pauses: SnapshotPauses::default(),
         lost_commits: LostCommits::default(),
+        disagreements: Disagreements::default(),
         notices: Box::new(heard),
         is_stopping: AtomicBool::new(false),
     })

@@ -8,6 +8,7 @@ use super::{
     outgoing::Sent,
     schedule::{Ending, GroupKey},
 };
+use crate::disagreements::Loser;
 
 /// A peer's refusal of entries, and what it implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +53,16 @@ impl PeerActor {
         let head = view.log_head(&LogId::Group(*app, group.clone()));
         let Ok(Some(head)) = head else { return Ending::SetAside };
         if held.next > head.saturating_add(1) {
-            tracing::error!(
-                peer = %self.peer, ?group, held = held.next, head,
-                "a peer holds entries that this hub does not have"
-            );
+            if self.services.disagreements.note(&self.peer, *app, group, Loser::Here) {
+                tracing::error!(
+                    peer = %self.peer, application = %app, ?group, held = held.next, head,
+                    "a peer holds entries that this hub does not have: this gateway was restored from a backup, or has lost \
+                     its newest writes"
+                );
+            }
             return Ending::SetAside;
         }
+        self.services.disagreements.clear(&self.peer, *app, group);
         if held.needs_transfer {
             self.positions.insert(place.clone(), held.next);
             if sent == Sent::Transfer || self.transferred.contains(place) {

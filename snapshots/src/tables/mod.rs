@@ -40,4 +40,4 @@ mod table;
 pub(crate) mod welcome_shares;
 pub(crate) mod welcomes;
 
-pub(crate) use self::settings::is_setting;
+pub(crate) use self::{outbox::is_position, settings::is_setting};

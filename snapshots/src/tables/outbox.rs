@@ -12,10 +12,15 @@ use super::{
     table,
 };
 use crate::{
-    engine::{Batch, Key, KeyReader, Rows, Slice, View, rows},
+    engine::{Batch, Key, KeyReader, Rows, Slice, Table, View, rows},
     errors::ReadError,
     ids::{AppId, DomainName, GroupId},
 };
+
+/// Whether a row is the position of a peer, which another copy of the store must find out anew.
+pub(crate) fn is_position(table: Table) -> bool {
+    table == table::PEER_POSITIONS
+}
 
 fn of_peer(peer: &DomainName) -> Key {
     Key::new().domain(Some(peer))

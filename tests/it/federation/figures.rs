@@ -55,6 +55,8 @@ async fn a_peer_that_is_away_is_seen_with_what_it_lacks() {
         "refusals": 0,
         "lagGroups": 2,
         "lagEntries": 4,
+        "groupsLostHere": 0,
+        "groupsLostThere": 0,
     }]);
     assert_eq!(peers["peers"], expected);
     let applications = ask(&world, 0, "/applications").await;

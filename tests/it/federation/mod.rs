@@ -4,5 +4,6 @@
 //! `MIMI_FEDERATION_ROUNDS=200` plays this many rounds of trouble of each kind.
 
 mod figures;
+mod restored;
 mod trouble;
 pub(crate) mod world;

@@ -204,6 +204,21 @@ impl Site {
         }
     }
 
+    /// Exports its data directory to its backup, or imports that.
+    pub(crate) async fn snapshot(&self, command: &[&str]) {
+        let DataDir::Directory(data) = &self.setup.config.data_dir else { panic!("it keeps nothing") };
+        let mut binary = binary(&["snapshot", "--data-dir", data.to_str().unwrap()]);
+        binary.args(command).arg(data.with_extension("backup"));
+        let output = actix_web::rt::task::spawn_blocking(move || binary.output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Moves its data directory away, before a backup is restored.
+    pub(crate) fn move_data_away(&self) {
+        let DataDir::Directory(data) = &self.setup.config.data_dir else { panic!("it keeps nothing") };
+        std::fs::rename(data, data.with_extension("old")).unwrap();
+    }
+
     /// Where it shows its figures.
     pub(crate) fn operator_address(&self) -> SocketAddr {
         match &self.host {

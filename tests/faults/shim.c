@@ -1,0 +1,72 @@
+/* Preloaded into the gateway: its writes and syncs below the directory FAULT_UNDER fail as the first word of the file FAULT says.
+   eio: writes fail; sync: syncs fail; full: the disk is full; short: one write writes half, and then the disk is full;
+   slow: each sync takes 300 ms; hang: syncs wait until the file is gone. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static int is_below(int fd) {
+    char link[64], path[4096];
+    const char *under = getenv("FAULT_UNDER");
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0 || !under) return 0;
+    path[length] = 0;
+    return strncmp(path, under, strlen(under)) == 0;
+}
+
+static int is(int fd, const char *fault) {
+    char said[16] = {0};
+    const char *file = getenv("FAULT");
+    int saved = errno, control = file ? open(file, O_RDONLY | O_CLOEXEC) : -1;
+    if (control < 0) { errno = saved; return 0; }
+    static ssize_t (*real)(int, void *, size_t);
+    if (!real) real = dlsym(RTLD_NEXT, "read");
+    ssize_t length = real(control, said, sizeof said - 1);
+    close(control);
+    errno = saved;
+    return length > 0 && strcmp(said, fault) == 0 && is_below(fd);
+}
+
+/* How much may be written: all, or nothing with an error, or a part. */
+static ssize_t allowed(int fd, size_t count) {
+    static int was_short;
+    if (is(fd, "eio")) { errno = EIO; return -1; }
+    if (is(fd, "full")) { errno = ENOSPC; return -1; }
+    if (is(fd, "short")) {
+        if (!was_short && count > 1) { was_short = 1; return count / 2; }
+        errno = ENOSPC;
+        return -1;
+    }
+    return count;
+}
+
+ssize_t write(int fd, const void *bytes, size_t count) {
+    static ssize_t (*real)(int, const void *, size_t);
+    if (!real) real = dlsym(RTLD_NEXT, "write");
+    ssize_t may = allowed(fd, count);
+    return may < 0 ? may : real(fd, bytes, may);
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
+    static ssize_t (*real)(int, const void *, size_t, off64_t);
+    if (!real) real = dlsym(RTLD_NEXT, "pwrite64");
+    ssize_t may = allowed(fd, count);
+    return may < 0 ? may : real(fd, bytes, may, at);
+}
+
+static int before_sync(int fd) {
+    if (is(fd, "sync")) { errno = EIO; return -1; }
+    if (is(fd, "slow")) usleep(300000);
+    while (is(fd, "hang")) usleep(20000);
+    return 0;
+}
+
+int fdatasync(int fd) { return before_sync(fd) ? -1 : ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd); }
+int fsync(int fd) { return before_sync(fd) ? -1 : ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd); }
