@@ -21,8 +21,8 @@ use crate::{
         external_senders::{ExternalSenders, ListExternalSenders},
         groups::{
             AcceptedCommitBody, AcceptedProposalBody, CommitBody, ControlMessagesBody, CreateGroup,
-            CreatedGroupBody, EpochRange, GetGroup, Group, Groups, ListControlMessages, ListGroups,
-            ListProposals, NewGroupBody, ProposalBody, Proposals, UploadCommit, UploadProposal,
+            CreatedGroupBody, DeleteGroup, EpochRange, GetGroup, Group, Groups, ListControlMessages,
+            ListGroups, ListProposals, NewGroupBody, ProposalBody, Proposals, UploadCommit, UploadProposal,
         },
         joining::{
             AcknowledgeWelcome, GetGroupInfo, GroupInfos, HandleQuery, JoinInfos, ListWelcomes, WelcomeQuery,
@@ -310,6 +310,14 @@ impl GatewayClient {
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn group(&self, group: &GroupId) -> Result<Group, RequestError> {
         self.ask::<GetGroup>(&self.at_group(group), &Nothing {}, &Nothing {}).await
+    }
+
+    /// Deletes a group, at the gateway that orders it.
+    ///
+    /// # Errors
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn delete_group(&self, group: &GroupId) -> Result<(), RequestError> {
+        self.ask::<DeleteGroup>(&self.at_group(group), &Nothing {}, &Nothing {}).await.map(drop)
     }
 
     /// Uploads a proposal (*Proposals*).

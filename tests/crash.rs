@@ -8,6 +8,8 @@
     reason = "a test that meets what it does not expect has failed"
 )]
 
+#[path = "crash/deletion.rs"]
+mod deletion;
 #[path = "crash/group.rs"]
 mod group;
 #[path = "crash/process.rs"]
@@ -20,6 +22,7 @@ use std::time::Duration;
 use mimi_gateway::client::{GatewayClient, RequestError};
 
 use self::{
+    deletion::Deletions,
     group::GroupWriter,
     process::{Installation, Process},
     registry::{Assignments, Clients},
@@ -27,7 +30,7 @@ use self::{
 
 const ROUNDS: usize = 20;
 /// Of each kind at least one a round must have been acknowledged, or the test has tested nothing.
-const KINDS: [&str; 4] = ["clients", "tags", "assignments", "commits"];
+const KINDS: [&str; 5] = ["clients", "tags", "assignments", "commits", "deletions of groups"];
 
 /// What one writer was answered before the gateway was gone; anything but a broken connection is a failure.
 #[track_caller]
@@ -48,15 +51,22 @@ async fn what_was_acknowledged_survives_being_killed() {
     let mut clients = Clients::default();
     let mut assignments = Assignments::create(&api).await;
     let mut groups = vec![GroupWriter::create(&api).await, GroupWriter::create(&api).await];
+    let mut deletions = Deletions::default();
     process.kill();
 
     for round in 0..rounds {
         let process = Process::start(&installation);
         let api = installation.client(&process);
         settle(&api, &mut clients, &mut assignments, &mut groups).await;
+        deletions.settle(&api).await;
         // From the first answers to well after the first snapshots, which are written every second.
         let load = Duration::from_millis(40 + (round as u64 * 211) % 1500);
-        let (mut registering, mut assigning) = (clients, assignments);
+        let (mut registering, mut assigning, mut deleting) = (clients, assignments, deletions);
+        let of_deletions = api.clone();
+        let deleting = actix_web::rt::spawn(async move {
+            deleting.write(&of_deletions).await;
+            deleting
+        });
         let of_clients = api.clone();
         let of_assignments = api.clone();
         let registering = actix_web::rt::spawn(async move {
@@ -81,6 +91,7 @@ async fn what_was_acknowledged_survives_being_killed() {
         process.kill();
         clients = registering.await.unwrap();
         assignments = assigning.await.unwrap();
+        deletions = deleting.await.unwrap();
         groups = Vec::new();
         for group in committing {
             groups.push(group.await.unwrap());
@@ -90,9 +101,10 @@ async fn what_was_acknowledged_survives_being_killed() {
     let process = Process::start(&installation);
     let api = installation.client(&process);
     settle(&api, &mut clients, &mut assignments, &mut groups).await;
+    deletions.settle(&api).await;
     assignments.check(&api, 0).await;
     let commits: usize = groups.iter().map(GroupWriter::count).sum();
-    let counts = [clients.count(), clients.count_of_tags(), assignments.count(), commits];
+    let counts = [clients.count(), clients.count_of_tags(), assignments.count(), commits, deletions.count()];
     for (kind, count) in KINDS.into_iter().zip(counts) {
         assert!(count >= rounds, "only {count} {kind} were acknowledged in {rounds} rounds");
         println!("{count} {kind} acknowledged in {rounds} rounds, none lost");

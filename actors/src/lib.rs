@@ -15,6 +15,7 @@ mod check;
 mod choices;
 mod clock;
 mod codec;
+mod deletions;
 mod disagreements;
 mod durable;
 mod error;
@@ -30,6 +31,7 @@ mod mls;
 pub mod observer;
 mod peer;
 mod presentation;
+mod replica_count;
 mod runtime;
 mod services;
 pub mod settings;
@@ -48,6 +50,7 @@ pub use self::{
     application::{Application, DomainError, ExpiredMembers, Source},
     check::{CheckedStore, check_store},
     clock::Clock,
+    deletions::DeletionCounts,
     disagreements::PeerDisagreement,
     error::StorageError,
     external_sender::{ExternalSenderError, ExternalSenderKey},

@@ -12,10 +12,12 @@ use snapshots::{AppId, AssignedLimits, DomainName, GroupId, KeyPackageRef, KeyQu
 use crate::{
     application::{Application, Source},
     clock::Clock,
+    deletions::Deletions,
     disagreements::Disagreements,
     limits::{Limits, RecentLimits},
     lost_commits::LostCommits,
     mls::ValidationContext,
+    replica_count::ReplicaCount,
     snapshot_pauses::SnapshotPauses,
     trusted_time::TrustedTime,
     validation::ValidationPool,
@@ -48,6 +50,9 @@ pub(crate) struct Services {
     pub(crate) snapshot_pauses: SnapshotPauses,
     /// Commits that lost their epoch, for operators.
     pub(crate) lost_commits: LostCommits,
+    /// The number of replicas of each other gateway's groups.
+    pub(crate) replicas: ReplicaCount,
+    pub(crate) deletions: Deletions,
     /// Groups whose logs here and at a peer differ.
     pub(crate) disagreements: Disagreements,
     pub(crate) notices: Box<dyn Notices>,

@@ -181,6 +181,9 @@ pub enum Unmet {
     /// The group's creation or hub was changed since the batch was built.
     #[error("the group was replaced meanwhile")]
     GroupReplaced,
+    /// A group of this id was deleted, and the id is still taken.
+    #[error("a group of this id was deleted")]
+    GroupDeleted,
     /// Another snapshot of the log, at the same record or a later one, was begun or written meanwhile.
     #[error("another snapshot was written meanwhile")]
     SnapshotOvertaken,

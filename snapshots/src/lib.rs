@@ -42,6 +42,7 @@ pub use self::{
     tables::{
         assigned_key_packages::{AssignedLimits, AssignedRow},
         clients::ClientRow,
+        deleted_groups::{DeletedAt, DeletedGroupRow},
         events::{Event, EventRow, EventRows, KeyPackagesChange},
         groups::GroupRow,
         history::{CommittedProposal, EpochRow},

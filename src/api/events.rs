@@ -49,7 +49,7 @@ impl Endpoint for StreamGroupEvents {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "What happens in the group, as it happens";
-    const DESCRIPTION: &'static str = "Server-sent events (WHATWG HTML) of one group: its proposals and epochs. The `event` field names the kind, \
+    const DESCRIPTION: &'static str = "Server-sent events (WHATWG HTML) of one group: its proposals and epochs, and its end. The `event` field names the kind, \
          `data` is one line of JSON, and `id` is where to resume.";
     const SUCCESS: &'static [Success] = &[Success::Ok];
     const MEDIA_TYPE: &'static str = EVENT_STREAM;
@@ -136,7 +136,7 @@ pub struct EpochEvent {
     pub proposals: Option<Vec<Base64>>,
 }
 
-/// `group`: a group was created, or came here from its hub.
+/// `group`: a group was created or came here from its hub, or was deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupEvent {
@@ -152,6 +152,8 @@ pub struct GroupEvent {
 pub enum GroupChange {
     /// It was created.
     Created,
+    /// It was deleted; its own stream ends.
+    Deleted,
 }
 
 /// `welcome`: a welcome waits for a client of this gateway's domains.

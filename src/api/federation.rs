@@ -79,7 +79,7 @@ impl Endpoint for ReplicateLog {
     const SECTION: &'static str = SECTION;
     const SUMMARY: &'static str = "Deliver the entries of a group's log";
     const DESCRIPTION: &'static str = "The hub of a group sends each accepted entry to the gateways that follow it. The answer is the greatest \
-         number that the follower holds.";
+         number that the follower holds. It also tells them that the group is deleted.";
     const PROBLEMS: &'static [ProblemKind] = &[
         ProblemKind::MalformedMlsMessage,
         ProblemKind::InvalidGroupInfo,
@@ -117,7 +117,7 @@ impl Body for ConfigurationBody {
     const BYTES_MAX: usize = 256 << 10;
 }
 
-/// A delivery of a hub for one group: consecutive entries, or the current state of the group.
+/// A delivery of a hub for one group: consecutive entries, the current state of the group, or its deletion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Delivery)]
@@ -139,9 +139,23 @@ pub struct DeliveryBody {
     /// The whole group. Left out when there are entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Box<GroupTransferBody>>,
+    /// The deletion of the group, instead of entries or a transfer. A follower that has answered with a `revision` below 2 does not
+    /// know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<GroupDeletionBody>,
 }
 
 impl Body for DeliveryBody {}
+
+/// The deletion of a group by its hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = GroupDeletion)]
+pub struct GroupDeletionBody {
+    /// When the hub deleted it, in Unix milliseconds.
+    #[schema(value_type = u64)]
+    pub timestamp: Timestamp,
+}
 
 /// One accepted entry of a group's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -225,7 +239,7 @@ pub struct ReplicationAckBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<MissingEntriesBody>,
     /// The revision of the protocol that it understands: from 1 on, entries that it names in `missing`, and
-    /// `reinitialised`.
+    /// `reinitialised`; from 2 on, `deletion`.
     #[serde(default)]
     pub revision: u32,
     /// The id of the store that holds its replicas. When it changes, the follower has lost them.
@@ -385,6 +399,7 @@ mod tests {
                 content: EntryContentBody::Proposal(ProposalBody { packet: Base64(vec![1, 2]) }),
             }],
             transfer: None,
+            deletion: None,
         };
         let text = r#"{"hub":"a.example","entries":[{"sequence":1,"timestamp":5,"content":{"proposal":{"packet":"AQI="}}}]}"#;
         assert_eq!(serde_json::to_string(&body).unwrap(), text);

@@ -73,6 +73,28 @@ impl Endpoint for GetGroup {
     type Response = Group;
 }
 
+/// `DELETE /apps/{appId}/groups/{groupId}`: at the group's hub.
+pub struct DeleteGroup;
+
+impl Endpoint for DeleteGroup {
+    const NAME: &'static str = "deleteGroup";
+    const METHOD: Method = Method::Delete;
+    const PATH: &'static str = "/apps/{appId}/groups/{groupId}";
+    const ACCESS: Access = Access::ReadWrite;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "Delete a group, at the gateway that orders it";
+    const DESCRIPTION: &'static str = "Erases the group with its history and the welcomes that wait, here and at the gateways that follow it. From \
+         then on every read and write of it is 404 `unknown-group`. Its id stays taken until the retention time is \
+         over: creating it again is 409 `group-exists`, and deleting it again is 204 again. Members keep what they \
+         have; their MLS clients are not told.";
+    const SUCCESS: &'static [Success] = &[Success::NoContent];
+    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownGroup, ProblemKind::NotHub];
+    type Path = GroupPath;
+    type Query = Nothing;
+    type Body = Nothing;
+    type Response = Nothing;
+}
+
 /// `PUT /apps/{appId}/groups/{groupId}/proposals` (*Proposals*).
 pub struct UploadProposal;
 

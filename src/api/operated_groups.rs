@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Access, Endpoint, Limit, Method, Nothing,
+    Access, Endpoint, Limit, Method, Nothing, Success,
     clients::PageQuery,
     groups::Groups,
     operator::OperatedPath,
@@ -51,6 +51,27 @@ impl Endpoint for InspectGroup {
     type Query = Nothing;
     type Body = Nothing;
     type Response = InspectedGroup;
+}
+
+/// `DELETE /operator/v1/applications/{appId}/groups/{groupId}`.
+pub struct DeleteOperatedGroup;
+
+impl Endpoint for DeleteOperatedGroup {
+    const NAME: &'static str = "deleteGroup";
+    const METHOD: Method = Method::Delete;
+    const PATH: &'static str = "/operator/v1/applications/{appId}/groups/{groupId}";
+    const ACCESS: Access = Access::ReadWrite;
+    const SECTION: &'static str = SECTION;
+    const SUMMARY: &'static str = "Delete a group that this gateway orders";
+    const DESCRIPTION: &'static str = "As its application does: with its history and the welcomes that wait, here and at the gateways that follow it. \
+         Its id stays taken until the retention time is over, and deleting it again is 204 again.";
+    const SUCCESS: &'static [Success] = &[Success::NoContent];
+    const PROBLEMS: &'static [ProblemKind] =
+        &[ProblemKind::UnknownApplication, ProblemKind::UnknownGroup, ProblemKind::NotHub];
+    type Path = OperatedGroupPath;
+    type Query = Nothing;
+    type Body = Nothing;
+    type Response = Nothing;
 }
 
 /// `GET /operator/v1/applications/{appId}/groups/{groupId}/epochs`.

@@ -80,7 +80,7 @@ problem_types! {
         "This client has no key queue with this keyQueueId.",
         "List the client's queues with GET …/clients/{clientId}/queues.";
     UnknownGroup: 404 "unknown-group", "Unknown group",
-        "No group with this group_id was created in this application.",
+        "No group with this group_id was created in this application, or it was deleted.",
         "Check the groupId: it is base64url without padding of the MLS group_id. Create the group with PUT /apps/{appId}/groups first.";
     NoKeyPackage: 404 "no-key-package", "No key package",
         "The client has no queue with this protocol version, cipher suite and label, or every key package in it is assigned or used and there is no final key.",
@@ -103,7 +103,7 @@ problem_types! {
         "Continue with the keyQueueId given here.",
         ["keyQueueId": "the queue that has these attributes"];
     GroupExists: 409 "group-exists", "Group exists",
-        "A group with this group_id was created before, from other bytes.",
+        "A group with this group_id was created before, from other bytes, or was deleted and its id is still taken.",
         "For a new group, choose a fresh random group_id.";
     StaleEpoch: 409 "stale-epoch", "Stale epoch",
         "The packet was made for an epoch that is over: another commit was first.",
@@ -117,6 +117,10 @@ problem_types! {
         "The two gateways do not have the same ApplicationConfiguration for this application.",
         "Make the configurations of the application equal on both gateways.",
         ["differs": "the members that differ, by their dotted names; empty if the answering gateway only knows that some member differs"];
+    NotHub: 409 "not-hub", "Not the hub",
+        "Another gateway orders this group; the request came to one that does not.",
+        "Send the request to the group's hub, whose domain is in `hubDomain`.",
+        ["hubDomain": "the domain of the gateway that orders the group"];
     EpochsPruned: 410 "epochs-pruned", "Epochs pruned",
         "The epochs asked for are older than the history that this gateway keeps.",
         "A member that is this far behind must join again, by an external commit or a new welcome.",
@@ -130,9 +134,6 @@ problem_types! {
     ExpectationFailed: 417 "expectation-failed", "Expectation failed",
         "The Expect header asks for something that this gateway does not support.",
         "Leave the Expect header out, or send `Expect: 100-continue`.";
-    NotHub: 421 "not-hub", "Not the hub",
-        "Another gateway orders this group; the request came to one that does not.",
-        "Send the request to the group's hub; `GET …/groups/{groupId}` names its domain.";
     InvalidKeyPackage: 422 "invalid-key-package", "Invalid key package",
         "At least one key package cannot be accepted, so none was stored.",
         "Correct or leave out the ones that are listed, and send the others again.",

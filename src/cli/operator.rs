@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use actors::{AppId, Epoch, Timestamp};
+use actors::{AppId, Epoch};
 use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser as _},
@@ -17,7 +17,7 @@ use serde::{
 
 use super::{
     BAD_CONFIGURATION, Options, fail,
-    table::{TextTable, joined, or_absent, printable, printable_json},
+    table::{TextTable, at, counted, joined, or_absent, printable, printable_json},
 };
 use crate::{
     api::{
@@ -27,7 +27,7 @@ use crate::{
         groups::Groups,
         operated_clients::OperatedClients,
         operated_groups::{EpochsBefore, GroupEpochs, GroupFollower, InspectedGroup, ListedPeers},
-        operator::{BoundedCount, ListedTokens, MadeTokenBody, OperatedApplications, TokenAccess},
+        operator::{ListedTokens, MadeTokenBody, OperatedApplications, TokenAccess},
         problem::ProblemKind,
         text::GroupIdText,
     },
@@ -90,6 +90,14 @@ enum OperatorCommand {
     },
     /// Show a group: its epoch, its sizes, and what peers lack of it.
     Group {
+        /// The application.
+        app: AppId,
+        /// The group, as `groups` lists it.
+        #[arg(allow_hyphen_values = true)]
+        group: GroupIdText,
+    },
+    /// Delete a group that the gateway orders, with its history, here and at the gateways that follow it.
+    DeleteGroup {
         /// The application.
         app: AppId,
         /// The group, as `groups` lists it.
@@ -249,6 +257,12 @@ impl Printed {
         let text = if is_json { json_of(answer) } else { answer.table().lines() };
         Self { text, note: note.filter(|_| !is_json), is_secret: false }
     }
+
+    /// What was done, by a request whose answer is empty.
+    fn done(what: &str, is_json: bool) -> Self {
+        let text = if is_json { String::new() } else { format!("{what}\n") };
+        Self { text, note: None, is_secret: false }
+    }
 }
 
 fn json_of(answer: &impl Serialize) -> String {
@@ -270,14 +284,16 @@ async fn answer(
         }
         OperatorCommand::RevokeToken { app, token_id } => {
             client.revoke_token(app, &token_id).await?;
-            // The answer itself is empty.
-            let text = if is_json { String::new() } else { "revoked\n".to_owned() };
-            Printed { text, note: None, is_secret: false }
+            Printed::done("revoked", is_json)
         }
         OperatorCommand::Groups { app, page } => {
             Printed::of(&client.groups(app, &page.into()).await?, is_json)
         }
         OperatorCommand::Group { app, group } => Printed::of(&client.group(app, &group.0).await?, is_json),
+        OperatorCommand::DeleteGroup { app, group } => {
+            client.delete_group(app, &group.0).await?;
+            Printed::done("deleted", is_json)
+        }
         OperatorCommand::Epochs { app, group, limit, before } => {
             let query = EpochsBefore { limit, before: before.map(Epoch) };
             Printed::of(&client.epochs(app, &group.0, &query).await?, is_json)
@@ -315,14 +331,6 @@ fn explained(url: &str, error: &RequestError) -> String {
         }
         _ => error.to_string(),
     }
-}
-
-fn at(timestamp: Timestamp) -> String {
-    utc(timestamp.0 / 1000)
-}
-
-fn counted(count: BoundedCount) -> String {
-    format!("{}{}", count.count, if count.is_more { "+" } else { "" })
 }
 
 impl Tabular for OperatedApplications {

@@ -1,5 +1,9 @@
 //! Text for terminals: aligned tables, and nothing that a terminal would obey.
 
+use actors::Timestamp;
+
+use crate::{api::operator::BoundedCount, utc::utc};
+
 /// What is absent, in a table.
 const ABSENT: &str = "-";
 
@@ -78,6 +82,16 @@ pub(super) fn printable_json(json: &str) -> String {
 /// isolate a direction.
 fn is_obeyed(letter: char) -> bool {
     letter.is_control() || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A time.
+pub(super) fn at(timestamp: Timestamp) -> String {
+    utc(timestamp.0 / 1000)
+}
+
+/// A number that is counted up to a bound.
+pub(super) fn counted(count: BoundedCount) -> String {
+    format!("{}{}", count.count, if count.is_more { "+" } else { "" })
 }
 
 /// A value in one cell, or a sign that there is none.

@@ -13,8 +13,8 @@ use crate::{
         groups::Groups,
         operated_clients::{ListOperatedClients, OperatedClients},
         operated_groups::{
-            EpochsBefore, GroupEpochs, InspectGroup, InspectedGroup, ListGroupEpochs, ListOperatedGroups,
-            ListPeers, ListedPeers, OperatedGroupPath,
+            DeleteOperatedGroup, EpochsBefore, GroupEpochs, InspectGroup, InspectedGroup, ListGroupEpochs,
+            ListOperatedGroups, ListPeers, ListedPeers, OperatedGroupPath,
         },
         operator::{
             ListOperatedApplications, ListTokens, ListedTokens, MadeTokenBody, MakeToken, NewTokenBody,
@@ -112,6 +112,15 @@ impl OperatorClient {
     /// [`RequestError`], as for all requests.
     pub async fn group(&self, app: AppId, group: &GroupId) -> Result<InspectedGroup, RequestError> {
         self.requests.ask::<InspectGroup>(&at_group(app, group), &Nothing {}, &Nothing {}).await
+    }
+
+    /// Deletes a group that the gateway orders.
+    ///
+    /// # Errors
+    /// [`RequestError`], as for all requests.
+    pub async fn delete_group(&self, app: AppId, group: &GroupId) -> Result<(), RequestError> {
+        let path = at_group(app, group);
+        self.requests.ask::<DeleteOperatedGroup>(&path, &Nothing {}, &Nothing {}).await.map(drop)
     }
 
     /// The epochs of a group, the newest first.

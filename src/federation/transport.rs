@@ -11,7 +11,8 @@ use super::{Federation, Outgoing, PeerError, answer::shortened};
 use crate::api::{
     Nothing,
     federation::{
-        DeliveryBody, EntryContentBody, GroupTransferBody, LogEntryBody, ReplicateLog, ReplicationAckBody,
+        DeliveryBody, EntryContentBody, GroupDeletionBody, GroupTransferBody, LogEntryBody, ReplicateLog,
+        ReplicationAckBody,
     },
     groups::ProposalBody,
     paths::GroupPath,
@@ -88,11 +89,19 @@ fn is_passing(status: u16) -> bool {
 }
 
 fn delivery_body(delivery: Delivery) -> DeliveryBody {
-    let (entries, transfer) = match delivery.content {
-        DeliveryContent::Entries(entries) => (entries.into_iter().map(entry).collect(), None),
-        DeliveryContent::Transfer(group) => (Vec::new(), Some(Box::new(transfer(*group)))),
+    let mut body = DeliveryBody {
+        hub: delivery.hub,
+        preceding: delivery.preceding,
+        entries: Vec::new(),
+        transfer: None,
+        deletion: None,
     };
-    DeliveryBody { hub: delivery.hub, preceding: delivery.preceding, entries, transfer }
+    match delivery.content {
+        DeliveryContent::Entries(entries) => body.entries = entries.into_iter().map(entry).collect(),
+        DeliveryContent::Transfer(group) => body.transfer = Some(Box::new(transfer(*group))),
+        DeliveryContent::Deletion { timestamp } => body.deletion = Some(GroupDeletionBody { timestamp }),
+    }
+    body
 }
 
 fn entry(entry: LogEntry) -> LogEntryBody {

@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::web::Bytes;
 use actors::{
-    AppId, Event, EventPackets, Gateway, StorageError,
+    AppId, Event, EventPackets, Gateway, GroupId, StorageError,
     events::{ApplicationStream, EventId, GroupStream, ResetReason, SharedEvent, StreamContent, StreamItem},
 };
 use tokio::time::timeout;
@@ -198,7 +198,7 @@ fn json(data: &EventData) -> Result<Vec<u8>, StorageError> {
 /// The kind of an event in its stream.
 fn kind(event: &Event) -> &'static str {
     match event {
-        Event::GroupCreated { .. } => "group",
+        Event::GroupCreated { .. } | Event::GroupDeleted { .. } => "group",
         Event::GroupReplaced { .. } => "reset",
         Event::Proposal { .. } => "proposal",
         Event::Epoch { .. } => "epoch",
@@ -210,10 +210,8 @@ fn kind(event: &Event) -> &'static str {
 fn data(event: &Event, packets: Option<EventPackets>) -> EventData {
     let base64 = |bytes: Vec<u8>| Base64(bytes);
     match event {
-        Event::GroupCreated { group } => EventData::Group(GroupEvent {
-            group_id: GroupIdText(group.clone()),
-            change: GroupChange::Created,
-        }),
+        Event::GroupCreated { group } => changed(group, GroupChange::Created),
+        Event::GroupDeleted { group } => changed(group, GroupChange::Deleted),
         Event::GroupReplaced { .. } => reset(ResetReason::Replaced),
         Event::Proposal { group, epoch, reference, .. } => EventData::Proposal(ProposalEvent {
             group_id: GroupIdText(group.clone()),
@@ -254,6 +252,10 @@ fn data(event: &Event, packets: Option<EventPackets>) -> EventData {
             })
         }
     }
+}
+
+fn changed(group: &GroupId, change: GroupChange) -> EventData {
+    EventData::Group(GroupEvent { group_id: GroupIdText(group.clone()), change })
 }
 
 fn reset(reason: ResetReason) -> EventData {

@@ -21,8 +21,8 @@ use crate::{
         clients::{FindClients, IdentitiesBody},
         federation::{
             CompareConfiguration, ConfigurationBody, DeliveryBody, Discover, EntryContentBody,
-            GatewayDescription, GroupTransferBody, LogEntryBody, MissingEntriesBody, ReplicateLog,
-            ReplicationAckBody,
+            GatewayDescription, GroupDeletionBody, GroupTransferBody, LogEntryBody, MissingEntriesBody,
+            ReplicateLog, ReplicationAckBody,
         },
         groups::{AcceptedCommitBody, AcceptedProposalBody, UploadCommit, UploadProposal},
         key_packages::{RetrieveKeyPackage, RetrievedKeyPackage},
@@ -152,11 +152,12 @@ fn content(body: DeliveryBody) -> Result<DeliveryContent, Problem> {
     {
         return Err(Problem::malformed(format!("`sequence` is at most {SEQUENCE_MAX}")));
     }
-    match (body.entries.is_empty(), body.transfer) {
-        (false, None) => Ok(DeliveryContent::Entries(body.entries.into_iter().map(entry).collect())),
-        (true, Some(group)) => Ok(DeliveryContent::Transfer(Box::new(transfer(*group)?))),
-        (true, None) | (false, Some(_)) => Err(Problem::malformed(
-            "in the body, there must be either `entries`, at least one, or `transfer`",
+    match (body.entries.is_empty(), body.transfer, body.deletion) {
+        (false, None, None) => Ok(DeliveryContent::Entries(body.entries.into_iter().map(entry).collect())),
+        (true, Some(group), None) => Ok(DeliveryContent::Transfer(Box::new(transfer(*group)?))),
+        (true, None, Some(GroupDeletionBody { timestamp })) => Ok(DeliveryContent::Deletion { timestamp }),
+        (true, None, None) | (false, _, _) | (true, Some(_), Some(_)) => Err(Problem::malformed(
+            "in the body, there must be one of `entries`, at least one, `transfer` and `deletion`",
         )),
     }
 }

@@ -13,12 +13,12 @@ use super::{
     route::{AT_ONCE_BYTES, Answer, Call, Handle, apart},
 };
 use crate::api::{
-    Limit,
+    Limit, Nothing,
     clients::PageQuery,
     groups::{
         AcceptedCommitBody, AcceptedProposalBody, ControlMessagesBody, CreateGroup, CreatedGroupBody,
-        GetGroup, Group, Groups, ListControlMessages, ListGroups, ListProposals, ListedGroup, MemberBody,
-        ProposalBody, Proposals, UploadCommit, UploadProposal,
+        DeleteGroup, GetGroup, Group, Groups, ListControlMessages, ListGroups, ListProposals, ListedGroup,
+        MemberBody, ProposalBody, Proposals, UploadCommit, UploadProposal,
     },
     paths::GroupPath,
     text::{Base64, GroupIdText, HandleText},
@@ -67,6 +67,13 @@ impl Handle for GetGroup {
             return Ok(Answer::NotModified(tag));
         }
         Ok(Answer::Tagged(tag, Box::new(Answer::Ok(group(&view)))))
+    }
+}
+
+impl Handle for DeleteGroup {
+    async fn handle(call: Call<Self>) -> Result<Answer<Nothing>, Problem> {
+        call.edge.gateway.delete_group(call.path.app, &call.path.group).await?;
+        Ok(Answer::NoContent)
     }
 }
 

@@ -18,8 +18,8 @@ use crate::api::{
     groups::Groups,
     operated_clients::{ListOperatedClients, OperatedClient, OperatedClients},
     operated_groups::{
-        EpochLoser, GroupEpochs, GroupFollower, InspectGroup, InspectedEpoch, InspectedGroup,
-        ListGroupEpochs, ListOperatedGroups, ListPeers, ListedPeer, ListedPeers,
+        DeleteOperatedGroup, EpochLoser, GroupEpochs, GroupFollower, InspectGroup, InspectedEpoch,
+        InspectedGroup, ListGroupEpochs, ListOperatedGroups, ListPeers, ListedPeer, ListedPeers,
     },
     operator::{
         BoundedCount, ListOperatedApplications, ListTokens, ListedTokens, MadeTokenBody, MakeToken,
@@ -173,6 +173,16 @@ impl Handle<Operators> for InspectGroup {
             })
         };
         apart(inspect).await?.map(Answer::Ok)
+    }
+}
+
+impl Handle<Operators> for DeleteOperatedGroup {
+    async fn handle(call: Call<Self, Operators>) -> Result<Answer<Nothing>, Problem> {
+        let (edge, app, group) = (call.edge, call.path.application.app, call.path.group);
+        check_known(&edge, app)?;
+        edge.gateway.delete_group(app, &group).await?;
+        tracing::info!(application = %app, ?group, "an operator deleted a group");
+        Ok(Answer::NoContent)
     }
 }
 

@@ -68,9 +68,11 @@ impl Problem {
 
     /// A peer's problem, passed on to the client.
     ///
-    /// A failure of authentication between the gateways is not the client's: it becomes `peer-unreachable`.
+    /// A failure of authentication between the gateways is not the client's, nor is a disagreement about the hub: both become
+    /// `peer-unreachable`.
     fn of_peer(document: ProblemDocument) -> Self {
-        if matches!(document.status, 401 | 403 | 421) {
+        // Earlier versions answer `not-hub` with 421.
+        if matches!(document.status, 401 | 403 | 421) || document.kind() == Some(ProblemKind::NotHub) {
             let detail = format!("the gateway of that domain does not serve this one: {}", document.detail);
             return Self::new(ProblemKind::PeerUnreachable, detail);
         }
@@ -334,7 +336,9 @@ impl From<GroupError> for Problem {
             GroupError::EpochsPruned { floor } => {
                 Self::new(ProblemKind::EpochsPruned, detail).member("floorEpochId", floor.0)
             }
-            GroupError::NotHub { .. } => Self::new(ProblemKind::NotHub, detail),
+            GroupError::NotHub { hub } => {
+                Self::new(ProblemKind::NotHub, detail).member("hubDomain", hub.to_string())
+            }
             GroupError::TooManyGroups { .. } => Self::new(ProblemKind::LimitReached, detail),
             GroupError::NotFromHub(_) => Self::new(ProblemKind::NotPermitted, detail),
             GroupError::Busy => Self::too_many_requests(detail),

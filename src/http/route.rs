@@ -54,6 +54,7 @@ pub(super) static ROUTES: &[Route] = &[
     Route::of::<api::groups::CreateGroup>(),
     Route::of::<api::groups::ListGroups>(),
     Route::of::<api::groups::GetGroup>(),
+    Route::of::<api::groups::DeleteGroup>(),
     Route::of::<api::groups::UploadProposal>(),
     Route::of::<api::groups::ListProposals>(),
     Route::of::<api::groups::UploadCommit>(),

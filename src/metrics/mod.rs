@@ -27,6 +27,9 @@ use crate::{backups::Backups, federation::Federation, tls};
 /// The groups in which the entries that a peer lacks are counted; there may be more.
 pub(crate) const LAG_GROUPS_MAX: usize = 10_000;
 
+/// The deleted groups that are to be erased that are counted; there may be more.
+const TO_ERASE_MAX: usize = 10_000;
+
 const fn counter(name: &'static str, help: &'static str) -> Metric {
     Metric { name, kind: MetricKind::Counter, help }
 }
@@ -102,6 +105,7 @@ impl Observed {
         text.one(ready, u8::from(is_ready));
         self.write_actors(text);
         self.write_snapshots(text);
+        self.write_deletions(text);
         self.write_store(text);
         self.write_backups(text);
         self.write_peers(text);
@@ -159,6 +163,27 @@ impl Observed {
         let mut family = text.family(took);
         if let Some(newest) = status.newest {
             family.sample(&[], newest.took.as_secs_f64());
+        }
+    }
+
+    fn write_deletions(&self, text: &mut MetricsText) {
+        let counts = self.gateway.deletions();
+        let deleted = counter(
+            "mimi_gateway_groups_deleted_total",
+            "Groups that were deleted: by a request, because they were idle, or replicas by their hub.",
+        );
+        text.family(deleted)
+            .sample(&[("cause", "request")], counts.requested)
+            .sample(&[("cause", "idle")], counts.idle)
+            .sample(&[("cause", "hub")], counts.by_hub);
+        let to_erase = gauge(
+            "mimi_gateway_groups_to_erase",
+            "Deleted groups with rows that are still to be erased, up to 10,000.",
+        );
+        let mut family = text.family(to_erase);
+        match self.gateway.groups_to_erase(TO_ERASE_MAX) {
+            Ok(count) => _ = family.sample(&[], count),
+            Err(error) => tracing::warn!(%error, "the groups that are to be erased cannot be counted"),
         }
     }
 

@@ -54,23 +54,35 @@ struct Guest {
     welcome: Base64,
 }
 
+/// A new group with its creator, and the request that creates it.
+fn make_group(provider: &OpenMlsRustCrypto, signer: &SignatureKeyPair) -> (MlsGroup, NewGroupBody) {
+    let credential = CredentialWithKey {
+        credential: BasicCredential::new(b"writer".to_vec()).into(),
+        signature_key: signer.public().into(),
+    };
+    let mls = MlsGroup::builder()
+        .ciphersuite(CIPHER_SUITE)
+        .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
+        .build(provider, signer, credential)
+        .unwrap();
+    let info = mls.export_group_info(provider.crypto(), signer, false).unwrap();
+    let tree = mls.export_ratchet_tree().tls_serialize_detached().unwrap();
+    let body =
+        NewGroupBody { group_info: Base64(info.to_bytes().unwrap()), ratchet_tree: Some(Base64(tree)) };
+    (mls, body)
+}
+
+/// The creation of a group that nobody uses.
+pub(crate) fn new_group() -> NewGroupBody {
+    let signer = SignatureKeyPair::new(CIPHER_SUITE.signature_algorithm()).unwrap();
+    make_group(&OpenMlsRustCrypto::default(), &signer).1
+}
+
 impl GroupWriter {
     pub(crate) async fn create(api: &GatewayClient) -> Self {
         let provider = OpenMlsRustCrypto::default();
         let signer = SignatureKeyPair::new(CIPHER_SUITE.signature_algorithm()).unwrap();
-        let credential = CredentialWithKey {
-            credential: BasicCredential::new(b"writer".to_vec()).into(),
-            signature_key: signer.public().into(),
-        };
-        let mls = MlsGroup::builder()
-            .ciphersuite(CIPHER_SUITE)
-            .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
-            .build(&provider, &signer, credential)
-            .unwrap();
-        let info = mls.export_group_info(provider.crypto(), &signer, false).unwrap();
-        let tree = mls.export_ratchet_tree().tls_serialize_detached().unwrap();
-        let body =
-            NewGroupBody { group_info: Base64(info.to_bytes().unwrap()), ratchet_tree: Some(Base64(tree)) };
+        let (mls, body) = make_group(&provider, &signer);
         let id = api.create_group(&body).await.unwrap().group_id.0;
         Self {
             id,

@@ -13,6 +13,7 @@ mod backup;
 mod console;
 mod contract;
 mod creation;
+mod deletion;
 mod demo;
 mod dependencies;
 mod deployment;

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use snapshots::{AppId, GroupId, Store};
+use snapshots::{AppId, Event, GroupId, Store};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -57,6 +57,8 @@ pub struct GroupStream {
     /// The reason of a reset that the reader has not seen.
     reset: Option<ResetReason>,
     has_caught_up: bool,
+    /// Whether the reader was told that the group is deleted.
+    is_ended: bool,
 }
 
 impl GroupWait {
@@ -101,6 +103,7 @@ impl GroupStream {
             next: VecDeque::new(),
             reset: (after.is_some() && known.is_none()).then_some(ResetReason::Unknown),
             has_caught_up: false,
+            is_ended: false,
         }
     }
 
@@ -109,7 +112,7 @@ impl GroupStream {
         EventId { stream: self.tag, place: StreamPlace::after(self.sequence) }
     }
 
-    /// The next item, once there is one; `None` at the end, when the gateway stops or the reader has fallen behind. A reset follows
+    /// The next item, once there is one; `None` at the end, when the gateway stops the group is deleted, or the reader has fallen behind. A reset follows
     /// when the group's state was replaced.
     ///
     /// # Errors
@@ -132,6 +135,28 @@ impl GroupStream {
                 continue;
             }
             let newest = self.begun_at.max(head.sequence);
+            if self.is_ended {
+                return Ok(None);
+            }
+            if head.is_deleted {
+                self.next = self.wait.channel.group_recent_after(&self.wait.group, self.sequence).into();
+                if !self.next.is_empty() {
+                    continue;
+                }
+                if self.sequence < newest {
+                    // Its log is erased.
+                    self.reset = Some(ResetReason::NotKept);
+                    self.sequence = newest;
+                    continue;
+                }
+                self.is_ended = true;
+                let end = newest.saturating_add(1);
+                self.next.push_back((
+                    end,
+                    SharedEvent::new(Event::GroupDeleted { group: self.wait.group.clone() }),
+                ));
+                continue;
+            }
             if self.sequence >= newest {
                 self.has_caught_up = true;
                 tokio::select! {

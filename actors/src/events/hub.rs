@@ -62,6 +62,8 @@ pub(super) struct GroupHead {
     pub(super) sequence: u64,
     /// How often the group's state was replaced.
     pub(super) replaced: u64,
+    /// Whether the group was deleted.
+    pub(super) is_deleted: bool,
 }
 
 struct HandleTopic {
@@ -289,9 +291,13 @@ impl GroupTopic {
                 self.recent.clear();
                 let sequence = *sequence;
                 self.state.send_modify(|head| {
-                    *head = GroupHead { sequence, replaced: head.replaced.wrapping_add(1) };
+                    *head =
+                        GroupHead { sequence, replaced: head.replaced.wrapping_add(1), is_deleted: false };
                 });
             }
+            (Event::GroupDeleted { .. }, _) => self.state.send_modify(|head| head.is_deleted = true),
+            // Of another group with the id of one that was deleted, which somebody still reads.
+            (Event::GroupCreated { .. }, _) => self.state.send_modify(|head| head.is_deleted = false),
             (_, Some(sequence)) => {
                 self.recent.push_back((sequence, Arc::clone(event)));
                 if let Some((_, event)) = self.recent.iter().rev().nth(TEXTS_KEPT) {

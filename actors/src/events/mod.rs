@@ -115,6 +115,7 @@ fn group_of(event: &Event) -> Option<&GroupId> {
     match event {
         Event::GroupCreated { group }
         | Event::GroupReplaced { group, .. }
+        | Event::GroupDeleted { group }
         | Event::Proposal { group, .. }
         | Event::Epoch { group, .. } => Some(group),
         Event::Welcome { .. } | Event::KeyPackages { .. } => None,
@@ -127,6 +128,7 @@ fn sequence_of(event: &Event) -> Option<u64> {
         Event::Proposal { sequence, .. } | Event::Epoch { sequence, .. } => Some(*sequence),
         Event::GroupCreated { .. }
         | Event::GroupReplaced { .. }
+        | Event::GroupDeleted { .. }
         | Event::Welcome { .. }
         | Event::KeyPackages { .. } => None,
     }

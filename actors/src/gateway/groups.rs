@@ -47,6 +47,7 @@ impl Gateway {
                     return Err(GroupError::GroupExists);
                 }
             }
+            Err(AppendError::Precondition(Unmet::GroupDeleted)) => return Err(GroupError::GroupExists),
             Err(error) => return Err(unwritten(&error, "the group")),
         };
         if outcome == Outcome::New {

@@ -3,11 +3,11 @@
 
 mod catching_up;
 mod clients;
+mod deletion;
 mod events;
 mod figures;
 mod groups;
 mod key_packages;
-mod replica_count;
 mod replicas;
 mod transfers;
 mod turns;
@@ -30,15 +30,17 @@ pub use self::clients::{
     ClientChange, ClientError, ClientQuery, JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient,
 };
 pub use self::figures::{ApplicationFigures, ClientFigures, EpochFigures, GroupFigures, PeerLag};
-use self::{replica_count::ReplicaCount, turns::Turns};
+use self::turns::Turns;
 use crate::{
     application::Application,
     clock::Clock,
+    deletions::Deletions,
     disagreements::Disagreements,
     events::EventHub,
     limits::{Limits, RecentLimits},
     lost_commits::LostCommits,
     peer::{PeerActor, Transport},
+    replica_count::ReplicaCount,
     runtime::{Directory, KNOWN_TIME, Periods, Registry, Stop, Supervisor},
     services::Services,
     snapshot_pauses::{SnapshotPauses, SnapshotStatus},
@@ -74,7 +76,6 @@ pub struct Gateway {
     services: Arc<Services>,
     registry: Registry,
     supervisor: Addr<Supervisor>,
-    replicas: Arc<ReplicaCount>,
     /// Turns to write the row of a client.
     client_turns: Arc<Turns<(AppId, ClientId)>>,
     events: Arc<EventHub>,
@@ -119,6 +120,8 @@ impl Gateway {
             validation,
             snapshot_pauses: SnapshotPauses::default(),
             lost_commits: LostCommits::default(),
+            replicas: ReplicaCount::default(),
+            deletions: Deletions::default(),
             disagreements: Disagreements::default(),
             notices: Box::new(Arc::clone(&directory)),
             is_stopping: AtomicBool::new(false),
@@ -137,7 +140,6 @@ impl Gateway {
             services,
             registry,
             supervisor: supervisor.start(),
-            replicas: Arc::default(),
             events,
             store_id,
         }

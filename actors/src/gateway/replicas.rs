@@ -8,7 +8,7 @@ use snapshots::{
 };
 use tracing::Span;
 
-use super::Gateway;
+use super::{Gateway, deletion::deleted_by};
 use crate::{
     application::{Application, Source},
     disagreements::Loser,
@@ -43,9 +43,21 @@ impl Gateway {
         if !peer.contains(&hub) || !application.federates_with.contains(&hub) {
             return Err(GroupError::NotFromHub(format!("{hub} is not a domain of the peer")));
         }
-        let row = self.services.store.view().group(app, &group).map_err(StorageError::from)?;
+        let view = self.services.store.view();
+        let row = view.group(app, &group).map_err(StorageError::from)?;
+        if let Some(deleted_by) = deleted_by(&view, app, &group)? {
+            return match content {
+                _ if deleted_by.as_ref() != Some(&hub) => Err(others_group()),
+                DeliveryContent::Deletion { .. } => Ok(self.held(app, &group)?),
+                DeliveryContent::Entries(_) | DeliveryContent::Transfer(_) => Err(GroupError::UnknownGroup),
+            };
+        }
+        drop(view);
         let order = order(row, &hub);
         match content {
+            DeliveryContent::Deletion { timestamp } => {
+                self.receive_deletion(application, &group, (hub, order), timestamp).await
+            }
             DeliveryContent::Entries(entries) => {
                 if entries.len() > ENTRIES_MAX {
                     return Err(GroupError::NotFromHub(format!(
@@ -233,8 +245,8 @@ impl Gateway {
                 self.services.notices.key_packages_used(app, appended.advanced);
                 Ok(())
             }
-            // The same delivery came twice concurrently.
-            Err(AppendError::Precondition(Unmet::MissedEntriesChanged)) => Ok(()),
+            // The same delivery came twice concurrently, or the group was deleted.
+            Err(AppendError::Precondition(Unmet::MissedEntriesChanged | Unmet::GroupReplaced)) => Ok(()),
             Err(error) => Err(unwritten(&error, "the history")),
         }
     }
@@ -270,7 +282,7 @@ impl Gateway {
         new: Arc<NewGroup>,
         (accepted, order): (Timestamp, &Order),
     ) -> Result<(), GroupError> {
-        let room = self.replicas.take(&self.services, application.id, hub).await?;
+        let room = self.services.replicas.take(&self.services, application.id, hub).await?;
         let created = self.validate_creation(application, Arc::clone(&new), Source::Hub, accepted);
         let (state, meta) = created.await?;
         check_group(&state, group)?;
@@ -299,6 +311,8 @@ impl Gateway {
                 let row = self.group_row(application.id, group)?;
                 if row.hub.as_ref() == Some(hub) { Ok(()) } else { Err(GroupError::GroupExists) }
             }
+            // A late delivery: the hub has deleted the group since.
+            Err(AppendError::Precondition(Unmet::GroupDeleted)) => Err(GroupError::UnknownGroup),
             Err(error) => Err(unwritten(&error, "the group")),
         }
     }
@@ -344,7 +358,7 @@ impl Gateway {
         match written {
             Ok(_) => {
                 if let Some(before) = &row.hub {
-                    self.replicas.give_back(app, before);
+                    self.services.replicas.give_back(app, before);
                 }
                 Ok(true)
             }
@@ -381,7 +395,7 @@ impl Gateway {
 
 /// The hub of a delivered group.
 #[derive(Debug, PartialEq, Eq)]
-enum Order {
+pub(super) enum Order {
     /// The gateway that delivers it.
     Hubs,
     /// Another gateway, or this one.
@@ -398,7 +412,7 @@ fn order(row: Option<GroupRow>, hub: &DomainName) -> Order {
     }
 }
 
-fn others_group() -> GroupError {
+pub(super) fn others_group() -> GroupError {
     GroupError::NotFromHub("another gateway orders this group".into())
 }
 

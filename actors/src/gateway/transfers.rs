@@ -44,7 +44,7 @@ impl Gateway {
         };
         let room = match &before {
             Some(_) => None,
-            None => Some(self.replicas.take(&self.services, app, &hub).await?),
+            None => Some(self.services.replicas.take(&self.services, app, &hub).await?),
         };
         let (services, hub_there, application_there) =
             (Arc::clone(&self.services), hub.clone(), application.clone());
@@ -85,7 +85,7 @@ impl Gateway {
                 self.held(app, group)
             }
             Err(AppendError::Precondition(
-                Unmet::LogMoved { .. } | Unmet::LogExists | Unmet::MissedEntriesChanged,
+                Unmet::LogMoved { .. } | Unmet::LogExists | Unmet::MissedEntriesChanged | Unmet::GroupDeleted,
             )) => self.held(app, group),
             Err(error) => Err(unwritten(&error, "the group")),
         }

@@ -24,7 +24,7 @@ use super::{
     history::accepted_before,
     inviters::{inviter, welcome_limits},
     loading::load_group,
-    messages::{Published, Replicate, UploadEntry},
+    messages::{CloseGroup, Published, Replicate, UploadEntry},
     package_use::{is_used_once, require_unused},
     state::{StagedChange, StagedEntry, unencodable},
 };
@@ -270,11 +270,20 @@ impl GroupActor {
                 };
                 GroupError::TooLarge { what, max: limit }
             }
+            AppendError::Precondition(Unmet::GroupReplaced) if self.is_deleted() => {
+                self.stop_as(Published::Deleted, ctx);
+                GroupError::UnknownGroup
+            }
             error @ (AppendError::Precondition(_)
             | AppendError::Closed
             | AppendError::Stalled { .. }
             | AppendError::Storage(_)) => self.append_failed(&error, ctx).into(),
         })
+    }
+
+    /// Whether the group was deleted since it was loaded.
+    fn is_deleted(&self) -> bool {
+        matches!(self.services.store.view().group(self.meta.app, &self.meta.group), Ok(None))
     }
 
     /// Applies a durable entry and publishes the new view. The store is authoritative: if the entry cannot be applied,
@@ -471,6 +480,14 @@ impl Handler<Replicate> for GroupActor {
             Box::pin(accepting.map(|accepted, actor, _| accepted.map(|_| actor.next_sequence()))),
             permit,
         )
+    }
+}
+
+impl Handler<CloseGroup> for GroupActor {
+    type Result = ();
+
+    fn handle(&mut self, _: CloseGroup, ctx: &mut Context<Self>) {
+        self.stop_as(Published::Deleted, ctx);
     }
 }
 

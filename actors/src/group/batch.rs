@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 use sha2::{Digest as _, Sha256};
 use snapshots::{
     Batch, Bytes, CommittedProposal, Epoch, EpochRow, Event, GroupRow, Invitation, InvitedClient,
-    KeyPackageRef, MissedEntries, UsedRow, View, WelcomeRow,
+    KeyPackageRef, MissedEntries, Timestamp, UsedRow, View, WelcomeRow,
 };
 
 use super::{
@@ -35,9 +35,23 @@ pub(crate) fn creation(
     new: &Arc<NewGroup>,
 ) -> Result<Batch, GroupError> {
     let mut batch = Batch::new();
+    batch.require_not_deleted(meta.app, &meta.group);
     batch.create_log(&meta.log());
     put_creation(&mut batch, meta, state, new)?;
     Ok(batch)
+}
+
+/// Deletes the group, tells its peers and announces it. `unchanged_at` is the last entry that its log may have; `None` for any.
+pub(crate) fn deletion(meta: &GroupMeta, unchanged_at: Option<u64>, at: Timestamp) -> Batch {
+    let mut batch = Batch::new();
+    if let Some(head) = unchanged_at {
+        batch.require_log_at(&meta.log(), head);
+    }
+    batch.delete_group(meta.app, &meta.group, &meta.row, at);
+    meta.mark_for_peers(&mut batch);
+    batch.add_event(&Event::GroupDeleted { group: meta.group.clone() });
+    batch.announce(meta.app, at);
+    batch
 }
 
 /// As [`creation`], in the place of a replica that another gateway handed over without the creation. `history` are the
@@ -93,6 +107,7 @@ pub(crate) fn transfer(
 ) -> Result<Batch, GroupError> {
     let log = meta.log();
     let mut batch = Batch::new();
+    batch.require_not_deleted(meta.app, &meta.group);
     batch.start_log_at(&log, before.map(|before| before.sequence), sequence);
     let group = meta.group.clone();
     batch.add_event(&match before {
@@ -121,6 +136,7 @@ pub(crate) fn filled(
     let (app, group) = (meta.app, &meta.group);
     let mut batch = Batch::new();
     let after = Some(&filled.missed).filter(|missed| missed.is_open() || missed.floor > Epoch(0));
+    batch.require_group(app, group, &meta.row);
     batch.replace_missed_entries(app, group, Some(before), after);
     for (epoch, digest, reference) in &filled.proposals {
         batch.put_accepted_proposal(app, group, *epoch, digest, reference);

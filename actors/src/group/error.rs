@@ -6,6 +6,7 @@ use crate::{
     activity::AskError,
     error::StorageError,
     mls::{MalformedMessage, Refusal, Rule, UnknownKind},
+    replica_count::NoRoom,
 };
 
 /// The reason why a request to a group was refused. A refused request has changed nothing.
@@ -14,8 +15,8 @@ pub enum GroupError {
     /// No group of that id was created in this application.
     #[error("this application has no group with this id")]
     UnknownGroup,
-    /// Another group info created this group before.
-    #[error("a group with this group_id already exists, created from other bytes")]
+    /// Another group info created this group before, or the group was deleted and its id is still taken.
+    #[error("a group with this group_id already exists, created from other bytes, or was deleted")]
     GroupExists,
     /// The bytes are not an MLS message of the expected kind.
     #[error(transparent)]
@@ -168,6 +169,15 @@ pub enum GroupError {
     /// The store failed, or its data could not be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl From<NoRoom> for GroupError {
+    fn from(error: NoRoom) -> Self {
+        match error {
+            NoRoom::Full { hub, max } => Self::TooManyGroups { hub, max },
+            NoRoom::Uncounted(error) => error.into(),
+        }
+    }
 }
 
 impl From<AskError> for GroupError {

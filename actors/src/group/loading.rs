@@ -12,27 +12,39 @@ use crate::{
 /// A group's row, and its state with its log.
 pub(super) type LoadedGroup = (GroupRow, Loaded<GroupState>);
 
-/// Loads a group; blocks. Row and log are read from one view, because another group may replace this one at any time.
-pub(super) fn load_group(view: &View, app: AppId, group: &GroupId) -> Result<LoadedGroup, StorageError> {
-    let row = view.group(app, group)?.ok_or(StorageError::Unreadable)?;
-    Ok((row, load(view, &LogId::Group(app, group.clone()))?))
+/// Loads a group, unless it was deleted; blocks. Row and log are read from one view, because another group may replace this one at any time.
+pub(super) fn load_group(
+    view: &View,
+    app: AppId,
+    group: &GroupId,
+) -> Result<Option<LoadedGroup>, StorageError> {
+    let Some(row) = view.group(app, group)? else { return Ok(None) };
+    Ok(Some((row, load(view, &LogId::Group(app, group.clone()))?)))
 }
 
 impl GroupActor {
     /// Takes a loaded group and shows it, or stops.
-    pub(super) fn loaded(&mut self, loaded: Result<LoadedGroup, StorageError>, ctx: &mut Context<Self>) {
+    pub(super) fn loaded(
+        &mut self,
+        loaded: Result<Option<LoadedGroup>, StorageError>,
+        ctx: &mut Context<Self>,
+    ) {
         match loaded {
-            Ok((row, loaded)) => {
+            Ok(Some((row, loaded))) => {
                 let row = GroupRow { epoch: loaded.state.epoch(), ..row };
                 self.meta = GroupMeta::new(&self.application, self.meta.group.clone(), row);
                 self.durable.loaded(loaded);
                 self.publish();
             }
-            Err(error) => {
-                self.published.send_replace(Published::Failed(error));
-                self.durable.unload();
-                ctx.stop();
-            }
+            Ok(None) => self.stop_as(Published::Deleted, ctx),
+            Err(error) => self.stop_as(Published::Failed(error), ctx),
         }
+    }
+
+    /// Shows why there is no state, and stops.
+    pub(super) fn stop_as(&mut self, shown: Published, ctx: &mut Context<Self>) {
+        self.published.send_replace(shown);
+        self.durable.unload();
+        ctx.stop();
     }
 }

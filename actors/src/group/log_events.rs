@@ -105,6 +105,7 @@ pub(crate) fn event_packets(
         }
         Event::GroupCreated { .. }
         | Event::GroupReplaced { .. }
+        | Event::GroupDeleted { .. }
         | Event::Welcome { .. }
         | Event::KeyPackages { .. } => Ok(None),
     }

@@ -17,7 +17,14 @@ pub(crate) enum Published {
     Loading,
     Ready(Arc<GroupView>),
     Failed(StorageError),
+    /// The group was deleted.
+    Deleted,
 }
+
+/// The group was deleted: its owner stops.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct CloseGroup;
 
 /// Uploads a proposal or a commit; answered when it is durable, or refused.
 pub(crate) struct UploadEntry {

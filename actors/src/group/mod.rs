@@ -27,12 +27,12 @@ use snapshots::{Epoch, GroupId, Timestamp};
 
 pub(crate) use self::{
     actor::GroupActor,
-    batch::{creation, creation_instead, filled, transfer},
+    batch::{creation, creation_instead, deletion, filled, transfer},
     error::{refused, refused_commit, refused_proposal},
     history::{accepted_before, control_messages, entries_after},
     inviters::signer,
     log_events::{LoggedEvents, event_packets, logged_events},
-    messages::{Published, Replicate, UploadEntry},
+    messages::{CloseGroup, Published, Replicate, UploadEntry},
     meta::{GroupMeta, handed_over_row, is_handed_over, shows_creation},
     missed::{Handed, Reached, Unseen, missed_after},
     recent::RecentEpochs,

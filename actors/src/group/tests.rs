@@ -24,11 +24,13 @@ use crate::{
     activity::{Activity, ActorState, Upkeep},
     application::{Application, Source},
     clock::Clock,
+    deletions::Deletions,
     disagreements::Disagreements,
     error::StorageError,
     limits::{Limits, RecentLimits},
     lost_commits::LostCommits,
     mls::{CommitBundle, ValidationContext, tests::client},
+    replica_count::ReplicaCount,
     services::{Notices, Services, UsedPackages},
     snapshot_pauses::SnapshotPauses,
     trusted_time::{RememberedTime, TrustRules, TrustedTime},
@@ -64,6 +66,8 @@ pub(crate) fn services(application: &Application, heard: Heard) -> Arc<Services>
         trusted_time,
         snapshot_pauses: SnapshotPauses::default(),
         lost_commits: LostCommits::default(),
+        replicas: ReplicaCount::default(),
+        deletions: Deletions::default(),
         disagreements: Disagreements::default(),
         notices: Box::new(heard),
         is_stopping: AtomicBool::new(false),
@@ -108,7 +112,7 @@ fn bundle(output: &CommitOutput) -> Arc<CommitBundle> {
 fn epoch(published: &watch::Receiver<Published>) -> Option<Epoch> {
     match &*published.borrow() {
         Published::Ready(view) => Some(view.epoch),
-        Published::Loading | Published::Failed(_) => None,
+        Published::Loading | Published::Failed(_) | Published::Deleted => None,
     }
 }
 

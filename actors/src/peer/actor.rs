@@ -41,6 +41,8 @@ const FAILED_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Refusals of a peer that are logged in one [`TRY_AGAIN_PERIOD`]; the others are counted.
 const REFUSALS_LOGGED_MAX: u32 = 20;
+/// The slug with which a peer of an earlier version refuses a delivery that has a member that it does not know.
+const UNKNOWN_MEMBER: &str = "malformed-request";
 /// The number of bytes of a peer's text that are logged.
 const LOGGED_BYTES_MAX: usize = 500;
 /// The period in which the peer's positions are written.
@@ -81,6 +83,10 @@ pub(crate) struct PeerActor {
     revision: Option<u32>,
     /// Groups whose marks to delete: the peer is no longer entitled to them.
     forgotten: Vec<GroupKey>,
+    /// Deleted groups of which the peer was told.
+    told: Vec<GroupKey>,
+    /// Whether the peer has refused a deletion in this [`TRY_AGAIN_PERIOD`] because its version does not know them.
+    pub(super) knows_no_deletions: bool,
     /// The store that holds the peer's replicas, once the peer has named it.
     pub(super) store: Option<uuid::Uuid>,
     /// The pace at which that store may change.
@@ -119,6 +125,8 @@ impl PeerActor {
             refused: HashMap::new(),
             revision: None,
             forgotten: Vec::new(),
+            told: Vec::new(),
+            knows_no_deletions: false,
             store: None,
             store_changes: store_changes(),
             is_store_unsettled: false,
@@ -196,6 +204,10 @@ impl PeerActor {
                 return;
             }
         }
+        if sent == Sent::Deletion && self.knows_no_deletions {
+            self.schedule.complete(place, Ending::SetAside);
+            return;
+        }
         let (services, views, transport, peer) = (
             Arc::clone(&self.services),
             Arc::clone(&self.views),
@@ -209,6 +221,9 @@ impl PeerActor {
                 NextDelivery::Nothing | NextDelivery::NotForPeer => Ok(None),
                 NextDelivery::Entries { hub, preceding, entries } => {
                     Ok(Some((hub, preceding, DeliveryContent::Entries(entries))))
+                }
+                NextDelivery::Deletion { hub, timestamp } => {
+                    Ok(Some((hub, None, DeliveryContent::Deletion { timestamp })))
                 }
                 NextDelivery::Transfer { hub, missed } => {
                     let transfer =
@@ -272,6 +287,10 @@ impl PeerActor {
                 self.revision = Some(held.revision);
                 if self.is_other_store(held.store, ctx) {
                     self.schedule.complete(place, Ending::More);
+                } else if sent == Sent::Deletion {
+                    self.forget(&place);
+                    self.told.push(place.clone());
+                    self.schedule.complete(place, Ending::Done);
                 } else if let Some(pause) = held.retry_after {
                     tracing::debug!(peer = %self.peer, group = ?place.1, ?pause, "a peer's clock is behind; it waits");
                     self.set_aside_for(place, pause.clamp(RETRY_PAUSE_MIN, TRY_AGAIN_PERIOD), ctx);
@@ -290,7 +309,17 @@ impl PeerActor {
                 self.set_aside_for(place, self.jittered(FAILED_PAUSE), ctx);
             }
             Err(DeliveryError::NothingToSend(reason)) => {
-                tracing::warn!(peer = %self.peer, group = ?place.1, from, reason, "a peer cannot be brought up to date");
+                let ending = self.unless_deleted(&place, Ending::SetAside);
+                if ending == Ending::SetAside {
+                    tracing::warn!(peer = %self.peer, group = ?place.1, from, reason, "a peer cannot be brought up to date");
+                }
+                self.schedule.complete(place, ending);
+            }
+            Err(DeliveryError::Refused { slug, detail: _ })
+                if sent == Sent::Deletion && slug == UNKNOWN_MEMBER =>
+            {
+                self.reached();
+                self.lacks_deletions();
                 self.schedule.complete(place, Ending::SetAside);
             }
             Err(DeliveryError::Refused { slug, detail }) => {
@@ -308,7 +337,7 @@ impl PeerActor {
                 self.pause(&reason, ctx);
             }
         }
-        if self.positions.len() >= WAITING_MAX {
+        if self.positions.len().max(self.told.len()) >= WAITING_MAX {
             self.write_positions(ctx);
         }
     }
@@ -352,7 +381,7 @@ impl PeerActor {
 
     /// The batch that writes the peer's positions, and the positions in it.
     fn positions_batch(&self) -> Option<(Batch, Vec<(GroupKey, u64)>)> {
-        if self.positions.is_empty() && self.forgotten.is_empty() {
+        if self.positions.is_empty() && self.forgotten.is_empty() && self.told.is_empty() {
             return None;
         }
         let written: Vec<(GroupKey, u64)> =
@@ -364,6 +393,9 @@ impl PeerActor {
         for (app, group) in &self.forgotten {
             batch.clear_outbox(&self.peer, *app, group);
         }
+        for (app, group) in &self.told {
+            batch.forget_peer_of(&self.peer, *app, group);
+        }
         Some((batch, written))
     }
 
@@ -373,6 +405,7 @@ impl PeerActor {
         }
         let Some((batch, written)) = self.positions_batch() else { return };
         self.forgotten.clear();
+        self.told.clear();
         self.is_writing = true;
         let store = self.services.store.clone();
         ctx.spawn(async move { store.append(batch).await }.into_actor(self).map(move |result, actor, _| {
@@ -403,6 +436,7 @@ impl Actor for PeerActor {
         ctx.run_interval(WRITE_PERIOD, Self::write_positions);
         ctx.run_interval(TRY_AGAIN_PERIOD, |actor, ctx| {
             actor.transferred.clear();
+            actor.knows_no_deletions = false;
             let unlogged = std::mem::take(&mut actor.refusals).saturating_sub(REFUSALS_LOGGED_MAX);
             if unlogged > 0 {
                 tracing::warn!(peer = %actor.peer, unlogged, "a peer refused more deliveries than are logged");

@@ -43,11 +43,16 @@ pub enum DeliveryContent {
     Entries(Vec<LogEntry>),
     /// The whole group.
     Transfer(Box<GroupTransfer>),
+    /// The hub has deleted the group.
+    Deletion {
+        /// When.
+        timestamp: Timestamp,
+    },
 }
 
 /// The revision of the protocol between gateways that this gateway understands. From revision 1 on a follower
-/// takes entries of its history after a transfer, and [`GroupTransfer::reinitialised`].
-pub const REVISION: u32 = 1;
+/// takes entries of its history after a transfer, and [`GroupTransfer::reinitialised`]; from revision 2 on, the deletion of a group.
+pub const REVISION: u32 = 2;
 
 /// The most used key packages that a transfer names; a follower accepts no more.
 pub const USED_KEY_PACKAGES_MAX: usize = 4096;

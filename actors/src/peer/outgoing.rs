@@ -34,6 +34,11 @@ pub(super) enum NextDelivery {
         /// Entries that the peer has not seen, as far as they are kept.
         missed: Vec<LogEntry>,
     },
+    /// The group was deleted.
+    Deletion {
+        hub: DomainName,
+        timestamp: Timestamp,
+    },
 }
 
 /// The content of a delivery that was sent.
@@ -42,6 +47,7 @@ pub(super) enum Sent {
     Nothing,
     Entries,
     Transfer,
+    Deletion,
 }
 
 impl NextDelivery {
@@ -50,6 +56,7 @@ impl NextDelivery {
             Self::Nothing | Self::NotForPeer => Sent::Nothing,
             Self::Entries { .. } => Sent::Entries,
             Self::Transfer { .. } => Sent::Transfer,
+            Self::Deletion { .. } => Sent::Deletion,
         }
     }
 }
@@ -66,8 +73,14 @@ pub(super) fn prepare(
     let view = services.store.view();
     let application = services.applications.get(app);
     let federating = application.filter(|application| application.federates_with.contains(peer));
-    let (Some(application), Some(row)) = (federating, view.group(*app, group)?) else {
-        return Ok(NextDelivery::NotForPeer);
+    let Some(application) = federating else { return Ok(NextDelivery::NotForPeer) };
+    let Some(row) = view.group(*app, group)? else {
+        let deleted = view.deleted_group(*app, group)?;
+        let told = deleted.and_then(|row| Some((row.hub?, row.deleted_at)));
+        return Ok(match told.filter(|(hub, _)| application.is_hub(Some(hub))) {
+            Some((hub, timestamp)) => NextDelivery::Deletion { hub, timestamp },
+            None => NextDelivery::NotForPeer,
+        });
     };
     let Some(hub) = row.hub.filter(|hub| application.is_hub(Some(hub))) else {
         return Ok(NextDelivery::NotForPeer);

@@ -20,6 +20,30 @@ pub(super) enum RefusedEntries {
 }
 
 impl PeerActor {
+    /// Forgets what is known of a deleted group.
+    pub(super) fn forget(&mut self, place: &GroupKey) {
+        self.positions.remove(place);
+        self.transfers.remove(place);
+        self.refused.remove(place);
+    }
+
+    /// Notes that the peer does not know the deletion of a group, for a while.
+    pub(super) fn lacks_deletions(&mut self) {
+        self.knows_no_deletions = true;
+        tracing::info!(
+            peer = %self.peer,
+            "a peer of an earlier version keeps a group that was deleted; it is told again until it is upgraded"
+        );
+    }
+
+    /// How a delivery ends if its group is there; if it was deleted meanwhile, the peer is to be told.
+    pub(super) fn unless_deleted(&self, (app, group): &GroupKey, ending: Ending) -> Ending {
+        match self.services.store.view().group(*app, group) {
+            Ok(None) => Ending::More,
+            Ok(Some(_)) | Err(_) => ending,
+        }
+    }
+
     /// Decides what to send next after a refusal. History that the peer cannot append must not block new entries, so the
     /// newest entry is sent: its acknowledgement says what the peer needs.
     pub(super) fn after_refusal(&mut self, place: &GroupKey, from: u64, sent: Sent) -> Ending {
@@ -28,7 +52,7 @@ impl PeerActor {
         }
         let (app, group) = place;
         let head = self.services.store.view().log_head(&LogId::Group(*app, group.clone()));
-        let Ok(Some(head)) = head else { return Ending::SetAside };
+        let Ok(Some(head)) = head else { return self.unless_deleted(place, Ending::SetAside) };
         let may_ask = self.refused.len() < WAITING_MAX && !self.refused.contains_key(place);
         if sent != Sent::Entries || from >= head || !may_ask {
             if self.refused.get(place).is_some_and(|refused| *refused != RefusedEntries::OfThePast) {
@@ -51,7 +75,7 @@ impl PeerActor {
         let (app, group) = place;
         let view = self.services.store.view();
         let head = view.log_head(&LogId::Group(*app, group.clone()));
-        let Ok(Some(head)) = head else { return Ending::SetAside };
+        let Ok(Some(head)) = head else { return self.unless_deleted(place, Ending::SetAside) };
         if held.next > head.saturating_add(1) {
             if self.services.disagreements.note(&self.peer, *app, group, Loser::Here) {
                 tracing::error!(

@@ -145,6 +145,17 @@ impl<A: Owner> ActiveActors<A> {
         }
     }
 
+    /// Forgets the actor of `key` at once, and sends it a notice, after which it stops.
+    pub(crate) fn close<M>(&self, key: &A::Key, notice: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        A: Handler<M>,
+    {
+        if let Some((_, active)) = self.0.remove(key) {
+            active.address.do_send(notice);
+        }
+    }
+
     /// Passivates the actor of `key` if it is active, and returns once it writes nothing any more: a snapshot of it that was
     /// written later could become that of another log in the same place. The next request activates another one.
     pub(crate) async fn passivate(&self, key: &A::Key) {

@@ -1,7 +1,8 @@
 //! Runtime of the actors: the registry, which activates the owner of a group or key queue when it is needed, and the
-//! supervisor, which has them write snapshots and passivates them.
+//! supervisor, which has them write snapshots, passivates them, and has data deleted.
 
 mod active;
+mod erasure;
 mod registry;
 mod supervisor;
 

@@ -17,7 +17,7 @@ use crate::{
     activity::{Activity, AskError, Upkeep},
     application::Application,
     error::StorageError,
-    group::{GroupActor, GroupError, GroupMeta, GroupView, Published},
+    group::{CloseGroup, GroupActor, GroupError, GroupMeta, GroupView, Published},
     key_queue::{Advance, Close, KeyQueueActor, KeyQueueError},
     peer::{GroupViews, LogGrew, PeerActor, ReadingGroup},
     services::{Notices, Services, UsedPackages},
@@ -272,6 +272,17 @@ impl Registry {
         self.directory.key_queues.notify(&(app, queue), Close);
     }
 
+    /// The services of the actors.
+    pub(super) fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// Forgets the owner of a group that was deleted. It stops once it has done what it is at.
+    pub(super) fn close_group(&self, app: AppId, group: &GroupId) {
+        self.services.snapshot_pauses.forget(&LogId::Group(app, group.clone()));
+        self.directory.groups.close(&(app, group.clone()), CloseGroup);
+    }
+
     /// Passivates the owner of a group; the next request activates it again, from the store.
     pub(crate) async fn passivate_group(&self, app: AppId, group: &GroupId) {
         self.directory.groups.passivate(&(app, group.clone())).await;
@@ -283,7 +294,7 @@ impl Registry {
         let shown = active.watch.borrow();
         match &*shown {
             Published::Ready(view) => Some(Arc::clone(view)),
-            Published::Loading | Published::Failed(_) => None,
+            Published::Loading | Published::Failed(_) | Published::Deleted => None,
         }
     }
 
@@ -308,6 +319,7 @@ impl Registry {
             match shown.as_deref() {
                 Ok(Published::Ready(view)) => return Ok(Arc::clone(view)),
                 Ok(Published::Failed(error)) => return Err(error.clone().into()),
+                Ok(Published::Deleted) => return Err(GroupError::UnknownGroup),
                 // The actor stopped before it had loaded anything.
                 Ok(Published::Loading) | Err(_) => {
                     self.directory.groups.forget(&(application.id, group.clone()), &active.address);

@@ -9,7 +9,10 @@ use actix::{
 };
 use snapshots::{Batch, Retention, SweepError, Timestamp};
 
-use super::registry::{Registry, UpkeepTask};
+use super::{
+    erasure,
+    registry::{Registry, UpkeepTask},
+};
 use crate::{
     activity::{Activity, Upkeep},
     services::Services,
@@ -167,9 +170,11 @@ impl Supervisor {
         }
         self.is_sweeping = true;
         let (services, retention) = (Arc::clone(&self.services), self.retention.clone());
+        let registry = self.registry.clone();
         let sweep = async move {
             let known = services.trusted_time.look(&services.clock);
             let swept = services.store.sweep(&retention, known.delete_until).await?;
+            erasure::sweep(&registry, &retention, known.delete_until).await?;
             remember_time(&services, known).await?;
             Ok::<_, SweepError>(swept)
         };
@@ -198,6 +203,9 @@ impl Actor for Supervisor {
         ctx.run_interval(self.periods.snapshot, Self::tidy);
         ctx.run_interval(RELIEF_PERIOD, Self::relieve);
         ctx.run_interval(self.periods.retention, Self::sweep);
+        ctx.spawn(erasure::erase_always(Arc::clone(&self.services)).into_actor(self));
+        // A stop may have interrupted it.
+        self.services.deletions.wake();
     }
 }
 

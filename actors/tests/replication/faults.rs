@@ -59,6 +59,8 @@ pub(crate) struct Wires {
     pub(crate) failing: Mutex<BTreeSet<GroupId>>,
     /// Whether followers know no member of a transfer that came with a later revision, and refuse it.
     pub(crate) are_of_first_revision: AtomicBool,
+    /// Whether followers do not know the deletion of a group, and refuse it.
+    pub(crate) know_no_deletions: AtomicBool,
     /// What followers answer, one delivery after the other, in place of what they would; nothing then arrives.
     pub(crate) answers: Mutex<VecDeque<Result<ReplicationAck, DeliveryError>>>,
     /// Every delivery that was made.
@@ -82,6 +84,7 @@ impl Wires {
             kept: Mutex::default(),
             failing: Mutex::default(),
             are_of_first_revision: AtomicBool::new(false),
+            know_no_deletions: AtomicBool::new(false),
             answers: Mutex::default(),
             made: Mutex::default(),
             delivered: AtomicU64::new(0),
@@ -100,7 +103,7 @@ impl Wires {
     ) -> Result<ReplicationAck, DeliveryError> {
         let entries = match &delivery.content {
             DeliveryContent::Entries(entries) => entries.iter().map(|entry| entry.sequence).collect(),
-            DeliveryContent::Transfer(_) => Vec::new(),
+            DeliveryContent::Transfer(_) | DeliveryContent::Deletion { .. } => Vec::new(),
         };
         self.made.lock().unwrap().push(Made { to: to.clone(), group: delivery.group.clone(), entries });
         if let Some(answer) = self.answers.lock().unwrap().pop_front() {
@@ -111,7 +114,10 @@ impl Wires {
         }
         let is_of_later_revision =
             matches!(&delivery.content, DeliveryContent::Transfer(transfer) if transfer.reinitialised);
-        if is_of_later_revision && self.are_of_first_revision.load(Ordering::Relaxed) {
+        let is_deletion = matches!(&delivery.content, DeliveryContent::Deletion { .. });
+        if is_of_later_revision && self.are_of_first_revision.load(Ordering::Relaxed)
+            || is_deletion && self.know_no_deletions.load(Ordering::Relaxed)
+        {
             let detail = "a member that is not known".into();
             return Err(DeliveryError::Refused { slug: "malformed-request".into(), detail });
         }

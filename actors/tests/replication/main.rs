@@ -10,6 +10,7 @@
     reason = "a test that cannot go on ends"
 )]
 
+mod deleted;
 mod faults;
 mod handed_over;
 mod histories;

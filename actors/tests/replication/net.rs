@@ -66,6 +66,8 @@ pub(crate) struct Net {
     pub(crate) wires: Arc<Wires>,
     pub(crate) domains: Vec<DomainName>,
     pub(crate) retention: Retention,
+    /// The period of sweeps.
+    pub(crate) retention_period: Duration,
     /// Those of the gateways that start next.
     pub(crate) limits: Limits,
     directories: BTreeMap<DomainName, TempDir>,
@@ -82,6 +84,7 @@ impl Net {
             directories: domains.iter().map(|name| (name.clone(), tempfile::tempdir().unwrap())).collect(),
             domains,
             retention: Retention::default(),
+            retention_period: Duration::from_secs(3600),
             limits: Limits::default(),
             friends: BTreeMap::new(),
         }
@@ -107,7 +110,7 @@ impl Net {
             limits: self.limits.clone(),
             retention: self.retention.clone(),
             snapshot_period: Duration::from_millis(40),
-            retention_period: Duration::from_secs(3600),
+            retention_period: self.retention_period,
             passivate_after: Duration::from_millis(60),
             arbiters: 2,
             clock: Clock::system(),

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use super::{
     assigned_key_packages::AssignedRow,
     clients::{self, ClientRow},
+    deleted_groups::{self, DeletedGroupRow},
     groups::{self, GroupRow},
     history::EpochRow,
     key_packages::{self, KeyPackageRow, UsedRow},
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     engine::{Key, KeyRange, KeyReader, Rows as _, Slice, Table, View, rows},
     errors::ReadError,
-    ids::{AppId, ClientId, Epoch, KeyQueueId},
+    ids::{AppId, ClientId, Epoch, GroupId, KeyQueueId},
 };
 
 /// A check of one row: its key and its value.
@@ -44,6 +45,7 @@ const CHECKS: &[(Table, RowCheck)] = &[
     (table::JOIN_INFOS, check_join_info),
     (table::MISSED_ENTRIES, |_, _, value| readable::<MissedEntries>(table::MISSED_ENTRIES, value)),
     (table::ASSIGNED_KEY_PACKAGES, check_assigned),
+    (table::DELETED_GROUPS, check_deleted),
 ];
 
 impl View {
@@ -107,7 +109,8 @@ fn check_group(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), Stri
 
 fn check_membership(view: &View, key: &[u8], _: &Slice) -> Result<Result<(), String>, ReadError> {
     let (app, group) = groups::read_membership_key(key)?;
-    require(view.group(app, &group)?.is_some(), || format!("a membership is of no group: {group:?}"))
+    let is_known = view.group(app, &group)?.is_some() || is_deleted(view, app, &group)?;
+    require(is_known, || format!("a membership is of no group: {group:?}"))
 }
 
 fn check_epoch(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), String>, ReadError> {
@@ -117,7 +120,26 @@ fn check_epoch(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), Stri
     let head = view.log_head(&LogId::Group(app, group.clone()))?;
     let is_in_log = head.is_some_and(|head| row.sequence <= head);
     let has_messages = row.commit.is_some() || view.log_entry(app, &group, row.sequence)?.is_some();
-    require(is_in_log && has_messages, || format!("an epoch of {group:?} has no commit in the log"))
+    let is_good = is_in_log && has_messages || is_deleted(view, app, &group)?;
+    require(is_good, || format!("an epoch of {group:?} has no commit in the log"))
+}
+
+/// Whether a group was deleted: what it leaves may not be erased yet.
+fn is_deleted(view: &View, app: AppId, group: &GroupId) -> Result<bool, ReadError> {
+    Ok(view.deleted_group(app, group)?.is_some())
+}
+
+/// Whether the row of a welcome is of a group that was deleted.
+fn is_of_deleted(view: &View, key: &[u8]) -> Result<bool, ReadError> {
+    let mut reader = KeyReader::new(key, "welcomes");
+    let (app, group) = (reader.app()?, reader.group()?);
+    is_deleted(view, app, &group)
+}
+
+fn check_deleted(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), String>, ReadError> {
+    let Some((app, group)) = deleted_groups::read_row_key(key)? else { return Ok(Ok(())) };
+    let _: DeletedGroupRow = rows::decode(table::DELETED_GROUPS, value)?;
+    require(view.group(app, &group)?.is_none(), || format!("the group {group:?} is deleted, and is there"))
 }
 
 fn check_client(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), String>, ReadError> {
@@ -201,20 +223,22 @@ fn check_used(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), Strin
 fn check_welcome(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), String>, ReadError> {
     let _: WelcomeRow = rows::decode(table::WELCOMES, value)?;
     let is_read = view.holds(table::WELCOME_READERS, &Key::new().last(key))?;
-    require(is_read, || "a welcome waits for nobody".to_owned())
+    require(is_read || is_of_deleted(view, key)?, || "a welcome waits for nobody".to_owned())
 }
 
 fn check_readers(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), String>, ReadError> {
     let readers = rows::number(table::WELCOME_READERS, value)?;
     let has_welcome = view.holds(table::WELCOMES, &Key::new().last(key))?;
-    require(readers > 0 && has_welcome, || "a welcome is missing".to_owned())
+    require(readers > 0 && has_welcome || is_of_deleted(view, key)?, || "a welcome is missing".to_owned())
 }
 
 fn check_join_info(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), String>, ReadError> {
     let (app, handle, id) = welcomes::read_join_info_key(key)?;
     let row: JoinInfoRow = rows::decode(table::JOIN_INFOS, value)?;
     let has_welcome = view.welcome(app, &row.group, row.epoch)?.is_some();
-    require(has_welcome, || format!("the welcome {} of {handle:?} is missing", id.0))
+    require(has_welcome || is_deleted(view, app, &row.group)?, || {
+        format!("the welcome {} of {handle:?} is missing", id.0)
+    })
 }
 
 fn check_assigned(_: &View, key: &[u8], value: &Slice) -> Result<Result<(), String>, ReadError> {

@@ -36,6 +36,11 @@ pub enum Event {
         /// The last entry that the new state includes.
         sequence: u64,
     },
+    /// A group was deleted.
+    GroupDeleted {
+        /// The group.
+        group: GroupId,
+    },
     /// A proposal was accepted.
     Proposal {
         /// The group.

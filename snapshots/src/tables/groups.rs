@@ -111,6 +111,20 @@ impl Batch {
         self.change_membership(app, handle, group, move |domains| domains.remove(&domain))
     }
 
+    /// Records that no client of this handle is in the group's tree.
+    pub(super) fn erase_membership(
+        &mut self,
+        app: AppId,
+        handle: &ClientHandle,
+        group: &GroupId,
+    ) -> &mut Self {
+        let key = self.key(membership_key(app, handle, group));
+        self.operation(move |overlay| {
+            overlay.delete(table::MEMBERSHIPS, &key);
+            Ok(())
+        })
+    }
+
     fn change_membership(
         &mut self,
         app: AppId,
@@ -125,6 +139,44 @@ impl Batch {
             put_domains(overlay, &key, &domains)
         })
     }
+}
+
+/// Deletes the row of a group.
+pub(super) fn delete_row(overlay: &mut Overlay<'_>, app: AppId, group: &GroupId) {
+    overlay.delete(table::GROUPS, &group_key(app, group));
+}
+
+/// Whether there is a group of this id.
+pub(super) fn has_row(overlay: &Overlay<'_>, app: AppId, group: &GroupId) -> Result<bool, ReadError> {
+    overlay.holds(table::GROUPS, &group_key(app, group))
+}
+
+/// The keys of the memberships of a group among `limit` memberships of its application after the one given, and the last of
+/// these if there are more.
+pub(super) fn memberships_of_group(
+    view: &View,
+    app: AppId,
+    group: &GroupId,
+    after: Option<Slice>,
+    limit: usize,
+) -> Result<(Vec<Slice>, Option<Slice>), ReadError> {
+    let of_app = Key::of_app(app);
+    let skipped = of_app.as_bytes().len();
+    let range = of_app.prefix_from(after.map(|key| Key::new().last(&key)));
+    let (mut found, mut last) = (Vec::new(), None);
+    for (read, key) in view.scan_keys(table::MEMBERSHIPS, range).enumerate() {
+        if read == limit {
+            return Ok((found, last));
+        }
+        let key = key?;
+        let mut reader = KeyReader::new(key.get(skipped..).unwrap_or(&[]), "memberships");
+        reader.part()?;
+        if last_group(reader)? == *group {
+            found.push(key.clone());
+        }
+        last = Some(key);
+    }
+    Ok((found, None))
 }
 
 type Domains = BTreeSet<Option<DomainName>>;
@@ -213,10 +265,12 @@ impl View {
             }
             let (key, _) = row;
             let group = last_group(KeyReader::new(key.get(skipped..).unwrap_or(&[]), "memberships"))?;
-            let row = self.group(app, &group)?;
-            let row =
-                row.ok_or_else(|| ReadError::damaged(format!("a membership names no group: {group:?}")))?;
-            Ok(Some((group, row.epoch)))
+            match self.group(app, &group)? {
+                Some(row) => Ok(Some((group, row.epoch))),
+                // What it leaves is not erased yet.
+                None if self.deleted_group(app, &group)?.is_some() => Ok(None),
+                None => Err(ReadError::damaged(format!("a membership names no group: {group:?}"))),
+            }
         };
         self.scan(table::MEMBERSHIPS, range).map(found).filter_map(Result::transpose).take(limit).collect()
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table;
 use crate::{
-    engine::{Batch, Key, Rows, View},
+    engine::{Batch, Key, KeyRange, Rows, View},
     errors::{ReadError, Unmet},
     ids::{AppId, Epoch, GroupId, Timestamp},
 };
@@ -56,6 +56,11 @@ impl MissedEntries {
 
 fn missed_key(app: AppId, group: &GroupId) -> Key {
     Key::of_app(app).last(group.as_bytes())
+}
+
+/// The row of a group.
+pub(super) fn row_range(app: AppId, group: &GroupId) -> KeyRange {
+    missed_key(app, group).through(missed_key(app, group))
 }
 
 impl Batch {

@@ -7,6 +7,7 @@
 //! | `records.rs`, `actor_snapshots.rs`, `snapshot_pieces.rs` | the logs of groups and key queues, and the snapshots of their actors |
 //! | `log_entries.rs` | the accepted entries of groups |
 //! | `groups.rs`, `history.rs` | groups, their members, what made their epochs |
+//! | `deleted_groups.rs`, `erasure.rs` | groups that were deleted, and the erasure of what belongs to them |
 //! | `clients.rs` | clients, their handles and tags |
 //! | `key_queues.rs`, `key_packages.rs` | key queues, the key packages that they hold, used key packages |
 //! | `assigned_key_packages.rs` | the receivers of assigned key packages |
@@ -22,6 +23,8 @@ mod actor_snapshots;
 pub(crate) mod assigned_key_packages;
 mod check;
 pub(crate) mod clients;
+pub(crate) mod deleted_groups;
+mod erasure;
 pub(crate) mod events;
 pub(crate) mod groups;
 pub(crate) mod history;

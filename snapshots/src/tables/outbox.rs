@@ -46,8 +46,18 @@ impl Batch {
         })
     }
 
+    /// Notes that a peer was told of the deletion of a group: its mark and position are deleted.
+    pub fn forget_peer_of(&mut self, peer: &DomainName, app: AppId, group: &GroupId) -> &mut Self {
+        let key = self.key(place_key(peer, app, group));
+        self.operation(move |overlay| {
+            overlay.delete(table::OUTBOX, &key);
+            overlay.delete(table::PEER_POSITIONS, &key);
+            Ok(())
+        })
+    }
+
     /// Writes a peer's position in a group's log: the number of the entry that it needs next. The mark is deleted when the log
-    /// has no such entry.
+    /// has no such entry. If there is no log, nothing is written: the group was deleted, and the mark is for that.
     pub fn put_peer_position(
         &mut self,
         peer: &DomainName,
@@ -58,9 +68,9 @@ impl Batch {
         let key = self.key(place_key(peer, app, group));
         let log = log_key(&LogId::Group(app, group.clone()));
         self.operation(move |overlay| {
+            let Some(head) = overlay.row::<Head>(table::LOG_HEADS, &log)? else { return Ok(()) };
             overlay.put(table::PEER_POSITIONS, &key, Slice::from(next.to_be_bytes()));
-            let head = overlay.row::<Head>(table::LOG_HEADS, &log)?;
-            if head.is_none_or(|head| next > head.head) {
+            if next > head.head {
                 overlay.delete(table::OUTBOX, &key);
             }
             Ok(())
@@ -81,6 +91,14 @@ impl View {
     ) -> Result<Option<u64>, ReadError> {
         let value = self.value(table::PEER_POSITIONS, &place_key(peer, app, group))?;
         value.map(|value| rows::number(table::PEER_POSITIONS, &value)).transpose()
+    }
+
+    /// Whether a peer is to be told of a group.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails.
+    pub fn is_in_outbox(&self, peer: &DomainName, app: AppId, group: &GroupId) -> Result<bool, ReadError> {
+        self.holds(table::OUTBOX, &place_key(peer, app, group))
     }
 
     /// Up to `limit` groups with entries for a peer, in the order of their keys, after the one given.

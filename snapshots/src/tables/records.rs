@@ -237,7 +237,12 @@ impl View {
     /// # Errors
     /// [`ReadError::Damaged`] when a record or the snapshot is missing, [`ReadError::Storage`] when the disk fails.
     pub fn load_log(&self, log: &LogId) -> Result<Option<LoadedLog>, ReadError> {
-        let Some(head) = self.row::<Head>(table::LOG_HEADS, &log_key(log))? else { return Ok(None) };
+        let head = self.row::<Head>(table::LOG_HEADS, &log_key(log))?;
+        head.map(|head| self.log_at(log, &head)).transpose()
+    }
+
+    /// The log at this position.
+    pub(crate) fn log_at(&self, log: &LogId, head: &Head) -> Result<LoadedLog, ReadError> {
         let snapshot = match head.snapshot {
             Some(at) => {
                 let snapshot = match &head.pieces {
@@ -248,8 +253,8 @@ impl View {
             }
             None => None,
         };
-        let records = self.records(log, &head)?;
-        Ok(Some(LoadedLog { snapshot, records, head: head.head }))
+        let records = self.records(log, head)?;
+        Ok(LoadedLog { snapshot, records, head: head.head })
     }
 
     /// The sequence number of a log's last record, 0 before the first; `None` when there is no such log.

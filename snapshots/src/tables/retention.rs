@@ -46,11 +46,15 @@ pub struct Retention {
     pub event_rows_max: u64,
     /// The time for which events are kept.
     pub event_age_max: Duration,
+    /// The time for which the id of a deleted group stays taken, at least: until every follower was told.
+    pub deleted_age_max: Duration,
+    /// The time without an accepted entry after which a group is deleted; `None` for no end.
+    pub group_idle_max: Option<Duration>,
 }
 
 impl Default for Retention {
     /// 10,000 epochs for a year; join infos for 90 days; key packages for a day after they expired; a million rows of events for
-    /// a week.
+    /// a week; the ids of deleted groups for a year. Idle groups are kept.
     fn default() -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
         Self {
@@ -60,6 +64,8 @@ impl Default for Retention {
             expired_age_max: day,
             event_rows_max: 1_000_000,
             event_age_max: day * 7,
+            deleted_age_max: day * 365,
+            group_idle_max: None,
         }
     }
 }
@@ -456,7 +462,7 @@ impl Expiring {
 }
 
 /// Runs a disk read on a blocking thread, or, outside a runtime, on this one.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ReadError> {
     match tokio::runtime::Handle::try_current() {

@@ -33,8 +33,9 @@ impl Store {
     /// The format of the rows that this program writes, and the newest that it reads. Format 2 counts join infos in
     /// `welcome_shares`; format 1 does not have that table. From format 3 on, a snapshot may be in pieces. In format 4, the
     /// records and snapshots of groups are those of the gateway's own tracking of groups. From format 5 on, the records of groups are
-    /// their entries in `log_entries`, to which the rows of `epochs` point; rows of format 4 are read where they are.
-    pub const FORMAT: u64 = 5;
+    /// their entries in `log_entries`, to which the rows of `epochs` point; rows of format 4 are read where they are. From format 6
+    /// on, the ids of deleted groups are in `deleted_groups`.
+    pub const FORMAT: u64 = 6;
 
     /// Opens a store, creating it if there is none. It blocks while the journal is replayed: up to some hundred MiB after a
     /// crash under load.

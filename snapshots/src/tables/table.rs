@@ -78,4 +78,6 @@ tables! {
     EVENTS = 28, "events", Frequent;
     /// `events.rs`: the position of the newest event of each application.
     EVENT_HEADS = 29, "event_heads", Small;
+    /// `deleted_groups.rs`: the groups that were deleted, as long as their ids stay taken.
+    DELETED_GROUPS = 30, "deleted_groups", Small;
 }

@@ -300,7 +300,7 @@ impl View {
         self.join_infos_from(app, handle, after).take(limit).collect()
     }
 
-    /// As [`View::join_infos`], of the client of one domain.
+    /// As [`View::join_infos`], of the client of one domain, without those of groups that were deleted.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or a row is damaged.
@@ -312,10 +312,17 @@ impl View {
         after: Option<DeliveryId>,
         limit: usize,
     ) -> Result<Vec<(DeliveryId, JoinInfoRow)>, ReadError> {
-        let is_for = |row: &Result<(DeliveryId, JoinInfoRow), ReadError>| {
-            row.as_ref().map_or(true, |(_, info)| info.is_for(domain))
-        };
-        self.join_infos_from(app, handle, after).filter(is_for).take(limit).collect()
+        let mut found = Vec::new();
+        for row in self.join_infos_from(app, handle, after) {
+            let (id, info) = row?;
+            if found.len() >= limit {
+                break;
+            }
+            if info.is_for(domain) && self.deleted_group(app, &info.group)?.is_none() {
+                found.push((id, info));
+            }
+        }
+        Ok(found)
     }
 
     fn join_infos_from(

@@ -8,6 +8,7 @@ mod backups;
 mod crashes;
 mod deleting;
 mod disks;
+mod erasing;
 mod fixtures;
 mod flips;
 mod model;

@@ -17,6 +17,8 @@ fn unlimited() -> Retention {
         expired_age_max: Duration::MAX,
         event_rows_max: u64::MAX,
         event_age_max: Duration::MAX,
+        deleted_age_max: Duration::MAX,
+        group_idle_max: None,
     }
 }
 

@@ -319,6 +319,7 @@ impl Seen {
             },
             Event::GroupCreated { .. }
             | Event::GroupReplaced { .. }
+            | Event::GroupDeleted { .. }
             | Event::Proposal { .. }
             | Event::Welcome { .. } => {}
         }

@@ -130,6 +130,7 @@ fn example_member(name: &str) -> Value {
         "errors" => json!([{ "index": 0, "detail": "the signature of the key package is not its own" }]),
         "clientId" | "keyQueueId" => json!("982c832d-caf1-45b0-8525-852aa18fdd03"),
         "clientHandle" => json!("alice/phone"),
+        "hubDomain" => json!("b.example"),
         "field" => json!("GroupInfo.extensions[0].external_pub"),
         "member" => json!("groupInfo"),
         "rule" => json!("path-ciphertexts"),

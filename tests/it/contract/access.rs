@@ -22,6 +22,7 @@ const REQUESTS: &[(&str, &str, bool)] = &[
     ("GET", "/groups", false),
     ("GET", "/groups/AAEC", false),
     ("PUT", "/groups/AAEC/proposals", true),
+    ("DELETE", "/groups/AAEC", true),
     ("GET", "/groups/AAEC/proposals", false),
     ("PUT", "/groups/AAEC/epochs", true),
     ("GET", "/groups/AAEC/control-msgs?startEpochId=1", false),

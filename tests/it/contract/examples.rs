@@ -15,8 +15,8 @@ use mimi_gateway::{
         external_senders::ListExternalSenders,
         federation::Discover,
         groups::{
-            CreateGroup, EpochRange, GetGroup, ListControlMessages, ListGroups, ListProposals, UploadCommit,
-            UploadProposal,
+            CreateGroup, DeleteGroup, EpochRange, GetGroup, ListControlMessages, ListGroups, ListProposals,
+            UploadCommit, UploadProposal,
         },
         joining::{AcknowledgeWelcome, GetGroupInfo, HandleQuery, ListWelcomes, WelcomeQuery},
         key_packages::{
@@ -206,6 +206,7 @@ async fn play() -> Vec<Value> {
     let told = read(of_group, &["proposal", "epoch"]).await;
     story.stream::<StreamGroupEvents>(&group(), json!({ "packets": true }), &told);
     story.send::<AcknowledgeWelcome>(welcome, HandleQuery::default(), none()).await;
+    story.send::<DeleteGroup>(group(), none(), none()).await;
     story.send::<DeleteKeyQueue>(queue(), none(), none()).await;
     story.send::<DeleteClient>(client(), none(), none()).await;
     let recorded = story.recorded;

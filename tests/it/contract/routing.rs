@@ -46,7 +46,7 @@ async fn a_method_that_a_path_does_not_take_is_a_problem() {
         ("/apps/x/clients/y/welcome-msgs", "GET, HEAD"),
         ("/apps/x/clients/y/welcome-msgs/z", "DELETE"),
         ("/apps/x/groups", "PUT, GET, HEAD"),
-        ("/apps/x/groups/y", "GET, HEAD"),
+        ("/apps/x/groups/y", "GET, HEAD, DELETE"),
         ("/apps/x/groups/y/proposals", "PUT, GET, HEAD"),
         ("/apps/x/groups/y/epochs", "PUT"),
         ("/apps/x/groups/y/control-msgs", "GET, HEAD"),

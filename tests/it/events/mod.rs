@@ -61,10 +61,10 @@ fn outline(events: &[(EventIdText, EventData)]) -> Vec<(&'static str, u64)> {
     let outline = |event: &EventData| match event {
         EventData::Proposal(ProposalEvent { epoch_id, .. }) => ("proposal", epoch_id.0),
         EventData::Epoch(EpochEvent { epoch_id, .. }) => ("epoch", epoch_id.0),
-        EventData::Group(event) => {
-            assert_eq!(event.change, GroupChange::Created);
-            ("group", 0)
-        }
+        EventData::Group(event) => match event.change {
+            GroupChange::Created => ("group", 0),
+            GroupChange::Deleted => ("group deleted", 0),
+        },
         EventData::Welcome(event) => ("welcome", event.epoch_id.0),
         EventData::KeyPackages(_) => ("key-packages", 0),
         EventData::Reset(_) => ("reset", 0),

@@ -121,7 +121,7 @@ async fn a_write_is_passed_on_once() {
     let peer = Caller::new(&story.two.pki, Some(&identity), B, story.b.federation_address());
     let body = serde_json::to_value(&commit).unwrap();
     let (status, document) = peer.send("PUT", &path, Some(&digest(story.b.app)), Some(body)).await.unwrap();
-    assert_eq!((status, slug(&document).as_str()), (421, "not-hub"), "{document}");
+    assert_eq!((status, slug(&document).as_str()), (409, "not-hub"), "{document}");
     story.stop().await;
 }
 

@@ -130,6 +130,10 @@ impl Recorded {
     pub(super) fn record(&mut self, reply: &Reply, recorded: Timestamp) {
         self.status = reply.status;
         self.answer = json(reply);
+        // A problem has the id of its request.
+        if let Some(answer) = self.answer.as_object_mut() {
+            answer.remove("requestId");
+        }
         strip_times(&mut self.answer, recorded);
     }
 

@@ -123,7 +123,9 @@ async fn play(api: GatewayClient) -> Story {
     let next_proposal = at_bob.make_remove_proposal(&carol.handle);
     assert_eq!(at_alice.fetch_proposals().await, 2);
     let next_commit = at_alice.make_update();
-    let groups = [&at_alice, &at_carol].map(|member: &Member| GroupIdText(member.id())).into();
+    let deleted = dave.create_group().await;
+    api.delete_group(&deleted.id()).await.unwrap();
+    let groups = [&at_alice, &at_carol, &deleted].map(|member: &Member| GroupIdText(member.id())).into();
     Story { clients, groups, last_commit, next_proposal, next_commit }
 }
 

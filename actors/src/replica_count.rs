@@ -1,4 +1,5 @@
-//! The number of replicas of each other gateway's groups, bounded so that no peer fills the store.
+//! The number of replicas of each other gateway's groups, bounded so that no peer fills the store. The id of a deleted one counts
+//! for as long as it stays taken.
 
 use std::sync::Arc;
 
@@ -6,10 +7,24 @@ use dashmap::DashMap;
 use snapshots::{AppId, DomainName};
 use tokio::sync::OnceCell;
 
-use crate::{error::StorageError, group::GroupError, services::Services};
+use crate::{error::StorageError, services::Services};
 
 /// The number of groups read at a time while replicas are counted.
 const READ_AT_ONCE: usize = 512;
+
+/// The reason why there is no room for a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// The hub has the largest allowed number.
+    Full {
+        /// The hub.
+        hub: DomainName,
+        /// The number.
+        max: usize,
+    },
+    /// The replicas could not be counted.
+    Uncounted(StorageError),
+}
 
 type Counts = DashMap<(AppId, DomainName), usize>;
 
@@ -29,26 +44,26 @@ impl ReplicaCount {
     /// Reserves room for one more replica of a hub.
     ///
     /// # Errors
-    /// [`GroupError::TooManyGroups`], or that the store cannot be read.
+    /// [`NoRoom`].
     pub(crate) async fn take(
         &self,
         services: &Arc<Services>,
         app: AppId,
         hub: &DomainName,
-    ) -> Result<Room<'_>, GroupError> {
+    ) -> Result<Room<'_>, NoRoom> {
         let max = services.limits.groups_per_peer_max;
         let of = (app, hub.clone());
-        let counts = self.0.get_or_try_init(|| counted(services)).await?;
+        let counts = self.0.get_or_try_init(|| counted(services)).await.map_err(NoRoom::Uncounted)?;
         let mut count = counts.entry(of.clone()).or_default();
         if *count >= max {
-            return Err(GroupError::TooManyGroups { hub: hub.clone(), max });
+            return Err(NoRoom::Full { hub: hub.clone(), max });
         }
         *count += 1;
         drop(count);
         Ok(Room { counts, of, is_used: false })
     }
 
-    /// Returns the room of a deleted replica.
+    /// Returns the room of a replica that is replaced, or of a deleted one whose id is free again.
     pub(crate) fn give_back(&self, app: AppId, hub: &DomainName) {
         if let Some(counts) = self.0.get() {
             less(counts, &(app, hub.clone()));
@@ -85,19 +100,26 @@ async fn counted(services: &Arc<Services>) -> Result<Counts, StorageError> {
 fn count(services: &Services) -> Result<Counts, StorageError> {
     let counts = Counts::new();
     for application in services.applications.values().filter(|application| application.supports_domains) {
+        let app = application.id;
+        let add = |hub: &Option<DomainName>| {
+            if let Some(hub) = hub.as_ref().filter(|hub| !application.is_hub(Some(hub))) {
+                *counts.entry((app, hub.clone())).or_default() += 1;
+            }
+        };
+        // A new view for each page, so that none is held for long.
         let mut after = None;
         loop {
-            // A new view for each page, so that none is held for long.
-            let groups = services.store.view().groups(application.id, after, READ_AT_ONCE)?;
-            for (_, row) in &groups {
-                if let Some(hub) = row.hub.as_ref().filter(|hub| !application.is_hub(Some(hub))) {
-                    *counts.entry((application.id, hub.clone())).or_default() += 1;
-                }
-            }
-            match groups.into_iter().last() {
-                Some((last, _)) => after = Some(last),
-                None => break,
-            }
+            let groups = services.store.view().groups(app, after, READ_AT_ONCE)?;
+            groups.iter().for_each(|(_, row)| add(&row.hub));
+            let Some((last, _)) = groups.into_iter().last() else { break };
+            after = Some(last);
+        }
+        let mut after = None;
+        loop {
+            let deleted = services.store.view().deleted_groups(app, after, READ_AT_ONCE)?;
+            deleted.iter().for_each(|(_, row)| add(&row.hub));
+            let Some((last, _)) = deleted.into_iter().last() else { break };
+            after = Some(last);
         }
     }
     Ok(counts)
