@@ -18,7 +18,7 @@ use snapshots::{BackupError, BackupSummary, write_backup_while};
 
 use crate::{api::backups::ListedBackup, config::Config, utc::utc};
 
-/// The most backups that are listed, and looked at when old ones are deleted.
+/// The most backups that are listed.
 const LISTED_MAX: usize = 1000;
 const PREFIX: &str = "backup-";
 const EXTENSION: &str = ".mimi";
@@ -113,7 +113,9 @@ impl Backups {
 
     /// The backups in the directory, the newest first.
     pub(crate) fn list(&self) -> io::Result<Vec<ListedBackup>> {
-        self.directory().map_or_else(|| Ok(Vec::new()), list)
+        let mut found = self.directory().map_or_else(|| Ok(Vec::new()), list)?;
+        found.truncate(LISTED_MAX);
+        Ok(found)
     }
 
     /// Makes a backup, and deletes the oldest ones beyond those to keep; blocks.
@@ -213,7 +215,6 @@ fn list(directory: &Path) -> io::Result<Vec<ListedBackup>> {
         }
     }
     found.sort_by_key(|backup| std::cmp::Reverse(backup.created_at));
-    found.truncate(LISTED_MAX);
     Ok(found)
 }
 

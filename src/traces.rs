@@ -116,8 +116,8 @@ impl Drop for TraceExport {
     }
 }
 
-/// The span of a request on a listener, which continues the caller's trace; disabled unless traces are collected. On some
-/// listeners the caller decides whether its trace is recorded here.
+/// The span of a request on a listener, which continues the caller's trace; disabled unless traces are collected. A caller
+/// that `decides` has its trace recorded here if it records it itself.
 pub(crate) fn request(
     method: &'static str,
     route: &'static str,
@@ -205,12 +205,16 @@ fn undecided(caller: &Context) -> Context {
     caller.with_remote_span_context(undecided)
 }
 
+/// The header field with the place in a trace (W3C Trace Context §3.2).
+pub(crate) const TRACEPARENT: &str = "traceparent";
+
 /// Header fields from which the place in a trace is read.
 struct Fields<'a>(&'a HeaderMap);
 
 impl Extractor for Fields<'_> {
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).and_then(|value| value.to_str().ok())
+        // `tracestate` may be long, and would be kept with every span and sent on.
+        self.0.get(name).filter(|_| name == TRACEPARENT).and_then(|value| value.to_str().ok())
     }
 
     fn keys(&self) -> Vec<&str> {
@@ -294,6 +298,8 @@ impl Collector {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(COLLECTOR_TIMEOUT)
+            // Nobody sees that an idle connection is closed, because the runtime stands still between two requests.
+            .pool_max_idle_per_host(0)
             .build()
             .map_err(|error| failed(error.into()))?;
         let runtime = runtime::Builder::new_current_thread()
@@ -332,6 +338,11 @@ impl HttpClient for Collector {
             Ok::<_, reqwest::Error>(status)
         });
         match sent {
+            Ok(status) if !status.is_success() => {
+                let reason = format!("it answered {status}");
+                self.note(Some(&reason));
+                Err(reason.into())
+            }
             Ok(status) => {
                 self.note(None);
                 Ok(Response::builder().status(status).body(Bytes::new())?)

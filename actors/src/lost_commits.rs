@@ -4,6 +4,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -29,15 +30,22 @@ pub(crate) struct LostCommits(Mutex<KeptLosses>);
 
 #[derive(Debug, Default)]
 struct KeptLosses {
-    /// For each group, the epochs in which commits were lost, oldest first.
-    groups: HashMap<(AppId, GroupId), VecDeque<(Epoch, LostCommit)>>,
+    /// For each group, the lost commits with the epochs in which they were made and their digests, oldest first.
+    groups: HashMap<(AppId, GroupId), VecDeque<(Epoch, u64, LostCommit)>>,
     /// The groups, the one with the earliest first loss first.
     order: VecDeque<(AppId, GroupId)>,
 }
 
 impl LostCommits {
-    /// Notes a commit that was made in `epoch`.
-    pub(crate) fn note(&self, app: AppId, group: &GroupId, epoch: Epoch, lost: LostCommit) {
+    /// Notes a commit that was made in `epoch`; one that is sent again is noted once.
+    pub(crate) fn note(
+        &self,
+        app: AppId,
+        group: &GroupId,
+        epoch: Epoch,
+        (commit, lost): (&[u8], LostCommit),
+    ) {
+        let digest = BuildHasherDefault::<DefaultHasher>::default().hash_one(commit);
         let name = (app, group.clone());
         let mut kept = self.kept();
         let KeptLosses { groups, order } = &mut *kept;
@@ -50,17 +58,20 @@ impl LostCommits {
             order.push_back(name.clone());
         }
         let commits = groups.entry(name).or_default();
+        if commits.iter().any(|(_, noted, _)| *noted == digest) {
+            return;
+        }
         if commits.len() >= PER_GROUP_MAX {
             commits.pop_front();
         }
-        commits.push_back((epoch, lost));
+        commits.push_back((epoch, digest, lost));
     }
 
     /// The lost commits that were made in `epoch`, oldest first.
     pub(crate) fn of(&self, app: AppId, group: &GroupId, epoch: Epoch) -> Vec<LostCommit> {
         let kept = self.kept();
         let commits = kept.groups.get(&(app, group.clone())).into_iter().flatten();
-        commits.filter(|(made_in, _)| *made_in == epoch).map(|(_, lost)| *lost).collect()
+        commits.filter(|(made_in, _, _)| *made_in == epoch).map(|(_, _, lost)| *lost).collect()
     }
 
     fn kept(&self) -> MutexGuard<'_, KeptLosses> {
@@ -85,7 +96,10 @@ mod tests {
     fn the_newest_of_each_group_are_kept_by_epoch() {
         let (commits, app) = (LostCommits::default(), AppId::random());
         for leaf in 0..=PER_GROUP_MAX {
-            commits.note(app, &group(1), Epoch(leaf as u64 % 2), lost(leaf));
+            // The second time it is sent again.
+            for _ in 0..2 {
+                commits.note(app, &group(1), Epoch(leaf as u64 % 2), (&leaf.to_be_bytes(), lost(leaf)));
+            }
         }
         let even: Vec<_> = (2..=PER_GROUP_MAX).step_by(2).map(lost).collect();
         assert_eq!(commits.of(app, &group(1), Epoch(0)), even);
@@ -98,7 +112,7 @@ mod tests {
     fn the_groups_are_bounded() {
         let (commits, app) = (LostCommits::default(), AppId::random());
         for number in 0..=GROUPS_MAX {
-            commits.note(app, &group(number), Epoch(1), lost(number));
+            commits.note(app, &group(number), Epoch(1), (b"commit", lost(number)));
         }
         assert_eq!(commits.of(app, &group(0), Epoch(1)), []);
         assert_eq!(commits.of(app, &group(1), Epoch(1)), [lost(1)]);

@@ -28,7 +28,7 @@ pub use bytes::Bytes;
 pub use self::{
     backup::{
         BACKUP_VERSION, BackupError, BackupSummary, BackupTable, ImportOptions, import_backup,
-        inspect_backup, write_backup, write_backup_while,
+        inspect_backup, publish_file, write_backup, write_backup_while,
     },
     engine::{Announced, Appended, Batch, StoreCounts, View},
     errors::{AppendError, OpenError, ReadError, Unmet},

@@ -218,7 +218,8 @@ pub struct InspectedEpoch {
     /// The number of proposals that it includes by reference.
     pub proposals: u64,
     /// The newest commits that were refused as `stale-epoch` because this one was accepted first, oldest first. They are kept
-    /// in memory only, and no more than 64 of one group.
+    /// in memory only, and no more than 64 of one group. A follower that knows the epoch already refuses a commit itself, and the
+    /// hub does not list it.
     pub losers: Vec<EpochLoser>,
 }
 

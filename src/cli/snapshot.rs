@@ -12,7 +12,7 @@ use actors::{CheckedStore, Clock, SETTINGS_OF_A_COPY, Store, StoreOptions, check
 use clap::{Args, Subcommand};
 use snapshots::{
     BackupError, BackupSummary, ImportOptions, Location, OpenError, import_backup, inspect_backup,
-    write_backup,
+    publish_file, write_backup,
 };
 
 use super::{
@@ -158,15 +158,18 @@ fn export_of_running(file: &Path, url: &str) -> Result<String, SnapshotError> {
 /// Copies a file to a new one that appears once it is complete and on the disk.
 fn copy_new(from: &Path, to: &Path) -> io::Result<()> {
     let mut unfinished = to.as_os_str().to_owned();
-    unfinished.push(".unfinished");
+    unfinished.push(format!(".{}.unfinished", uuid::Uuid::new_v4().simple()));
     let unfinished = PathBuf::from(unfinished);
     let mut source = std::fs::File::open(from)?;
     let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     let copied = io::copy(&mut source, &mut target)
         .and_then(|_| target.sync_all())
-        // Unlike a rename, a link replaces nothing.
-        .and_then(|()| std::fs::hard_link(&unfinished, to));
-    std::fs::remove_file(&unfinished).and(copied)
+        .and_then(|()| publish_file(&unfinished, to));
+    if copied.is_err() {
+        // The error is what matters.
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    copied
 }
 
 fn import(config: &Config, file: &Path) -> Result<String, SnapshotError> {

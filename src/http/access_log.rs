@@ -12,7 +12,6 @@ use tracing::Span;
 use super::{
     auth::{Authenticator, app_id},
     counts::{CountedRoute, ListenerCounts},
-    peer_auth::PEERS,
     problem::Problem,
     request_id::RequestId,
     route::Route,
@@ -66,11 +65,9 @@ impl<'a> AccessLine<'a> {
         }
     }
 
-    /// The span of the request, whose route is known by now if it has one.
-    pub(super) fn begin_span(&mut self, headers: &HeaderMap) -> Span {
-        let listener = self.counts.listener;
-        // The gateways of other domains do not decide what is recorded here.
-        self.span = traces::request(self.method, self.route, (listener, listener != PEERS), headers);
+    /// The span of the request, whose route is known by now if it has one. A caller that `decides` says whether it is recorded.
+    pub(super) fn begin_span(&mut self, headers: &HeaderMap, decides: bool) -> Span {
+        self.span = traces::request(self.method, self.route, (self.counts.listener, decides), headers);
         self.span.clone()
     }
 

@@ -30,6 +30,7 @@ use super::{
     compression,
     counts::ListenerCounts,
     cursor::Cursors,
+    peer_auth::PEERS,
     problem::Problem,
     request_id::{REQUEST_ID, RequestId},
     route::{self, Arrived, PendingResponse, RequestFields, Route},
@@ -41,6 +42,7 @@ use crate::{
     federation::Federation,
     metrics::ReloadCounts,
     shares::{Full, HeldShare},
+    traces,
 };
 
 /// Large bodies that are decoded at once, each on a thread of its own.
@@ -164,7 +166,8 @@ impl<A: Authenticator> Edge<A> {
         let outcome = match found {
             Ok((route, members)) => {
                 access.found(route, &members);
-                let span = access.begin_span(request.headers());
+                let decides = self.may_decide_traces(&request, route, &members);
+                let span = access.begin_span(request.headers(), decides);
                 let answering = Arc::clone(&self).answer_on(route, &members, &request, payload, &visit);
                 answering.instrument(span).await
             }
@@ -207,6 +210,13 @@ impl<A: Authenticator> Edge<A> {
                 Err(visit.answer(response, None))
             }
         }
+    }
+
+    /// Whether the caller may decide that its trace is recorded here: one with a token, and no gateway of another domain.
+    fn may_decide_traces(&self, request: &Request, route: &Route<A>, members: &[&str]) -> bool {
+        request.headers().contains_key(traces::TRACEPARENT)
+            && A::LISTENER != PEERS
+            && self.authority.admit(request, route, members).is_ok_and(|(_, shares)| shares.is_some())
     }
 
     async fn answer_on(

@@ -141,19 +141,30 @@ async fn stop(mut process: Process) {
     assert_eq!(code, Some(0));
 }
 
-/// Asks for an application that does not exist, at this place in a trace.
-async fn ask(gateway: &Process, traceparent: &str) {
-    let url = format!("{}/apps/6e2f2c5d-0000-4000-8000-000000000000/clients?tag=x", gateway.internal());
-    let answer =
-        plain_http().build().unwrap().get(url).header("traceparent", traceparent).send().await.unwrap();
-    assert_eq!(answer.status(), 401);
+/// Lists clients with a limit that is no number, at this place in a trace, with the token or without.
+async fn ask(gateway: &Process, traceparent: &str, with_token: bool) {
+    let url = format!("{}/apps/{}/clients?limit=x", gateway.internal(), printed(gateway, "application"));
+    let mut request = plain_http().build().unwrap().get(url).header("traceparent", traceparent);
+    request = request.header("tracestate", "vendor=secret");
+    if with_token {
+        request = request.bearer_auth(printed(gateway, "token"));
+    }
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), if with_token { 400 } else { 401 });
+}
+
+/// What a gateway prints at its first start.
+fn printed<'a>(gateway: &'a Process, name: &str) -> &'a str {
+    let line = |line: &'a str| line.strip_prefix(name)?.strip_prefix(": ");
+    gateway.printed.lines().find_map(line).expect(&gateway.printed)
 }
 
 #[actix_web::test]
 async fn a_request_continues_the_trace_of_its_caller() {
     let collector = Collector::start();
     let gateway = traced(&collector.url, 1, tempfile::tempfile().unwrap());
-    ask(&gateway, RECORDED).await;
+    let application = printed(&gateway, "application").to_owned();
+    ask(&gateway, RECORDED, true).await;
     // The last spans are sent before it ends.
     stop(gateway).await;
     let spans = collector.spans();
@@ -166,15 +177,16 @@ async fn a_request_continues_the_trace_of_its_caller() {
     let expected = HashMap::from([
         ("http.request.method", "GET"),
         ("http.route", "/apps/{appId}/clients"),
-        ("http.response.status_code", "401"),
-        ("error.type", "not-authenticated"),
+        ("http.response.status_code", "400"),
+        ("error.type", "malformed-request"),
         ("mimi.listener", "internal"),
-        ("mimi.application", "6e2f2c5d-0000-4000-8000-000000000000"),
+        ("mimi.application", application.as_str()),
     ]);
     for (name, value) in expected {
         assert_eq!(request.attribute(name).as_deref(), Some(value), "{name}");
     }
     assert!(request.attribute("mimi.request_id").is_some());
+    assert_eq!(request.span.trace_state, "");
     assert_ne!(request.span.status.as_ref().map(|status| status.code()), Some(StatusCode::Error));
     let names = ["http.", "error.type", "mimi."];
     for attribute in &request.span.attributes {
@@ -187,10 +199,12 @@ async fn of_many_requests_those_are_traced_whose_caller_records_them() {
     let collector = Collector::start();
     let gateway = traced(&collector.url, 1_000_000_000, tempfile::tempfile().unwrap());
     for _ in 0..20 {
-        ask(&gateway, NOT_RECORDED).await;
-        ask(&gateway, "").await;
+        ask(&gateway, NOT_RECORDED, true).await;
+        ask(&gateway, "", true).await;
+        // Who has no token decides nothing.
+        ask(&gateway, &RECORDED.replace("4736", "4738"), false).await;
     }
-    ask(&gateway, RECORDED).await;
+    ask(&gateway, RECORDED, true).await;
     stop(gateway).await;
     let spans = collector.spans();
     let [request] = &spans[..] else { panic!("{spans:#?}") };
@@ -207,14 +221,14 @@ async fn a_collector_that_cannot_be_reached_is_logged_once_and_harms_nothing() {
     let lost = || std::fs::read_to_string(&log).unwrap().matches("traces are lost").count();
     let since = Instant::now();
     while lost() == 0 {
-        ask(&gateway, RECORDED).await;
+        ask(&gateway, RECORDED, true).await;
         assert!(since.elapsed() < PATIENCE, "it is not logged");
         actix_web::rt::time::sleep(Duration::from_millis(50)).await;
     }
     // Another period of sending.
-    ask(&gateway, RECORDED).await;
+    ask(&gateway, RECORDED, true).await;
     actix_web::rt::time::sleep(Duration::from_secs(3)).await;
-    ask(&gateway, RECORDED).await;
+    ask(&gateway, RECORDED, true).await;
     stop(gateway).await;
     assert_eq!(lost(), 1);
 }

@@ -31,6 +31,8 @@ impl Gateway {
             let Some(row) = view.group(app, group).map_err(StorageError::from)? else {
                 let deleted = view.deleted_group(app, group).map_err(StorageError::from)?;
                 let hub = deleted.ok_or(GroupError::UnknownGroup)?.hub;
+                // The first request may have ended before the disk did.
+                self.registry.close_group(app, group);
                 return check_hub(application, hub);
             };
             check_hub(application, row.hub.clone())?;

@@ -144,7 +144,7 @@ impl Gateway {
         let uploaded = self.upload(app, group, head, EntryContent::Commit(Arc::clone(&bundle)), source).await;
         if let Err(GroupError::StaleEpoch { packet, .. }) = &uploaded {
             let lost = LostCommit { committer: sender_leaf(&bundle.commit), at: self.services.clock.now() };
-            self.services.lost_commits.note(app, group, *packet, lost);
+            self.services.lost_commits.note(app, group, *packet, (&bundle.commit, lost));
         }
         match uploaded? {
             Accepted::Commit(commit) => Ok(commit),

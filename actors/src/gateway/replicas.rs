@@ -48,7 +48,11 @@ impl Gateway {
         if let Some(deleted_by) = deleted_by(&view, app, &group)? {
             return match content {
                 _ if deleted_by.as_ref() != Some(&hub) => Err(others_group()),
-                DeliveryContent::Deletion { .. } => Ok(self.held(app, &group)?),
+                DeliveryContent::Deletion { .. } => {
+                    // The first delivery may have ended before the disk did.
+                    self.registry.close_group(app, &group);
+                    Ok(self.held(app, &group)?)
+                }
                 DeliveryContent::Entries(_) | DeliveryContent::Transfer(_) => Err(GroupError::UnknownGroup),
             };
         }

@@ -405,7 +405,7 @@ impl PeerActor {
         }
         let Some((batch, written)) = self.positions_batch() else { return };
         self.forgotten.clear();
-        self.told.clear();
+        let told = std::mem::take(&mut self.told);
         self.is_writing = true;
         let store = self.services.store.clone();
         ctx.spawn(async move { store.append(batch).await }.into_actor(self).map(move |result, actor, _| {
@@ -418,7 +418,10 @@ impl PeerActor {
                         }
                     }
                 }
-                Err(error) => tracing::warn!(%error, "the position of a peer was not written; the peer will be asked again"),
+                Err(error) => {
+                    actor.told.extend(told);
+                    tracing::warn!(%error, "the position of a peer was not written; the peer will be asked again");
+                }
             }
         }));
     }

@@ -46,12 +46,44 @@ fn compare(
     Ok(compared)
 }
 
+/// Marks the deleted groups of this hub whose deletion the peer may not know: one that it was not told of, and every one if
+/// it has lost its replicas, or has them from a backup.
+fn compare_deleted(
+    services: &Services,
+    peer: &DomainName,
+    trust: Trust,
+    app: AppId,
+    after: Option<&GroupId>,
+) -> Result<Compared, StorageError> {
+    let Some(application) = services.applications.get(&app) else { return Ok(Compared::default()) };
+    let view = services.store.view();
+    let deleted = view.deleted_groups(app, after.cloned(), COMPARED_AT_ONCE)?;
+    let mut compared = Compared { batch: Batch::new(), last: None };
+    if deleted.len() == COMPARED_AT_ONCE {
+        compared.last = deleted.last().map(|(group, _)| group.clone());
+    }
+    for (group, row) in deleted {
+        if row.hub.is_none() || !application.is_hub(row.hub.as_ref()) {
+            continue;
+        }
+        // The position is forgotten once the peer was told.
+        if trust == Trust::Nothing || view.peer_position(peer, app, &group)?.is_some() {
+            compared.batch.mark_outbox(peer, app, &group);
+        }
+    }
+    Ok(compared)
+}
+
 #[derive(Default)]
 struct Compared {
     batch: Batch,
     /// The group to continue after, if there are more.
     last: Option<GroupId>,
 }
+
+/// One page of a comparison.
+type Comparison =
+    fn(&Services, &DomainName, Trust, AppId, Option<&GroupId>) -> Result<Compared, StorageError>;
 
 /// The known position of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +105,8 @@ pub(super) async fn compare_all(
         .filter(|application| application.federates_with.contains(&peer))
         .map(|application| application.id)
         .collect();
-    for app in federating {
+    let kinds: [Comparison; 2] = [compare, compare_deleted];
+    for (app, compare) in federating.into_iter().flat_map(|app| kinds.map(|compare| (app, compare))) {
         let mut after = None;
         loop {
             let (services_there, peer_there) = (Arc::clone(&services), peer.clone());

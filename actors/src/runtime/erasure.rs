@@ -32,16 +32,55 @@ impl Registry {
         cause: DeletionCause,
         unchanged_at: Option<u64>,
     ) -> Result<(), AppendError> {
-        let services = self.services();
-        let batch = deletion(meta, unchanged_at, services.clock.now());
-        let appended = services.store.append(batch).await?;
-        // No request finds the owner from here on. It may be at work still; its appends require the row of the group.
+        let batch = deletion(meta, unchanged_at, self.services().clock.now());
+        // What follows the write happens even if the caller has gone.
+        let (registry, meta) = (self.clone(), meta.clone());
+        let deleting = tokio::spawn(async move {
+            let services = registry.services();
+            match services.store.append(batch).await {
+                Ok(appended) => {
+                    // No request finds the owner from here on. It may be at work still; its appends require the row of the group.
+                    registry.close_deleted(&meta);
+                    drop(appended.announced);
+                    services.deletions.note(cause);
+                    tracing::info!(application = %meta.app, group = ?meta.group, ?cause, "a group was deleted");
+                    Ok(())
+                }
+                Err(error) => {
+                    if matches!(error, AppendError::Stalled { is_queued: true }) {
+                        registry.close_when_deleted(meta, cause);
+                    }
+                    Err(error)
+                }
+            }
+        });
+        deleting.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Ends the use of a group whose deletion is durable: its owner is closed, its followers are told, and the rest is erased.
+    /// Doing so again is harmless.
+    pub(crate) fn close_deleted(&self, meta: &GroupMeta) {
         self.close_group(meta.app, &meta.group);
-        drop(appended.announced);
-        services.deletions.note(cause);
-        meta.notify_peers(&*services.notices);
-        tracing::info!(application = %meta.app, group = ?meta.group, ?cause, "a group was deleted");
-        Ok(())
+        self.services().deletions.wake();
+        meta.notify_peers(&*self.services().notices);
+        for peer in
+            self.services().applications.get(&meta.app).iter().flat_map(|app| app.federates_with.iter())
+        {
+            self.services().disagreements.clear(peer, meta.app, &meta.group);
+        }
+    }
+
+    /// Waits for a disk that is slow, and then closes the group if its deletion was written.
+    fn close_when_deleted(&self, meta: GroupMeta, cause: DeletionCause) {
+        let registry = self.clone();
+        tokio::spawn(async move {
+            registry.services().store.settled().await;
+            let view = registry.services().store.view();
+            if let Ok(Some(_)) = view.deleted_group(meta.app, &meta.group) {
+                registry.close_deleted(&meta);
+                registry.services().deletions.note(cause);
+            }
+        });
     }
 }
 
@@ -188,13 +227,15 @@ async fn forget_old(services: &Arc<Services>, before: Timestamp) -> Result<(), S
         for (_, app, group) in &found {
             let Some(row) = view.deleted_group(*app, group)?.filter(|row| row.is_erased) else { continue };
             let application = services.applications.get(app);
-            let peers = application.into_iter().flat_map(|application| application.federates_with.iter());
-            let waits = peers.map(|peer| view.is_in_outbox(peer, *app, group));
+            let peers = || application.into_iter().flat_map(|application| application.federates_with.iter());
+            let waits = peers().map(|peer| view.is_in_outbox(peer, *app, group));
             if waits.collect::<Result<Vec<_>, _>>()?.contains(&true) {
                 continue;
             }
             let mut batch = snapshots::Batch::new();
             batch.forget_deleted_group(*app, group);
+            // Another group of this id begins anew at every peer.
+            peers().for_each(|peer| _ = batch.forget_peer_of(peer, *app, group));
             services.store.append(batch).await?;
             let of_peer = row
                 .hub

@@ -278,7 +278,7 @@ impl Registry {
     }
 
     /// Forgets the owner of a group that was deleted. It stops once it has done what it is at.
-    pub(super) fn close_group(&self, app: AppId, group: &GroupId) {
+    pub(crate) fn close_group(&self, app: AppId, group: &GroupId) {
         self.services.snapshot_pauses.forget(&LogId::Group(app, group.clone()));
         self.directory.groups.close(&(app, group.clone()), CloseGroup);
     }

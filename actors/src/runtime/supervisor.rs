@@ -174,8 +174,8 @@ impl Supervisor {
         let sweep = async move {
             let known = services.trusted_time.look(&services.clock);
             let swept = services.store.sweep(&retention, known.delete_until).await?;
-            erasure::sweep(&registry, &retention, known.delete_until).await?;
             remember_time(&services, known).await?;
+            erasure::sweep(&registry, &retention, known.delete_until).await?;
             Ok::<_, SweepError>(swept)
         };
         ctx.spawn(sweep.into_actor(self).map(|result, supervisor, _| {

@@ -42,17 +42,35 @@ pub fn write_backup_while(
     unfinished.push(format!(".{}.unfinished", uuid::Uuid::new_v4().simple()));
     let unfinished = directory.join(unfinished);
     let written = write_and_sync(view, created, (&unfinished, path), &is_wanted).and_then(|summary| {
-        // Unlike a rename, a link replaces nothing.
-        std::fs::hard_link(&unfinished, path).map_err(|error| {
+        publish_file(&unfinished, path).map_err(|error| {
             let exists = error.kind() == io::ErrorKind::AlreadyExists;
             if exists { BackupError::Exists { path: path.to_owned() } } else { at(error) }
         })?;
         Ok(summary)
     });
-    let removed = std::fs::remove_file(&unfinished);
-    let summary = written?;
-    removed.and_then(|()| File::open(directory)?.sync_all()).map_err(at)?;
-    Ok(summary)
+    if written.is_err() {
+        // What is left is removed at the next start.
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    written
+}
+
+/// Gives a complete file its name, which no file may have, and syncs the directory.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] when a file has the name, and every other error of the file system.
+pub fn publish_file(unfinished: &Path, path: &Path) -> io::Result<()> {
+    // Unlike a rename, a link replaces nothing. Some file systems have none; there the name is taken first.
+    match std::fs::hard_link(unfinished, path) {
+        Ok(()) => std::fs::remove_file(unfinished)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+        Err(_) => {
+            File::create_new(path)?;
+            std::fs::rename(unfinished, path)?;
+        }
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
 }
 
 fn write_and_sync(

@@ -218,6 +218,9 @@ pub(super) fn read<'a>(
                 let number = usize::try_from(reader.number()?).unwrap_or(usize::MAX);
                 let key = reader.bytes(u64::try_from(KEY_BYTES_MAX).unwrap_or(u64::MAX))?;
                 let value = reader.bytes(VALUE_BYTES_MAX)?;
+                if key.is_empty() {
+                    return Err(reader.damaged("a row has no key"));
+                }
                 let table = tables.get_mut(number).ok_or_else(|| reader.damaged("a row is of no table"))?;
                 let is_first = last.as_ref().is_none_or(|(before, at)| (*before, at) < (number, &key));
                 if !is_first {

@@ -15,7 +15,7 @@ use std::path::Path;
 
 pub use self::{
     error::BackupError,
-    file::{write_backup, write_backup_while},
+    file::{publish_file, write_backup, write_backup_while},
     format::{BackupSummary, BackupTable, VERSION as BACKUP_VERSION},
     import::{ImportOptions, import_backup},
 };

@@ -155,6 +155,10 @@ impl Disk {
         }
         // Reported once: the batches are numbered anew from here on.
         witness.note(kept).map_err(io_error)?;
+        if on_loss == OnLoss::Accept || loss.is_some() {
+            // Otherwise a loss of power brings the old number back, and the store is refused again.
+            witness.sync().map_err(io_error)?;
+        }
         disk.watched = Some(Watched { presence, witness, loss });
         Ok(disk)
     }

@@ -96,6 +96,11 @@ impl Witness {
         self.file.write_all_at(&[bytes, bytes.map(|byte| !byte)].concat(), 0)
     }
 
+    /// Brings what was noted to the disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
     /// From now on, missing batches up to this one are known and accepted.
     pub(crate) fn accept_through(&mut self, number: u64) {
         self.known_through = number;

@@ -124,9 +124,9 @@ fn check_epoch(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), Stri
     require(is_good, || format!("an epoch of {group:?} has no commit in the log"))
 }
 
-/// Whether a group was deleted: what it leaves may not be erased yet.
+/// Whether a group was deleted and what it leaves is still to be erased.
 fn is_deleted(view: &View, app: AppId, group: &GroupId) -> Result<bool, ReadError> {
-    Ok(view.deleted_group(app, group)?.is_some())
+    Ok(view.deleted_group(app, group)?.is_some_and(|row| !row.is_erased))
 }
 
 /// Whether the row of a welcome is of a group that was deleted.

@@ -11,6 +11,8 @@ const EPOCHS_AT_ONCE = 50;
 export function groupView([app, group]) {
   const path = `/applications/${encodeURIComponent(app)}/groups/${encodeURIComponent(group)}`;
   let older = [];
+  // The newest epochs that were fetched last, once older ones are open.
+  let shown = [];
   const heading = ["Group ", el("code", { class: "heading-id" }, group)];
   const view = loaded(`Group ${group}`, async (signal) => {
     const [about, newest] = await Promise.all([ask(path, { signal }), ask(`${path}/epochs?limit=${EPOCHS_AT_ONCE}`, { signal })]);
@@ -47,7 +49,10 @@ export function groupView([app, group]) {
   function timeline(path, newest, signal) {
     // Older epochs that were opened stay open when the newest are fetched anew.
     const oldest = newest.at(-1)?.epochId ?? 0;
-    older = older.filter(({ epochId }) => epochId < oldest);
+    older = [...shown, ...older].filter(({ epochId }) => epochId < oldest);
+    // Nothing is shown below a gap: more epochs came than are fetched at once.
+    if (older.length > 0 && older[0].epochId !== oldest - 1) older = [];
+    shown = older.length > 0 ? newest : [];
     const body = el("div");
     const more = el("button", { type: "button" }, "Older epochs");
     const status = el("p", { class: "note", role: "status" });
@@ -66,6 +71,7 @@ export function groupView([app, group]) {
         const before = [...newest, ...older].at(-1).epochId;
         const { epochs } = await ask(`${path}/epochs?limit=${EPOCHS_AT_ONCE}&before=${before}`, { signal });
         older.push(...epochs);
+        shown = newest;
         status.textContent = epochs.length === 0 ? "Older epochs are no longer kept." : `${epochs.length} older epochs added.`;
         draw();
         if (epochs.length === 0) more.hidden = true;

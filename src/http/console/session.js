@@ -96,12 +96,14 @@ export function watch(onSample, onState) {
       for (;;) {
         const { done, value } = await reader.read();
         if (done) return;
-        clearTimeout(silence);
-        silence = setTimeout(() => current.abort(), SILENCE_MS);
         text += value;
         let end;
         while ((end = text.indexOf("\n\n")) >= 0) {
-          take(text.slice(0, end));
+          // A stream that is kept alive without samples is as good as lost.
+          if (take(text.slice(0, end))) {
+            clearTimeout(silence);
+            silence = setTimeout(() => current.abort(), SILENCE_MS);
+          }
           text = text.slice(end + 2);
         }
         if (text.length > BLOCK_CHARS_MAX) throw new Refused(0, "Not a stream of a gateway", "");
@@ -115,10 +117,11 @@ export function watch(onSample, onState) {
   function take(block) {
     const fields = block.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1).trim()]);
     const data = fields.filter(([name]) => name === "data").map(([, value]) => value).join("\n");
-    if (stopped || !fields.some(([name, value]) => name === "event" && value === "sample")) return;
+    if (stopped || !fields.some(([name, value]) => name === "event" && value === "sample")) return false;
     if (failures >= 0) onState({ kind: "live" });
     failures = -1;
     onSample(JSON.parse(data));
+    return true;
   }
 
   async function run() {
