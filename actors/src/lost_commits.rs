@@ -28,10 +28,20 @@ pub struct LostCommit {
 #[derive(Debug, Default)]
 pub(crate) struct LostCommits(Mutex<KeptLosses>);
 
+/// A lost commit, as it is noted.
+#[derive(Debug)]
+struct Noted {
+    /// The epoch in which it was made.
+    made_in: Epoch,
+    /// A digest of its bytes, by which it is known when it is sent again.
+    digest: u64,
+    lost: LostCommit,
+}
+
 #[derive(Debug, Default)]
 struct KeptLosses {
-    /// For each group, the lost commits with the epochs in which they were made and their digests, oldest first.
-    groups: HashMap<(AppId, GroupId), VecDeque<(Epoch, u64, LostCommit)>>,
+    /// The lost commits of each group, oldest first.
+    groups: HashMap<(AppId, GroupId), VecDeque<Noted>>,
     /// The groups, the one with the earliest first loss first.
     order: VecDeque<(AppId, GroupId)>,
 }
@@ -58,20 +68,20 @@ impl LostCommits {
             order.push_back(name.clone());
         }
         let commits = groups.entry(name).or_default();
-        if commits.iter().any(|(_, noted, _)| *noted == digest) {
+        if commits.iter().any(|noted| noted.digest == digest) {
             return;
         }
         if commits.len() >= PER_GROUP_MAX {
             commits.pop_front();
         }
-        commits.push_back((epoch, digest, lost));
+        commits.push_back(Noted { made_in: epoch, digest, lost });
     }
 
     /// The lost commits that were made in `epoch`, oldest first.
     pub(crate) fn of(&self, app: AppId, group: &GroupId, epoch: Epoch) -> Vec<LostCommit> {
         let kept = self.kept();
         let commits = kept.groups.get(&(app, group.clone())).into_iter().flatten();
-        commits.filter(|(made_in, _, _)| *made_in == epoch).map(|(_, _, lost)| *lost).collect()
+        commits.filter(|noted| noted.made_in == epoch).map(|noted| noted.lost).collect()
     }
 
     fn kept(&self) -> MutexGuard<'_, KeptLosses> {
