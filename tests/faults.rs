@@ -501,7 +501,9 @@ of them were there after it.
 
 const FOOTER: &str = "
 A failed write or sync is final for the process: the operating system may have dropped what it could not write, so only a new process, which
-reads what is on the disk, knows what is there. Readiness fails at once, and no write is acknowledged from then on.
+reads it again, knows what is there. Readiness fails at once, and no write is acknowledged from then on. One case is not covered: after
+a failed sync the new process may read from the operating system's memory what never reached the disk. Restart the machine after such an
+error of the disk, before the gateway: a loss of power later could otherwise cut the journal off there.
 
 Every flip of one bit in the journal is refused or harmless: `snapshots/tests/store/flips.rs` flips them. A flip in a table or a blob on disk is
 found by a checksum when it is read: at the start, by the request that reads it, or by `snapshot verify`; it is never read as something else.
