@@ -324,11 +324,7 @@ impl PeerActor {
             }
             Err(DeliveryError::Refused { slug, detail }) => {
                 self.reached();
-                self.refusals = self.refusals.saturating_add(1);
-                if self.refusals <= REFUSALS_LOGGED_MAX {
-                    let (slug, detail) = (shortened(&slug), shortened(&detail));
-                    tracing::warn!(peer = %self.peer, group = ?place.1, from, slug, detail, "a peer refused a delivery");
-                }
+                self.note_refusal((&place, from), &slug, &detail);
                 let ending = self.after_refusal(&place, from, sent);
                 self.schedule.complete(place, ending);
             }
@@ -339,6 +335,15 @@ impl PeerActor {
         }
         if self.positions.len().max(self.told.len()) >= WAITING_MAX {
             self.write_positions(ctx);
+        }
+    }
+
+    /// Counts a refusal, and logs it unless there are many.
+    fn note_refusal(&mut self, (place, from): (&GroupKey, u64), slug: &str, detail: &str) {
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals <= REFUSALS_LOGGED_MAX {
+            let (slug, detail) = (shortened(slug), shortened(detail));
+            tracing::warn!(peer = %self.peer, group = ?place.1, from, slug, detail, "a peer refused a delivery");
         }
     }
 
