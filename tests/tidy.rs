@@ -384,12 +384,20 @@ fn the_map_names_every_module() {
     }
 }
 
+/// The documents that name files and settings.
+const DOCUMENTS: [&str; 6] = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/operating.md",
+    "docs/federation.md",
+    "docs/performance.md",
+];
+
 #[test]
 fn documents_name_files_that_exist() {
-    let documents =
-        ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/operating.md", "docs/federation.md"];
     let mut count = 0;
-    for document in documents {
+    for document in DOCUMENTS {
         let text = fs::read_to_string(repository().join(document)).unwrap();
         for quoted in text.split('`').skip(1).step_by(2) {
             let is_path = quoted.ends_with(".rs") && !quoted.contains(' ');
@@ -407,6 +415,45 @@ fn documents_name_files_that_exist() {
         }
     }
     assert!(count > 20, "only {count} files are named");
+}
+
+/// The settings in `gateway.example.toml`, as `table.name`.
+fn settings() -> BTreeSet<String> {
+    let example = fs::read_to_string(repository().join("gateway.example.toml")).unwrap();
+    let (mut table, mut settings) = (String::new(), BTreeSet::new());
+    for line in example.lines().map(|line| line.strip_prefix('#').unwrap_or(line)) {
+        if let Some(header) = line.strip_prefix('[') {
+            table = header.trim_matches(['[', ']']).to_owned();
+        } else if let Some((name, _)) = line.split_once(" = ")
+            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        {
+            settings.insert(format!("{table}.{name}"));
+        }
+    }
+    settings
+}
+
+#[test]
+fn documents_name_settings_that_exist() {
+    let settings = settings();
+    let tables: BTreeSet<&str> =
+        settings.iter().filter_map(|setting| Some(setting.rsplit_once('.')?.0)).collect();
+    let mut count = 0;
+    for document in DOCUMENTS {
+        let text = fs::read_to_string(repository().join(document)).unwrap();
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let Some((table, name)) = quoted.rsplit_once('.') else { continue };
+            let is_name = name != "rs" && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            if is_name && tables.contains(table) {
+                count += 1;
+                assert!(
+                    settings.contains(quoted),
+                    "{document} names the setting {quoted}, which does not exist"
+                );
+            }
+        }
+    }
+    assert!(count > 10, "only {count} settings are named");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Comparison of a peer's positions with the logs, at start and after the peer has lost its store: it finds the entries
-//! that the peer lacks.
+//! and the deletions that the peer lacks.
 
 use std::sync::Arc;
 
 use snapshots::{AppId, Batch, DomainName, GroupId, LogId};
 
-use crate::{error::StorageError, services::Services};
+use crate::{application::Application, error::StorageError, services::Services};
 
 /// Groups whose marks are compared with the peer's positions at once, at the start.
 const COMPARED_AT_ONCE: usize = 512;
@@ -22,13 +22,9 @@ fn compare(
     let Some(application) = services.applications.get(&app) else { return Ok(Compared::default()) };
     let view = services.store.view();
     let groups = view.groups(app, after.cloned(), COMPARED_AT_ONCE)?;
-    let mut compared = Compared { batch: Batch::new(), last: None };
-    if groups.len() == COMPARED_AT_ONCE {
-        compared.last = groups.last().map(|(group, _)| group.clone());
-    }
+    let mut compared = Compared::of_page(&groups);
     for (group, row) in groups {
-        // A group without a hub was created when the application had no domains; no peer follows it.
-        if row.hub.is_none() || !application.is_hub(row.hub.as_ref()) {
+        if !is_followed(application, row.hub.as_ref()) {
             continue;
         }
         let head = view.log_head(&LogId::Group(app, group.clone()))?;
@@ -58,12 +54,9 @@ fn compare_deleted(
     let Some(application) = services.applications.get(&app) else { return Ok(Compared::default()) };
     let view = services.store.view();
     let deleted = view.deleted_groups(app, after.cloned(), COMPARED_AT_ONCE)?;
-    let mut compared = Compared { batch: Batch::new(), last: None };
-    if deleted.len() == COMPARED_AT_ONCE {
-        compared.last = deleted.last().map(|(group, _)| group.clone());
-    }
+    let mut compared = Compared::of_page(&deleted);
     for (group, row) in deleted {
-        if row.hub.is_none() || !application.is_hub(row.hub.as_ref()) {
+        if !is_followed(application, row.hub.as_ref()) {
             continue;
         }
         // The position is forgotten once the peer was told.
@@ -79,6 +72,20 @@ struct Compared {
     batch: Batch,
     /// The group to continue after, if there are more.
     last: Option<GroupId>,
+}
+
+impl Compared {
+    /// Nothing yet of a page of groups.
+    fn of_page<T>(groups: &[(GroupId, T)]) -> Self {
+        let last = groups.last().filter(|_| groups.len() == COMPARED_AT_ONCE);
+        Self { batch: Batch::new(), last: last.map(|(group, _)| group.clone()) }
+    }
+}
+
+/// Whether peers follow a group of this gateway. One without a hub was created when the application had no domains; no peer
+/// follows it.
+fn is_followed(application: &Application, hub: Option<&DomainName>) -> bool {
+    hub.is_some() && application.is_hub(hub)
 }
 
 /// One page of a comparison.
