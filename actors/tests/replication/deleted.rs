@@ -117,6 +117,40 @@ fn a_group_is_deleted_everywhere_also_at_gateways_that_were_away() {
 }
 
 #[test]
+fn a_follower_that_lost_everything_is_told_of_deletions_again() {
+    actix::System::new().block_on(async {
+        let mut net = Net::new(&["a.example", "b.example"], 21);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.start_all().await;
+        let (_, new) = new_group(&client("gone", &a));
+        let gone = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        let (mut group, new) = new_group(&client("alice", &a));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        net.settle(&a, &gone).await;
+        net.settle(&a, &id).await;
+        net.at(&a).delete_group(net.app, &gone).await.unwrap();
+        await_unknown(&net, &b, &gone).await;
+        net.assert_nothing_waits().await;
+        net.stop(&b).await;
+        net.wipe(&b);
+        net.start(&b).await;
+        let is_taken = || net.at(&b).store().view().deleted_group(net.app, &gone).unwrap().is_some();
+        assert!(!is_taken());
+        // Whatever is delivered next tells the hub.
+        let upload = upload_of(&group.commit(Vec::new()).unwrap());
+        net.upload_commit(&a, &id, upload).await.unwrap();
+        net.settle(&a, &id).await;
+        let since = Instant::now();
+        while !is_taken() {
+            assert!(since.elapsed() < PATIENCE, "it is not told");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        net.assert_nothing_waits().await;
+        net.stop_all().await;
+    });
+}
+
+#[test]
 fn an_id_is_taken_until_its_time_is_over_and_every_follower_was_told() {
     actix::System::new().block_on(async {
         let mut net = Net::new(&["a.example", "b.example"], 12);
