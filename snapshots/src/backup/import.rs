@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{BackupError, BackupSummary, format};
-use crate::{engine::disk::NewStore, store::Store, tables};
+use crate::{engine::new_store::NewStore, store::Store, tables};
 
 /// The rows that are written together, in bytes.
 const WRITTEN_BYTES: usize = 4 << 20;

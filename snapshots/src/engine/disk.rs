@@ -1,15 +1,12 @@
-//! The database engine on disk: its directory, its lock, its format.
+//! The database engine on disk: opening it, its rows, its format.
 //!
 //! A data directory has a file `lock`, locked by the process that has it open; the engine's files in `store`; and `witness`,
 //! the newest acknowledged batch. A new store is made next to its place, as `store.new`, and moved there once it is complete,
-//! so a crash at the first start does not prevent the second. The journals are checked before the engine opens them; see
-//! `journal.rs`.
+//! so a crash at the first start does not prevent the second. `start.rs` checks all of it before the engine opens the store.
 
 use std::{
     collections::BTreeMap,
-    fs::{DirBuilder, File, TryLockError},
-    io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -19,14 +16,16 @@ use tempfile::TempDir;
 
 use super::{
     Slice,
-    journal::{self, JournalError, Journals},
+    directory::{lock, make_private, warn_if_others_read},
     keys::KeyRange,
     keyspaces::Keyspaces,
     meta::{self, META},
+    new_store::NewStore,
     overlay::Overlay,
     presence::Presence,
     rows,
     schema::{Schema, Table},
+    start::{self, OnLoss},
     witness::{BatchStamp, Loss, Testimony, Witness},
 };
 use crate::{
@@ -61,15 +60,6 @@ pub(crate) struct Watched {
     pub(crate) witness: Witness,
     /// Acknowledged batches that were missing when it was opened.
     pub(crate) loss: Option<Loss>,
-}
-
-/// What to do when acknowledged batches are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnLoss {
-    /// Open nothing and change nothing.
-    Refuse,
-    /// Warn, and go on with what there is.
-    Accept,
 }
 
 impl Disk {
@@ -108,17 +98,9 @@ impl Disk {
             .finish()?;
         }
         let (witness, said) = Witness::open(directory).map_err(io_error)?;
-        let journals = check_journals(&place, said, on_loss)?;
-        // The engine is about to cut it off, and only the tables on disk can say whether acknowledged batches were in it.
-        let uncertain = journals.torn.filter(|_| journals.newest.is_none() && said.is_some());
-        let saved =
-            uncertain.map(|torn| SavedJournal::save(directory, torn)).transpose().map_err(io_error)?;
+        let prepared = start::prepare(directory, &place, said, on_loss)?;
         let opened = Self::open_checked(directory, cache_bytes, (on_loss, lock), (witness, said), schema);
-        match (saved, &opened) {
-            (Some(saved), Ok(_)) => saved.remove().map_err(io_error)?,
-            (Some(saved), Err(_)) => saved.put_back().map_err(io_error)?,
-            (None, _) => {}
-        }
+        prepared.end(opened.is_ok()).map_err(io_error)?;
         opened
     }
 
@@ -133,8 +115,7 @@ impl Disk {
         let io_error = |source| OpenError::Io { path: directory.to_owned(), source };
         let place = directory.join("store");
         let (database, keyspaces) = open_engine(&place, cache_bytes, schema)?;
-        let mut disk =
-            Self { keyspaces, database, schema, watched: None, _temporary: None, _lock: Some(lock) };
+        let mut disk = Self::new(database, keyspaces, schema, Some(lock));
         let format = disk.check_format(&place)?;
         if format < schema.format {
             disk.convert(&place, format)?;
@@ -146,9 +127,9 @@ impl Disk {
         let loss = Loss::between(kept, said);
         if let Some(loss) = loss {
             if on_loss == OnLoss::Refuse {
-                return Err(lost(&place, loss));
+                return Err(start::lost(&place, loss));
             }
-            warn_of(loss);
+            start::warn_of(loss);
         }
         if on_loss == OnLoss::Accept {
             witness.accept_through(kept.number);
@@ -169,7 +150,22 @@ impl Disk {
             .tempdir()
             .map_err(|source| OpenError::Io { path: std::env::temp_dir(), source })?;
         let (database, keyspaces) = open_engine(&temporary.path().join("store"), cache_bytes, schema)?;
-        Ok(Self { keyspaces, database, schema, watched: None, _temporary: Some(temporary), _lock: None })
+        Ok(Self { _temporary: Some(temporary), ..Self::new(database, keyspaces, schema, None) })
+    }
+
+    pub(super) fn new(
+        database: Database,
+        keyspaces: Keyspaces,
+        schema: &'static Schema,
+        lock: Option<File>,
+    ) -> Self {
+        Self { keyspaces, database, schema, watched: None, _temporary: None, _lock: lock }
+    }
+
+    /// Closes the engine; the lock is still held.
+    pub(super) fn close(self) -> Option<File> {
+        let Self { _lock, .. } = self;
+        _lock
     }
 
     /// All tables, the engine's own first.
@@ -280,188 +276,15 @@ pub(crate) fn persistence(location: &Location, durability: Durability) -> Option
     }
 }
 
-/// Checks the journals before the engine opens them, which may cut them off.
-fn check_journals(place: &Path, said: Option<Testimony>, on_loss: OnLoss) -> Result<Journals, OpenError> {
-    let said = said.unwrap_or_default();
-    match journal::read(place, said.known_through) {
-        Ok(journals) => {
-            let loss = journals.newest.and_then(|newest| Loss::between(newest, Some(said)));
-            match loss.filter(|_| on_loss == OnLoss::Refuse) {
-                Some(loss) => Err(lost(place, loss)),
-                None => Ok(journals),
-            }
-        }
-        Err(JournalError::Io(source)) => Err(OpenError::Io { path: place.to_owned(), source }),
-        Err(JournalError::Damaged(what)) if on_loss == OnLoss::Accept => {
-            tracing::warn!(what, "the store's journal is damaged; the store is opened as it is");
-            Ok(Journals::default())
-        }
-        Err(JournalError::Damaged(what)) => Err(OpenError::Damaged { path: place.to_owned(), what }),
-    }
-}
-
-/// A copy of a journal, from before the engine opened it.
-struct SavedJournal {
-    copy: PathBuf,
-    journal: PathBuf,
-}
-
-impl SavedJournal {
-    fn save(directory: &Path, journal: PathBuf) -> io::Result<Self> {
-        let copy = directory.join("journal.saved");
-        std::fs::copy(&journal, &copy)?;
-        File::open(&copy)?.sync_all()?;
-        Ok(Self { copy, journal })
-    }
-
-    fn remove(self) -> io::Result<()> {
-        std::fs::remove_file(self.copy)
-    }
-
-    fn put_back(self) -> io::Result<()> {
-        std::fs::rename(self.copy, self.journal)
-    }
-}
-
-fn lost(place: &Path, Loss { kept, acknowledged }: Loss) -> OpenError {
-    OpenError::Lost {
-        path: place.to_owned(),
-        kept: kept.written,
-        acknowledged: acknowledged.written,
-        batches: acknowledged.number.saturating_sub(kept.number),
-    }
-}
-
-fn warn_of(Loss { kept, acknowledged }: Loss) {
-    tracing::warn!(
-        kept_batch = kept.number,
-        kept_written = %kept.written,
-        missing_batches_min = acknowledged.number.saturating_sub(kept.number),
-        last_acknowledged_batch = acknowledged.number,
-        last_acknowledged_written = %acknowledged.written,
-        "the store lacks its newest writes although they were acknowledged: its journal ends early, an older store was \
-         put in its place, or it was copied before the file `witness` while the gateway ran",
-    );
-}
-
 fn format_value(schema: &Schema) -> Slice {
     Slice::from(schema.format.to_be_bytes())
 }
 
-/// Makes a directory for the gateway's user alone, because the store holds who talks with whom; those above it are as usual.
-fn make_private(directory: &Path) -> io::Result<()> {
-    if let Some(above) = directory.parent() {
-        std::fs::create_dir_all(above)?;
-    }
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
-        made => made,
-    }
-}
-
-fn warn_if_others_read(directory: &Path) {
-    let mode = directory.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o777);
-    if mode & 0o077 != 0 {
-        tracing::warn!(
-            directory = %directory.display(),
-            mode = format!("{mode:03o}"),
-            "other users of the machine have access to the data directory: chmod 700 ends that"
-        );
-    }
-}
-
-fn lock(directory: &Path) -> Result<File, OpenError> {
-    let io_error = |source| OpenError::Io { path: directory.to_owned(), source };
-    let options = File::options().create(true).truncate(false).write(true).open(directory.join("lock"));
-    let file = options.map_err(io_error)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: directory.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(io_error(error)),
-    }
-}
-
-/// A new store that is filled next to its place, and moved there once it is complete and synced.
-pub(crate) struct NewStore {
-    disk: Disk,
-    directory: PathBuf,
-    changes: Changes,
-}
-
-impl NewStore {
-    /// The files in the directory of a store that was begun and not finished.
-    pub(crate) const LEFT_BEHIND: [&str; 2] = ["lock", "store.new"];
-
-    /// Begins one, in a directory that has no store, with rows of this format.
-    pub(crate) fn begin(
-        directory: &Path,
-        cache_bytes: u64,
-        schema: &'static Schema,
-        format: u64,
-    ) -> Result<Self, OpenError> {
-        make_private(directory).map_err(|source| OpenError::Io { path: directory.to_owned(), source })?;
-        let lock = lock(directory)?;
-        Self::begin_locked(directory, cache_bytes, schema, format, lock)
-    }
-
-    fn begin_locked(
-        directory: &Path,
-        cache_bytes: u64,
-        schema: &'static Schema,
-        format: u64,
-        lock: File,
-    ) -> Result<Self, OpenError> {
-        let beside = directory.join("store.new");
-        match std::fs::remove_dir_all(&beside) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(OpenError::Io { path: directory.to_owned(), source });
-            }
-            Ok(()) | Err(_) => {}
-        }
-        let (database, keyspaces) = open_engine(&beside, cache_bytes, schema)?;
-        let disk = Disk { keyspaces, database, schema, watched: None, _temporary: None, _lock: Some(lock) };
-        let mut new = Self { disk, directory: directory.to_owned(), changes: Changes::new() };
-        let format = Slice::from(format.to_be_bytes());
-        new.changes.insert((META, meta::format_key().to_slice()), Some(format));
-        Ok(new)
-    }
-
-    /// The table of this name.
-    pub(crate) fn table(&self, name: &str) -> Option<Table> {
-        self.disk.tables().find(|table| table.name() == name)
-    }
-
-    /// Whether a row is written by the store itself.
-    pub(crate) fn is_its_own(&self, table: Table, key: &[u8]) -> bool {
-        meta::is_of_the_copy(table, key) || (table == META && key == meta::format_key().as_bytes())
-    }
-
-    /// Adds a row to those that [`NewStore::write`] writes.
-    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
-        self.changes.insert((table, Slice::from(key)), Some(Slice::from(value)));
-    }
-
-    /// Writes the rows that were added.
-    pub(crate) fn write(&mut self) -> Result<(), OpenError> {
-        let changes = std::mem::take(&mut self.changes);
-        let written = self.disk.write(changes, Some(PersistMode::Buffer));
-        written.map_err(|error| open_error(&self.directory, error))
-    }
-
-    /// Syncs the store, closes it and moves it to its place.
-    pub(crate) fn finish(mut self) -> Result<(), OpenError> {
-        self.write()?;
-        let Self { disk, directory, .. } = self;
-        disk.persist(PersistMode::SyncAll).map_err(|error| open_error(&directory, error))?;
-        let Disk { keyspaces, database, _lock, .. } = disk;
-        drop((keyspaces, database));
-        let moved = std::fs::rename(directory.join("store.new"), directory.join("store"))
-            .and_then(|()| File::open(&directory)?.sync_all());
-        moved.map_err(|source| OpenError::Io { path: directory, source })
-    }
-}
-
-fn open_engine(path: &Path, cache_bytes: u64, schema: &Schema) -> Result<(Database, Keyspaces), OpenError> {
+pub(super) fn open_engine(
+    path: &Path,
+    cache_bytes: u64,
+    schema: &Schema,
+) -> Result<(Database, Keyspaces), OpenError> {
     let open = || {
         let database = Database::builder(path)
             .cache_size(cache_bytes)
@@ -482,7 +305,7 @@ fn open_engine(path: &Path, cache_bytes: u64, schema: &Schema) -> Result<(Databa
     }
 }
 
-fn open_error(path: &Path, error: fjall::Error) -> OpenError {
+pub(super) fn open_error(path: &Path, error: fjall::Error) -> OpenError {
     let path = PathBuf::from(path);
     if let fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) = error {
         OpenError::Io { path, source }

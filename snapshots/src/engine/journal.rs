@@ -1,20 +1,22 @@
-//! The check of the engine's journals before the engine opens them.
+//! The engine's journals, as they are before the engine opens them.
 //!
 //! The engine takes damage in a journal's framing for the end that a crash leaves: it cuts the journal off there, and every batch
-//! behind is gone. So the journals are read here first, without changing anything. Each disk batch has its number in a row of its
-//! own, and the sequence number at which the engine stood before it; see `meta.rs`. A journal is good if the numbers of its batches
-//! follow each other, if the engine's sequence numbers rise, and if its end is not before the newest acknowledged batch, which the
-//! [witness](super::witness) knows.
-//!
-//! What a batch contains is covered by a checksum that the engine verifies itself, and refuses.
+//! behind is gone. A batch with a wrong checksum it refuses, even the last one, which a loss of power may have written in part. So
+//! the journals are read here first, without changing anything. Each disk batch has its number in a row of its own, and the sequence
+//! number at which the engine stood before it; see `meta.rs`. A journal is good if the numbers of its batches follow each other,
+//! if the engine's sequence numbers rise, if the checksums of its batches are right, and if its end is not before the newest
+//! acknowledged batch, which the [witness](super::witness) knows.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
 };
 
-use super::{meta, witness::BatchStamp};
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::{meta, start::OnLoss, witness::BatchStamp};
 
 /// The extension of the engine's journals.
 const EXTENSION: &str = "jnl";
@@ -27,12 +29,37 @@ const END: u8 = 3;
 const CLEAR: u8 = 4;
 
 /// What the journals of a store hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Journals {
-    /// The newest whole batch with a number.
+    /// The newest sound batch with a number.
     pub(super) newest: Option<BatchStamp>,
-    /// The newest journal, if it ends with something that is not a whole batch.
-    pub(super) torn: Option<PathBuf>,
+    /// The journals, the oldest first.
+    pub(super) files: Vec<Journal>,
+    /// The engine's numbers of the keyspaces that have rows in them.
+    pub(super) keyspaces: BTreeSet<u64>,
+}
+
+/// One journal.
+#[derive(Debug)]
+pub(super) struct Journal {
+    pub(super) path: PathBuf,
+    /// The place after its last sound batch, in bytes.
+    pub(super) end: u64,
+    /// The last sound batch; `None` if there is none.
+    pub(super) last: Option<FoundBatch>,
+    /// What follows the last sound batch.
+    pub(super) rest: Rest,
+}
+
+/// What follows the last sound batch of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Nothing, or the zeros of preallocated space.
+    Nothing,
+    /// Something that is not a whole batch.
+    Torn,
+    /// A whole batch with a wrong checksum, and no sound batch after it.
+    Unsound,
 }
 
 /// The reason why journals are refused.
@@ -40,7 +67,7 @@ pub(super) struct Journals {
 pub(super) enum JournalError {
     /// They cannot be read.
     Io(io::Error),
-    /// Batches in their midst are missing, or out of order.
+    /// Batches in their midst are missing, damaged or out of order.
     Damaged(String),
 }
 
@@ -52,39 +79,66 @@ impl From<io::Error> for JournalError {
 
 /// A whole batch in a journal.
 #[derive(Clone, Copy, Debug, Default)]
-struct FoundBatch {
+pub(super) struct FoundBatch {
     /// Its number; `None` for a batch that the engine or the opening of a store has written.
-    stamp: Option<BatchStamp>,
+    pub(super) stamp: Option<BatchStamp>,
     /// The engine's sequence number of the batch.
     sequence: u64,
     /// The sequence number at which the engine stood before the batch.
     least: Option<u64>,
+    /// Whether its checksum is right.
+    is_sound: bool,
 }
 
-/// Reads all journals in the engine's directory. Gaps before the batch `known_through` are known and accepted.
-pub(super) fn read(store: &Path, known_through: u64) -> Result<Journals, JournalError> {
+/// Reads all journals in the engine's directory. Gaps before the batch `known_through` are known and accepted. A journal that
+/// goes on after an unsound batch is refused, unless a loss is accepted: then it ends there.
+pub(super) fn read(store: &Path, known_through: u64, on_loss: OnLoss) -> Result<Journals, JournalError> {
     let mut journals = Journals::default();
     let mut last: Option<FoundBatch> = None;
+    let mut unsound: Option<PathBuf> = None;
     for path in paths(store)? {
         let mut reader = Reader::open(&path)?;
+        let mut journal = Journal { path, end: 0, last: None, rest: Rest::Nothing };
         while let Some(found) = reader.next_batch()? {
+            let at = |what| JournalError::Damaged(format!("{what} in {}", journal.path.display()));
+            if !found.is_sound {
+                unsound.get_or_insert_with(|| journal.path.clone());
+                if on_loss == OnLoss::Accept {
+                    break;
+                }
+                continue;
+            }
+            if let Some(path) = unsound {
+                let what = format!("a batch that others follow has a wrong checksum in {}", path.display());
+                return Err(JournalError::Damaged(what));
+            }
             let number = found.stamp.map(|stamp| stamp.number);
             let is_known = number.is_some_and(|number| number <= known_through);
             if !is_known {
-                check_order(last.as_ref(), &found)
-                    .map_err(|what| JournalError::Damaged(format!("{what} in {}", path.display())))?;
+                check_order(last.as_ref(), &found).map_err(at)?;
             }
             journals.newest = found.stamp.or(journals.newest);
             last = Some(FoundBatch { stamp: journals.newest, ..found });
+            (journal.last, journal.end) = (Some(found), reader.position);
         }
-        journals.torn = reader.is_torn()?.then_some(path);
+        journal.rest = match &unsound {
+            Some(path) if *path == journal.path => Rest::Unsound,
+            _ if reader.is_torn()? => Rest::Torn,
+            _ => Rest::Nothing,
+        };
+        if on_loss == OnLoss::Accept {
+            // What follows is in another journal, and its order is checked.
+            unsound = None;
+        }
+        journals.keyspaces.append(&mut reader.keyspaces);
+        journals.files.push(journal);
     }
     Ok(journals)
 }
 
 /// Checks that a batch can follow the one before it.
 fn check_order(before: Option<&FoundBatch>, found: &FoundBatch) -> Result<(), String> {
-    let FoundBatch { stamp, sequence, least } = *found;
+    let FoundBatch { stamp, sequence, least, .. } = *found;
     if least.is_some_and(|least| sequence < least) {
         return Err(format!("a batch has the sequence number {sequence}, which is too low"));
     }
@@ -126,8 +180,13 @@ enum Stop {
 
 struct Reader {
     file: BufReader<File>,
+    /// The bytes that were read.
+    position: u64,
     /// The bytes that are not read yet.
     left: u64,
+    /// The checksum of the rows of the batch that is read.
+    hasher: Xxh3Default,
+    keyspaces: BTreeSet<u64>,
     stopped: Option<Stop>,
 }
 
@@ -135,7 +194,14 @@ impl Reader {
     fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let left = file.metadata()?.len();
-        Ok(Self { file: BufReader::with_capacity(64 << 10, file), left, stopped: None })
+        Ok(Self {
+            file: BufReader::with_capacity(64 << 10, file),
+            position: 0,
+            left,
+            hasher: Xxh3Default::new(),
+            keyspaces: BTreeSet::new(),
+            stopped: None,
+        })
     }
 
     /// The next whole batch; `None` from the first place on where there is none.
@@ -165,6 +231,7 @@ impl Reader {
         self.skip(1)?;
         let count = u32::from_le_bytes(self.array()?);
         let mut found = FoundBatch { sequence: u64::from_le_bytes(self.array()?), ..FoundBatch::default() };
+        self.hasher.reset();
         for _ in 0..count {
             let is_good = match self.byte()? {
                 ITEM => self.item(&mut found)?,
@@ -178,10 +245,11 @@ impl Reader {
                 return Ok(Err(Stop::InBatch));
             }
         }
+        let checksum = self.hasher.digest();
         if self.byte()? != END {
             return Ok(Err(Stop::InBatch));
         }
-        self.skip(8)?;
+        found.is_sound = u64::from_le_bytes(self.array()?) == checksum;
         if self.array()? != *TRAILER {
             return Ok(Err(Stop::InBatch));
         }
@@ -191,13 +259,14 @@ impl Reader {
     /// Reads a row; returns whether it can be one.
     fn item(&mut self, found: &mut FoundBatch) -> io::Result<bool> {
         let [kind, compression] = self.array()?;
-        self.skip(8)?;
+        let keyspace = u64::from_le_bytes(self.array()?);
         let key_bytes = u16::from_le_bytes(self.array()?);
         let value_bytes = u32::from_le_bytes(self.array()?);
         let stored_bytes = u32::from_le_bytes(self.array()?);
         if kind > 2 || compression != 0 || value_bytes != stored_bytes {
             return Ok(false);
         }
+        self.keyspaces.insert(keyspace);
         if key_bytes != 1 {
             self.skip(u64::from(key_bytes) + u64::from(stored_bytes))?;
             return Ok(true);
@@ -221,18 +290,33 @@ impl Reader {
     fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         self.count(u64::try_from(N).unwrap_or(u64::MAX))?;
-        self.file.read_exact(&mut bytes)?;
+        io::Read::read_exact(&mut self.file, &mut bytes)?;
+        self.hasher.update(&bytes);
         Ok(bytes)
     }
 
+    /// Reads bytes for the checksum alone.
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
         self.count(bytes)?;
-        self.file.seek_relative(i64::try_from(bytes).map_err(io::Error::other)?)
+        let mut left = usize::try_from(bytes).map_err(io::Error::other)?;
+        while left > 0 {
+            let buffer = self.file.fill_buf()?;
+            let read = buffer.get(..left).unwrap_or(buffer);
+            if read.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.hasher.update(read);
+            let length = read.len();
+            self.file.consume(length);
+            left -= length;
+        }
+        Ok(())
     }
 
     /// Counts bytes that are about to be read, which the file must have.
     fn count(&mut self, bytes: u64) -> io::Result<()> {
         self.left = self.left.checked_sub(bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.position += bytes;
         Ok(())
     }
 

@@ -9,26 +9,31 @@
 //! - `keys.rs`, `rows.rs`, `meta.rs`: the encoding of keys and rows; the engine's own rows.
 //! - `counters.rs`: counts and times of writes.
 //! - `feed.rs`: what written batches announce, in order.
-//! - `disk.rs`, `keyspaces.rs`, `presence.rs`: the database library and the data directory.
-//! - `journal.rs`, `witness.rs`: the check that no acknowledged batch is missing at the start.
+//! - `disk.rs`, `keyspaces.rs`, `new_store.rs`: the database library.
+//! - `directory.rs`, `presence.rs`: the data directory.
+//! - `start.rs`, `journal.rs`, `table_lists.rs`, `witness.rs`: the checks at a start, and that no acknowledged batch is missing.
 //!
-//! Only `disk.rs`, `keyspaces.rs` and `view.rs` call the database library. Another library would replace these three, below
-//! [`Overlay`] and [`View`].
+//! Only `disk.rs`, `new_store.rs`, `keyspaces.rs` and `view.rs` call the database library; `journal.rs` and `table_lists.rs` read its
+//! files. Another library would replace these, below [`Overlay`] and [`View`].
 
 pub(crate) mod append_queue;
 pub(crate) mod batch;
 pub(crate) mod committer;
 pub(crate) mod counters;
+mod directory;
 pub(crate) mod disk;
 mod feed;
 mod journal;
 mod keys;
 mod keyspaces;
 pub(crate) mod meta;
+pub(crate) mod new_store;
 mod overlay;
 mod presence;
 pub(crate) mod rows;
 mod schema;
+pub(crate) mod start;
+mod table_lists;
 mod view;
 mod witness;
 

@@ -247,8 +247,8 @@ mod tests {
     use super::*;
     use crate::{
         engine::{
-            disk::OnLoss,
             schema::{Schema, TableDefinition, Values},
+            start::OnLoss,
         },
         errors::Unmet,
         options::Location,

@@ -41,7 +41,7 @@ impl BatchStamp {
 pub(crate) struct Testimony {
     /// The newest disk batch that was acknowledged.
     pub(crate) newest: BatchStamp,
-    /// The batch up to which missing ones are known and accepted; see [`OnLoss::Accept`](super::disk::OnLoss).
+    /// The batch up to which missing ones are known and accepted; see [`OnLoss::Accept`](super::start::OnLoss).
     pub(crate) known_through: u64,
 }
 

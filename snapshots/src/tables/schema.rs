@@ -68,8 +68,9 @@ mod tests {
     use crate::{
         engine::{
             Batch, Key, Slice,
-            disk::{self, Changes, Disk, OnLoss},
+            disk::{self, Changes, Disk},
             meta,
+            start::OnLoss,
         },
         errors::AppendError,
         ids::{AppId, ClientHandle, DeliveryId, DomainName, Epoch, GroupId, Timestamp},

@@ -211,10 +211,7 @@ fn a_flip_in_any_other_file_is_harmless_or_refused() {
     let mut all = Vec::new();
     files(&running, &mut all);
     let is_journal = |path: &Path| path.extension().is_some_and(|end| end == "jnl");
-    // The engine trusts the lengths in its lists of tables (`v0`, `v1`, …), and may end the process for lack of memory:
-    // nothing is lost then, but a test in this process cannot show it.
-    let is_list = |path: &Path| path.file_name().is_some_and(|name| name.to_str().unwrap().starts_with('v'));
-    all.retain(|path| !is_journal(path) && !is_list(path) && fs::metadata(path).unwrap().len() > 0);
+    all.retain(|path| !is_journal(path) && fs::metadata(path).unwrap().len() > 0);
     all.sort();
     let is_large = |path: &Path| fs::metadata(path).unwrap().len() > 100_000;
     assert!(all.iter().any(|path| is_large(path)), "no table is on disk: {all:?}");
@@ -238,4 +235,65 @@ fn a_flip_in_any_other_file_is_harmless_or_refused() {
         }
     }
     println!("flips in other files: {endings:?}");
+}
+
+/// The engine trusts the lengths in these, and ends the process for lack of memory: each flip must be found before it reads them.
+#[test]
+fn every_flip_in_a_list_of_tables_or_contents_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = directory.path().join("running");
+    let store = open(&running);
+    append(&store, |batch| _ = batch.create_log(&group_log(1))).unwrap();
+    for number in 0..30_u8 {
+        append(&store, |batch| {
+            _ = batch.append_record(&group_log(1), u64::from(number), vec![number; 600_000])
+        })
+        .unwrap();
+    }
+    store.close();
+    drop(store);
+    drop(open(&running));
+    let mut all = Vec::new();
+    files(&running.join("store/keyspaces"), &mut all);
+    let in_folder = |path: &Path, name: &str| path.parent().unwrap().file_name().unwrap() == name;
+    let is_named = |path: &Path, start: &str| path.file_name().unwrap().to_str().unwrap().starts_with(start);
+    let tables = all.iter().filter(|path| in_folder(path, "tables")).take(1);
+    let blobs = all.iter().filter(|path| in_folder(path, "blobs")).take(1);
+    let with_tables: Vec<PathBuf> =
+        tables.clone().map(|table| table.parent().unwrap().parent().unwrap().to_owned()).collect();
+    let lists = all
+        .iter()
+        .filter(|path| with_tables.iter().any(|keyspace| path.parent() == Some(keyspace)))
+        .filter(|path| is_named(path, "current") || is_named(path, "v"));
+    let (tables, blobs, lists): (Vec<_>, Vec<_>, Vec<_>) =
+        (tables.collect(), blobs.collect(), lists.collect());
+    assert!(tables.len() == 1 && blobs.len() == 1 && lists.len() >= 2, "{all:?}");
+    let mut count = 0;
+    for path in [tables, blobs, lists].concat() {
+        let whole = fs::read(path).unwrap();
+        // The table of contents of a table or a blob file ends before the trailer, of 38 bytes; its place is in it.
+        let place = whole.len() - 16;
+        let contents = u64::from_le_bytes(whole[place..place + 8].try_into().unwrap());
+        let is_list = in_folder(path, "tables") || in_folder(path, "blobs");
+        let first = if is_list { usize::try_from(contents).unwrap() } else { 0 };
+        // The length of the contents is not read.
+        let end = if is_list { place + 8 } else { whole.len() };
+        for at in first..end {
+            for bit in if is_long() { 0..8 } else { (at % 8) as u8..(at % 8) as u8 + 1 } {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                fs::write(path, bytes).unwrap();
+                let opened = Store::open(&options(&running)).map(drop);
+                assert!(
+                    matches!(opened, Err(OpenError::Damaged { .. })),
+                    "bit {bit} of byte {at} of {}: {opened:?}",
+                    path.display()
+                );
+                count += 1;
+            }
+        }
+        fs::write(path, whole).unwrap();
+    }
+    drop(open(&running));
+    println!("flips in lists of tables and contents: {count}");
 }

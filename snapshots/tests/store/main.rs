@@ -14,5 +14,6 @@ mod flips;
 mod model;
 mod reading;
 mod reopening;
+mod starting;
 mod sweeping;
 mod welcome_limits;
