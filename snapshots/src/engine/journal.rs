@@ -23,6 +23,12 @@ const EXTENSION: &str = "jnl";
 /// The bytes at the end of each batch.
 const TRAILER: &[u8; 4] = b"FJL\x03";
 
+/// The sequence numbers that the engine may take for its own changes between a look at the next one and a batch; it takes a few.
+const SKIPPED_MAX: u64 = 1 << 20;
+/// The highest sequence number of a batch that does not say where the engine stood before: those are written when a store is made or
+/// converted. The engine takes one for each batch.
+const SEQUENCE_MAX: u64 = 1 << 48;
+
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
@@ -141,6 +147,10 @@ fn check_order(before: Option<&FoundBatch>, found: &FoundBatch) -> Result<(), St
     let FoundBatch { stamp, sequence, least, .. } = *found;
     if least.is_some_and(|least| sequence < least) {
         return Err(format!("a batch has the sequence number {sequence}, which is too low"));
+    }
+    // No checksum covers it, and the engine stops when it has no higher one.
+    if sequence > least.map_or(SEQUENCE_MAX, |least| least.saturating_add(SKIPPED_MAX)) {
+        return Err(format!("a batch has the sequence number {sequence}, which is too high"));
     }
     let Some(before) = before else { return Ok(()) };
     if sequence <= before.sequence {
