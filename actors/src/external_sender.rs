@@ -106,7 +106,7 @@ impl ExternalSenderKey {
         }
         let credential = Credential { credential_type: self.credential_type, content: &self.credential };
         let identity = Identity { signature_key: &self.public_key, credential };
-        let context = ApplicationContext { msg_timestamp: at };
+        let context = ApplicationContext::at(at);
         provider.validate(identity, GroupContextExtensions::empty(), context)
     }
 }

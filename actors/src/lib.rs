@@ -32,6 +32,7 @@ pub mod observer;
 mod peer;
 mod presentation;
 mod replica_count;
+mod revocation_searches;
 mod runtime;
 mod services;
 pub mod settings;
@@ -78,6 +79,7 @@ pub use self::{
         Delivering, Delivery, DeliveryContent, DeliveryError, REVISION, ReplicationAck, Transport,
         USED_KEY_PACKAGES_MAX,
     },
+    revocation_searches::RevocationSearch,
     runtime::AwakeActors,
     snapshot_pauses::{SnapshotStatus, WrittenSnapshot},
     traces::TRACES,

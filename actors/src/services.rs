@@ -18,6 +18,7 @@ use crate::{
     lost_commits::LostCommits,
     mls::ValidationContext,
     replica_count::ReplicaCount,
+    revocation_searches::RevocationSearches,
     snapshot_pauses::SnapshotPauses,
     trusted_time::TrustedTime,
     validation::ValidationPool,
@@ -53,6 +54,8 @@ pub(crate) struct Services {
     /// The number of replicas of each other gateway's groups.
     pub(crate) replicas: ReplicaCount,
     pub(crate) deletions: Deletions,
+    /// Searches for revoked members.
+    pub(crate) revocation: RevocationSearches,
     /// Groups whose logs here and at a peer differ.
     pub(crate) disagreements: Disagreements,
     pub(crate) notices: Box<dyn Notices>,

@@ -165,9 +165,9 @@ problem_types! {
         "The secrets in the welcome are not for exactly the key packages that the commit adds.",
         "Send the Welcome that the MLS library returned with this very commit, and none with a commit that adds no member.";
     ExpiredMembers: 422 "expired-members", "Expired members",
-        "The commit keeps members whose certificates have expired, had room to remove them, and this application does not allow that.",
+        "The commit keeps members whose certificates have expired or were revoked, had room to remove them, and this application does not allow that.",
         "Remove the members at `leafIndices` in the commit; the proposals that wait may remove them already.",
-        ["leafIndices": "the leaf indices of the members whose certificates have expired, ascending"];
+        ["leafIndices": "the leaf indices of the members whose certificates have expired or were revoked, ascending"];
     KeyPackageReused: 422 "key-package-reused", "Key package reused",
         "The packet adds a client with a key package that was used before and is not a final key.",
         "Fetch a fresh key package of that client and make the packet again; leave a proposal out that `proposalRef` names.",

@@ -29,9 +29,9 @@ actors::settings! {
         /// authorities above the names.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub certificates_above_names_max: Option<usize> => Accepts::from_to(0, MAX_CERTIFICATES as u64), e.g. "0";
-        /// The treatment of a commit that keeps members whose certificates have expired. With "propose", the default, it is
-        /// accepted, and the gateway proposes their removal in the new epoch. With "refuse" it is refused if it had room to
-        /// remove them, and their removal is proposed in the present epoch. With "ignore" nothing is done.
+        /// The treatment of a commit that keeps members whose certificates have expired or are revoked. With "propose", the
+        /// default, it is accepted, and the gateway proposes their removal in the new epoch. With "refuse" it is refused if it
+        /// had room to remove them, and their removal is proposed in the present epoch. With "ignore" nothing is done.
         #[serde(default)]
         pub expired_members: ExpiredMembers => ExpiredMembers::ACCEPTS, e.g. r#""propose""#;
         /// A key with which the gateway proposes the removal of such members, in groups that list the key as an external

@@ -112,6 +112,7 @@ impl Observed {
         self.write_disagreements(text);
         self.write_ends(text);
         self.write_lists(text);
+        self.write_revoked(text);
         self.write_reloads(text);
         process::write(text);
     }
@@ -351,6 +352,33 @@ impl Observed {
         let mut family = text.family(without_signer);
         for (application, counts) in &counts {
             family.sample(&[("application", application)], counts.without_signer);
+        }
+    }
+
+    fn write_revoked(&self, text: &mut MetricsText) {
+        let mut searches: Vec<_> = self
+            .gateway
+            .applications()
+            .filter_map(|application| {
+                Some((application.id.to_string(), self.gateway.revocation_search(application.id)?))
+            })
+            .collect();
+        searches.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let revoked = gauge(
+            "mimi_gateway_revoked_members",
+            "Members with revoked certificates that the latest search through the groups ordered here has found.",
+        );
+        let mut family = text.family(revoked);
+        for (application, search) in &searches {
+            family.sample(&[("application", application)], search.revoked_members);
+        }
+        let running = gauge(
+            "mimi_gateway_revocation_search_running",
+            "Whether groups are being searched for members with revoked certificates: 1 or 0.",
+        );
+        let mut family = text.family(running);
+        for (application, search) in &searches {
+            family.sample(&[("application", application)], u64::from(search.ended.is_none()));
         }
     }
 

@@ -182,6 +182,7 @@ impl Running {
                 application.identity.take_trust(&*newer.identity);
             }
         }
+        self.gateway.trust_changed();
         if let Some(listener) = &self.listeners.operator {
             listener.authority().replace_tokens(operators);
         }

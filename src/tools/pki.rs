@@ -3,16 +3,20 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, RevokedCertParams, SanType, SerialNumber,
     SignatureAlgorithm,
 };
 use tls_codec::{Serialize as _, VLBytes};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 /// The time by which validity begins before now, so that clocks need not agree.
 const BEFORE: Duration = Duration::from_secs(3600);
 /// The lifetime of a certificate authority.
 const AUTHORITY_LASTS: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+/// The time until the next update of a revocation list.
+const LIST_LASTS: Duration = Duration::from_secs(3600);
 
 /// An authority that issues certificates: a root, or one below it. In the draft's terms, the subject of one below a root may be
 /// a domain or an account.
@@ -87,6 +91,45 @@ impl CertificateAuthority {
         Ok([&certificate].into_iter().chain(&self.chain).map(|one| one.der().to_vec()).collect())
     }
 
+    /// Its revocation list of this number, with these certificates in DER, current from now for an hour.
+    ///
+    /// # Errors
+    /// No list can be made, or a certificate cannot be read.
+    pub fn revocation_list(&self, number: u64, revoked: &[&[u8]]) -> Result<Vec<u8>, rcgen::Error> {
+        let now = rcgen::date_time_ymd(1970, 1, 1) + since_epoch();
+        let entry = |der: &&[u8]| {
+            let (_, certificate) =
+                X509Certificate::from_der(der).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+            Ok(RevokedCertParams {
+                serial_number: SerialNumber::from_slice(certificate.raw_serial()),
+                revocation_time: now,
+                reason_code: None,
+                invalidity_date: None,
+            })
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now,
+            next_update: now + LIST_LASTS,
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect::<Result<_, rcgen::Error>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&Issuer::from_params(&self.parameters, &self.key))?.der().to_vec())
+    }
+
+    /// Whether it is named as the issuer of a certificate in DER.
+    pub fn issued(&self, certificate: &[u8]) -> bool {
+        let read =
+            (X509Certificate::from_der(certificate), X509Certificate::from_der(self.certificate.der()));
+        matches!(&read, (Ok((_, issued)), Ok((_, own))) if issued.issuer() == own.subject())
+    }
+
+    /// The certificate in DER.
+    pub fn der(&self) -> &[u8] {
+        self.certificate.der()
+    }
+
     /// A key and a certificate for the gateway of a domain, as a server and as a client, valid for this time from now.
     ///
     /// # Errors
@@ -129,14 +172,17 @@ fn authority(name: &str, depth: u8) -> CertificateParams {
 }
 
 fn named(name: &str, lasts: Duration) -> CertificateParams {
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut parameters = CertificateParams::default();
+    let (epoch, now) = (rcgen::date_time_ymd(1970, 1, 1), since_epoch());
     parameters.not_before = epoch + now.saturating_sub(BEFORE);
     parameters.not_after = epoch + now.saturating_add(lasts);
     parameters.distinguished_name = DistinguishedName::new();
     parameters.distinguished_name.push(DnType::CommonName, name);
     parameters
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl PublicKeyData for ClientKey<'_> {

@@ -172,7 +172,7 @@ fn a_pki_that_is_made_by_the_documented_commands_identifies_a_client() {
     let content = credential_content(&chain).unwrap();
     let credential = Credential { credential_type: CredentialType::X509, content: &content };
     let identity = Identity { signature_key: &leaf.public_key().subject_public_key.data, credential };
-    let context = ApplicationContext { msg_timestamp: Clock::system().now() };
+    let context = ApplicationContext::at(Clock::system().now());
     let provider = &application.identity;
     provider.validate(identity, GroupContextExtensions::default(), context).unwrap();
     assert_eq!(provider.client_handle(identity).unwrap().as_bytes(), b"alice/phone");

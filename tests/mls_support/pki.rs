@@ -1,6 +1,11 @@
 //! An organisation's certificates for real clients.
 
-use std::time::Duration;
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use actors::{ClientHandle, DomainName};
 use mimi_gateway::tools::pki::{CertificateAuthority, ClientKey};
@@ -81,6 +86,70 @@ impl Pki {
     }
 }
 
+/// A root, domains and their accounts, with revocation lists in files.
+pub(crate) struct ListedPki {
+    root: CertificateAuthority,
+    domains: BTreeMap<&'static str, CertificateAuthority>,
+    /// Each with its domain.
+    accounts: BTreeMap<&'static str, (&'static str, CertificateAuthority)>,
+    /// The number of the latest lists.
+    number: Cell<u64>,
+}
+
+impl ListedPki {
+    /// These accounts, each with its domain.
+    pub(crate) fn new(names: &[(&'static str, &'static str)]) -> Self {
+        let root = CertificateAuthority::root("Test Root", 2).unwrap();
+        let domains: BTreeMap<_, _> =
+            names.iter().map(|(_, domain)| (*domain, root.below(domain).unwrap())).collect();
+        let account = |(account, domain): &(&'static str, &'static str)| {
+            (*account, (*domain, domains[domain].below(account).unwrap()))
+        };
+        let accounts = names.iter().map(account).collect();
+        Self { root, domains, accounts, number: Cell::new(0) }
+    }
+
+    /// What an application trusts.
+    pub(crate) fn roots(&self) -> String {
+        self.root.pem()
+    }
+
+    /// A device of an account.
+    pub(crate) fn certify(&self, account: &str, device: &str) -> Certified {
+        let (domain, authority) = &self.accounts[account];
+        certify(authority, CipherSuite::CURVE25519_AES128, [domain, account, device], LONG)
+    }
+
+    /// A chain for a key of a device.
+    pub(crate) fn chain_for(&self, key: ClientKey<'_>, account: &str, device: &str) -> Vec<Vec<u8>> {
+        self.accounts[account].1.certify(device, key, LONG).unwrap()
+    }
+
+    /// The files of the lists in a directory: of the root, of the domains and of the accounts.
+    pub(crate) fn lists(&self, directory: &Path) -> Vec<PathBuf> {
+        self.authorities().map(|(name, _)| directory.join(format!("{name}.crl"))).collect()
+    }
+
+    /// Replaces all lists in a directory by newer ones that list these certificates, each in the list of its issuer.
+    pub(crate) fn publish(&self, directory: &Path, revoked: &[&[u8]]) {
+        self.number.set(self.number.get() + 1);
+        for ((_, authority), path) in self.authorities().zip(self.lists(directory)) {
+            let issued: Vec<&[u8]> = revoked.iter().filter(|der| authority.issued(der)).copied().collect();
+            let list = authority.revocation_list(self.number.get(), &issued).unwrap();
+            let new = path.with_extension("new");
+            std::fs::write(&new, list).unwrap();
+            std::fs::rename(&new, &path).unwrap();
+        }
+    }
+
+    fn authorities(&self) -> impl Iterator<Item = (&str, &CertificateAuthority)> {
+        let domains = self.domains.iter().map(|(name, domain)| (*name, domain));
+        let accounts = self.accounts.iter().map(|(name, (_, account))| (*name, account));
+        [("root", &self.root)].into_iter().chain(domains).chain(accounts)
+    }
+}
+
+/// A device with a new key, certified by its account.
 fn certify(
     issuer: &CertificateAuthority,
     suite: CipherSuite,

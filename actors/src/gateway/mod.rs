@@ -41,6 +41,7 @@ use crate::{
     lost_commits::LostCommits,
     peer::{PeerActor, Transport},
     replica_count::ReplicaCount,
+    revocation_searches::{RevocationSearch, RevocationSearches},
     runtime::{Directory, KNOWN_TIME, Periods, Registry, Stop, Supervisor},
     services::Services,
     snapshot_pauses::{SnapshotPauses, SnapshotStatus},
@@ -122,6 +123,7 @@ impl Gateway {
             lost_commits: LostCommits::default(),
             replicas: ReplicaCount::default(),
             deletions: Deletions::default(),
+            revocation: RevocationSearches::default(),
             disagreements: Disagreements::default(),
             notices: Box::new(Arc::clone(&directory)),
             is_stopping: AtomicBool::new(false),
@@ -174,6 +176,18 @@ impl Gateway {
     pub fn is_ready(&self) -> bool {
         let Services { store, .. } = &*self.services;
         !self.services.is_stopping() && !store.is_failed() && !store.is_stalled()
+    }
+
+    /// Learns that trust roots or revocation lists of an application were replaced: members whose certificates are revoked are
+    /// sought in all groups that this gateway orders, awake or asleep.
+    pub fn trust_changed(&self) {
+        self.services.revocation.wake();
+    }
+
+    /// The latest search for revoked members of an application since the start; `None` if there was none, or the lists have not
+    /// changed since one before.
+    pub fn revocation_search(&self, app: AppId) -> Option<RevocationSearch> {
+        self.services.revocation.latest(app)
     }
 
     /// The number of active groups and key queues; the others are only in the store until a request activates them.

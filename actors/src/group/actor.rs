@@ -24,7 +24,7 @@ use super::{
     history::accepted_before,
     inviters::{inviter, welcome_limits},
     loading::load_group,
-    messages::{CloseGroup, Published, Replicate, UploadEntry},
+    messages::{Published, Replicate, UploadEntry},
     package_use::{is_used_once, require_unused},
     state::{StagedChange, StagedEntry, unencodable},
 };
@@ -391,7 +391,7 @@ fn name_proposal(refused: GroupError, added: &[AddedMember]) -> GroupError {
 }
 
 /// Answers when the work is done; the request counts as waiting until then.
-fn answered<T: 'static>(
+pub(super) fn answered<T: 'static>(
     work: Pending<T>,
     permit: OwnedSemaphorePermit,
 ) -> AtomicResponse<GroupActor, Result<T, GroupError>> {
@@ -453,8 +453,13 @@ impl Handler<UploadEntry> for GroupActor {
             Ok(entry) => entry,
             Err(error) => return answered(ready(Err(error)), permit),
         };
-        let accepting = self.accept(entry, &source, span);
-        let answering = accepting.then(move |accepted, actor, _| actor.answer(accepted, &content, &source));
+        let answering = self.find_revoked().then(move |found, actor, _| {
+            let accepting = match found {
+                Ok(()) => actor.accept(entry, &source, span),
+                Err(error) => ready(Err(error)),
+            };
+            accepting.then(move |accepted, actor: &mut Self, _| actor.answer(accepted, &content, &source))
+        });
         answered(Box::pin(answering), permit)
     }
 }
@@ -480,14 +485,6 @@ impl Handler<Replicate> for GroupActor {
             Box::pin(accepting.map(|accepted, actor, _| accepted.map(|_| actor.next_sequence()))),
             permit,
         )
-    }
-}
-
-impl Handler<CloseGroup> for GroupActor {
-    type Result = ();
-
-    fn handle(&mut self, _: CloseGroup, ctx: &mut Context<Self>) {
-        self.stop_as(Published::Deleted, ctx);
     }
 }
 

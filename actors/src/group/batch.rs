@@ -185,7 +185,7 @@ fn note_added(
             continue;
         }
         let identity = Identity { signature_key: package.signature_key, credential: package.credential };
-        let context = ApplicationContext { msg_timestamp: filled.row.timestamp };
+        let context = ApplicationContext { msg_timestamp: filled.row.timestamp, is_accepted: true };
         let identified = application.identity.identify(identity, GroupContextExtensions::empty(), context);
         match identified {
             Ok(client) if meta.hosts(client.domain.as_ref()) => {

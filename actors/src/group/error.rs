@@ -96,9 +96,9 @@ pub enum GroupError {
     /// The welcome's secrets are not for exactly the added key packages.
     #[error("{0}")]
     WelcomeMismatch(String),
-    /// The commit keeps members whose credentials have expired, and the application wants them removed.
+    /// The commit keeps members whose credentials have expired or were revoked, and the application wants them removed.
     #[error(
-        "the commit keeps members whose credentials have expired, at the leaves {leaves:?}; remove them with it"
+        "the commit keeps members whose credentials have expired or were revoked, at the leaves {leaves:?}; remove them with it"
     )]
     ExpiredMembers {
         /// Their leaf indices, ascending.

@@ -1,9 +1,13 @@
 //! Loading of a group: its row, its snapshot and the records after it.
 
-use actix::{ActorContext as _, Context};
+use actix::{ActorContext as _, Context, Handler};
 use snapshots::{AppId, GroupId, GroupRow, LogId, View};
 
-use super::{GroupMeta, GroupState, actor::GroupActor, messages::Published};
+use super::{
+    GroupMeta, GroupState,
+    actor::GroupActor,
+    messages::{CloseGroup, Published},
+};
 use crate::{
     durable::{Loaded, load},
     error::StorageError,
@@ -46,5 +50,13 @@ impl GroupActor {
         self.published.send_replace(shown);
         self.durable.unload();
         ctx.stop();
+    }
+}
+
+impl Handler<CloseGroup> for GroupActor {
+    type Result = ();
+
+    fn handle(&mut self, _: CloseGroup, ctx: &mut Context<Self>) {
+        self.stop_as(Published::Deleted, ctx);
     }
 }

@@ -26,6 +26,16 @@ pub(crate) enum Published {
 #[rtype(result = "()")]
 pub(crate) struct CloseGroup;
 
+/// Looks for members whose certificates are revoked, and proposes their removal if the application wants it; answered with their
+/// number.
+pub(crate) struct RemoveRevoked {
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+impl Message for RemoveRevoked {
+    type Result = Result<usize, GroupError>;
+}
+
 /// Uploads a proposal or a commit; answered when it is durable, or refused.
 pub(crate) struct UploadEntry {
     pub(crate) content: EntryContent,

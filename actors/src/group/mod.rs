@@ -16,6 +16,7 @@ mod package_use;
 mod proposal_limits;
 mod recent;
 mod removals;
+mod revoked;
 mod state;
 mod stored;
 mod stored_entry;
@@ -32,10 +33,11 @@ pub(crate) use self::{
     history::{accepted_before, control_messages, entries_after},
     inviters::signer,
     log_events::{LoggedEvents, event_packets, logged_events},
-    messages::{CloseGroup, Published, Replicate, UploadEntry},
+    messages::{CloseGroup, Published, RemoveRevoked, Replicate, UploadEntry},
     meta::{GroupMeta, handed_over_row, is_handed_over, shows_creation},
     missed::{Handed, Reached, Unseen, missed_after},
     recent::RecentEpochs,
+    revoked::revoked_members,
     state::GroupState,
 };
 pub use self::{

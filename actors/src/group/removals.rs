@@ -1,4 +1,4 @@
-//! Removal of members whose credentials have expired: the gateway proposes it as an external sender (RFC 9420 §12.1.8.1).
+//! Removal of members whose credentials have expired or were revoked: the gateway proposes it as an external sender (RFC 9420 §12.1.8.1).
 
 use actix::ActorFutureExt as _;
 use snapshots::Batch;
@@ -17,19 +17,19 @@ use crate::application::{ExpiredMembers, Source};
 const REMOVAL_BYTES: usize = 320;
 
 impl GroupActor {
-    /// Proposes the removal of members whose credentials have expired, if this gateway orders the group, the group lists it as
+    /// Proposes the removal of members whose credentials have ended, if this gateway orders the group, the group lists it as
     /// an external sender and the application wants it. Removals that cannot be proposed now are proposed at the next commit.
     pub(super) fn propose_removals(&mut self, source: &Source) -> Pending<()> {
         if self.application.expired_members == ExpiredMembers::Ignore || *source == Source::Hub {
             return ready(Ok(()));
         }
         let now = self.services.clock.now();
-        let expired = self.durable.state().map_or(0, |state| state.expired_members(now));
-        if expired == 0 {
+        let ended = self.durable.state().map_or(0, |state| state.ended_members(now));
+        if ended == 0 {
             return ready(Ok(()));
         }
         let (keys, first) = (self.application.external_senders.clone(), self.next_sequence());
-        let bytes = expired.saturating_mul(REMOVAL_BYTES);
+        let bytes = ended.saturating_mul(REMOVAL_BYTES);
         // They are handled like uploads: the rules of proposals apply to them.
         let staged = self.validate((bytes, broken_proposal), &Source::Application, move |state, context| {
             let timestamp = now.max(state.stamp());
@@ -47,7 +47,7 @@ impl GroupActor {
             );
             appending.map(|result, _, _| {
                 if let Err(error) = &result {
-                    tracing::warn!(%error, "the removal of expired members was not proposed");
+                    tracing::warn!(%error, "the removal of members whose credentials have ended was not proposed");
                 }
                 result
             })

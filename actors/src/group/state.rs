@@ -290,12 +290,12 @@ impl GroupState {
         Ok(staged)
     }
 
-    /// How many members have a credential that has expired.
-    pub(crate) fn expired_members(&self, now: Timestamp) -> usize {
-        self.tracked.expired(now.max(self.stamp)).len()
+    /// How many members have a credential that has ended.
+    pub(crate) fn ended_members(&self, now: Timestamp) -> usize {
+        self.tracked.ended(now.max(self.stamp)).len()
     }
 
-    /// Proposals, signed with one of the keys, to remove the members whose credentials have expired; see
+    /// Proposals, signed with one of the keys, to remove the members whose credentials have ended; see
     /// [`TrackedGroup::removals`].
     pub(crate) fn removals(
         &self,

@@ -55,7 +55,7 @@ mod tests {
 
     fn check(credential: Credential<'_>, expected: Result<&[u8], &str>) {
         let identity = Identity { signature_key: b"key", credential };
-        let context = ApplicationContext { msg_timestamp: Timestamp(0) };
+        let context = ApplicationContext::at(Timestamp(0));
         let provider = BasicIdentityProvider;
         let handle = provider.client_handle(identity);
         assert_eq!(

@@ -75,6 +75,17 @@ pub struct ApplicationContext {
     /// The time at which the hub accepted the message that carries the identity, in Unix milliseconds. Validity is checked at
     /// this time only, so that replicas with the same trust anchors agree. A replay validates nothing.
     pub msg_timestamp: Timestamp,
+    /// Whether the group's hub has accepted the message already, and this gateway follows it. Whether a certificate is revoked is
+    /// for the hub to judge: revocation lists reach two gateways at different times, and a follower that judged by its own could
+    /// never pass an entry that the hub accepted before.
+    pub is_accepted: bool,
+}
+
+impl ApplicationContext {
+    /// The context of a message that this gateway accepts at this time, or refuses.
+    pub fn at(msg_timestamp: Timestamp) -> Self {
+        Self { msg_timestamp, is_accepted: false }
+    }
 }
 
 /// The client that an identity names, and the end of its validity.

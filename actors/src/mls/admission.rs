@@ -58,7 +58,8 @@ impl<'a> Admission<'a> {
     }
 
     fn identify(&self, leaf: &LeafNode<'_>) -> Result<Member, Refusal> {
-        identify(self.context.provider(), leaf.identity(), self.extensions.for_provider(), self.now)
+        let context = self.context.identity_context(self.now);
+        identify(self.context.provider(), leaf.identity(), self.extensions.for_provider(), context)
             .map_err(Refusal::of_identity)
     }
 
@@ -228,8 +229,8 @@ impl<'a> Admission<'a> {
         if provider.reads_extensions() {
             let entered: BTreeSet<u32> = derived.replaced.leaves_in.iter().map(|(index, _)| *index).collect();
             let stays = derived.tree.leaves().filter(|(index, _)| !entered.contains(index));
-            // Members whose credentials have expired are subject to the application's policy, whatever the extensions are.
-            for (_, leaf) in stays.filter(|(_, leaf)| !leaf.member.is_expired(self.now)) {
+            // Members whose credentials have ended are subject to the application's policy, whatever the extensions are.
+            for (_, leaf) in stays.filter(|(index, _)| !self.group.has_ended(*index, self.now)) {
                 if let Some(node) = leaf.node() {
                     self.identify(&node)?;
                 }
@@ -237,7 +238,7 @@ impl<'a> Admission<'a> {
         }
         // An AppDataUpdate leaves the external senders as they are: they were validated when they were set.
         if listed.iter().any(|one| matches!(one.proposal, Proposal::GroupContextExtensions(_))) {
-            check_external_senders(provider, &self.extensions, self.now, false)
+            check_external_senders(self.context, &self.extensions, self.now, false)
                 .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
         }
         check_supported(&self.extensions, is_supported)

@@ -95,7 +95,7 @@ pub(crate) struct StagedEpoch {
     /// Clients whose leaf is gone and that did not come back in the same commit.
     pub(crate) departed: Vec<Member>,
     pub(crate) arrived: Vec<Member>,
-    /// Leaves of members who stay although their credentials have expired; none where that is accepted.
+    /// Leaves of members who stay although their credentials have ended; none where that is accepted.
     pub(crate) expired: Vec<u32>,
     /// How many more members the commit could have removed; none if it is an external commit, which can only remove an
     /// earlier leaf of its sender (RFC 9420 §12.4.3.2).
@@ -357,11 +357,11 @@ impl TrackedGroup {
         }
     }
 
-    /// The leaves of the members whose credentials have expired at a moment, but for those that a commit replaces; ascending.
+    /// The leaves of the members whose credentials have ended at a moment, but for those that a commit replaces; ascending.
     fn expired_beside(&self, replaced: &Replaced, at: Timestamp) -> Vec<u32> {
         let leaves = replaced.leaves_out.iter().chain(&replaced.leaves_in);
         let replaced: BTreeSet<u32> = leaves.map(|(index, _)| *index).collect();
-        let mut expired = self.expired(at);
+        let mut expired = self.ended(at);
         expired.retain(|leaf| !replaced.contains(leaf));
         expired
     }

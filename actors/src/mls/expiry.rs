@@ -1,4 +1,4 @@
-//! Members whose credentials have expired, and the proposals for their removal (*Handing Timestamps*).
+//! Members whose credentials have ended: they have expired or were revoked. Proposals for their removal (*Handing Timestamps*).
 
 use std::collections::BTreeSet;
 
@@ -8,17 +8,89 @@ use snapshots::Timestamp;
 use super::{
     PROTOCOL_VERSION, Refusal, RequestMember, Rule, TrackedGroup, ValidationContext,
     handshake::{Handshake, Proposal, proposal_type},
+    ratchet_tree::{RatchetTree, Replaced},
     wire::ContentKind,
 };
-use crate::{external_sender::ExternalSenderKey, limits::Limits, presentation::write_vector};
+use crate::{
+    external_sender::ExternalSenderKey, identity::x509::Trusted, limits::Limits, presentation::write_vector,
+};
 
-impl TrackedGroup {
-    /// The leaves of the members whose credentials have expired at a moment, ascending.
-    pub(crate) fn expired(&self, at: Timestamp) -> Vec<u32> {
-        self.index.ended(at)
+/// The members whose certificates a trust store revokes. It follows from the tree and the trust store, and is not stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RevokedMembers {
+    /// The number of the trust store; 0 for none.
+    trust: u64,
+    leaves: BTreeSet<u32>,
+}
+
+impl RevokedMembers {
+    /// Looks for the members of a tree whose certificates a trust store revokes at a time: a look into the lists for each
+    /// certificate.
+    pub(crate) fn find(tree: &RatchetTree, trusted: Option<&Trusted>, at: Timestamp) -> Self {
+        let Some((trusted, trust)) =
+            trusted.map(|trusted| (trusted, trusted.revocation_number())).filter(|(_, number)| *number > 0)
+        else {
+            return Self::default();
+        };
+        let revoked = tree
+            .leaves()
+            .filter(|(_, leaf)| leaf.node().is_some_and(|node| trusted.revokes(node.credential, at)));
+        Self { trust, leaves: revoked.map(|(index, _)| index).collect() }
     }
 
-    /// A member whose credential has expired can do nothing but renew it: by an Update, or by the path of its commit.
+    #[cfg(test)]
+    pub(crate) fn of(leaves: impl IntoIterator<Item = u32>) -> Self {
+        Self { trust: 1, leaves: leaves.into_iter().collect() }
+    }
+
+    /// How many they are.
+    pub(crate) fn count(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// Forgets leaves that a commit replaces: the credentials that come in are validated with it.
+    pub(super) fn apply(&mut self, replaced: &Replaced) {
+        if !self.leaves.is_empty() {
+            let leaves = replaced.leaves_out.iter().chain(&replaced.leaves_in);
+            leaves.for_each(|(index, _)| _ = self.leaves.remove(index));
+        }
+    }
+}
+
+impl TrackedGroup {
+    /// The leaves of the members whose credentials have ended at a moment, ascending.
+    pub(crate) fn ended(&self, at: Timestamp) -> Vec<u32> {
+        let mut leaves = self.index.ended(at);
+        if !self.revoked.leaves.is_empty() {
+            leaves.extend(&self.revoked.leaves);
+            leaves.sort_unstable();
+            leaves.dedup();
+        }
+        leaves
+    }
+
+    /// Whether the credential of a member has ended.
+    pub(super) fn has_ended(&self, leaf: u32, at: Timestamp) -> bool {
+        self.revoked.leaves.contains(&leaf) || self.member(leaf).is_some_and(|member| member.is_expired(at))
+    }
+
+    /// Whether the revoked members are known by this trust store.
+    pub(crate) fn knows_revoked_by(&self, trusted: Option<&Trusted>) -> bool {
+        self.revoked.trust == trusted.map_or(0, Trusted::revocation_number)
+    }
+
+    /// Takes the members who were found revoked.
+    pub(crate) fn take_revoked(&mut self, revoked: RevokedMembers) {
+        self.revoked = revoked;
+    }
+
+    /// How many members are revoked.
+    pub(crate) fn revoked_count(&self) -> usize {
+        self.revoked.count()
+    }
+
+    /// A member whose credential has ended can do nothing but renew it, by an Update or by the path of its commit, and propose that
+    /// it is removed itself.
     ///
     /// # Errors
     /// [`Rule::Identity`], if it does anything else.
@@ -26,20 +98,20 @@ impl TrackedGroup {
         &self,
         context: ValidationContext<'_>,
         leaf: u32,
-        renews: bool,
+        is_free: bool,
         at: Timestamp,
     ) -> Result<(), Refusal> {
-        let is_expired = self.member(leaf).is_some_and(|member| member.is_expired(at));
-        if renews || !is_expired || !context.holds_members_to_expiry() {
+        if is_free || !self.has_ended(leaf, at) || !context.holds_members_to_expiry() {
             return Ok(());
         }
+        let end = if self.revoked.leaves.contains(&leaf) { "is revoked" } else { "has expired" };
         Err(Refusal::broken(
             Rule::Identity,
-            "the sender's credential has expired: renew it first, by an Update or by a commit with a path",
+            format!("the sender's credential {end}: renew it first, by an Update or by a commit with a path"),
         ))
     }
 
-    /// A Remove proposal of the present epoch for each expired member who has none yet, as many as there is room for: in
+    /// A Remove proposal of the present epoch for each member whose credential has ended and who has none yet, as many as there is room for: in
     /// one commit, and in the epoch without taking more than half of what it may hold, so that members can still
     /// propose. Empty when the group names none of the keys as an external sender.
     pub(crate) fn removals(
@@ -48,8 +120,8 @@ impl TrackedGroup {
         limits: &Limits,
         at: Timestamp,
     ) -> Vec<Vec<u8>> {
-        let expired = self.expired(at);
-        if expired.is_empty() || self.reinitialised {
+        let ended = self.ended(at);
+        if ended.is_empty() || self.reinitialised {
             return Vec::new();
         }
         let Some((sender, key)) = self.as_external_sender(keys) else { return Vec::new() };
@@ -68,7 +140,7 @@ impl TrackedGroup {
             None => false,
         };
         let packet = |leaf: u32| self.removal(leaf, sender, key);
-        let leaves = expired.into_iter().filter(|leaf| !proposed.contains(leaf)).take(limit);
+        let leaves = ended.into_iter().filter(|leaf| !proposed.contains(leaf)).take(limit);
         leaves.filter_map(packet).take_while(|packet| fits(packet)).collect()
     }
 

@@ -2,8 +2,11 @@
 
 use snapshots::Timestamp;
 
-use super::extensions::{ContextExtensions, ExternalSenderOutline};
-use crate::identity::{ApplicationContext, CredentialType, Identity, IdentityProvider};
+use super::{
+    ValidationContext,
+    extensions::{ContextExtensions, ExternalSenderOutline},
+};
+use crate::identity::{CredentialType, Identity, IdentityProvider};
 
 /// Validates the X.509 credentials among those of the external senders, each with its key, as those of clients. Credentials of
 /// other types pass: they certify nothing, and what counts is that a member, who set the extension, knows the key.
@@ -14,11 +17,12 @@ use crate::identity::{ApplicationContext, CredentialType, Identity, IdentityProv
 /// # Errors
 /// Says which sender is not acceptable, and why.
 pub(super) fn check_external_senders(
-    provider: &dyn IdentityProvider,
+    validation: ValidationContext<'_>,
     extensions: &ContextExtensions,
     at: Timestamp,
     is_past: bool,
 ) -> Result<(), String> {
+    let provider = validation.provider();
     if !provider.supported_credentials().contains(&CredentialType::X509) {
         return Ok(());
     }
@@ -28,7 +32,7 @@ pub(super) fn check_external_senders(
         }
         let identity = identity_of(&sender);
         let end = if is_past { provider.valid_until(identity).ok().flatten() } else { None };
-        let context = ApplicationContext { msg_timestamp: end.map_or(at, |end| end.min(at)) };
+        let context = validation.identity_context(end.map_or(at, |end| end.min(at)));
         provider
             .validate(identity, extensions.for_provider(), context)
             .map_err(|error| format!("external sender {index}: {error}"))?;

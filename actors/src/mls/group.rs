@@ -8,6 +8,7 @@ use snapshots::{ClientHandle, DomainName, Epoch, GroupId, Timestamp};
 
 use super::{
     Digest, Refusal, RequestMember, StagedEpoch, UnknownKind, ValidationContext, WIRE_FORMAT,
+    expiry::RevokedMembers,
     external_senders::check_external_senders,
     group_context::{GroupContext, interim_hash},
     leaf::{LeafNode, LeafSource, Unfit},
@@ -52,6 +53,7 @@ pub(crate) struct TrackedGroup {
     /// A ReInit was committed: nothing follows (RFC 9420 §11.2).
     pub(super) reinitialised: bool,
     pub(super) interim_transcript_hash: Digest,
+    pub(super) revoked: RevokedMembers,
 }
 
 impl TrackedGroup {
@@ -103,7 +105,7 @@ impl TrackedGroup {
         flat.validate().map_err(refused)?;
         check_group_info_signature(&group_context, &flat, &outline)?;
         let is_past = group_context.epoch.0 > 0;
-        check_external_senders(context.provider(), &group_context.extensions, now, is_past)
+        check_external_senders(context, &group_context.extensions, now, is_past)
             .map_err(Refusal::OpenedWith)?;
         let opening = Opening { context, group_context: &group_context, now, is_past };
         let tree = flat
@@ -153,6 +155,7 @@ impl TrackedGroup {
             pending: Vec::new(),
             reinitialised: false,
             interim_transcript_hash,
+            revoked: RevokedMembers::default(),
         }
     }
 
@@ -240,6 +243,7 @@ impl TrackedGroup {
 
     /// Moves the group into a staged epoch.
     pub(crate) fn apply_epoch(&mut self, epoch: StagedEpoch) {
+        self.revoked.apply(&epoch.replaced);
         self.index.apply(epoch.index_change, &epoch.replaced);
         self.context_bytes = epoch.context_bytes;
         self.context = epoch.context;
@@ -292,8 +296,9 @@ impl Opening<'_> {
             Ok(Some(until)) if self.is_past => self.now.min(until),
             Ok(_) | Err(_) => self.now,
         };
-        let who = identify(provider, leaf.identity(), extensions.for_provider(), at)
-            .map_err(|reason| Refusal::OpenedWith(reason.to_string()))?;
+        let who =
+            identify(provider, leaf.identity(), extensions.for_provider(), self.context.identity_context(at))
+                .map_err(|reason| Refusal::OpenedWith(reason.to_string()))?;
         self.context.check_own_domain(&who).map_err(Refusal::OpenedWith)?;
         Ok(who)
     }
@@ -343,7 +348,7 @@ pub(super) fn identify(
     provider: &dyn IdentityProvider,
     identity: Identity<'_>,
     extensions: GroupContextExtensions<'_>,
-    now: Timestamp,
+    context: ApplicationContext,
 ) -> Result<Member, Unidentified> {
     let kind = identity.credential.credential_type;
     if !is_known_credential(kind.0) {
@@ -354,7 +359,7 @@ pub(super) fn identify(
         return Err(Unidentified::Refused(detail.into()));
     }
     provider
-        .identify(identity, extensions, ApplicationContext { msg_timestamp: now })
+        .identify(identity, extensions, context)
         .map(|IdentifiedClient { handle, domain, valid_until }| Member { handle, domain, valid_until })
         .map_err(|error| Unidentified::Refused(error.to_string()))
 }

@@ -14,7 +14,7 @@ use super::{
     syntax::misfit_in_message,
     wire::{self, WireFormat},
 };
-use crate::identity::{Credential, GroupContextExtensions, IdentityProvider};
+use crate::identity::{ApplicationContext, Credential, GroupContextExtensions, IdentityProvider};
 
 /// What a key package must be to enter a queue.
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +132,7 @@ fn identify_member(
     package: &KeyPackage<'_>,
     now: Timestamp,
 ) -> Result<Member, String> {
-    identify(provider, package.leaf.identity(), GroupContextExtensions::empty(), now)
+    identify(provider, package.leaf.identity(), GroupContextExtensions::empty(), ApplicationContext::at(now))
         .map_err(|reason| reason.to_string())
 }
 

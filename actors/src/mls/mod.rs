@@ -43,6 +43,7 @@ pub use self::{
 };
 pub(crate) use self::{
     commit::{AddedMember, CommitSender, Referenced, StagedEpoch},
+    expiry::RevokedMembers,
     group::{Member, TrackedGroup},
     group_info::group_info_signer,
     key_package::{CredentialCheck, KeyPackageChecks, KeyPackageValidator, RefusedCredentials, check_fit},
@@ -65,7 +66,7 @@ use snapshots::{DomainName, Epoch, GroupId, Timestamp};
 
 use crate::{
     application::{Application, ExpiredMembers, Source},
-    identity::IdentityProvider,
+    identity::{ApplicationContext, IdentityProvider},
     limits::Limits,
 };
 
@@ -83,13 +84,18 @@ impl<'a> ValidationContext<'a> {
         &*self.application.identity
     }
 
-    /// Whether members whose credentials have expired are held to them. That is policy, and so the hub's alone: what a hub
+    /// The context in which an identity is validated at a time.
+    fn identity_context(self, at: Timestamp) -> ApplicationContext {
+        ApplicationContext { msg_timestamp: at, is_accepted: *self.source == Source::Hub }
+    }
+
+    /// Whether members whose credentials have ended are held to that. That is policy, and so the hub's alone: what a hub
     /// accepted, its replicas take.
     fn holds_members_to_expiry(self) -> bool {
         *self.source != Source::Hub && self.application.expired_members != ExpiredMembers::Ignore
     }
 
-    /// Whether a commit has to remove members whose credentials have expired. The hub has applied this policy to what it
+    /// Whether a commit has to remove members whose credentials have ended. The hub has applied this policy to what it
     /// accepted.
     pub(crate) fn refuses_expired_members(self) -> bool {
         *self.source != Source::Hub && self.application.expired_members == ExpiredMembers::Refuse

@@ -170,8 +170,18 @@ impl TrackedGroup {
     ) -> Result<(Option<(KeyPackageRef, bool)>, ProposalNeeds), Refusal> {
         let mut needs = ProposalNeeds::default();
         if let SenderKind::Member(leaf) = sender {
-            let renews = matches!(proposal, Proposal::Update(_));
-            self.check_in_date(context, leaf, renews, accepted.time())?;
+            let is_free = match proposal {
+                Proposal::Update(_) | Proposal::SelfRemove => true,
+                Proposal::Remove(removed) => *removed == leaf,
+                Proposal::Add(_)
+                | Proposal::PreSharedKey(_)
+                | Proposal::ReInit(_)
+                | Proposal::ExternalInit
+                | Proposal::GroupContextExtensions(_)
+                | Proposal::AppDataUpdate { .. }
+                | Proposal::Other(_) => false,
+            };
+            self.check_in_date(context, leaf, is_free, accepted.time())?;
         }
         match proposal {
             Proposal::Add(package) => return self.check_add(context, package, accepted),
@@ -283,8 +293,13 @@ impl TrackedGroup {
                 Ok(None) | Err(_) => now,
             },
         };
-        identify(provider, leaf.identity(), self.context.extensions.for_provider(), at)
-            .map_err(Refusal::of_identity)
+        identify(
+            provider,
+            leaf.identity(),
+            self.context.extensions.for_provider(),
+            context.identity_context(at),
+        )
+        .map_err(Refusal::of_identity)
     }
 
     /// Checks new GroupContext extensions against the members; answers when the credentials in them end.
@@ -301,15 +316,16 @@ impl TrackedGroup {
         check_supported(&extensions, |kind, number| self.index.supporting(kind, number) == members)?;
         let provider = context.provider();
         if provider.reads_extensions() {
-            // Members whose credentials have expired are for the committer to remove, whatever the extensions are.
-            for (_, leaf) in self.tree.leaves().filter(|(_, leaf)| !leaf.member.is_expired(now)) {
+            // Members whose credentials have ended are for the committer to remove, whatever the extensions are.
+            for (_, leaf) in self.tree.leaves().filter(|(index, _)| !self.has_ended(*index, now)) {
                 if let Some(node) = leaf.node() {
-                    identify(provider, node.identity(), extensions.for_provider(), now)
+                    let context = context.identity_context(now);
+                    identify(provider, node.identity(), extensions.for_provider(), context)
                         .map_err(Refusal::of_identity)?;
                 }
             }
         }
-        check_external_senders(provider, &extensions, now, false)
+        check_external_senders(context, &extensions, now, false)
             .map_err(|detail| Refusal::broken(Rule::Identity, detail))?;
         Ok(external_senders_end(provider, &extensions))
     }

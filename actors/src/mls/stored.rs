@@ -183,6 +183,7 @@ impl TrackedGroup {
 
     fn move_to(&mut self, derived: super::epoch::Derived, reinitialised: bool) {
         let change = IndexChange::of(&derived.replaced);
+        self.revoked.apply(&derived.replaced);
         self.index.apply(change, &derived.replaced);
         self.context_bytes = derived.context_bytes;
         self.context = derived.context;

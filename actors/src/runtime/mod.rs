@@ -4,6 +4,7 @@
 mod active;
 mod erasure;
 mod registry;
+mod revocation;
 mod supervisor;
 
 pub use self::active::AwakeActors;

@@ -12,6 +12,7 @@ use snapshots::{Batch, Retention, SweepError, Timestamp};
 use super::{
     erasure,
     registry::{Registry, UpkeepTask},
+    revocation,
 };
 use crate::{
     activity::{Activity, Upkeep},
@@ -206,6 +207,9 @@ impl Actor for Supervisor {
         ctx.spawn(erasure::erase_always(Arc::clone(&self.services)).into_actor(self));
         // A stop may have interrupted it.
         self.services.deletions.wake();
+        ctx.spawn(revocation::search_always(self.registry.clone()).into_actor(self));
+        // The lists may have changed while the gateway did not run.
+        self.services.revocation.wake();
     }
 }
 

@@ -30,13 +30,13 @@ fn external_sender(directory: &std::path::Path, pki: &Pki) -> ExternalSenderSett
     ExternalSenderSettings { private_key, certificate: Some(Pem::new(pem)) }
 }
 
-fn pem_of(der: &[u8]) -> String {
+pub(super) fn pem_of(der: &[u8]) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
 }
 
 /// The extension that lets the gateway propose, from what it says of itself.
-async fn external_senders(client: &MlsClient) -> ExtensionList {
+pub(super) async fn external_senders(client: &MlsClient) -> ExtensionList {
     let senders = client.api.external_senders().await.unwrap().external_senders;
     assert_eq!(senders.len(), 1);
     assert_eq!(senders[0].signature_scheme, 0x0807, "ed25519");

@@ -1,7 +1,8 @@
-//! Clients identified by certificates, told by real MLS clients: admission and refusal, and in `expiry.rs` the fate of
-//! expired members.
+//! Clients identified by certificates, told by real MLS clients: admission and refusal, and in `expiry.rs` and
+//! `revocation.rs` the fate of members whose certificates have ended.
 
 mod expiry;
+mod revocation;
 
 use std::time::Duration;
 

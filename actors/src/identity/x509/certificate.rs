@@ -100,6 +100,18 @@ impl<'a> Certificate<'a> {
         })
     }
 
+    /// The issuer, a Name in DER, and the serial number of a certificate, which is read no further.
+    ///
+    /// # Errors
+    /// The fault of what stands before them.
+    pub(super) fn issuer_and_serial(bytes: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), DerFault> {
+        let mut fields = der::whole_sequence(bytes)?.sequence()?;
+        fields.optional(der::constructed(0))?;
+        let serial = der::integer(fields.expect(der::INTEGER)?.body)?;
+        fields.expect(der::SEQUENCE)?;
+        Ok((fields.expect(der::SEQUENCE)?.raw, serial))
+    }
+
     /// Compares issuer and subject.
     ///
     /// # Errors

@@ -25,6 +25,15 @@ const MAX_PATH: usize = MAX_CERTIFICATES - 1;
 /// Certificates below a trust root: each is followed by its issuer's, and the root issued the last.
 pub(super) type Path<'p> = [&'p Certificate<'p>];
 
+/// Who judges whether the certificates of a chain are revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Revocation {
+    /// This gateway, now.
+    Checked,
+    /// The hub of the group, when it accepted the message with the chain.
+    LeftToHub,
+}
+
 impl TrustStore {
     /// Validates a chain at a time, in Unix milliseconds, by RFC 5280 §6.1 with the initial policy set {anyPolicy}, and by
     /// §6.3 if there are revocation lists.
@@ -44,7 +53,24 @@ impl TrustStore {
     /// # Errors
     /// The broken rule and the certificate that breaks it.
     pub fn validate(&self, chain: &[&[u8]], at: Timestamp) -> Result<(), ChainError> {
-        self.validate_naming(chain, at, 0)
+        self.validate_naming(chain, at, 0, Revocation::Checked)
+    }
+
+    /// Whether a certificate of a chain that was valid once has been revoked since, by lists that may be late. Costs a look into
+    /// the lists unless one of them has an entry of such a certificate; only then is the chain validated again.
+    pub(super) fn revokes(&self, chain: &[&[u8]], at: Timestamp) -> bool {
+        let is_revoked = || {
+            self.with_roots(chain, at, 0, |path, roots| {
+                let mut found = roots
+                    .iter()
+                    .filter(|root| check_names_and_policies(path, root).is_ok())
+                    .map(|root| RevocationCheck::new(self, root, unix_seconds(at)).finds_revoked(path))
+                    .peekable();
+                // As in `validate`, one root below which the chain is good is enough.
+                Ok(found.peek().is_some() && found.all(|is_revoked| is_revoked))
+            })
+        };
+        self.has_entry_of(self.without_root(chain)) && is_revoked() == Ok(true)
     }
 
     /// Validates a chain as [`Self::validate`] does, of whose certificates the first `names` are not self-issued.
@@ -59,7 +85,32 @@ impl TrustStore {
         chain: &[&[u8]],
         at: Timestamp,
         names: usize,
+        revocation: Revocation,
     ) -> Result<(), ChainError> {
+        self.with_roots(chain, at, names, |path, roots| {
+            let mut refusal = None;
+            for root in roots {
+                let check = || match revocation {
+                    Revocation::Checked => RevocationCheck::new(self, root, unix_seconds(at)).check(path),
+                    Revocation::LeftToHub => Ok(()),
+                };
+                match check_names_and_policies(path, root).and_then(|()| check()) {
+                    Ok(()) => return check_leaf(path),
+                    Err(error) => refusal = refusal.or(Some(error)),
+                }
+            }
+            Err(refusal.unwrap_or(ChainError::Empty))
+        })
+    }
+
+    /// Makes the checks of a chain up to its signatures, and then judges its path and the roots that signed it.
+    fn with_roots<T>(
+        &self,
+        chain: &[&[u8]],
+        at: Timestamp,
+        names: usize,
+        judge: impl FnOnce(&Path<'_>, &[&TrustRoot]) -> Result<T, ChainError>,
+    ) -> Result<T, ChainError> {
         if chain.len() > MAX_CERTIFICATES {
             return Err(ChainError::TooLong { found: chain.len() });
         }
@@ -82,16 +133,7 @@ impl TrustStore {
         }
         let roots = self.roots_for(&path, root, at)?;
         let roots = check_signatures(&path, &roots)?;
-        let mut refusal = None;
-        for root in roots {
-            match check_names_and_policies(&path, root)
-                .and_then(|()| RevocationCheck::new(self, root, at).check(&path))
-            {
-                Ok(()) => return check_leaf(&path),
-                Err(error) => refusal = refusal.or(Some(error)),
-            }
-        }
-        Err(refusal.unwrap_or(ChainError::Empty))
+        judge(&path, &roots)
     }
 
     /// The certificates of a chain before the trust root that ends it, if one does.

@@ -153,6 +153,16 @@ impl Crl {
         self.entries.find(&self.der, issuer, serial, self.is_delta())
     }
 
+    /// The issuers of the certificates that it has entries of.
+    pub(super) fn issuers_of_entries(&self) -> impl Iterator<Item = &FoldedName> {
+        self.entries.issuers()
+    }
+
+    /// The list in DER.
+    pub(super) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
     /// Whether a certificate may have signed it by its key identifier; the name is not compared. A list without one, or a
     /// certificate without one, does not say.
     pub(super) fn names_key(&self, key_identifier: Option<&[u8]>) -> bool {

@@ -16,7 +16,10 @@ mod trust;
 mod trust_warnings;
 mod validated_chains;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use snapshots::{ClientHandle, DomainName, Timestamp};
 
@@ -28,6 +31,7 @@ pub use self::{
     trust::{TrustError, TrustStore},
 };
 use self::{
+    chain::Revocation,
     credential::{Claims, certificates},
     validated_chains::{ChainDigest, ValidatedChains, digest},
 };
@@ -52,13 +56,41 @@ pub struct Trusted {
     trust: TrustStore,
     /// A cache of the latest chains: a member sends its own with every commit.
     validated: ValidatedChains,
+    limits: ChainLimits,
+    /// The number of this trust store in this process, from 1.
+    number: u64,
+}
+
+impl Trusted {
+    fn new(trust: TrustStore, limits: ChainLimits) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (validated, number) =
+            (ValidatedChains::new(limits.remembered_max), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { trust, validated, limits, number }
+    }
+
+    /// A number that differs between trust stores with revocation lists, in one process; 0 if there is none, so that nothing is
+    /// revoked.
+    pub(crate) fn revocation_number(&self) -> u64 {
+        if self.trust.has_no_lists() { 0 } else { self.number }
+    }
+
+    /// Whether a certificate of a credential that was valid once has been revoked since.
+    pub(crate) fn revokes(&self, credential: Credential<'_>, at: Timestamp) -> bool {
+        let chain = content(credential).and_then(|content| certificates(content, self.limits));
+        chain.is_ok_and(|chain| self.trust.revokes(&chain, at))
+    }
+
+    /// A digest of everything by which revocation is judged. It takes a moment if the lists are long.
+    pub(crate) fn revocation_digest(&self) -> [u8; 32] {
+        self.trust.revocation_digest()
+    }
 }
 
 impl X509IdentityProvider {
     /// A provider that finds names at these offsets and trusts these roots.
     pub fn new(offsets: NameOffsets, trust: TrustStore, limits: ChainLimits) -> Self {
-        let validated = ValidatedChains::new(limits.remembered_max);
-        Self { offsets, limits, trusted: RwLock::new(Arc::new(Trusted { trust, validated })) }
+        Self { offsets, limits, trusted: RwLock::new(Arc::new(Trusted::new(trust, limits))) }
     }
 
     /// The trust store at present.
@@ -88,12 +120,16 @@ impl X509IdentityProvider {
     }
 
     /// The claims of an identity, if it is valid at this time.
-    fn validated_claims(&self, identity: Identity<'_>, at: Timestamp) -> Result<Arc<Claims>, IdentityError> {
+    fn validated_claims(
+        &self,
+        identity: Identity<'_>,
+        ApplicationContext { msg_timestamp: at, is_accepted }: ApplicationContext,
+    ) -> Result<Arc<Claims>, IdentityError> {
         let content = content(identity.credential)?;
         let digest = digest(content);
         let trusted = self.present();
         let claims = self.claims_in(content, digest, &trusted)?;
-        let Trusted { trust, validated } = &*trusted;
+        let Trusted { trust, validated, .. } = &*trusted;
         if claims.signature_key != identity.signature_key {
             return Err(IdentityError(
                 "the leaf certificate is for another key than the MLS signature key of the leaf node".into(),
@@ -109,11 +145,25 @@ impl X509IdentityProvider {
         self.check_above_names(trust.without_root(&chain).len())?;
         // Every certificate that names the client, and the one above them.
         let names = usize::from(self.offsets.highest()) + 2;
-        trust
-            .validate_naming(&chain, at, names)
-            .map_err(|error| IdentityError(format!("the certificate chain is not valid: {error}")))?;
-        validated.valid_in(digest, Arc::clone(&claims), period);
-        Ok(claims)
+        match trust.validate_naming(&chain, at, names, Revocation::Checked) {
+            Ok(()) => {
+                validated.valid_in(digest, Arc::clone(&claims), period);
+                Ok(claims)
+            }
+            // It is not remembered as valid: it is not, for other purposes.
+            Err(error)
+                if is_accepted
+                    && error.is_about_revocation()
+                    && trust.validate_naming(&chain, at, names, Revocation::LeftToHub).is_ok() =>
+            {
+                tracing::warn!(
+                    client = ?claims.names.handle, %error,
+                    "the hub of a group has accepted a certificate that is refused here; what the hub accepted stands"
+                );
+                Ok(claims)
+            }
+            Err(error) => Err(IdentityError(format!("the certificate chain is not valid: {error}"))),
+        }
     }
 
     /// Checks the number of certificates above the names in a chain of this length, the root not counted.
@@ -176,7 +226,7 @@ impl IdentityProvider for X509IdentityProvider {
         _: GroupContextExtensions<'_>,
         context: ApplicationContext,
     ) -> Result<(), IdentityError> {
-        self.validated_claims(identity, context.msg_timestamp).map(drop)
+        self.validated_claims(identity, context).map(drop)
     }
 
     fn identify(
@@ -185,7 +235,7 @@ impl IdentityProvider for X509IdentityProvider {
         _: GroupContextExtensions<'_>,
         context: ApplicationContext,
     ) -> Result<IdentifiedClient, IdentityError> {
-        let claims = self.validated_claims(identity, context.msg_timestamp)?;
+        let claims = self.validated_claims(identity, context)?;
         Ok(IdentifiedClient {
             handle: claims.names.handle.clone(),
             domain: claims.names.domain.clone(),

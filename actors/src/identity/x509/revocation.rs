@@ -24,8 +24,18 @@ pub(super) struct RevocationCheck<'s> {
     root: &'s TrustRoot,
     /// Unix seconds.
     at: i64,
+    late: LateLists,
     signatures: Cell<u32>,
     comparisons: Cell<u32>,
+}
+
+/// The meaning of lists that are past their next update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LateLists {
+    /// Nobody knows whether what they cover is revoked by now.
+    Unknown,
+    /// What they list is revoked still.
+    Count,
 }
 
 /// Which signers of lists are considered.
@@ -43,7 +53,14 @@ type Visiting<'v> = &'v [usize];
 impl<'s> RevocationCheck<'s> {
     pub(super) fn new(store: &'s TrustStore, root: &'s TrustRoot, at: i64) -> Self {
         let (signatures, comparisons) = (Cell::new(MAX_SIGNATURES), Cell::new(MAX_COMPARISONS));
-        Self { store, root, at, signatures, comparisons }
+        Self { store, root, at, late: LateLists::Unknown, signatures, comparisons }
+    }
+
+    /// Whether a certificate of the path is revoked, by lists that may be late: what was revoked is not valid again because a list
+    /// was not renewed.
+    pub(super) fn finds_revoked(self, path: &Path<'_>) -> bool {
+        let check = Self { late: LateLists::Count, ..self };
+        (0..path.len()).any(|index| check.check_at(path, index, &[]) == Err(CertificateRule::Revoked))
     }
 
     /// Checks that no certificate of the path is revoked, and that current lists cover each for all reasons. Without any list,
@@ -107,15 +124,20 @@ impl<'s> RevocationCheck<'s> {
         issuer: &FoldedName,
         serial: &[u8],
     ) -> Result<(), CertificateRule> {
-        if self.at >= list.next_update {
+        if !self.counts(list) {
             return Err(CertificateRule::StaleCrl);
         }
         let by_delta = match self.delta(list, key)? {
+            Some(delta) if !self.counts(delta) => return Err(CertificateRule::StaleCrl),
             Some(delta) => delta.lists(issuer, serial),
             None => ListedAs::Absent,
         };
         let found = if by_delta == ListedAs::Absent { list.lists(issuer, serial) } else { by_delta };
         if found == ListedAs::Revoked { Err(CertificateRule::Revoked) } else { Ok(()) }
+    }
+
+    fn counts(&self, list: &Crl) -> bool {
+        self.late == LateLists::Count || self.at < list.next_update
     }
 
     /// The rule that a certificate breaks that no list covers for all reasons.
@@ -129,11 +151,11 @@ impl<'s> RevocationCheck<'s> {
         }
     }
 
-    /// The newest delta that continues a list and is signed with the same key (§6.3.3 (c), (h)).
+    /// The newest delta that continues a list and is signed with the same key (§6.3.3 (c), (h)), late or not.
     fn delta(&self, list: &Crl, key: KeyInfo<'_>) -> Result<Option<&'s Crl>, CertificateRule> {
         for delta in self.store.deltas_of(&list.issuer) {
             spend(&self.comparisons)?;
-            if self.at < delta.next_update && delta.continues(list) {
+            if delta.continues(list) {
                 spend(&self.signatures)?;
                 if delta.is_signed_with(key) {
                     return Ok(Some(delta));

@@ -19,7 +19,7 @@ const NOW_S: u64 = 1_800_000_000;
 const AROUND_S: u64 = 86_400;
 
 fn at(seconds: u64) -> ApplicationContext {
-    ApplicationContext { msg_timestamp: Timestamp(seconds * 1000) }
+    ApplicationContext::at(Timestamp(seconds * 1000))
 }
 
 /// The subject and the window of one certificate.
@@ -344,7 +344,7 @@ fn invalid_chains_do_not_drive_out_valid_ones() {
 }
 
 fn is_remembered(provider: &X509IdentityProvider, credential: Credential<'_>) -> bool {
-    let Trusted { trust, validated } = &*provider.present();
+    let Trusted { trust, validated, .. } = &*provider.present();
     validated.is_valid_in(&digest(credential.content), trust.period(at(NOW_S).msg_timestamp))
 }
 

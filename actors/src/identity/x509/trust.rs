@@ -3,12 +3,13 @@
 use std::{cmp::Reverse, collections::HashMap};
 
 use rustls_pki_types::{CertificateDer, pem::PemObject};
+use sha2::{Digest as _, Sha256};
 use snapshots::Timestamp;
 
 use super::{
     certificate::{CRL_SIGN, Certificate, FoldedName, KEY_CERT_SIGN, Validity},
     chain::NameConstraints,
-    crl::Crl,
+    crl::{Crl, ListedAs},
     der::DerFault,
     signed::PublicKey,
 };
@@ -38,6 +39,8 @@ pub struct TrustStore {
     pub(super) crls: Vec<Crl>,
     /// The places in `crls` of each issuer's complete lists and deltas.
     crls_by_issuer: HashMap<FoldedName, OfIssuer>,
+    /// The places in `crls` of all lists with entries of certificates of an issuer.
+    crls_by_listed: HashMap<FoldedName, Vec<usize>>,
     pub(super) crl_issuers: Vec<CrlIssuer>,
     /// The times at which the validity of a root or CRL issuer, or a CRL's currency, begins or ends: Unix seconds, ascending.
     turns: Vec<i64>,
@@ -132,7 +135,14 @@ impl TrustStore {
             let of_issuer = crls_by_issuer.entry(crl.issuer.clone()).or_default();
             if crl.is_delta() { of_issuer.deltas.push(place) } else { of_issuer.complete.push(place) }
         }
-        let mut store = Self { roots, crls, crls_by_issuer, crl_issuers: Vec::new(), turns: Vec::new() };
+        let mut crls_by_listed: HashMap<FoldedName, Vec<usize>> = HashMap::new();
+        for (place, crl) in crls.iter().enumerate() {
+            for issuer in crl.issuers_of_entries() {
+                crls_by_listed.entry(issuer.clone()).or_default().push(place);
+            }
+        }
+        let (crl_issuers, turns) = (Vec::new(), Vec::new());
+        let mut store = Self { roots, crls, crls_by_issuer, crls_by_listed, crl_issuers, turns };
         store.find_turns();
         Ok(store)
     }
@@ -188,6 +198,33 @@ impl TrustStore {
     /// Whether there is no revocation list at all.
     pub(super) fn has_no_lists(&self) -> bool {
         self.crls.is_empty()
+    }
+
+    /// Whether any list has an entry of one of these certificates. It costs a look into the lists with entries of their issuers,
+    /// and verifies nothing. A certificate that cannot be read is on no list.
+    pub(super) fn has_entry_of(&self, chain: &[&[u8]]) -> bool {
+        if self.crls_by_listed.is_empty() {
+            return false;
+        }
+        chain.iter().any(|der| {
+            let Ok((issuer, serial)) = Certificate::issuer_and_serial(der) else { return false };
+            let Ok(issuer) = FoldedName::new(issuer) else { return false };
+            let places = self.crls_by_listed.get(&issuer).map(|places| &**places);
+            self.lists(places).any(|list| list.lists(&issuer, serial) != ListedAs::Absent)
+        })
+    }
+
+    /// A digest of everything by which revocation is judged: the roots, the lists and their issuers.
+    pub(super) fn revocation_digest(&self) -> [u8; 32] {
+        let roots = self.roots.iter().map(|root| &*root.der);
+        let issuers = self.crl_issuers.iter().map(|issuer| &*issuer.der);
+        let mut each: Vec<[u8; 32]> = roots
+            .chain(issuers)
+            .chain(self.crls.iter().map(Crl::der))
+            .map(|der| Sha256::digest(der).into())
+            .collect();
+        each.sort_unstable();
+        Sha256::digest(each.concat()).into()
     }
 
     /// The complete lists of an issuer, newest first.

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The Basic identity provider, but for clients whose names end in a moment, in Unix milliseconds, at which they expire.
-struct Ending;
+pub(super) struct Ending;
 
 impl Ending {
     fn end(identity: Identity<'_>) -> Option<Timestamp> {

@@ -104,6 +104,11 @@ impl Entries {
         Ok(number)
     }
 
+    /// The issuers of certificates; none if there are no entries.
+    pub(super) fn issuers(&self) -> impl Iterator<Item = &FoldedName> {
+        self.issuers.iter().filter(|_| !self.sorted.is_empty())
+    }
+
     /// The entry of a certificate. If there are several, a revocation counts.
     pub(super) fn find(&self, list: &[u8], issuer: &FoldedName, serial: &[u8], is_delta: bool) -> ListedAs {
         let Some(number) = self.numbers.get(issuer) else { return ListedAs::Absent };

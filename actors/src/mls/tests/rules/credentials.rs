@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mls_forge::{Client, Credential, Group, Proposal, Sender, SharedTree};
-use snapshots::{ClientHandle, DomainName};
+use snapshots::{ClientHandle, DomainName, Timestamp};
 
 use super::{
     super::{super::TrackedGroup, Observer, Validator},
@@ -11,10 +11,12 @@ use super::{
     scene::{clients, package_everywhere},
 };
 use crate::{
+    application::ExpiredMembers,
     clock::Clock,
     identity::{
         ApplicationContext, CredentialType, GroupContextExtensions, Identity, IdentityError, IdentityProvider,
     },
+    mls::RevokedMembers,
 };
 
 /// Takes basic credentials, and lists of one short certificate that is the client's handle.
@@ -163,4 +165,45 @@ rules! {
         "The type of a credential is one that the gateway knows: somebody has to say which client it names.",
         accepted: "A basic credential.",
         unknown;
+}
+
+/// What a member may propose whose credential has expired or is revoked.
+#[test]
+fn members_whose_credentials_have_ended_can_leave_and_nothing_else() {
+    let now = Clock::system().now();
+    let end = now.0 + 1000;
+    let names = ["member 0".to_owned(), format!("member 1 until {end}"), "member 2".to_owned()];
+    let scene = || {
+        let group = Group::of_clients(names.iter().map(|name| client(name)).collect(), SharedTree::Populated);
+        let mut validator = Validator::new();
+        validator.application.identity = Arc::new(super::super::expiry::Ending);
+        let (info, tree) = (group.group_info().to_message(), group.tree_bytes());
+        let open = || TrackedGroup::open(validator.context(), &info, Some(&tree), now).unwrap();
+        let (mut live, replayed) = (open(), open());
+        live.take_revoked(RevokedMembers::of([2]));
+        Scene { group, observer: Observer { live, replayed, validator, now: Timestamp(end + 1) } }
+    };
+    let proposed = |member, proposal: Proposal| {
+        let mut it = scene();
+        let message = it.group.propose(Sender::Member(member), proposal);
+        let answer = it.propose(&message).map_err(answer);
+        if answer.is_ok() {
+            let forged = it.group.commit(0).with_pending().sign();
+            it.proceed(&forged);
+            let ended = it.observer.live.ended(it.observer.now);
+            assert!(!ended.contains(&member) && it.observer.live.member(member).is_none(), "{ended:?}");
+        }
+        answer.err().map(|refused| format!("{refused:?}"))
+    };
+    for (member, end) in [(1, "has expired"), (2, "is revoked")] {
+        for leaves in [Proposal::SelfRemove, Proposal::Remove(member)] {
+            assert_eq!(proposed(member, leaves), None, "member {member}");
+        }
+        let refused = proposed(member, Proposal::Remove(0)).unwrap();
+        assert!(refused.contains(end), "{refused}");
+    }
+    // An application that ignores the end of credentials holds nobody to it.
+    let mut it = scene();
+    it.observer.validator.application.expired_members = ExpiredMembers::Ignore;
+    it.try_proposal(Sender::Member(2), Proposal::Remove(0)).unwrap();
 }

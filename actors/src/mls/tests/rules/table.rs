@@ -56,7 +56,7 @@ const ELSEWHERE: &[Elsewhere] = &[
         test: "the_certificates_of_external_senders_are_validated",
     },
     Elsewhere {
-        rule: "A member whose credential has expired does nothing but renew it.",
+        rule: "A member whose credential has expired or is revoked does nothing but renew it, and leave.",
         source: "the draft, *Handing Timestamps*",
         refusal: "identity",
         file: "actors/src/mls/tests/expiry.rs",

@@ -115,14 +115,18 @@ fn deltas_change_the_list_that_they_continue() {
     let lists =
         || vec![complete(5, revoked(HOLD)), delta(6, 5, revoked(REMOVED)), delta(7, 4, revoked(HOLD))];
     check(&pki, &lists(), Err(CertificateRule::Revoked));
-    // It is for an older or a newer list, or of another scope, or late, or not newer.
+    // It is for an older or a newer list, or of another scope, or not newer.
     for other in [
         delta(7, 6, revoked(REMOVED)),
         delta(5, 4, revoked(REMOVED)),
         List { scope: vec![USERS.to_vec()], ..delta(6, 5, revoked(REMOVED)) },
-        List { next_update: "251231000000Z", ..delta(6, 5, revoked(REMOVED)) },
     ] {
         check(&pki, &[complete(5, revoked(HOLD)), other], Err(CertificateRule::Revoked));
+    }
+    // Both have to be current: what a late delta revoked is not valid again.
+    for listed in [vec![], revoked(1), revoked(REMOVED)] {
+        let late = List { next_update: "251231000000Z", ..delta(6, 5, listed) };
+        check(&pki, &[complete(5, vec![]), late], Err(CertificateRule::StaleCrl));
     }
     // A delta alone covers nothing.
     check(&pki, &[delta(6, 5, vec![])], Err(CertificateRule::StatusUnknown));
@@ -385,4 +389,100 @@ fn the_list_by_the_key_that_signed_a_certificate_counts() {
         broken(0, CertificateRule::Revoked)
     );
     assert_eq!(verdict([newer.sign(&old), List::default().sign(&root)]), Ok(()));
+}
+
+/// Whether the device counts as revoked by the root's list and these of the organisation, when it is a member already.
+#[track_caller]
+fn member_is_revoked(pki: &Pki, lists: &[List], expected: bool) {
+    let mut signed = vec![List::default().sign(&pki.root)];
+    signed.extend(lists.iter().map(|list| list.sign(&pki.organisation)));
+    assert_eq!(pki.store_with(&signed).revokes(&pki.chain(), NOW), expected);
+}
+
+impl Pki {
+    fn chain(&self) -> [&[u8]; 2] {
+        [&self.device.der, &self.organisation.der]
+    }
+}
+
+#[test]
+fn members_are_revoked_if_a_list_that_covers_them_has_them() {
+    let pki = pki_with(None);
+    let revoked = |reason| vec![entry(&[DEVICE], Some(reason), None)];
+    let complete = |revoked| List { number: 5, revoked, ..List::default() };
+    let delta = |revoked| List { number: 6, base: Some(5), revoked, ..List::default() };
+    const LATE: &str = "251231000000Z";
+    let late = |list: List| List { this_update: "250601000000Z", next_update: LATE, ..list };
+
+    member_is_revoked(&pki, &[complete(vec![])], false);
+    member_is_revoked(&pki, &[complete(vec![entry(&[DEVICE + 1], None, None)])], false);
+    member_is_revoked(&pki, &[complete(revoked(1))], true);
+    member_is_revoked(&pki, &[complete(vec![]), delta(revoked(1))], true);
+    // A list of other certificates, or for no more than some reasons.
+    member_is_revoked(&pki, &[List { scope: vec![CAS.to_vec()], ..complete(revoked(1)) }], false);
+    member_is_revoked(&pki, &[List { scope: vec![COMPROMISE.to_vec()], ..complete(revoked(1)) }], true);
+    // On hold, and no longer.
+    member_is_revoked(&pki, &[complete(revoked(6))], true);
+    member_is_revoked(&pki, &[complete(revoked(6)), delta(revoked(8))], false);
+    let newer = List { number: 6, this_update: "260102000000Z", ..List::default() };
+    member_is_revoked(&pki, &[complete(revoked(6)), newer], false);
+    // Nobody is valid again because a list is late, and nobody is revoked because there is no current one.
+    member_is_revoked(&pki, &[late(complete(revoked(1)))], true);
+    member_is_revoked(&pki, &[late(complete(revoked(6))), late(delta(revoked(8)))], false);
+    member_is_revoked(&pki, &[late(complete(vec![]))], false);
+    member_is_revoked(&pki, &[], false);
+
+    // The list of an issuer of the same name says nothing.
+    let namesake = pki.root.issue(ca("organisation"));
+    let foreign = [List::default().sign(&pki.root), complete(revoked(1)).sign(&namesake)];
+    assert!(!pki.store_with(&foreign).revokes(&pki.chain(), NOW));
+    // All below a revoked issuer is revoked. Who has expired is not.
+    let of_root = List { revoked: vec![entry(&[ORGANISATION], None, None)], ..List::default() };
+    let store = pki.store_with(&[of_root.sign(&pki.root)]);
+    assert!(store.revokes(&pki.chain(), NOW));
+    assert!(!store.revokes(&pki.chain(), Timestamp(NOW.0 + 2 * YEAR_MS)));
+    assert!(!store.revokes(&[b"no certificate"], NOW) && !store.revokes(&[], NOW));
+}
+
+#[test]
+fn indirect_lists_revoke_members() {
+    let world = Indirect::new(signer());
+    let organisation = name_of(&world.pki.organisation);
+    for (issuer, expected) in [(Some(&*organisation), true), (None, false)] {
+        let list = List { revoked: vec![entry(&[DEVICE], None, issuer)], ..scope(&[&INDIRECT]) };
+        let lists = [List::default().sign(&world.pki.root), list.sign(&world.signer)];
+        let store = world.pki.store_with(&lists).with_crl_issuers(world.signer.pem.as_bytes()).unwrap();
+        assert_eq!(store.revokes(&world.pki.chain(), NOW), expected);
+    }
+}
+
+#[test]
+fn no_signature_is_verified_for_members_that_no_list_has() {
+    let pki = pki_with(None);
+    let other = List { revoked: vec![entry(&[DEVICE + 1], None, None)], ..List::default() };
+    let store = pki.store_with(&[List::default().sign(&pki.root), other.sign(&pki.organisation)]);
+    assert!(!store.revokes(&pki.chain(), NOW));
+    assert!(store.crls.iter().all(|list| list.verified() == 0));
+    // A namesake of one that is listed costs them.
+    let own = List { revoked: vec![entry(&[DEVICE], None, None)], ..List::default() };
+    let store = pki.store_with(&[List::default().sign(&pki.root), own.sign(&pki.organisation)]);
+    assert!(store.revokes(&pki.chain(), NOW));
+    assert!(store.crls.iter().any(|list| list.verified() > 0));
+}
+
+/// What a hub accepted, a follower takes, whatever its lists say of revocation, and nothing else that breaks a rule.
+#[test]
+fn revocation_is_left_to_the_hub_and_nothing_else() {
+    let pki = pki_with(None);
+    let revoked = List { revoked: vec![entry(&[DEVICE], None, None)], ..List::default() };
+    let late = List { next_update: "251231000000Z", this_update: "250601000000Z", ..List::default() };
+    for list in [revoked, late, List { scope: vec![CAS.to_vec()], ..List::default() }] {
+        let store = pki.store_with(&[List::default().sign(&pki.root), list.sign(&pki.organisation)]);
+        let refusal = store.validate(&pki.chain(), NOW).unwrap_err();
+        assert!(refusal.is_about_revocation(), "{refusal}");
+        let left = |at| store.validate_naming(&pki.chain(), at, 0, Revocation::LeftToHub);
+        assert_eq!(left(NOW), Ok(()));
+        let expired = left(Timestamp(NOW.0 + 2 * YEAR_MS)).unwrap_err();
+        assert!(!expired.is_about_revocation(), "{expired}");
+    }
 }
