@@ -139,6 +139,9 @@ async fn start_as(mut config: Config, clock: Clock, may_move: bool) -> Result<Ru
     let made_for_operators = if is_configured { Vec::new() } else { tokens_of_operators.clone() };
 
     let federation = bound.federation(&applications)?;
+    if let Some(federation) = &federation {
+        federation.take_trust(&built);
+    }
     let backups = Arc::new(Backups::open(&config, &store, clock.clone()));
     let reloadable = Reloadable::new(given, files, built.clone(), clock.clone());
     let mut options = gateway_options(&config, built, clock);

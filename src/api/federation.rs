@@ -31,6 +31,11 @@ pub const VERSION: u32 = 1;
 /// hexadecimal digits, of its JSON with sorted members and no spaces.
 pub const CONFIGURATION_HEADER: &str = "mimi-application-configuration";
 
+/// The header of a request between gateways, and of its answer, that tells what the sender trusts in the application, but for revocation
+/// lists: `name=value` parts with commas between them. The receiver shows operators what differs from its own. It may be absent, and a
+/// receiver takes no notice of names that it does not know.
+pub const TRUST_HEADER: &str = "mimi-application-trust";
+
 /// `GET /.well-known/mimi-gateway`: the domains of a gateway, and the URL of its federation listener.
 pub struct Discover;
 

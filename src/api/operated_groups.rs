@@ -1,6 +1,6 @@
 //! The operators' API: groups, their epochs, and the gateways of other domains. No answer has a packet or a key.
 
-use actors::{DomainName, Epoch, GroupId, Timestamp};
+use actors::{AppId, DomainName, Epoch, GroupId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -265,4 +265,31 @@ pub struct ListedPeer {
     pub groups_lost_here: u64,
     /// The number of groups of which the peer, their hub, has lost entries that this gateway holds, up to 10,000.
     pub groups_lost_there: u64,
+    /// The X.509 applications in which it has told what it trusts, compared with this gateway's.
+    #[serde(default)]
+    pub trust: Vec<ComparedTrust>,
+}
+
+impl ListedPeer {
+    /// The applications in whose clients it has other trust, each with the settings that differ, as text; `None` if it has told nothing.
+    pub fn differing_trust(&self) -> Option<String> {
+        let differing = self.trust.iter().filter(|compared| !compared.differs.is_empty());
+        let texts: Vec<String> = differing
+            .map(|ComparedTrust { application, differs }| format!("{application}: {}", differs.join(", ")))
+            .collect();
+        let text = if texts.is_empty() { "no".to_owned() } else { texts.join("; ") };
+        (!self.trust.is_empty()).then_some(text)
+    }
+}
+
+/// A comparison of what two gateways trust in the clients of an application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ComparedTrust {
+    /// The application.
+    #[schema(value_type = String)]
+    pub application: AppId,
+    /// The settings of `[applications.x509]` that differ, sorted; none if the two come to the same verdicts. `crls` differs if only one of
+    /// the two has revocation lists.
+    pub differs: Vec<String>,
 }

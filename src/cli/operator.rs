@@ -17,7 +17,7 @@ use serde::{
 
 use super::{
     BAD_CONFIGURATION, Options, fail,
-    table::{TextTable, at, counted, joined, or_absent, printable, printable_json},
+    table::{TextTable, at, counted, joined, or_absent, printable, printable_json, sender},
 };
 use crate::{
     api::{
@@ -424,11 +424,6 @@ impl Tabular for GroupEpochs {
     }
 }
 
-/// The sender of a commit.
-fn sender(leaf_index: Option<u32>) -> String {
-    leaf_index.map_or_else(|| "external".to_owned(), |leaf| format!("leaf {leaf}"))
-}
-
 impl Tabular for OperatedClients {
     fn table(&self) -> TextTable {
         let mut table =
@@ -461,6 +456,7 @@ impl Tabular for ListedPeers {
             "GROUPS BEHIND",
             "ENTRIES BEHIND",
             "GROUPS LOST HERE, THERE",
+            "TRUST DIFFERS",
         ]);
         for peer in &self.peers {
             table.row([
@@ -471,6 +467,7 @@ impl Tabular for ListedPeers {
                 peer.lag_groups.to_string(),
                 peer.lag_entries.to_string(),
                 format!("{}, {}", peer.groups_lost_here, peer.groups_lost_there),
+                or_absent(peer.differing_trust()),
             ]);
         }
         table

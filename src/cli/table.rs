@@ -105,6 +105,11 @@ pub(super) fn joined(texts: impl IntoIterator<Item = impl ToString>) -> String {
     if texts.is_empty() { ABSENT.to_owned() } else { texts.join(",") }
 }
 
+/// The sender of a commit.
+pub(super) fn sender(leaf_index: Option<u32>) -> String {
+    leaf_index.map_or_else(|| "external".to_owned(), |leaf| format!("leaf {leaf}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

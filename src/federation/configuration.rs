@@ -1,16 +1,21 @@
 //! Comparison of application configurations: both gateways must agree before they exchange anything about an
 //! application (*Applications*).
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    sync::{PoisonError, RwLock},
+};
 
 use actors::DomainName;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use super::trust::ApplicationTrust;
 use crate::api::applications::ApplicationConfiguration;
 
 /// The part of an application that the gateways of other domains may know.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct SharedApplication {
     /// The domains of the gateways that may know it.
     pub(crate) federates_with: BTreeSet<DomainName>,
@@ -18,6 +23,8 @@ pub(crate) struct SharedApplication {
     pub(crate) configuration: Map<String, Value>,
     /// The digest of the configuration for the header: the SHA-256 of its canonical JSON, in lower-case hexadecimal digits.
     pub(crate) digest: String,
+    /// What it trusts now; `None` if it validates no certificates.
+    trust: RwLock<Option<ApplicationTrust>>,
 }
 
 impl SharedApplication {
@@ -27,7 +34,17 @@ impl SharedApplication {
     ) -> Result<Self, serde_json::Error> {
         let configuration: Map<String, Value> = serde_json::from_value(serde_json::to_value(configuration)?)?;
         let digest = digest(&configuration)?;
-        Ok(Self { federates_with, configuration, digest })
+        Ok(Self { federates_with, configuration, digest, trust: RwLock::default() })
+    }
+
+    /// What it trusts now.
+    pub(crate) fn trust(&self) -> Option<ApplicationTrust> {
+        self.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes what it trusts from now on.
+    pub(super) fn take_trust(&self, trust: Option<ApplicationTrust>) {
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
     }
 }
 

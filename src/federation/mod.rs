@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `peer.rs` | one peer: timeouts, retries, its circuit breaker, and the applications agreed with it |
 //! | `discovery.rs` | its address |
-//! | `configuration.rs` | the comparison of application configurations |
+//! | `configuration.rs`, `trust.rs` | the comparison of application configurations; of what they trust |
 //! | `transport.rs` | delivery of log entries |
 //! | `answer.rs`, `circuit.rs`, `tls.rs` | reading answers, the circuit breaker, mutual TLS |
 //!
@@ -17,6 +17,7 @@ mod discovery;
 mod peer;
 pub(crate) mod tls;
 mod transport;
+mod trust;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use actors::{AppId, DomainName};
+use actors::{AppId, Application, DomainName};
 use rustls::ClientConfig;
 use tokio::runtime::Handle;
 use tracing::Instrument as _;
@@ -33,10 +34,11 @@ use self::{
     answer::PeerAnswer,
     discovery::{Discovery, Located, Locator},
     peer::{Outgoing, Peer},
+    trust::ApplicationTrust,
 };
 pub(crate) use self::{
     configuration::{SharedApplication, differences},
-    peer::{DIFFERS, PeerStatus},
+    peer::{DIFFERS, PeerStatus, PeerTrust},
     transport::HttpsTransport,
 };
 use crate::{
@@ -164,6 +166,28 @@ impl Federation {
     /// The peers and their states.
     pub(crate) fn peers(&self) -> impl Iterator<Item = (&DomainName, PeerStatus)> {
         self.peers.iter().map(|(domain, peer)| (domain, peer.status()))
+    }
+
+    /// Takes from these applications what they trust from now on.
+    pub(crate) fn take_trust(&self, applications: &[Application]) {
+        for application in applications {
+            if let Some(shared) = self.applications.get(&application.id) {
+                let summary = application.identity.trust_summary();
+                shared.take_trust(summary.as_ref().map(ApplicationTrust::of));
+            }
+        }
+    }
+
+    /// Notes what a peer trusts in an application, by its header.
+    pub(crate) fn note_trust(&self, domain: &DomainName, app: AppId, header: &[u8]) {
+        if let (Some(peer), Some(application)) = (self.peers.get(domain), self.applications.get(&app)) {
+            peer.note_trust(app, application, header);
+        }
+    }
+
+    /// The applications in which a peer has told what it trusts, and what of that differs from what is trusted here.
+    pub(crate) fn peer_trust(&self, domain: &DomainName) -> Vec<PeerTrust> {
+        self.peers.get(domain).map(|peer| peer.trust(&self.applications)).unwrap_or_default()
     }
 
     /// Counts a delivery that a peer refused.

@@ -1,7 +1,7 @@
 //! One peer: requests to it, with retries and a circuit breaker. Here alone it is decided whether the peer can be reached.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,11 +24,12 @@ use super::{
     circuit::Circuit,
     configuration::{DIFFERENCES_MAX, differences, shortened_name},
     discovery::Locator,
+    trust::ApplicationTrust,
 };
 use crate::{
     api::{
         self, Body as _, Endpoint, Nothing, Success,
-        federation::{CONFIGURATION_HEADER, CompareConfiguration, ConfigurationBody},
+        federation::{CONFIGURATION_HEADER, CompareConfiguration, ConfigurationBody, TRUST_HEADER},
         paths::AppPath,
         problem::{ProblemDocument, ProblemKind},
     },
@@ -51,6 +52,10 @@ pub(super) struct Peer {
     agreed: Mutex<BTreeMap<AppId, bool>>,
     /// The last log that the configuration of an application differs.
     differing_logged: Mutex<BTreeMap<AppId, Instant>>,
+    /// What it trusts, as it told last, in each application.
+    trust: Mutex<BTreeMap<AppId, ApplicationTrust>>,
+    /// The last log that this differs.
+    trust_logged: Mutex<BTreeMap<AppId, Instant>>,
     /// Held while configurations are compared, so that they are compared once.
     comparing: tokio::sync::Mutex<()>,
     is_unreachable: AtomicBool,
@@ -69,6 +74,14 @@ pub(crate) struct PeerStatus {
     pub(crate) answered_s: Option<u64>,
     /// Deliveries that it refused since the start.
     pub(crate) refusals: u64,
+}
+
+/// What of a peer's trust in an application differs from what is trusted here, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PeerTrust {
+    pub(crate) app: AppId,
+    /// The names of the settings, sorted; none if nothing differs.
+    pub(crate) differs: Vec<String>,
 }
 
 /// A request to a peer about an application. Every such request is safe to repeat.
@@ -135,6 +148,8 @@ impl Peer {
             )),
             agreed: Mutex::default(),
             differing_logged: Mutex::default(),
+            trust: Mutex::default(),
+            trust_logged: Mutex::default(),
             comparing: tokio::sync::Mutex::default(),
             is_unreachable: AtomicBool::new(false),
             answered_s: AtomicU64::new(0),
@@ -171,14 +186,14 @@ impl Peer {
         let allowed = request.timeout.unwrap_or(usual);
         let deadline = Deadline { at: Instant::now() + allowed, allowed };
         self.agree(app, application, deadline).await?;
-        match self.send(request, &application.digest, deadline).await {
+        match self.send(app, application, request, deadline).await {
             Err(PeerError::Refused(problem))
                 if problem.kind() == Some(ProblemKind::ApplicationConfigurationMismatch) =>
             {
                 // One of the two configurations has changed since the comparison.
                 locked(&self.agreed).remove(&app);
                 self.agree(app, application, deadline).await?;
-                self.send(request, &application.digest, deadline).await
+                self.send(app, application, request, deadline).await
             }
             outcome => outcome,
         }
@@ -188,7 +203,7 @@ impl Peer {
     pub(super) fn note_comparison(&self, app: AppId, differing: &[String]) {
         let is_same = differing.is_empty();
         let before = locked(&self.agreed).insert(app, is_same);
-        if !is_same && before != Some(false) && self.may_log_difference(app) {
+        if !is_same && before != Some(false) && is_log_due(&self.differing_logged, app) {
             tracing::error!(
                 peer = %self.domain,
                 %app,
@@ -198,16 +213,31 @@ impl Peer {
         }
     }
 
-    /// Whether to log that the configuration of an application differs: once per period, however often the peer changes its
-    /// configuration.
-    fn may_log_difference(&self, app: AppId) -> bool {
-        let now = Instant::now();
-        let mut logged = locked(&self.differing_logged);
-        let is_due = logged.get(&app).is_none_or(|last| now.duration_since(*last) >= DIFFERENCE_PAUSE);
-        if is_due {
-            logged.insert(app, now);
+    /// Notes what the peer trusts in an application, by its header. Anything else in the header counts for nothing.
+    pub(super) fn note_trust(&self, app: AppId, application: &SharedApplication, header: &[u8]) {
+        let (Some(theirs), Some(ours)) = (ApplicationTrust::read(header), application.trust()) else {
+            return;
+        };
+        let differing = ours.differences(&theirs);
+        let is_new = locked(&self.trust).insert(app, theirs.clone()) != Some(theirs);
+        if is_new && !differing.is_empty() && is_log_due(&self.trust_logged, app) {
+            tracing::warn!(
+                peer = %self.domain,
+                %app,
+                differing = differing.join(", "),
+                "the peer has other trust in the clients of an application: one of the two will refuse what the other accepts"
+            );
         }
-        is_due
+    }
+
+    /// The applications in which it has told what it trusts, and what of that differs from ours.
+    pub(super) fn trust(&self, applications: &HashMap<AppId, Arc<SharedApplication>>) -> Vec<PeerTrust> {
+        let told = locked(&self.trust);
+        let compared = told.iter().filter_map(|(app, theirs)| {
+            let ours = applications.get(app)?.trust()?;
+            Some(PeerTrust { app: *app, differs: ours.differences(theirs) })
+        });
+        compared.collect()
     }
 
     async fn agree(
@@ -233,7 +263,7 @@ impl Peer {
             &ConfigurationBody(ours.clone()),
         )
         .map_err(|reason| self.unreachable(reason))?;
-        let differing = match self.send(&request, &application.digest, deadline).await {
+        let differing = match self.send(app, application, &request, deadline).await {
             Ok(answer) => differences(ours, &self.configuration(&answer)?),
             Err(PeerError::Refused(problem))
                 if problem.kind() == Some(ProblemKind::ApplicationConfigurationMismatch) =>
@@ -258,8 +288,9 @@ impl Peer {
     /// Makes a request, with retries if the peer was not reached, until the deadline.
     async fn send(
         &self,
+        app: AppId,
+        application: &SharedApplication,
         request: &Outgoing,
-        digest: &str,
         deadline: Deadline,
     ) -> Result<PeerAnswer, PeerError> {
         let mut failed = None;
@@ -278,7 +309,7 @@ impl Peer {
                 });
                 break;
             }
-            match timeout_at(deadline.at, self.attempt(request, digest)).await {
+            match timeout_at(deadline.at, self.attempt(app, application, request)).await {
                 Ok(Ok(answered)) => {
                     self.reached();
                     return answered.map_err(PeerError::Refused);
@@ -306,13 +337,19 @@ impl Peer {
 
     async fn attempt(
         &self,
+        app: AppId,
+        application: &SharedApplication,
         request: &Outgoing,
-        digest: &str,
     ) -> Result<Result<PeerAnswer, Box<ProblemDocument>>, Failure> {
         let located = self.locator().locate().await?;
         let url = format!("{}{}", located.base_url, request.target);
-        let mut outgoing =
-            located.http.request(request.method.clone(), url).header(CONFIGURATION_HEADER, digest);
+        let mut outgoing = located
+            .http
+            .request(request.method.clone(), url)
+            .header(CONFIGURATION_HEADER, &*application.digest);
+        if let Some(trust) = application.trust() {
+            outgoing = outgoing.header(TRUST_HEADER, trust.to_header());
+        }
         for (name, value) in traces::header_fields() {
             outgoing = outgoing.header(name.as_str(), value);
         }
@@ -320,6 +357,9 @@ impl Peer {
             outgoing = outgoing.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
         let response = outgoing.send().await.map_err(|error| Failure::of(&error))?;
+        if let Some(told) = response.headers().get(TRUST_HEADER) {
+            self.note_trust(app, application, told.as_bytes());
+        }
         answer::receive(response, self.settings.answer_bytes_max, request.success).await
     }
 
@@ -353,6 +393,17 @@ impl Peer {
     fn timed_out(&self, after: Duration) -> PeerError {
         PeerError::Timeout { domain: self.domain.clone(), after }
     }
+}
+
+/// Whether a difference in an application is to be logged: once per period, however often the peer changes.
+fn is_log_due(logged: &Mutex<BTreeMap<AppId, Instant>>, app: AppId) -> bool {
+    let now = Instant::now();
+    let mut logged = locked(logged);
+    let is_due = logged.get(&app).is_none_or(|last| now.duration_since(*last) >= DIFFERENCE_PAUSE);
+    if is_due {
+        logged.insert(app, now);
+    }
+    is_due
 }
 
 /// The time limit of a request, and the moment at which it ends.

@@ -39,6 +39,9 @@ pub(crate) trait Authenticator: Sized + 'static {
         route: &Route<Self>,
         members: &[&str],
     ) -> Result<Admitted<Self::Caller>, Problem>;
+
+    /// Adds headers to the answer to a caller that was admitted to a route with these members.
+    fn complete(&self, _members: &[&str], _headers: &mut HeaderMap) {}
 }
 
 /// An authenticated caller, and its shares.

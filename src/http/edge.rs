@@ -253,9 +253,10 @@ impl<A: Authenticator> Edge<A> {
             fields,
             caller,
             turn: Rc::clone(&turn),
-            edge: self,
+            edge: Arc::clone(&self),
         };
         let mut response = caught((route.run)(arrived)).await?;
+        self.authority.complete(members, response.headers_mut());
         let stream = response.extensions_mut().remove();
         if let Some(StreamShare(share)) = stream {
             return Ok((response, Some(share)));

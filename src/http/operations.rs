@@ -18,8 +18,9 @@ use crate::api::{
     groups::Groups,
     operated_clients::{ListOperatedClients, OperatedClient, OperatedClients},
     operated_groups::{
-        DeleteOperatedGroup, EpochLoser, GroupEpochs, GroupFollower, InspectGroup, InspectedEpoch,
-        InspectedGroup, ListGroupEpochs, ListOperatedGroups, ListPeers, ListedPeer, ListedPeers,
+        ComparedTrust, DeleteOperatedGroup, EpochLoser, GroupEpochs, GroupFollower, InspectGroup,
+        InspectedEpoch, InspectedGroup, ListGroupEpochs, ListOperatedGroups, ListPeers, ListedPeer,
+        ListedPeers,
     },
     operator::{
         BoundedCount, ListOperatedApplications, ListTokens, ListedTokens, MadeTokenBody, MakeToken,
@@ -28,7 +29,11 @@ use crate::api::{
     problem::ProblemKind,
     text::{GroupIdText, HandleText},
 };
-use crate::{backups::NoBackup, federation::Federation, metrics::LAG_GROUPS_MAX};
+use crate::{
+    backups::NoBackup,
+    federation::{Federation, PeerTrust},
+    metrics::LAG_GROUPS_MAX,
+};
 
 impl Handle<Operators> for ListOperatedApplications {
     async fn handle(call: Call<Self, Operators>) -> Result<Answer<OperatedApplications>, Problem> {
@@ -274,9 +279,14 @@ pub(super) fn listed_peers(
             lag_entries: lag.entries,
             groups_lost_here: disagreement.lost_here,
             groups_lost_there: disagreement.lost_there,
+            trust: federation.peer_trust(domain).into_iter().map(compared_trust).collect(),
         })
     });
     listed.collect()
+}
+
+fn compared_trust(PeerTrust { app, differs }: PeerTrust) -> ComparedTrust {
+    ComparedTrust { application: app, differs }
 }
 
 fn count(number: usize) -> u64 {

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use actix_http::{HttpMessage as _, Request};
-use actix_web::dev::Extensions;
+use actix_web::{
+    dev::Extensions,
+    http::header::{HeaderMap, HeaderName, HeaderValue},
+};
 use actors::{AppId, DomainName};
 use rustls::ServerConnection;
 
@@ -17,7 +20,7 @@ use super::{
 use crate::{
     api::{
         Access, Endpoint as _,
-        federation::{CONFIGURATION_HEADER, CompareConfiguration},
+        federation::{CONFIGURATION_HEADER, CompareConfiguration, TRUST_HEADER},
         problem::ProblemKind,
     },
     federation::{Federation, SharedApplication},
@@ -78,8 +81,19 @@ impl Authenticator for Peers {
                 if route.template != CompareConfiguration::PATH {
                     check_configuration(request, application, &domain)?;
                 }
+                if let (Some(app), Some(told)) = (app, request.headers().get(TRUST_HEADER)) {
+                    self.federation.note_trust(&domain, app, told.as_bytes());
+                }
                 Ok((AuthenticatedPeer { domains: &application.federates_with & &peer.domains }, shares))
             }
+        }
+    }
+
+    fn complete(&self, members: &[&str], headers: &mut HeaderMap) {
+        let app = members.first().and_then(|segment| app_id(segment));
+        let trust = app.and_then(|app| self.federation.application(app)?.trust());
+        if let Some(Ok(told)) = trust.map(|trust| HeaderValue::from_str(&trust.to_header())) {
+            headers.insert(HeaderName::from_static(TRUST_HEADER), told);
         }
     }
 }

@@ -22,7 +22,11 @@ use actors::{
 };
 
 use self::text::{Metric, MetricKind, MetricsText};
-use crate::{backups::Backups, federation::Federation, tls};
+use crate::{
+    backups::Backups,
+    federation::{Federation, PeerTrust},
+    tls,
+};
 
 /// The groups in which the entries that a peer lacks are counted; there may be more.
 pub(crate) const LAG_GROUPS_MAX: usize = 10_000;
@@ -286,6 +290,21 @@ impl Observed {
     }
 
     fn write_disagreements(&self, text: &mut MetricsText) {
+        let trust = gauge(
+            "mimi_gateway_peer_trust_differs",
+            "1 if the peer trusts other certificates of clients of an application than this gateway, revocation lists apart; else 0.",
+        );
+        let mut family = text.family(trust);
+        for (federation, domain) in self
+            .federation
+            .iter()
+            .flat_map(|federation| federation.peers().map(move |(domain, _)| (federation, domain)))
+        {
+            for PeerTrust { app, differs } in federation.peer_trust(domain) {
+                let labels = [("peer", domain.as_str()), ("application", &*app.to_string())];
+                family.sample(&labels, u8::from(!differs.is_empty()));
+            }
+        }
         let lost = gauge(
             "mimi_gateway_peer_lost_groups",
             "Groups of which one of the two has lost entries that the other holds, up to 10,000.",

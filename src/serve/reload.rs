@@ -182,6 +182,9 @@ impl Running {
                 application.identity.take_trust(&*newer.identity);
             }
         }
+        if let Some(federation) = &self.federation {
+            federation.take_trust(running);
+        }
         self.gateway.trust_changed();
         if let Some(listener) = &self.listeners.operator {
             listener.authority().replace_tokens(operators);

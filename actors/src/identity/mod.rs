@@ -104,6 +104,18 @@ pub struct IdentifiedClient {
 #[error("{0}")]
 pub struct IdentityError(pub String);
 
+/// What a provider trusts besides revocation lists. Two gateways on which it is the same come to the same verdicts on chains,
+/// revocation apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustSummary {
+    /// A digest of the set of trust roots, whatever their order: the SHA-256 of the sorted SHA-256 digests of their DER.
+    pub roots: [u8; 32],
+    /// [`ChainLimits::above_names_max`](x509::ChainLimits::above_names_max).
+    pub above_names_max: Option<usize>,
+    /// Whether there are revocation lists: without one, nothing is revoked.
+    pub checks_revocation: bool,
+}
+
 /// The ends of the validity of what a provider trusts, in Unix seconds; `None` where it trusts nothing that ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrustEnds {
@@ -193,6 +205,11 @@ pub trait IdentityProvider: Send + Sync {
 
     /// Validates by the trust roots and revocation lists of a newer provider from now on.
     fn take_trust(&self, _newer: &dyn IdentityProvider) {}
+
+    /// What it trusts besides revocation lists; `None` if it validates no certificates.
+    fn trust_summary(&self) -> Option<TrustSummary> {
+        None
+    }
 
     /// The ends of the validity of what it trusts, for operators.
     fn trust_ends(&self) -> TrustEnds {

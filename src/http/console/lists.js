@@ -93,6 +93,15 @@ export function clientsView([given]) {
   });
 }
 
+// Whether the peer trusts the same in the clients of each application, as far as it has told.
+function trustOf(peer) {
+  if (peer.trust.length === 0) return "–";
+  const differing = peer.trust.filter(({ differs }) => differs.length > 0);
+  if (differing.length === 0) return badge("good", "the same");
+  const title = differing.map(({ application, differs }) => `${application}: ${differs.join(", ")}`).join("\n");
+  return el("span", { title }, badge("bad", `differs: ${[...new Set(differing.flatMap(({ differs }) => differs))].join(", ")}`));
+}
+
 export function peersView() {
   return loaded("Peers", async (signal) => {
     const { peers } = await ask("/peers", { signal });
@@ -104,6 +113,7 @@ export function peersView() {
       { head: "Groups behind", number: true, cell: (peer) => count(peer.lagGroups) },
       { head: "Entries behind", number: true, cell: (peer) => count(peer.lagEntries) },
       { head: "Refusals", number: true, wide: true, cell: (peer) => count(peer.refusals) },
+      { head: "Trust", wide: true, cell: trustOf },
     ], peers));
   }, { every: 10 });
 }

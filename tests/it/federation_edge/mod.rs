@@ -6,6 +6,7 @@ mod discovery;
 mod listener;
 mod passing;
 mod reload;
+mod trust;
 mod writes;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -72,6 +73,16 @@ impl Caller {
         Self { http, base_url: format!("https://{domain}:{}", address.port()) }
     }
 
+    /// A request that names this configuration.
+    fn request(&self, method: &str, path: &str, digest: Option<&str>) -> reqwest::RequestBuilder {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let request = self.http.request(method, format!("{}{path}", self.base_url));
+        match digest {
+            Some(digest) => request.header(CONFIGURATION_HEADER, digest),
+            None => request,
+        }
+    }
+
     async fn send(
         &self,
         method: &str,
@@ -79,11 +90,7 @@ impl Caller {
         digest: Option<&str>,
         body: Option<Value>,
     ) -> Result<(u16, Value), reqwest::Error> {
-        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-        let mut request = self.http.request(method, format!("{}{path}", self.base_url));
-        if let Some(digest) = digest {
-            request = request.header(CONFIGURATION_HEADER, digest);
-        }
+        let mut request = self.request(method, path, digest);
         if let Some(body) = body {
             request = request.json(&body);
         }

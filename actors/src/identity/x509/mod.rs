@@ -37,7 +37,7 @@ use self::{
 };
 use super::{
     ApplicationContext, Credential, CredentialType, GroupContextExtensions, IdentifiedClient, Identity,
-    IdentityError, IdentityProvider, ListCounts, TrustEnds, TrustWarning,
+    IdentityError, IdentityProvider, ListCounts, TrustEnds, TrustSummary, TrustWarning,
 };
 pub use crate::limits::MAX_CERTIFICATES;
 
@@ -208,6 +208,15 @@ impl IdentityProvider for X509IdentityProvider {
 
     fn list_counts(&self, at: Timestamp) -> Option<ListCounts> {
         Some(self.present().trust.list_counts(at))
+    }
+
+    fn trust_summary(&self) -> Option<TrustSummary> {
+        let trust = &self.present().trust;
+        Some(TrustSummary {
+            roots: trust.roots_digest(),
+            above_names_max: self.limits.above_names_max,
+            checks_revocation: !trust.has_no_lists(),
+        })
     }
 
     fn trusted(&self) -> Option<Arc<Trusted>> {

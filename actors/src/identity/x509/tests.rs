@@ -576,3 +576,20 @@ fn the_gateways_own_certificate_is_validated_as_groups_will() {
     check(Some(&leaf), &root_pem, ALL, NOW_S, Some("certificate 1 is to name"));
     check(None, &foreign, ALL, NOW_S, None);
 }
+
+/// What is told to other gateways does not depend on the order of the roots.
+#[test]
+fn a_summary_of_trust_is_of_the_set_of_roots() {
+    let [one, other] = [Chain::of(&["phone"]), Chain::of(&["desk"])];
+    let roots =
+        |pems: &[&str], above| provider_with(&pems.concat(), DEVICE_ONLY, above).trust_summary().unwrap();
+    let both = roots(&[&one.root_pem, &other.root_pem], None);
+    assert_eq!(both, roots(&[&other.root_pem, &one.root_pem], None));
+    assert_eq!(both, roots(&[&other.root_pem, &one.root_pem, &other.root_pem], None));
+    let alone = roots(&[&one.root_pem], None);
+    assert_ne!(both.roots, alone.roots);
+    assert_ne!(alone.roots, roots(&[&other.root_pem], None).roots);
+    let bounded = roots(&[&one.root_pem], Some(0));
+    assert_eq!((bounded.roots, bounded.above_names_max), (alone.roots, Some(0)));
+    assert!(!alone.checks_revocation);
+}

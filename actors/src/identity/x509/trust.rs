@@ -1,6 +1,9 @@
 //! Trust anchors of an application: its roots, revocation lists and CRL issuers.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
+};
 
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use sha2::{Digest as _, Sha256};
@@ -214,17 +217,16 @@ impl TrustStore {
         })
     }
 
+    /// A digest of the set of roots.
+    pub(super) fn roots_digest(&self) -> [u8; 32] {
+        digest_of_set(self.roots.iter().map(|root| &*root.der))
+    }
+
     /// A digest of everything by which revocation is judged: the roots, the lists and their issuers.
     pub(super) fn revocation_digest(&self) -> [u8; 32] {
         let roots = self.roots.iter().map(|root| &*root.der);
         let issuers = self.crl_issuers.iter().map(|issuer| &*issuer.der);
-        let mut each: Vec<[u8; 32]> = roots
-            .chain(issuers)
-            .chain(self.crls.iter().map(Crl::der))
-            .map(|der| Sha256::digest(der).into())
-            .collect();
-        each.sort_unstable();
-        Sha256::digest(each.concat()).into()
+        digest_of_set(roots.chain(issuers).chain(self.crls.iter().map(Crl::der)))
     }
 
     /// The complete lists of an issuer, newest first.
@@ -247,6 +249,14 @@ impl TrustStore {
         let at = unix_seconds(at);
         self.turns.partition_point(|turn| *turn <= at)
     }
+}
+
+/// The SHA-256 of the digests of these parts, sorted and each once.
+fn digest_of_set<'a>(parts: impl Iterator<Item = &'a [u8]>) -> [u8; 32] {
+    let each: BTreeSet<[u8; 32]> = parts.map(|part| Sha256::digest(part).into()).collect();
+    let mut whole = Sha256::new();
+    each.iter().for_each(|digest| whole.update(digest));
+    whole.finalize().into()
 }
 
 /// A time in Unix seconds.
