@@ -34,6 +34,7 @@ use crate::{
         },
         paths::{AppPath, ClientPath, GroupPath, HandlePath, JoinInfoPath, KeyQueuePath, NoMembers},
         problem::{ProblemDocument, ProblemKind},
+        reports::{ReportBody, ReportEpoch, Reporters},
     },
     tls,
     token::Token,
@@ -318,6 +319,18 @@ impl GatewayClient {
     /// [`RequestError`] as [`GatewayClient::send`].
     pub async fn delete_group(&self, group: &GroupId) -> Result<(), RequestError> {
         self.ask::<DeleteGroup>(&self.at_group(group), &Nothing {}, &Nothing {}).await.map(drop)
+    }
+
+    /// Reports that a member cannot open an epoch; answers how many members have.
+    ///
+    /// # Errors
+    /// [`RequestError`] as [`GatewayClient::send`].
+    pub async fn report_epoch(
+        &self,
+        group: &GroupId,
+        report: &ReportBody,
+    ) -> Result<Reporters, RequestError> {
+        self.ask::<ReportEpoch>(&self.at_group(group), &Nothing {}, report).await
     }
 
     /// Uploads a proposal (*Proposals*).

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use snapshots::{AppId, DomainName};
+use snapshots::{AppId, DomainName, Quotas};
 
 use crate::{
     external_sender::ExternalSenderKey,
@@ -27,6 +27,8 @@ pub struct Application {
     /// The keys by which the gateway proposes the removal of such members; at most one is used in a group, the first that
     /// its `external_senders` extension names.
     pub external_senders: Arc<[ExternalSenderKey]>,
+    /// The most that it may have here.
+    pub quotas: Quotas,
 }
 
 crate::choices! {
@@ -67,6 +69,7 @@ impl Application {
             federates_with: Arc::default(),
             expired_members: ExpiredMembers::default(),
             external_senders: Arc::default(),
+            quotas: Quotas::default(),
         }
     }
 

@@ -42,9 +42,10 @@ mod trusted_time;
 mod validation;
 
 pub use snapshots::{
-    AppId, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Durability, Epoch, Event,
-    GroupId, GroupRow, KeyPackageRef, KeyPackagesChange, KeyQueueId, Location, QueueCounts, Retention, Store,
-    StoreOptions, Timestamp,
+    AppId, AuditEntry, AuditRow, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName,
+    Durability, Epoch, EpochCommitter, Event, GroupId, GroupRow, KeyPackageRef, KeyPackagesChange,
+    KeyQueueId, Location, QueueCounts, QuotaExceeded, Quotas, ReportedEpoch, Resource, Retention, Store,
+    StoreOptions, Timestamp, Usage,
 };
 
 pub use self::{
@@ -57,8 +58,8 @@ pub use self::{
     external_sender::{ExternalSenderError, ExternalSenderKey},
     gateway::{
         ApplicationFigures, ClientChange, ClientError, ClientFigures, ClientQuery, EpochFigures, Gateway,
-        GatewayOptions, GroupFigures, JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient, PeerLag,
-        SETTINGS_OF_A_COPY,
+        GatewayOptions, GroupFigures, JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient, NewReport, PeerLag,
+        ReportKind, SETTINGS_OF_A_COPY,
     },
     group::{
         AcceptedCommit, AcceptedProposal, ControlMessages, CreatedGroup, EntriesAfter, EntryContent,

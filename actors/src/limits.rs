@@ -84,6 +84,9 @@ settings! {
         pub welcomes_reserved_max: usize = 10 => Accepts::Number(Is(0), Of("welcomes_per_inviter_max"));
         /// For how long a welcome that was sent to a client of another gateway counts in these limits, in seconds.
         pub welcomes_elsewhere_window_s: u64 = 24 * 3600 => Accepts::SECONDS;
+        /// The share of a group's members that must report an epoch before the application and the operators are told of it, in
+        /// percent; at least one member.
+        pub epoch_reports_percent: u64 = 25 => Accepts::from_to(0, 100);
         /// Longest label of a key queue and longest receiver id, in bytes.
         pub label_bytes_max: usize = 256 => Accepts::COUNT;
         /// Packets of the newest epochs that a group keeps in memory while it is active, in bytes; 0 keeps none.
@@ -112,6 +115,12 @@ impl Limits {
     pub const LIST_MAX: usize = 10_000;
     /// The largest value of [`Limits::proposals_per_commit_max`]: gateways read past commits of other gateways that far.
     pub const PROPOSALS_PER_COMMIT_MAX: usize = 4096;
+
+    /// The number of members of a group of this size who must report an epoch before it is told.
+    pub(crate) fn reporters_told_from(&self, members: usize) -> u64 {
+        let members = u64::try_from(members).unwrap_or(u64::MAX);
+        members.saturating_mul(self.epoch_reports_percent).div_ceil(100).max(1)
+    }
 
     /// [`Limits::key_package_lifetime_s_max`]; `None` for 0, which means no limit.
     pub(crate) fn lifetime_s_max(&self) -> Option<u64> {

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use snapshots::{AppId, AssignedLimits, DomainName, GroupId, KeyPackageRef, KeyQueueId, Store, Timestamp};
@@ -56,6 +56,10 @@ pub(crate) struct Services {
     pub(crate) deletions: Deletions,
     /// Searches for revoked members.
     pub(crate) revocation: RevocationSearches,
+    /// Epochs that enough members have reported since the start.
+    pub(crate) epochs_reported: AtomicU64,
+    /// The number of entries that the audit log of each application keeps.
+    pub(crate) audit_rows_max: u64,
     /// Groups whose logs here and at a peer differ.
     pub(crate) disagreements: Disagreements,
     pub(crate) notices: Box<dyn Notices>,

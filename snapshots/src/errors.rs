@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::ids::{ClientHandle, ClientId, DomainName, KeyPackageRef, KeyQueueId, Timestamp};
+use crate::{
+    ids::{ClientHandle, ClientId, DomainName, KeyPackageRef, KeyQueueId, Timestamp},
+    quotas::QuotaExceeded,
+};
 
 /// The reason why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -184,9 +187,15 @@ pub enum Unmet {
     /// A group of this id was deleted, and the id is still taken.
     #[error("a group of this id was deleted")]
     GroupDeleted,
+    /// The row of the epoch is missing: a commit has not created it, or it is no longer kept.
+    #[error("the epoch is not there")]
+    EpochMissing,
     /// Another snapshot of the log, at the same record or a later one, was begun or written meanwhile.
     #[error("another snapshot was written meanwhile")]
     SnapshotOvertaken,
+    /// The application would have more of a resource than its quota.
+    #[error(transparent)]
+    QuotaExceeded(QuotaExceeded),
     /// A setting of this name exists already.
     #[error("the setting exists")]
     SettingExists,

@@ -20,6 +20,7 @@ mod errors;
 mod histogram;
 mod ids;
 mod options;
+mod quotas;
 mod store;
 mod tables;
 
@@ -30,7 +31,7 @@ pub use self::{
         BACKUP_VERSION, BackupError, BackupSummary, BackupTable, ImportOptions, import_backup,
         inspect_backup, publish_file, write_backup, write_backup_while,
     },
-    engine::{Announced, Appended, Batch, StoreCounts, View},
+    engine::{Announced, Appended, Batch, ReportOutcome, StoreCounts, View},
     errors::{AppendError, OpenError, ReadError, Unmet},
     histogram::{Distribution, Histogram},
     ids::{
@@ -38,18 +39,21 @@ pub use self::{
         KeyQueueId, Timestamp,
     },
     options::{Durability, Location, StoreOptions},
+    quotas::{QuotaExceeded, Quotas, Resource, Usage},
     store::Store,
     tables::{
         assigned_key_packages::{AssignedLimits, AssignedRow},
+        audit::{AuditEntry, AuditRow},
         clients::ClientRow,
         deleted_groups::{DeletedAt, DeletedGroupRow},
         events::{Event, EventRow, EventRows, KeyPackagesChange},
         groups::GroupRow,
-        history::{CommittedProposal, EpochRow},
+        history::{CommittedProposal, EpochCommitter, EpochRow},
         key_packages::{KeyPackageRow, QueueCounts, UsedRow},
         key_queues::QueueRow,
         missed::MissedEntries,
         records::{LoadedLog, LogId},
+        reports::{MemberReport, ReportedEpoch, ToldBefore, ToldEpoch},
         retention::{Retention, SweepError, Swept},
         welcome_shares::{InvitedClient, Inviter, ShareId, WelcomeLimits},
         welcomes::{CountedBy, Invitation, JoinInfoRow, WelcomeRow},

@@ -27,7 +27,7 @@ impl Endpoint for RegisterClient {
          the handle changes. Only the Basic identity provider takes handles as they are; X.509 handles come from the \
          certificates.";
     const SUCCESS: &'static [Success] = &[Success::Created];
-    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::ClientHandleTaken];
+    const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::ClientHandleTaken, ProblemKind::QuotaExceeded];
     type Path = AppPath;
     type Query = Nothing;
     type Body = NewClientBody;

@@ -9,6 +9,7 @@ use super::{
     joining::JoinInfoId,
     paths::{AppPath, GroupPath},
     problem::ProblemKind,
+    reports::CommitterBody,
     text::{Base64, EventIdText, GroupIdText, HandleText},
 };
 
@@ -96,8 +97,26 @@ pub enum EventData {
     Welcome(WelcomeEvent),
     /// `key-packages`.
     KeyPackages(KeyPackagesEvent),
+    /// `epoch-reported`.
+    EpochReported(EpochReportedEvent),
     /// `reset`.
     Reset(ResetEvent),
+}
+
+/// `epoch-reported`: enough members have reported that they cannot open an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EpochReportedEvent {
+    /// The group.
+    pub group_id: GroupIdText,
+    /// The epoch.
+    #[schema(value_type = u64)]
+    pub epoch_id: Epoch,
+    /// The number of distinct members who have.
+    pub reporters: u64,
+    /// The member that committed it; left out if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committer: Option<CommitterBody>,
 }
 
 /// `proposal`: a proposal was accepted.

@@ -28,8 +28,12 @@ impl Endpoint for CreateGroup {
          gateway follows the group: it validates proposals and commits and knows the members. The same bytes give the \
          same answer again, with status 200.";
     const SUCCESS: &'static [Success] = &[Success::Created, Success::Ok];
-    const PROBLEMS: &'static [ProblemKind] =
-        &[ProblemKind::MalformedMlsMessage, ProblemKind::GroupExists, ProblemKind::InvalidGroupInfo];
+    const PROBLEMS: &'static [ProblemKind] = &[
+        ProblemKind::MalformedMlsMessage,
+        ProblemKind::GroupExists,
+        ProblemKind::InvalidGroupInfo,
+        ProblemKind::QuotaExceeded,
+    ];
     type Path = AppPath;
     type Query = Nothing;
     type Body = NewGroupBody;
@@ -117,6 +121,7 @@ impl Endpoint for UploadProposal {
         ProblemKind::UnknownKind,
         ProblemKind::KeyPackageReused,
         ProblemKind::TooManyProposals,
+        ProblemKind::QuotaExceeded,
         ProblemKind::ApplicationConfigurationMismatch,
         ProblemKind::PeerUnreachable,
         ProblemKind::PeerTimeout,
@@ -175,6 +180,7 @@ impl Endpoint for UploadCommit {
         ProblemKind::ExpiredMembers,
         ProblemKind::KeyPackageReused,
         ProblemKind::TooManyWelcomes,
+        ProblemKind::QuotaExceeded,
         ProblemKind::ApplicationConfigurationMismatch,
         ProblemKind::PeerUnreachable,
         ProblemKind::PeerTimeout,

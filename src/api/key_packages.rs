@@ -82,6 +82,7 @@ impl Endpoint for UploadKeyPackages {
         ProblemKind::KeyQueueExists,
         ProblemKind::InvalidKeyPackage,
         ProblemKind::LimitReached,
+        ProblemKind::QuotaExceeded,
     ];
     type Path = KeyQueuePath;
     type Query = Nothing;

@@ -4,6 +4,7 @@
 
 pub mod activity;
 pub mod applications;
+pub mod audit;
 pub mod backups;
 pub mod clients;
 pub mod events;
@@ -19,6 +20,7 @@ pub mod operator;
 pub mod paths;
 pub mod percent;
 pub mod problem;
+pub mod reports;
 pub mod text;
 pub(crate) mod whole;
 
@@ -123,6 +125,8 @@ pub enum Success {
     Ok,
     /// 201.
     Created,
+    /// 202.
+    Accepted,
     /// 204: there is no body.
     NoContent,
 }
@@ -133,6 +137,7 @@ impl Success {
         match self {
             Self::Ok => 200,
             Self::Created => 201,
+            Self::Accepted => 202,
             Self::NoContent => 204,
         }
     }

@@ -1,6 +1,6 @@
 //! The operators' API, on a listener of its own: the applications of a gateway and their tokens.
 
-use actors::{AppId, DomainName, Timestamp};
+use actors::{AppId, DomainName, Quotas, Resource, Timestamp, Usage};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -163,6 +163,46 @@ pub struct OperatedApplication {
     pub groups: BoundedCount,
     /// The key packages in the queues of its clients: assigned ones and final keys included.
     pub key_packages: BoundedCount,
+    /// What its quotas limit.
+    pub quotas: ApplicationQuotas,
+}
+
+/// How much an application has, and how much it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplicationQuotas {
+    /// Clients.
+    pub clients: UsedQuota,
+    /// Groups, those that another gateway orders included.
+    pub groups: UsedQuota,
+    /// Key packages in queues: assigned ones and final keys included.
+    pub key_packages: UsedQuota,
+    /// Stored messages and states, in bytes.
+    pub stored_bytes: UsedQuota,
+}
+
+/// How much there is of something, and how much there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UsedQuota {
+    /// How much there is.
+    pub used: u64,
+    /// The quota; left out if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+}
+
+impl ApplicationQuotas {
+    /// The quotas with their use.
+    pub fn of(usage: &Usage, quotas: &Quotas) -> Self {
+        let of = |resource| UsedQuota { used: usage.of(resource), max: quotas.of(resource) };
+        Self {
+            clients: of(Resource::Clients),
+            groups: of(Resource::Groups),
+            key_packages: of(Resource::KeyPackages),
+            stored_bytes: of(Resource::Bytes),
+        }
+    }
 }
 
 /// A number that is counted up to 10,000.

@@ -172,6 +172,12 @@ problem_types! {
         "The packet adds a client with a key package that was used before and is not a final key.",
         "Fetch a fresh key package of that client and make the packet again; leave a proposal out that `proposalRef` names.",
         ["proposalRef": "the reference of the Add that carries the key package, in Base64, where the commit refers to one"];
+    InvalidReport: 422 "invalid-report", "Invalid report",
+        "The report is of no current member of the group, or of an epoch that no commit of the group has created.",
+        "Report an epoch from 1 to the current one, for a client that is a member now.";
+    QuotaExceeded: 422 "quota-exceeded", "Quota exceeded",
+        "The application would have more than its quota. `quota` names what it would have too much of, and `limit` says how much it may have.",
+        "Delete what is no longer needed, or ask the operator of the gateway for a larger quota.";
     LimitReached: 422 "limit-reached", "Limit reached",
         "The client or key queue has reached a limit of the gateway, or the peer has reached the limit of groups of one peer.",
         "Delete what is no longer needed. The limits are settings of the gateway.";

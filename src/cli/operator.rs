@@ -1,5 +1,7 @@
 //! `operator`: a running gateway, seen and changed through its operators' listener.
 
+mod tables;
+
 use std::{
     io::{self, Write as _},
     process::ExitCode,
@@ -15,25 +17,18 @@ use serde::{
     de::{IntoDeserializer as _, value},
 };
 
+use self::tables::Tabular;
 use super::{
     BAD_CONFIGURATION, Options, fail,
-    table::{TextTable, at, counted, joined, or_absent, printable, printable_json, sender},
+    table::{printable, printable_json},
 };
 use crate::{
     api::{
-        Limit,
-        backups::{ListedBackups, MadeBackup},
-        clients::PageQuery,
-        groups::Groups,
-        operated_clients::OperatedClients,
-        operated_groups::{EpochsBefore, GroupEpochs, GroupFollower, InspectedGroup, ListedPeers},
-        operator::{ListedTokens, MadeTokenBody, OperatedApplications, TokenAccess},
-        problem::ProblemKind,
-        text::GroupIdText,
+        Limit, backups::MadeBackup, clients::PageQuery, operated_groups::EpochsBefore, operator::TokenAccess,
+        problem::ProblemKind, text::GroupIdText,
     },
     client::{OperatorClient, RequestError},
     token::Token,
-    utc::utc,
 };
 
 /// The environment variable with the token. An argument would be seen by all users of the machine.
@@ -120,6 +115,20 @@ enum OperatorCommand {
     },
     /// List the clients of an application, with the key packages that they have left.
     Clients {
+        /// The application.
+        app: AppId,
+        #[command(flatten)]
+        page: PageOptions,
+    },
+    /// List the epochs of groups that members cannot open, as they have reported.
+    Reports {
+        /// The application.
+        app: AppId,
+        #[command(flatten)]
+        page: PageOptions,
+    },
+    /// List the audit log of an application, the newest entries first.
+    Audit {
         /// The application.
         app: AppId,
         #[command(flatten)]
@@ -240,16 +249,6 @@ struct Printed {
     is_secret: bool,
 }
 
-/// An answer with its table.
-trait Tabular: Serialize {
-    fn table(&self) -> TextTable;
-
-    /// The cursor of the next page.
-    fn next_cursor(&self) -> Option<&str> {
-        None
-    }
-}
-
 impl Printed {
     fn of(answer: &impl Tabular, is_json: bool) -> Self {
         let note =
@@ -301,6 +300,10 @@ async fn answer(
         OperatorCommand::Clients { app, page } => {
             Printed::of(&client.clients(app, &page.into()).await?, is_json)
         }
+        OperatorCommand::Reports { app, page } => {
+            Printed::of(&client.reports(app, &page.into()).await?, is_json)
+        }
+        OperatorCommand::Audit { app, page } => Printed::of(&client.audit(app, &page.into()).await?, is_json),
         OperatorCommand::Peers => Printed::of(&client.peers().await?, is_json),
         OperatorCommand::Backups => Printed::of(&client.backups().await?, is_json),
         OperatorCommand::Backup => Printed::of(&client.make_backup().await?, is_json),
@@ -330,168 +333,5 @@ fn explained(url: &str, error: &RequestError) -> String {
             )
         }
         _ => error.to_string(),
-    }
-}
-
-impl Tabular for OperatedApplications {
-    fn table(&self) -> TextTable {
-        let mut table = TextTable::of(["APPLICATION", "CLIENTS", "GROUPS", "KEY PACKAGES", "FEDERATES WITH"]);
-        for application in &self.applications {
-            table.row([
-                application.id.to_string(),
-                counted(application.clients),
-                counted(application.groups),
-                counted(application.key_packages),
-                joined(&application.federates_with),
-            ]);
-        }
-        table
-    }
-}
-
-impl Tabular for ListedTokens {
-    fn table(&self) -> TextTable {
-        let mut table = TextTable::of(["TOKEN ID", "ACCESS", "MADE"]);
-        for token in &self.tokens {
-            table.row([
-                token.token_id.clone(),
-                word(token.access).to_owned(),
-                or_absent(token.created_at.map(at)),
-            ]);
-        }
-        table
-    }
-}
-
-impl Tabular for MadeTokenBody {
-    fn table(&self) -> TextTable {
-        TextTable::of_members([("token:", self.token.clone()), ("token id:", self.token_id.clone())])
-    }
-}
-
-impl Tabular for Groups {
-    fn table(&self) -> TextTable {
-        let mut table = TextTable::of(["GROUP", "EPOCH", "HUB"]);
-        for group in &self.groups {
-            table.row([
-                group.group_id.to_string(),
-                group.epoch_id.to_string(),
-                or_absent(group.hub_domain.as_ref()),
-            ]);
-        }
-        table
-    }
-
-    fn next_cursor(&self) -> Option<&str> {
-        self.next_cursor.as_deref()
-    }
-}
-
-impl Tabular for InspectedGroup {
-    fn table(&self) -> TextTable {
-        let lag = |follower: &GroupFollower| format!("{} lacks {}", follower.domain, follower.lag_entries);
-        TextTable::of_members([
-            ("group", self.group_id.to_string()),
-            ("epoch", self.epoch_id.to_string()),
-            ("hub", or_absent(self.hub_domain.as_ref())),
-            ("created", at(self.created_at)),
-            ("cipher suite", self.cipher_suite.to_string()),
-            ("members", self.members.to_string()),
-            ("ratchet tree bytes", self.ratchet_tree_bytes.to_string()),
-            ("waiting proposals", self.proposals.to_string()),
-            ("log entries", self.log_entries.to_string()),
-            ("oldest epoch", or_absent(self.oldest_epoch_id)),
-            ("followers", joined(self.followers.iter().map(lag))),
-        ])
-    }
-}
-
-impl Tabular for GroupEpochs {
-    fn table(&self) -> TextTable {
-        let mut table =
-            TextTable::of(["EPOCH", "CREATED", "COMMITTER", "COMMIT BYTES", "PROPOSALS", "LOST TO IT"]);
-        for epoch in &self.epochs {
-            table.row([
-                epoch.epoch_id.to_string(),
-                at(epoch.timestamp),
-                sender(epoch.committer_leaf_index),
-                epoch.commit_bytes.to_string(),
-                epoch.proposals.to_string(),
-                joined(epoch.losers.iter().map(|loser| sender(loser.leaf_index))),
-            ]);
-        }
-        table
-    }
-}
-
-impl Tabular for OperatedClients {
-    fn table(&self) -> TextTable {
-        let mut table =
-            TextTable::of(["CLIENT", "HANDLE", "DOMAIN", "KEY QUEUES", "KEY PACKAGES LEFT", "TAGS"]);
-        for client in &self.clients {
-            table.row([
-                client.client_id.to_string(),
-                client.client_handle.to_string(),
-                or_absent(client.domain.as_ref()),
-                client.key_queues.to_string(),
-                client.key_packages_available.to_string(),
-                joined(&client.tags),
-            ]);
-        }
-        table
-    }
-
-    fn next_cursor(&self) -> Option<&str> {
-        self.next_cursor.as_deref()
-    }
-}
-
-impl Tabular for ListedPeers {
-    fn table(&self) -> TextTable {
-        let mut table = TextTable::of([
-            "PEER",
-            "REACHABLE",
-            "LAST CONTACT",
-            "REFUSALS",
-            "GROUPS BEHIND",
-            "ENTRIES BEHIND",
-            "GROUPS LOST HERE, THERE",
-            "TRUST DIFFERS",
-        ]);
-        for peer in &self.peers {
-            table.row([
-                peer.domain.to_string(),
-                if peer.is_reachable { "yes" } else { "no" }.to_owned(),
-                or_absent(peer.last_contact.map(|at| utc(at / 1000))),
-                peer.refusals.to_string(),
-                peer.lag_groups.to_string(),
-                peer.lag_entries.to_string(),
-                format!("{}, {}", peer.groups_lost_here, peer.groups_lost_there),
-                or_absent(peer.differing_trust()),
-            ]);
-        }
-        table
-    }
-}
-
-impl Tabular for ListedBackups {
-    fn table(&self) -> TextTable {
-        let mut table = TextTable::of(["BACKUP", "CREATED", "BYTES"]);
-        for backup in &self.backups {
-            table.row([backup.name.clone(), at(backup.created_at), backup.bytes.to_string()]);
-        }
-        table
-    }
-}
-
-impl Tabular for MadeBackup {
-    fn table(&self) -> TextTable {
-        TextTable::of_members([
-            ("directory", self.directory.clone()),
-            ("backup", self.name.clone()),
-            ("created", at(self.created_at)),
-            ("bytes", self.bytes.to_string()),
-            ("rows", self.rows.to_string()),
-        ])
     }
 }

@@ -196,6 +196,7 @@ fn event(kind: &str, data: &str) -> Result<Option<EventData>, RequestError> {
         "group" => EventData::Group(read(data)?),
         "welcome" => EventData::Welcome(read(data)?),
         "key-packages" => EventData::KeyPackages(read(data)?),
+        "epoch-reported" => EventData::EpochReported(read(data)?),
         "reset" => EventData::Reset(read(data)?),
         _ => return Ok(None),
     }))

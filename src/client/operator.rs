@@ -8,6 +8,7 @@ use super::{ActivityReader, RequestError, requests::Requests};
 use crate::{
     api::{
         Nothing,
+        audit::{AuditLog, ListAudit},
         backups::{ListBackups, ListedBackups, MadeBackup, MakeBackup},
         clients::PageQuery,
         groups::Groups,
@@ -21,6 +22,7 @@ use crate::{
             OperatedApplications, OperatedPath, RevokeToken, TokenAccess, TokenPath,
         },
         paths::NoMembers,
+        reports::{ListReportedEpochs, ListedReports},
     },
     token::Token,
 };
@@ -134,6 +136,22 @@ impl OperatorClient {
         query: &EpochsBefore,
     ) -> Result<GroupEpochs, RequestError> {
         self.requests.ask::<ListGroupEpochs>(&at_group(app, group), query, &Nothing {}).await
+    }
+
+    /// A page of the epochs of an application that members have reported.
+    ///
+    /// # Errors
+    /// [`RequestError`], as for all requests.
+    pub async fn reports(&self, app: AppId, page: &PageQuery) -> Result<ListedReports, RequestError> {
+        self.requests.ask::<ListReportedEpochs>(&OperatedPath { app }, page, &Nothing {}).await
+    }
+
+    /// A page of the audit log of an application, the newest entries first.
+    ///
+    /// # Errors
+    /// [`RequestError`], as for all requests.
+    pub async fn audit(&self, app: AppId, page: &PageQuery) -> Result<AuditLog, RequestError> {
+        self.requests.ask::<ListAudit>(&OperatedPath { app }, page, &Nothing {}).await
     }
 
     /// The gateways of other domains.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use actors::{
-    AppId, DomainName,
+    AppId, DomainName, Quotas, Resource,
     identity::x509::{NameOffsets, X509Parameters},
     settings::{Accepts, Row},
 };
@@ -41,9 +41,47 @@ actors::settings! {
         /// The identification of its clients; *Basic Identity Provider* by default.
         #[serde(default)]
         pub identity_configuration: IdentityConfiguration => Accepts::Table(IDENTITY);
+        /// The most that the application may have at this gateway.
+        #[serde(default)]
+        pub quotas: QuotaSettings => Accepts::Table(QuotaSettings::ROWS);
         /// Trust anchors; required if clients are identified by certificates, and not accepted otherwise.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub x509: Option<X509Settings> => Accepts::Table(X509Settings::ROWS);
+    }
+}
+
+actors::settings! {
+    /// The most that an application may have at this gateway. What would exceed a quota is refused; what is there stays. Each is
+    /// without a limit by default.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct QuotaSettings {
+        /// Registered clients.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub clients_max: Option<u64> => QUOTA, e.g. "100000";
+        /// Groups, replicas of other gateways' groups included.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub groups_max: Option<u64> => QUOTA, e.g. "100000";
+        /// Key packages in the queues of clients, assigned ones and final keys included.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub key_packages_max: Option<u64> => QUOTA, e.g. "10000000";
+        /// Stored messages and states, in bytes: entries of groups, welcomes, key packages, and snapshots of groups and key queues.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub stored_bytes_max: Option<u64> => QUOTA, e.g. "100000000000";
+    }
+}
+
+/// A quota of none is one, too: it lets an application have nothing more.
+const QUOTA: Accepts = Accepts::from_to(0, u64::MAX >> 1);
+
+impl QuotaSettings {
+    /// The quotas in the form of the store.
+    pub(super) fn quotas(&self) -> Quotas {
+        Quotas::default()
+            .with(Resource::Clients, self.clients_max)
+            .with(Resource::Groups, self.groups_max)
+            .with(Resource::KeyPackages, self.key_packages_max)
+            .with(Resource::Bytes, self.stored_bytes_max)
     }
 }
 
@@ -134,6 +172,7 @@ impl ApplicationSettings {
             federates_with: BTreeSet::new(),
             tokens,
             identity_configuration: IdentityConfiguration::default(),
+            quotas: QuotaSettings::default(),
             x509: None,
         }
     }

@@ -32,6 +32,7 @@ pub(super) fn build(
         supports_domains: identity.supports_domains,
         domains: config.domains.clone(),
         federates_with: Arc::new(settings.federates_with.clone()),
+        quotas: settings.quotas.quotas(),
         ..Application::basic(settings.id)
     };
     match (identity.identity_provider_type, &settings.x509) {

@@ -29,6 +29,10 @@ actors::settings! {
         pub event_rows_max: u64 = Retention::default().event_rows_max => Accepts::from_to(1, u64::MAX >> 1);
         /// Age of an event, in seconds. An event stream cannot continue after an event that is older.
         pub event_age_s_max: u64 = Retention::default().event_age_max.as_secs() => Accepts::SECONDS;
+        /// Entries in the audit log of one application.
+        pub audit_rows_max: u64 = Retention::default().audit_rows_max => Accepts::from_to(1, u64::MAX >> 1);
+        /// Age of an entry of the audit log, in seconds.
+        pub audit_age_s_max: u64 = Retention::default().audit_age_max.as_secs() => Accepts::SECONDS;
         /// How long the id of a deleted group stays taken, in seconds; longer while a follower is to be told of the deletion.
         pub deleted_group_age_s_max: u64 = Retention::default().deleted_age_max.as_secs() => Accepts::SECONDS;
         /// The time after the last accepted proposal or commit of a group after which it is deleted, in seconds; 0 keeps idle
@@ -106,6 +110,8 @@ impl RetentionSettings {
             expired_age_max: Duration::from_secs(self.expired_age_s_max),
             event_rows_max: self.event_rows_max,
             event_age_max: Duration::from_secs(self.event_age_s_max),
+            audit_rows_max: self.audit_rows_max,
+            audit_age_max: Duration::from_secs(self.audit_age_s_max),
             deleted_age_max: Duration::from_secs(self.deleted_group_age_s_max),
             group_idle_max: Some(self.group_idle_s_max).filter(|max| *max > 0).map(Duration::from_secs),
         }

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     api::{
         events::{
-            EpochEvent, EventData, GroupChange, GroupEvent, KeyPackagesEvent, ProposalEvent, ResetEvent,
-            StreamApplicationEvents, StreamGroupEvents, WelcomeEvent,
+            EpochEvent, EpochReportedEvent, EventData, GroupChange, GroupEvent, KeyPackagesEvent,
+            ProposalEvent, ResetEvent, StreamApplicationEvents, StreamGroupEvents, WelcomeEvent,
         },
         joining::JoinInfoId,
         problem::ProblemKind,
@@ -200,6 +200,7 @@ fn kind(event: &Event) -> &'static str {
     match event {
         Event::GroupCreated { .. } | Event::GroupDeleted { .. } => "group",
         Event::GroupReplaced { .. } => "reset",
+        Event::EpochReported { .. } => "epoch-reported",
         Event::Proposal { .. } => "proposal",
         Event::Epoch { .. } => "epoch",
         Event::Welcome { .. } => "welcome",
@@ -212,6 +213,14 @@ fn data(event: &Event, packets: Option<EventPackets>) -> EventData {
     match event {
         Event::GroupCreated { group } => changed(group, GroupChange::Created),
         Event::GroupDeleted { group } => changed(group, GroupChange::Deleted),
+        Event::EpochReported { group, epoch, reporters, committer, .. } => {
+            EventData::EpochReported(EpochReportedEvent {
+                group_id: GroupIdText(group.clone()),
+                epoch_id: *epoch,
+                reporters: *reporters,
+                committer: committer.clone().map(Into::into),
+            })
+        }
         Event::GroupReplaced { .. } => reset(ResetReason::Replaced),
         Event::Proposal { group, epoch, reference, .. } => EventData::Proposal(ProposalEvent {
             group_id: GroupIdText(group.clone()),

@@ -26,6 +26,7 @@ use crate::{
         },
         groups::{AcceptedCommitBody, AcceptedProposalBody, UploadCommit, UploadProposal},
         key_packages::{RetrieveKeyPackage, RetrievedKeyPackage},
+        reports::ReportEpoch,
         text::Base64,
     },
     federation::differences,
@@ -39,6 +40,7 @@ pub(super) static PEER_ROUTES: &[Route<Peers>] = &[
     Route::of::<RetrieveKeyPackage>(),
     Route::of::<UploadProposal>(),
     Route::of::<UploadCommit>(),
+    Route::of::<ReportEpoch>(),
     Route::of::<ReplicateLog>(),
 ];
 

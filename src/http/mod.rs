@@ -20,6 +20,7 @@
 mod access_log;
 pub(crate) mod activity;
 mod applications;
+mod audit;
 pub(crate) mod auth;
 mod body;
 pub(crate) mod callers;
@@ -47,6 +48,7 @@ mod pages;
 pub(crate) mod peer_auth;
 mod problem;
 mod query;
+mod reports;
 mod request_id;
 mod route;
 pub(crate) mod token_book;

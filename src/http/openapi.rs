@@ -186,12 +186,13 @@ pub(super) fn describe<E: Endpoint>(schemas: &mut Schemas) -> Operation {
             }
             Success::Ok => "The answer",
             Success::Created => "Created",
+            Success::Accepted => "Accepted",
             Success::NoContent => "Done",
         };
         let response = ResponseBuilder::new().description(description);
         let response = match success {
             Success::NoContent => response,
-            Success::Ok | Success::Created => {
+            Success::Ok | Success::Created | Success::Accepted => {
                 response.content(E::MEDIA_TYPE, content(collect::<E::Response>(schemas)))
             }
         };

@@ -23,8 +23,8 @@ use crate::api::{
         ListedPeers,
     },
     operator::{
-        BoundedCount, ListOperatedApplications, ListTokens, ListedTokens, MadeTokenBody, MakeToken,
-        OperatedApplication, OperatedApplications, RevokeToken,
+        ApplicationQuotas, BoundedCount, ListOperatedApplications, ListTokens, ListedTokens, MadeTokenBody,
+        MakeToken, OperatedApplication, OperatedApplications, RevokeToken,
     },
     problem::ProblemKind,
     text::{GroupIdText, HandleText},
@@ -48,6 +48,7 @@ impl Handle<Operators> for ListOperatedApplications {
                     clients: BoundedCount::of(figures.clients),
                     groups: BoundedCount::of(figures.groups),
                     key_packages: BoundedCount::of(figures.key_packages),
+                    quotas: ApplicationQuotas::of(&figures.usage, &application.quotas),
                 })
             });
             let mut applications = described.collect::<Result<Vec<_>, Problem>>()?;
@@ -293,7 +294,7 @@ fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-fn check_known(edge: &Edge<Operators>, app: AppId) -> Result<(), Problem> {
+pub(super) fn check_known(edge: &Edge<Operators>, app: AppId) -> Result<(), Problem> {
     match edge.gateway.application(app) {
         Some(_) => Ok(()),
         None => {

@@ -25,6 +25,7 @@ use crate::{
     api::{
         Access,
         activity::WatchActivity,
+        audit::ListAudit,
         backups::{ListBackups, MakeBackup},
         operated_clients::ListOperatedClients,
         operated_groups::{
@@ -32,6 +33,7 @@ use crate::{
         },
         operator::{ListOperatedApplications, ListTokens, MakeToken, RevokeToken},
         problem::ProblemKind,
+        reports::ListReportedEpochs,
     },
     backups::Backups,
     config::{TokenAccess, TokenSettings},
@@ -59,6 +61,8 @@ static OPERATOR_ROUTES: &[Route<Operators>] = &[
     Route::of::<InspectGroup>(),
     Route::of::<DeleteOperatedGroup>(),
     Route::of::<ListGroupEpochs>(),
+    Route::of::<ListReportedEpochs>(),
+    Route::of::<ListAudit>(),
     Route::of::<ListPeers>(),
     Route::of::<ListBackups>(),
     Route::of::<MakeBackup>(),
@@ -73,7 +77,7 @@ The operators' listener of a MIMI gateway. Open it in a browser: it shows a cons
 /readyz                      requests are answered
 /metrics                     figures for Prometheus
 /operator/v1/openapi.json    what there is under /operator/v1; needs a token of an operator
-/operator/v1/applications    the applications, and under each its tokens, clients and groups; needs such a token
+/operator/v1/applications    the applications, and under each its tokens, clients, groups, reports and audit log; needs such a token
 /operator/v1/peers           the gateways of other domains; needs such a token
 /operator/v1/backups         the backups, and making one; needs such a token
 /operator/v1/activity        the present activity, as a stream; needs such a token
@@ -158,6 +162,7 @@ or a message.",
             ("Applications and tokens", "The applications of this gateway, and the tokens of their servers."),
             ("Clients", "Clients, and the key packages that each has left."),
             ("Groups", "Sizes and epochs of groups, and their deletion."),
+            ("Audit", "What happened to whom, for questions that come later."),
             ("Peers", "The gateways of other domains."),
             ("Backups", "Files with all that the store holds."),
             ("This gateway", "Health, metrics and this document."),

@@ -1,7 +1,10 @@
 //! The mapping from errors to problem documents, for the whole gateway.
 
 use actix_web::{HttpResponse, http::StatusCode, http::header};
-use actors::{ClientError, DomainError, GroupError, KeyQueueError, MalformedMessage, StorageError};
+use actors::{
+    ClientError, DomainError, GroupError, KeyQueueError, MalformedMessage, QuotaExceeded, Resource,
+    StorageError,
+};
 use serde_json::{Map, Value};
 
 use super::request_id::RequestId;
@@ -53,6 +56,13 @@ impl Problem {
     /// 429.
     pub(crate) fn too_many_requests(detail: impl Into<String>) -> Self {
         Self::new(ProblemKind::TooManyRequests, detail).header(header::RETRY_AFTER, RETRY_AFTER_S)
+    }
+
+    /// 422, for an application that would have more than its quota.
+    fn quota(quota: &QuotaExceeded) -> Self {
+        Self::new(ProblemKind::QuotaExceeded, quota.to_string())
+            .member("quota", quota_name(quota.resource))
+            .member("limit", quota.max)
     }
 
     /// Adds the time after which to try again.
@@ -247,6 +257,7 @@ impl From<ClientError> for Problem {
             ClientError::Invalid(_) => Self::malformed(detail),
             ClientError::Domain(error) => error.into(),
             ClientError::TooLarge { .. } => Self::new(ProblemKind::TooLarge, detail),
+            ClientError::Quota(quota) => Self::quota(&quota),
             ClientError::Busy => Self::too_many_requests(detail),
             ClientError::Stopping => Self::shutting_down(),
             ClientError::Storage(error) => error.into(),
@@ -278,6 +289,7 @@ impl From<KeyQueueError> for Problem {
             }
             KeyQueueError::NoKeyPackage => Self::new(ProblemKind::NoKeyPackage, detail),
             KeyQueueError::Domain(error) => error.into(),
+            KeyQueueError::Quota(quota) => Self::quota(&quota),
             KeyQueueError::Busy => Self::too_many_requests(detail),
             KeyQueueError::Stopping => Self::shutting_down(),
             KeyQueueError::Storage(error) => error.into(),
@@ -336,6 +348,8 @@ impl From<GroupError> for Problem {
             GroupError::EpochsPruned { floor } => {
                 Self::new(ProblemKind::EpochsPruned, detail).member("floorEpochId", floor.0)
             }
+            GroupError::Quota(quota) => Self::quota(&quota),
+            GroupError::InvalidReport(_) => Self::new(ProblemKind::InvalidReport, detail),
             GroupError::NotHub { hub } => {
                 Self::new(ProblemKind::NotHub, detail).member("hubDomain", hub.to_string())
             }
@@ -345,6 +359,16 @@ impl From<GroupError> for Problem {
             GroupError::Stopping => Self::shutting_down(),
             GroupError::Storage(error) => error.into(),
         }
+    }
+}
+
+/// The name of a resource in the API.
+const fn quota_name(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Clients => "clients",
+        Resource::Groups => "groups",
+        Resource::KeyPackages => "keyPackages",
+        Resource::Bytes => "storedBytes",
     }
 }
 

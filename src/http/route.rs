@@ -59,6 +59,7 @@ pub(super) static ROUTES: &[Route] = &[
     Route::of::<api::groups::ListProposals>(),
     Route::of::<api::groups::UploadCommit>(),
     Route::of::<api::groups::ListControlMessages>(),
+    Route::of::<api::reports::ReportEpoch>(),
     Route::of::<api::joining::GetGroupInfo>(),
     Route::of::<api::joining::ListWelcomes>(),
     Route::of::<api::joining::AcknowledgeWelcome>(),
@@ -212,6 +213,8 @@ pub(super) enum Answer<T> {
     Ok(T),
     /// 201.
     Created(T),
+    /// 202.
+    Accepted(T),
     /// 200, with the JSON of the answer, which its handler wrote itself.
     Encoded(Vec<u8>),
     /// 204.
@@ -307,6 +310,7 @@ fn encode<T: Serialize>(answer: Answer<T>) -> Result<HttpResponse, Problem> {
     let (status, json) = match answer {
         Answer::Ok(value) => (StatusCode::OK, to_json(&value)?),
         Answer::Created(value) => (StatusCode::CREATED, to_json(&value)?),
+        Answer::Accepted(value) => (StatusCode::ACCEPTED, to_json(&value)?),
         Answer::Encoded(json) => (StatusCode::OK, json),
         Answer::NoContent => return Ok(HttpResponse::NoContent().finish()),
         Answer::Tagged(tag, answer) => {

@@ -110,6 +110,7 @@ impl Observed {
         self.write_actors(text);
         self.write_snapshots(text);
         self.write_deletions(text);
+        self.write_reports(text);
         self.write_store(text);
         self.write_backups(text);
         self.write_peers(text);
@@ -190,6 +191,14 @@ impl Observed {
             Ok(count) => _ = family.sample(&[], count),
             Err(error) => tracing::warn!(%error, "the groups that are to be erased cannot be counted"),
         }
+    }
+
+    fn write_reports(&self, text: &mut MetricsText) {
+        let reported = counter(
+            "mimi_gateway_epochs_reported_total",
+            "Epochs of groups that enough members have reported that they cannot open.",
+        );
+        text.one(reported, self.gateway.epochs_reported());
     }
 
     fn write_store(&self, text: &mut MetricsText) {

@@ -30,6 +30,7 @@ mod mls_support;
 mod mutation;
 mod race;
 mod readme;
+mod reports;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;

@@ -25,7 +25,7 @@ use mls_rs::{
 use mls_rs_core::crypto::SignatureSecretKey;
 use mls_rs_crypto_rustcrypto::RustCryptoProvider;
 
-use super::{Config, Identities, Member, pki::Certified};
+use super::{Config, Crypto, Identities, Member, pki::Certified};
 use crate::support::TestGateway;
 
 const SUITE: CipherSuite = CipherSuite::CURVE25519_AES128;
@@ -40,6 +40,8 @@ pub(crate) struct MlsClient {
     pub(crate) handle: ClientHandle,
     pub(crate) queue: KeyQueueId,
     pub(crate) api: GatewayClient,
+    /// Its cryptography, which can lie.
+    pub(crate) crypto: Crypto,
     mls: Client<Config>,
 }
 
@@ -68,6 +70,7 @@ impl MlsClient {
 
     /// A client that no application server knows, with a basic credential of this name.
     pub(crate) fn made_up(gateway: &TestGateway, name: &str) -> Self {
+        let (crypto, mls) = Self::basic(name, CommitOptions::new(), YEAR);
         Self {
             id: ClientId::random(),
             domain: None,
@@ -75,11 +78,12 @@ impl MlsClient {
             handle: ClientHandle::new(name.as_bytes()).unwrap(),
             queue: KeyQueueId::random(),
             api: connect(gateway),
-            mls: Self::basic(name, CommitOptions::new(), YEAR),
+            crypto,
+            mls,
         }
     }
 
-    fn basic(name: &str, options: CommitOptions, lifetime: Duration) -> Client<Config> {
+    fn basic(name: &str, options: CommitOptions, lifetime: Duration) -> (Crypto, Client<Config>) {
         let crypto = RustCryptoProvider::default();
         let (secret, public) = crypto.cipher_suite_provider(SUITE).unwrap().signature_key_generate().unwrap();
         let credential = BasicCredential::new(name.as_bytes().to_vec()).into_credential();
@@ -116,7 +120,7 @@ impl MlsClient {
         Self::register_as(api, name, Some(certified.domain.clone()), certified.suite, mls).await
     }
 
-    fn certified(certified: &Certified, identities: Identities) -> Client<Config> {
+    fn certified(certified: &Certified, identities: Identities) -> (Crypto, Client<Config>) {
         let options = CommitOptions::new();
         let (identity, secret) = (certified.signing_identity(), certified.secret.clone());
         mls_client(certified.suite, identities, identity, secret, options, YEAR)
@@ -133,6 +137,7 @@ impl MlsClient {
         certified: &Certified,
         identities: Identities,
     ) -> Self {
+        let (crypto, mls) = Self::certified(certified, identities);
         Self {
             id: ClientId::random(),
             domain: Some(certified.domain.clone()),
@@ -140,7 +145,8 @@ impl MlsClient {
             handle: certified.handle.clone(),
             queue: KeyQueueId::random(),
             api: connect(gateway),
-            mls: Self::certified(certified, identities),
+            crypto,
+            mls,
         }
     }
 
@@ -149,7 +155,7 @@ impl MlsClient {
         name: &str,
         domain: Option<DomainName>,
         suite: CipherSuite,
-        mls: Client<Config>,
+        (crypto, mls): (Crypto, Client<Config>),
     ) -> Self {
         let handle = ClientHandle::new(name.as_bytes()).unwrap();
         let new = NewClientBody {
@@ -161,7 +167,7 @@ impl MlsClient {
         let attributes =
             NewKeyQueueBody { protocol_version: 1, cipher_suite: u16::from(suite), app_label: String::new() };
         let queue = api.create_key_queue(id, &attributes).await.unwrap().key_queue_id;
-        Self { id, domain, suite, handle, queue, api, mls }
+        Self { id, domain, suite, handle, queue, api, crypto, mls }
     }
 
     /// Goes on with a gateway that was started again.
@@ -326,7 +332,7 @@ fn tree_of(bytes: &Base64) -> ExportedTree<'static> {
     ExportedTree::from_bytes(&bytes.0).unwrap()
 }
 
-/// A client that sends its handshakes in the clear.
+/// A client that sends its handshakes in the clear, and its cryptography.
 fn mls_client(
     suite: CipherSuite,
     identities: Identities,
@@ -334,15 +340,17 @@ fn mls_client(
     secret: SignatureSecretKey,
     options: CommitOptions,
     lifetime: Duration,
-) -> Client<Config> {
+) -> (Crypto, Client<Config>) {
+    let crypto = Crypto::default();
     let rules = DefaultMlsRules::new()
         .with_encryption_options(EncryptionOptions::new(false, PaddingMode::None))
         .with_commit_options(options.with_ratchet_tree_extension(false).with_allow_external_commit(true));
-    Client::builder()
+    let client = Client::builder()
         .mls_rules(rules)
-        .crypto_provider(RustCryptoProvider::default())
+        .crypto_provider(crypto.clone())
         .identity_provider(identities)
         .key_package_lifetime(lifetime)
         .signing_identity(identity, secret, suite)
-        .build()
+        .build();
+    (crypto, client)
 }

@@ -15,6 +15,7 @@ use mimi_gateway::{
 };
 use mls_rs::{
     Group,
+    error::MlsError,
     group::{CommitBuilder, CommitEffect, ReceivedMessage},
 };
 
@@ -224,9 +225,15 @@ impl Member {
 
     /// Takes in control messages that follow this member's epoch.
     pub(crate) fn take_in(&mut self, missed: &ControlMessagesBody) {
+        self.process(missed).unwrap();
+    }
+
+    /// As [`Member::take_in`]; the error of the first message that this member cannot process.
+    pub(crate) fn process(&mut self, missed: &ControlMessagesBody) -> Result<(), MlsError> {
         for message in &missed.messages {
-            self.group.process_incoming_message(message_of(message)).unwrap();
+            self.group.process_incoming_message(message_of(message))?;
         }
+        Ok(())
     }
 
     /// Takes in what happened up to the commit that removed this member.

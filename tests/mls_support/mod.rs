@@ -2,6 +2,7 @@
 
 mod client;
 mod identity;
+mod lying;
 mod member;
 pub(crate) mod pki;
 
@@ -13,20 +14,18 @@ use mls_rs::{
     client_builder::{BaseConfig, IntoConfigOutput, WithCryptoProvider, WithIdentityProvider, WithMlsRules},
     mls_rules::DefaultMlsRules,
 };
-use mls_rs_crypto_rustcrypto::RustCryptoProvider;
 
 pub(crate) use client::MlsClient;
 pub(crate) use identity::Identities;
 pub(crate) use member::Member;
 
+use self::lying::Crypto;
+
 use crate::support::{Setup, TestGateway};
 
 /// What the clients are made of.
 type Config = IntoConfigOutput<
-    WithIdentityProvider<
-        Identities,
-        WithCryptoProvider<RustCryptoProvider, WithMlsRules<DefaultMlsRules, BaseConfig>>,
-    >,
+    WithIdentityProvider<Identities, WithCryptoProvider<Crypto, WithMlsRules<DefaultMlsRules, BaseConfig>>>,
 >;
 
 /// Registered clients with key packages for everyone.

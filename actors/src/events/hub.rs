@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use snapshots::{AppId, ClientHandle, Event, EventRow, GroupId, View};
+use snapshots::{AppId, ClientHandle, Event, EventRow, GroupId, ToldBefore, View};
 use tokio::sync::watch;
 
 use super::{PAGE, SharedEvent, group_of, id::StreamPlace, sequence_of};
@@ -62,6 +62,8 @@ pub(super) struct GroupHead {
     pub(super) sequence: u64,
     /// How often the group's state was replaced.
     pub(super) replaced: u64,
+    /// The place of the newest event that is no entry of the log.
+    pub(super) reported: Option<ToldBefore>,
     /// Whether the group was deleted.
     pub(super) is_deleted: bool,
 }
@@ -291,9 +293,16 @@ impl GroupTopic {
                 self.recent.clear();
                 let sequence = *sequence;
                 self.state.send_modify(|head| {
-                    *head =
-                        GroupHead { sequence, replaced: head.replaced.wrapping_add(1), is_deleted: false };
+                    *head = GroupHead {
+                        sequence,
+                        replaced: head.replaced.wrapping_add(1),
+                        ..GroupHead::default()
+                    };
                 });
+            }
+            // Its readers find it in the store.
+            (Event::EpochReported { before, .. }, _) => {
+                self.state.send_modify(|head| head.reported = head.reported.max(Some(*before)));
             }
             (Event::GroupDeleted { .. }, _) => self.state.send_modify(|head| head.is_deleted = true),
             // Of another group with the id of one that was deleted, which somebody still reads.

@@ -116,6 +116,7 @@ fn group_of(event: &Event) -> Option<&GroupId> {
         Event::GroupCreated { group }
         | Event::GroupReplaced { group, .. }
         | Event::GroupDeleted { group }
+        | Event::EpochReported { group, .. }
         | Event::Proposal { group, .. }
         | Event::Epoch { group, .. } => Some(group),
         Event::Welcome { .. } | Event::KeyPackages { .. } => None,
@@ -129,6 +130,7 @@ fn sequence_of(event: &Event) -> Option<u64> {
         Event::GroupCreated { .. }
         | Event::GroupReplaced { .. }
         | Event::GroupDeleted { .. }
+        | Event::EpochReported { .. }
         | Event::Welcome { .. }
         | Event::KeyPackages { .. } => None,
     }

@@ -7,7 +7,7 @@ use std::{
 
 use snapshots::{
     AppId, AppendError, Batch, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Epoch,
-    GroupId, GroupRow, Unmet,
+    GroupId, GroupRow, QuotaExceeded, Unmet,
 };
 
 use super::Gateway;
@@ -48,6 +48,9 @@ pub enum ClientError {
         /// The limit.
         max: usize,
     },
+    /// The application has as many clients as its quota allows.
+    #[error(transparent)]
+    Quota(QuotaExceeded),
     /// Too many requests wait to change the client, or another change came first.
     #[error("the gateway is busy with other changes of this client; try again in a moment")]
     Busy,
@@ -166,6 +169,7 @@ impl Gateway {
         };
         let mut batch = Batch::new();
         batch.create_client(app, &row);
+        batch.require_quotas(app, application.quotas);
         self.write_client(batch).await?;
         Ok(row.client_id)
     }
@@ -452,6 +456,7 @@ fn refused(error: &AppendError) -> ClientError {
             ClientError::HandleTaken { client: *client }
         }
         AppendError::Precondition(Unmet::ClientMissing) => ClientError::UnknownClient,
+        AppendError::Precondition(Unmet::QuotaExceeded(quota)) => ClientError::Quota(*quota),
         AppendError::Precondition(_) => ClientError::Busy,
         AppendError::TooLarge { limit, .. } => {
             ClientError::TooLarge { what: "bytes that the request writes", max: *limit }

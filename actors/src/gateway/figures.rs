@@ -1,7 +1,8 @@
 //! Figures for operators: active actors, applications and their clients, entries that peers lack, one group and its epochs.
 
 use snapshots::{
-    AppId, ClientId, ClientRow, DomainName, Epoch, GroupId, KeyQueueId, LogId, QueueCounts, Timestamp, View,
+    AppId, ClientId, ClientRow, DomainName, Epoch, GroupId, KeyQueueId, LogId, QueueCounts, Timestamp, Usage,
+    View,
 };
 
 use super::Gateway;
@@ -35,6 +36,8 @@ pub struct ApplicationFigures {
     pub groups: usize,
     /// The key packages in its queues: assigned ones and final keys, too.
     pub key_packages: usize,
+    /// What its quotas limit, exactly.
+    pub usage: Usage,
 }
 
 /// The key queues of a client.
@@ -103,6 +106,7 @@ impl Gateway {
             clients: view.count_clients(app, max)?,
             groups: view.count_groups(app, max)?,
             key_packages: view.count_key_packages(app, max)?,
+            usage: view.usage(app)?,
         })
     }
 

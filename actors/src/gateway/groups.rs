@@ -36,6 +36,7 @@ impl Gateway {
         let group = meta.group.clone();
         let mut batch = creation(&meta, &state, &new)?;
         batch.announce(app, now);
+        batch.require_quotas(app, application.quotas);
         let outcome = match self.services.store.append(batch).await {
             Ok(_) => Outcome::New,
             Err(AppendError::Precondition(Unmet::LogExists)) => {
@@ -48,6 +49,9 @@ impl Gateway {
                 }
             }
             Err(AppendError::Precondition(Unmet::GroupDeleted)) => return Err(GroupError::GroupExists),
+            Err(AppendError::Precondition(Unmet::QuotaExceeded(quota))) => {
+                return Err(GroupError::Quota(quota));
+            }
             Err(error) => return Err(unwritten(&error, "the group")),
         };
         if outcome == Outcome::New {
@@ -264,7 +268,7 @@ fn head(
 }
 
 /// Checks that this sender may upload, and that this gateway orders the group.
-fn check_source(
+pub(super) fn check_source(
     application: &Application,
     source: &Source,
     hub: Option<DomainName>,

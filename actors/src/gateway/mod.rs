@@ -9,6 +9,7 @@ mod figures;
 mod groups;
 mod key_packages;
 mod replicas;
+mod reports;
 mod transfers;
 mod turns;
 
@@ -17,7 +18,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -30,6 +31,7 @@ pub use self::clients::{
     ClientChange, ClientError, ClientQuery, JoinInfo, JoinInfoPage, JoinInfoQuery, NewClient,
 };
 pub use self::figures::{ApplicationFigures, ClientFigures, EpochFigures, GroupFigures, PeerLag};
+pub use self::reports::{NewReport, ReportKind};
 use self::turns::Turns;
 use crate::{
     application::Application,
@@ -124,6 +126,8 @@ impl Gateway {
             replicas: ReplicaCount::default(),
             deletions: Deletions::default(),
             revocation: RevocationSearches::default(),
+            epochs_reported: AtomicU64::new(0),
+            audit_rows_max: options.retention.audit_rows_max,
             disagreements: Disagreements::default(),
             notices: Box::new(Arc::clone(&directory)),
             is_stopping: AtomicBool::new(false),

@@ -240,11 +240,7 @@ impl GroupActor {
         staged: &[StagedEntry],
         ctx: &mut Context<Self>,
     ) -> Result<Appended, GroupError> {
-        let error = match result {
-            Ok(appended) => return Ok(appended),
-            Err(error) => error,
-        };
-        Err(match error {
+        result.map_err(|error| match error {
             AppendError::Precondition(Unmet::KeyPackageUsed { reference }) => {
                 let refused = GroupError::KeyPackageReused { reference, proposal: None };
                 let added = staged.iter().find_map(StagedEntry::added);
@@ -270,6 +266,7 @@ impl GroupActor {
                 };
                 GroupError::TooLarge { what, max: limit }
             }
+            AppendError::Precondition(Unmet::QuotaExceeded(quota)) => GroupError::Quota(quota),
             AppendError::Precondition(Unmet::GroupReplaced) if self.is_deleted() => {
                 self.stop_as(Published::Deleted, ctx);
                 GroupError::UnknownGroup

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{
-    Batch, Bytes, CommittedProposal, Epoch, EpochRow, Event, GroupRow, Invitation, InvitedClient,
-    KeyPackageRef, MissedEntries, Timestamp, UsedRow, View, WelcomeRow,
+    Batch, Bytes, CommittedProposal, Epoch, EpochCommitter, EpochRow, Event, GroupRow, Invitation,
+    InvitedClient, KeyPackageRef, MissedEntries, Timestamp, UsedRow, View, WelcomeRow,
 };
 
 use super::{
@@ -87,7 +87,7 @@ fn put_creation(
     batch.put_snapshot(&log, 0, state.to_snapshot().map_err(|_| StorageError::Unreadable)?);
     batch.put_group(meta.app, &meta.group, &meta.row);
     for member in state.members() {
-        batch.put_membership(meta.app, member.handle, member.domain, &meta.group);
+        batch.put_membership(meta.app, member.handle, member.domain, (&meta.group, Epoch(0)));
     }
     // The snapshot has all of it but its messages, which only peers are sent.
     if !meta.peers.is_empty() {
@@ -120,7 +120,7 @@ pub(crate) fn transfer(
         batch.delete_membership(meta.app, member.handle, member.domain, &meta.group);
     }
     for member in state.members() {
-        batch.put_membership(meta.app, member.handle, member.domain, &meta.group);
+        batch.put_membership(meta.app, member.handle, member.domain, (&meta.group, meta.row.epoch));
     }
     Ok(batch)
 }
@@ -227,6 +227,9 @@ fn append(batch: &mut Batch, meta: &GroupMeta, staged: &StagedEntry) -> Result<(
     let StagedEntry { entry, .. } = staged;
     let keeps_welcome = !meta.peers.is_empty();
     batch.require_group(meta.app, &meta.group, &meta.row);
+    if !meta.is_replica {
+        batch.require_quotas(meta.app, meta.quotas);
+    }
     batch.append_record(&meta.log(), entry.sequence.saturating_sub(1), entry_row(staged, keeps_welcome)?);
     if !keeps_welcome && matches!(&entry.content, EntryContent::Commit(bundle) if bundle.welcome.is_some()) {
         batch.note_partial_entry(meta.app, &meta.group);
@@ -272,13 +275,17 @@ pub(super) fn commit(
         proposals: epoch.referenced.iter().map(committed).collect(),
         digest: commit_digest(bundle),
         sequence,
+        committer: epoch.tree.leaf(epoch.committer_leaf).map(|leaf| EpochCommitter {
+            leaf_index: epoch.committer_leaf,
+            handle: leaf.member.handle.clone(),
+        }),
     };
     batch.put_epoch(app, group, epoch.epoch, &row);
     for member in &epoch.departed {
         batch.delete_membership(app, &member.handle, member.domain.as_ref(), group);
     }
     for member in &epoch.arrived {
-        batch.put_membership(app, &member.handle, member.domain.as_ref(), group);
+        batch.put_membership(app, &member.handle, member.domain.as_ref(), (group, epoch.epoch));
     }
     if let Some(welcome) = &bundle.welcome {
         // A client of another domain asks its own gateway.

@@ -1,6 +1,6 @@
 //! Errors of requests to a group.
 
-use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef};
+use snapshots::{ClientHandle, DomainName, Epoch, KeyPackageRef, QuotaExceeded};
 
 use crate::{
     activity::AskError,
@@ -133,6 +133,12 @@ pub enum GroupError {
         /// The oldest epoch that is kept.
         floor: Epoch,
     },
+    /// The application would have more than its quota of groups or of bytes.
+    #[error(transparent)]
+    Quota(QuotaExceeded),
+    /// A report that cannot be: of no current member, or of no epoch that a commit created.
+    #[error("{0}")]
+    InvalidReport(String),
     /// Part of the request is larger than the gateway accepts.
     #[error("{what} has more than {max} bytes")]
     TooLarge {

@@ -106,6 +106,7 @@ pub(crate) fn event_packets(
         Event::GroupCreated { .. }
         | Event::GroupReplaced { .. }
         | Event::GroupDeleted { .. }
+        | Event::EpochReported { .. }
         | Event::Welcome { .. }
         | Event::KeyPackages { .. } => Ok(None),
     }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
-use snapshots::{AppId, Batch, ClientHandle, DomainName, Epoch, GroupId, GroupRow, LogId, Timestamp};
+use snapshots::{AppId, Batch, ClientHandle, DomainName, Epoch, GroupId, GroupRow, LogId, Quotas, Timestamp};
 
 use crate::{application::Application, services::Notices};
 
@@ -18,6 +18,8 @@ pub(crate) struct GroupMeta {
     pub(crate) is_replica: bool,
     /// The gateways to which every entry is sent; none for a replica.
     pub(crate) peers: Arc<BTreeSet<DomainName>>,
+    /// The most that the application may have here.
+    pub(super) quotas: Quotas,
     /// The domains assigned to this gateway.
     domains: BTreeSet<DomainName>,
 }
@@ -26,7 +28,8 @@ impl GroupMeta {
     pub(crate) fn new(application: &Application, group: GroupId, row: GroupRow) -> Self {
         let is_replica = !application.is_hub(row.hub.as_ref());
         let peers = if is_replica { Arc::default() } else { Arc::clone(&application.federates_with) };
-        Self { app: application.id, group, row, is_replica, peers, domains: application.domains.clone() }
+        let (app, quotas, domains) = (application.id, application.quotas, application.domains.clone());
+        Self { app, group, row, is_replica, peers, quotas, domains }
     }
 
     /// Whether this gateway keeps the welcomes of a client of this domain.

@@ -174,6 +174,7 @@ impl Unseen<'_> {
                 proposals: referenced.into_iter().map(CommittedProposal::Packet).collect(),
                 digest: commit_digest(bundle),
                 sequence: entry.sequence,
+                committer: None,
             },
             welcome: bundle.welcome.clone().filter(|_| !is_known),
             ratchet_tree: bundle.group_info.as_deref().and_then(carried_tree).map(<[u8]>::to_vec),

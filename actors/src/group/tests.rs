@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeSet, HashMap},
     ops::RangeInclusive,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use actix::{Actor as _, Addr};
@@ -70,6 +73,8 @@ pub(crate) fn services(application: &Application, heard: Heard) -> Arc<Services>
         replicas: ReplicaCount::default(),
         deletions: Deletions::default(),
         revocation: RevocationSearches::default(),
+        epochs_reported: AtomicU64::new(0),
+        audit_rows_max: 1000,
         disagreements: Disagreements::default(),
         notices: Box::new(heard),
         is_stopping: AtomicBool::new(false),

@@ -103,6 +103,9 @@ impl KeyQueueActor {
             .map(|key| (key.reference.clone(), key.not_after))
             .collect();
         let mut batch = Batch::new();
+        if let Some(application) = self.services.applications.get(&self.app) {
+            batch.require_quotas(self.app, application.quotas);
+        }
         batch.append_record(
             self.durable.log(),
             self.durable.sequence(),
@@ -208,6 +211,7 @@ impl KeyQueueActor {
                 self.step_down(ctx);
                 Err(KeyQueueError::UnknownKeyQueue)
             }
+            Err(AppendError::Precondition(Unmet::QuotaExceeded(quota))) => Err(KeyQueueError::Quota(quota)),
             Err(AppendError::TooLarge { limit, .. }) => {
                 Err(KeyQueueError::Unusable(format!("the upload is larger than {limit} bytes")))
             }

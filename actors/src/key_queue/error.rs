@@ -1,6 +1,6 @@
 //! Errors of requests about key packages.
 
-use snapshots::KeyQueueId;
+use snapshots::{KeyQueueId, QuotaExceeded};
 
 use crate::{activity::AskError, application::DomainError, error::StorageError};
 
@@ -58,6 +58,9 @@ pub enum KeyQueueError {
     /// Too many requests wait for this queue or for validation, or other writes were quicker each time.
     #[error("the gateway is busy with other requests about key packages; try again in a moment")]
     Busy,
+    /// The application would have more than its quota of key packages or of bytes.
+    #[error(transparent)]
+    Quota(QuotaExceeded),
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
     Stopping,

@@ -92,6 +92,8 @@ pub(crate) struct StagedEpoch {
     pub(crate) added: Vec<AddedMember>,
     /// `None` for an external commit, which adds no member by a key package.
     pub(crate) committer: Option<CommitSender>,
+    /// The leaf of the client that committed, in the new epoch; also of one that joins by an external commit.
+    pub(crate) committer_leaf: u32,
     /// Clients whose leaf is gone and that did not come back in the same commit.
     pub(crate) departed: Vec<Member>,
     pub(crate) arrived: Vec<Member>,
@@ -283,6 +285,7 @@ impl TrackedGroup {
             referenced: listed.iter().filter_map(|listed| listed.waiting.map(Referenced::of)).collect(),
             added,
             committer: self.committer(commit.sender),
+            committer_leaf: committer,
             departed,
             arrived,
             expired,

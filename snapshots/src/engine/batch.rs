@@ -33,15 +33,26 @@ pub struct Appended {
     pub deliveries: Vec<DeliveryId>,
     /// The key packages that were used, each with a queue that held it until then.
     pub advanced: Vec<(KeyQueueId, KeyPackageRef)>,
+    /// The outcome of the batch's report of an epoch.
+    pub reported: Option<ReportOutcome>,
     /// The announcement of the batch's events. Drop it once readers can see what was written.
     pub announced: Announced,
+}
+
+/// The outcome of a report of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportOutcome {
+    /// The number of distinct members who have reported the epoch.
+    pub reporters: u64,
+    /// Whether this report is the one with which the application is told.
+    pub is_told_now: bool,
 }
 
 /// Two answers are equal if they say the same; announcements say nothing.
 impl PartialEq for Appended {
     fn eq(&self, other: &Self) -> bool {
-        let Self { deliveries, advanced, announced: _ } = self;
-        (deliveries, advanced) == (&other.deliveries, &other.advanced)
+        let Self { deliveries, advanced, reported, announced: _ } = self;
+        (deliveries, advanced, reported) == (&other.deliveries, &other.advanced, &other.reported)
     }
 }
 

@@ -178,6 +178,11 @@ impl Disk {
         Ok(self.keyspaces.of(table).get(key)?)
     }
 
+    /// The size of the value at a key, in bytes, without reading it if it is large.
+    pub(crate) fn size_of(&self, table: Table, key: &[u8]) -> Result<Option<u64>, ReadError> {
+        Ok(self.keyspaces.of(table).size_of(key)?.map(u64::from))
+    }
+
     /// The rows in a range that is not empty, in order, read lazily.
     pub(crate) fn rows(
         &self,
@@ -325,7 +330,8 @@ mod tests {
     };
 
     const CACHE_BYTES: u64 = 1 << 20;
-    const ROWS: Table = Table::new(&TableDefinition { number: 1, name: "rows", values: Values::Small });
+    const ROWS: Table =
+        Table::new(&TableDefinition { number: 1, name: "rows", values: Values::Small, counting: None });
 
     /// Its second format doubles each value of the first.
     static SCHEMA: Schema = Schema::new(&[ROWS], 2, |overlay, from| {

@@ -161,6 +161,10 @@ impl<'a> KeyReader<'a> {
         self.array::<1>().map(u8::from_be_bytes)
     }
 
+    pub(crate) fn u16(&mut self) -> Result<u16, ReadError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
     pub(crate) fn u64(&mut self) -> Result<u64, ReadError> {
         self.array().map(u64::from_be_bytes)
     }

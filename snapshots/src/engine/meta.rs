@@ -5,6 +5,7 @@
 //! | `meta` | 0 | the format, a number |
 //! | `meta` | 1, 2 | rows of the tables: see `welcomes.rs`, `settings.rs` |
 //! | `meta` | 3 | the number of the newest disk batch and when it was written; see `witness.rs` |
+//! | `meta` | 5, application | what it has; see `usage.rs` |
 //! | `meta` | 4 | the engine's sequence number before the newest disk batch; see `journal.rs` |
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
 
 /// The table of single rows.
 pub(crate) const META: Table =
-    Table::new(&TableDefinition { number: 0, name: "meta", values: Values::Small });
+    Table::new(&TableDefinition { number: 0, name: "meta", values: Values::Small, counting: None });
 
 pub(crate) fn format_key() -> Key {
     Key::new().byte(0)

@@ -7,6 +7,7 @@
 //! - `overlay.rs`: the store as the operations of one disk batch see and change it.
 //! - `view.rs`: one consistent moment for readers.
 //! - `keys.rs`, `rows.rs`, `meta.rs`: the encoding of keys and rows; the engine's own rows.
+//! - `usage.rs`: what each application has, for its quotas.
 //! - `counters.rs`: counts and times of writes.
 //! - `feed.rs`: what written batches announce, in order.
 //! - `disk.rs`, `keyspaces.rs`, `new_store.rs`: the database library.
@@ -34,6 +35,7 @@ pub(crate) mod rows;
 mod schema;
 pub(crate) mod start;
 mod table_lists;
+pub(crate) mod usage;
 mod view;
 mod witness;
 
@@ -41,7 +43,7 @@ mod witness;
 pub(crate) use fjall::Slice;
 
 pub use self::{
-    batch::{Appended, Batch},
+    batch::{Appended, Batch, ReportOutcome},
     counters::StoreCounts,
     feed::Announced,
     view::View,
@@ -52,4 +54,5 @@ pub(crate) use self::{
     overlay::Overlay,
     rows::Rows,
     schema::{Schema, Table, TableDefinition, Values},
+    usage::{Counting, Recount},
 };

@@ -7,16 +7,19 @@ use std::{
 
 use super::{
     Slice,
-    batch::Appended,
+    batch::{Appended, ReportOutcome},
     disk::{Changes, Disk, RowKey},
     feed::Announcement,
     keys::{Key, KeyRange},
+    meta::META,
     rows::Rows,
     schema::Table,
+    usage,
 };
 use crate::{
     errors::{ReadError, Refusal},
-    ids::{DeliveryId, KeyPackageRef, KeyQueueId},
+    ids::{AppId, DeliveryId, KeyPackageRef, KeyQueueId},
+    quotas::Quotas,
 };
 
 /// One operation of a batch: checks, then writes. It runs in the committer and sees every operation before it.
@@ -34,6 +37,8 @@ pub(crate) struct Overlay<'a> {
     /// The events of the running batch, encoded.
     events: Vec<Slice>,
     announcements: Vec<Announcement>,
+    /// The quotas that the running batch keeps, and their application.
+    quotas: Option<(AppId, Quotas)>,
 }
 
 impl<'a> Overlay<'a> {
@@ -45,6 +50,7 @@ impl<'a> Overlay<'a> {
             appended: Appended::default(),
             events: Vec::new(),
             announcements: Vec::new(),
+            quotas: None,
         }
     }
 
@@ -53,7 +59,9 @@ impl<'a> Overlay<'a> {
         &mut self,
         operations: Vec<Operation>,
     ) -> Result<(Appended, Vec<Announcement>), Refusal> {
+        self.quotas = None;
         let outcome = operations.into_iter().try_for_each(|operation| operation(self));
+        let outcome = outcome.and_then(|()| self.count());
         let appended = std::mem::take(&mut self.appended);
         let announcements = std::mem::take(&mut self.announcements);
         self.events.clear();
@@ -72,6 +80,42 @@ impl<'a> Overlay<'a> {
                 Err(refusal)
             }
         }
+    }
+
+    /// Counts what the running batch has changed, and checks the quotas that it keeps.
+    fn count(&mut self) -> Result<(), Refusal> {
+        let (mut seen, mut changed) = (BTreeSet::new(), Vec::new());
+        for (row, before) in &self.undo {
+            let (table, key) = row;
+            if table.counting().is_none() || !seen.insert(row) {
+                continue;
+            }
+            let bytes = match before {
+                Some(change) => change.as_ref().map(length),
+                None => self.disk.size_of(*table, key)?,
+            };
+            changed.push((row.clone(), bytes));
+        }
+        let quotas = self.quotas.take();
+        usage::count(self, &changed, quotas.as_ref())
+    }
+
+    /// The running batch is refused if an application gets more than these quotas by it.
+    pub(super) fn keep_quotas(&mut self, app: AppId, quotas: Quotas) {
+        self.quotas = Some((app, quotas));
+    }
+
+    /// The size of the value that a changed row has now, in bytes.
+    pub(super) fn size_after(&self, row: &RowKey) -> Option<u64> {
+        self.changes.get(row).and_then(Option::as_ref).map(length)
+    }
+
+    /// Counts all rows that are on disk.
+    pub(crate) fn count_anew(&mut self) -> Result<(), ReadError> {
+        for (key, value) in usage::count_anew(self.disk)? {
+            self.put(META, &key, value);
+        }
+        Ok(())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -104,6 +148,11 @@ impl<'a> Overlay<'a> {
     /// Adds an id to the answer to the running batch.
     pub(crate) fn answer_with(&mut self, id: DeliveryId) {
         self.appended.deliveries.push(id);
+    }
+
+    /// Records, for the answer, the outcome of a report of an epoch.
+    pub(crate) fn reported(&mut self, outcome: ReportOutcome) {
+        self.appended.reported = Some(outcome);
     }
 
     /// Adds an event, encoded, to those that the running batch announces.
@@ -228,6 +277,10 @@ impl<'a> Overlay<'a> {
     }
 }
 
+fn length(value: &Slice) -> u64 {
+    u64::try_from(value.len()).unwrap_or(u64::MAX)
+}
+
 impl Rows for Overlay<'_> {
     fn value(&self, table: Table, key: &Key) -> Result<Option<Slice>, ReadError> {
         let row = (table, key.to_slice());
@@ -254,9 +307,12 @@ mod tests {
         options::Location,
     };
 
-    const A: Table = Table::new(&TableDefinition { number: 1, name: "a", values: Values::Small });
-    const B: Table = Table::new(&TableDefinition { number: 2, name: "b", values: Values::Frequent });
-    const C: Table = Table::new(&TableDefinition { number: 3, name: "c", values: Values::Large });
+    const A: Table =
+        Table::new(&TableDefinition { number: 1, name: "a", values: Values::Small, counting: None });
+    const B: Table =
+        Table::new(&TableDefinition { number: 2, name: "b", values: Values::Frequent, counting: None });
+    const C: Table =
+        Table::new(&TableDefinition { number: 3, name: "c", values: Values::Large, counting: None });
     const TABLES: [Table; 3] = [A, B, C];
     static SCHEMA: Schema = Schema::new(&TABLES, 1, |_, _| Ok(()));
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::Overlay;
+use super::{Overlay, usage::Counting};
 use crate::errors::ReadError;
 
 /// One table, by its definition. Tables compare by number.
@@ -18,6 +18,8 @@ pub(crate) struct TableDefinition {
     pub(crate) name: &'static str,
     /// The kind of its values.
     pub(crate) values: Values,
+    /// What its rows count as; `None` for nothing.
+    pub(crate) counting: Option<Counting>,
 }
 
 /// The kinds of values; the kind of a table decides how it is stored.
@@ -46,6 +48,10 @@ impl Table {
 
     pub(crate) const fn values(self) -> Values {
         self.0.values
+    }
+
+    pub(crate) const fn counting(self) -> Option<Counting> {
+        self.0.counting
     }
 }
 

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     assigned_key_packages::AssignedRow,
+    audit,
     clients::{self, ClientRow},
     deleted_groups::{self, DeletedGroupRow},
     groups::{self, GroupRow},
@@ -15,11 +16,12 @@ use super::{
     key_queues::{self, QueueRow},
     missed::MissedEntries,
     records::{Head, LogId, log_key, read_log_key},
+    reports::{self, ReportedEpoch},
     table,
     welcomes::{self, JoinInfoRow, WelcomeRow},
 };
 use crate::{
-    engine::{Key, KeyRange, KeyReader, Rows as _, Slice, Table, View, rows},
+    engine::{Key, KeyRange, KeyReader, Recount, Rows as _, Slice, Table, View, rows},
     errors::ReadError,
     ids::{AppId, ClientId, Epoch, GroupId, KeyQueueId},
 };
@@ -46,6 +48,8 @@ const CHECKS: &[(Table, RowCheck)] = &[
     (table::MISSED_ENTRIES, |_, _, value| readable::<MissedEntries>(table::MISSED_ENTRIES, value)),
     (table::ASSIGNED_KEY_PACKAGES, check_assigned),
     (table::DELETED_GROUPS, check_deleted),
+    (table::REPORTS, check_reported),
+    (table::AUDIT, |_, key, value| audit::check(key, value)),
 ];
 
 impl View {
@@ -54,11 +58,13 @@ impl View {
     /// # Errors
     /// [`ReadError::Storage`] when the disk fails.
     pub fn check_rows(&self, mut on_fault: impl FnMut(String)) -> Result<(), ReadError> {
+        let mut recount = Recount::default();
         for table in self.tables() {
             let check = CHECKS.iter().find(|(checked, _)| *checked == table);
             for row in self.scan(table, KeyRange::all()) {
                 // Each block of rows has a checksum: reading a row is a check of its own.
                 let (key, value) = row?;
+                recount.add(table, &key, &value);
                 let Some((_, check)) = check else { continue };
                 let outcome = match check(self, &key, &value) {
                     Err(ReadError::Damaged { what }) => Err(what),
@@ -68,6 +74,9 @@ impl View {
                     on_fault(format!("{}: {fault}", table.name()));
                 }
             }
+        }
+        for app in recount.differences(&self.all_usage()?) {
+            on_fault(format!("meta: the usage of the application {app} is not that of its rows"));
         }
         Ok(())
     }
@@ -140,6 +149,17 @@ fn check_deleted(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), St
     let Some((app, group)) = deleted_groups::read_row_key(key)? else { return Ok(Ok(())) };
     let _: DeletedGroupRow = rows::decode(table::DELETED_GROUPS, value)?;
     require(view.group(app, &group)?.is_none(), || format!("the group {group:?} is deleted, and is there"))
+}
+
+fn check_reported(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), String>, ReadError> {
+    let Some((app, group, epoch)) = reports::read_epoch_key(key)? else { return Ok(Ok(())) };
+    let row: ReportedEpoch = rows::decode(table::REPORTS, value)?;
+    let is_kept = view.epoch(app, &group, epoch)?.is_some();
+    let is_counted = row.reporters == reports::count_reports(view, app, &group, epoch)?;
+    let is_good = is_kept && is_counted || is_deleted(view, app, &group)?;
+    require(is_good, || {
+        format!("epoch {epoch:?} of {group:?} is reported, and missing or reported otherwise")
+    })
 }
 
 fn check_client(view: &View, key: &[u8], value: &Slice) -> Result<Result<(), String>, ReadError> {

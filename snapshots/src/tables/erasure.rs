@@ -8,6 +8,7 @@ use super::{
     log_entries::entries_of,
     missed,
     records::{LogId, log_key},
+    reports,
     retention::{SweepError, blocking},
     table,
 };
@@ -116,7 +117,8 @@ impl Store {
             (table::ACTOR_SNAPSHOTS, log.clone().through(log)),
             (table::MISSED_ENTRIES, missed::row_range(app, group)),
         ];
-        for (table, range) in ranges {
+        let reports = reports::ranges_of(app, group).map(|range| (table::REPORTS, range));
+        for (table, range) in ranges.into_iter().chain(reports) {
             loop {
                 let (view, range) = (self.view(), range.clone());
                 let found = blocking(move || some_keys(&view, table, range)).await?;

@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::table;
+use super::{history::EpochCommitter, reports::ToldBefore, table};
 use crate::{
     engine::{Announcement, Batch, Key, KeyRange, KeyReader, Overlay, Rows, View, rows},
     errors::ReadError,
@@ -40,6 +40,19 @@ pub enum Event {
     GroupDeleted {
         /// The group.
         group: GroupId,
+    },
+    /// Enough members have reported that they cannot open an epoch.
+    EpochReported {
+        /// The group.
+        group: GroupId,
+        /// The epoch.
+        epoch: Epoch,
+        /// The number of distinct members who have.
+        reporters: u64,
+        /// The member that committed it, if that is known.
+        committer: Option<EpochCommitter>,
+        /// Its place in the group's stream.
+        before: ToldBefore,
     },
     /// A proposal was accepted.
     Proposal {

@@ -3,11 +3,11 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `groups` | application, group | [`GroupRow`] |
-//! | `memberships` | application, client handle, group | the domains of the members with this handle; nothing when it is one without a domain |
+//! | `memberships` | application, client handle, group | the domains of the members with this handle, each with the epoch in which it came; up to format 6 the domains alone, or nothing for one without a domain |
 //!
 //! In `groups` the group id is the last part, so it has no length in front and groups are in the order of their bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -87,16 +87,19 @@ impl Batch {
         })
     }
 
-    /// Records that a client, by its handle and its domain, is in the group's tree.
+    /// Records that a client, by its handle and its domain, is in the group's tree since an epoch. One that is there already is
+    /// there since its own.
     pub fn put_membership(
         &mut self,
         app: AppId,
         handle: &ClientHandle,
         domain: Option<&DomainName>,
-        group: &GroupId,
+        (group, since): (&GroupId, Epoch),
     ) -> &mut Self {
         let domain = domain.cloned();
-        self.change_membership(app, handle, group, |domains| domains.insert(domain))
+        self.change_membership(app, handle, group, move |domains| {
+            domains.entry(domain).or_insert(since);
+        })
     }
 
     /// Records that a client is no longer in the group's tree. A client of another domain with the same handle stays.
@@ -108,7 +111,9 @@ impl Batch {
         group: &GroupId,
     ) -> &mut Self {
         let domain = domain.cloned();
-        self.change_membership(app, handle, group, move |domains| domains.remove(&domain))
+        self.change_membership(app, handle, group, move |domains| {
+            domains.remove(&domain);
+        })
     }
 
     /// Records that no client of this handle is in the group's tree.
@@ -130,7 +135,7 @@ impl Batch {
         app: AppId,
         handle: &ClientHandle,
         group: &GroupId,
-        change: impl FnOnce(&mut Domains) -> bool + Send + 'static,
+        change: impl FnOnce(&mut Domains) + Send + 'static,
     ) -> &mut Self {
         let key = self.key(membership_key(app, handle, group));
         self.operation(move |overlay| {
@@ -179,9 +184,9 @@ pub(super) fn memberships_of_group(
     Ok((found, None))
 }
 
-type Domains = BTreeSet<Option<DomainName>>;
+/// The domains of the members with one handle, each with the epoch in which it came; 0 where that is not known.
+type Domains = BTreeMap<Option<DomainName>, Epoch>;
 
-/// The domains of the members with one handle.
 fn domains_at(overlay: &Overlay<'_>, key: &Key) -> Result<Domains, ReadError> {
     read_domains(overlay.value(table::MEMBERSHIPS, key)?.as_ref())
 }
@@ -189,16 +194,23 @@ fn domains_at(overlay: &Overlay<'_>, key: &Key) -> Result<Domains, ReadError> {
 fn read_domains(value: Option<&Slice>) -> Result<Domains, ReadError> {
     match value {
         None => Ok(Domains::new()),
-        Some(value) if value.is_empty() => Ok(Domains::from([None])),
-        Some(value) => rows::decode(table::MEMBERSHIPS, value),
+        Some(value) if value.is_empty() => Ok(Domains::from([(None, Epoch(0))])),
+        Some(value) if is_map(value) => rows::decode(table::MEMBERSHIPS, value),
+        Some(value) => {
+            let domains: BTreeSet<Option<DomainName>> = rows::decode(table::MEMBERSHIPS, value)?;
+            Ok(domains.into_iter().map(|domain| (domain, Epoch(0))).collect())
+        }
     }
+}
+
+/// Whether MessagePack begins with a map.
+fn is_map(value: &[u8]) -> bool {
+    matches!(value.first(), Some(0x80..=0x8f | 0xde | 0xdf))
 }
 
 fn put_domains(overlay: &mut Overlay<'_>, key: &Key, domains: &Domains) -> Result<(), Refusal> {
     if domains.is_empty() {
         overlay.delete(table::MEMBERSHIPS, key);
-    } else if domains.iter().all(Option::is_none) {
-        overlay.put(table::MEMBERSHIPS, key, Slice::from([]));
     } else {
         let value = rows::encode(domains)
             .map_err(|error| ReadError::damaged(format!("the domains of a membership: {error}")))?;
@@ -256,8 +268,9 @@ impl View {
         let prefix = memberships_of(app, handle);
         let skipped = prefix.as_bytes().len();
         let range = prefix.prefix_from(after.map(|group| membership_key(app, handle, &group)));
-        let is_member =
-            |(_, value): &(Slice, Slice)| read_domains(Some(value)).map(|domains| domains.contains(&domain));
+        let is_member = |(_, value): &(Slice, Slice)| {
+            read_domains(Some(value)).map(|domains| domains.contains_key(&domain))
+        };
         let found = |row: Result<(Slice, Slice), ReadError>| {
             let row = row?;
             if !is_member(&row)? {
@@ -275,10 +288,26 @@ impl View {
         self.scan(table::MEMBERSHIPS, range).map(found).filter_map(Result::transpose).take(limit).collect()
     }
 
-    /// Whether a client, by its handle and its domain, is listed as in a group's tree.
+    /// The epoch since which a client, by its handle and its domain, is in a group's tree: 0 in a row of format 6 or earlier,
+    /// `None` if it is not there.
     ///
     /// # Errors
     /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn member_since(
+        &self,
+        app: AppId,
+        handle: &ClientHandle,
+        domain: Option<&DomainName>,
+        group: &GroupId,
+    ) -> Result<Option<Epoch>, ReadError> {
+        let value = self.value(table::MEMBERSHIPS, &membership_key(app, handle, group))?;
+        Ok(read_domains(value.as_ref())?.get(&domain.cloned()).copied())
+    }
+
+    /// Whether a client, by its handle and its domain, is listed as in a group's tree.
+    ///
+    /// # Errors
+    /// As [`View::member_since`].
     pub fn is_member(
         &self,
         app: AppId,
@@ -286,8 +315,7 @@ impl View {
         domain: Option<&DomainName>,
         group: &GroupId,
     ) -> Result<bool, ReadError> {
-        let value = self.value(table::MEMBERSHIPS, &membership_key(app, handle, group))?;
-        Ok(value.is_some() && read_domains(value.as_ref())?.contains(&domain.cloned()))
+        Ok(self.member_since(app, handle, domain, group)?.is_some())
     }
 
     /// The groups of every application, in the order of their keys, after the one given.

@@ -10,11 +10,11 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::table;
+use super::{reports, table};
 use crate::{
     engine::{Batch, Key, KeyReader, Rows, Slice, View, rows},
-    errors::ReadError,
-    ids::{AppId, Epoch, GroupId, Timestamp},
+    errors::{ReadError, Unmet},
+    ids::{AppId, ClientHandle, Epoch, GroupId, Timestamp},
 };
 
 /// The commit that created an epoch, and where its messages are.
@@ -34,6 +34,19 @@ pub struct EpochRow {
     /// The number of the commit's entry in the group's log; 0 in a row of an earlier version.
     #[serde(default)]
     pub sequence: u64,
+    /// The member that committed it; `None` in rows of format 6 and earlier, and of epochs that a replica did not go through
+    /// itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committer: Option<EpochCommitter>,
+}
+
+/// The member that committed an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochCommitter {
+    /// Its leaf index in the epoch.
+    pub leaf_index: u32,
+    /// Its client handle.
+    pub handle: ClientHandle,
 }
 
 /// A proposal that a commit includes by reference.
@@ -72,12 +85,23 @@ impl Batch {
         self.put(table::EPOCHS, key, value)
     }
 
-    /// Deletes the row of an epoch, and the answers to the proposals of the epoch before it.
+    /// Precondition: the epoch has its row, else [`Unmet::EpochMissing`].
+    pub fn require_epoch(&mut self, app: AppId, group: &GroupId, epoch: Epoch) -> &mut Self {
+        let key = self.key(epoch_key(app, group, epoch));
+        self.operation(move |overlay| match overlay.holds(table::EPOCHS, &key)? {
+            true => Ok(()),
+            false => Err(Unmet::EpochMissing.into()),
+        })
+    }
+
+    /// Deletes the row of an epoch, the answers to the proposals of the epoch before it, and what was reported of it.
     pub fn delete_epoch(&mut self, app: AppId, group: &GroupId, epoch: Epoch) -> &mut Self {
         let key = self.key(epoch_key(app, group, epoch));
         let accepted = epoch.previous().map(|before| epoch_key(app, group, before));
+        let group = group.clone();
         self.operation(move |overlay| {
             overlay.delete(table::EPOCHS, &key);
+            reports::delete_reports(overlay, app, &group, epoch)?;
             if let Some(accepted) = accepted {
                 for (key, _) in overlay.scan(table::ACCEPTED_PROPOSALS, accepted.prefix())? {
                     overlay.delete_at(table::ACCEPTED_PROPOSALS, key);

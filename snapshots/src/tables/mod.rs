@@ -13,6 +13,8 @@
 //! | `assigned_key_packages.rs` | the receivers of assigned key packages |
 //! | `welcomes.rs`, `welcome_shares.rs` | welcomes, the join infos that point at them, and the shares of inviters |
 //! | `outbox.rs` | positions and marks of peers |
+//! | `reports.rs` | epochs that members cannot open |
+//! | `audit.rs` | the audit log of each application |
 //! | `missed.rs` | entries that replicas never received |
 //! | `events.rs` | events for those who listen to an application |
 //! | `settings.rs` | settings by name |
@@ -21,6 +23,7 @@
 
 mod actor_snapshots;
 pub(crate) mod assigned_key_packages;
+pub(crate) mod audit;
 mod check;
 pub(crate) mod clients;
 pub(crate) mod deleted_groups;
@@ -35,6 +38,7 @@ mod log_entries;
 pub(crate) mod missed;
 mod outbox;
 pub(crate) mod records;
+pub(crate) mod reports;
 pub(crate) mod retention;
 mod schema;
 mod settings;

@@ -5,11 +5,14 @@
 //! | `expiries` | when it expires, kind, application, then queue and reference, or reference | nothing |
 //! | `expiries` | when it expires, kind, the key of a row of `welcome_shares` | nothing |
 
+mod numbered;
+
 use std::{collections::BTreeSet, ops::Bound, time::Duration};
 
+use self::numbered::{AuditSweep, EventSweep};
 use super::{
     assigned_key_packages,
-    events::{self, Event, KeyPackagesChange},
+    events::{Event, KeyPackagesChange},
     history, key_packages,
     records::{Head, LogId, log_key},
     table, welcome_shares,
@@ -46,6 +49,10 @@ pub struct Retention {
     pub event_rows_max: u64,
     /// The time for which events are kept.
     pub event_age_max: Duration,
+    /// The number of entries that are kept in the audit log of each application.
+    pub audit_rows_max: u64,
+    /// The time for which they are kept.
+    pub audit_age_max: Duration,
     /// The time for which the id of a deleted group stays taken, at least: until every follower was told.
     pub deleted_age_max: Duration,
     /// The time without an accepted entry after which a group is deleted; `None` for no end.
@@ -54,7 +61,7 @@ pub struct Retention {
 
 impl Default for Retention {
     /// 10,000 epochs for a year; join infos for 90 days; key packages for a day after they expired; a million rows of events for
-    /// a week; the ids of deleted groups for a year. Idle groups are kept.
+    /// a week; 100,000 entries of an audit log for 90 days; the ids of deleted groups for a year. Idle groups are kept.
     fn default() -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
         Self {
@@ -64,6 +71,8 @@ impl Default for Retention {
             expired_age_max: day,
             event_rows_max: 1_000_000,
             event_age_max: day * 7,
+            audit_rows_max: 100_000,
+            audit_age_max: day * 90,
             deleted_age_max: day * 365,
             group_idle_max: None,
         }
@@ -91,6 +100,8 @@ pub struct Swept {
     pub invitation_counts: u64,
     /// Rows of events.
     pub event_rows: u64,
+    /// Entries of audit logs.
+    pub audit_rows: u64,
 }
 
 /// The reason why a sweep stopped. Earlier deletions stay; the next sweep continues.
@@ -121,6 +132,8 @@ impl Store {
         while self.sweep_once(&mut expiries, retention, now, &mut swept).await? {}
         let mut events = EventSweep::default();
         while self.sweep_once(&mut events, retention, now, &mut swept).await? {}
+        let mut audit = AuditSweep::default();
+        while self.sweep_once(&mut audit, retention, now, &mut swept).await? {}
         Ok(swept)
     }
 
@@ -159,6 +172,7 @@ impl Swept {
         self.assigned_key_packages += other.assigned_key_packages;
         self.invitation_counts += other.invitation_counts;
         self.event_rows += other.event_rows;
+        self.audit_rows += other.audit_rows;
     }
 
     fn rows(&self) -> u64 {
@@ -171,6 +185,7 @@ impl Swept {
             + self.assigned_key_packages
             + self.invitation_counts
             + self.event_rows
+            + self.audit_rows
     }
 }
 
@@ -350,42 +365,6 @@ fn expired_event(
     let available = view.queue_counts(app, queue, *now)?.available;
     let change = KeyPackagesChange::Expired;
     Ok(Some(Event::KeyPackages { client: row.client_id, handle: client.handle, queue, available, change }))
-}
-
-/// Goes through the events of each application until the first one to keep.
-#[derive(Clone, Default)]
-struct EventSweep {
-    after: Option<(AppId, u64)>,
-}
-
-impl Sweep for EventSweep {
-    fn find(&mut self, at: &SweepMoment, found: &mut Found) -> Result<(), ReadError> {
-        let oldest_kept = at.now.saturating_sub(at.retention.event_age_max);
-        loop {
-            let mut rows = at.view.events_after(self.after);
-            let Some((app, first, _)) = rows.next().transpose()? else { return Ok(()) };
-            let newest = at.view.event_head(app)?;
-            for row in at.view.events_after(first.checked_sub(1).map(|before| (app, before))) {
-                let (of, position, timestamp) = row?;
-                let too_many = newest.saturating_sub(position) >= at.retention.event_rows_max;
-                if of != app || !(too_many || timestamp < oldest_kept) {
-                    break;
-                }
-                if found.is_full() {
-                    found.more = true;
-                    return Ok(());
-                }
-                found.batch.operation(move |overlay| {
-                    events::delete(overlay, app, position);
-                    Ok(())
-                });
-                found.swept.event_rows += 1;
-                self.after = Some((app, position));
-            }
-            // On to the next application.
-            self.after = Some((app, u64::MAX));
-        }
-    }
 }
 
 /// A row with a known time of expiry.

@@ -13,8 +13,12 @@ use crate::{
 
 static SCHEMA: Schema = Schema::new(table::ALL, Store::FORMAT, convert);
 
-/// Converts rows of an older format. From format 1, it counts the join infos, whose inviters are unknown.
+/// Converts rows of an older format. It counts what each application has; from format 1, also the join infos, whose inviters are
+/// unknown.
 fn convert(overlay: &mut Overlay<'_>, from: u64) -> Result<(), ReadError> {
+    if from < 8 {
+        overlay.count_anew()?;
+    }
     if from > 1 {
         return Ok(());
     }
@@ -34,8 +38,9 @@ impl Store {
     /// `welcome_shares`; format 1 does not have that table. From format 3 on, a snapshot may be in pieces. In format 4, the
     /// records and snapshots of groups are those of the gateway's own tracking of groups. From format 5 on, the records of groups are
     /// their entries in `log_entries`, to which the rows of `epochs` point; rows of format 4 are read where they are. From format 6
-    /// on, the ids of deleted groups are in `deleted_groups`.
-    pub const FORMAT: u64 = 6;
+    /// on, the ids of deleted groups are in `deleted_groups`. From format 7 on, memberships have the epoch in which they began, and
+    /// there are `reports` and `audit`. From format 8 on, the usage of each application is counted.
+    pub const FORMAT: u64 = 8;
 
     /// Opens a store, creating it if there is none. It blocks while the journal is replayed: up to some hundred MiB after a
     /// crash under load.

@@ -29,7 +29,7 @@ fn filled(directory: &Path) -> Store {
             .append_record(&group_log(1), 1, "two")
             .put_snapshot(&group_log(1), 1, vec![3; 100_000])
             .put_group(APP, &group(1), &group_row(3))
-            .put_membership(APP, &handle("alice"), None, &group(1))
+            .put_membership(APP, &handle("alice"), None, (&group(1), Epoch(0)))
             .put_epoch(APP, &group(1), Epoch(3), &epoch_row(1))
             .put_welcome(APP, &group(1), Epoch(3), &welcome_row(1), &invited(&[handle("bob")]), invitation())
             .put_setting("kept", "value")

@@ -19,7 +19,7 @@ fn create(store: &Store, number: u8) {
         batch.create_log(&log).put_snapshot(&log, 0, "zero").put_group(APP, &group, &group_row(0));
         batch.put_log_entry(APP, &group, 0, "creation");
         for member in &members {
-            batch.put_membership(APP, member, None, &group);
+            batch.put_membership(APP, member, None, (&group, Epoch(0)));
         }
     })
     .unwrap();

@@ -111,6 +111,7 @@ pub(crate) fn epoch_row(timestamp: u64) -> EpochRow {
         proposals: vec![CommittedProposal::Entry(1), CommittedProposal::Packet(Bytes::from_static(b"two"))],
         digest: [9; 32],
         sequence: 0,
+        committer: None,
     }
 }
 

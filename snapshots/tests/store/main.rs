@@ -14,6 +14,8 @@ mod flips;
 mod model;
 mod reading;
 mod reopening;
+mod reports;
 mod starting;
 mod sweeping;
+mod usage;
 mod welcome_limits;

@@ -418,6 +418,7 @@ impl Model {
     fn check(&self, store: &Store) {
         assert_eq!(rows(store), self.rows());
         let view = store.view();
+        view.check_rows(|fault| assert!(!fault.contains("usage"), "{fault}")).unwrap();
         let logs: Vec<_> = self.logs.keys().cloned().collect();
         assert_eq!(view.logs(None, 99).unwrap(), logs);
         for (of, log) in &self.logs {

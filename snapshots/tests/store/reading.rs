@@ -96,9 +96,9 @@ fn groups_are_listed_by_handle() {
     append(&store, |batch| {
         for number in 1..=4 {
             batch.put_group(APP, &group(number), &group_row(u64::from(number)));
-            batch.put_membership(APP, &handle("alice"), None, &group(number));
+            batch.put_membership(APP, &handle("alice"), None, (&group(number), Epoch(0)));
         }
-        batch.put_membership(APP, &handle("alic"), None, &group(1));
+        batch.put_membership(APP, &handle("alic"), None, (&group(1), Epoch(0)));
         batch.delete_membership(APP, &handle("alice"), None, &group(2));
     })
     .unwrap();
@@ -130,7 +130,7 @@ fn two_members_of_one_handle_are_kept_apart_by_their_domains() {
                 batch.delete_membership(APP, &handle("alice"), domain.as_ref(), &group(1));
             }
             for domain in put {
-                batch.put_membership(APP, &handle("alice"), domain.as_ref(), &group(1));
+                batch.put_membership(APP, &handle("alice"), domain.as_ref(), (&group(1), Epoch(0)));
             }
         })
         .unwrap();

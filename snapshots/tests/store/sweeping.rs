@@ -19,6 +19,8 @@ fn unlimited() -> Retention {
         event_age_max: Duration::MAX,
         deleted_age_max: Duration::MAX,
         group_idle_max: None,
+        audit_rows_max: u64::MAX,
+        audit_age_max: Duration::MAX,
     }
 }
 

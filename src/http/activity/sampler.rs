@@ -320,6 +320,7 @@ impl Seen {
             Event::GroupCreated { .. }
             | Event::GroupReplaced { .. }
             | Event::GroupDeleted { .. }
+            | Event::EpochReported { .. }
             | Event::Proposal { .. }
             | Event::Welcome { .. } => {}
         }

@@ -28,12 +28,13 @@ pub(super) fn finish(document: &mut Value) {
 }
 
 /// The kinds of events, with the schemas of their data.
-const EVENTS: [(&str, &str); 6] = [
+const EVENTS: [(&str, &str); 7] = [
     ("proposal", "ProposalEvent"),
     ("epoch", "EpochEvent"),
     ("group", "GroupEvent"),
     ("welcome", "WelcomeEvent"),
     ("key-packages", "KeyPackagesEvent"),
+    ("epoch-reported", "EpochReportedEvent"),
     ("reset", "ResetEvent"),
 ];
 

@@ -251,6 +251,7 @@ fn every_operation_has_an_example_of_its_types() {
         api::groups::ListProposals,
         api::groups::UploadCommit,
         api::groups::ListControlMessages,
+        api::reports::ReportEpoch,
         api::joining::GetGroupInfo,
         api::joining::ListWelcomes,
         api::joining::AcknowledgeWelcome,
@@ -271,7 +272,7 @@ fn every_operation_has_an_example_of_its_types() {
     }
     let events =
         operations(&document)["streamApplicationEvents"]["responses"]["200"]["content"][EVENT_STREAM].clone();
-    for kind in ["proposal", "epoch", "group", "welcome", "key-packages"] {
+    for kind in ["proposal", "epoch", "group", "welcome", "key-packages", "epoch-reported"] {
         assert_eq!(events["examples"][kind]["value"]["event"], kind);
     }
 }

@@ -26,6 +26,7 @@ const REQUESTS: &[(&str, &str, bool)] = &[
     ("GET", "/groups/AAEC/proposals", false),
     ("PUT", "/groups/AAEC/epochs", true),
     ("GET", "/groups/AAEC/control-msgs?startEpochId=1", false),
+    ("POST", "/groups/AAEC/reports", true),
     ("GET", "/groups/AAEC/group-info", false),
     ("GET", "/groups/AAEC/events?after=x", false),
     ("GET", "/events?after=x", false),

@@ -28,6 +28,7 @@ use mimi_gateway::{
             PathMembers as _,
         },
         percent,
+        reports::{ReportBody, ReportEpoch, ReportKindText},
         text::{GroupIdText, HandleText},
     },
     client::GatewayClient,
@@ -201,7 +202,16 @@ async fn play() -> Vec<Value> {
     let welcomes = story.send::<ListWelcomes>(handle(), WelcomeQuery::default(), none()).await;
     let [welcome] = &welcomes.join_infos[..] else { panic!("one welcome") };
     let welcome = JoinInfoPath { app: gateway.app, handle: alice.handle.clone(), id: welcome.id.0 };
-    let told = read(of_application, &["key-packages", "group", "proposal", "epoch", "welcome"]).await;
+    let report = ReportBody {
+        epoch_id: Epoch(1),
+        client_handle: HandleText(alice.handle.clone()),
+        domain: None,
+        kind: ReportKindText::CannotDecryptPath,
+    };
+    story.send::<ReportEpoch>(group(), none(), report).await;
+    let told =
+        read(of_application, &["key-packages", "group", "proposal", "epoch", "welcome", "epoch-reported"])
+            .await;
     story.stream::<StreamApplicationEvents>(&app(), json!({}), &told);
     let told = read(of_group, &["proposal", "epoch"]).await;
     story.stream::<StreamGroupEvents>(&group(), json!({ "packets": true }), &told);

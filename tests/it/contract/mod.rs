@@ -16,6 +16,7 @@ mod operated_groups;
 mod operator;
 mod operator_command;
 mod pages;
+mod quotas;
 mod reload;
 mod restart;
 mod routing;

@@ -74,8 +74,18 @@ async fn a_token_is_one_of_an_operator_or_of_an_application() {
     let mut apps = [gateway.app, gateway.other_app];
     apps.sort();
     let none = json!({ "count": 0, "isMore": false });
-    let empty =
-        |app| json!({ "id": app, "federatesWith": [], "clients": none, "groups": none, "keyPackages": none });
+    let unused = json!({ "used": 0 });
+    let quotas = json!({ "clients": unused, "groups": unused, "keyPackages": unused, "storedBytes": unused });
+    let empty = |app| {
+        json!({
+            "id": app,
+            "federatesWith": [],
+            "clients": none,
+            "groups": none,
+            "keyPackages": none,
+            "quotas": quotas,
+        })
+    };
     let expected = json!({ "applications": apps.map(empty) });
     for token in [&writer, &reader] {
         assert_eq!(gateway.operate(ask(token)).await.success(200), expected);

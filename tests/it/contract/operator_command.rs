@@ -127,9 +127,13 @@ async fn what_operators_see_is_printed_as_tables_and_as_json() {
     }
     let table = async |arguments: &[&str]| watched.run(&watched.reader, arguments).await.success();
     let applications = cells(&table(&["applications"]).await);
-    assert_eq!(applications[0], ["APPLICATION", "CLIENTS", "GROUPS", "KEY PACKAGES", "FEDERATES WITH"]);
+    assert_eq!(
+        applications[0],
+        ["APPLICATION", "CLIENTS", "GROUPS", "KEY PACKAGES", "STORED BYTES", "FEDERATES WITH"]
+    );
     let ours = applications.iter().find(|row| row[0] == app).unwrap();
-    assert_eq!((&ours[1..3], ours[4].as_str()), (&["2".to_owned(), "1".to_owned()][..], "-"));
+    assert_eq!((&ours[1..3], ours[5].as_str()), (&["2".to_owned(), "1".to_owned()][..], "-"));
+    assert!(ours[4].parse::<u64>().unwrap() > 1000, "{ours:?}");
     assert_eq!(applications.len(), 3);
     let found = cells(&table(&["clients", app]).await);
     let row = found.iter().find(|row| row[1] == "alice").unwrap();

@@ -67,6 +67,7 @@ fn outline(events: &[(EventIdText, EventData)]) -> Vec<(&'static str, u64)> {
         },
         EventData::Welcome(event) => ("welcome", event.epoch_id.0),
         EventData::KeyPackages(_) => ("key-packages", 0),
+        EventData::EpochReported(event) => ("epoch-reported", event.epoch_id.0),
         EventData::Reset(_) => ("reset", 0),
     };
     events.iter().map(|(_, event)| outline(event)).collect()
@@ -142,7 +143,11 @@ async fn everything_is_told_once_and_in_order() {
                 assert_eq!(event.proposals.as_ref(), Some(&from_history.proposals));
                 epochs.push(event);
             }
-            EventData::Group(_) | EventData::Welcome(_) | EventData::KeyPackages(_) | EventData::Reset(_) => {
+            EventData::Group(_)
+            | EventData::Welcome(_)
+            | EventData::KeyPackages(_)
+            | EventData::EpochReported(_)
+            | EventData::Reset(_) => {
                 panic!("{event:?}")
             }
         }

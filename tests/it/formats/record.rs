@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
-use actors::{AppId, Clock};
+use actors::{AppId, Clock, Epoch};
 use mimi_gateway::{
     api::{
         clients::ClientChangeBody,
         groups::{CommitBody, ProposalBody},
-        text::{Base64, GroupIdText},
+        reports::{ReportBody, ReportKindText},
+        text::{Base64, GroupIdText, HandleText},
     },
     client::GatewayClient,
     token::Token,
@@ -83,12 +84,13 @@ impl Recording {
 struct Story {
     clients: Vec<MlsClient>,
     groups: Vec<GroupIdText>,
+    reported: Epoch,
     last_commit: CommitBody,
     next_proposal: ProposalBody,
     next_commit: CommitBody,
 }
 
-/// Groups with history, a snapshot with records after it, proposals and a welcome that wait, key queues with packages,
+/// Groups with history, a snapshot with records after it, a reported epoch, proposals and a welcome that wait, key queues with packages,
 /// assigned ones and final keys.
 async fn play(api: GatewayClient) -> Story {
     let mut clients = Vec::new();
@@ -109,7 +111,7 @@ async fn play(api: GatewayClient) -> Story {
     // Snapshots of all that.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let last_commit = at_alice.make_adding(&[assigned(carol, alice).await]);
-    at_alice.commit(&last_commit).await;
+    let last_epoch = at_alice.commit(&last_commit).await.epoch_id;
     at_bob.catch_up().await;
     let at_carol = carol.create_group().await;
 
@@ -123,10 +125,17 @@ async fn play(api: GatewayClient) -> Story {
     let next_proposal = at_bob.make_remove_proposal(&carol.handle);
     assert_eq!(at_alice.fetch_proposals().await, 2);
     let next_commit = at_alice.make_update();
+    let report = ReportBody {
+        epoch_id: last_epoch,
+        client_handle: HandleText(bob.handle.clone()),
+        domain: None,
+        kind: ReportKindText::Other,
+    };
+    api.report_epoch(&at_alice.id(), &report).await.unwrap();
     let deleted = dave.create_group().await;
     api.delete_group(&deleted.id()).await.unwrap();
     let groups = [&at_alice, &at_carol, &deleted].map(|member: &Member| GroupIdText(member.id())).into();
-    Story { clients, groups, last_commit, next_proposal, next_commit }
+    Story { clients, groups, reported: last_epoch, last_commit, next_proposal, next_commit }
 }
 
 /// The package of a client that is assigned to another.
@@ -179,6 +188,12 @@ fn writes(story: &Story) -> Vec<Recorded> {
         package(dave, alice),
         package(dave, bob),
         package(dave, carol),
+        // A report that was counted before.
+        Recorded::new(
+            "POST",
+            &format!("/groups/{group}/reports"),
+            Some(json!({ "epochId": story.reported.0, "clientHandle": "bob", "kind": "other" })),
+        ),
         // An answer from before, and what follows on it.
         put("epochs", json!(story.last_commit)),
         put("proposals", json!(story.next_proposal)),
