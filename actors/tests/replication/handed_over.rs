@@ -633,10 +633,10 @@ async fn with_many_proposals(
     (id, group)
 }
 
-/// Waits until a follower stands where the hub of a group does.
+/// Waits until a follower stands where the hub of a group does, and shows it.
 async fn until_level(net: &Net, (at, hub): (&DomainName, &DomainName), id: &GroupId) {
     let since = Instant::now();
-    while net.head(at, id) != net.head(hub, id) {
+    while net.head(at, id) != net.head(hub, id) || net.shown(at, id).await != net.shown(hub, id).await {
         assert!(since.elapsed() < Duration::from_secs(20), "what is new does not arrive");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -208,7 +208,7 @@ impl Net {
     }
 
     /// What a gateway shows of a group: a moment after it is on its disk.
-    async fn shown(&self, at: &DomainName, group: &GroupId) -> Option<(Epoch, usize)> {
+    pub(crate) async fn shown(&self, at: &DomainName, group: &GroupId) -> Option<(Epoch, usize)> {
         let view = self.at(at).group(self.app, group).await.ok()?;
         Some((view.epoch, view.proposals.len()))
     }
