@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     engine::{
@@ -172,6 +172,31 @@ impl Store {
     /// Whether a write has failed, which is permanent. The process must end; the next one finds what was written.
     pub fn is_failed(&self) -> bool {
         self.0.queue.is_failed()
+    }
+
+    /// Runs work of the engine on a thread of its own, since the end of the process must not wait for it. It is told whether to go on.
+    pub(crate) async fn in_background(
+        &self,
+        work: impl FnOnce(&Disk, &dyn Fn() -> bool) -> Result<(), ReadError> + Send + 'static,
+    ) -> Result<(), ReadError> {
+        let (disk, queue) = (Arc::clone(&self.0.disk), Arc::clone(&self.0.queue));
+        let (reply, answer) = oneshot::channel();
+        let run = move || {
+            let goes_on = || matches!(*queue.life().borrow(), Life::Open);
+            // The caller may have gone.
+            let _ = reply.send(work(&disk, &goes_on));
+        };
+        let started = std::thread::Builder::new().name("store-space".to_owned()).spawn(run);
+        started.map_err(|error| ReadError::Storage(error.to_string()))?;
+        answer.await.unwrap_or_else(|_| Err(ReadError::Storage("work of the engine stopped".to_owned())))
+    }
+
+    /// The bytes that its files have on disk.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails.
+    pub fn disk_bytes(&self) -> Result<u64, ReadError> {
+        self.0.disk.bytes()
     }
 
     /// Waits until a write fails, perhaps forever. A failed background write of the engine is noticed within about a second,

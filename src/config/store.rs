@@ -38,6 +38,9 @@ actors::settings! {
         /// The time after the last accepted proposal or commit of a group after which it is deleted, in seconds; 0 keeps idle
         /// groups.
         pub group_idle_s_max: u64 = 0 => Accepts::from_to(0, Accepts::SECONDS_MAX);
+        /// How often the disk gives back the space of what was deleted, in seconds. It reads and writes the tables in which something
+        /// was deleted.
+        pub compaction_period_s: u64 = Retention::default().compaction_period.as_secs() => Accepts::SECONDS;
         /// The period of deletions, in seconds.
         pub period_s: u64 = 300 => Accepts::SECONDS;
     }
@@ -113,6 +116,8 @@ impl RetentionSettings {
             audit_rows_max: self.audit_rows_max,
             audit_age_max: Duration::from_secs(self.audit_age_s_max),
             deleted_age_max: Duration::from_secs(self.deleted_group_age_s_max),
+            compaction_period: Duration::from_secs(self.compaction_period_s),
+            read_max: Retention::default().read_max,
             group_idle_max: Some(self.group_idle_s_max).filter(|max| *max > 0).map(Duration::from_secs),
         }
     }

@@ -1,7 +1,10 @@
 //! Deletion of groups that are idle, erasure of what deleted groups leave, and the end of the time for which their ids stay
 //! taken.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use snapshots::{
     AppId, AppendError, ClientHandle, GroupId, GroupRow, LogId, Retention, SweepError, Timestamp, View,
@@ -137,11 +140,16 @@ pub(super) async fn sweep(
     registry: &Registry,
     retention: &Retention,
     now: Timestamp,
+    progress: &mut IdleProgress,
 ) -> Result<(), SweepError> {
     if let Some(idle_max) = retention.group_idle_max {
         let applications: Vec<_> = registry.services().applications.values().cloned().collect();
         for application in applications {
-            delete_idle(registry, &application, now.saturating_sub(idle_max)).await?;
+            let after = progress.remove(&application.id);
+            let since = now.saturating_sub(idle_max);
+            if let Some(last) = delete_idle(registry, &application, since, after, retention.read_max).await? {
+                progress.insert(application.id, last);
+            }
         }
     }
     forget_old(registry.services(), now.saturating_sub(retention.deleted_age_max)).await?;
@@ -150,16 +158,23 @@ pub(super) async fn sweep(
     Ok(())
 }
 
-/// Deletes the groups that this gateway orders and in which nothing was accepted since a time.
+/// The group of each application after which the next sweep goes on to look for idle ones; from the first if there is none.
+pub(super) type IdleProgress = BTreeMap<AppId, GroupId>;
+
+/// Deletes the groups that this gateway orders and in which nothing was accepted since a time. It looks at about `read_max` groups,
+/// and returns the last of them if there may be more.
 async fn delete_idle(
     registry: &Registry,
     application: &Application,
     since: Timestamp,
-) -> Result<(), SweepError> {
-    let mut after = None;
+    mut after: Option<GroupId>,
+    read_max: usize,
+) -> Result<Option<GroupId>, SweepError> {
+    let mut read = 0;
     loop {
         let (view, of, from) = (registry.services().store.view(), application.clone(), after.take());
         let found = tokio::task::spawn_blocking(move || idle_groups(&view, &of, from, since));
+        read += AT_ONCE;
         let (idle, last) = found.await.map_err(|_| unreadable())??;
         for (group, row, head) in idle {
             let meta = GroupMeta::new(application, group, row);
@@ -170,8 +185,8 @@ async fn delete_idle(
             }
         }
         match last {
-            Some(last) if !registry.services().is_stopping() => after = Some(last),
-            Some(_) | None => return Ok(()),
+            Some(last) if read < read_max && !registry.services().is_stopping() => after = Some(last),
+            last => return Ok(last),
         }
     }
 }

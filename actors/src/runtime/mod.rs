@@ -5,6 +5,7 @@ mod active;
 mod erasure;
 mod registry;
 mod revocation;
+mod space;
 mod supervisor;
 
 pub use self::active::AwakeActors;

@@ -7,12 +7,12 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Arbiter, AsyncContext as _, Context, Handler, Message,
     ResponseActFuture, WrapFuture as _,
 };
-use snapshots::{Batch, Retention, SweepError, Timestamp};
+use snapshots::{Batch, Retention, SweepError, SweepProgress, Timestamp};
 
 use super::{
     erasure,
     registry::{Registry, UpkeepTask},
-    revocation,
+    revocation, space,
 };
 use crate::{
     activity::{Activity, Upkeep},
@@ -53,6 +53,8 @@ pub(crate) struct Supervisor {
     retention: Retention,
     is_tidying: bool,
     is_sweeping: bool,
+    sweep_progress: (SweepProgress, erasure::IdleProgress),
+    is_compacting: bool,
 }
 
 /// Runs upkeep tasks, a bounded number at the same time.
@@ -115,7 +117,17 @@ impl Supervisor {
         periods: Periods,
         retention: Retention,
     ) -> Self {
-        Self { services, registry, arbiters, periods, retention, is_tidying: false, is_sweeping: false }
+        Self {
+            services,
+            registry,
+            arbiters,
+            periods,
+            retention,
+            is_tidying: false,
+            is_sweeping: false,
+            sweep_progress: Default::default(),
+            is_compacting: false,
+        }
     }
 
     /// The last use up to which actors are passivated because too many are active; `None` if not too many are.
@@ -172,18 +184,38 @@ impl Supervisor {
         self.is_sweeping = true;
         let (services, retention) = (Arc::clone(&self.services), self.retention.clone());
         let registry = self.registry.clone();
+        // A sweep that fails begins anew.
+        let mut progress = std::mem::take(&mut self.sweep_progress);
         let sweep = async move {
             let known = services.trusted_time.look(&services.clock);
-            let swept = services.store.sweep(&retention, known.delete_until).await?;
+            let swept = services.store.sweep_part(&mut progress.0, &retention, known.delete_until).await?;
             remember_time(&services, known).await?;
-            erasure::sweep(&registry, &retention, known.delete_until).await?;
-            Ok::<_, SweepError>(swept)
+            erasure::sweep(&registry, &retention, known.delete_until, &mut progress.1).await?;
+            Ok::<_, SweepError>((swept, progress))
         };
-        ctx.spawn(sweep.into_actor(self).map(|result, supervisor, _| {
+        ctx.spawn(sweep.into_actor(self).map(|result, supervisor, ctx| {
             supervisor.is_sweeping = false;
             match result {
-                Ok(swept) => tracing::debug!(?swept, "dropped what was too old"),
+                Ok((swept, progress)) => {
+                    tracing::debug!(?swept, "dropped what was too old");
+                    supervisor.sweep_progress = progress;
+                }
                 Err(error) => tracing::error!(%error, "dropping what is too old failed"),
+            }
+            supervisor.give_space_back(ctx);
+        }));
+    }
+
+    fn give_space_back(&mut self, ctx: &mut Context<Self>) {
+        if self.is_compacting || self.services.is_stopping() || self.services.store.is_stalled() {
+            return;
+        }
+        self.is_compacting = true;
+        let giving = space::give_back(Arc::clone(&self.services), self.retention.compaction_period);
+        ctx.spawn(giving.into_actor(self).map(|given, supervisor, _| {
+            supervisor.is_compacting = false;
+            if let Err(error) = given {
+                tracing::error!(%error, "the space of what was deleted could not be given back");
             }
         }));
     }

@@ -397,3 +397,31 @@ fn welcomes_of_a_deleted_group_are_gone() {
         net.stop_all().await;
     });
 }
+
+#[test]
+fn space_is_given_back_once_in_a_period() {
+    actix::System::new().block_on(async {
+        let mut net = Net::new(&["a.example"], 8);
+        let a = domain("a.example");
+        net.retention = Retention { compaction_period: Duration::from_millis(1), ..Retention::default() };
+        net.retention_period = Duration::from_millis(20);
+        net.start(&a).await;
+        let given_back_at = || net.at(&a).store().space_given_back_at().unwrap();
+        let mut times = BTreeSet::new();
+        let since = Instant::now();
+        // The first one is the start of the first period.
+        while times.len() < 3 {
+            assert!(since.elapsed() < Duration::from_secs(30), "{times:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            times.extend(given_back_at());
+        }
+        net.stop_all().await;
+        // A day is not over yet when it is started again.
+        net.retention = Retention::default();
+        net.start(&a).await;
+        let last = net.at(&a).store().space_given_back_at().unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(net.at(&a).store().space_given_back_at().unwrap(), last);
+        net.stop_all().await;
+    });
+}

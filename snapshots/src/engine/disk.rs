@@ -25,6 +25,7 @@ use super::{
     presence::Presence,
     rows,
     schema::{Schema, Table},
+    space::Fragmented,
     start::{self, OnLoss},
     witness::{BatchStamp, Loss, Testimony, Witness},
 };
@@ -47,6 +48,7 @@ pub(crate) type Changes = BTreeMap<RowKey, Option<Slice>>;
 pub(crate) struct Disk {
     pub(super) keyspaces: Keyspaces,
     pub(super) database: Database,
+    pub(super) fragmented: Fragmented,
     schema: &'static Schema,
     /// The checks of an open data directory; `None` for a temporary one.
     pub(crate) watched: Option<Watched>,
@@ -159,7 +161,8 @@ impl Disk {
         schema: &'static Schema,
         lock: Option<File>,
     ) -> Self {
-        Self { keyspaces, database, schema, watched: None, _temporary: None, _lock: lock }
+        let fragmented = Fragmented::all(schema.tables.len() + 1);
+        Self { keyspaces, database, fragmented, schema, watched: None, _temporary: None, _lock: lock }
     }
 
     /// Closes the engine; the lock is still held.
@@ -205,6 +208,7 @@ impl Disk {
 
     /// Writes changes as one atomic batch.
     pub(crate) fn write(&self, changes: Changes, persist: Option<PersistMode>) -> fjall::Result<()> {
+        self.fragmented.note(&changes);
         let mut batch =
             OwnedWriteBatch::with_capacity(self.database.clone(), changes.len()).durability(persist);
         for ((table, key), change) in changes {

@@ -7,6 +7,10 @@ use super::{
     schema::{Schema, Table, Values},
 };
 
+/// The part of a file of large values to which nothing leads any more, from which on a compaction writes it anew. By default the engine
+/// does so with a quarter of such files at a time, and with none if they are fewer than four.
+const STALE_MIN: f32 = 0.5;
+
 /// All keyspaces, at the numbers of their tables.
 #[derive(Clone)]
 pub(crate) struct Keyspaces(Vec<Keyspace>);
@@ -26,7 +30,8 @@ impl Keyspaces {
 }
 
 fn options(values: Values) -> KeyspaceCreateOptions {
-    let separation = (values == Values::Large).then(KvSeparationOptions::default);
+    let separation = KvSeparationOptions::default().staleness_threshold(STALE_MIN).age_cutoff(1.0);
+    let separation = (values == Values::Large).then_some(separation);
     KeyspaceCreateOptions::default()
         .max_memtable_size(memory_bytes_max(values))
         .with_kv_separation(separation)

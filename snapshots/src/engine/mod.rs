@@ -10,11 +10,11 @@
 //! - `usage.rs`: what each application has, for its quotas.
 //! - `counters.rs`: counts and times of writes.
 //! - `feed.rs`: what written batches announce, in order.
-//! - `disk.rs`, `keyspaces.rs`, `new_store.rs`: the database library.
+//! - `disk.rs`, `keyspaces.rs`, `new_store.rs`, `space.rs`: the database library.
 //! - `directory.rs`, `presence.rs`: the data directory.
 //! - `start.rs`, `journal.rs`, `table_lists.rs`, `witness.rs`: the checks at a start, and that no acknowledged batch is missing.
 //!
-//! Only `disk.rs`, `new_store.rs`, `keyspaces.rs` and `view.rs` call the database library; `journal.rs` and `table_lists.rs` read its
+//! Only `disk.rs`, `new_store.rs`, `keyspaces.rs`, `space.rs` and `view.rs` call the database library; `journal.rs` and `table_lists.rs` read its
 //! files. Another library would replace these, below [`Overlay`] and [`View`].
 
 pub(crate) mod append_queue;
@@ -33,6 +33,7 @@ mod overlay;
 mod presence;
 pub(crate) mod rows;
 mod schema;
+mod space;
 pub(crate) mod start;
 mod table_lists;
 pub(crate) mod usage;

@@ -18,7 +18,8 @@
 //! | `missed.rs` | entries that replicas never received |
 //! | `events.rs` | events for those who listen to an application |
 //! | `settings.rs` | settings by name |
-//! | `retention.rs` | rows by their time of expiry |
+//! | `retention.rs`, `retention_limits.rs` | rows by their time of expiry; the limits of their ages and numbers |
+//! | `space.rs` | no table: giving back the space of rows that were deleted |
 //! | `check.rs` | the check that all rows agree |
 
 mod actor_snapshots;
@@ -40,9 +41,11 @@ mod outbox;
 pub(crate) mod records;
 pub(crate) mod reports;
 pub(crate) mod retention;
+pub(crate) mod retention_limits;
 mod schema;
 mod settings;
 mod snapshot_pieces;
+mod space;
 mod table;
 pub(crate) mod welcome_shares;
 pub(crate) mod welcomes;

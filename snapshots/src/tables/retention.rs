@@ -7,7 +7,7 @@
 
 mod numbered;
 
-use std::{collections::BTreeSet, ops::Bound, time::Duration};
+use std::{collections::BTreeSet, ops::Bound};
 
 use self::numbered::{AuditSweep, EventSweep};
 use super::{
@@ -15,6 +15,7 @@ use super::{
     events::{Event, KeyPackagesChange},
     history, key_packages,
     records::{Head, LogId, log_key},
+    retention_limits::Retention,
     table, welcome_shares,
 };
 use crate::{
@@ -33,51 +34,6 @@ const HELD: u8 = 1;
 const USED: u8 = 2;
 const SHARE: u8 = 3;
 const ASSIGNED: u8 = 4;
-
-/// Retention limits. Data over any one limit is deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// The number of epochs of a group's history that are kept; the newest always is.
-    pub history_epochs_max: u64,
-    /// The time for which an epoch of a group's history is kept; the newest always is.
-    pub history_age_max: Duration,
-    /// The time for which a join info waits. [`WelcomeLimits`](crate::WelcomeLimits) limits their number.
-    pub welcome_age_max: Duration,
-    /// The time for which a held or used key package is remembered after the end of its lifetime.
-    pub expired_age_max: Duration,
-    /// The number of rows of events that are kept for each application.
-    pub event_rows_max: u64,
-    /// The time for which events are kept.
-    pub event_age_max: Duration,
-    /// The number of entries that are kept in the audit log of each application.
-    pub audit_rows_max: u64,
-    /// The time for which they are kept.
-    pub audit_age_max: Duration,
-    /// The time for which the id of a deleted group stays taken, at least: until every follower was told.
-    pub deleted_age_max: Duration,
-    /// The time without an accepted entry after which a group is deleted; `None` for no end.
-    pub group_idle_max: Option<Duration>,
-}
-
-impl Default for Retention {
-    /// 10,000 epochs for a year; join infos for 90 days; key packages for a day after they expired; a million rows of events for
-    /// a week; 100,000 entries of an audit log for 90 days; the ids of deleted groups for a year. Idle groups are kept.
-    fn default() -> Self {
-        let day = Duration::from_secs(24 * 60 * 60);
-        Self {
-            history_epochs_max: 10_000,
-            history_age_max: day * 365,
-            welcome_age_max: day * 90,
-            expired_age_max: day,
-            event_rows_max: 1_000_000,
-            event_age_max: day * 7,
-            audit_rows_max: 100_000,
-            audit_age_max: day * 90,
-            deleted_age_max: day * 365,
-            group_idle_max: None,
-        }
-    }
-}
 
 /// The rows that a sweep deleted, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,11 +79,26 @@ impl Store {
     /// # Errors
     /// [`SweepError`] when the store cannot be read or written.
     pub async fn sweep(&self, retention: &Retention, now: Timestamp) -> Result<Swept, SweepError> {
+        let whole = Retention { read_max: usize::MAX, ..retention.clone() };
+        self.sweep_part(&mut SweepProgress::default(), &whole, now).await
+    }
+
+    /// As [`Store::sweep`], but it looks at no more groups and join infos than [`Retention::read_max`], after those of the part
+    /// before. If it fails, the next part is the first.
+    ///
+    /// # Errors
+    /// As [`Store::sweep`].
+    pub async fn sweep_part(
+        &self,
+        progress: &mut SweepProgress,
+        retention: &Retention,
+        now: Timestamp,
+    ) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
-        let mut history = HistorySweep { after: None };
+        let (mut history, mut join_infos) = std::mem::take(progress).begin(retention);
         while self.sweep_once(&mut history, retention, now, &mut swept).await? {}
-        let mut join_infos = JoinInfoSweep::default();
         while self.sweep_once(&mut join_infos, retention, now, &mut swept).await? {}
+        *progress = SweepProgress { history, join_infos };
         let mut expiries = ExpirySweep::default();
         while self.sweep_once(&mut expiries, retention, now, &mut swept).await? {}
         let mut events = EventSweep::default();
@@ -189,6 +160,21 @@ impl Swept {
     }
 }
 
+/// The place where the next part of a sweep goes on.
+#[derive(Debug, Default)]
+pub struct SweepProgress {
+    history: HistorySweep,
+    join_infos: JoinInfoSweep,
+}
+
+impl SweepProgress {
+    /// Both sweeps, which may look at so much more.
+    fn begin(self, retention: &Retention) -> (HistorySweep, JoinInfoSweep) {
+        let left = retention.read_max;
+        (HistorySweep { left, ..self.history }, JoinInfoSweep { left, ..self.join_infos })
+    }
+}
+
 /// The view that one step of a sweep reads, and the limits at its time.
 struct SweepMoment {
     view: View,
@@ -216,27 +202,34 @@ trait Sweep: Clone + Send + 'static {
 }
 
 /// Goes through the groups and reads the first and the last epoch of each, and the rows to delete.
-#[derive(Clone)]
+#[derive(Clone, Debug, Default)]
 struct HistorySweep {
     after: Option<(AppId, GroupId)>,
+    /// The groups that this sweep may still look at.
+    left: usize,
 }
 
 impl Sweep for HistorySweep {
     fn find(&mut self, at: &SweepMoment, found: &mut Found) -> Result<(), ReadError> {
         for (read, group) in at.view.groups_after(self.after.clone().as_ref()).enumerate() {
+            if self.left == 0 {
+                return Ok(());
+            }
             if read == READ_MAX {
                 found.more = true;
-                break;
+                return Ok(());
             }
             let (app, group, _) = group?;
             drop_epochs(at, app, &group, found)?;
             if found.is_full() {
                 // The group may have more and is read again.
                 found.more = true;
-                break;
+                return Ok(());
             }
+            self.left -= 1;
             self.after = Some((app, group));
         }
+        self.after = None;
         Ok(())
     }
 }
@@ -287,26 +280,33 @@ fn in_snapshot(rows: &impl Rows, log: &Key) -> Result<u64, ReadError> {
 }
 
 /// Goes through the join infos.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct JoinInfoSweep {
     after: Option<(AppId, ClientHandle, DeliveryId)>,
+    /// The join infos that this sweep may still look at.
+    left: usize,
 }
 
 impl Sweep for JoinInfoSweep {
     fn find(&mut self, at: &SweepMoment, found: &mut Found) -> Result<(), ReadError> {
         let oldest_kept = at.now.saturating_sub(at.retention.welcome_age_max);
         for (read, info) in at.view.join_infos_after(self.after.clone().as_ref()).enumerate() {
+            if self.left == 0 {
+                return Ok(());
+            }
             if read == READ_MAX || found.is_full() {
                 found.more = true;
-                break;
+                return Ok(());
             }
             let ((app, handle, id), row) = info?;
             if row.timestamp < oldest_kept {
                 found.batch.acknowledge(app, &handle, id);
                 found.swept.join_infos += 1;
             }
+            self.left -= 1;
             self.after = Some((app, handle, id));
         }
+        self.after = None;
         Ok(())
     }
 }

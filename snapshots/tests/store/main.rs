@@ -5,6 +5,7 @@
 mod appending;
 mod assigned;
 mod backups;
+mod bounds;
 mod crashes;
 mod deleting;
 mod disks;
@@ -15,6 +16,7 @@ mod model;
 mod reading;
 mod reopening;
 mod reports;
+mod space;
 mod starting;
 mod sweeping;
 mod usage;

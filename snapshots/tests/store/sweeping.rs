@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use snapshots::{Epoch, Retention, Store, Swept, Timestamp};
+use snapshots::{Epoch, Retention, Store, SweepProgress, Swept, Timestamp};
 
 use crate::fixtures::*;
 
@@ -18,6 +18,8 @@ fn unlimited() -> Retention {
         event_rows_max: u64::MAX,
         event_age_max: Duration::MAX,
         deleted_age_max: Duration::MAX,
+        compaction_period: Duration::MAX,
+        read_max: usize::MAX,
         group_idle_max: None,
         audit_rows_max: u64::MAX,
         audit_age_max: Duration::MAX,
@@ -320,4 +322,41 @@ async fn others_append_while_it_sweeps() {
     }
     assert_eq!(sweeping.await.unwrap().unwrap().epochs, 899);
     assert_eq!(epochs(&store, 1), [900]);
+}
+
+#[tokio::test]
+async fn a_sweep_looks_at_a_part_of_the_groups_and_the_next_goes_on() {
+    let store = temporary();
+    for number in 1..=5 {
+        append(&store, |batch| {
+            batch.create_log(&group_log(number)).put_group(APP, &group(number), &group_row(2));
+            batch.put_epoch(APP, &group(number), Epoch(1), &epoch_row(1));
+            batch.put_epoch(APP, &group(number), Epoch(2), &epoch_row(1));
+        })
+        .unwrap();
+        let clients = invited(&[handle(&format!("client {number}"))]);
+        append(&store, |batch| {
+            batch.put_welcome(APP, &group(number), Epoch(1), &welcome_row(1), &clients, invitation());
+        })
+        .unwrap();
+    }
+    let retention = Retention {
+        history_epochs_max: 1,
+        welcome_age_max: Duration::from_millis(1),
+        read_max: 2,
+        ..unlimited()
+    };
+    let mut progress = SweepProgress::default();
+    // Twice around: two, two and the last one.
+    for expected in [2, 2, 1, 0, 0, 0] {
+        let swept = store.sweep_part(&mut progress, &retention, NOW).await.unwrap();
+        assert_eq!((swept.epochs, swept.join_infos), (expected, expected));
+    }
+    // What is new is found in its turn, wherever it is.
+    append(&store, |batch| _ = batch.put_epoch(APP, &group(1), Epoch(3), &epoch_row(1))).unwrap();
+    let mut found = 0;
+    for _ in 0..3 {
+        found += store.sweep_part(&mut progress, &retention, NOW).await.unwrap().epochs;
+    }
+    assert_eq!(found, 1);
 }
