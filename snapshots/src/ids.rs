@@ -49,7 +49,7 @@ macro_rules! uuid_id {
 
             /// A new random id (UUID version 4).
             pub fn random() -> Self {
-                Self(Uuid::new_v4())
+                Self(crate::away::random_uuid())
             }
         }
 

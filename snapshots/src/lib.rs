@@ -14,6 +14,7 @@
 //! their meaning, a file for each kind. The engine imports no table: it is opened with a list of them. `backup/` writes all of it to
 //! one file, and makes a store of such a file.
 
+mod away;
 mod backup;
 mod engine;
 mod errors;
@@ -26,7 +27,13 @@ mod tables;
 
 pub use bytes::Bytes;
 
+#[cfg(feature = "simulation")]
 pub use self::{
+    away::{Session, is_simulated},
+    engine::{DiskFault, SimulatedDisk, SimulatedWrite},
+};
+pub use self::{
+    away::{Stopped, away, random_uuid},
     backup::{
         BACKUP_VERSION, BackupError, BackupSummary, BackupTable, ImportOptions, import_backup,
         inspect_backup, publish_file, write_backup, write_backup_while,

@@ -9,6 +9,8 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 
+#[cfg(feature = "simulation")]
+use crate::engine::{SimulatedDisk, SimulatedWrite, simulated::SteppedCommitter};
 use crate::{
     engine::{
         Appended, Batch, Feed, Schema, StoreCounts, View,
@@ -35,6 +37,9 @@ struct Shared {
     counters: Arc<WriteCounters>,
     batch_bytes_max: usize,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The committer of a store on a simulated disk, which has no threads.
+    #[cfg(feature = "simulation")]
+    stepped: Option<Arc<SteppedCommitter>>,
 }
 
 impl Store {
@@ -70,6 +75,8 @@ impl Store {
             // The engine's values are shorter than 4 GiB.
             batch_bytes_max: options.batch_bytes_max.min(1 << 30),
             threads: Mutex::new(Vec::new()),
+            #[cfg(feature = "simulation")]
+            stepped: None,
         }));
         let committer =
             Committer { disk: Arc::clone(&disk), queue: Arc::clone(&queue), feed, counters, persist, stamp };
@@ -87,6 +94,47 @@ impl Store {
             }
         }
         Ok(store)
+    }
+
+    /// Opens a store on a simulated disk. It has no threads: [`Store::begin_write`] writes what waits.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn open_simulated_with(
+        options: &StoreOptions,
+        disk: &SimulatedDisk,
+        schema: &'static Schema,
+    ) -> Result<Self, ReadError> {
+        let opened = Arc::new(Disk::open_simulated(disk, schema));
+        let queue = Arc::new(AppendQueue::new(options.queue_length_max, options.queue_bytes_max));
+        let (feed, counters) = (Arc::<Feed>::default(), Arc::<WriteCounters>::default());
+        let committer = Committer {
+            disk: Arc::clone(&opened),
+            queue: Arc::clone(&queue),
+            feed: Arc::clone(&feed),
+            counters: Arc::clone(&counters),
+            persist: None,
+            stamp: opened.batch_stamp()?,
+        };
+        Ok(Self(Arc::new(Shared {
+            disk: opened,
+            queue: Arc::clone(&queue),
+            feed,
+            counters,
+            batch_bytes_max: options.batch_bytes_max.min(1 << 30),
+            threads: Mutex::new(Vec::new()),
+            stepped: Some(SteppedCommitter::new(disk.clone(), committer, queue)),
+        })))
+    }
+
+    /// Waits until a batch arrives, or has arrived since the last call: for a simulation.
+    #[cfg(feature = "simulation")]
+    pub async fn arrival(&self) {
+        self.0.queue.arrival().await;
+    }
+
+    /// Begins to write what waits, if it is a store on a simulated disk and something waits.
+    #[cfg(feature = "simulation")]
+    pub fn begin_write(&self) -> Option<SimulatedWrite> {
+        self.0.stepped.as_ref()?.begin()
     }
 
     /// Writes a batch, all of it or nothing. Once it returns, the batch survives the failure that
@@ -139,7 +187,25 @@ impl Store {
     /// # Errors
     /// As [`Store::append`].
     pub fn append_blocking(&self, batch: Batch) -> Result<Appended, AppendError> {
-        block_on(tokio::task::unconstrained(self.append(batch)))
+        let append = tokio::task::unconstrained(self.append(batch));
+        #[cfg(feature = "simulation")]
+        if self.0.stepped.is_some() {
+            return block_on(async {
+                let mut append = std::pin::pin!(append);
+                std::future::poll_fn(|cx| {
+                    let queued = append.as_mut().poll(cx);
+                    while queued.is_pending()
+                        && let Some(mut write) = self.begin_write()
+                    {
+                        write.reach_disk();
+                        write.answer();
+                    }
+                    queued
+                })
+                .await
+            });
+        }
+        block_on(append)
     }
 
     /// One moment of all tables: everything that was answered before, and maybe more, each batch whole.
@@ -237,6 +303,11 @@ impl Shared {
 
     fn close(&self) {
         self.queue.begin_close();
+        #[cfg(feature = "simulation")]
+        if self.stepped.is_some() {
+            // What still waits is lost: a simulated store ends with its process.
+            return self.queue.closed();
+        }
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match self.queue.wait_for_end(Duration::from_secs(3600)) {

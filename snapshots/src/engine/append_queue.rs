@@ -44,6 +44,8 @@ pub(crate) struct AppendQueue {
     state: Mutex<State>,
     /// A batch arrived, or the state changed: for the committer alone.
     arrived: Condvar,
+    #[cfg(feature = "simulation")]
+    arrived_in_simulation: tokio::sync::Notify,
     /// The state changed.
     moved: Condvar,
     life: watch::Sender<Life>,
@@ -68,6 +70,8 @@ impl AppendQueue {
         Self {
             state: Mutex::new(State { waiting: VecDeque::new(), life: Life::Open }),
             arrived: Condvar::new(),
+            #[cfg(feature = "simulation")]
+            arrived_in_simulation: tokio::sync::Notify::new(),
             moved: Condvar::new(),
             life: watch::Sender::new(Life::Open),
             writing_since: Mutex::new(None),
@@ -103,7 +107,15 @@ impl AppendQueue {
         state.waiting.push_back(Waiting { operations, bytes, reply });
         drop(state);
         self.arrived.notify_one();
+        #[cfg(feature = "simulation")]
+        self.arrived_in_simulation.notify_one();
         Ok(answer)
+    }
+
+    /// Waits until a batch arrives, or has arrived since the last call.
+    #[cfg(feature = "simulation")]
+    pub(crate) async fn arrival(&self) {
+        self.arrived_in_simulation.notified().await;
     }
 
     /// Waits for batches and takes those that wait, the earliest first. `None` once the queue is closed and empty.
@@ -115,6 +127,17 @@ impl AppendQueue {
             }
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        Some(self.taken(state))
+    }
+
+    /// As [`AppendQueue::take`], without waiting: `None` if no batch waits.
+    #[cfg(feature = "simulation")]
+    pub(super) fn take_now(&self) -> Option<Vec<Waiting>> {
+        let state = self.lock();
+        (!state.waiting.is_empty()).then(|| self.taken(state))
+    }
+
+    fn taken(&self, mut state: MutexGuard<'_, State>) -> Vec<Waiting> {
         let mut taken = Vec::with_capacity(state.waiting.len().min(TAKEN_LENGTH_MAX));
         let mut bytes = 0_usize;
         let mut permits = 0_usize;
@@ -130,7 +153,7 @@ impl AppendQueue {
         drop(state);
         self.length_free.add_permits(taken.len());
         self.bytes_free.add_permits(permits);
-        Some(taken)
+        taken
     }
 
     /// Notes that the committer begins to write.

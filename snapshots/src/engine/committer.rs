@@ -9,17 +9,21 @@ use std::{
 };
 
 use fjall::PersistMode;
+use tokio::sync::oneshot;
 
 use super::{
-    Feed, Slice,
-    append_queue::{AppendQueue, Life, Waiting},
+    Announcement, Appended, Feed, Slice,
+    append_queue::{AppendQueue, Life, Outcome, Waiting},
     counters::{WriteCounters, bytes_of},
-    disk::Disk,
+    disk::{Changes, Disk},
     meta::{self, META},
     overlay::Overlay,
     witness::BatchStamp,
 };
-use crate::{errors::AppendError, ids::Timestamp};
+use crate::{
+    errors::{AppendError, Refusal},
+    ids::Timestamp,
+};
 
 /// The interval between checks for failed background writes of the engine.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
@@ -39,6 +43,16 @@ pub(crate) struct Committer {
     pub(crate) persist: Option<PersistMode>,
     /// The newest disk batch.
     pub(crate) stamp: BatchStamp,
+}
+
+/// The outcome of each batch of a disk batch, and where to answer it.
+type Outcomes = Vec<(oneshot::Sender<Outcome>, Result<(Appended, Vec<Announcement>), Refusal>)>;
+
+/// A disk batch on its way: checked, then written, then answered.
+pub(crate) struct Writing {
+    pub(super) outcomes: Outcomes,
+    pub(super) changes: Changes,
+    stamp: BatchStamp,
 }
 
 impl Committer {
@@ -73,21 +87,58 @@ impl Committer {
     }
 
     fn write(&mut self, waiting: Vec<Waiting>) -> Result<(), String> {
-        let disk = Arc::clone(&self.disk);
-        let mut overlay = Overlay::new(&disk);
-        let run = |Waiting { operations, reply, .. }| (reply, overlay.run(operations));
-        let outcomes: Vec<_> = waiting.into_iter().map(run).collect();
-        let failed = if overlay.is_empty() { None } else { self.write_overlay(overlay).err() };
+        let mut writing = self.begin(waiting);
+        let failed = self.put(&mut writing).err();
         if let Some(reason) = &failed {
             // Before the answers, so that a caller that gets one finds the store failed.
             self.queue.fail(reason);
         }
+        self.answer(writing.outcomes, failed.as_deref());
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Checks and runs batches; nothing is written yet.
+    pub(super) fn begin(&self, waiting: Vec<Waiting>) -> Writing {
+        let mut overlay = Overlay::new(&self.disk);
+        let run = |Waiting { operations, reply, .. }| (reply, overlay.run(operations));
+        let outcomes: Vec<_> = waiting.into_iter().map(run).collect();
+        let stamp = self.stamp.next(now());
+        if !overlay.is_empty() {
+            overlay.put(META, &meta::batch_stamp_key(), Slice::from(stamp.to_bytes()));
+            let sequence = self.disk.sequence();
+            overlay.put(META, &meta::batch_sequence_key(), Slice::from(sequence.to_be_bytes()));
+        }
+        Writing { outcomes, changes: overlay.into_changes(), stamp }
+    }
+
+    /// Writes the changes, if there are any, and makes sure that the next process will find them.
+    pub(super) fn put(&mut self, writing: &mut Writing) -> Result<(), String> {
+        let changes = std::mem::take(&mut writing.changes);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (bytes, since) = (bytes_of(&changes), Instant::now());
+        self.disk.write(changes, self.persist).map_err(|error| report(&error))?;
+        self.counters.written(bytes, since.elapsed());
+        self.disk.check_presence().inspect_err(|reason| report_absence(reason))?;
+        self.stamp = writing.stamp;
+        if let Some(watched) = &self.disk.watched
+            && let Err(error) = watched.witness.note(self.stamp)
+        {
+            // The batch is in the store all the same: without the witness, only a later loss would go unnoticed.
+            tracing::warn!(%error, "the witness of the data directory cannot be written");
+        }
+        Ok(())
+    }
+
+    /// Answers everybody: with the outcome of their batch or, if the disk batch was not written, with the reason.
+    pub(super) fn answer(&self, outcomes: Outcomes, failed: Option<&str>) {
         for (reply, outcome) in outcomes {
             if failed.is_none() {
                 self.counters.answered(outcome.is_ok());
             }
-            let answer = match &failed {
-                Some(reason) => Err(AppendError::Storage(reason.clone())),
+            let answer = match failed {
+                Some(reason) => Err(AppendError::Storage(reason.to_owned())),
                 None => outcome.map_err(AppendError::from).map(|(mut appended, announcements)| {
                     appended.announced = self.feed.add(announcements);
                     appended
@@ -96,28 +147,6 @@ impl Committer {
             // A caller that has stopped waiting needs no answer.
             let _ = reply.send(answer);
         }
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Writes the overlay and makes sure that the next process will find it.
-    fn write_overlay(&mut self, mut overlay: Overlay<'_>) -> Result<(), String> {
-        let stamp = self.stamp.next(now());
-        overlay.put(META, &meta::batch_stamp_key(), Slice::from(stamp.to_bytes()));
-        let sequence = self.disk.sequence();
-        overlay.put(META, &meta::batch_sequence_key(), Slice::from(sequence.to_be_bytes()));
-        let changes = overlay.into_changes();
-        let (bytes, since) = (bytes_of(&changes), Instant::now());
-        self.disk.write(changes, self.persist).map_err(|error| report(&error))?;
-        self.counters.written(bytes, since.elapsed());
-        self.disk.check_presence().inspect_err(|reason| report_absence(reason))?;
-        self.stamp = stamp;
-        if let Some(watched) = &self.disk.watched
-            && let Err(error) = watched.witness.note(stamp)
-        {
-            // The batch is in the store all the same: without the witness, only a later loss would go unnoticed.
-            tracing::warn!(%error, "the witness of the data directory cannot be written");
-        }
-        Ok(())
     }
 }
 

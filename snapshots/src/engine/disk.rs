@@ -11,11 +11,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fjall::{CompressionType, Database, OwnedWriteBatch, PersistMode};
+use fjall::{CompressionType, PersistMode};
 use tempfile::TempDir;
 
 use super::{
     Slice,
+    database::{Database, Unread},
     directory::{lock, make_private, warn_if_others_read},
     keys::KeyRange,
     keyspaces::Keyspaces,
@@ -46,7 +47,6 @@ pub(crate) type Changes = BTreeMap<RowKey, Option<Slice>>;
 
 /// The open engine. Fields are dropped in this order: the engine before its directory and lock.
 pub(crate) struct Disk {
-    pub(super) keyspaces: Keyspaces,
     pub(super) database: Database,
     pub(super) fragmented: Fragmented,
     schema: &'static Schema,
@@ -116,8 +116,8 @@ impl Disk {
     ) -> Result<Self, OpenError> {
         let io_error = |source| OpenError::Io { path: directory.to_owned(), source };
         let place = directory.join("store");
-        let (database, keyspaces) = open_engine(&place, cache_bytes, schema)?;
-        let mut disk = Self::new(database, keyspaces, schema, Some(lock));
+        let database = open_engine(&place, cache_bytes, schema)?;
+        let mut disk = Self::new(database, schema, Some(lock));
         let format = disk.check_format(&place)?;
         if format < schema.format {
             disk.convert(&place, format)?;
@@ -151,18 +151,19 @@ impl Disk {
             .prefix("mimi-gateway-")
             .tempdir()
             .map_err(|source| OpenError::Io { path: std::env::temp_dir(), source })?;
-        let (database, keyspaces) = open_engine(&temporary.path().join("store"), cache_bytes, schema)?;
-        Ok(Self { _temporary: Some(temporary), ..Self::new(database, keyspaces, schema, None) })
+        let database = open_engine(&temporary.path().join("store"), cache_bytes, schema)?;
+        Ok(Self { _temporary: Some(temporary), ..Self::new(database, schema, None) })
     }
 
-    pub(super) fn new(
-        database: Database,
-        keyspaces: Keyspaces,
-        schema: &'static Schema,
-        lock: Option<File>,
-    ) -> Self {
+    pub(super) fn new(database: Database, schema: &'static Schema, lock: Option<File>) -> Self {
         let fragmented = Fragmented::all(schema.tables.len() + 1);
-        Self { keyspaces, database, fragmented, schema, watched: None, _temporary: None, _lock: lock }
+        Self { database, fragmented, schema, watched: None, _temporary: None, _lock: lock }
+    }
+
+    /// Opens a simulated disk.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn open_simulated(disk: &super::SimulatedDisk, schema: &'static Schema) -> Self {
+        Self::new(Database::Simulated(disk.clone()), schema, None)
     }
 
     /// Closes the engine; the lock is still held.
@@ -178,12 +179,12 @@ impl Disk {
 
     /// The value at a key.
     pub(crate) fn value(&self, table: Table, key: &[u8]) -> Result<Option<Slice>, ReadError> {
-        Ok(self.keyspaces.of(table).get(key)?)
+        self.database.value(table, key)
     }
 
     /// The size of the value at a key, in bytes, without reading it if it is large.
     pub(crate) fn size_of(&self, table: Table, key: &[u8]) -> Result<Option<u64>, ReadError> {
-        Ok(self.keyspaces.of(table).size_of(key)?.map(u64::from))
+        self.database.size_of(table, key)
     }
 
     /// The rows in a range that is not empty, in order, read lazily.
@@ -192,8 +193,7 @@ impl Disk {
         table: Table,
         range: KeyRange,
     ) -> impl Iterator<Item = Result<(Slice, Slice), ReadError>> + use<> {
-        let guards = self.keyspaces.of(table).range((range.start, range.end));
-        guards.map(|guard| guard.into_inner().map_err(ReadError::from))
+        self.database.range(table, range).map(Unread::row)
     }
 
     /// The keys in a range that is not empty, in order, without reading large values.
@@ -202,23 +202,13 @@ impl Disk {
         table: Table,
         range: KeyRange,
     ) -> impl Iterator<Item = Result<Slice, ReadError>> + use<> {
-        let guards = self.keyspaces.of(table).range((range.start, range.end));
-        guards.map(|guard| guard.key().map_err(ReadError::from))
+        self.database.range(table, range).map(Unread::key)
     }
 
     /// Writes changes as one atomic batch.
     pub(crate) fn write(&self, changes: Changes, persist: Option<PersistMode>) -> fjall::Result<()> {
         self.fragmented.note(&changes);
-        let mut batch =
-            OwnedWriteBatch::with_capacity(self.database.clone(), changes.len()).durability(persist);
-        for ((table, key), change) in changes {
-            let keyspace = self.keyspaces.of(table);
-            match change {
-                Some(value) => batch.insert(keyspace, key, value),
-                None => batch.remove(keyspace, key),
-            }
-        }
-        batch.commit()
+        self.database.write(changes, persist)
     }
 
     /// Makes earlier writes durable to the degree of `persist`. It fails when a background write has failed.
@@ -228,7 +218,7 @@ impl Disk {
 
     /// The sequence number of the engine's next batch.
     pub(crate) fn sequence(&self) -> u64 {
-        self.database.seqno()
+        self.database.sequence()
     }
 
     /// The newest disk batch in the store.
@@ -270,12 +260,6 @@ impl Disk {
     }
 }
 
-impl From<fjall::Error> for ReadError {
-    fn from(error: fjall::Error) -> Self {
-        Self::Storage(error.to_string())
-    }
-}
-
 /// The persistence of a disk batch before it is answered; `None` leaves it in memory.
 pub(crate) fn persistence(location: &Location, durability: Durability) -> Option<PersistMode> {
     match (location, durability) {
@@ -289,20 +273,16 @@ fn format_value(schema: &Schema) -> Slice {
     Slice::from(schema.format.to_be_bytes())
 }
 
-pub(super) fn open_engine(
-    path: &Path,
-    cache_bytes: u64,
-    schema: &Schema,
-) -> Result<(Database, Keyspaces), OpenError> {
+pub(super) fn open_engine(path: &Path, cache_bytes: u64, schema: &Schema) -> Result<Database, OpenError> {
     let open = || {
-        let database = Database::builder(path)
+        let database = fjall::Database::builder(path)
             .cache_size(cache_bytes)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             // Packets are mostly keys and ciphertext, which do not compress, and compression would run in the committer.
             .journal_compression(CompressionType::None)
             .open()?;
         let keyspaces = Keyspaces::open(&database, schema)?;
-        Ok((database, keyspaces))
+        Ok(Database::Library { keyspaces, database })
     };
     // The engine panics on some kinds of damage on disk.
     match catch_unwind(AssertUnwindSafe(open)) {
@@ -384,10 +364,9 @@ mod tests {
             drop(disk);
             assert!(accepted(open(&location).map(drop)), "{value:?}");
             // As it was, for the next check.
-            let (database, keyspaces) =
-                open_engine(&directory.path().join("store"), CACHE_BYTES, &SCHEMA).unwrap();
-            keyspaces.of(META).insert(meta::format_key().to_slice(), format_value(&SCHEMA)).unwrap();
-            database.persist(PersistMode::SyncAll).unwrap();
+            let database = open_engine(&directory.path().join("store"), CACHE_BYTES, &SCHEMA).unwrap();
+            let row = ((META, meta::format_key().to_slice()), Some(format_value(&SCHEMA)));
+            database.write(BTreeMap::from([row]), Some(PersistMode::SyncAll)).unwrap();
         };
         check(Some(&1_u64.to_be_bytes()), |opened| opened.is_ok());
         check(Some(&2_u64.to_be_bytes()), |opened| opened.is_ok());

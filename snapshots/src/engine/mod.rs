@@ -10,17 +10,19 @@
 //! - `usage.rs`: what each application has, for its quotas.
 //! - `counters.rs`: counts and times of writes.
 //! - `feed.rs`: what written batches announce, in order.
-//! - `disk.rs`, `keyspaces.rs`, `new_store.rs`, `space.rs`: the database library.
+//! - `database.rs`, `keyspaces.rs`, `disk.rs`, `new_store.rs`, `space.rs`: the database library.
+//! - `simulated.rs`: a disk in memory that loses what a crash would.
 //! - `directory.rs`, `presence.rs`: the data directory.
 //! - `start.rs`, `journal.rs`, `table_lists.rs`, `witness.rs`: the checks at a start, and that no acknowledged batch is missing.
 //!
-//! Only `disk.rs`, `new_store.rs`, `keyspaces.rs`, `space.rs` and `view.rs` call the database library; `journal.rs` and `table_lists.rs` read its
-//! files. Another library would replace these, below [`Overlay`] and [`View`].
+//! Only `database.rs`, `keyspaces.rs`, `disk.rs`, `new_store.rs` and `space.rs` call the database library; `journal.rs` and
+//! `table_lists.rs` read its files. Another library would replace these, below [`Overlay`] and [`View`].
 
 pub(crate) mod append_queue;
 pub(crate) mod batch;
 pub(crate) mod committer;
 pub(crate) mod counters;
+pub(crate) mod database;
 mod directory;
 pub(crate) mod disk;
 mod feed;
@@ -33,6 +35,8 @@ mod overlay;
 mod presence;
 pub(crate) mod rows;
 mod schema;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
 mod space;
 pub(crate) mod start;
 mod table_lists;
@@ -43,6 +47,8 @@ mod witness;
 /// The bytes of a key or a value.
 pub(crate) use fjall::Slice;
 
+#[cfg(feature = "simulation")]
+pub use self::simulated::{DiskFault, SimulatedDisk, SimulatedWrite};
 pub use self::{
     batch::{Appended, Batch, ReportOutcome},
     counters::StoreCounts,

@@ -54,8 +54,8 @@ impl NewStore {
             }
             Ok(()) | Err(_) => {}
         }
-        let (database, keyspaces) = open_engine(&beside, cache_bytes, schema)?;
-        let disk = Disk::new(database, keyspaces, schema, Some(lock));
+        let database = open_engine(&beside, cache_bytes, schema)?;
+        let disk = Disk::new(database, schema, Some(lock));
         let mut new = Self { disk, directory: directory.to_owned(), changes: Changes::new() };
         let format = Slice::from(format.to_be_bytes());
         new.changes.insert((META, meta::format_key().to_slice()), Some(format));

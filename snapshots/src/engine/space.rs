@@ -58,10 +58,13 @@ impl Disk {
     /// view shows, stay until the next time. It blocks the thread, for long if there is much; it ends early, between two tables, once
     /// `goes_on` is false. Reads and writes go on meanwhile.
     pub(crate) fn merge_fragmented(&self, goes_on: &dyn Fn() -> bool) -> Result<(), ReadError> {
+        let Some((keyspaces, _)) = self.database.library() else { return Ok(()) };
         self.flush(goes_on)?;
         for table in self.tables().filter(|_| goes_on()) {
-            if self.fragmented.take(table) && self.keyspaces.of(table).table_count() > 0 {
-                self.merge(table).inspect_err(|_| self.fragmented.put_back(table))?;
+            let keyspace = keyspaces.of(table);
+            if self.fragmented.take(table) && keyspace.table_count() > 0 {
+                let merged = (0..MERGES).try_for_each(|_| keyspace.major_compact());
+                merged.inspect_err(|_| self.fragmented.put_back(table))?;
             }
         }
         Ok(())
@@ -69,10 +72,11 @@ impl Disk {
 
     /// Writes what is in memory to the tables on disk. The engine then deletes files that were merged before the newest write.
     pub(crate) fn flush(&self, goes_on: &dyn Fn() -> bool) -> Result<(), ReadError> {
+        let Some((keyspaces, _)) = self.database.library() else { return Ok(()) };
         for table in self.tables() {
-            self.keyspaces.of(table).rotate_memtable()?;
+            keyspaces.of(table).rotate_memtable()?;
         }
-        while self.tables().any(|table| self.keyspaces.of(table).sealed_memtable_count() > 0) && goes_on() {
+        while self.tables().any(|table| keyspaces.of(table).sealed_memtable_count() > 0) && goes_on() {
             // It fails if a write in the background has failed.
             self.persist(PersistMode::Buffer)?;
             std::thread::sleep(LOOK_PERIOD);
@@ -80,15 +84,8 @@ impl Disk {
         Ok(())
     }
 
-    fn merge(&self, table: Table) -> Result<(), ReadError> {
-        for _ in 0..MERGES {
-            self.keyspaces.of(table).major_compact()?;
-        }
-        Ok(())
-    }
-
     /// The bytes that the store's files have on disk.
     pub(crate) fn bytes(&self) -> Result<u64, ReadError> {
-        Ok(self.database.disk_space()?)
+        self.database.library().map_or(Ok(0), |(_, database)| Ok(database.disk_space()?))
     }
 }

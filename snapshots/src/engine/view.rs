@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use fjall::{Readable as _, Snapshot};
-
 use super::{
     Slice,
+    database::{Moment, Unread},
     disk::Disk,
     keys::{Key, KeyRange},
     rows::Rows,
@@ -19,14 +18,14 @@ use crate::errors::ReadError;
 /// Reading blocks on the disk when a row is not in the cache.
 #[derive(Clone)]
 pub struct View {
-    // Declared before `disk`, so that the snapshot is released while the engine is open.
-    snapshot: Snapshot,
+    // Declared before `disk`, so that it is released while the engine is open.
+    moment: Moment,
     disk: Arc<Disk>,
 }
 
 impl View {
     pub(crate) fn new(disk: Arc<Disk>) -> Self {
-        Self { snapshot: disk.database.snapshot(), disk }
+        Self { moment: disk.database.moment(), disk }
     }
 
     /// The number of rows of each table, with its name. It reads every key: for inspection and tests.
@@ -35,7 +34,7 @@ impl View {
     /// [`ReadError::Storage`] when the disk fails.
     pub fn row_counts(&self) -> Result<Vec<(&'static str, u64)>, ReadError> {
         let count = |table: Table| {
-            let rows = self.snapshot.len(self.disk.keyspaces.of(table))?;
+            let rows = self.moment.rows(&self.disk.database, table)?;
             Ok((table.name(), u64::try_from(rows).unwrap_or(u64::MAX)))
         };
         self.disk.tables().map(count).collect()
@@ -52,7 +51,7 @@ impl View {
         table: Table,
         range: KeyRange,
     ) -> impl DoubleEndedIterator<Item = Result<(Slice, Slice), ReadError>> {
-        self.guards(table, range).map(|guard| guard.into_inner().map_err(ReadError::from))
+        self.moment.range(&self.disk.database, table, range).map(Unread::row)
     }
 
     /// The keys in a range, in order, without reading large values.
@@ -61,17 +60,12 @@ impl View {
         table: Table,
         range: KeyRange,
     ) -> impl DoubleEndedIterator<Item = Result<Slice, ReadError>> {
-        self.guards(table, range).map(|guard| guard.key().map_err(ReadError::from))
+        self.moment.range(&self.disk.database, table, range).map(Unread::key)
     }
 
     /// The number of rows in a range, counted up to `max`.
     pub(crate) fn count_rows(&self, table: Table, range: KeyRange, max: usize) -> Result<usize, ReadError> {
         self.scan_keys(table, range).take(max).try_fold(0, |count, key| key.map(|_| count + 1))
-    }
-
-    fn guards(&self, table: Table, range: KeyRange) -> impl DoubleEndedIterator<Item = fjall::Guard> {
-        let bounds = (!range.is_empty()).then_some((range.start, range.end));
-        bounds.map(|bounds| self.snapshot.range(self.disk.keyspaces.of(table), bounds)).into_iter().flatten()
     }
 }
 
@@ -80,6 +74,6 @@ impl Rows for View {
         if key.is_too_long() {
             return Ok(None);
         }
-        Ok(self.snapshot.get(self.disk.keyspaces.of(table), key.as_bytes())?)
+        self.moment.value(&self.disk.database, table, key)
     }
 }

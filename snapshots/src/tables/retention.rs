@@ -19,6 +19,7 @@ use super::{
     table, welcome_shares,
 };
 use crate::{
+    away::away,
     engine::{Batch, Key, KeyReader, Overlay, Rows, View},
     errors::{AppendError, ReadError, Refusal},
     ids::{AppId, ClientHandle, DeliveryId, Epoch, GroupId, KeyPackageRef, KeyQueueId, Timestamp},
@@ -444,11 +445,9 @@ impl Expiring {
 pub(super) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ReadError> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => match runtime.spawn_blocking(read).await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(ReadError::Storage(format!("a sweep stopped: {error}"))),
-        },
-        Err(_) => read(),
+    if tokio::runtime::Handle::try_current().is_err() {
+        return read();
     }
+    let stopped = |error| Err(ReadError::Storage(format!("a sweep stopped: {error}")));
+    away(read).await.unwrap_or_else(stopped)
 }

@@ -52,6 +52,19 @@ impl Store {
         Self::open_with(options, &SCHEMA)
     }
 
+    /// Opens a store on a simulated disk, which may have the rows of an earlier one. It has no threads: [`Store::begin_write`]
+    /// writes what waits.
+    ///
+    /// # Errors
+    /// [`ReadError`] when its newest batch cannot be read.
+    #[cfg(feature = "simulation")]
+    pub fn open_simulated(
+        options: &StoreOptions,
+        disk: &crate::engine::SimulatedDisk,
+    ) -> Result<Self, ReadError> {
+        Self::open_simulated_with(options, disk, &SCHEMA)
+    }
+
     pub(crate) fn schema() -> &'static Schema {
         &SCHEMA
     }

@@ -77,7 +77,7 @@ impl Store {
         if whole.bytes() <= self.batch_bytes_max() {
             return self.append(whole).await.map(drop);
         }
-        let mut pieces = Pieces { id: Uuid::new_v4(), count: 0, bytes: 0 };
+        let mut pieces = Pieces { id: crate::away::random_uuid(), count: 0, bytes: 0 };
         let piece_bytes = PIECE_BYTES_MAX.min(self.batch_bytes_max() / 2).max(1);
         for piece in bytes.chunks(piece_bytes) {
             let mut batch = begin();
