@@ -49,6 +49,10 @@ crash rounds="100":
 replication seeds="200":
     MIMI_REPLICATION_SEEDS={{seeds}} cargo test --workspace --locked --test replication
 
+# Simulated histories of three gateways; a run that was ended goes on
+simulation histories="1000000":
+    MIMI_SIMULATION_HISTORIES={{histories}} cargo test --release --locked -p mimi-gateway-actors --features simulation --test simulation histories_keep
+
 # Shared groups while connections break and gateways are killed
 federation rounds="200":
     MIMI_FEDERATION_ROUNDS={{rounds}} cargo test --workspace --locked --test it -- federation::

@@ -301,7 +301,7 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
             let failed = |error: &dyn std::fmt::Display| {
                 services.snapshot_pauses.failed(&log, services.clock.monotonic(), error);
             };
-            match tokio::task::spawn_blocking(encoding).await {
+            match snapshots::away(encoding).await {
                 Ok(Ok(bytes)) => Some(bytes),
                 Ok(Err(error)) => {
                     failed(&error);
@@ -327,7 +327,7 @@ pub(crate) trait DurableActor: Actor<Context = Context<Self>> {
             durable.put_back(state);
             return Box::pin(fut::ready(self.encoded(sequence, bytes)));
         }
-        let encoding = tokio::task::spawn_blocking(move || (state.to_snapshot(), state));
+        let encoding = snapshots::away(move || (state.to_snapshot(), state));
         Box::pin(encoding.into_actor(self).map(move |encoded, actor, ctx| match encoded {
             Ok((bytes, state)) => {
                 actor.durable().put_back(state);
@@ -451,7 +451,7 @@ async fn write(
 
 async fn write_late(store: &Store, batch: LateBatch) -> Result<(), StorageError> {
     let view = store.view();
-    let made = tokio::task::spawn_blocking(move || batch(&view)).await;
+    let made = snapshots::away(move || batch(&view)).await;
     let batch = made.map_err(|_| StorageError::Unreadable)??;
     match batch {
         Some(batch) => store.append(batch).await.map(drop).map_err(|error| StorageError::from_append(&error)),

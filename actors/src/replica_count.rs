@@ -94,7 +94,7 @@ fn less(counts: &Counts, of: &(AppId, DomainName)) {
 
 async fn counted(services: &Arc<Services>) -> Result<Counts, StorageError> {
     let services = Arc::clone(services);
-    tokio::task::spawn_blocking(move || count(&services)).await.map_err(|_| StorageError::Unreadable)?
+    snapshots::away(move || count(&services)).await.map_err(|_| StorageError::Unreadable)?
 }
 
 fn count(services: &Services) -> Result<Counts, StorageError> {

@@ -72,7 +72,7 @@ impl ValidationPermit {
         let own = self.of_application.acquire_owned().await.ok()?;
         let any = self.of_all.acquire_owned().await.ok()?;
         let place = self.place;
-        let running = tokio::task::spawn_blocking(move || {
+        let running = snapshots::away(move || {
             let validated = validation();
             drop((own, any, place));
             validated

@@ -1,14 +1,12 @@
 //! The directory of clients (*Managing Identities*): rows in the store, written under preconditions, without an actor.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use snapshots::{
     AppId, AppendError, Batch, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName, Epoch,
     GroupId, GroupRow, QuotaExceeded, Unmet,
 };
+use tokio::time::Instant;
 
 use super::Gateway;
 use crate::{
@@ -411,7 +409,7 @@ impl Gateway {
         &self,
         read: impl FnOnce() -> Result<T, snapshots::ReadError> + Send + 'static,
     ) -> Result<T, ClientError> {
-        let read = tokio::task::spawn_blocking(read).await.map_err(|_| StorageError::Unreadable)?;
+        let read = snapshots::away(read).await.map_err(|_| StorageError::Unreadable)?;
         read.map_err(|error| StorageError::from(error).into())
     }
 

@@ -102,14 +102,14 @@ pub const SETTINGS_OF_A_COPY: &[&str] = &[STORE_ID];
 impl Gateway {
     /// Starts the actors over an open store. Must be called inside a running actix system.
     pub fn start(options: GatewayOptions, store: Store) -> Self {
-        let arbiters: Vec<Arbiter> = (0..options.arbiters.max(1)).map(|_| Arbiter::new()).collect();
+        let arbiters = threads(options.arbiters.max(1));
         let directory = Arc::new(Directory::new(&arbiters));
         // Before the store gets its id: a store without one is new.
         let trusted_time = trusted_time(TrustRules::of(&options.limits), &options.clock, &store);
         let store_id = store_id(&store);
         let validation = ValidationPool::new(
             options.applications.iter().map(|application| application.id),
-            arbiters.len(),
+            options.arbiters,
             options.limits.judgements_per_application_max,
         );
         let events = event_hub(&options.applications, &store);
@@ -215,13 +215,22 @@ impl Gateway {
     }
 }
 
+/// The threads of the actors; a simulation has none.
+fn threads(count: usize) -> Vec<Arbiter> {
+    #[cfg(feature = "simulation")]
+    if snapshots::is_simulated() {
+        return Vec::new();
+    }
+    (0..count).map(|_| Arbiter::new()).collect()
+}
+
 /// The id of a store, created when the store is first opened.
 fn store_id(store: &Store) -> Uuid {
     let read = || store.view().setting(STORE_ID).ok()?.and_then(|kept| Uuid::from_slice(&kept).ok());
     if let Some(id) = read() {
         return id;
     }
-    let id = Uuid::new_v4();
+    let id = snapshots::random_uuid();
     let mut batch = Batch::new();
     batch.put_setting(STORE_ID, id.as_bytes());
     if let Err(error) = store.append_blocking(batch) {

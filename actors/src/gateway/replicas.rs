@@ -378,7 +378,7 @@ impl Gateway {
     pub(super) async fn retire_owner(&self, app: AppId, group: &GroupId) -> Result<(), GroupError> {
         self.registry.passivate_group(app, group).await;
         let (view, group) = (self.services.store.view(), group.clone());
-        let lacks = tokio::task::spawn_blocking(move || view.lacks_welcome_trees(app, &group)).await;
+        let lacks = snapshots::away(move || view.lacks_welcome_trees(app, &group)).await;
         if lacks.map_err(|_| StorageError::Unreadable)?.map_err(StorageError::from)? {
             return Err(GroupError::Busy);
         }

@@ -424,7 +424,7 @@ impl Actor for GroupActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let (store, app, group) = (self.services.store.clone(), self.meta.app, self.meta.group.clone());
-        let loading = tokio::task::spawn_blocking(move || load_group(&store.view(), app, &group));
+        let loading = snapshots::away(move || load_group(&store.view(), app, &group));
         ctx.wait(loading.into_actor(self).map(|loaded, actor, ctx| {
             actor.loaded(loaded.unwrap_or(Err(StorageError::Unreadable)), ctx);
         }));

@@ -362,7 +362,7 @@ impl Actor for KeyQueueActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let (store, app, queue) = (self.services.store.clone(), self.app, self.queue);
-        let loading = tokio::task::spawn_blocking(move || load_queue(&store, app, queue));
+        let loading = snapshots::away(move || load_queue(&store, app, queue));
         ctx.wait(loading.into_actor(self).map(|loaded, actor, ctx| match loaded {
             Ok(Ok(loaded)) => actor.durable.loaded(loaded),
             Ok(Err(_)) | Err(_) => actor.step_down(ctx),

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    hash::{BuildHasher as _, RandomState},
+    hash::BuildHasher as _,
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use super::{
     Delivery, DeliveryContent, DeliveryError, GroupViews, ReplicationAck, Transport,
     compare::{Trust, compare_all},
     outgoing::{NextDelivery, Sent, prepare, transfer},
-    pace::Pace,
+    pace::{Jitter, Pace},
     progress::RefusedEntries,
     schedule::{DeliverySchedule, Ending, GroupKey},
     store_changes::store_changes,
@@ -101,8 +101,7 @@ pub(crate) struct PeerActor {
     /// transport alone decides, and reports it to the operator.
     failures: u32,
     is_paused: bool,
-    /// The source of jitter.
-    hasher: RandomState,
+    hasher: Jitter,
 }
 
 impl PeerActor {
@@ -134,7 +133,7 @@ impl PeerActor {
             is_writing: false,
             failures: 0,
             is_paused: false,
-            hasher: RandomState::new(),
+            hasher: Jitter::default(),
         }
     }
 
@@ -177,8 +176,7 @@ impl PeerActor {
         let is_whole = self.transfers.contains(&place);
         let (services, peer, of) = (Arc::clone(&self.services), self.peer.clone(), place.clone());
         let preparing = async move {
-            let prepared =
-                tokio::task::spawn_blocking(move || prepare(&services, &peer, &of, next, is_whole));
+            let prepared = snapshots::away(move || prepare(&services, &peer, &of, next, is_whole));
             prepared.await.unwrap_or(Err(StorageError::Unreadable))
         };
         ctx.spawn(preparing.into_actor(self).map(move |prepared, actor, ctx| {
@@ -380,7 +378,8 @@ impl PeerActor {
 
     /// A random duration between half of the given one and all of it.
     fn jittered(&self, longest: Duration) -> Duration {
-        let jitter = self.hasher.hash_one((&self.peer, self.services.clock.now(), self.failures)) % 512;
+        let seen = (&self.peer, self.services.clock.now(), self.failures);
+        let jitter = self.hasher.hash_one(seen) % 512;
         longest / 2 + longest.mul_f64(f64::from(u16::try_from(jitter).unwrap_or(0)) / 1024.0)
     }
 

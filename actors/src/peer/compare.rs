@@ -118,8 +118,7 @@ pub(super) async fn compare_all(
         loop {
             let (services_there, peer_there) = (Arc::clone(&services), peer.clone());
             let comparing = move || compare(&services_there, &peer_there, trust, app, after.as_ref());
-            let compared =
-                tokio::task::spawn_blocking(comparing).await.map_err(|_| StorageError::Unreadable)??;
+            let compared = snapshots::away(comparing).await.map_err(|_| StorageError::Unreadable)??;
             if !compared.batch.is_empty() {
                 services
                     .store

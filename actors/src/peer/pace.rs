@@ -3,6 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+#[cfg(not(feature = "simulation"))]
+pub(crate) use std::hash::RandomState as Jitter;
+/// The source of jitter. In a simulation it follows from what is hashed.
+#[cfg(feature = "simulation")]
+pub(crate) type Jitter = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
 #[derive(Debug)]
 pub(crate) struct Pace {
     first: Duration,

@@ -1,10 +1,7 @@
 //! Changes of the store in which a peer keeps its replicas: a peer with a new store has none of the entries that it was sent
 //! before.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use snapshots::Batch;
@@ -43,7 +40,7 @@ impl PeerActor {
         let before = self.services.store.view().setting(&setting);
         let is_other = matches!(&before, Ok(Some(before)) if before.as_ref() != store.as_bytes());
         if is_other {
-            if let Err(pause) = self.store_changes.admit(Instant::now()) {
+            if let Err(pause) = self.store_changes.admit(tokio::time::Instant::now().into_std()) {
                 self.unsettled_for(pause, ctx);
                 return true;
             }

@@ -23,7 +23,7 @@ const ATTEMPTS: usize = 4;
 /// An actor that owns one of many items of a kind.
 pub(crate) trait Owner: Actor<Context = Context<Self>> + Handler<Upkeep> {
     /// The name of what it owns.
-    type Key: Clone + Eq + Hash + Send + Sync + 'static;
+    type Key: Clone + Ord + Hash + Send + Sync + 'static;
     /// The state that it publishes to readers.
     type Watch: Clone + Send + Sync + 'static;
 }
@@ -182,7 +182,12 @@ impl<A: Owner> ActiveActors<A> {
             let upkeep = upkeep(&active.activity)?;
             Some((active.key().clone(), active.address.clone(), upkeep))
         };
-        self.0.iter().filter_map(due).collect()
+        #[cfg_attr(not(feature = "simulation"), expect(unused_mut, reason = "only a simulation sorts them"))]
+        let mut due: Vec<_> = self.0.iter().filter_map(due).collect();
+        // The table's order differs from process to process.
+        #[cfg(feature = "simulation")]
+        due.sort_by(|(left, ..), (right, ..)| left.cmp(right));
+        due
     }
 
     /// The time of each actor's last use, and its weight in bytes.

@@ -132,7 +132,7 @@ async fn members(services: &Arc<Services>, app: AppId, group: &GroupId) -> Optio
         })?;
         Ok::<_, StorageError>(state.members().map(|member| member.handle.clone()).collect())
     };
-    tokio::task::spawn_blocking(reading).await.ok()?.ok()
+    snapshots::away(reading).await.ok()?.ok()
 }
 
 /// Deletes groups in which nothing was accepted for too long, and frees the ids of groups that were deleted long ago.
@@ -173,7 +173,7 @@ async fn delete_idle(
     let mut read = 0;
     loop {
         let (view, of, from) = (registry.services().store.view(), application.clone(), after.take());
-        let found = tokio::task::spawn_blocking(move || idle_groups(&view, &of, from, since));
+        let found = snapshots::away(move || idle_groups(&view, &of, from, since));
         read += AT_ONCE;
         let (idle, last) = found.await.map_err(|_| unreadable())??;
         for (group, row, head) in idle {
@@ -235,8 +235,7 @@ async fn forget_old(services: &Arc<Services>, before: Timestamp) -> Result<(), S
     let mut after = None;
     loop {
         let (view, from) = (services.store.view(), after.take());
-        let found =
-            tokio::task::spawn_blocking(move || view.groups_deleted_before(before, from.as_ref(), AT_ONCE));
+        let found = snapshots::away(move || view.groups_deleted_before(before, from.as_ref(), AT_ONCE));
         let found = found.await.map_err(|_| unreadable())??;
         let view = services.store.view();
         for (_, app, group) in &found {

@@ -2,13 +2,13 @@
 //! knows the actors; none of them knows it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher as _, Hash, RandomState},
     pin::Pin,
     sync::{Arc, OnceLock},
 };
 
-use actix::{Actor as _, Addr, Arbiter, ArbiterHandle, Handler, Message};
+use actix::{Actor, Addr, Arbiter, ArbiterHandle, Context, Handler, Message};
 use snapshots::{AppId, DomainName, GroupId, KeyQueueId, LogId, QueueRow, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -41,7 +41,7 @@ pub(crate) struct Directory {
     groups: ActiveActors<GroupActor>,
     key_queues: ActiveActors<KeyQueueActor>,
     /// Set once, at the start.
-    peers: OnceLock<HashMap<DomainName, Addr<PeerActor>>>,
+    peers: OnceLock<BTreeMap<DomainName, Addr<PeerActor>>>,
     arbiters: Vec<ArbiterHandle>,
     hasher: RandomState,
 }
@@ -58,10 +58,33 @@ impl Directory {
         }
     }
 
-    /// The thread of the actor with this key; `None` if there are no threads.
-    fn arbiter(&self, key: &impl Hash) -> Option<&ArbiterHandle> {
+    /// The place of the actor with this key; `None` if there are no threads.
+    fn place(&self, key: &impl Hash) -> Option<ActorPlace<'_>> {
+        #[cfg(feature = "simulation")]
+        if snapshots::is_simulated() {
+            return Some(ActorPlace::Here);
+        }
         let hash = usize::try_from(self.hasher.hash_one(key) >> 33).unwrap_or_default();
-        self.arbiters.get(hash.checked_rem(self.arbiters.len())?)
+        self.arbiters.get(hash.checked_rem(self.arbiters.len())?).map(ActorPlace::Thread)
+    }
+}
+
+/// The place where an actor runs.
+enum ActorPlace<'a> {
+    /// One of the threads of the actors.
+    Thread(&'a ArbiterHandle),
+    /// The thread that starts it, which is the only one of a simulation.
+    #[cfg(feature = "simulation")]
+    Here,
+}
+
+impl ActorPlace<'_> {
+    fn start<A: Actor<Context = Context<A>> + Send>(&self, actor: A) -> Addr<A> {
+        match self {
+            Self::Thread(arbiter) => A::start_in_arbiter(arbiter, move |_| actor),
+            #[cfg(feature = "simulation")]
+            Self::Here => actor.start(),
+        }
     }
 }
 
@@ -109,7 +132,7 @@ impl Registry {
 
     /// The number of actors of peers.
     pub(crate) fn peers(&self) -> usize {
-        self.directory.peers.get().map_or(0, HashMap::len)
+        self.directory.peers.get().map_or(0, BTreeMap::len)
     }
 
     /// The time of each active owner's last use, and its weight in bytes.
@@ -147,7 +170,7 @@ impl Registry {
             };
             Box::pin(stopping) as UpkeepTask
         };
-        self.directory.peers.get().into_iter().flat_map(HashMap::values).map(stop).collect()
+        self.directory.peers.get().into_iter().flat_map(BTreeMap::values).map(stop).collect()
     }
 
     /// Starts an actor for each of these peers.
@@ -158,11 +181,11 @@ impl Registry {
     ) where
         PeerActor: Send,
     {
-        let mut addresses = HashMap::new();
+        let mut addresses = BTreeMap::new();
         for peer in peers {
-            let Some(arbiter) = self.directory.arbiter(&peer) else { continue };
+            let Some(place) = self.directory.place(&peer) else { continue };
             let actor = actor(peer.clone());
-            addresses.insert(peer, PeerActor::start_in_arbiter(arbiter, move |_| actor));
+            addresses.insert(peer, place.start(actor));
         }
         if self.directory.peers.set(addresses).is_err() {
             tracing::error!("the actors of peers were started before");
@@ -181,17 +204,15 @@ impl Registry {
         }
         let row = services.store.view().group(application.id, group).map_err(StorageError::from)?;
         let row = row.ok_or(GroupError::UnknownGroup)?;
-        let arbiter = directory.arbiter(&key).filter(|_| !services.is_stopping());
-        let arbiter = arbiter.ok_or(GroupError::Stopping)?;
+        let place = directory.place(&key).filter(|_| !services.is_stopping());
+        let place = place.ok_or(GroupError::Stopping)?;
         Ok(directory.groups.get_or_start(key, || {
             let activity = self.activity();
             let (publish, watch) = watch::channel(Published::Loading);
             let meta = GroupMeta::new(application, group.clone(), row);
             let (services, application) = (Arc::clone(services), application.clone());
-            let of_actor = Arc::clone(&activity);
-            let address = GroupActor::start_in_arbiter(arbiter, move |_| {
-                GroupActor::new(services, application, meta, of_actor, publish)
-            });
+            let actor = GroupActor::new(services, application, meta, Arc::clone(&activity), publish);
+            let address = place.start(actor);
             Active { address, activity, watch }
         }))
     }
@@ -209,15 +230,13 @@ impl Registry {
         // It may have been deleted since the row was read.
         let stored = services.store.view().queue(app, row.client_id, row.queue_id);
         stored.map_err(StorageError::from)?.ok_or(KeyQueueError::UnknownKeyQueue)?;
-        let arbiter = directory.arbiter(&key).filter(|_| !services.is_stopping());
-        let arbiter = arbiter.ok_or(KeyQueueError::Stopping)?;
+        let place = directory.place(&key).filter(|_| !services.is_stopping());
+        let place = place.ok_or(KeyQueueError::Stopping)?;
         Ok(directory.key_queues.get_or_start(key, || {
             let activity = self.activity();
-            let (services, of_actor) = (Arc::clone(services), Arc::clone(&activity));
             let (client, queue) = (row.client_id, row.queue_id);
-            let address = KeyQueueActor::start_in_arbiter(arbiter, move |_| {
-                KeyQueueActor::new(services, app, client, queue, of_actor)
-            });
+            let actor = KeyQueueActor::new(Arc::clone(services), app, client, queue, Arc::clone(&activity));
+            let address = place.start(actor);
             Active { address, activity, watch: () }
         }))
     }

@@ -49,7 +49,7 @@ async fn search(registry: &Registry, application: &Application) -> Result<(), Sw
     };
     let (services, app) = (registry.services(), application.id);
     let (of, judge) = (application.clone(), Arc::clone(&trusted));
-    let conditions = tokio::task::spawn_blocking(move || conditions(&of, &judge)).await;
+    let conditions = snapshots::away(move || conditions(&of, &judge)).await;
     let conditions = conditions.map_err(|_| stopped())?;
     let stored = services.store.view().setting(&setting(app))?;
     let mut after = match Progress::read(stored.as_deref().unwrap_or_default(), &conditions) {
@@ -60,7 +60,7 @@ async fn search(registry: &Registry, application: &Application) -> Result<(), Sw
     services.revocation.note(app, found);
     loop {
         let (view, from) = (services.store.view(), after.take());
-        let groups = tokio::task::spawn_blocking(move || view.groups(app, from, AT_ONCE)).await;
+        let groups = snapshots::away(move || view.groups(app, from, AT_ONCE)).await;
         let groups = groups.map_err(|_| stopped())??;
         let last = groups.last().filter(|_| groups.len() == AT_ONCE).map(|(group, _)| group.clone());
         for (group, row) in groups {
@@ -101,7 +101,7 @@ async fn search_group(
     let (view, id, judge) = (services.store.view(), group.clone(), Arc::clone(trusted));
     let now = services.clock.now();
     let looking = move || revoked_members(shown.as_deref(), (&view, app, &id), &judge, now);
-    match tokio::task::spawn_blocking(looking).await.map_err(|_| stopped())? {
+    match snapshots::away(looking).await.map_err(|_| stopped())? {
         Ok(0) => return Ok(0),
         Ok(_) => {}
         Err(error) => {

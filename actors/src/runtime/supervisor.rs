@@ -261,7 +261,7 @@ impl Handler<Stop> for Supervisor {
         let stopped = asked.into_actor(self).then(|(), supervisor, _| {
             // An actor releases the store a moment after it has answered; only the end of its thread makes that certain.
             let arbiters = std::mem::take(&mut supervisor.arbiters);
-            tokio::task::spawn_blocking(move || end(arbiters)).into_actor(supervisor)
+            snapshots::away(move || end(arbiters)).into_actor(supervisor)
         });
         Box::pin(stopped.map(|ended, _, ctx| {
             if ended.is_err() {

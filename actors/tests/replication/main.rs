@@ -10,6 +10,8 @@
     reason = "a test that cannot go on ends"
 )]
 
+#[path = "../support/at_domains.rs"]
+mod at_domains;
 mod deleted;
 mod faults;
 mod handed_over;
