@@ -65,10 +65,9 @@ hostile scale="10":
 differential commits="100000" mutations="1000000":
     MIMI_DIFFERENTIAL_COMMITS={{commits}} MIMI_DIFFERENTIAL_MUTATIONS={{mutations}} cargo test --release --workspace --locked --test differential -- --nocapture
 
-# Fuzz the observer of groups; needs a nightly compiler and cargo-fuzz
+# Fuzz every parser of foreign bytes for so long each; needs a nightly compiler and cargo-fuzz
 fuzz seconds="1800":
-    mkdir -p fuzz/corpus/observer
-    cargo +nightly fuzz run -s none observer fuzz/corpus/observer fuzz/seeds -- -max_total_time={{seconds}} -max_len=16384
+    fuzz/run {{seconds}}
 
 # Rewrite docs/pkits.md from NIST's path validation suite
 pkits:

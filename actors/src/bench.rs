@@ -1,5 +1,5 @@
-//! Entry points for benchmarks, fuzzing and tests against other libraries: the check of a key package and a key queue, without
-//! actors and disk.
+//! Entry points for benchmarks, fuzzing and tests against other libraries: the check of a key package, a key queue, revocation and
+//! ratchet trees, without actors and disk.
 //!
 //! It exists only with the feature `bench` and is not a stable interface.
 
@@ -7,9 +7,10 @@ use snapshots::{AppId, KeyPackageRef, Timestamp};
 
 use crate::{
     application::Application,
+    identity::x509::TrustStore,
     key_queue::{Choice, KeyQueueState, NewPackage, QueueRecord, Receiver, Requester},
     limits::Limits,
-    mls::{CipherSuite, KeyPackageChecks, KeyPackageValidator, LeafChecks},
+    mls::{CipherSuite, KeyPackageChecks, KeyPackageValidator, LeafChecks, RatchetTree},
 };
 
 /// Checks a key package, an MLSMessage, as at an upload.
@@ -30,6 +31,17 @@ pub fn check_key_package(cipher_suite: u16, message: &[u8], now: Timestamp) -> R
     };
     let mut packages = KeyPackageValidator::new(checks, &*application.identity);
     packages.check(message).map(drop)
+}
+
+/// Whether a member with this certificate chain is revoked.
+pub fn is_revoked(store: &TrustStore, chain: &[&[u8]], at: Timestamp) -> bool {
+    store.revokes(chain, at)
+}
+
+/// Reads and validates a ratchet tree; returns it as it is written again, and its hash. `None` if it is not one.
+pub fn read_tree(cipher_suite: u16, tree: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    RatchetTree::read_anonymous(CipherSuite::from_number(cipher_suite)?, tree)
+        .map(|(tree, hash)| (tree.to_bytes(), hash.as_ref().to_vec()))
 }
 
 /// A key queue.

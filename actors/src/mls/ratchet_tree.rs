@@ -112,6 +112,20 @@ impl RatchetTree {
         }
     }
 
+    /// A tree whose members are one and the same client, and its hash; `None` if it cannot be read or is not valid. For fuzzing.
+    #[cfg(feature = "bench")]
+    pub(crate) fn read_anonymous(suite: CipherSuite, bytes: &[u8]) -> Option<(Self, Digest)> {
+        let handle = snapshots::ClientHandle::new("anybody").ok()?;
+        let flat = FlatTree::read(suite, bytes).ok()?.ok()?;
+        flat.validate().ok()?;
+        let hash = flat.hash();
+        let anybody = |_, leaf: &LeafNode<'_>| {
+            Some(Leaf::new(leaf, Member { handle: handle.clone(), domain: None, valid_until: None }))
+                .ok_or(())
+        };
+        Some((flat.with_members(anybody).ok()?, hash))
+    }
+
     /// The leaves that are not blank, by ascending index.
     pub(crate) fn leaves(&self) -> Leaves<'_> {
         Leaves { below: vec![(&self.root, self.height, 0)] }

@@ -45,7 +45,7 @@ fn play(seed: &[u8]) -> usize {
 
 #[test]
 fn the_seeds_of_the_fuzz_target_are_accepted() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/observer");
     let mut seeds = 0;
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();

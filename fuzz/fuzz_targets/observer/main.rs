@@ -7,6 +7,8 @@
 
 #![no_main]
 
+#[path = "../parts.rs"]
+mod parts;
 mod signing;
 
 use actors::{AppId, Application, CommitBundle, Timestamp, bench::check_key_package, observer::Observer};
@@ -24,15 +26,6 @@ const KEY_PACKAGE: u8 = 5;
 
 fn application() -> Application {
     Application::basic(AppId::random())
-}
-
-fn next_part(input: &mut &[u8]) -> Option<(u8, Vec<u8>)> {
-    let (head, rest) = input.split_first_chunk::<3>()?;
-    let [kind, high, low] = *head;
-    let length = usize::from(u16::from_be_bytes([high, low])).min(rest.len());
-    let (part, rest) = rest.split_at(length);
-    *input = rest;
-    Some((kind, part.to_vec()))
 }
 
 struct Fed {
@@ -123,7 +116,7 @@ impl Fed {
 fuzz_target!(|input: &[u8]| {
     let mut rest = input;
     let mut fed = Fed { group: None, info: None, tree: None, welcome: None };
-    while let Some((kind, part)) = next_part(&mut rest) {
+    while let Some((kind, part)) = parts::next_part(&mut rest) {
         fed.take(kind, part);
     }
 });

@@ -1,4 +1,5 @@
-//! Seeds for the fuzz target of the observer: short lives of forged groups, in the form that it reads. The argument is the folder.
+//! Seeds for the fuzz targets of the observer and of ratchet trees: short lives of forged groups, and trees, in the forms that they read. The
+//! argument is the folder `fuzz/seeds`.
 
 use std::{error::Error, fs, path::PathBuf};
 
@@ -82,8 +83,10 @@ fn life(suite: Suite, shared: SharedTree) -> Seed {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = PathBuf::from(std::env::args().nth(1).ok_or("the folder is missing")?);
+    let seeds = PathBuf::from(std::env::args().nth(1).ok_or("the folder is missing")?);
+    let (folder, trees) = (seeds.join("observer"), seeds.join("ratchet_tree"));
     fs::create_dir_all(&folder)?;
+    fs::create_dir_all(&trees)?;
     for suite in Suite::ALL {
         for (name, shared) in [("blank", SharedTree::Blank), ("populated", SharedTree::Populated)] {
             if shared == SharedTree::Blank && suite.number() > 2 {
@@ -92,6 +95,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             let file = folder.join(format!("suite-{}-{name}", suite.number()));
             fs::write(file, life(suite, shared).0)?;
         }
+        let clients = ["one", "two", "three", "four", "five"].map(|name| client(suite, name));
+        let group = Group::of_clients(clients.to_vec(), SharedTree::Populated);
+        let tree = [vec![u8::try_from(suite.number())?], group.tree_bytes()].concat();
+        fs::write(trees.join(format!("suite-{}", suite.number())), tree)?;
         let mut seed = Seed::default();
         seed.part(5, &client(suite, "alone").key_package().to_message());
         fs::write(folder.join(format!("suite-{}-key-package", suite.number())), seed.0)?;

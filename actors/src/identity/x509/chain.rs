@@ -58,7 +58,7 @@ impl TrustStore {
 
     /// Whether a certificate of a chain that was valid once has been revoked since, by lists that may be late. Costs a look into
     /// the lists unless one of them has an entry of such a certificate; only then is the chain validated again.
-    pub(super) fn revokes(&self, chain: &[&[u8]], at: Timestamp) -> bool {
+    pub(crate) fn revokes(&self, chain: &[&[u8]], at: Timestamp) -> bool {
         let is_revoked = || {
             self.with_roots(chain, at, 0, |path, roots| {
                 let mut found = roots
