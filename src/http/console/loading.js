@@ -75,8 +75,14 @@ export function pages(load, what) {
     if (!card.hasChildNodes()) card.append(loading());
     try {
       const { content, next } = await load(cursor);
-      const back = el("button", { type: "button", disabled: before.length === 0, onclick: () => { cursor = before.pop(); show("back"); } }, "Previous page");
-      const on = el("button", { type: "button", disabled: next === undefined, onclick: () => { before.push(cursor); cursor = next; show("on"); } }, "Next page");
+      // Both are disabled until the page is there: a second press would be one of the page after it.
+      const turn = (move, focused) => {
+        [back, on].forEach((button) => { button.disabled = true; });
+        move();
+        show(focused);
+      };
+      const back = el("button", { type: "button", disabled: before.length === 0, onclick: () => turn(() => { cursor = before.pop(); }, "back") }, "Previous page");
+      const on = el("button", { type: "button", disabled: next === undefined, onclick: () => turn(() => { before.push(cursor); cursor = next; }, "on") }, "Next page");
       const number = el("p", { class: "note", role: "status" }, `Page ${before.length + 1} of ${what}`);
       const hasPages = before.length > 0 || next !== undefined;
       card.replaceChildren(content, ...(hasPages ? [el("div", { class: "pager" }, back, number, on)] : []));

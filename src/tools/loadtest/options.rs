@@ -63,7 +63,7 @@ pub struct TargetOptions {
     pub app: Option<AppId>,
     /// A `read-write` token of the application, with `--url`. Better passed as the environment variable MIMI_TOKEN, which a
     /// list of processes does not show.
-    #[arg(long, requires = "url")]
+    #[arg(long, allow_hyphen_values = true, requires = "url")]
     pub token: Option<String>,
 }
 
@@ -407,6 +407,13 @@ mod tests {
     struct Line {
         #[command(flatten)]
         run: RunOptions,
+    }
+
+    #[test]
+    fn a_token_may_begin_with_a_hyphen() {
+        let app = AppId::random().to_string();
+        let words = ["loadtest", "--url", "http://127.0.0.1:8080", "--app", &app, "--token", "-v9Rk"];
+        assert_eq!(Line::try_parse_from(words).unwrap().run.target.token.as_deref(), Some("-v9Rk"));
     }
 
     #[test]
