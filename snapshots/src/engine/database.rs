@@ -1,5 +1,6 @@
 //! The database below the store: the library with its files or, in a simulation, tables in memory.
 
+#[cfg(feature = "simulation")]
 use std::sync::Arc;
 
 use fjall::{OwnedWriteBatch, PersistMode, Readable as _};
