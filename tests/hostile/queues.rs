@@ -55,7 +55,8 @@ fn a_queue_is_full_when_its_packages_have_so_many_bytes() {
     // 4 MiB have room for 136 of them, and the limit on their number is 1000.
     assert!(taken.iter().flatten().all(|taken| *taken == 125), "{taken:?}");
     damage.is_at_most(FACTOR);
-    let bound = 150 + 20 * scale() as u64;
+    // An unoptimised build takes 140 to 175 MB, as other tests run beside it or not.
+    let bound = 180 + 20 * scale() as u64;
     assert!(target.peak_mb() < bound, "{} MB", target.peak_mb());
 }
 
