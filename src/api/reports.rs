@@ -54,7 +54,7 @@ pub struct ReportBody {
     pub client_handle: HandleText,
     /// The member's domain, where the application uses domains. The gateway's only one when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 253)]
     pub domain: Option<DomainName>,
     /// What it could not do.
     pub kind: ReportKindText,
