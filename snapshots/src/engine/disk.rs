@@ -119,9 +119,6 @@ impl Disk {
         let database = open_engine(&place, cache_bytes, schema)?;
         let mut disk = Self::new(database, schema, Some(lock));
         let format = disk.check_format(&place)?;
-        if format < schema.format {
-            disk.convert(&place, format)?;
-        }
         let presence = Presence::of([directory.join("lock"), place.clone()]).map_err(io_error)?;
         let kept = disk.batch_stamp();
         let kept =
@@ -132,6 +129,10 @@ impl Disk {
                 return Err(start::lost(&place, loss));
             }
             start::warn_of(loss);
+        }
+        // Not before: a store that is refused stays as it is, for the program that wrote it.
+        if format < schema.format {
+            disk.convert(&place, format)?;
         }
         if on_loss == OnLoss::Accept {
             witness.accept_through(kept.number);
@@ -394,6 +395,22 @@ mod tests {
             assert_eq!(disk.value(ROWS, &key).unwrap().as_deref(), Some(&b"11"[..]));
             assert_eq!(disk.check_format(directory.path()).unwrap(), 2);
         }
+    }
+
+    #[test]
+    fn a_store_that_lacks_acknowledged_writes_is_not_converted() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Directory(directory.path().to_owned());
+        let disk = open(&location).unwrap();
+        let first = ((META, meta::format_key().to_slice()), Some(Slice::from(1_u64.to_be_bytes())));
+        disk.write(BTreeMap::from([first]), Some(PersistMode::SyncAll)).unwrap();
+        drop(disk);
+        let (witness, _) = Witness::open(directory.path()).unwrap();
+        witness.note(BatchStamp { number: 5, ..BatchStamp::default() }).unwrap();
+        assert!(matches!(open(&location), Err(OpenError::Lost { batches: 5, .. })));
+
+        let database = open_engine(&directory.path().join("store"), CACHE_BYTES, &SCHEMA).unwrap();
+        assert_eq!(Disk::new(database, &SCHEMA, None).check_format(directory.path()).unwrap(), 1);
     }
 
     #[test]
