@@ -98,34 +98,10 @@ async fn run() {
     println!("ready after {:.0?}, on {} MB of disk", since.elapsed(), space(&data) >> 20);
     println!("resident: {} kB", memory_kb(process.id()));
     let api = setup.client(process.internal());
-    let mut times = Vec::new();
-    for member in &mut members {
-        member.api = api.clone();
-        let commit = member.make_update();
-        let since = Instant::now();
-        member.upload(&commit).await.unwrap();
-        times.push(since.elapsed().as_secs_f64() * 1e3);
-        member.apply_pending();
-    }
-    println!(
-        "a commit to a group asleep, ms: p50 {:.2}  p99 {:.2}",
-        at(&mut times, 0.5),
-        at(&mut times, 0.99)
-    );
+    members.iter_mut().for_each(|member| member.api = api.clone());
+    commit("asleep", &mut members).await;
     println!("resident: {} kB, with {sampled} groups awake", memory_kb(process.id()));
-    let mut times = Vec::new();
-    for member in &mut members {
-        let commit = member.make_update();
-        let since = Instant::now();
-        member.upload(&commit).await.unwrap();
-        times.push(since.elapsed().as_secs_f64() * 1e3);
-        member.apply_pending();
-    }
-    println!(
-        "a commit to a group awake, ms: p50 {:.2}  p99 {:.2}",
-        at(&mut times, 0.5),
-        at(&mut times, 0.99)
-    );
+    commit("awake", &mut members).await;
     stop(&mut process);
 
     let store = open(&data);
@@ -147,6 +123,20 @@ async fn run() {
 }
 
 /// A group of two, of which the first member's state is returned.
+/// Makes a commit in the group of each member, one after another.
+async fn commit(state: &str, members: &mut [Member]) {
+    let mut times = Vec::new();
+    for member in members {
+        let commit = member.make_update();
+        let since = Instant::now();
+        member.upload(&commit).await.unwrap();
+        times.push(since.elapsed().as_secs_f64() * 1e3);
+        member.apply_pending();
+    }
+    let (half, most) = (at(&mut times, 0.5), at(&mut times, 0.99));
+    println!("a commit to a group {state}, ms: p50 {half:.2}  p99 {most:.2}");
+}
+
 async fn pair(first: &MlsClient, second: &MlsClient) -> Member {
     let mut member = first.create_group().await;
     let commit = member.make_adding(&[second.key_package()]);

@@ -9,7 +9,7 @@ mod numbered;
 
 use std::{collections::BTreeSet, ops::Bound};
 
-use self::numbered::{AuditSweep, EventSweep};
+use self::numbered::{AuditEntries, Events, NumberedSweep};
 use super::{
     assigned_key_packages,
     events::{Event, KeyPackagesChange},
@@ -102,9 +102,9 @@ impl Store {
         *progress = SweepProgress { history, join_infos };
         let mut expiries = ExpirySweep::default();
         while self.sweep_once(&mut expiries, retention, now, &mut swept).await? {}
-        let mut events = EventSweep::default();
+        let mut events = NumberedSweep::<Events>::default();
         while self.sweep_once(&mut events, retention, now, &mut swept).await? {}
-        let mut audit = AuditSweep::default();
+        let mut audit = NumberedSweep::<AuditEntries>::default();
         while self.sweep_once(&mut audit, retention, now, &mut swept).await? {}
         Ok(swept)
     }

@@ -1,28 +1,53 @@
 //! Deletion of rows that are numbered in each application: events, and entries of the audit log.
 
-use super::{Found, Sweep, SweepMoment};
+use std::{marker::PhantomData, time::Duration};
+
+use super::{Found, Retention, Sweep, SweepMoment, Swept};
 use crate::{
+    engine::{Overlay, View},
     errors::ReadError,
-    ids::AppId,
+    ids::{AppId, Timestamp},
     tables::{audit, events},
 };
 
-/// Goes through the events of each application until the first one to keep.
-#[derive(Clone, Default)]
-pub(super) struct EventSweep {
-    after: Option<(AppId, u64)>,
+/// Rows that each application numbers from 1, each with its time.
+pub(super) trait NumberedRows: Clone + Default + Send + 'static {
+    /// The rows of all applications, in order, after the one given.
+    fn after(
+        view: &View,
+        after: Option<(AppId, u64)>,
+    ) -> impl Iterator<Item = Result<(AppId, u64, Timestamp), ReadError>>;
+
+    /// The number of the newest row of an application.
+    fn newest(view: &View, app: AppId) -> Result<u64, ReadError>;
+
+    /// How many rows of an application are kept, and for how long.
+    fn limits(retention: &Retention) -> (u64, Duration);
+
+    fn delete(overlay: &mut Overlay<'_>, app: AppId, number: u64);
+
+    /// The count of those that a sweep has deleted.
+    fn count(swept: &mut Swept) -> &mut u64;
 }
 
-impl Sweep for EventSweep {
+/// Goes through the rows of each application until the first one to keep.
+#[derive(Clone, Default)]
+pub(super) struct NumberedSweep<R> {
+    after: Option<(AppId, u64)>,
+    rows: PhantomData<R>,
+}
+
+impl<R: NumberedRows> Sweep for NumberedSweep<R> {
     fn find(&mut self, at: &SweepMoment, found: &mut Found) -> Result<(), ReadError> {
-        let oldest_kept = at.now.saturating_sub(at.retention.event_age_max);
+        let (rows_max, age_max) = R::limits(&at.retention);
+        let oldest_kept = at.now.saturating_sub(age_max);
         loop {
-            let mut rows = at.view.events_after(self.after);
+            let mut rows = R::after(&at.view, self.after);
             let Some((app, first, _)) = rows.next().transpose()? else { return Ok(()) };
-            let newest = at.view.event_head(app)?;
-            for row in at.view.events_after(first.checked_sub(1).map(|before| (app, before))) {
-                let (of, position, timestamp) = row?;
-                let too_many = newest.saturating_sub(position) >= at.retention.event_rows_max;
+            let newest = R::newest(&at.view, app)?;
+            for row in R::after(&at.view, Some((app, first.saturating_sub(1)))) {
+                let (of, number, timestamp) = row?;
+                let too_many = newest.saturating_sub(number) >= rows_max;
                 if of != app || !(too_many || timestamp < oldest_kept) {
                     break;
                 }
@@ -31,11 +56,11 @@ impl Sweep for EventSweep {
                     return Ok(());
                 }
                 found.batch.operation(move |overlay| {
-                    events::delete(overlay, app, position);
+                    R::delete(overlay, app, number);
                     Ok(())
                 });
-                found.swept.event_rows += 1;
-                self.after = Some((app, position));
+                *R::count(&mut found.swept) += 1;
+                self.after = Some((app, number));
             }
             // On to the next application.
             self.after = Some((app, u64::MAX));
@@ -43,38 +68,60 @@ impl Sweep for EventSweep {
     }
 }
 
-/// Goes through the audit log of each application until the first entry to keep.
+/// Rows of events.
 #[derive(Clone, Default)]
-pub(super) struct AuditSweep {
-    after: Option<(AppId, u64)>,
+pub(super) struct Events;
+
+impl NumberedRows for Events {
+    fn after(
+        view: &View,
+        after: Option<(AppId, u64)>,
+    ) -> impl Iterator<Item = Result<(AppId, u64, Timestamp), ReadError>> {
+        view.events_after(after)
+    }
+
+    fn newest(view: &View, app: AppId) -> Result<u64, ReadError> {
+        view.event_head(app)
+    }
+
+    fn limits(retention: &Retention) -> (u64, Duration) {
+        (retention.event_rows_max, retention.event_age_max)
+    }
+
+    fn delete(overlay: &mut Overlay<'_>, app: AppId, number: u64) {
+        events::delete(overlay, app, number);
+    }
+
+    fn count(swept: &mut Swept) -> &mut u64 {
+        &mut swept.event_rows
+    }
 }
 
-impl Sweep for AuditSweep {
-    fn find(&mut self, at: &SweepMoment, found: &mut Found) -> Result<(), ReadError> {
-        let oldest_kept = at.now.saturating_sub(at.retention.audit_age_max);
-        loop {
-            let mut rows = at.view.audit_after(self.after);
-            let Some((app, first, _)) = rows.next().transpose()? else { return Ok(()) };
-            let newest = at.view.newest_audited(app)?;
-            for row in at.view.audit_after(Some((app, first.saturating_sub(1)))) {
-                let (of, number, timestamp) = row?;
-                let too_many = newest.saturating_sub(number) >= at.retention.audit_rows_max;
-                if of != app || !(too_many || timestamp < oldest_kept) {
-                    break;
-                }
-                if found.is_full() {
-                    found.more = true;
-                    return Ok(());
-                }
-                found.batch.operation(move |overlay| {
-                    audit::delete(overlay, app, number);
-                    Ok(())
-                });
-                found.swept.audit_rows += 1;
-                self.after = Some((app, number));
-            }
-            // On to the next application.
-            self.after = Some((app, u64::MAX));
-        }
+/// Entries of the audit log.
+#[derive(Clone, Default)]
+pub(super) struct AuditEntries;
+
+impl NumberedRows for AuditEntries {
+    fn after(
+        view: &View,
+        after: Option<(AppId, u64)>,
+    ) -> impl Iterator<Item = Result<(AppId, u64, Timestamp), ReadError>> {
+        view.audit_after(after)
+    }
+
+    fn newest(view: &View, app: AppId) -> Result<u64, ReadError> {
+        view.newest_audited(app)
+    }
+
+    fn limits(retention: &Retention) -> (u64, Duration) {
+        (retention.audit_rows_max, retention.audit_age_max)
+    }
+
+    fn delete(overlay: &mut Overlay<'_>, app: AppId, number: u64) {
+        audit::delete(overlay, app, number);
+    }
+
+    fn count(swept: &mut Swept) -> &mut u64 {
+        &mut swept.audit_rows
     }
 }
