@@ -11,6 +11,7 @@ use super::{
     paths::GroupPath,
     problem::ProblemKind,
     text::{GroupIdText, HandleText},
+    whole,
 };
 
 /// `POST /apps/{appId}/groups/{groupId}/reports`.
@@ -48,6 +49,7 @@ impl Endpoint for ReportEpoch {
 #[schema(as = EpochReport)]
 pub struct ReportBody {
     /// The epoch that it cannot open.
+    #[serde(deserialize_with = "whole::epoch")]
     #[schema(value_type = u64)]
     pub epoch_id: Epoch,
     /// The member that reports it.
