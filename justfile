@@ -51,7 +51,7 @@ replication seeds="200":
 
 # Simulated histories of three gateways; a run that was ended goes on
 simulation histories="1000000":
-    MIMI_SIMULATION_HISTORIES={{histories}} cargo test --release --locked -p mimi-gateway-actors --features simulation --test simulation histories_keep
+    RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=target/simulation MIMI_SIMULATION_HISTORIES={{histories}} cargo test --release --locked -p mimi-gateway-actors --features simulation --test simulation histories_keep
 
 # Shared groups while connections break and gateways are killed
 federation rounds="200":

@@ -20,6 +20,27 @@ pub async fn away<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|_| Stopped)
 }
 
+/// As [`away`], on a thread of its own, for which the end of the process does not wait.
+///
+/// # Errors
+/// The thread could not be started, or the work panicked.
+pub(crate) async fn away_for_long<T: Send + 'static>(
+    thread: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    #[cfg(feature = "simulation")]
+    if is_simulated() {
+        return away(work).await.map_err(std::io::Error::other);
+    }
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let run = move || {
+        // The caller may have gone.
+        let _ = reply.send(work());
+    };
+    std::thread::Builder::new().name(thread.to_owned()).spawn(run)?;
+    answer.await.map_err(|_| std::io::Error::other(Stopped))
+}
+
 /// A new random id (UUID version 4).
 pub fn random_uuid() -> uuid::Uuid {
     #[cfg(feature = "simulation")]

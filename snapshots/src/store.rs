@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 #[cfg(feature = "simulation")]
 use crate::engine::{SimulatedDisk, SimulatedWrite, simulated::SteppedCommitter};
 use crate::{
+    away::away_for_long,
     engine::{
         Appended, Batch, Feed, Schema, StoreCounts, View,
         append_queue::{AppendQueue, Life},
@@ -246,15 +247,9 @@ impl Store {
         work: impl FnOnce(&Disk, &dyn Fn() -> bool) -> Result<(), ReadError> + Send + 'static,
     ) -> Result<(), ReadError> {
         let (disk, queue) = (Arc::clone(&self.0.disk), Arc::clone(&self.0.queue));
-        let (reply, answer) = oneshot::channel();
-        let run = move || {
-            let goes_on = || matches!(*queue.life().borrow(), Life::Open);
-            // The caller may have gone.
-            let _ = reply.send(work(&disk, &goes_on));
-        };
-        let started = std::thread::Builder::new().name("store-space".to_owned()).spawn(run);
-        started.map_err(|error| ReadError::Storage(error.to_string()))?;
-        answer.await.unwrap_or_else(|_| Err(ReadError::Storage("work of the engine stopped".to_owned())))
+        let run = move || work(&disk, &|| matches!(*queue.life().borrow(), Life::Open));
+        let done = away_for_long("store-space", run).await;
+        done.unwrap_or_else(|error| Err(ReadError::Storage(error.to_string())))
     }
 
     /// The bytes that its files have on disk.

@@ -203,7 +203,7 @@ fn a_seed_replays_exactly() {
     for seed in 1000..1010 {
         let _ = run(&second, seed, None);
     }
-    for seed in 0..40 {
+    for seed in 0..number("MIMI_SIMULATION_REPLAYS").unwrap_or(40) {
         let digest = |messages| run(messages, seed, None).map(|outcome| outcome.digest).ok();
         assert_eq!(digest(&first), digest(&second), "seed {seed}");
     }

@@ -154,8 +154,11 @@ pub(crate) fn play(
     fault: Option<Fault>,
 ) -> Result<Outcome, crate::ledger::Violation> {
     PANICS.take();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // It draws which of several tasks that wait for one value goes on first.
+    #[cfg(tokio_unstable)]
+    runtime.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()));
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
     let _session = session(seed, settings);
     let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         runtime.block_on(async {
