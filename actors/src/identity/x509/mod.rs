@@ -81,6 +81,11 @@ impl Trusted {
         chain.is_ok_and(|chain| self.trust.revokes(&chain, at))
     }
 
+    /// Whether verdicts by another trust store are the same, and its members have the same places in the configuration.
+    fn equals(&self, other: &Self) -> bool {
+        self.limits == other.limits && self.trust.equals(&other.trust)
+    }
+
     /// A digest of everything by which revocation is judged. It takes a moment if the lists are long.
     pub(crate) fn revocation_digest(&self) -> [u8; 32] {
         self.trust.revocation_digest()
@@ -224,7 +229,8 @@ impl IdentityProvider for X509IdentityProvider {
     }
 
     fn take_trust(&self, newer: &dyn IdentityProvider) {
-        if let Some(trusted) = newer.trusted() {
+        // The present one is kept if nothing has changed: what was found by it holds still.
+        if let Some(trusted) = newer.trusted().filter(|newer| !self.present().equals(newer)) {
             *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = trusted;
         }
     }

@@ -366,6 +366,34 @@ fn a_provider_that_takes_newer_trust_forgets_what_it_found_valid_before() {
 }
 
 #[test]
+fn a_provider_that_takes_the_same_trust_keeps_what_it_found() {
+    let (chain, other) = (Chain::of(&["phone"]), Chain::of(&["phone"]));
+    let provider_of = |roots: &[&Chain]| {
+        let roots: String = roots.iter().map(|chain| &*chain.root_pem).collect();
+        provider(&roots, DEVICE_ONLY)
+    };
+    let provider = provider_of(&[&chain]);
+    let validate = || {
+        let identity = Identity { signature_key: &chain.key, credential: chain.credential() };
+        assert!(provider.validate(identity, GroupContextExtensions::empty(), at(NOW_S)).is_ok());
+    };
+    for (roots, is_kept) in [
+        (&[&chain][..], true),
+        (&[&chain, &other], false),
+        (&[&chain, &other], true),
+        // Warnings name roots by their places.
+        (&[&other, &chain], false),
+        (&[&chain], false),
+    ] {
+        validate();
+        let before = provider.present();
+        provider.take_trust(&provider_of(roots));
+        assert_eq!(Arc::ptr_eq(&before, &provider.present()), is_kept, "{} roots", roots.len());
+        assert_eq!(is_remembered(&provider, chain.credential()), is_kept);
+    }
+}
+
+#[test]
 fn only_chains_to_an_anchor_in_order_are_trusted() {
     let chain = Chain::of(&["phone", "alice", "a.example"]);
     let refused = Err("the certificate chain is not valid");

@@ -16,7 +16,7 @@ use super::{
     der::DerFault,
     signed::PublicKey,
 };
-use crate::identity::TrustEnds;
+use crate::identity::{TrustEnds, TrustMember};
 
 /// The most trust roots that one application can have.
 const MAX_ROOTS: usize = 256;
@@ -217,6 +217,20 @@ impl TrustStore {
         })
     }
 
+    /// Whether another store has the same roots, CRL issuers and lists at the same places.
+    pub(super) fn equals(&self, other: &Self) -> bool {
+        self.parts().eq(other.parts())
+    }
+
+    /// The DER of its roots, CRL issuers and lists.
+    fn parts(&self) -> impl Iterator<Item = (TrustMember, &[u8])> {
+        let roots = self.roots.iter().enumerate().map(|(place, root)| (TrustMember::Root(place), &*root.der));
+        let issuers = self.crl_issuers.iter().enumerate();
+        let issuers = issuers.map(|(place, issuer)| (TrustMember::CrlIssuer(place), &*issuer.der));
+        let lists = self.crls.iter().map(|list| (TrustMember::Crl(list.place), list.der()));
+        roots.chain(issuers).chain(lists)
+    }
+
     /// A digest of the set of roots.
     pub(super) fn roots_digest(&self) -> [u8; 32] {
         digest_of_set(self.roots.iter().map(|root| &*root.der))
@@ -224,9 +238,7 @@ impl TrustStore {
 
     /// A digest of everything by which revocation is judged: the roots, the lists and their issuers.
     pub(super) fn revocation_digest(&self) -> [u8; 32] {
-        let roots = self.roots.iter().map(|root| &*root.der);
-        let issuers = self.crl_issuers.iter().map(|issuer| &*issuer.der);
-        digest_of_set(roots.chain(issuers).chain(self.crls.iter().map(Crl::der)))
+        digest_of_set(self.parts().map(|(_, der)| der))
     }
 
     /// The complete lists of an issuer, newest first.
