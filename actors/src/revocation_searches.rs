@@ -15,7 +15,11 @@ pub struct RevocationSearch {
     pub groups: usize,
     /// Members of them whose certificates are revoked.
     pub revoked_members: usize,
-    /// The time at which it ended; `None` while it runs.
+    /// Groups whose revoked members could not be read or not be proposed for removal, up to 1,024. They are tried again.
+    pub failed_groups: usize,
+    /// Whether groups are being looked through now, rather than waiting to be tried again.
+    pub is_running: bool,
+    /// The time at which it ended; `None` before.
     pub ended: Option<Timestamp>,
 }
 
@@ -39,6 +43,13 @@ impl RevocationSearches {
 
     pub(crate) fn note(&self, app: AppId, search: RevocationSearch) {
         self.searches().insert(app, search);
+    }
+
+    /// Notes that nothing is revoked any more in an application, if members were sought there before.
+    pub(crate) fn clear(&self, app: AppId, now: Timestamp) {
+        if let Some(latest) = self.searches().get_mut(&app) {
+            *latest = RevocationSearch { ended: Some(now), ..RevocationSearch::default() };
+        }
     }
 
     pub(crate) fn latest(&self, app: AppId) -> Option<RevocationSearch> {

@@ -400,13 +400,21 @@ impl Observed {
         for (application, search) in &searches {
             family.sample(&[("application", application)], search.revoked_members);
         }
+        let failed = gauge(
+            "mimi_gateway_revocation_search_failed_groups",
+            "Groups whose members with revoked certificates could not be read or proposed for removal; they are tried again.",
+        );
+        let mut family = text.family(failed);
+        for (application, search) in &searches {
+            family.sample(&[("application", application)], search.failed_groups);
+        }
         let running = gauge(
             "mimi_gateway_revocation_search_running",
             "Whether groups are being searched for members with revoked certificates: 1 or 0.",
         );
         let mut family = text.family(running);
         for (application, search) in &searches {
-            family.sample(&[("application", application)], u64::from(search.ended.is_none()));
+            family.sample(&[("application", application)], u64::from(search.is_running));
         }
     }
 

@@ -188,10 +188,16 @@ impl Gateway {
         self.services.revocation.wake();
     }
 
-    /// The latest search for revoked members of an application since the start; `None` if there was none, or the lists have not
-    /// changed since one before.
+    /// The latest search for revoked members of an application since the start; `None` if there was none, as the lists are those of
+    /// one that ended before. Without lists any more, it found none.
     pub fn revocation_search(&self, app: AppId) -> Option<RevocationSearch> {
         self.services.revocation.latest(app)
+    }
+
+    /// The registry of the actors.
+    #[cfg(test)]
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The number of active groups and key queues; the others are only in the store until a request activates them.

@@ -307,6 +307,13 @@ impl Registry {
         self.directory.groups.passivate(&(app, group.clone())).await;
     }
 
+    /// Takes the places of all requests that may wait for an active group.
+    #[cfg(test)]
+    pub(crate) fn crowd_out(&self, app: AppId, group: &GroupId) -> Vec<OwnedSemaphorePermit> {
+        let active = self.directory.groups.get(&(app, group.clone())).unwrap();
+        std::iter::from_fn(|| active.activity.permit()).collect()
+    }
+
     /// The current published state of an active group.
     pub(crate) fn shown(&self, app: AppId, group: &GroupId) -> Option<Arc<GroupView>> {
         let active = self.directory.groups.get(&(app, group.clone()))?;

@@ -4,87 +4,273 @@
 //! of the lists. The search finds those of groups in which nothing happens, and has their removal proposed. It reads one group at
 //! a time, activates those with revoked members only, and remembers how far it came.
 
-use std::{sync::Arc, time::Duration};
+mod lap;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{AppId, Batch, GroupId, ReadError, SweepError};
+use tokio::time::timeout;
 
+use self::lap::{Lap, LapPlace, Progress};
 use super::registry::Registry;
 use crate::{
     application::{Application, ExpiredMembers},
+    error::StorageError,
     group::{GroupError, RemoveRevoked, revoked_members},
     identity::x509::Trusted,
     revocation_searches::RevocationSearch,
+    services::Services,
 };
 
 /// The groups after which the progress is written.
 const AT_ONCE: usize = 256;
 
-/// The number of tries to have removals proposed in a group that is busy, and the pause between them.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(1);
+/// The most groups of a search that are remembered to be tried again. If there are more, all groups from the first of them on are
+/// looked through again.
+const FAILED_MAX: usize = 1024;
+
+/// The pause before what has failed is tried again. It doubles each time, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Searches whenever trust roots or lists have changed, and at the start. Never ends.
 pub(super) async fn search_always(registry: Registry) {
+    let (registry, mut searches) = (&registry, HashMap::new());
+    until_done(|| registry.services().revocation.wait(), async || search_all(registry, &mut searches).await)
+        .await;
+}
+
+/// Works whenever work is wanted, and after a pause if it was not done. Never ends.
+async fn until_done(wanted: impl AsyncFn(), mut work: impl AsyncFnMut() -> bool) {
     loop {
-        registry.services().revocation.wait().await;
-        let applications: Vec<_> = registry.services().applications.values().cloned().collect();
-        for application in applications {
-            if let Err(error) = search(&registry, &application).await {
-                // The next reload or start tries again; requests are judged by the new lists in any case.
-                tracing::error!(application = %application.id, %error, "the search for revoked members has failed");
-            }
+        wanted().await;
+        let mut pause = FIRST_PAUSE;
+        while !work().await {
+            pause = match timeout(pause, wanted()).await {
+                Ok(()) => FIRST_PAUSE,
+                Err(_) => pause.saturating_mul(2).min(LONGEST_PAUSE),
+            };
         }
     }
 }
 
-/// Searches the groups of one application, from where an earlier search with the same lists has come.
-async fn search(registry: &Registry, application: &Application) -> Result<(), SweepError> {
-    if application.expired_members == ExpiredMembers::Ignore {
-        return Ok(());
+/// Searches the groups of all applications. Returns whether nothing is left to be tried again.
+async fn search_all(registry: &Registry, searches: &mut HashMap<AppId, Search>) -> bool {
+    let mut is_done = true;
+    let applications: Vec<_> = registry.services().applications.values().cloned().collect();
+    for application in &applications {
+        is_done &= search(registry, application, searches).await.unwrap_or_else(|error| {
+            // Requests are judged by the new lists in any case.
+            tracing::error!(application = %application.id, %error, "the search for revoked members has failed; it is tried again");
+            false
+        });
     }
-    let Some(trusted) = application.identity.trusted().filter(|trusted| trusted.revocation_number() > 0)
-    else {
-        return Ok(());
-    };
+    is_done
+}
+
+/// Searches the groups of one application, from where an earlier search has come. Returns whether nothing is left to be tried again.
+async fn search(
+    registry: &Registry,
+    application: &Application,
+    searches: &mut HashMap<AppId, Search>,
+) -> Result<bool, SweepError> {
     let (services, app) = (registry.services(), application.id);
-    let (of, judge) = (application.clone(), Arc::clone(&trusted));
-    let conditions = snapshots::away(move || conditions(&of, &judge)).await;
-    let conditions = conditions.map_err(|_| stopped())?;
-    let stored = services.store.view().setting(&setting(app))?;
-    let mut after = match Progress::read(stored.as_deref().unwrap_or_default(), &conditions) {
-        Progress::Done => return Ok(()),
-        Progress::After(group) => group,
+    let wanted = application.expired_members != ExpiredMembers::Ignore;
+    let trusted = application.identity.trusted().filter(|trusted| wanted && trusted.revocation_number() > 0);
+    let Some(trusted) = trusted else {
+        searches.remove(&app);
+        forget(services, app).await?;
+        return Ok(true);
     };
-    let mut found = RevocationSearch::default();
-    services.revocation.note(app, found);
-    loop {
-        let (view, from) = (services.store.view(), after.take());
-        let groups = snapshots::away(move || view.groups(app, from, AT_ONCE)).await;
-        let groups = groups.map_err(|_| stopped())??;
-        let last = groups.last().filter(|_| groups.len() == AT_ONCE).map(|(group, _)| group.clone());
-        for (group, row) in groups {
-            if services.is_stopping() || is_outdated(application, &trusted) {
+    let (of, judge) = (application.clone(), Arc::clone(&trusted));
+    let conditions = snapshots::away(move || conditions(&of, &judge)).await.map_err(|_| stopped())?;
+    let search = match searches.remove(&app) {
+        Some(search) if search.conditions == conditions => search,
+        Some(search) => Search::new(conditions, search.lap.anew()),
+        None => {
+            let stored = services.store.view().setting(&setting(app))?;
+            match Progress::read(stored.as_deref().unwrap_or_default(), &conditions) {
+                Progress::At(lap) => Search::new(conditions, lap),
+                Progress::Done => return Ok(true),
+            }
+        }
+    };
+    let search = searches.entry(app).insert_entry(search).into_mut();
+    if search.is_done {
+        return Ok(true);
+    }
+    services.revocation.note(app, search.shown(true));
+    let outcome = search.go_on(registry, application, &trusted).await;
+    let mut shown = search.shown(false);
+    if search.is_done {
+        shown.ended = Some(services.clock.now());
+        let RevocationSearch { groups, revoked_members, .. } = shown;
+        tracing::info!(application = %app, groups, revoked_members, "looked for revoked members");
+    } else if let Some(error) = search.failure.take().filter(|_| !services.is_stopping()) {
+        tracing::warn!(
+            application = %app, groups = search.failed.len(), group = ?search.failed.first(), %error,
+            "revoked members of some groups were not proposed for removal; they are tried again, and proposed with the next commit"
+        );
+    }
+    services.revocation.note(app, shown);
+    outcome.map(|()| search.is_done)
+}
+
+/// Forgets the search of an application in which nothing is revoked, or nothing follows from it. Until that changes, members whose
+/// removal was proposed may stay, and others come in: then all groups are to be searched again.
+async fn forget(services: &Services, app: AppId) -> Result<(), SweepError> {
+    let stored = services.store.view().setting(&setting(app))?;
+    if stored.is_some_and(|stored| !stored.is_empty()) {
+        let mut batch = Batch::new();
+        batch.put_setting(&setting(app), []);
+        services.store.append(batch).await?;
+    }
+    services.revocation.clear(app, services.clock.now());
+    Ok(())
+}
+
+/// The search through the groups of one application under certain conditions.
+#[derive(Debug)]
+struct Search {
+    conditions: [u8; 32],
+    lap: Lap,
+    /// Where a search after a restart goes on: before the first group that failed.
+    safe: Lap,
+    /// Whether the lap has come around.
+    is_around: bool,
+    /// Groups to be tried again.
+    failed: BTreeSet<GroupId>,
+    /// Whether others are, which are not remembered one by one.
+    has_more_failed: bool,
+    /// The latest fault of a group.
+    failure: Option<String>,
+    is_done: bool,
+}
+
+impl Search {
+    fn new(conditions: [u8; 32], lap: Lap) -> Self {
+        Self {
+            conditions,
+            safe: lap.clone(),
+            lap,
+            is_around: false,
+            failed: BTreeSet::new(),
+            has_more_failed: false,
+            failure: None,
+            is_done: false,
+        }
+    }
+
+    /// The search for operators.
+    fn shown(&self, is_running: bool) -> RevocationSearch {
+        let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        RevocationSearch {
+            groups: count(self.lap.groups),
+            revoked_members: count(self.lap.revoked_members),
+            failed_groups: self.failed.len(),
+            is_running,
+            ended: None,
+        }
+    }
+
+    /// Tries the groups again that failed, and goes on through the others, until all were looked through, the trust store is replaced
+    /// or the gateway stops.
+    async fn go_on(
+        &mut self,
+        registry: &Registry,
+        application: &Application,
+        trusted: &Arc<Trusted>,
+    ) -> Result<(), SweepError> {
+        let (services, app) = (registry.services(), application.id);
+        let must_end = || services.is_stopping() || is_outdated(application, trusted);
+        if self.has_more_failed {
+            *self = Self::new(self.conditions, self.safe.clone());
+        }
+        for group in self.failed.clone() {
+            self.look(registry, application, trusted, &group).await;
+            if must_end() {
                 return Ok(());
             }
-            if application.is_hub(row.hub.as_ref()) {
-                found.groups += 1;
-                found.revoked_members += search_group(registry, application, &trusted, &group).await?;
+        }
+        while !self.is_around {
+            let (view, after) = (services.store.view(), self.lap.after().cloned());
+            let groups = snapshots::away(move || view.groups(app, after, AT_ONCE)).await;
+            let groups = groups.map_err(|_| stopped())??;
+            let mut is_end = groups.len() < AT_ONCE;
+            for (group, row) in groups {
+                let place = self.lap.place_of(&group);
+                if place != LapPlace::Behind && application.is_hub(row.hub.as_ref()) {
+                    self.look(registry, application, trusted, &group).await;
+                }
+                if services.is_stopping() {
+                    // The group may have failed because of that; nothing is said of it.
+                    return Ok(());
+                }
+                self.is_around = place != LapPlace::Inside;
+                if place != LapPlace::Behind {
+                    self.lap.pass(group);
+                }
+                // After a group and not before it, so that each search comes further.
+                if self.is_around || is_outdated(application, trusted) {
+                    is_end = false;
+                    break;
+                }
+            }
+            if is_end {
+                self.is_around = !self.lap.pass_the_end();
+            }
+            services.revocation.note(app, self.shown(true));
+            self.remember(services, app).await?;
+            if must_end() {
+                return Ok(());
             }
         }
-        services.revocation.note(app, found);
-        let progress = last.clone().map_or(Progress::Done, |last| Progress::After(Some(last)));
-        let mut batch = Batch::new();
-        batch.put_setting(&setting(app), progress.to_bytes(&conditions));
-        services.store.append(batch).await?;
-        if last.is_none() {
-            found.ended = Some(services.clock.now());
-            services.revocation.note(app, found);
-            let RevocationSearch { groups, revoked_members, .. } = found;
-            tracing::info!(application = %app, groups, revoked_members, "looked for revoked members");
-            return Ok(());
+        self.remember(services, app).await
+    }
+
+    /// Looks through one group. One that fails is tried again.
+    async fn look(
+        &mut self,
+        registry: &Registry,
+        application: &Application,
+        trusted: &Arc<Trusted>,
+        group: &GroupId,
+    ) {
+        match search_group(registry, application, trusted, group).await {
+            Ok(revoked) => {
+                self.failed.remove(group);
+                self.lap.groups += 1;
+                self.lap.revoked_members += u64::try_from(revoked).unwrap_or(u64::MAX);
+            }
+            Err(error) => {
+                if self.failed.len() < FAILED_MAX {
+                    self.failed.insert(group.clone());
+                } else if !self.failed.contains(group) {
+                    self.has_more_failed = true;
+                }
+                self.failure = Some(error.to_string());
+            }
         }
-        after = last;
+    }
+
+    /// Writes how far it has come. Groups that failed are not claimed.
+    async fn remember(&mut self, services: &Services, app: AppId) -> Result<(), SweepError> {
+        let has_failed = self.has_more_failed || !self.failed.is_empty();
+        if !has_failed {
+            self.safe = self.lap.clone();
+        }
+        let is_done = self.is_around && !has_failed;
+        let progress = if is_done { Progress::Done } else { Progress::At(self.safe.clone()) };
+        let mut batch = Batch::new();
+        batch.put_setting(&setting(app), progress.to_bytes(&self.conditions));
+        services.store.append(batch).await?;
+        self.is_done = is_done;
+        Ok(())
     }
 }
 
@@ -94,45 +280,23 @@ async fn search_group(
     application: &Application,
     trusted: &Arc<Trusted>,
     group: &GroupId,
-) -> Result<usize, SweepError> {
+) -> Result<usize, GroupError> {
     let (app, services) = (application.id, registry.services());
     let shown = registry.shown(app, group);
     let was_asleep = shown.is_none();
     let (view, id, judge) = (services.store.view(), group.clone(), Arc::clone(trusted));
     let now = services.clock.now();
     let looking = move || revoked_members(shown.as_deref(), (&view, app, &id), &judge, now);
-    match snapshots::away(looking).await.map_err(|_| stopped())? {
-        Ok(0) => return Ok(0),
-        Ok(_) => {}
-        Err(error) => {
-            // Its own requests fail, too, and say so.
-            tracing::error!(application = %app, ?group, %error, "the members of a group cannot be read");
-            return Ok(0);
-        }
+    if snapshots::away(looking).await.map_err(|_| StorageError::Unreadable)?? == 0 {
+        return Ok(0);
     }
-    let mut tries = 0;
-    let removed = loop {
-        match registry.ask_group(application, group, |permit| RemoveRevoked { permit }).await {
-            Err(GroupError::Busy) if tries < TRIES => {
-                tries += 1;
-                tokio::time::sleep(PAUSE).await;
-            }
-            outcome => break outcome,
-        }
-    };
+    let removed = registry.ask_group(application, group, |permit| RemoveRevoked { permit }).await;
     if was_asleep {
         registry.passivate_group(app, group).await;
     }
     match removed {
-        Ok(revoked) => Ok(revoked),
-        Err(GroupError::UnknownGroup | GroupError::Stopping) => Ok(0),
-        Err(error) => {
-            tracing::warn!(
-                application = %app, ?group, %error,
-                "the removal of revoked members was not proposed; the next commit has it proposed"
-            );
-            Ok(0)
-        }
+        Err(GroupError::UnknownGroup) => Ok(0),
+        removed => removed,
     }
 }
 
@@ -154,40 +318,10 @@ fn conditions(application: &Application, trusted: &Trusted) -> [u8; 32] {
     for sender in application.external_senders.iter() {
         digest.update(Sha256::digest(sender.public_key()));
     }
+    for domain in &application.domains {
+        digest.update(Sha256::digest(domain.as_str()));
+    }
     digest.finalize().into()
-}
-
-/// How far a search has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Progress {
-    /// Through the groups up to one, in the order of their ids; through none if there is none.
-    After(Option<GroupId>),
-    /// Through all.
-    Done,
-}
-
-impl Progress {
-    const DONE: u8 = 0;
-    const AFTER: u8 = 1;
-
-    /// Reads the progress of a search under these conditions. Anything else that was stored counts for nothing.
-    fn read(stored: &[u8], conditions: &[u8; 32]) -> Self {
-        match stored.strip_prefix(conditions) {
-            Some([Self::DONE]) => Self::Done,
-            Some([Self::AFTER, group @ ..]) => Self::After(GroupId::new(group).ok()),
-            Some(_) | None => Self::After(None),
-        }
-    }
-
-    fn to_bytes(&self, conditions: &[u8; 32]) -> Vec<u8> {
-        match self {
-            Self::Done => [conditions.as_slice(), &[Self::DONE]].concat(),
-            Self::After(group) => {
-                let group = group.as_ref().map_or(&[][..], GroupId::as_bytes);
-                [conditions.as_slice(), &[Self::AFTER], group].concat()
-            }
-        }
-    }
 }
 
 fn stopped() -> SweepError {

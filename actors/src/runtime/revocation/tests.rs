@@ -24,20 +24,10 @@ use crate::{
     mls::ValidationContext,
 };
 
-#[test]
-fn progress_counts_under_the_same_conditions_only() {
-    let group = GroupId::new(b"group").unwrap();
-    for progress in [Progress::Done, Progress::After(None), Progress::After(Some(group))] {
-        let bytes = progress.to_bytes(&[1; 32]);
-        assert_eq!(Progress::read(&bytes, &[1; 32]), progress);
-        assert_eq!(Progress::read(&bytes, &[2; 32]), Progress::After(None));
-    }
-    for damaged in [&[][..], &[1; 31], &[1; 32], &[&[1; 32][..], &[7]].concat()] {
-        assert_eq!(Progress::read(damaged, &[1; 32]), Progress::After(None));
-    }
-}
-
 const DOMAIN: &str = "a.example";
+
+/// How long a search may take before a test has failed.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A certificate authority.
 struct Authority {
@@ -210,6 +200,30 @@ impl World {
         Gateway::start(options, self.store.clone())
     }
 
+    /// Replaces the lists of a gateway by one of these serial numbers, or takes all away if there are none.
+    fn publish(&self, gateway: &Gateway, revoked: &[u64]) {
+        self.replace(revoked);
+        gateway.trust_changed();
+    }
+
+    fn replace(&self, revoked: &[u64]) {
+        let lists = if revoked.is_empty() { vec![] } else { vec![self.account.list(revoked)] };
+        self.application.identity.take_trust(&provider(&self.root, &lists));
+    }
+
+    async fn keep_progress(&self, progress: &Progress, conditions: &[u8; 32]) {
+        let mut batch = Batch::new();
+        batch.put_setting(&setting(self.application.id), progress.to_bytes(conditions));
+        self.store.append(batch).await.unwrap();
+    }
+
+    /// The stored progress of searches by the present lists.
+    fn progress(&self) -> Progress {
+        let conditions = conditions(&self.application, &self.application.identity.trusted().unwrap());
+        let stored = self.store.view().setting(&setting(self.application.id)).unwrap();
+        Progress::read(&stored.unwrap(), &conditions)
+    }
+
     /// How many groups have a proposal that waits.
     async fn proposed(&self, gateway: &Gateway) -> usize {
         let mut proposed = 0;
@@ -233,13 +247,21 @@ fn provider(root: &Authority, lists: &[Vec<u8>]) -> X509IdentityProvider {
     X509IdentityProvider::new(offsets.check(true, true).unwrap(), trust, limits)
 }
 
-async fn ended(gateway: &Gateway, app: AppId) -> RevocationSearch {
+/// Waits for a search that is as it should be.
+async fn until(gateway: &Gateway, app: AppId, is_so: impl Fn(&RevocationSearch) -> bool) -> RevocationSearch {
+    let began = Instant::now();
     loop {
-        match gateway.revocation_search(app) {
-            Some(search) if search.ended.is_some() => return search,
+        let search = gateway.revocation_search(app);
+        match search {
+            Some(search) if is_so(&search) => return search,
             Some(_) | None => tokio::time::sleep(Duration::from_millis(1)).await,
         }
+        assert!(began.elapsed() < PATIENCE, "{search:?}");
     }
+}
+
+async fn ended(gateway: &Gateway, app: AppId) -> RevocationSearch {
+    until(gateway, app, |search| search.ended.is_some()).await
 }
 
 fn scale() -> (usize, usize) {
@@ -270,17 +292,157 @@ fn a_search_wakes_groups_with_revoked_members_only_and_goes_on_after_a_restart()
         let half = world.groups[groups / 2 - 1].clone();
         let trusted = world.application.identity.trusted().unwrap();
         let conditions = conditions(&world.application, &trusted);
-        assert_eq!(
-            Progress::read(&world.store.view().setting(&setting(app)).unwrap().unwrap(), &conditions),
-            Progress::Done
-        );
-        let mut batch = Batch::new();
-        batch.put_setting(&setting(app), Progress::After(Some(half)).to_bytes(&conditions));
-        world.store.append(batch).await.unwrap();
+        assert_eq!(world.progress(), Progress::Done);
+        let mut interrupted = Lap::default();
+        (interrupted.groups, interrupted.revoked_members) = (7000, 300);
+        interrupted.pass(half);
+        world.keep_progress(&Progress::At(interrupted), &conditions).await;
         let gateway = world.start_again();
-        assert_eq!(ended(&gateway, app).await.groups, groups - groups / 2);
+        assert_eq!(ended(&gateway, app).await.groups, 7000 + groups - groups / 2, "it counts on");
         assert_eq!(world.proposed(&gateway).await, revoked.len(), "each is proposed once");
         gateway.stop().await;
         world.store.shutdown().await;
     });
+}
+
+#[test]
+fn groups_are_reached_although_lists_change_faster_than_a_search_ends() {
+    const GROUPS: usize = 12;
+    actix::System::new().block_on(async {
+        let mut world = World::new(GROUPS, 2).await;
+        let (app, mut searches) = (world.application.id, HashMap::new());
+        let gateway = world.start(&[]);
+        ended(&gateway, app).await;
+        // A member of each group is revoked, and the lists are others again as soon as a search has begun.
+        let mut revoked: Vec<u64> = (0..GROUPS).map(|group| serial(group, 0)).collect();
+        for round in 0..=GROUPS {
+            let changing = async {
+                revoked.push(serial(GROUPS, round));
+                world.replace(&revoked);
+            };
+            let searching = search(gateway.registry(), &world.application, &mut searches);
+            let (is_done, ()) = tokio::join!(searching, changing);
+            assert!(round == 0 || !is_done.unwrap());
+            assert_eq!(world.proposed(&gateway).await, round);
+        }
+        // Once the lists stay, all groups are looked through by them.
+        gateway.trust_changed();
+        let search =
+            until(&gateway, app, |search| search.ended.is_some() && search.revoked_members > 0).await;
+        assert_eq!((search.groups, search.revoked_members), (GROUPS, GROUPS));
+        assert_eq!(world.progress(), Progress::Done);
+        gateway.stop().await;
+        world.store.shutdown().await;
+    });
+}
+
+#[test]
+fn a_group_that_is_busy_is_tried_again_and_is_not_claimed_before() {
+    actix::System::new().block_on(async {
+        let mut world = World::new(6, 2).await;
+        let app = world.application.id;
+        let gateway = world.start(&[]);
+        ended(&gateway, app).await;
+        let busy = world.groups[2].clone();
+        gateway.group(app, &busy).await.unwrap();
+        let places = gateway.registry().crowd_out(app, &busy);
+        let serials: Vec<u64> = (0..6).map(|group| serial(group, 1)).collect();
+        world.publish(&gateway, &serials);
+
+        let search = until(&gateway, app, |search| search.failed_groups > 0 && !search.is_running).await;
+        assert_eq!((search.groups, search.revoked_members, search.failed_groups), (5, 5, 1));
+        assert_eq!(search.ended, None);
+        assert_ne!(world.progress(), Progress::Done);
+        drop(places);
+        let search = ended(&gateway, app).await;
+        assert_eq!((search.groups, search.revoked_members, search.failed_groups), (6, 6, 0));
+        assert!(!search.is_running);
+        assert_eq!(world.proposed(&gateway).await, 6);
+        assert_eq!(world.progress(), Progress::Done);
+        gateway.stop().await;
+        world.store.shutdown().await;
+    });
+}
+
+#[test]
+fn a_group_that_failed_before_a_restart_is_looked_through_after_it() {
+    actix::System::new().block_on(async {
+        let mut world = World::new(6, 2).await;
+        let app = world.application.id;
+        let gateway = world.start(&[]);
+        ended(&gateway, app).await;
+        let busy = world.groups[4].clone();
+        gateway.group(app, &busy).await.unwrap();
+        let places = gateway.registry().crowd_out(app, &busy);
+        let serials: Vec<u64> = (0..6).map(|group| serial(group, 1)).collect();
+        world.publish(&gateway, &serials);
+        until(&gateway, app, |search| search.failed_groups > 0 && !search.is_running).await;
+        drop(places);
+        gateway.stop().await;
+
+        let gateway = world.start_again();
+        ended(&gateway, app).await;
+        assert_eq!(world.proposed(&gateway).await, 6);
+        gateway.stop().await;
+        world.store.shutdown().await;
+    });
+}
+
+#[test]
+fn without_lists_nobody_is_revoked_and_the_same_lists_later_are_searched_by_again() {
+    actix::System::new().block_on(async {
+        let mut world = World::new(3, 2).await;
+        let app = world.application.id;
+        let gateway = world.start(&[(0, 1), (1, 1)]);
+        let with_lists = ended(&gateway, app).await;
+        assert_eq!(with_lists.revoked_members, 2);
+        world.publish(&gateway, &[]);
+        let without = until(&gateway, app, |search| *search != with_lists).await;
+        assert_eq!((without.groups, without.revoked_members, without.is_running), (0, 0, false));
+        world.publish(&gateway, &[serial(0, 1), serial(1, 1)]);
+        let search = until(&gateway, app, |search| search.ended.is_some() && search.groups > 0).await;
+        assert_eq!((search.groups, search.revoked_members), (3, 2));
+
+        // The same lists once more make no search.
+        let number = || world.application.identity.trusted().unwrap().revocation_number();
+        let before = number();
+        world.publish(&gateway, &[serial(0, 1), serial(1, 1)]);
+        assert_eq!(number(), before);
+        world.publish(&gateway, &[serial(0, 1)]);
+        assert_ne!(number(), before);
+        let search = until(&gateway, app, |search| search.revoked_members == 1).await;
+        assert_eq!(search.groups, 3);
+        gateway.stop().await;
+        world.store.shutdown().await;
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_is_tried_again_after_growing_pauses() {
+    let began = tokio::time::Instant::now();
+    let (wake, times) = (tokio::sync::Notify::new(), std::cell::RefCell::new(Vec::new()));
+    wake.notify_one();
+    let working = until_done(
+        || wake.notified(),
+        async || {
+            let mut times = times.borrow_mut();
+            times.push(began.elapsed().as_secs());
+            !matches!(times.len(), 1..=3 | 5 | 7..=20)
+        },
+    );
+    let waking = async {
+        // The fourth time it was done. Then it is woken three times, the second of them while it waits to try again.
+        for at in [100, 200, 300] {
+            tokio::time::sleep_until(began + Duration::from_secs(at)).await;
+            wake.notify_one();
+        }
+        tokio::time::sleep_until(began + Duration::from_secs(3000)).await;
+    };
+    tokio::select! {
+        () = working => {}
+        () = waking => {}
+    }
+    let expected =
+        [0, 1, 3, 7, 100, 101, 200, 201, 203, 207, 215, 231, 263, 300, 301, 303, 307, 315, 331, 363, 427];
+    assert_eq!(*times.borrow(), expected);
 }
