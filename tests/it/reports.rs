@@ -189,6 +189,57 @@ async fn an_epoch_that_members_cannot_open_is_told_with_its_committer_and_the_gr
     gateway.stop().await;
 }
 
+/// More epochs than a stream reads at once are reported between two entries of the group's log.
+#[actix_web::test]
+async fn a_reader_that_continues_before_many_reports_misses_none() {
+    const EPOCHS: u64 = 70;
+    let mut setup = Setup::new();
+    watched(&mut setup);
+    let gateway = setup.start().await;
+    let alice = MlsClient::register(&gateway, "alice").await;
+    let mut at_alice = alice.create_group().await;
+    let group = at_alice.id();
+    let mut first = alice.api.group_events(&group, &EventQuery::default()).await.unwrap();
+    at_alice.update().await;
+    assert!(matches!(next(&mut first).await, EventData::Epoch(_)));
+    let mut after = first.last_event_id();
+    drop(first);
+    let mut rest = Vec::new();
+    for epoch in 2..=EPOCHS {
+        at_alice.update().await;
+        rest.push(("epoch", epoch));
+    }
+    for epoch in 1..=EPOCHS {
+        assert_eq!(reporters(&alice, &at_alice, Epoch(epoch)).await.unwrap(), 1);
+        rest.push(("reported", epoch));
+    }
+    at_alice.update().await;
+    rest.push(("epoch", EPOCHS + 1));
+    // From the beginning, and from each place at which a reader of all of it is.
+    let mut rest = rest.as_slice();
+    while let [_, later @ ..] = rest {
+        let query = EventQuery { after, packets: false };
+        let mut reader = alice.api.group_events(&group, &query).await.unwrap();
+        let mut told = Vec::new();
+        after = None;
+        for _ in rest {
+            told.push(match next(&mut reader).await {
+                EventData::Epoch(event) => ("epoch", event.epoch_id.0),
+                EventData::EpochReported(event) => ("reported", event.epoch_id.0),
+                other @ (EventData::Proposal(_)
+                | EventData::Group(_)
+                | EventData::Welcome(_)
+                | EventData::KeyPackages(_)
+                | EventData::Reset(_)) => panic!("{other:?}"),
+            });
+            after = after.or_else(|| reader.last_event_id());
+        }
+        assert_eq!(told, rest);
+        rest = later;
+    }
+    gateway.stop().await;
+}
+
 /// A second way out, where the liar gave no group info, so that nobody can join again.
 #[actix_web::test]
 async fn a_group_without_a_group_info_gets_a_successor() {

@@ -1,6 +1,6 @@
 //! The stream of the events of one group.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use snapshots::{AppId, Event, GroupId, Store, ToldBefore};
 use tokio::sync::watch;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     EventHub, PAGE, ResetReason, SharedEvent, StreamContent, StreamItem,
-    hub::{Channel, GroupHead},
+    hub::{Channel, GroupHead, RecentOfGroup},
     id::{EventId, StreamPlace, StreamTag},
 };
 use crate::{
@@ -55,7 +55,7 @@ pub struct GroupStream {
     replaced: u64,
     /// The place after the newest event that was read. An event that is no entry of the log has its place before the next entry.
     place: StreamPlace,
-    next: VecDeque<(StreamPlace, Arc<SharedEvent>)>,
+    next: RecentOfGroup,
     /// The reason of a reset that the reader has not seen.
     reset: Option<ResetReason>,
     has_caught_up: bool,
@@ -93,6 +93,7 @@ impl GroupStream {
         let tag = StreamTag::of_group(store_id, app, &wait.group, &creation);
         let reported = store.view().newest_told_report(app, &wait.group).ok().flatten().max(head.reported);
         let now = newest_place(newest, reported);
+        wait.channel.group_stands_at(&wait.group, now);
         let known = after.filter(|id| id.stream == tag && id.place <= now);
         Self {
             store: store.clone(),
@@ -105,7 +106,7 @@ impl GroupStream {
             reported,
             replaced: head.replaced,
             place: known.map_or(now, |id| id.place),
-            next: VecDeque::new(),
+            next: RecentOfGroup::new(),
             reset: (after.is_some() && known.is_none()).then_some(ResetReason::Unknown),
             has_caught_up: false,
             is_ended: false,
@@ -145,7 +146,7 @@ impl GroupStream {
             }
             let end = newest_place(newest, head.reported.max(self.reported));
             if head.is_deleted {
-                self.next = self.recent(head);
+                self.next = self.recent();
                 if !self.next.is_empty() {
                     continue;
                 }
@@ -173,7 +174,7 @@ impl GroupStream {
             if self.has_caught_up && newest.saturating_sub(self.place.position) > LAG_MAX {
                 return Ok(None);
             }
-            self.next = self.recent(head);
+            self.next = self.recent();
             if self.next.is_empty() {
                 // What is in memory is still told when the gateway stops.
                 if *self.closing.borrow() {
@@ -184,15 +185,9 @@ impl GroupStream {
         }
     }
 
-    /// The next events in memory, where only entries of the log are; none if others may come before them.
-    fn recent(&self, head: GroupHead) -> VecDeque<(StreamPlace, Arc<SharedEvent>)> {
-        let is_past = head.reported.max(self.reported).is_none_or(|told| self.place >= place_of(told));
-        if !is_past {
-            return VecDeque::new();
-        }
-        let (next, _) = self.place.next();
-        let recent = self.wait.channel.group_recent_after(&self.wait.group, next.saturating_sub(1));
-        recent.into_iter().map(|(sequence, event)| (StreamPlace::after(sequence), event)).collect()
+    /// The next events in memory; none if others may come before them.
+    fn recent(&self) -> RecentOfGroup {
+        self.wait.channel.group_recent_after(&self.wait.group, self.place)
     }
 
     /// Reads the next events from the store, up to the newest that readers see.
@@ -202,8 +197,15 @@ impl GroupStream {
         let skipped = u16::try_from(skipped).unwrap_or(u16::MAX);
         let reports =
             view.told_reports(self.app, &self.wait.group, ToldBefore { entry: next, index: skipped }, PAGE)?;
-        let mut events: Vec<_> =
-            reports.into_iter().map(|(told, event)| (place_of(told), SharedEvent::new(event))).collect();
+        // What follows the last report of a full page comes after those of the next page.
+        let last_report = reports
+            .last()
+            .filter(|_| reports.len() == PAGE)
+            .map(|(told, _)| StreamPlace::before_entry(*told));
+        let mut events: Vec<_> = reports
+            .into_iter()
+            .map(|(told, event)| (StreamPlace::before_entry(told), SharedEvent::new(event)))
+            .collect();
         if next <= newest {
             let log = (self.app, &self.wait.group, self.suite);
             match logged_events(&view, log, (next.saturating_sub(1), newest), PAGE)? {
@@ -224,7 +226,8 @@ impl GroupStream {
                 }
             }
         }
-        events.retain(|(place, _)| *place <= end);
+        let last = last_report.map_or(end, |last_report| last_report.min(end));
+        events.retain(|(place, _)| *place <= last);
         events.sort_by_key(|(place, _)| *place);
         if events.is_empty() {
             // What was reported is no longer kept.
@@ -235,13 +238,130 @@ impl GroupStream {
     }
 }
 
-/// The place after an event that is no entry of the log.
-fn place_of(ToldBefore { entry, index }: ToldBefore) -> StreamPlace {
-    StreamPlace { position: entry, index }
-}
-
 /// The place after the newest event.
 fn newest_place(sequence: u64, reported: Option<ToldBefore>) -> StreamPlace {
     let of_log = StreamPlace::after(sequence);
-    reported.map_or(of_log, |told| place_of(told).max(of_log))
+    reported.map_or(of_log, |told| StreamPlace::before_entry(told).max(of_log))
+}
+
+#[cfg(test)]
+mod tests {
+    use snapshots::{Batch, Epoch, StoreOptions, Timestamp};
+
+    use super::*;
+
+    const APP: AppId = AppId::new(Uuid::from_u128(0x4000_8000_0000_0000_0001));
+
+    /// A store without the entries of a group, and what its batches announce.
+    struct World {
+        store: Store,
+        hub: Arc<EventHub>,
+        group: GroupId,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let store = Store::open(&StoreOptions::default()).unwrap();
+            let hub = Arc::new(EventHub::new([APP].into_iter()));
+            let receiver = Arc::clone(&hub);
+            store.on_events(move |app, position, row| receiver.pass_on(app, position, row));
+            Self { store, hub, group: GroupId::new([1; 4]).unwrap() }
+        }
+
+        fn stream(&self, sequence: u64, after: Option<EventId>) -> GroupStream {
+            let streamed = StreamedGroup {
+                store_id: Uuid::nil(),
+                app: APP,
+                suite: CipherSuite::X25519Aes128Sha256Ed25519,
+                creation: [0; 32],
+                sequence,
+            };
+            let wait = GroupWait::new(&self.hub, APP, &self.group).unwrap();
+            GroupStream::new(&self.hub, &self.store, wait, &streamed, after)
+        }
+
+        fn tell(&self, event: &Event) {
+            let mut batch = Batch::new();
+            batch.add_event(event).announce(APP, Timestamp(0));
+            self.store.append_blocking(batch).unwrap();
+        }
+
+        fn epoch(&self, sequence: u64) -> Event {
+            Event::Epoch {
+                group: self.group.clone(),
+                sequence,
+                epoch: Epoch(sequence),
+                timestamp: Timestamp(0),
+            }
+        }
+
+        fn reported(&self, entry: u64, index: u16) -> Event {
+            let before = ToldBefore { entry, index };
+            let epoch = Epoch(1);
+            Event::EpochReported { group: self.group.clone(), epoch, reporters: 1, committer: None, before }
+        }
+
+        fn deleted(&self) -> Event {
+            Event::GroupDeleted { group: self.group.clone() }
+        }
+    }
+
+    /// The next item: its event, or the reason of a reset.
+    async fn next(stream: &mut GroupStream) -> Option<Result<Event, ResetReason>> {
+        stream.next().await.unwrap().map(|item| match item.content {
+            StreamContent::Event(event) => Ok(event.event.clone()),
+            StreamContent::Reset(reason) => Err(reason),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_a_deleted_group_is_told_of_unread_reports_and_then_of_the_end() {
+        let world = World::new();
+        let mut stream = world.stream(5, None);
+        let told = [world.reported(6, 0), world.reported(6, 1), world.epoch(6), world.reported(7, 0)];
+        told.iter().for_each(|event| world.tell(event));
+        world.tell(&world.deleted());
+        for expected in told {
+            assert_eq!(next(&mut stream).await, Some(Ok(expected)));
+        }
+        assert_eq!(next(&mut stream).await, Some(Ok(world.deleted())));
+        assert_eq!(next(&mut stream).await, None);
+    }
+
+    /// The log of this group is not in the store, so a reader that looks there is told that it is not kept.
+    #[tokio::test]
+    async fn events_in_memory_come_in_order_until_one_is_missing_there() {
+        let world = World::new();
+        let mut stream = world.stream(5, None);
+        let begun = stream.id();
+        for sequence in 6..=68 {
+            world.tell(&world.epoch(sequence));
+        }
+        world.tell(&world.reported(69, 0));
+        for sequence in 6..=68 {
+            assert_eq!(next(&mut stream).await, Some(Ok(world.epoch(sequence))));
+        }
+        assert_eq!(next(&mut stream).await, Some(Ok(world.reported(69, 0))));
+        // Another reader begins at the same place. The first event after it is in memory, and then no longer.
+        assert_eq!(next(&mut world.stream(68, Some(begun))).await, Some(Ok(world.epoch(6))));
+        world.tell(&world.epoch(69));
+        assert_eq!(next(&mut world.stream(69, Some(begun))).await, Some(Err(ResetReason::NotKept)));
+        assert_eq!(next(&mut stream).await, Some(Ok(world.epoch(69))));
+    }
+
+    #[tokio::test]
+    async fn a_group_that_is_created_where_one_was_deleted_begins_anew_for_readers_of_the_old_one() {
+        let world = World::new();
+        let mut old = world.stream(5, None);
+        world.tell(&world.deleted());
+        world.tell(&Event::GroupCreated { group: world.group.clone() });
+        let mut new = world.stream(0, None);
+        world.tell(&world.epoch(1));
+        assert_eq!(next(&mut new).await, Some(Ok(world.epoch(1))));
+        assert_eq!(next(&mut old).await, Some(Err(ResetReason::Replaced)));
+        world.tell(&world.epoch(2));
+        for stream in [&mut old, &mut new] {
+            assert_eq!(next(stream).await, Some(Ok(world.epoch(2))));
+        }
+    }
 }

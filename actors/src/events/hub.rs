@@ -51,9 +51,14 @@ struct RecentRow {
 
 struct GroupTopic {
     readers: usize,
-    recent: VecDeque<(u64, Arc<SharedEvent>)>,
+    recent: RecentOfGroup,
+    /// All events after this place are in `recent`; `None` until a reader has found where the group stands.
+    recent_from: Option<StreamPlace>,
     state: watch::Sender<GroupHead>,
 }
+
+/// Events of a group in memory, each with the place after it, in order.
+pub(super) type RecentOfGroup = VecDeque<(StreamPlace, Arc<SharedEvent>)>;
 
 /// The newest event of a group that was passed on here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -235,7 +240,8 @@ impl Channel {
         let mut state = self.lock();
         let topic = state.groups.entry(group.clone()).or_insert_with(|| GroupTopic {
             readers: 0,
-            recent: VecDeque::new(),
+            recent: RecentOfGroup::new(),
+            recent_from: None,
             state: watch::Sender::default(),
         });
         topic.readers += 1;
@@ -247,14 +253,22 @@ impl Channel {
         leave(&mut self.lock().groups, group, |topic| &mut topic.readers);
     }
 
-    /// The events of a group in memory after a number of its log; empty if the next one is not in memory.
-    pub(super) fn group_recent_after(&self, group: &GroupId, sequence: u64) -> Vec<(u64, Arc<SharedEvent>)> {
+    /// Notes where a group stood after a reader had entered: what comes later is passed on here.
+    pub(super) fn group_stands_at(&self, group: &GroupId, place: StreamPlace) {
+        if let Some(topic) = self.lock().groups.get_mut(group) {
+            topic.recent_from.get_or_insert(place);
+        }
+    }
+
+    /// The events of a group in memory after a place; none if others may come before them.
+    pub(super) fn group_recent_after(&self, group: &GroupId, place: StreamPlace) -> RecentOfGroup {
         let state = self.lock();
-        let Some(topic) = state.groups.get(group) else { return Vec::new() };
-        let next = sequence.saturating_add(1);
-        let skipped = topic.recent.iter().position(|(sequence, _)| *sequence == next);
-        let Some(skipped) = skipped else { return Vec::new() };
-        topic.recent.iter().skip(skipped).take(PAGE).cloned().collect()
+        let topic = state.groups.get(group);
+        let Some(topic) = topic.filter(|topic| topic.recent_from.is_some_and(|from| from <= place)) else {
+            return RecentOfGroup::new();
+        };
+        let known = topic.recent.partition_point(|(found, _)| *found <= place);
+        topic.recent.iter().skip(known).take(PAGE).cloned().collect()
     }
 }
 
@@ -289,35 +303,45 @@ impl State {
 impl GroupTopic {
     fn pass_on(&mut self, event: &Arc<SharedEvent>) {
         match (&event.event, sequence_of(&event.event)) {
-            (Event::GroupReplaced { sequence, .. }, _) => {
-                self.recent.clear();
-                let sequence = *sequence;
-                self.state.send_modify(|head| {
-                    *head = GroupHead {
-                        sequence,
-                        replaced: head.replaced.wrapping_add(1),
-                        ..GroupHead::default()
-                    };
-                });
-            }
-            // Its readers find it in the store.
+            (Event::GroupReplaced { sequence, .. }, _) => self.begin_anew(*sequence),
             (Event::EpochReported { before, .. }, _) => {
+                self.keep(StreamPlace::before_entry(*before), event);
                 self.state.send_modify(|head| head.reported = head.reported.max(Some(*before)));
             }
             (Event::GroupDeleted { .. }, _) => self.state.send_modify(|head| head.is_deleted = true),
             // Of another group with the id of one that was deleted, which somebody still reads.
-            (Event::GroupCreated { .. }, _) => self.state.send_modify(|head| head.is_deleted = false),
+            (Event::GroupCreated { .. }, _) => {
+                if self.state.borrow().is_deleted {
+                    self.begin_anew(0);
+                }
+            }
             (_, Some(sequence)) => {
-                self.recent.push_back((sequence, Arc::clone(event)));
-                if let Some((_, event)) = self.recent.iter().rev().nth(TEXTS_KEPT) {
-                    event.forget_texts();
-                }
-                if self.recent.len() > GROUP_EVENTS_KEPT {
-                    self.recent.pop_front();
-                }
+                self.keep(StreamPlace::after(sequence), event);
                 self.state.send_modify(|head| head.sequence = sequence);
             }
             (_, None) => {}
         }
+    }
+
+    fn keep(&mut self, place: StreamPlace, event: &Arc<SharedEvent>) {
+        self.recent.push_back((place, Arc::clone(event)));
+        if let Some((_, event)) = self.recent.iter().rev().nth(TEXTS_KEPT) {
+            event.forget_texts();
+        }
+        if self.recent.len() > GROUP_EVENTS_KEPT
+            && let Some((place, _)) = self.recent.pop_front()
+        {
+            self.recent_from = self.recent_from.max(Some(place));
+        }
+    }
+
+    /// Begins with another state of the group: what comes after this number of its log is passed on here.
+    fn begin_anew(&mut self, sequence: u64) {
+        self.recent.clear();
+        self.recent_from = Some(StreamPlace::after(sequence));
+        self.state.send_modify(|head| {
+            let replaced = head.replaced.wrapping_add(1);
+            *head = GroupHead { sequence, replaced, ..GroupHead::default() };
+        });
     }
 }

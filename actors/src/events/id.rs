@@ -1,7 +1,7 @@
 //! Ids of events: opaque to readers, exact after a restart, and of one stream of one store.
 
 use sha2::{Digest as _, Sha256};
-use snapshots::{AppId, GroupId};
+use snapshots::{AppId, GroupId, ToldBefore};
 use uuid::Uuid;
 
 const VERSION: u8 = 1;
@@ -32,6 +32,11 @@ impl StreamPlace {
     /// The place right after all events of a row.
     pub(super) const fn after(position: u64) -> Self {
         Self { position, index: Self::WHOLE }
+    }
+
+    /// The place right after an event that is no entry of a group's log: before the next entry.
+    pub(super) const fn before_entry(ToldBefore { entry, index }: ToldBefore) -> Self {
+        Self { position: entry, index }
     }
 
     /// The place right after an event of a row.

@@ -326,7 +326,7 @@ impl View {
             let told = found.and_then(|row| Some((row.told?, row.committer)));
             Ok(told.map(|(told, committer)| (place, event(group, epoch, committer.as_ref(), told))))
         };
-        self.scan(table::REPORTS, range).take(limit).map(read).filter_map(Result::transpose).collect()
+        self.scan(table::REPORTS, range).map(read).filter_map(Result::transpose).take(limit).collect()
     }
 
     /// The place of the newest event of a reported epoch in a group's stream.
