@@ -292,6 +292,25 @@ async fn failed_sync_and_loss_of_power(shim: &Path) -> Row {
     }
 }
 
+/// A start that has to write the journal anew, since a sync failed before, and cannot: the journal stays, and nothing is left beside it.
+async fn failing_start(shim: &Path, fault: &'static str, how: &str) -> Row {
+    let (place, mut gateway, mut clients) = filled(shim).await;
+    place.fail("sync");
+    assert_ne!(gateway.register(&mut clients, "meanwhile").await, "201");
+    assert_eq!(gateway.process.ended(), Some(1));
+    place.fail(how);
+    let before = std::fs::read(place.journal()).unwrap();
+    let ending = place.refusal();
+    assert_eq!(place.refusal(), ending, "{fault}");
+    assert!(std::fs::read(place.journal()).unwrap() == before, "{fault}: the journal was changed");
+    let files = std::fs::read_dir(place.path("data")).unwrap();
+    let files: BTreeSet<_> = files.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(files.iter().eq(["lock", "store", "witness"]), "{fault}: {files:?}");
+    place.mend();
+    let after = place.check_after(&mut clients).await;
+    Row { fault, seen: "no gateway".to_owned(), ending, after, remedy: RESTART }
+}
+
 /// A write that was not acknowledged, of which a loss of power left the beginning and the end.
 async fn write_in_part(shim: &Path) -> Row {
     let (place, gateway, mut clients) = filled(shim).await;
@@ -565,6 +584,14 @@ reads it again, knows what is there. Readiness fails at once, and no write is ac
 operating system may also show what never reached the disk. So the next start writes each journal anew whose last write is not known to be
 synced, before anything else is written behind it.
 
+**A loss of power takes no acknowledged write**, in the mode `sync` and on a disk that keeps what it has synced. The journal is synced before
+each answer, and before the next write, so what may be on the disk in part is the last write alone, which was not acknowledged. The file
+`witness` is written after each answer and synced at each start and stop only, so a loss of power may bring back an older one. It is needed
+against damage: it shows that a last write was acknowledged that is cut off or has a wrong checksum. The other writes do not need it, because
+each is followed by another one that shows that it was on the disk; a journal in which anything but the last write is damaged is refused,
+whatever `witness` says. One case remains: a loss of power that takes the newest state of `witness`, and damage to the very last
+acknowledged write, both before the next start. Such a write looks like one that the loss of power cut short, and is cut off.
+
 Every flip of one bit in the journal, in a list of tables and in the table of contents of a file is refused or harmless:
 `snapshots/tests/store/flips.rs` flips them. A flip in the rest of a table or a blob on disk is
 found by a checksum when it is read: at the start, by the request that reads it, or by `snapshot verify`; it is never read as something else.
@@ -597,6 +624,8 @@ async fn every_fault_of_the_disk_ends_as_documented() {
         write_in_part(shim).await,
         failing_disk(shim, "short write, then a full disk", "short").await,
         failing_disk(shim, "full disk (ENOSPC)", "full").await,
+        failing_start(shim, "full disk, at a start that writes the end of the journal anew", "full").await,
+        failing_start(shim, "rename that fails (EXDEV), at such a start", "rename").await,
         small_files(shim).await,
         hanging_disk(shim).await,
         slow_disk(shim).await,

@@ -36,6 +36,18 @@ pub enum OpenError {
         /// The damage.
         what: String,
     },
+    /// A journal is damaged in a way that no crash leaves. Nothing was changed.
+    #[error(
+        "the journal of the store in {} is damaged: {what}. Put back a copy that is whole, or import a backup into an empty \
+         directory; to go on without the damaged writes, run `mimi-gateway snapshot accept-loss` once",
+        path.display()
+    )]
+    DamagedJournal {
+        /// The directory of the store.
+        path: PathBuf,
+        /// The damage.
+        what: String,
+    },
     /// Writes are missing that were acknowledged. Nothing was changed.
     #[error(
         "the store in {} lacks its newest writes, which were acknowledged: it has those until {kept}, and the last one was \

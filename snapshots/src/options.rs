@@ -28,7 +28,7 @@ pub struct StoreOptions {
     /// The failure that an acknowledged batch survives.
     pub durability: Durability,
     /// Whether it opens although writes are missing that were acknowledged, instead of [`OpenError::Lost`](crate::OpenError::Lost)
-    /// or, for damage in a journal, [`OpenError::Damaged`](crate::OpenError::Damaged). [`Durability::Buffer`] implies it.
+    /// or, for damage in a journal, [`OpenError::DamagedJournal`](crate::OpenError::DamagedJournal). [`Durability::Buffer`] implies it.
     pub accepts_loss: bool,
     /// The size of the read cache, in bytes.
     pub cache_bytes: u64,

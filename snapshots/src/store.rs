@@ -236,6 +236,12 @@ impl Store {
         loss.map_or(0, |loss| loss.acknowledged.number.saturating_sub(loss.kept.number))
     }
 
+    /// The disk batches before its end that were missing or damaged when the store was opened, and are left out; see
+    /// [`StoreOptions::accepts_loss`]. Tables on disk may have rows of them.
+    pub fn left_out_batches(&self) -> u64 {
+        self.0.disk.watched.as_ref().map_or(0, |watched| watched.missing)
+    }
+
     /// Whether a write has failed, which is permanent. The process must end; the next one finds what was written.
     pub fn is_failed(&self) -> bool {
         self.0.queue.is_failed()

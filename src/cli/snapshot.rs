@@ -221,11 +221,18 @@ fn verify(store: &Store) -> Result<String, SnapshotError> {
 
 fn accept_loss(config: &Config) -> Result<String, SnapshotError> {
     let store = open(config, true)?;
-    let lost = store.lost_batches();
+    let (lost, left_out) = (store.lost_batches(), store.left_out_batches());
     store.close();
-    Ok(match lost {
-        0 => "nothing is missing at its end\n".to_owned(),
-        lost => format!("accepted: {lost} or more batches are missing\n"),
+    let at_end = match lost {
+        0 => "nothing is missing at its end".to_owned(),
+        lost => format!("accepted: {lost} or more batches are missing at its end"),
+    };
+    Ok(match left_out {
+        0 => format!("{at_end}\n"),
+        left_out => format!(
+            "{at_end}\naccepted: {left_out} damaged or missing batches before its end are left out; `mimi-gateway snapshot \
+             verify` finds what does not fit together without them\n"
+        ),
     })
 }
 

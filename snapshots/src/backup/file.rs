@@ -55,22 +55,25 @@ pub fn write_backup_while(
     written
 }
 
-/// Gives a complete file its name, which no file may have, and syncs the directory.
+/// Gives a complete file its name, which no file may have, and syncs the directory. If that fails, no file has the name.
 ///
 /// # Errors
 /// [`io::ErrorKind::AlreadyExists`] when a file has the name, and every other error of the file system.
 pub fn publish_file(unfinished: &Path, path: &Path) -> io::Result<()> {
     // Unlike a rename, a link replaces nothing. Some file systems have none; there the name is taken first.
-    match std::fs::hard_link(unfinished, path) {
-        Ok(()) => std::fs::remove_file(unfinished)?,
+    let named = match std::fs::hard_link(unfinished, path) {
+        Ok(()) => std::fs::remove_file(unfinished),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
         Err(_) => {
             File::create_new(path)?;
-            std::fs::rename(unfinished, path)?;
+            std::fs::rename(unfinished, path)
         }
-    }
+    };
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
+    named.and_then(|()| File::open(directory)?.sync_all()).inspect_err(|_| {
+        // Its name was free, and it is not certain that it is a whole file: no one is to take it for one.
+        let _ = std::fs::remove_file(path);
+    })
 }
 
 fn write_and_sync(
@@ -104,5 +107,27 @@ impl<F: Fn() -> bool> Write for Wanted<'_, F> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_given_to_a_whole_file_or_to_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let (unfinished, path) = (directory.path().join(".unfinished"), directory.path().join("backup"));
+        // Neither a link nor a rename succeeds.
+        publish_file(&unfinished, &path).unwrap_err();
+        assert!(!path.exists());
+        std::fs::write(&unfinished, "whole").unwrap();
+        publish_file(&unfinished, &path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert!(!unfinished.exists());
+        // A file that has the name stays.
+        std::fs::write(&unfinished, "another").unwrap();
+        assert_eq!(publish_file(&unfinished, &path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
     }
 }

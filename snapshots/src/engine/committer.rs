@@ -82,6 +82,11 @@ impl Committer {
         }
         if self.persist.is_some() {
             self.disk.persist(PersistMode::SyncAll).map_err(|error| report(&error))?;
+            if let Some(watched) = &self.disk.watched
+                && let Err(error) = watched.witness.sync()
+            {
+                tracing::warn!(%error, "the witness of the data directory cannot be synced");
+            }
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::{
     Slice,
     database::{Database, Unread},
-    directory::{lock, make_private, warn_if_others_read},
+    directory::{lock, make_private, sync_directory, warn_if_others_read},
     keys::KeyRange,
     keyspaces::Keyspaces,
     meta::{self, META},
@@ -27,7 +27,7 @@ use super::{
     rows,
     schema::{Schema, Table},
     space::Fragmented,
-    start::{self, OnLoss},
+    start::{self, OnLoss, Prepared},
     witness::{BatchStamp, Loss, Testimony, Witness},
 };
 use crate::{
@@ -62,6 +62,8 @@ pub(crate) struct Watched {
     pub(crate) witness: Witness,
     /// Acknowledged batches that were missing when it was opened.
     pub(crate) loss: Option<Loss>,
+    /// Batches before its end that were missing or damaged then.
+    pub(crate) missing: u64,
 }
 
 impl Disk {
@@ -101,7 +103,8 @@ impl Disk {
         }
         let (witness, said) = Witness::open(directory).map_err(io_error)?;
         let prepared = start::prepare(directory, &place, said, on_loss)?;
-        let opened = Self::open_checked(directory, cache_bytes, (on_loss, lock), (witness, said), schema);
+        let opened =
+            Self::open_checked(directory, cache_bytes, (on_loss, lock, &prepared), (witness, said), schema);
         prepared.end(opened.is_ok()).map_err(io_error)?;
         opened
     }
@@ -110,7 +113,7 @@ impl Disk {
     fn open_checked(
         directory: &Path,
         cache_bytes: u64,
-        (on_loss, lock): (OnLoss, File),
+        (on_loss, lock, prepared): (OnLoss, File, &Prepared),
         (mut witness, said): (Witness, Option<Testimony>),
         schema: &'static Schema,
     ) -> Result<Self, OpenError> {
@@ -130,6 +133,9 @@ impl Disk {
             }
             start::warn_of(loss);
         }
+        if on_loss == OnLoss::Refuse {
+            prepared.check_kept(&place, kept)?;
+        }
         // Not before: a store that is refused stays as it is, for the program that wrote it.
         if format < schema.format {
             disk.convert(&place, format)?;
@@ -139,11 +145,10 @@ impl Disk {
         }
         // Reported once: the batches are numbered anew from here on.
         witness.note(kept).map_err(io_error)?;
-        if on_loss == OnLoss::Accept || loss.is_some() {
-            // Otherwise a loss of power brings the old number back, and the store is refused again.
-            witness.sync().map_err(io_error)?;
-        }
-        disk.watched = Some(Watched { presence, witness, loss });
+        // Otherwise a loss of power brings an accepted loss back, and the store is refused again.
+        witness.sync().and_then(|()| sync_directory(directory)).map_err(io_error)?;
+        let missing = prepared.missing();
+        disk.watched = Some(Watched { presence, witness, loss, missing });
         Ok(disk)
     }
 

@@ -6,11 +6,15 @@
 //! number at which the engine stood before it; see `meta.rs`. A journal is good if the numbers of its batches follow each other,
 //! if the engine's sequence numbers rise, if the checksums of its batches are right, and if its end is not before the newest
 //! acknowledged batch, which the [witness](super::witness) knows.
+//!
+//! Each disk batch is synced before the next one is written, so a loss of power leaves at most one that is not whole, and nothing
+//! behind it. Whatever follows a batch that is not whole shows that this one was on the disk, and was damaged later.
 
 use std::{
     collections::BTreeSet,
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read as _, Seek as _},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -43,6 +47,17 @@ pub(super) struct Journals {
     pub(super) files: Vec<Journal>,
     /// The engine's numbers of the keyspaces that have rows in them.
     pub(super) keyspaces: BTreeSet<u64>,
+    /// The numbered batches that are missing in their midst, or are left out as damaged, because a loss is accepted.
+    pub(super) missing: u64,
+    /// The numbers of batches in what is [torn](Rest::Torn).
+    pub(super) torn: BTreeSet<u64>,
+}
+
+impl Journals {
+    /// Whether more than one batch is torn off behind this one, so that the first of them was on the disk.
+    pub(super) fn is_damaged_after(&self, newest: BatchStamp) -> bool {
+        newest.number.checked_add(2).is_some_and(|number| self.torn.contains(&number))
+    }
 }
 
 /// One journal.
@@ -51,6 +66,8 @@ pub(super) struct Journal {
     pub(super) path: PathBuf,
     /// The place after its last sound batch, in bytes.
     pub(super) end: u64,
+    /// Damaged batches before this place that are left out.
+    pub(super) left_out: Vec<Range<u64>>,
     /// The last sound batch; `None` if there is none.
     pub(super) last: Option<FoundBatch>,
     /// What follows the last sound batch.
@@ -64,7 +81,7 @@ pub(super) enum Rest {
     Nothing,
     /// Something that is not a whole batch.
     Torn,
-    /// A whole batch with a wrong checksum, and no sound batch after it.
+    /// A whole batch that is damaged, and no sound batch after it.
     Unsound,
 }
 
@@ -96,72 +113,163 @@ pub(super) struct FoundBatch {
     is_sound: bool,
 }
 
-/// Reads all journals in the engine's directory. Gaps before the batch `known_through` are known and accepted. A journal that
-/// goes on after an unsound batch is refused, unless a loss is accepted: then it ends there.
+/// Reads all journals in the engine's directory. Missing batches up to `known_through` are known and accepted.
+///
+/// Damage that a crash cannot have left is refused, unless a loss is accepted. Then the newest journal ends before its first damaged
+/// batch, as the store was then. Of older journals, only the damaged batches are left out: tables on disk may have those that follow.
 pub(super) fn read(store: &Path, known_through: u64, on_loss: OnLoss) -> Result<Journals, JournalError> {
     let mut journals = Journals::default();
     let mut last: Option<FoundBatch> = None;
     let mut unsound: Option<PathBuf> = None;
-    for path in paths(store)? {
+    let mut left_out = 0_u64;
+    let mut paths = paths(store)?.into_iter().peekable();
+    while let Some(path) = paths.next() {
+        let is_newest = paths.peek().is_none();
         let mut reader = Reader::open(&path)?;
-        let mut journal = Journal { path, end: 0, last: None, rest: Rest::Nothing };
-        while let Some(found) = reader.next_batch()? {
-            let at = |what| JournalError::Damaged(format!("{what} in {}", journal.path.display()));
-            if !found.is_sound {
-                unsound.get_or_insert_with(|| journal.path.clone());
-                if on_loss == OnLoss::Accept {
-                    break;
+        let mut journal = Journal { path, end: 0, left_out: Vec::new(), last: None, rest: Rest::Nothing };
+        loop {
+            let start = reader.position;
+            let Some(found) = reader.next_batch()? else { break };
+            if let Some(path) = &unsound {
+                return Err(followed(path));
+            }
+            let fault = fault_of(last.as_ref(), &found, known_through);
+            match (fault, on_loss) {
+                (None, _) => {}
+                // It may be the last one, which a loss of power has left in part.
+                (Some(Fault::Checksum), OnLoss::Refuse) => {
+                    unsound = Some(journal.path.clone());
+                    journal.rest = Rest::Unsound;
+                    continue;
                 }
-                continue;
+                (Some(fault), OnLoss::Refuse) => {
+                    return Err(JournalError::Damaged(format!("{fault} in {}", journal.path.display())));
+                }
+                (Some(Fault::Number { missing, .. }), OnLoss::Accept) => {
+                    journals.missing = journals.missing.saturating_add(missing.max(left_out));
+                    left_out = 0;
+                }
+                (Some(fault), OnLoss::Accept) => {
+                    tracing::warn!(journal = %journal.path.display(), %fault, "a damaged batch is left out");
+                    journal.rest = Rest::Unsound;
+                    if is_newest {
+                        break;
+                    }
+                    left_out = left_out.saturating_add(1);
+                    journal.left_out.push(start..reader.position);
+                    continue;
+                }
             }
-            if let Some(path) = unsound {
-                let what = format!("a batch that others follow has a wrong checksum in {}", path.display());
-                return Err(JournalError::Damaged(what));
-            }
-            let number = found.stamp.map(|stamp| stamp.number);
-            let is_known = number.is_some_and(|number| number <= known_through);
-            if !is_known {
-                check_order(last.as_ref(), &found).map_err(at)?;
-            }
+            journals.missing = journals.missing.saturating_add(std::mem::take(&mut left_out));
             journals.newest = found.stamp.or(journals.newest);
             last = Some(FoundBatch { stamp: journals.newest, ..found });
-            (journal.last, journal.end) = (Some(found), reader.position);
+            (journal.last, journal.end, journal.rest) = (Some(found), reader.position, Rest::Nothing);
         }
-        journal.rest = match &unsound {
-            Some(path) if *path == journal.path => Rest::Unsound,
-            _ if reader.is_torn()? => Rest::Torn,
-            _ => Rest::Nothing,
-        };
-        if on_loss == OnLoss::Accept {
-            // What follows is in another journal, and its order is checked.
-            unsound = None;
+        if reader.is_torn()? {
+            if let Some(path) = &unsound {
+                return Err(followed(path));
+            }
+            if journal.rest == Rest::Nothing {
+                journal.rest = Rest::Torn;
+                journals.torn.append(&mut numbers_after(&journal)?);
+            }
         }
+        // What nothing sound follows is behind the end.
+        journal.left_out.retain(|range| range.start < journal.end);
         journals.keyspaces.append(&mut reader.keyspaces);
         journals.files.push(journal);
+    }
+    if on_loss == OnLoss::Refuse
+        && let Some(newest) = journals.newest
+        && journals.is_damaged_after(newest)
+    {
+        let torn = journals.files.iter().rfind(|journal| journal.rest == Rest::Torn);
+        return Err(followed(torn.map_or(store, |journal| &journal.path)));
     }
     Ok(journals)
 }
 
+/// The error of a batch that is not whole although the next one was written.
+fn followed(journal: &Path) -> JournalError {
+    let journal = journal.display();
+    JournalError::Damaged(format!(
+        "a batch that others follow is not whole or has a wrong checksum in {journal}"
+    ))
+}
+
+/// The reason why a whole batch cannot follow the one before it.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Fault {
+    #[error("a batch has a wrong checksum")]
+    Checksum,
+    #[error("a batch has the sequence number {0}, which is too low")]
+    SequenceTooLow(u64),
+    #[error("a batch has the sequence number {0}, which is too high")]
+    SequenceTooHigh(u64),
+    #[error("the sequence number {found} does not follow {before}")]
+    Sequence { before: u64, found: u64 },
+    #[error("batch {found} follows batch {before}")]
+    Number { before: u64, found: u64, missing: u64 },
+}
+
 /// Checks that a batch can follow the one before it.
-fn check_order(before: Option<&FoundBatch>, found: &FoundBatch) -> Result<(), String> {
-    let FoundBatch { stamp, sequence, least, .. } = *found;
+fn fault_of(before: Option<&FoundBatch>, found: &FoundBatch, known_through: u64) -> Option<Fault> {
+    let FoundBatch { stamp, sequence, least, is_sound } = *found;
+    if !is_sound {
+        return Some(Fault::Checksum);
+    }
+    if stamp.is_some_and(|stamp| stamp.number <= known_through) {
+        return None;
+    }
     if least.is_some_and(|least| sequence < least) {
-        return Err(format!("a batch has the sequence number {sequence}, which is too low"));
+        return Some(Fault::SequenceTooLow(sequence));
     }
     // No checksum covers it, and the engine stops when it has no higher one.
     if sequence > least.map_or(SEQUENCE_MAX, |least| least.saturating_add(SKIPPED_MAX)) {
-        return Err(format!("a batch has the sequence number {sequence}, which is too high"));
+        return Some(Fault::SequenceTooHigh(sequence));
     }
-    let Some(before) = before else { return Ok(()) };
+    let before = before?;
     if sequence <= before.sequence {
-        return Err(format!("the sequence number {sequence} does not follow {}", before.sequence));
+        return Some(Fault::Sequence { before: before.sequence, found: sequence });
     }
-    match (before.stamp, stamp) {
-        (Some(before), Some(stamp)) if before.number.checked_add(1) != Some(stamp.number) => {
-            Err(format!("batch {} follows batch {}", stamp.number, before.number))
-        }
-        (Some(_) | None, Some(_) | None) => Ok(()),
+    let (before, found) = (before.stamp?.number, stamp?.number);
+    let expected = before.max(known_through).saturating_add(1);
+    if found == before.saturating_add(1) || found == expected {
+        return None;
     }
+    Some(Fault::Number { before, found, missing: found.saturating_sub(expected) })
+}
+
+/// The numbers of batches behind the last sound one of a journal, as far as the rows that hold them can be found. Other rows can hold
+/// the same bytes.
+fn numbers_after(journal: &Journal) -> io::Result<BTreeSet<u64>> {
+    let mut file = File::open(&journal.path)?;
+    file.seek(io::SeekFrom::Start(journal.end))?;
+    let mut rest = Vec::new();
+    file.read_to_end(&mut rest)?;
+    Ok(rest.windows(STAMP_ITEM_BYTES).filter_map(stamp_in).collect())
+}
+
+/// The bytes of a row with the number of a batch, and of the beginning of the row that follows it.
+const STAMP_ITEM_BYTES: usize = 21 + 1 + 16 + 22;
+
+/// The number of a batch, if these bytes are the row with it and the beginning of the one that follows: table, lengths and key.
+fn stamp_in(bytes: &[u8]) -> Option<u64> {
+    let (head, rest) = bytes.split_first_chunk::<21>()?;
+    let (key, rest) = rest.split_first_chunk::<1>()?;
+    let (stamp, rest) = rest.split_first_chunk::<16>()?;
+    let (head_after, key_after) = rest.split_first_chunk::<21>()?;
+    let is_stamp = *key == meta::BATCH_STAMP && key_after == meta::BATCH_SEQUENCE;
+    let is_of_one_table = table_of_row(head, 16)? == table_of_row(head_after, 8)?;
+    let stamp = BatchStamp::from_bytes(stamp).filter(|_| is_stamp && is_of_one_table);
+    stamp.map(|stamp| stamp.number)
+}
+
+/// The table in the beginning of a row whose key has one byte, and whose value has this length.
+fn table_of_row(head: &[u8; 21], value_bytes: u8) -> Option<&[u8]> {
+    let (start, lengths) = (head.get(..3)?, head.get(11..)?);
+    let is_row = start == [ITEM, 0, 0] && lengths == [1, 0, value_bytes, 0, 0, 0, value_bytes, 0, 0, 0];
+    head.get(3..11).filter(|_| is_row)
 }
 
 /// The journals, the oldest first. A name that is not a journal's is left to the engine.
@@ -169,14 +277,20 @@ fn paths(store: &Path) -> io::Result<Vec<PathBuf>> {
     let mut numbered = Vec::new();
     for entry in std::fs::read_dir(store)? {
         let path = entry?.path();
-        let number =
-            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
-        if let (Some(number), true) = (number, path.extension().is_some_and(|end| end == EXTENSION)) {
-            numbered.push((number, path));
-        }
+        numbered.extend(number_of(&path).map(|number| (number, path)));
     }
     numbered.sort();
     Ok(numbered.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Whether a path is named as a journal is.
+pub(super) fn is_one(path: &Path) -> bool {
+    number_of(path).is_some()
+}
+
+fn number_of(path: &Path) -> Option<u64> {
+    let number = path.file_stem()?.to_str()?.parse().ok()?;
+    (path.extension()? == EXTENSION).then_some(number)
 }
 
 /// The place at which the batches of a journal end.

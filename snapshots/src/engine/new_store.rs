@@ -10,7 +10,7 @@ use fjall::PersistMode;
 
 use super::{
     Slice,
-    directory::{lock, make_private},
+    directory::{Unfinished, lock, make_private},
     disk::{Changes, Disk, open_engine, open_error},
     meta::{self, META},
     schema::{Schema, Table},
@@ -19,7 +19,9 @@ use crate::errors::OpenError;
 
 /// A new store that is filled next to its place, and moved there once it is complete and synced.
 pub(crate) struct NewStore {
+    // Declared before `beside`, so that it is closed first.
     disk: Disk,
+    beside: Unfinished,
     directory: PathBuf,
     changes: Changes,
 }
@@ -47,16 +49,16 @@ impl NewStore {
         format: u64,
         lock: File,
     ) -> Result<Self, OpenError> {
-        let beside = directory.join("store.new");
-        match std::fs::remove_dir_all(&beside) {
+        let beside = Unfinished::new(directory.join("store.new"));
+        match std::fs::remove_dir_all(beside.path()) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(OpenError::Io { path: directory.to_owned(), source });
             }
             Ok(()) | Err(_) => {}
         }
-        let database = open_engine(&beside, cache_bytes, schema)?;
+        let database = open_engine(beside.path(), cache_bytes, schema)?;
         let disk = Disk::new(database, schema, Some(lock));
-        let mut new = Self { disk, directory: directory.to_owned(), changes: Changes::new() };
+        let mut new = Self { disk, beside, directory: directory.to_owned(), changes: Changes::new() };
         let format = Slice::from(format.to_be_bytes());
         new.changes.insert((META, meta::format_key().to_slice()), Some(format));
         Ok(new)
@@ -87,11 +89,10 @@ impl NewStore {
     /// Syncs the store, closes it and moves it to its place.
     pub(crate) fn finish(mut self) -> Result<(), OpenError> {
         self.write()?;
-        let Self { disk, directory, .. } = self;
+        let Self { disk, beside, directory, .. } = self;
         disk.persist(PersistMode::SyncAll).map_err(|error| open_error(&directory, error))?;
         let _lock = disk.close();
-        let moved = std::fs::rename(directory.join("store.new"), directory.join("store"))
-            .and_then(|()| File::open(&directory)?.sync_all());
+        let moved = beside.take_place(&directory.join("store"));
         moved.map_err(|source| OpenError::Io { path: directory, source })
     }
 }

@@ -10,14 +10,15 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _},
+    io::{self, Read, Seek as _},
     path::{Path, PathBuf},
 };
 
 use super::{
+    directory::{Unfinished, sync_directory},
     journal::{self, Journal, JournalError, Journals, Rest},
     table_lists,
-    witness::{Loss, Testimony},
+    witness::{BatchStamp, Loss, Testimony},
 };
 use crate::errors::OpenError;
 
@@ -34,9 +35,24 @@ pub(crate) enum OnLoss {
 pub(super) struct Prepared {
     /// A journal that was cut off although only the tables on disk can say whether acknowledged batches were in it.
     saved: Option<SavedJournal>,
+    journals: Journals,
 }
 
 impl Prepared {
+    /// The batches in the midst of the journals that are missing or left out, because a loss is accepted.
+    pub(super) fn missing(&self) -> u64 {
+        self.journals.missing
+    }
+
+    /// Checks that no acknowledged batch was cut off, by the newest one that is kept.
+    pub(super) fn check_kept(&self, place: &Path, kept: BatchStamp) -> Result<(), OpenError> {
+        if self.saved.is_some() && self.journals.is_damaged_after(kept) {
+            let what = "a batch that others follow is not whole".to_owned();
+            return Err(OpenError::DamagedJournal { path: place.to_owned(), what });
+        }
+        Ok(())
+    }
+
     /// Puts back what is not certain if the store was not opened.
     pub(super) fn end(self, is_opened: bool) -> io::Result<()> {
         match self.saved {
@@ -55,7 +71,14 @@ pub(super) fn prepare(
     on_loss: OnLoss,
 ) -> Result<Prepared, OpenError> {
     let io_error = |source| OpenError::Io { path: directory.to_owned(), source };
+    clean_up(directory, place).map_err(io_error)?;
     let journals = check_journals(place, said, on_loss)?;
+    if journals.missing > 0 {
+        tracing::warn!(
+            batches = journals.missing,
+            "batches in the midst of the journals are missing or damaged, and are left out; rows of some of them may be in tables"
+        );
+    }
     table_lists::check(place, &journals.keyspaces)?;
     let torn = journals.files.iter().rfind(|journal| journal.rest != Rest::Nothing);
     let uncertain = torn.filter(|_| journals.newest.is_none() && said.is_some());
@@ -64,7 +87,7 @@ pub(super) fn prepare(
     let acknowledged = said.map(|said| said.newest.number);
     let repaired = journals.files.iter().try_for_each(|journal| repair(journal, directory, acknowledged));
     match (repaired, saved) {
-        (Ok(()), saved) => Ok(Prepared { saved }),
+        (Ok(()), saved) => Ok(Prepared { saved, journals }),
         (Err(error), saved) => {
             if let Some(saved) = saved {
                 saved.put_back().map_err(io_error)?;
@@ -76,7 +99,7 @@ pub(super) fn prepare(
 
 /// Checks that the journals hold what was acknowledged.
 fn check_journals(place: &Path, said: Option<Testimony>, on_loss: OnLoss) -> Result<Journals, OpenError> {
-    let damaged = |what: String| OpenError::Damaged { path: place.to_owned(), what };
+    let damaged = |what: String| OpenError::DamagedJournal { path: place.to_owned(), what };
     let known_through = said.map_or(0, |said| said.known_through);
     match journal::read(place, known_through, on_loss) {
         Ok(journals) => {
@@ -95,10 +118,6 @@ fn check_journals(place: &Path, said: Option<Testimony>, on_loss: OnLoss) -> Res
             }
         }
         Err(JournalError::Io(source)) => Err(OpenError::Io { path: place.to_owned(), source }),
-        Err(JournalError::Damaged(what)) if on_loss == OnLoss::Accept => {
-            tracing::warn!(what, "the store's journal is damaged; the store is opened as it is");
-            Ok(Journals::default())
-        }
         Err(JournalError::Damaged(what)) => Err(damaged(what)),
     }
 }
@@ -110,7 +129,7 @@ fn repair(journal: &Journal, directory: &Path, acknowledged: Option<u64>) -> io:
     };
     // The witness is written after the sync, so the sync of every batch up to this number has succeeded.
     let is_synced = last.stamp.is_some_and(|stamp| acknowledged.is_some_and(|newest| stamp.number <= newest));
-    match (is_synced, journal.rest) {
+    match (is_synced && journal.left_out.is_empty(), journal.rest) {
         (true, Rest::Nothing) => Ok(()),
         (true, Rest::Torn | Rest::Unsound) => cut_off(journal),
         (false, _) => write_anew(journal, directory),
@@ -128,22 +147,42 @@ fn cut_off(journal: &Journal) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Replaces a journal by a copy up to its last sound batch. A second sync of the same file would not do: after one that failed, the
-/// operating system may take its pages for written.
+/// The name of a copy of a journal that is not finished, in the data directory.
+const COPY: &str = "journal.new";
+/// What follows the name of a journal in the name of its saved copy.
+const SAVED: &str = ".saved";
+
+/// Removes and puts back what a start leaves that a crash has cut short.
+fn clean_up(directory: &Path, place: &Path) -> io::Result<()> {
+    drop(Unfinished::new(directory.join(COPY)));
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let journal = name.and_then(|name| name.strip_suffix(SAVED)).map(|name| place.join(name));
+        if let Some(journal) = journal.filter(|journal| journal::is_one(journal)) {
+            SavedJournal { copy: path, journal }.put_back()?;
+        }
+    }
+    Ok(())
+}
+
+/// Replaces a journal by a copy up to its last sound batch, without those that are left out. A second sync of the same file would not
+/// do: after one that failed, the operating system may take its pages for written.
 fn write_anew(journal: &Journal, directory: &Path) -> io::Result<()> {
-    let copy = directory.join("journal.new");
-    let mut from = File::open(&journal.path)?.take(journal.end);
-    let mut to = File::create(&copy)?;
-    let copied = io::copy(&mut from, &mut to)?;
-    if copied != journal.end {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    let copy = Unfinished::new(directory.join(COPY));
+    let mut from = File::open(&journal.path)?;
+    let mut to = File::create(copy.path())?;
+    let starts = [0].into_iter().chain(journal.left_out.iter().map(|range| range.end));
+    let ends = journal.left_out.iter().map(|range| range.start).chain([journal.end]);
+    for (start, end) in starts.zip(ends) {
+        from.seek(io::SeekFrom::Start(start))?;
+        let length = end.saturating_sub(start);
+        if io::copy(&mut Read::by_ref(&mut from).take(length), &mut to)? != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
     to.sync_all()?;
-    std::fs::rename(&copy, &journal.path)?;
-    match journal.path.parent() {
-        Some(store) => File::open(store)?.sync_all(),
-        None => Ok(()),
-    }
+    copy.take_place(&journal.path)
 }
 
 /// A copy of a journal, from before it was cut off.
@@ -154,18 +193,25 @@ struct SavedJournal {
 
 impl SavedJournal {
     fn save(directory: &Path, journal: PathBuf) -> io::Result<Self> {
-        let copy = directory.join("journal.saved");
-        std::fs::copy(&journal, &copy)?;
-        File::open(&copy)?.sync_all()?;
+        let unfinished = Unfinished::new(directory.join(COPY));
+        let mut name = journal.file_name().unwrap_or_default().to_owned();
+        name.push(SAVED);
+        let copy = directory.join(name);
+        std::fs::copy(&journal, unfinished.path())?;
+        File::open(unfinished.path())?.sync_all()?;
+        unfinished.take_place(&copy)?;
         Ok(Self { copy, journal })
     }
 
+    /// Removes the copy for good: it must not come back after a loss of power, when there is more in the journal.
     fn remove(self) -> io::Result<()> {
-        std::fs::remove_file(self.copy)
+        std::fs::remove_file(&self.copy)?;
+        self.copy.parent().map_or(Ok(()), sync_directory)
     }
 
     fn put_back(self) -> io::Result<()> {
-        std::fs::rename(self.copy, self.journal)
+        std::fs::rename(self.copy, &self.journal)?;
+        self.journal.parent().map_or(Ok(()), sync_directory)
     }
 }
 
@@ -190,4 +236,80 @@ pub(super) fn warn_of(Loss { kept, acknowledged }: Loss) {
         "the store lacks its newest writes although they were acknowledged: its journal ends early, an older store was \
          put in its place, or it was copied before the file `witness` while the gateway ran",
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    fn journal(path: PathBuf, end: u64) -> Journal {
+        Journal { path, end, left_out: vec![2..4, 5..6], last: None, rest: Rest::Unsound }
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_journal_is_written_anew_without_what_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.jnl");
+        std::fs::write(&path, "0123456789").unwrap();
+        write_anew(&journal(path.clone(), 8), directory.path()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"01467");
+        assert_eq!(names(directory.path()), ["0.jnl"]);
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_written_anew_stays_and_no_copy_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.jnl");
+        std::fs::write(&path, "0123456789").unwrap();
+        // It is shorter than it was.
+        write_anew(&journal(path.clone(), 20), directory.path()).unwrap_err();
+        assert_eq!(std::fs::read(&path).unwrap(), b"0123456789");
+        assert_eq!(names(directory.path()), ["0.jnl"]);
+    }
+
+    #[test]
+    fn a_journal_on_another_file_system_stays_and_no_copy_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else {
+            return eprintln!("SKIPPED: there is no other file system");
+        };
+        let device = |of: &tempfile::TempDir| of.path().metadata().unwrap().dev();
+        if device(&directory) == device(&elsewhere) {
+            return eprintln!("SKIPPED: there is no other file system");
+        }
+        let path = elsewhere.path().join("0.jnl");
+        std::fs::write(&path, "0123456789").unwrap();
+        let failed = write_anew(&journal(path.clone(), 8), directory.path()).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::CrossesDevices);
+        assert_eq!(std::fs::read(&path).unwrap(), b"0123456789");
+        assert_eq!(names(directory.path()), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_start_was_doing_when_it_was_cut_short_is_undone_by_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("mine.saved"), "a file of somebody else").unwrap();
+        let place = directory.path().join("store");
+        std::fs::create_dir(&place).unwrap();
+        let path = place.join("7.jnl");
+        std::fs::write(&path, "whole").unwrap();
+        let saved = SavedJournal::save(directory.path(), path.clone()).unwrap();
+        std::fs::write(&path, "cut").unwrap();
+        std::fs::write(directory.path().join(COPY), "half").unwrap();
+        drop(saved);
+        clean_up(directory.path(), &place).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        let mut left = names(directory.path());
+        left.sort();
+        assert_eq!(left, ["mine.saved", "store"]);
+        SavedJournal::save(directory.path(), path.clone()).unwrap().remove().unwrap();
+        assert!(!directory.path().join("7.jnl.saved").exists());
+    }
 }

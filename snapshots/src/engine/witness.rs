@@ -3,6 +3,16 @@
 //! The engine's journal can lose its end without a trace: a truncated file, or damage in its framing, looks like the end
 //! of a write that a crash cut short. Every disk batch carries a number in its own row, and the witness holds the newest
 //! number that was acknowledged. When the store is opened with an older number, batches that were acknowledged are gone.
+//!
+//! It is synced when a store is opened and closed only, since a second sync would double the cost of a batch. So a loss of power can
+//! bring an older one back. No acknowledged batch is lost by that alone:
+//!
+//! - Each batch is synced in the journal before it is acknowledged, and before the next one is written. A loss of power leaves every
+//!   acknowledged batch whole, and at most one behind them in part.
+//! - A batch that is not whole is therefore cut off only if nothing follows it; see `journal.rs`. What follows it shows, without the
+//!   witness, that it was synced and has been damaged since.
+//! - Left is the newest batch: after a loss of power that took the last seconds of the witness, damage to this one batch looks like a
+//!   write that was cut short.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
@@ -66,8 +76,7 @@ impl Testimony {
     }
 }
 
-/// The open file. It is not synced: it serves to detect damage, and after a crash of the machine it can only be older than the
-/// store.
+/// The open file. After a crash of the machine it can only be older than the store.
 pub(crate) struct Witness {
     file: File,
     known_through: u64,

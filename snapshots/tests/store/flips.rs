@@ -55,7 +55,9 @@ fn ending(directory: &Path, contents_before: &[u8; 32], what: &str) -> Ending {
     let store = match Store::open(&options(directory)) {
         Ok(store) => store,
         Err(OpenError::Lost { .. }) => return Ending::Lost,
-        Err(OpenError::Damaged { .. } | OpenError::Io { .. }) => return Ending::Damaged,
+        Err(OpenError::Damaged { .. } | OpenError::DamagedJournal { .. } | OpenError::Io { .. }) => {
+            return Ending::Damaged;
+        }
         Err(error) => panic!("{what}: {error}"),
     };
     match contents(&store) {

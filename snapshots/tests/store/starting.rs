@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use snapshots::{OpenError, Store, StoreOptions};
+use snapshots::{OpenError, Store, StoreOptions, Timestamp};
 
 use crate::{
     crashes::{copy, journal},
@@ -65,6 +65,11 @@ fn lose_page(bytes: &mut [u8], end: usize) {
 }
 
 #[track_caller]
+fn accept_loss(place: &Path) -> Store {
+    Store::open(&StoreOptions { accepts_loss: true, ..options(place) }).unwrap()
+}
+
+#[track_caller]
 fn check_refused_and_unchanged(place: &Path, is_expected: impl Fn(&OpenError) -> bool) {
     let before = fs::read(journal(place)).unwrap();
     for _ in 0..2 {
@@ -91,7 +96,7 @@ fn an_acknowledged_write_with_a_wrong_checksum_is_refused_until_its_loss_is_acce
     let killed = Killed::new();
     let place = killed.with_journal_of("second", "second", |bytes| lose_page(bytes, killed.ends[1]));
     check_refused_and_unchanged(&place, |error| matches!(error, OpenError::Lost { batches: 1, .. }));
-    let store = Store::open(&StoreOptions { accepts_loss: true, ..options(&place) }).unwrap();
+    let store = accept_loss(&place);
     assert!(setting(&store, "first") && !setting(&store, "second"));
     drop(store);
     assert_eq!(open(&place).lost_batches(), 0);
@@ -103,11 +108,166 @@ fn a_write_with_a_wrong_checksum_before_others_is_damage() {
     let place = killed.with_journal_of("first", "third", |bytes| lose_page(bytes, killed.ends[1]));
     check_refused_and_unchanged(
         &place,
-        |error| matches!(error, OpenError::Damaged { what, .. } if what.contains("wrong checksum")),
+        |error| matches!(error, OpenError::DamagedJournal { what, .. } if what.contains("wrong checksum")),
     );
     // Without a sync before each answer, a loss of power may take pages of several writes.
-    let store = Store::open(&StoreOptions { accepts_loss: true, ..options(&place) }).unwrap();
+    let store = accept_loss(&place);
     assert!(setting(&store, "first") && !setting(&store, "second") && !setting(&store, "third"));
+}
+
+/// A loss of power may take what the operating system had not yet written of the witness, but not what was synced of the journal. Then
+/// the journal alone shows that a damaged write was on the disk: another one follows it.
+#[test]
+fn acknowledged_writes_are_not_cut_off_though_the_witness_is_old() {
+    let killed = Killed::new();
+    let [first, second] = [killed.ends[0], killed.ends[1]];
+    let check = |damage: &dyn Fn(&mut [u8])| {
+        let place = killed.with_journal_of("first", "third", damage);
+        check_refused_and_unchanged(&place, |error| matches!(error, OpenError::DamagedJournal { .. }));
+        drop(accept_loss(&place));
+        assert_eq!(open(&place).lost_batches(), 0);
+    };
+    // Both of the last two writes have wrong checksums.
+    check(&|bytes| [killed.ends[1], killed.ends[2]].into_iter().for_each(|end| lose_page(bytes, end)));
+    // The last but one ends nowhere, or the last one after it does not, either.
+    check(&|bytes| bytes[first + 1] ^= 4);
+    check(&|bytes| (bytes[first + 1], bytes[second - 1]) = (bytes[first + 1] ^ 4, 0));
+    check(&|bytes| {
+        lose_page(bytes, second);
+        bytes[second + 1] ^= 4;
+    });
+    // Whole as it is, it has all of them.
+    let store = open(&killed.with_journal_of("first", "third", |_| ()));
+    assert!(WRITES.iter().all(|name| setting(&store, name)));
+}
+
+/// Any pages of the last write may be missing, and it may end anywhere. All before it was synced.
+#[test]
+fn whatever_a_loss_of_power_leaves_of_the_last_write_it_takes_no_acknowledged_one() {
+    let killed = Killed::new();
+    let [start, end] = [killed.ends[1], killed.ends[2]];
+    let pages: Vec<_> = (start..end).step_by(4096).map(|at| (at / 4096 + 1) * 4096).collect();
+    assert!((4..=6).contains(&pages.len()), "{pages:?}");
+    let all = (1_usize << pages.len()) - 1;
+    let one = (0..pages.len()).map(|number| 1 << number);
+    let lost_pages: Vec<usize> = one.clone().chain(one.map(|one| all ^ one)).chain([all]).collect();
+    for known in ["first", "second"] {
+        for lost in lost_pages.iter().copied() {
+            let place = killed.with_journal_of(known, "third", |bytes| {
+                for (number, page_end) in
+                    pages.iter().enumerate().filter(|(number, _)| lost >> number & 1 == 1)
+                {
+                    let page_start = if number == 0 { start } else { page_end - 4096 };
+                    bytes[page_start..end.min(*page_end)].fill(0);
+                }
+            });
+            let store = open(&place);
+            assert!(setting(&store, "first") && setting(&store, "second"), "{known}, {lost:b}");
+            assert!(!setting(&store, "third"), "{known}, {lost:b}");
+        }
+        for cut in (start..end).step_by(3001) {
+            let place = killed.with_journal_of(known, "third", |_| ());
+            File::options().write(true).open(journal(&place)).unwrap().set_len(cut as u64).unwrap();
+            let store = open(&place);
+            assert!(setting(&store, "first") && setting(&store, "second"), "{known}, cut at {cut}");
+        }
+    }
+}
+
+/// The journals of a store, the oldest first.
+fn journals(place: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<_> =
+        fs::read_dir(place.join("store")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|end| end == "jnl"));
+    found.sort();
+    found
+}
+
+/// The place of some bytes in a file.
+fn find(path: &Path, wanted: &[u8]) -> usize {
+    let bytes = fs::read(path).unwrap();
+    bytes.windows(wanted.len()).position(|found| found == wanted).unwrap()
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// Tables on disk may have what follows a damaged write in an older journal, so nothing else is left out.
+#[test]
+fn the_loss_of_a_damaged_write_in_an_older_journal_can_be_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = directory.path().join("running");
+    let store = open(&running);
+    append(&store, |batch| _ = batch.put_setting("before", "1")).unwrap();
+    append(&store, |batch| _ = batch.put_setting("damaged", [77; 100])).unwrap();
+    append(&store, |batch| _ = batch.put_setting("behind", "1")).unwrap();
+    append(&store, |batch| _ = batch.create_log(&group_log(1))).unwrap();
+    // Until the engine begins another journal.
+    let mut entries = 0;
+    while journals(&running).len() < 2 {
+        append(&store, |batch| _ = batch.append_record(&group_log(1), entries, [7; 1 << 20])).unwrap();
+        entries += 1;
+        assert!(entries < 200);
+    }
+    append(&store, |batch| _ = batch.put_setting("newest", "1")).unwrap();
+    let value_of_damaged = find(&journals(&running)[0], &[77; 100]);
+    let start_of_damaged = |value: usize| value.saturating_sub(400)..value;
+    for in_framing in [false, true] {
+        let place = directory.path().join(format!("damaged, {in_framing}"));
+        copy(&running, &place);
+        let older = journals(&place).remove(0);
+        let bytes = fs::read(&older).unwrap();
+        let at = if in_framing {
+            // The end of the batch before it is the last one before its value.
+            let range = start_of_damaged(value_of_damaged);
+            let end = bytes[range.clone()].windows(4).rposition(|bytes| bytes == b"FJL\x03").unwrap();
+            range.start + end + 5
+        } else {
+            value_of_damaged
+        };
+        flip(&older, at);
+        check_refused_and_unchanged(&place, |error| {
+            matches!(error, OpenError::DamagedJournal { .. }) && error.to_string().contains("accept-loss")
+        });
+        let store = accept_loss(&place);
+        let found = ["before", "damaged", "behind", "newest"].map(|name| setting(&store, name));
+        assert_eq!(found, [true, false, !in_framing, true], "in framing: {in_framing}");
+        let left_out = store.left_out_batches();
+        assert!(if in_framing { left_out > entries / 2 } else { left_out == 1 }, "{left_out} left out");
+        assert_eq!(store.lost_batches(), 0);
+        append(&store, |batch| _ = batch.put_setting("after", "1")).unwrap();
+        drop(store);
+        let store = open(&place);
+        assert!(setting(&store, "after") && setting(&store, "newest"));
+        assert_eq!((store.left_out_batches(), store.lost_batches()), (0, 0), "it is accepted once");
+    }
+}
+
+/// The tables have more than the journal that is cut off, so that the numbers of its batches have a gap from then on.
+#[tokio::test]
+async fn a_loss_can_be_accepted_where_tables_have_more_than_the_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = directory.path().join("running");
+    let store = open(&running);
+    for name in ["first", "second", "third"] {
+        append(&store, |batch| _ = batch.put_setting(name, [77; 100])).unwrap();
+    }
+    store.give_space_back(Timestamp(7)).await.unwrap();
+    append(&store, |batch| _ = batch.put_setting("newest", "1")).unwrap();
+    let place = directory.path().join("damaged");
+    copy(&running, &place);
+    let newest = journals(&place).pop().unwrap();
+    flip(&newest, find(&newest, &[77; 100]));
+    check_refused_and_unchanged(&place, |error| matches!(error, OpenError::DamagedJournal { .. }));
+    let store = accept_loss(&place);
+    assert!(["first", "second", "third"].iter().all(|name| setting(&store, name)));
+    assert!(!setting(&store, "newest") && store.lost_batches() >= 1);
+    append(&store, |batch| _ = batch.put_setting("after", "1")).unwrap();
+    drop(store);
+    assert!(setting(&open(&place), "after"));
 }
 
 #[test]
@@ -116,7 +276,9 @@ fn without_a_witness_a_write_with_a_wrong_checksum_is_refused() {
     let place = killed.with_journal_of("first", "second", |bytes| lose_page(bytes, killed.ends[1]));
     fs::remove_file(place.join("witness")).unwrap();
     let refused = Store::open(&options(&place)).map(drop).unwrap_err();
-    assert!(matches!(&refused, OpenError::Damaged { what, .. } if what.contains("`witness`")), "{refused}");
+    let is_expected =
+        matches!(&refused, OpenError::DamagedJournal { what, .. } if what.contains("`witness`"));
+    assert!(is_expected, "{refused}");
 }
 
 /// The sync of the second write failed, so its page never reaches the disk although the next process reads it. What that process
