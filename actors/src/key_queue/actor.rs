@@ -14,7 +14,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     AssignedKeyPackage, KeyQueueError, NewPackage, PoolCounts, Receiver,
     messages::{AddKeyPackages, Advance, Assign, Attempt, Close, Count, LookFor},
-    state::{Candidate, Choice, DroppedPackages, KeyQueueState, QueueRecord},
+    record::QueueRecord,
+    state::{Candidate, Choice, DroppedPackages, KeyQueueState},
 };
 use crate::{
     activity::{Activity, ActorState, Upkeep},

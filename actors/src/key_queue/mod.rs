@@ -4,14 +4,13 @@ mod actor;
 mod error;
 mod messages;
 mod package;
+mod record;
 mod state;
 mod stored;
 
 use snapshots::{DomainName, KeyQueueId};
 
 pub(crate) use self::state::KeyQueueState;
-#[cfg(feature = "bench")]
-pub(crate) use self::state::{Choice, QueueRecord};
 pub(crate) use self::{
     actor::KeyQueueActor,
     messages::{AddKeyPackages, Advance, Assign, Attempt, Close, Count, LookFor},
@@ -21,6 +20,8 @@ pub use self::{
     error::{InvalidKeyPackage, KeyQueueError},
     package::{Receiver, Requester},
 };
+#[cfg(feature = "bench")]
+pub(crate) use self::{record::QueueRecord, state::Choice};
 
 /// A queue to create (*Key Queue Creation*).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use snapshots::KeyPackageRef;
 
-use super::state::{FinalKey, QueuePosition, QueueRecord, Removed, StoredPackage};
+use super::{
+    record::QueueRecord,
+    state::{FinalKey, QueuePosition, Removed, StoredPackage},
+};
 
 /// The version of the format of records and snapshots of key queues.
 pub(super) const FORMAT: u8 = 1;
