@@ -163,7 +163,8 @@ impl Batch {
             } else {
                 holders.iter().any(|(_, held)| !held.is_final)
             };
-            if !is_used_up {
+            // One that was used once is never used again, even if no queue holds it now and it is marked as a package of last resort.
+            if !is_used_up && !overlay.holds(table::USED_KEY_PACKAGES, &used)? {
                 return Ok(());
             }
             precondition(overlay, &used, &reference)?;

@@ -241,6 +241,21 @@ fn of_two_commits_that_use_a_key_package_one_wins() {
     assert_eq!(store.view().used(APP, &reference(100)).unwrap(), Some(used_row(1)));
 }
 
+/// The first use takes it out of its queue, so the second one finds it in none.
+#[test]
+fn a_package_of_a_pool_is_used_once_even_if_it_is_marked_as_one_of_last_resort() {
+    let store = temporary();
+    append(&store, |batch| {
+        batch.create_client(APP, &client_row(1, "alice")).create_queue(APP, &queue_row(1, 1, ""));
+        batch.put_key_package(APP, queue(1), &reference(1), &key_package_row(9));
+        batch.use_key_package(APP, &reference(1), true, &used_row(9));
+    })
+    .unwrap();
+    check_refused(&store, Unmet::KeyPackageUsed { reference: reference(1) }, |batch| {
+        batch.use_key_package(APP, &reference(1), true, &used_row(9));
+    });
+}
+
 #[test]
 fn a_package_that_is_used_leaves_the_queues_that_hold_it_by_then() {
     let store = temporary();
