@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use snapshots::{AppId, Epoch, GroupId, KeyPackageRef, LogId, ReadError, View};
+use snapshots::{AppId, Epoch, GroupId, KeyPackageRef, LogId, ReadError, Timestamp, View};
 
 use crate::{
     durable::{Loaded, load},
@@ -42,11 +42,11 @@ impl CheckedStore {
 
 /// Checks a store: that every row can be read and agrees with those that belong to it; that each group's snapshot and the records
 /// after it lead to the epoch and the members that are stored; that a key queue holds what is stored as held; and that no key
-/// package was used by two commits. It reads everything, and blocks the thread.
+/// package was used by two commits. Key packages that have expired at `now` may be gone. It reads everything, and blocks the thread.
 ///
 /// # Errors
 /// [`ReadError::Storage`] when the disk fails, or a block on it has the wrong checksum.
-pub fn check_store(view: &View) -> Result<CheckedStore, ReadError> {
+pub fn check_store(view: &View, now: Timestamp) -> Result<CheckedStore, ReadError> {
     let mut checked = CheckedStore::default();
     view.check_rows(|fault| checked.fault(fault))?;
     let mut after = None;
@@ -66,7 +66,7 @@ pub fn check_store(view: &View) -> Result<CheckedStore, ReadError> {
                 }
                 LogId::KeyQueue(app, _) => {
                     checked.key_queues += 1;
-                    check_queue(view, *app, log)
+                    check_queue(view, *app, log, now)
                 }
             };
             match fault {
@@ -103,15 +103,18 @@ fn check_group(view: &View, app: AppId, group: &GroupId) -> Result<Option<String
     Ok(None)
 }
 
-fn check_queue(view: &View, app: AppId, log: &LogId) -> Result<Option<String>, ReadError> {
+fn check_queue(view: &View, app: AppId, log: &LogId, now: Timestamp) -> Result<Option<String>, ReadError> {
     let LogId::KeyQueue(_, queue) = log else { return Ok(None) };
     let Ok(Loaded { state, .. }) = load::<KeyQueueState>(view, log) else {
         return Ok(Some(format!("the key queue {queue} cannot be restored")));
     };
-    for reference in state.references() {
+    // A package that was used, has expired or was dropped leaves the queue's state when the queue is next activated.
+    for reference in state.references_at(now) {
         let is_held = view.queues_holding(app, reference)?.iter().any(|(holder, ..)| holder == queue);
-        // A package that was used leaves the queue's state when the queue is next activated.
-        if !is_held && view.used(app, reference)?.is_none() {
+        if is_held || view.used(app, reference)?.is_some() {
+            continue;
+        }
+        if view.assigned(app, reference)?.is_none_or(|row| !row.is_dropped) {
             return Ok(Some(format!("the key queue {queue} has {reference:?}, which is not stored as held")));
         }
     }

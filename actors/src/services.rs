@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fmt,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
 };
 
 use snapshots::{AppId, AssignedLimits, DomainName, GroupId, KeyPackageRef, KeyQueueId, Store, Timestamp};
@@ -60,6 +61,8 @@ pub(crate) struct Services {
     pub(crate) epochs_reported: AtomicU64,
     /// The number of entries that the audit log of each application keeps.
     pub(crate) audit_rows_max: u64,
+    /// The time after its assignment for which a key package waits to be used; `None` for no end.
+    pub(crate) assignment_age_max: Option<Duration>,
     /// Groups whose logs here and at a peer differ.
     pub(crate) disagreements: Disagreements,
     pub(crate) notices: Box<dyn Notices>,
@@ -74,6 +77,11 @@ impl Services {
     /// The time up to which data may be deleted because of its age: the clock's time, unless the clock has jumped.
     pub(crate) fn delete_until(&self) -> Timestamp {
         self.trusted_time.look(&self.clock).delete_until
+    }
+
+    /// The time before which assignments have expired, at a trusted time; `None` if they do not expire.
+    pub(crate) fn oldest_assignment_kept(&self, now: Timestamp) -> Option<Timestamp> {
+        self.assignment_age_max.map(|age_max| now.saturating_sub(age_max))
     }
 
     /// The number of assigned key packages of one client that are remembered.

@@ -236,8 +236,8 @@ pub struct KeyPackageQuery {
     /// The cipher suite of the group (RFC 9420 §17.1).
     #[param(maximum = 65535)]
     pub cipher_suite: u16,
-    /// The receiver: it gets the same package until that is used. `receiver_client_id`, as the draft
-    /// writes it, is accepted too.
+    /// The receiver: it gets the same package until that is used, or dropped because it was not used in the time that the operator
+    /// has set (by default there is none). `receiver_client_id`, as the draft writes it, is accepted too.
     #[serde(alias = "receiver_client_id")]
     #[param(min_length = 1)]
     pub receiver_client_id: String,

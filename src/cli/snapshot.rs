@@ -208,7 +208,7 @@ fn verify_backup(config: &Config, file: &Path) -> Result<String, SnapshotError> 
 }
 
 fn verify(store: &Store) -> Result<String, SnapshotError> {
-    let checked = check_store(&store.view())?;
+    let checked = check_store(&store.view(), Clock::system().now())?;
     store.close();
     if checked.faults_count > 0 {
         return Err(SnapshotError::Faults(checked));

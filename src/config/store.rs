@@ -25,6 +25,10 @@ actors::settings! {
         pub welcome_age_s_max: u64 = Retention::default().welcome_age_max.as_secs() => Accepts::SECONDS;
         /// How long the use of a key package is remembered after the end of its lifetime, in seconds.
         pub expired_age_s_max: u64 = Retention::default().expired_age_max.as_secs() => Accepts::SECONDS;
+        /// The time after which a key package that was assigned and not used is dropped, in seconds: the same request then gets another
+        /// one, and no receiver gets the dropped one. 0 keeps it for its receiver until it is used or the end of its lifetime. It
+        /// applies to assignments of this version and later ones.
+        pub assignment_age_s_max: u64 = 0 => Accepts::from_to(0, Accepts::SECONDS_MAX);
         /// Rows of events of one application; each has the events of one write.
         pub event_rows_max: u64 = Retention::default().event_rows_max => Accepts::from_to(1, u64::MAX >> 1);
         /// Age of an event, in seconds. An event stream cannot continue after an event that is older.
@@ -111,6 +115,9 @@ impl RetentionSettings {
             history_age_max: Duration::from_secs(self.history_age_s_max),
             welcome_age_max: Duration::from_secs(self.welcome_age_s_max),
             expired_age_max: Duration::from_secs(self.expired_age_s_max),
+            assignment_age_max: Some(self.assignment_age_s_max)
+                .filter(|max| *max > 0)
+                .map(Duration::from_secs),
             event_rows_max: self.event_rows_max,
             event_age_max: Duration::from_secs(self.event_age_s_max),
             audit_rows_max: self.audit_rows_max,

@@ -1,14 +1,21 @@
 //! The assignment of key packages: to the right receiver and never twice, before and after restarts.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use mimi_gateway::api::{
-    clients::ClientChangeBody, key_packages::KeyPackageUploadBody, problem::ProblemKind, text::Base64,
-    text::HandleText,
+use actors::{CheckedStore, Location, Store, StoreOptions, check_store};
+
+use mimi_gateway::{
+    api::{
+        clients::ClientChangeBody, key_packages::KeyPackageUploadBody, problem::ProblemKind, text::Base64,
+        text::HandleText,
+    },
+    config::TokenAccess,
+    token::Token,
 };
+use serde_json::json;
 
 use crate::mls_support::{MlsClient, kept_in, refused};
-use crate::support::{Setup, TestGateway};
+use crate::support::{Request, Setup, TestGateway};
 
 /// Stops the gateway and starts it again on the same directory.
 async fn restart(setup: &Setup, gateway: TestGateway, clients: &mut [&mut MlsClient]) -> TestGateway {
@@ -234,6 +241,100 @@ async fn a_reset_drops_assignments_too() {
         gateway = restart(&setup, gateway, &mut [&mut bob]).await;
     }
     gateway.stop().await;
+}
+
+/// The faults of a gateway's store, which no gateway has open.
+fn check_stored(setup: &Setup) -> CheckedStore {
+    let mimi_gateway::config::DataDir::Directory(path) = &setup.config.data_dir else {
+        panic!("a directory")
+    };
+    let options = StoreOptions { location: Location::Directory(path.clone()), ..StoreOptions::default() };
+    let store = Store::open(&options).unwrap();
+    let checked = check_store(&store.view(), setup.clock().now()).unwrap();
+    store.close();
+    checked
+}
+
+/// Waits until the queues of the application hold this number of key packages on disk.
+async fn await_stored(gateway: &TestGateway, operator: &Token, expected: u64) {
+    loop {
+        let list = Request::new("GET", "/operator/v1/applications").token(operator);
+        let list = gateway.operate(list).await.success(200);
+        let of_app =
+            list["applications"].as_array().unwrap().iter().find(|found| found["id"] == json!(gateway.app));
+        if of_app.unwrap()["quotas"]["keyPackages"]["used"].as_u64() == Some(expected) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[actix_web::test]
+async fn an_assignment_that_nobody_uses_ends_and_the_package_goes_to_nobody_else() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let directory = tempfile::tempdir().unwrap();
+    let mut setup = kept_in(&directory);
+    let operator = Token::generate().unwrap();
+    setup.watched_by(&[(&operator, TokenAccess::Read)]);
+    setup.config.retention.assignment_age_s_max = 10 * 3600;
+    setup.config.retention.period_s = 1;
+    let gateway = setup.start().await;
+    let mut alice = MlsClient::register(&gateway, "alice").await;
+    let mut bob = MlsClient::register(&gateway, "bob").await;
+    bob.upload_key_packages(3).await;
+    let (first, _) = given(&bob, "alice").await;
+    setup.pass(5 * HOUR);
+    let (for_carol, _) = given(&bob, "carol").await;
+    assert_eq!(given(&bob, "alice").await.0, first, "the same until then");
+    setup.pass(6 * HOUR);
+    let (second, _) = given(&bob, "alice").await;
+    assert_ne!(second, first);
+    assert_eq!(given(&bob, "alice").await.0, second);
+    assert_eq!(given(&bob, "carol").await.0, for_carol, "younger than that");
+    refused(bob.assign_to("dave").await, ProblemKind::NoKeyPackage);
+    await_stored(&gateway, &operator, 2).await;
+
+    // It does not come back: not over a restart, not by another upload, nor in a new queue.
+    let gateway = restart(&setup, gateway, &mut [&mut alice, &mut bob]).await;
+    let again = KeyPackageUploadBody { key_packages: vec![first.clone()], ..KeyPackageUploadBody::default() };
+    for _ in 0..2 {
+        bob.upload(&again).await.unwrap();
+        assert_eq!(given(&bob, "carol").await.0, for_carol);
+        refused(bob.assign_to("dave").await, ProblemKind::NoKeyPackage);
+        assert_eq!(counts(&bob).await, (2, 0));
+        assert_eq!(given(&bob, "alice").await.0, second);
+    }
+    // Alice may still use it, once.
+    let mut at_alice = alice.create_group().await;
+    let late = at_alice.make_adding(std::slice::from_ref(&first));
+    at_alice.upload(&late).await.unwrap();
+    assert_eq!(bob.welcomes().await.len(), 1);
+    let mut other = alice.create_group().await;
+    let twice = other.make_adding(std::slice::from_ref(&first));
+    refused(other.upload(&twice).await, ProblemKind::KeyPackageReused);
+    gateway.stop().await;
+    let checked = check_stored(&setup);
+    assert_eq!(checked.faults_count, 0, "{checked:?}");
+}
+
+#[actix_web::test]
+async fn what_has_expired_in_a_queue_that_sleeps_is_no_fault_of_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut setup = kept_in(&directory);
+    let operator = Token::generate().unwrap();
+    setup.watched_by(&[(&operator, TokenAccess::Read)]);
+    setup.config.retention.expired_age_s_max = 1;
+    setup.config.retention.period_s = 1;
+    setup.config.limits.clock_settle_s = 0;
+    let gateway = setup.start().await;
+    let bob = MlsClient::register(&gateway, "bob").await;
+    bob.upload_key_packages(3).await;
+    await_stored(&gateway, &operator, 3).await;
+    setup.pass(Duration::from_secs(10 * 366 * 24 * 3600));
+    await_stored(&gateway, &operator, 0).await;
+    gateway.stop().await;
+    let checked = check_stored(&setup);
+    assert_eq!((checked.key_queues, checked.faults_count), (1, 0), "{checked:?}");
 }
 
 #[actix_web::test]

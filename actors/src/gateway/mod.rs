@@ -128,6 +128,7 @@ impl Gateway {
             revocation: RevocationSearches::default(),
             epochs_reported: AtomicU64::new(0),
             audit_rows_max: options.retention.audit_rows_max,
+            assignment_age_max: options.retention.assignment_age_max,
             disagreements: Disagreements::default(),
             notices: Box::new(Arc::clone(&directory)),
             is_stopping: AtomicBool::new(false),

@@ -1,6 +1,6 @@
 //! Use of key packages by Adds: once only, or more than once for packages of last resort.
 
-use snapshots::{AppId, KeyPackageRef, View};
+use snapshots::{AppId, AssignedRow, KeyPackageRef, View};
 
 use super::GroupError;
 use crate::error::StorageError;
@@ -21,8 +21,8 @@ pub(super) fn require_unused<'a>(
 }
 
 /// Whether a package may be used only once. It may be used again if it is the final key of the queues here that hold it, or, if
-/// no queue holds it, if it carries the last-resort extension or was a final key here. The store decides it in the same way
-/// when a commit is written.
+/// no queue holds it, if it was a final key here, or carries the last-resort extension and was not dropped after an assignment. The
+/// store decides it in the same way when a commit is written.
 ///
 /// # Errors
 /// That the store cannot be read.
@@ -34,8 +34,7 @@ pub(super) fn is_used_once(
 ) -> Result<bool, StorageError> {
     let holders = view.queues_holding(app, reference)?;
     if holders.is_empty() {
-        let assigned = view.assigned(app, reference)?;
-        return Ok(!last_resort && !assigned.is_some_and(|row| row.is_of_final_key()));
+        return Ok(AssignedRow::is_used_once(view.assigned(app, reference)?.as_ref(), last_resort));
     }
     Ok(holders.iter().any(|(_, _, row)| !row.is_final))
 }

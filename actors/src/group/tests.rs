@@ -75,6 +75,7 @@ pub(crate) fn services(application: &Application, heard: Heard) -> Arc<Services>
         revocation: RevocationSearches::default(),
         epochs_reported: AtomicU64::new(0),
         audit_rows_max: 1000,
+        assignment_age_max: None,
         disagreements: Disagreements::default(),
         notices: Box::new(heard),
         is_stopping: AtomicBool::new(false),

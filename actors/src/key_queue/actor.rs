@@ -35,7 +35,8 @@ pub(crate) struct KeyQueueActor {
     refused: RefusedCredentials,
 }
 
-type Packages = (Vec<NewPackage>, Vec<Option<AssignedRow>>);
+/// Packages of an upload, each with the row of its assignment, if it was assigned before.
+type Packages = Vec<(NewPackage, Option<AssignedRow>)>;
 type QueueReply<T> = AtomicResponse<KeyQueueActor, Result<T, KeyQueueError>>;
 
 fn assigned(key_package: Vec<u8>, is_final_key: bool) -> AssignedKeyPackage {
@@ -58,14 +59,16 @@ impl KeyQueueActor {
         Self { services, app, client, queue, durable, refused: RefusedCredentials::default() }
     }
 
-    /// The current state, without packages that have certainly expired or belong to an older handle of the client. Packages
-    /// that have expired only by a clock that is not trusted remain, but are neither counted nor handed out.
+    /// The current state, without packages that have certainly expired, belong to an older handle of the client, or were not used in
+    /// time after their assignment. Packages that have expired only by a clock that is not trusted remain, but are neither counted
+    /// nor handed out.
     fn current(&mut self) -> Result<(&mut KeyQueueState, ClientRow), KeyQueueError> {
         self.durable.touch();
         let client = self.services.store.view().client(self.app, self.client).map_err(StorageError::from)?;
         let client = client.ok_or(KeyQueueError::UnknownClient)?;
         let state = self.durable.state_mut()?;
-        state.retire(self.services.delete_until(), client.handle_generation);
+        let until = self.services.delete_until();
+        state.retire(until, client.handle_generation, self.services.oldest_assignment_kept(until));
         Ok((state, client))
     }
 
@@ -78,7 +81,7 @@ impl KeyQueueActor {
         let max = self.services.limits.key_packages_per_queue_max;
         let now = self.services.clock.now();
         let bytes_max = self.services.limits.key_queue_bytes_max;
-        let (packages, rows) = self.with_receivers(&upload.packages)?;
+        let (packages, rows): (Vec<_>, Vec<_>) = self.with_receivers(&upload.packages)?.into_iter().unzip();
         let final_row =
             upload.final_key.as_ref().map(|package| self.former_final_key(package)).transpose()?;
         let (state, _) = self.current()?;
@@ -91,7 +94,7 @@ impl KeyQueueActor {
         }
         let record = QueueRecord::Uploaded {
             is_reset: upload.is_reset,
-            packages,
+            packages: packages.clone(),
             final_key: upload.final_key.clone(),
             generation: upload.generation,
             at: now,
@@ -124,7 +127,7 @@ impl KeyQueueActor {
             let row = AssignedRow::of_final_key(self.client, *not_after);
             batch.assign_key_package(self.app, reference, &row, self.services.assigned_limits());
         }
-        let packages = upload.packages.iter().zip(rows).map(|(package, row)| (package, row, false));
+        let packages = packages.iter().zip(rows).map(|(package, row)| (package, row, false));
         let final_key = upload.final_key.iter().zip(final_row).map(|(package, row)| (package, row, true));
         for (package, assigned, is_final) in packages.chain(final_key) {
             batch.require_assigned(self.app, &package.reference, assigned.as_ref());
@@ -136,17 +139,24 @@ impl KeyQueueActor {
         Ok((batch, record))
     }
 
-    /// The packages of an upload with their earlier receivers, in this queue or another one, and the rows of these assignments.
+    /// The packages of an upload with their earlier receivers, in this queue or another one. Those that were dropped after an
+    /// assignment are left out: somebody knows them, so no other receiver may get them.
     fn with_receivers(&self, packages: &[NewPackage]) -> Result<Packages, KeyQueueError> {
         let view = self.services.store.view();
+        let oldest_kept = self.services.oldest_assignment_kept(self.services.delete_until());
         let with_receiver = |package: &NewPackage| {
             let row = view.assigned(self.app, &package.reference).map_err(StorageError::from)?;
             // A package that became a final key since it was checked, and is gone, is left out: no client is expected to hold
             // it.
             let row = row.filter(|row| !row.is_of_final_key());
-            Ok((NewPackage { receiver: row.clone().map(Receiver::from), ..package.clone() }, row))
+            if row.as_ref().is_some_and(|row| row.is_unused_since(oldest_kept)) {
+                return Ok(None);
+            }
+            let assigned_at = row.as_ref().and_then(|row| row.at);
+            let receiver = row.clone().map(Receiver::from);
+            Ok(Some((NewPackage { receiver, assigned_at, ..package.clone() }, row)))
         };
-        packages.iter().map(with_receiver).collect()
+        packages.iter().filter_map(|package| with_receiver(package).transpose()).collect()
     }
 
     /// The row of a package that was a final key before; `None` if it was not.
@@ -226,15 +236,19 @@ impl KeyQueueActor {
         package: &NewPackage,
         receiver: Receiver,
     ) -> Result<(Batch, QueueRecord), KeyQueueError> {
+        let now = self.services.clock.now();
         let row = AssignedRow {
             client_id: self.client,
             peer: receiver.caller.peer().cloned(),
             receiver: receiver.id.clone(),
             not_after: package.not_after,
+            at: Some(now),
+            is_dropped: false,
         };
         let left = self.counts()?.available.saturating_sub(1);
         let is_low = left <= self.services.limits.key_packages_low && !self.durable.state()?.is_low_told();
-        let record = QueueRecord::Assigned { reference: package.reference.clone(), receiver, is_low };
+        let reference = package.reference.clone();
+        let record = QueueRecord::Assigned { reference, receiver, is_low, at: Some(now) };
         let mut batch = self.record_batch(&record)?;
         batch.require_unused(self.app, &package.reference);
         batch.assign_key_package(self.app, &package.reference, &row, self.services.assigned_limits());

@@ -62,9 +62,10 @@ fn snapshot_bytes(package: &NewPackage) -> usize {
 }
 
 impl KeyQueueState {
-    /// Drops packages that have expired at `now` or were uploaded for an older handle.
-    pub(crate) fn retire(&mut self, now: Timestamp, generation: u64) {
-        self.packages.retire(now, generation);
+    /// Drops packages that have expired at `now`, were uploaded for an older handle, or were assigned before `oldest_kept` and are
+    /// still not used. `None` keeps assigned packages.
+    pub(crate) fn retire(&mut self, now: Timestamp, generation: u64, oldest_kept: Option<Timestamp>) {
+        self.packages.retire(now, generation, oldest_kept);
         self.final_keys.retire(now, generation);
     }
 
@@ -142,6 +143,12 @@ impl KeyQueueState {
         self.packages.references()
     }
 
+    /// The packages that are used once and have not expired.
+    pub(crate) fn references_at(&self, now: Timestamp) -> impl Iterator<Item = &KeyPackageRef> {
+        let held = self.packages.held.values().map(|held| &held.package);
+        held.filter(move |package| now < package.not_after).map(|package| &package.reference)
+    }
+
     /// The part of the queue that has not expired at `now`.
     pub(crate) fn counts(&self, now: Timestamp) -> PoolCounts {
         let is_current = |package: &NewPackage| now < package.not_after;
@@ -167,9 +174,9 @@ impl KeyQueueState {
                     self.final_keys.put(package, generation, at);
                 }
             }
-            QueueRecord::Assigned { reference, receiver, is_low } => {
+            QueueRecord::Assigned { reference, receiver, is_low, at } => {
                 self.is_low_told |= is_low;
-                self.packages.assign(&reference, receiver);
+                self.packages.assign(&reference, receiver, at);
             }
             QueueRecord::FinalKeyUsed => self.is_final_key_used = true,
         }

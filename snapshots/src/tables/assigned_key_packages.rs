@@ -1,19 +1,20 @@
 //! The receivers of assigned one-time key packages, kept until the package is used or has expired. A package that is uploaded
 //! again, to another queue or to a queue that was deleted and created again, still belongs to its receiver (*Key Package
-//! Retrieval*). Final keys that were replaced, or deleted with their queue, are kept without a receiver.
+//! Retrieval*). An assignment that nobody used in time is kept as well, so that no other receiver gets the package. Final keys that
+//! were replaced, or deleted with their queue, are kept without a receiver.
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `assigned_key_packages` | application, 0, reference | [`AssignedRow`] |
 //! | `assigned_key_packages` | application, 1, client, when it expires, reference | nothing |
 //! | `assigned_key_packages` | application, 2, client | how many packages of the client are assigned, a number |
-//! | `assigned_key_packages` | application, 2, client, domain of a peer | how many of them to that peer, a number |
+//! | `assigned_key_packages` | application, 2, client, domain of a peer | how many of them to that peer, not counting dropped ones, a number |
 
 use serde::{Deserialize, Serialize};
 
 use super::{key_packages, key_queues::QueueRow, retention::Expiring, table};
 use crate::{
-    engine::{Batch, Key, KeyReader, Overlay, Rows, Slice, View, rows},
+    engine::{Batch, Key, KeyRange, KeyReader, Overlay, Rows, Slice, View, rows},
     errors::{ReadError, Refusal, Unmet},
     ids::{AppId, ClientId, DomainName, KeyPackageRef, Timestamp},
 };
@@ -36,6 +37,12 @@ pub struct AssignedRow {
     pub receiver: String,
     /// The end of the package's lifetime.
     pub not_after: Timestamp,
+    /// When it was assigned; `None` for a final key, and in a row of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// Whether the package was dropped because nobody used it in time after its assignment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_dropped: bool,
 }
 
 /// Limits on the assigned packages of one client.
@@ -51,12 +58,27 @@ impl AssignedRow {
     /// A key package that was the final key of a queue: many receivers may have it, so it must not be assigned as a one-time
     /// package.
     pub fn of_final_key(client_id: ClientId, not_after: Timestamp) -> Self {
-        Self { client_id, peer: None, receiver: String::new(), not_after }
+        Self { client_id, peer: None, receiver: String::new(), not_after, at: None, is_dropped: false }
     }
 
     /// Whether the package was a final key. No receiver's id is empty.
     pub fn is_of_final_key(&self) -> bool {
         self.peer.is_none() && self.receiver.is_empty()
+    }
+
+    /// Whether the package was dropped, or is to be: it was assigned before this time. `None` keeps assignments for ever.
+    pub fn is_unused_since(&self, oldest_kept: Option<Timestamp>) -> bool {
+        self.is_dropped || oldest_kept.is_some_and(|oldest| self.at.is_some_and(|at| at < oldest))
+    }
+
+    /// Whether a package that no queue holds may be used only once, by the row of its assignment, if there is one: not if it was a
+    /// final key, nor if it is marked as a package of last resort and was not dropped after its assignment.
+    pub fn is_used_once(row: Option<&Self>, is_last_resort: bool) -> bool {
+        match row {
+            Some(row) if row.is_of_final_key() => false,
+            Some(row) => row.is_dropped || !is_last_resort,
+            None => !is_last_resort,
+        }
     }
 }
 
@@ -82,19 +104,20 @@ fn peer_key(app: AppId, client: ClientId, peer: &DomainName) -> Key {
 }
 
 fn count_keys(app: AppId, row: &AssignedRow) -> impl Iterator<Item = Key> {
-    let peer = row.peer.as_ref().map(|peer| peer_key(app, row.client_id, peer));
+    let peer = row.peer.as_ref().filter(|_| !row.is_dropped);
+    let peer = peer.map(|peer| peer_key(app, row.client_id, peer));
     [Some(total_key(app, row.client_id)), peer].into_iter().flatten()
 }
 
-/// Whether a key package was the final key of a queue.
-pub(crate) fn was_final(
+/// Whether a package that no queue holds may be used only once; see [`AssignedRow::is_used_once`].
+pub(crate) fn is_used_once(
     overlay: &Overlay<'_>,
     app: AppId,
     reference: &KeyPackageRef,
+    is_last_resort: bool,
 ) -> Result<bool, ReadError> {
-    let row: Option<AssignedRow> =
-        overlay.row(table::ASSIGNED_KEY_PACKAGES, &assigned_key(app, reference))?;
-    Ok(row.is_some_and(|row| row.is_of_final_key()))
+    let row = overlay.row(table::ASSIGNED_KEY_PACKAGES, &assigned_key(app, reference))?;
+    Ok(AssignedRow::is_used_once(row.as_ref(), is_last_resort))
 }
 
 impl Batch {
@@ -122,6 +145,30 @@ impl Batch {
             }
             assign(overlay, app, &reference, &row, value)?;
             forget_first(overlay, app, row.client_id, limits.per_client_max)
+        })
+    }
+
+    /// Drops a key package because nobody used it in time after its assignment: its queue no longer holds it, and it no longer
+    /// counts for the peer that asked. Nothing is done if the assignment is no longer `row`.
+    pub(super) fn drop_unused(
+        &mut self,
+        app: AppId,
+        reference: &KeyPackageRef,
+        row: &AssignedRow,
+    ) -> &mut Self {
+        let key = assigned_key(app, reference);
+        let value = self.row(&AssignedRow { is_dropped: true, ..row.clone() });
+        let (reference, row) = (reference.clone(), row.clone());
+        self.operation(move |overlay| {
+            if overlay.row(table::ASSIGNED_KEY_PACKAGES, &key)?.as_ref() != Some(&row) || row.is_dropped {
+                return Ok(());
+            }
+            key_packages::delete_one_time(overlay, app, &reference)?;
+            overlay.put(table::ASSIGNED_KEY_PACKAGES, &key, value);
+            match &row.peer {
+                Some(peer) => count_one_less(overlay, &peer_key(app, row.client_id, peer)),
+                None => Ok(()),
+            }
         })
     }
 
@@ -198,10 +245,15 @@ pub(crate) fn forget(
     let expiring = Expiring::Assigned { app, reference: reference.clone() };
     overlay.delete(table::EXPIRIES, &expiring.key(row.not_after));
     for key in count_keys(app, &row) {
-        match count(overlay, &key)? {
-            0 | 1 => overlay.delete(table::ASSIGNED_KEY_PACKAGES, &key),
-            held => overlay.put(table::ASSIGNED_KEY_PACKAGES, &key, Slice::from((held - 1).to_be_bytes())),
-        }
+        count_one_less(overlay, &key)?;
+    }
+    Ok(())
+}
+
+fn count_one_less(overlay: &mut Overlay<'_>, key: &Key) -> Result<(), Refusal> {
+    match count(overlay, key)? {
+        0 | 1 => overlay.delete(table::ASSIGNED_KEY_PACKAGES, key),
+        held => overlay.put(table::ASSIGNED_KEY_PACKAGES, key, Slice::from((held - 1).to_be_bytes())),
     }
     Ok(())
 }
@@ -258,5 +310,29 @@ impl View {
     ) -> Result<u64, ReadError> {
         let value = self.value(table::ASSIGNED_KEY_PACKAGES, &peer_key(app, client, peer))?;
         value.map_or(Ok(0), |value| rows::number(table::ASSIGNED_KEY_PACKAGES, &value))
+    }
+
+    /// The assignments of all applications, in the order of their keys, after the one given.
+    pub(super) fn assigned_after(
+        &self,
+        after: Option<&(AppId, KeyPackageRef)>,
+    ) -> impl Iterator<Item = Result<(AppId, KeyPackageRef, AssignedRow), ReadError>> {
+        let range = match after {
+            Some((app, reference)) => KeyRange::after(assigned_key(*app, reference).as_bytes()),
+            None => KeyRange::all(),
+        };
+        self.scan(table::ASSIGNED_KEY_PACKAGES, range).filter_map(|row| {
+            let read = |(key, value): (Slice, Slice)| {
+                let mut reader = KeyReader::new(&key, "assigned_key_packages");
+                let app = reader.app()?;
+                if reader.byte()? != ASSIGNED {
+                    return Ok(None);
+                }
+                let damaged = reader.damaged();
+                let reference = KeyPackageRef::new(reader.last()).map_err(|_| damaged)?;
+                Ok(Some((app, reference, rows::decode(table::ASSIGNED_KEY_PACKAGES, &value)?)))
+            };
+            row.and_then(read).transpose()
+        })
     }
 }

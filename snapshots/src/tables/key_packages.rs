@@ -119,7 +119,7 @@ impl Batch {
     /// Records that an Add used a key package. A one-time package is removed from all queues, which
     /// [`Appended::advanced`](crate::Appended) lists; precondition: it was not used before, else [`Unmet::KeyPackageUsed`], so
     /// only one of the commits that carry it wins. A package is one-time if a queue holds it other than as its final key, or if
-    /// no queue holds it, it was no final key here and it is not marked as a package of last resort.
+    /// no queue holds it and [`AssignedRow::is_used_once`](crate::AssignedRow::is_used_once) says so.
     pub fn use_key_package(
         &mut self,
         app: AppId,
@@ -159,7 +159,7 @@ impl Batch {
         self.operation(move |overlay| {
             let holders = holders(overlay, app, &reference)?;
             let is_used_up = if holders.is_empty() {
-                !is_last_resort && !assigned_key_packages::was_final(overlay, app, &reference)?
+                assigned_key_packages::is_used_once(overlay, app, &reference, is_last_resort)?
             } else {
                 holders.iter().any(|(_, held)| !held.is_final)
             };
@@ -273,6 +273,20 @@ pub(crate) fn delete_key_package(
     overlay.delete(table::EXPIRIES, &expiring.key(read_expiry(&not_after)?));
     overlay.delete(table::QUEUE_KEY_PACKAGES, &held);
     overlay.delete(table::KEY_PACKAGES, &holder_key(app, reference, queue));
+    Ok(())
+}
+
+/// Deletes the rows of a package in the queues that hold it other than as their final key.
+pub(crate) fn delete_one_time(
+    overlay: &mut Overlay<'_>,
+    app: AppId,
+    reference: &KeyPackageRef,
+) -> Result<(), Refusal> {
+    for (queue, held) in holders(overlay, app, reference)? {
+        if !held.is_final {
+            delete_key_package(overlay, app, queue, reference)?;
+        }
+    }
     Ok(())
 }
 

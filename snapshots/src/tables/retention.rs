@@ -5,11 +5,15 @@
 //! | `expiries` | when it expires, kind, application, then queue and reference, or reference | nothing |
 //! | `expiries` | when it expires, kind, the key of a row of `welcome_shares` | nothing |
 
+mod assignments;
 mod numbered;
 
 use std::{collections::BTreeSet, ops::Bound};
 
-use self::numbered::{AuditEntries, Events, NumberedSweep};
+use self::{
+    assignments::AssignmentSweep,
+    numbered::{AuditEntries, Events, NumberedSweep},
+};
 use super::{
     assigned_key_packages,
     events::{Event, KeyPackagesChange},
@@ -53,6 +57,8 @@ pub struct Swept {
     pub used_key_packages: u64,
     /// Expired key packages that were assigned.
     pub assigned_key_packages: u64,
+    /// Key packages that nobody used in time after their assignment.
+    pub unused_key_packages: u64,
     /// Counts of invitations to clients of other gateways.
     pub invitation_counts: u64,
     /// Rows of events.
@@ -84,8 +90,8 @@ impl Store {
         self.sweep_part(&mut SweepProgress::default(), &whole, now).await
     }
 
-    /// As [`Store::sweep`], but it looks at no more groups and join infos than [`Retention::read_max`], after those of the part
-    /// before. If it fails, the next part is the first.
+    /// As [`Store::sweep`], but it looks at no more groups, join infos and assigned key packages than [`Retention::read_max`],
+    /// after those of the part before. If it fails, the next part is the first.
     ///
     /// # Errors
     /// As [`Store::sweep`].
@@ -96,10 +102,12 @@ impl Store {
         now: Timestamp,
     ) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
-        let (mut history, mut join_infos) = std::mem::take(progress).begin(retention);
+        let SweepProgress { mut history, mut join_infos, mut assignments } =
+            std::mem::take(progress).begin(retention);
         while self.sweep_once(&mut history, retention, now, &mut swept).await? {}
         while self.sweep_once(&mut join_infos, retention, now, &mut swept).await? {}
-        *progress = SweepProgress { history, join_infos };
+        while self.sweep_once(&mut assignments, retention, now, &mut swept).await? {}
+        *progress = SweepProgress { history, join_infos, assignments };
         let mut expiries = ExpirySweep::default();
         while self.sweep_once(&mut expiries, retention, now, &mut swept).await? {}
         let mut events = NumberedSweep::<Events>::default();
@@ -142,6 +150,7 @@ impl Swept {
         self.key_packages += other.key_packages;
         self.used_key_packages += other.used_key_packages;
         self.assigned_key_packages += other.assigned_key_packages;
+        self.unused_key_packages += other.unused_key_packages;
         self.invitation_counts += other.invitation_counts;
         self.event_rows += other.event_rows;
         self.audit_rows += other.audit_rows;
@@ -155,6 +164,7 @@ impl Swept {
             + self.key_packages
             + self.used_key_packages
             + self.assigned_key_packages
+            + self.unused_key_packages
             + self.invitation_counts
             + self.event_rows
             + self.audit_rows
@@ -166,13 +176,18 @@ impl Swept {
 pub struct SweepProgress {
     history: HistorySweep,
     join_infos: JoinInfoSweep,
+    assignments: AssignmentSweep,
 }
 
 impl SweepProgress {
-    /// Both sweeps, which may look at so much more.
-    fn begin(self, retention: &Retention) -> (HistorySweep, JoinInfoSweep) {
+    /// The sweeps, each of which may look at as many rows again.
+    fn begin(self, retention: &Retention) -> Self {
         let left = retention.read_max;
-        (HistorySweep { left, ..self.history }, JoinInfoSweep { left, ..self.join_infos })
+        Self {
+            history: HistorySweep { left, ..self.history },
+            join_infos: JoinInfoSweep { left, ..self.join_infos },
+            assignments: AssignmentSweep { left, ..self.assignments },
+        }
     }
 }
 

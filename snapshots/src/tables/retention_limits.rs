@@ -13,6 +13,8 @@ pub struct Retention {
     pub welcome_age_max: Duration,
     /// The time for which a held or used key package is remembered after the end of its lifetime.
     pub expired_age_max: Duration,
+    /// The time after its assignment for which a key package waits to be used; then it is dropped. `None` for no end.
+    pub assignment_age_max: Option<Duration>,
     /// The number of rows of events that are kept for each application.
     pub event_rows_max: u64,
     /// The time for which events are kept.
@@ -25,8 +27,8 @@ pub struct Retention {
     pub deleted_age_max: Duration,
     /// The time after which the disk gives back the space of what was deleted, at most, once it is deleted.
     pub compaction_period: Duration,
-    /// The groups, and the join infos, that one sweep looks at. The next sweep goes on after them, so that the cost of a sweep does not
-    /// grow with their number.
+    /// The groups, the join infos, and the assigned key packages that one sweep looks at. The next sweep goes on after them, so
+    /// that the cost of a sweep does not grow with their number.
     pub read_max: usize,
     /// The time without an accepted entry after which a group is deleted; `None` for no end.
     pub group_idle_max: Option<Duration>,
@@ -35,7 +37,7 @@ pub struct Retention {
 impl Default for Retention {
     /// 10,000 epochs for a year; join infos for 90 days; key packages for a day after they expired; a million rows of events for
     /// a week; 100,000 entries of an audit log for 90 days; the ids of deleted groups for a year. Space is given back once a day. A sweep looks at
-    /// 50,000 groups and join infos. Idle groups are kept.
+    /// 50,000 groups, join infos and assigned key packages. Idle groups and unused assignments are kept.
     fn default() -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
         Self {
@@ -43,6 +45,7 @@ impl Default for Retention {
             history_age_max: day * 365,
             welcome_age_max: day * 90,
             expired_age_max: day,
+            assignment_age_max: None,
             event_rows_max: 1_000_000,
             event_age_max: day * 7,
             audit_rows_max: 100_000,

@@ -14,6 +14,8 @@ fn assigned_row(client_number: u128, peer: Option<&str>, not_after: u64) -> Assi
         peer: peer.map(domain),
         receiver: "bob".to_owned(),
         not_after: Timestamp(not_after),
+        at: Some(Timestamp(10)),
+        is_dropped: false,
     }
 }
 
@@ -125,4 +127,44 @@ async fn an_assignment_goes_with_its_client_and_when_it_has_expired() {
     })
     .unwrap();
     assert_eq!(rows(&store), []);
+}
+
+#[tokio::test]
+async fn a_package_that_nobody_used_in_time_is_dropped_and_stays_assigned() {
+    let store = temporary();
+    append(&store, |batch| {
+        batch.create_client(APP, &client_row(1, "alice")).create_queue(APP, &queue_row(1, 1, ""));
+        for number in 1..=4 {
+            batch.put_key_package(APP, queue(1), &reference(number), &key_package_row(9_000));
+        }
+        let at = |at, peer| AssignedRow { at, ..assigned_row(1, peer, 9_000) };
+        assign(batch, 1, &at(Some(Timestamp(99)), Some("b.example")));
+        assign(batch, 2, &at(Some(Timestamp(100)), Some("b.example")));
+        // As earlier versions wrote it.
+        assign(batch, 3, &at(None, None));
+        batch.assign_key_package(OTHER_APP, &reference(1), &at(Some(Timestamp(5)), None), LIMITS);
+    })
+    .unwrap();
+    let held = |number| store.view().queues_holding(APP, &reference(number)).unwrap().len();
+    let dropped = |app, number| store.view().assigned(app, &reference(number)).unwrap().unwrap().is_dropped;
+    let sweep = async |age_max| {
+        let retention = Retention { assignment_age_max: age_max, ..Retention::default() };
+        store.sweep(&retention, Timestamp(1_000)).await.unwrap()
+    };
+    assert_eq!(sweep(None).await, Swept::default());
+    let age_max = Some(Duration::from_millis(900));
+    assert_eq!(sweep(age_max).await, Swept { unused_key_packages: 2, ..Swept::default() });
+    assert_eq!(sweep(age_max).await, Swept::default(), "a second time");
+    assert_eq!([1, 2, 3, 4].map(held), [0, 1, 1, 1]);
+    assert_eq!([1, 2, 3].map(|number| dropped(APP, number)), [true, false, false]);
+    assert!(dropped(OTHER_APP, 1));
+    assert_eq!(taken(&store, 1, "b.example"), 1, "it no longer counts for the peer");
+    // It may still be used, but only once, even if it is marked as a package of last resort.
+    append(&store, |batch| _ = batch.use_key_package(APP, &reference(1), true, &used_row(9_000))).unwrap();
+    check_refused(&store, Unmet::KeyPackageUsed { reference: reference(1) }, |batch| {
+        batch.use_key_package(APP, &reference(1), true, &used_row(9_000));
+    });
+    assert_eq!((assigned(&store), taken(&store, 1, "b.example")), (vec![2, 3], 1));
+    append(&store, |batch| _ = batch.delete_client(APP, &client_row(1, "alice"))).unwrap();
+    assert_eq!(taken(&store, 1, "b.example"), 0);
 }

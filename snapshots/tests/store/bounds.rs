@@ -126,6 +126,8 @@ async fn fill(store: &Store) {
             peer: Some(peer.clone()),
             receiver: "receiver".to_owned(),
             not_after: Timestamp(50),
+            at: Some(Timestamp(10)),
+            is_dropped: false,
         };
         let limits = AssignedLimits { per_client_max: 9, per_peer_max: 9 };
         batch.assign_key_package(APP, &reference(1), &assigned, limits);

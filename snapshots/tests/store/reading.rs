@@ -64,6 +64,8 @@ fn what_an_application_has_is_counted_up_to_a_number() {
             peer: None,
             receiver: "bob".into(),
             not_after: Timestamp(100),
+            at: Some(Timestamp(10)),
+            is_dropped: false,
         };
         batch.assign_key_package(
             APP,

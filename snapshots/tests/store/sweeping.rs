@@ -21,6 +21,7 @@ fn unlimited() -> Retention {
         compaction_period: Duration::MAX,
         read_max: usize::MAX,
         group_idle_max: None,
+        assignment_age_max: None,
         audit_rows_max: u64::MAX,
         audit_age_max: Duration::MAX,
     }

@@ -16,6 +16,9 @@ pub(crate) struct StoredPackage {
     pub(super) package: NewPackage,
     pub(super) generation: u64,
     pub(super) receiver: Option<Receiver>,
+    /// When it was assigned, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    assigned_at: Option<Timestamp>,
 }
 
 /// An assigned package that a reset removed.
@@ -23,6 +26,8 @@ pub(crate) struct StoredPackage {
 pub(crate) struct Removed {
     receiver: Receiver,
     not_after: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    assigned_at: Option<Timestamp>,
 }
 
 /// The order in which packages are assigned: by expiry, then by arrival.
@@ -85,15 +90,29 @@ impl OneTimePackages {
         self.assigned.keys().filter(|receiver| receiver.caller == *requester).count()
     }
 
-    /// Drops those that have expired at `now` or were uploaded for an older handle.
-    pub(super) fn retire(&mut self, now: Timestamp, generation: u64) {
-        let is_gone = |held: &StoredPackage| held.package.not_after <= now || held.generation != generation;
-        let gone = self.held.values().filter(|held| is_gone(held));
-        let gone: Vec<KeyPackageRef> = gone.map(|held| held.package.reference.clone()).collect();
-        for reference in gone {
-            self.advance(&reference);
-        }
+    /// Drops those that have expired at `now`, were uploaded for an older handle, or were assigned before `oldest_kept`.
+    pub(super) fn retire(&mut self, now: Timestamp, generation: u64, oldest_kept: Option<Timestamp>) {
         self.removed.retain(|_, removed| now < removed.not_after);
+        let is_unused = |assigned_at: Option<Timestamp>| {
+            oldest_kept.is_some_and(|oldest| assigned_at.is_some_and(|at| at < oldest))
+        };
+        let count = self.held.len();
+        self.held.retain(|_, held| {
+            now < held.package.not_after && held.generation == generation && !is_unused(held.assigned_at)
+        });
+        if self.held.len() == count {
+            return;
+        }
+        // All at once: very many may expire together.
+        self.held_bytes = self.held.values().map(|held| snapshot_bytes(&held.package)).sum();
+        self.places.retain(|_, place| self.held.contains_key(place));
+        self.assigned.clear();
+        for (place, held) in &self.held {
+            if let Some(receiver) = &held.receiver {
+                // A receiver that has more than one gets the first.
+                self.assigned.entry(receiver.clone()).or_insert(*place);
+            }
+        }
     }
 
     /// Takes a used package out (*Advancing a Key Package Queue*).
@@ -136,9 +155,10 @@ impl OneTimePackages {
         self.held_bytes = 0;
         for held in std::mem::take(&mut self.held).into_values().filter(|held| held.generation == generation)
         {
-            if let Some(receiver) = held.receiver {
-                let removed = Removed { receiver, not_after: held.package.not_after };
-                self.removed.insert(held.package.reference, removed);
+            let StoredPackage { package, receiver, assigned_at, .. } = held;
+            if let Some(receiver) = receiver {
+                let removed = Removed { receiver, not_after: package.not_after, assigned_at };
+                self.removed.insert(package.reference, removed);
             }
         }
     }
@@ -146,9 +166,11 @@ impl OneTimePackages {
     /// Adds uploaded packages, each with the receiver that it had before.
     pub(super) fn add(&mut self, packages: Vec<NewPackage>, generation: u64) {
         for mut package in packages {
-            let removed = self.removed.remove(&package.reference).map(|removed| removed.receiver);
-            let receiver = package.receiver.take().or(removed);
-            self.insert(package, generation, receiver);
+            let removed = self.removed.remove(&package.reference);
+            let removed = removed.map(|removed| (removed.receiver, removed.assigned_at));
+            let assigned_at = package.assigned_at.take();
+            let known = package.receiver.take().map(|receiver| (receiver, assigned_at));
+            self.insert(package, generation, known.or(removed));
         }
         while self.removed.len() > REMOVED_MAX {
             let first = self.removed.iter().min_by_key(|(_, removed)| removed.not_after);
@@ -157,7 +179,12 @@ impl OneTimePackages {
         }
     }
 
-    fn insert(&mut self, package: NewPackage, generation: u64, receiver: Option<Receiver>) {
+    fn insert(
+        &mut self,
+        package: NewPackage,
+        generation: u64,
+        assigned: Option<(Receiver, Option<Timestamp>)>,
+    ) {
         let held = self.places.get(&package.reference).and_then(|place| self.held.get(place));
         match held {
             Some(held) if held.generation == generation => return,
@@ -168,15 +195,17 @@ impl OneTimePackages {
         self.arrivals += 1;
         let place = (package.not_after, self.arrivals);
         self.places.insert(package.reference.clone(), place);
+        let (receiver, assigned_at) = assigned.unzip();
         if let Some(receiver) = &receiver {
             self.point(receiver.clone(), place);
         }
-        self.put(place, StoredPackage { package, generation, receiver });
+        let assigned_at = assigned_at.flatten();
+        self.put(place, StoredPackage { package, generation, receiver, assigned_at });
     }
 
-    /// Gives a package to a receiver. A receiver gets another package only when its own is gone: used, expired, or of an older
-    /// handle.
-    pub(super) fn assign(&mut self, reference: &KeyPackageRef, receiver: Receiver) {
+    /// Gives a package to a receiver. A receiver gets another package only when its own is gone: used, expired, of an older
+    /// handle, or not used in time.
+    pub(super) fn assign(&mut self, reference: &KeyPackageRef, receiver: Receiver, at: Option<Timestamp>) {
         let had = self.of_receiver(&receiver).map(|held| held.package.reference.clone());
         if let Some(old) = had.filter(|old| old != reference) {
             self.advance(&old);
@@ -185,6 +214,7 @@ impl OneTimePackages {
             && let Some(held) = self.held.get_mut(place)
         {
             held.receiver = Some(receiver.clone());
+            held.assigned_at = at;
             let place = *place;
             self.point(receiver, place);
         }
