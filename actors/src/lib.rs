@@ -42,10 +42,10 @@ mod trusted_time;
 mod validation;
 
 pub use snapshots::{
-    AppId, AuditEntry, AuditRow, Bytes, ClientHandle, ClientId, ClientRow, DeliveryId, DomainName,
-    Durability, Epoch, EpochCommitter, Event, GroupId, GroupRow, KeyPackageRef, KeyPackagesChange,
-    KeyQueueId, Location, QueueCounts, QuotaExceeded, Quotas, ReportedEpoch, Resource, Retention, Store,
-    StoreOptions, Timestamp, Usage,
+    AppId, AuditEntry, AuditRow, Bytes, ClaimedKeyPackages, ClaimedQueue, ClientHandle, ClientId, ClientRow,
+    DeliveryId, DomainName, Durability, Epoch, EpochCommitter, Event, GroupId, GroupRow, KeyPackageRef,
+    KeyPackagesChange, KeyQueueId, Location, QueueCounts, QuotaExceeded, Quotas, ReportedEpoch, Resource,
+    Retention, Store, StoreOptions, Timestamp, Usage,
 };
 
 pub use self::{

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use snapshots::{AppId, AssignedLimits, DomainName, GroupId, KeyPackageRef, KeyQueueId, Store, Timestamp};
+use snapshots::{
+    AppId, AssignedLimits, ClaimLimits, DomainName, GroupId, KeyPackageRef, KeyQueueId, Store, Timestamp,
+};
 
 use crate::{
     application::{Application, Source},
@@ -59,8 +61,8 @@ pub(crate) struct Services {
     pub(crate) revocation: RevocationSearches,
     /// Epochs that enough members have reported since the start.
     pub(crate) epochs_reported: AtomicU64,
-    /// The number of entries that the audit log of each application keeps.
-    pub(crate) audit_rows_max: u64,
+    /// The limits of the audit log of each application.
+    pub(crate) audit: ClaimLimits,
     /// The time after its assignment for which a key package waits to be used; `None` for no end.
     pub(crate) assignment_age_max: Option<Duration>,
     /// Groups whose logs here and at a peer differ.

@@ -51,6 +51,7 @@ pub use self::{
     tables::{
         assigned_key_packages::{AssignedLimits, AssignedRow},
         audit::{AuditEntry, AuditRow},
+        claims::{Claim, ClaimLimits, ClaimedKeyPackages, ClaimedQueue},
         clients::ClientRow,
         deleted_groups::{DeletedAt, DeletedGroupRow},
         events::{Event, EventRow, EventRows, KeyPackagesChange},

@@ -1,12 +1,18 @@
 //! The operators' API: the audit log of an application.
 
-use actors::{AuditEntry, AuditRow, Timestamp};
+use actors::{
+    AuditEntry, AuditRow, ClaimedKeyPackages, ClaimedQueue, ClientId, DomainName, KeyQueueId, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Access, Endpoint, Method, Nothing, clients::PageQuery, events::EpochReportedEvent,
-    operator::OperatedPath, problem::ProblemKind, text::GroupIdText,
+    Access, Endpoint, Method, Nothing,
+    clients::PageQuery,
+    events::EpochReportedEvent,
+    operator::OperatedPath,
+    problem::ProblemKind,
+    text::{GroupIdText, HandleText},
 };
 
 /// `GET /operator/v1/applications/{appId}/audit`.
@@ -19,8 +25,8 @@ impl Endpoint for ListAudit {
     const ACCESS: Access = Access::Read;
     const SECTION: &'static str = "Audit";
     const SUMMARY: &'static str = "The audit log of an application, the newest entries first";
-    const DESCRIPTION: &'static str = "By pages. Entries are numbered from 1 without a gap. How many are kept, and for how long, are settings of \
-         `[retention]`.";
+    const DESCRIPTION: &'static str = "By pages. Entries are numbered from 1 without a gap. The entry of key packages that were claimed is brought up to date \
+         during its day. How many entries are kept, and for how long, are settings of `[retention]`.";
     const PROBLEMS: &'static [ProblemKind] = &[ProblemKind::UnknownApplication];
     type Path = OperatedPath;
     type Query = PageQuery;
@@ -45,7 +51,7 @@ pub struct AuditLog {
 pub struct AuditedEntry {
     /// Its number.
     pub number: u64,
-    /// Its time, in Unix milliseconds.
+    /// Its time, in Unix milliseconds; of claims, that of the first.
     #[schema(value_type = u64)]
     pub at: Timestamp,
     /// What happened.
@@ -59,6 +65,61 @@ pub struct AuditedEntry {
 pub enum AuditedEvent {
     /// Enough members have reported that they cannot open an epoch.
     EpochReported(EpochReportedEvent),
+    /// Key packages were assigned to the receivers of one claimant, in one day (UTC).
+    KeyPackagesClaimed(ClaimedKeyPackagesBody),
+}
+
+/// The key packages that a claimant was assigned in a day. Final keys are not counted, nor repeated answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ClaimedKeyPackages)]
+pub struct ClaimedKeyPackagesBody {
+    /// The domain of the gateway that asked; left out when the application did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub peer: Option<DomainName>,
+    /// The queue; left out in the entry about all queues beyond those that have entries of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<ClaimedQueueBody>,
+    /// The number of packages.
+    pub taken: u64,
+    /// The time of the last assignment, in Unix milliseconds.
+    #[schema(value_type = u64)]
+    pub last_at: Timestamp,
+    /// The ids of the newest receivers, up to 8, the newest last.
+    pub receivers: Vec<String>,
+}
+
+/// A key queue whose packages were claimed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ClaimedQueue)]
+pub struct ClaimedQueueBody {
+    /// Its client.
+    #[schema(value_type = Uuid)]
+    pub client_id: ClientId,
+    /// The client's handle at the first claim.
+    pub client_handle: HandleText,
+    /// The queue.
+    #[schema(value_type = Uuid)]
+    pub key_queue_id: KeyQueueId,
+}
+
+impl From<ClaimedKeyPackages> for ClaimedKeyPackagesBody {
+    fn from(claimed: ClaimedKeyPackages) -> Self {
+        let queue = |ClaimedQueue { client, handle, queue }| ClaimedQueueBody {
+            client_id: client,
+            client_handle: HandleText(handle),
+            key_queue_id: queue,
+        };
+        Self {
+            peer: claimed.peer,
+            queue: claimed.queue.map(queue),
+            taken: claimed.taken,
+            last_at: claimed.last_at,
+            receivers: claimed.receivers.into(),
+        }
+    }
 }
 
 impl From<(u64, AuditRow)> for AuditedEntry {
@@ -72,6 +133,7 @@ impl From<(u64, AuditRow)> for AuditedEntry {
                     committer: committer.map(Into::into),
                 })
             }
+            AuditEntry::KeyPackagesClaimed(claimed) => AuditedEvent::KeyPackagesClaimed(claimed.into()),
         };
         Self { number, at, entry }
     }

@@ -37,6 +37,9 @@ actors::settings! {
         pub audit_rows_max: u64 = Retention::default().audit_rows_max => Accepts::from_to(1, u64::MAX >> 1);
         /// Age of an entry of the audit log, in seconds.
         pub audit_age_s_max: u64 = Retention::default().audit_age_max.as_secs() => Accepts::SECONDS;
+        /// Key queues of which the key packages that one claimant was assigned in a day are an entry of their own in the audit log;
+        /// those of all further queues are one entry. The claimants are the application and the gateways of other domains.
+        pub audit_queues_per_day_max: u64 = Retention::default().audit_queues_per_day_max => Accepts::from_to(0, u64::MAX >> 1);
         /// How long the id of a deleted group stays taken, in seconds; longer while a follower is to be told of the deletion.
         pub deleted_group_age_s_max: u64 = Retention::default().deleted_age_max.as_secs() => Accepts::SECONDS;
         /// The time after the last accepted proposal or commit of a group after which it is deleted, in seconds; 0 keeps idle
@@ -122,6 +125,7 @@ impl RetentionSettings {
             event_age_max: Duration::from_secs(self.event_age_s_max),
             audit_rows_max: self.audit_rows_max,
             audit_age_max: Duration::from_secs(self.audit_age_s_max),
+            audit_queues_per_day_max: self.audit_queues_per_day_max,
             deleted_age_max: Duration::from_secs(self.deleted_group_age_s_max),
             compaction_period: Duration::from_secs(self.compaction_period_s),
             read_max: Retention::default().read_max,

@@ -24,7 +24,7 @@ use std::{
 };
 
 use actix::{Actor as _, Addr, Arbiter};
-use snapshots::{AppId, Batch, ClientId, DomainName, Retention, Store, Timestamp};
+use snapshots::{AppId, Batch, ClaimLimits, ClientId, DomainName, Retention, Store, Timestamp};
 use uuid::Uuid;
 
 pub use self::clients::{
@@ -127,7 +127,10 @@ impl Gateway {
             deletions: Deletions::default(),
             revocation: RevocationSearches::default(),
             epochs_reported: AtomicU64::new(0),
-            audit_rows_max: options.retention.audit_rows_max,
+            audit: ClaimLimits {
+                queues_per_day_max: options.retention.audit_queues_per_day_max,
+                rows_max: options.retention.audit_rows_max,
+            },
             assignment_age_max: options.retention.assignment_age_max,
             disagreements: Disagreements::default(),
             notices: Box::new(Arc::clone(&directory)),

@@ -106,7 +106,7 @@ impl Gateway {
             committer: row_of_epoch.committer,
             told_from: self.services.limits.reporters_told_from(members.members_count()),
             at: self.services.clock.now(),
-            audit_rows_max: self.services.audit_rows_max,
+            audit_rows_max: self.services.audit.rows_max,
         };
         if let Some(reporters) = reported_before(&view, app, group, &report)? {
             return Ok(reporters);

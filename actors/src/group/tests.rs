@@ -74,7 +74,7 @@ pub(crate) fn services(application: &Application, heard: Heard) -> Arc<Services>
         deletions: Deletions::default(),
         revocation: RevocationSearches::default(),
         epochs_reported: AtomicU64::new(0),
-        audit_rows_max: 1000,
+        audit: snapshots::ClaimLimits { queues_per_day_max: 1000, rows_max: 1000 },
         assignment_age_max: None,
         disagreements: Disagreements::default(),
         notices: Box::new(heard),

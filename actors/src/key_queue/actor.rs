@@ -6,8 +6,8 @@ use actix::{
     Actor, ActorFutureExt as _, AsyncContext as _, AtomicResponse, Context, Handler, WrapFuture as _, fut,
 };
 use snapshots::{
-    AppId, AppendError, AssignedRow, Batch, ClientId, ClientRow, Event, KeyPackageRef, KeyPackageRow,
-    KeyPackagesChange, KeyQueueId, LogId, QueueRow, Store, Timestamp, Unmet,
+    AppId, AppendError, AssignedRow, Batch, Claim, ClaimedQueue, ClientId, ClientRow, Event, KeyPackageRef,
+    KeyPackageRow, KeyPackagesChange, KeyQueueId, LogId, QueueRow, Store, Timestamp, Unmet,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -252,6 +252,10 @@ impl KeyQueueActor {
         let mut batch = self.record_batch(&record)?;
         batch.require_unused(self.app, &package.reference);
         batch.assign_key_package(self.app, &package.reference, &row, self.services.assigned_limits());
+        let handle = self.current()?.1.handle;
+        let queue = ClaimedQueue { client: self.client, handle, queue: self.queue };
+        let claim = Claim { peer: row.peer, queue, receiver: row.receiver, at: now };
+        batch.audit_claim(self.app, claim, self.services.audit);
         if is_low || left == 0 {
             self.warn(&mut batch, KeyPackagesChange::Low, left)?;
         }

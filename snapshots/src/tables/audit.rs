@@ -5,11 +5,16 @@
 //! | `audit` | 0, application | the number of the newest entry |
 //! | `audit` | 1, application, number | [`AuditRow`] |
 //!
-//! Entries are numbered from 1 without a gap, and deleted by number and by age; see `retention.rs`.
+//! Entries are numbered from 1 without a gap, and deleted by number and by age; see `retention.rs`. Claims of key packages have rows of
+//! their own that find their entries; see `claims.rs`.
 
 use serde::{Deserialize, Serialize};
 
-use super::{history::EpochCommitter, table};
+use super::{
+    claims::{self, ClaimedKeyPackages},
+    history::EpochCommitter,
+    table,
+};
 use crate::{
     engine::{Batch, Key, KeyRange, KeyReader, Overlay, Rows, Slice, View, rows},
     errors::ReadError,
@@ -33,6 +38,8 @@ pub enum AuditEntry {
         /// The member that committed it, if that is known.
         committer: Option<EpochCommitter>,
     },
+    /// A claimant was assigned key packages.
+    KeyPackagesClaimed(ClaimedKeyPackages),
 }
 
 /// An entry of the audit log as it is stored.
@@ -77,37 +84,61 @@ fn newest(rows: &impl Rows, app: AppId) -> Result<u64, ReadError> {
     value.map_or(Ok(0), |value| rows::number(table::AUDIT, &value))
 }
 
-/// Adds an entry, and deletes the one that is too many.
+/// Adds an entry, and deletes the one that is too many; returns the number of the new one.
 pub(super) fn put(
     overlay: &mut Overlay<'_>,
     audited: &AuditedAt,
     entry: &AuditEntry,
-) -> Result<(), ReadError> {
+) -> Result<u64, ReadError> {
     let AuditedAt { app, at, rows_max } = *audited;
     let number = newest(overlay, app)?.saturating_add(1);
-    let row = AuditRow { at, entry: entry.clone() };
-    let value = rows::encode(&row).map_err(|error| ReadError::damaged(error.to_string()))?;
     overlay.put(table::AUDIT, &newest_key(app), Slice::from(number.to_be_bytes()));
-    overlay.put(table::AUDIT, &entry_key(app, number), value);
+    replace(overlay, app, number, &AuditRow { at, entry: entry.clone() })?;
     if let Some(old) = number.checked_sub(rows_max).filter(|old| *old > 0) {
-        overlay.delete(table::AUDIT, &entry_key(app, old));
+        delete(overlay, app, old)?;
     }
+    Ok(number)
+}
+
+/// Writes an entry over the one of the same number.
+pub(super) fn replace(
+    overlay: &mut Overlay<'_>,
+    app: AppId,
+    number: u64,
+    row: &AuditRow,
+) -> Result<(), ReadError> {
+    let value = rows::encode(row).map_err(|error| ReadError::damaged(error.to_string()))?;
+    overlay.put(table::AUDIT, &entry_key(app, number), value);
     Ok(())
 }
 
+/// The entry of a number, if it is kept.
+pub(super) fn entry(overlay: &Overlay<'_>, app: AppId, number: u64) -> Result<Option<AuditRow>, ReadError> {
+    overlay.row(table::AUDIT, &entry_key(app, number))
+}
+
 /// Deletes an entry.
-pub(super) fn delete(overlay: &mut Overlay<'_>, app: AppId, number: u64) {
+pub(super) fn delete(overlay: &mut Overlay<'_>, app: AppId, number: u64) -> Result<(), ReadError> {
+    match entry(overlay, app, number)?.map(|row| row.entry) {
+        Some(AuditEntry::KeyPackagesClaimed(claimed)) => claims::forget(overlay, app, number, &claimed)?,
+        Some(AuditEntry::EpochReported { .. }) | None => {}
+    }
     overlay.delete(table::AUDIT, &entry_key(app, number));
+    Ok(())
 }
 
 /// Whether a row can be read.
 pub(super) fn check(key: &[u8], value: &[u8]) -> Result<Result<(), String>, ReadError> {
     match key.first() {
         Some(&NEWEST) => rows::number(table::AUDIT, value).map(drop)?,
-        Some(_) | None => {
+        Some(&ENTRY) | None => {
             read_entry_key(key)?;
             rows::decode::<AuditRow>(table::AUDIT, value)?;
         }
+        Some(_) => match claims::check(key, value) {
+            Some(readable) => readable?,
+            None => return Ok(Err("a row of the audit log is of no known kind".to_owned())),
+        },
     }
     Ok(Ok(()))
 }
@@ -117,7 +148,10 @@ impl Batch {
     pub fn audit(&mut self, app: AppId, row: &AuditRow, rows_max: u64) -> &mut Self {
         let (audited, entry) = (AuditedAt { app, at: row.at, rows_max }, row.entry.clone());
         self.row(row);
-        self.operation(move |overlay| Ok(put(overlay, &audited, &entry)?))
+        self.operation(move |overlay| {
+            put(overlay, &audited, &entry)?;
+            Ok(())
+        })
     }
 }
 

@@ -14,7 +14,7 @@
 //! | `welcomes.rs`, `welcome_shares.rs` | welcomes, the join infos that point at them, and the shares of inviters |
 //! | `outbox.rs` | positions and marks of peers |
 //! | `reports.rs` | epochs that members cannot open |
-//! | `audit.rs` | the audit log of each application |
+//! | `audit.rs`, `claims.rs` | the audit log of each application; claims of key packages in it |
 //! | `missed.rs` | entries that replicas never received |
 //! | `events.rs` | events for those who listen to an application |
 //! | `settings.rs` | settings by name |
@@ -26,6 +26,7 @@ mod actor_snapshots;
 pub(crate) mod assigned_key_packages;
 pub(crate) mod audit;
 mod check;
+pub(crate) mod claims;
 pub(crate) mod clients;
 pub(crate) mod deleted_groups;
 mod erasure;

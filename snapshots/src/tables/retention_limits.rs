@@ -23,6 +23,9 @@ pub struct Retention {
     pub audit_rows_max: u64,
     /// The time for which they are kept.
     pub audit_age_max: Duration,
+    /// The queues of which one claimant's key packages are entries of their own in one day of the audit log; those of further
+    /// queues are one entry.
+    pub audit_queues_per_day_max: u64,
     /// The time for which the id of a deleted group stays taken, at least: until every follower was told.
     pub deleted_age_max: Duration,
     /// The time after which the disk gives back the space of what was deleted, at most, once it is deleted.
@@ -36,7 +39,7 @@ pub struct Retention {
 
 impl Default for Retention {
     /// 10,000 epochs for a year; join infos for 90 days; key packages for a day after they expired; a million rows of events for
-    /// a week; 100,000 entries of an audit log for 90 days; the ids of deleted groups for a year. Space is given back once a day. A sweep looks at
+    /// a week; 100,000 entries of an audit log for 90 days, of up to 1000 queues for each claimant and day; the ids of deleted groups for a year. Space is given back once a day. A sweep looks at
     /// 50,000 groups, join infos and assigned key packages. Idle groups and unused assignments are kept.
     fn default() -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
@@ -50,6 +53,7 @@ impl Default for Retention {
             event_age_max: day * 7,
             audit_rows_max: 100_000,
             audit_age_max: day * 90,
+            audit_queues_per_day_max: 1_000,
             deleted_age_max: day * 365,
             compaction_period: day,
             read_max: 50_000,

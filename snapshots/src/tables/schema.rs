@@ -39,8 +39,9 @@ impl Store {
     /// records and snapshots of groups are those of the gateway's own tracking of groups. From format 5 on, the records of groups are
     /// their entries in `log_entries`, to which the rows of `epochs` point; rows of format 4 are read where they are. From format 6
     /// on, the ids of deleted groups are in `deleted_groups`. From format 7 on, memberships have the epoch in which they began, and
-    /// there are `reports` and `audit`. From format 8 on, the usage of each application is counted.
-    pub const FORMAT: u64 = 8;
+    /// there are `reports` and `audit`. From format 8 on, the usage of each application is counted. From format 9 on, claims of key
+    /// packages are in `audit`; older formats have none, so there is nothing to convert.
+    pub const FORMAT: u64 = 9;
 
     /// Opens a store, creating it if there is none. It blocks while the journal is replayed: up to some hundred MiB after a
     /// crash under load.

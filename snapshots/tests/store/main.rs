@@ -6,6 +6,7 @@ mod appending;
 mod assigned;
 mod backups;
 mod bounds;
+mod claims;
 mod crashes;
 mod deleting;
 mod disks;

@@ -24,6 +24,7 @@ fn unlimited() -> Retention {
         assignment_age_max: None,
         audit_rows_max: u64::MAX,
         audit_age_max: Duration::MAX,
+        audit_queues_per_day_max: u64::MAX,
     }
 }
 

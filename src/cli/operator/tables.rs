@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::{
-        audit::{AuditLog, AuditedEntry, AuditedEvent},
+        audit::{AuditLog, AuditedEntry, AuditedEvent, ClaimedKeyPackagesBody, ClaimedQueueBody},
         backups::{ListedBackups, MadeBackup},
         events::EpochReportedEvent,
         groups::Groups,
@@ -113,6 +113,19 @@ impl Tabular for ListedReports {
     }
 }
 
+/// The key packages that a claimant was assigned, in words.
+fn claims(claimed: &ClaimedKeyPackagesBody) -> String {
+    let ClaimedKeyPackagesBody { peer, queue, taken, last_at, receivers } = claimed;
+    let by = peer.as_ref().map_or_else(|| "the application".to_owned(), ToString::to_string);
+    let of = match queue {
+        Some(ClaimedQueueBody { client_handle, key_queue_id, .. }) => {
+            format!("{client_handle} (queue {key_queue_id})")
+        }
+        None => "further queues".to_owned(),
+    };
+    format!("{taken} of {of}, by {by}; last: {}; receivers: {}", at(*last_at), receivers.join(", "))
+}
+
 impl Tabular for AuditLog {
     fn table(&self) -> TextTable {
         let mut table = TextTable::of(["NUMBER", "AT", "WHAT", "OF"]);
@@ -124,6 +137,7 @@ impl Tabular for AuditLog {
                     let of = format!("epoch {epoch_id} of {group_id}, by {reporters}; committer: {by}");
                     ("epoch-reported", of)
                 }
+                AuditedEvent::KeyPackagesClaimed(claimed) => ("key-packages-claimed", claims(claimed)),
             };
             table.row([number.to_string(), at(*time), what.to_owned(), of]);
         }

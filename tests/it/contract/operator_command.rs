@@ -119,6 +119,7 @@ async fn what_operators_see_is_printed_as_tables_and_as_json() {
             format!("{of_app}/groups/{group}/epochs?before=2"),
         ),
         (&["clients", app], format!("{of_app}/clients")),
+        (&["audit", app], format!("{of_app}/audit")),
         (&["peers"], "/operator/v1/peers".to_owned()),
     ] {
         let printed = watched.run(&watched.reader, &[arguments, &["--json"]].concat()).await.success();
@@ -151,6 +152,11 @@ async fn what_operators_see_is_printed_as_tables_and_as_json() {
     ] {
         assert!(seen.lines().any(|seen| seen == line), "{line} is not in {seen}");
     }
+    let audited = cells(&table(&["audit", app]).await);
+    assert_eq!((audited[1][0].as_str(), audited[1][2].as_str()), ("1", "key-packages-claimed"));
+    let start = format!("1 of bob (queue {}), by the application; last: 20", bob.queue);
+    let end = format!("receivers: {}", alice.id);
+    assert!(audited[1][3].starts_with(&start) && audited[1][3].ends_with(&end), "{audited:?}");
     assert_eq!(cells(&table(&["peers"]).await).len(), 1);
     let tokens = cells(&table(&["tokens", app]).await);
     assert_eq!(tokens[1], [watched.gateway.writer.hash().id(), "read-write".into(), "-".into()]);

@@ -3,8 +3,13 @@
 use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::json;
 
+use mimi_gateway::{api::text::HandleText, config::TokenAccess, token::Token};
+
 use super::{B, Two, Way, register};
-use crate::{mls_support::MlsClient, support::peers::Issued};
+use crate::{
+    mls_support::MlsClient,
+    support::{Request, peers::Issued},
+};
 
 #[actix_web::test]
 async fn clients_of_other_domains_are_found() {
@@ -61,7 +66,9 @@ async fn problems_come_back_as_the_peer_gave_them() {
 
 #[actix_web::test]
 async fn key_packages_are_assigned_to_the_receivers_of_a_peer() {
-    let two = Two::new().await;
+    let mut two = Two::new().await;
+    let operator = Token::generate().unwrap();
+    two.b.watched_by(&[(&operator, TokenAccess::Read)]);
     let (a, b) = two.start().await;
     let roots = two.clients.roots();
     let carol = MlsClient::register_certified(&b, &two.clients.certify(B, "carol", "phone"), &roots).await;
@@ -79,8 +86,29 @@ async fn key_packages_are_assigned_to_the_receivers_of_a_peer() {
     assert_ne!(a.get(&path("adam")).await.success(200)["keyPackage"], first["keyPackage"]);
     a.get(&path("anna")).await.problem(404, "no-key-package", "");
     // Reading is not enough: a package is assigned.
-    let request = crate::support::Request::new("GET", &a.path(&path("alice"))).token(&a.reader);
+    let request = Request::new("GET", &a.path(&path("alice"))).token(&a.reader);
     a.send(request).await.problem(403, "not-permitted", "read-write");
+    // The operators of the gateway that gave them see who took whose packages; answers that were repeated do not count.
+    let audit = Request::new("GET", &format!("/operator/v1/applications/{}/audit", b.app)).token(&operator);
+    let audit = b.operate(audit).await.success(200);
+    let entry = |place: usize| {
+        let mut entry = audit["entries"][place].clone();
+        let times = [entry["at"].take(), entry["lastAt"].take()].map(|time| time.as_u64().unwrap());
+        assert!(times.is_sorted());
+        entry
+    };
+    let queue = json!({ "clientId": carol.id, "clientHandle": HandleText(carol.handle.clone()), "keyQueueId": carol.queue });
+    let expected = |number: u64, taken: u64, receivers: &[&str]| {
+        json!({
+            "number": number, "at": null, "kind": "key-packages-claimed", "queue": queue, "taken": taken,
+            "lastAt": null, "receivers": receivers,
+        })
+    };
+    assert_eq!(entry(0), expected(2, 1, &["alice"]));
+    let mut of_peer = expected(1, 2, &["alice", "adam"]);
+    of_peer["peer"] = json!("a.example");
+    assert_eq!(entry(1), of_peer);
+    assert_eq!(audit["entries"].as_array().unwrap().len(), 2);
     a.stop().await;
     b.stop().await;
 }

@@ -24,7 +24,7 @@ pub(super) trait NumberedRows: Clone + Default + Send + 'static {
     /// How many rows of an application are kept, and for how long.
     fn limits(retention: &Retention) -> (u64, Duration);
 
-    fn delete(overlay: &mut Overlay<'_>, app: AppId, number: u64);
+    fn delete(overlay: &mut Overlay<'_>, app: AppId, number: u64) -> Result<(), ReadError>;
 
     /// The count of those that a sweep has deleted.
     fn count(swept: &mut Swept) -> &mut u64;
@@ -55,10 +55,7 @@ impl<R: NumberedRows> Sweep for NumberedSweep<R> {
                     found.more = true;
                     return Ok(());
                 }
-                found.batch.operation(move |overlay| {
-                    R::delete(overlay, app, number);
-                    Ok(())
-                });
+                found.batch.operation(move |overlay| Ok(R::delete(overlay, app, number)?));
                 *R::count(&mut found.swept) += 1;
                 self.after = Some((app, number));
             }
@@ -88,8 +85,9 @@ impl NumberedRows for Events {
         (retention.event_rows_max, retention.event_age_max)
     }
 
-    fn delete(overlay: &mut Overlay<'_>, app: AppId, number: u64) {
+    fn delete(overlay: &mut Overlay<'_>, app: AppId, number: u64) -> Result<(), ReadError> {
         events::delete(overlay, app, number);
+        Ok(())
     }
 
     fn count(swept: &mut Swept) -> &mut u64 {
@@ -117,8 +115,8 @@ impl NumberedRows for AuditEntries {
         (retention.audit_rows_max, retention.audit_age_max)
     }
 
-    fn delete(overlay: &mut Overlay<'_>, app: AppId, number: u64) {
-        audit::delete(overlay, app, number);
+    fn delete(overlay: &mut Overlay<'_>, app: AppId, number: u64) -> Result<(), ReadError> {
+        audit::delete(overlay, app, number)
     }
 
     fn count(swept: &mut Swept) -> &mut u64 {
