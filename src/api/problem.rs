@@ -253,6 +253,10 @@ pub struct ProblemDocument {
     #[serde(flatten)]
     #[schema(ignore)]
     pub members: Map<String, Value>,
+    /// The field `Retry-After` of the answer, in seconds, if it was received with one.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub retry_after_s: Option<u64>,
 }
 
 impl ProblemDocument {
@@ -266,6 +270,7 @@ impl ProblemDocument {
             instance: None,
             request_id: None,
             members: Map::new(),
+            retry_after_s: None,
         }
     }
 

@@ -1,6 +1,9 @@
 //! The answer of a peer, which may be late, too large, cut off or not from a gateway at all.
 
-use reqwest::{Response, StatusCode, header::CONTENT_TYPE};
+use reqwest::{
+    Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 
 use crate::{
     api::{
@@ -60,6 +63,9 @@ pub(super) async fn receive(
     if !is_success && !is_problem {
         return Err(not_a_gateway(status));
     }
+    // A time of the day is left out: the clocks of two gateways differ.
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|wait| wait.to_str().ok());
+    let retry_after_s = retry_after.and_then(|wait| wait.parse().ok());
     let bytes_max = if is_success { bytes_max } else { bytes_max.min(PROBLEM_BYTES_MAX) };
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| Failure::of(&error))? {
@@ -70,14 +76,16 @@ pub(super) async fn receive(
     }
     if is_problem && body.is_empty() {
         // The answer to a HEAD.
-        return Ok(Err(Box::new(ProblemDocument::of_status(status.as_u16()))));
+        let problem = ProblemDocument::of_status(status.as_u16());
+        return Ok(Err(Box::new(ProblemDocument { retry_after_s, ..problem })));
     }
     if is_success {
         return Ok(Ok(PeerAnswer { status: status.as_u16(), body }));
     }
     match serde_json::from_slice::<ProblemDocument>(&body) {
         Ok(problem) if problem.status == status.as_u16() && status.as_u16() >= 400 => {
-            Ok(Err(Box::new(ProblemDocument { detail: shortened(problem.detail), ..problem })))
+            let detail = shortened(problem.detail);
+            Ok(Err(Box::new(ProblemDocument { detail, retry_after_s, ..problem })))
         }
         Ok(_) | Err(_) => Err(not_a_gateway(status)),
     }

@@ -75,6 +75,9 @@ fn not_delivered(error: PeerError) -> DeliveryError {
             slug: crate::api::problem::ProblemKind::ApplicationConfigurationMismatch.about().slug.to_owned(),
             detail: error.to_string(),
         },
+        PeerError::Refused(ref problem) if let Some(wait_s) = problem.retry_after_s => {
+            DeliveryError::Later { reason: error.to_string(), after: Duration::from_secs(wait_s) }
+        }
         // The peer answers; perhaps only this group fails at present.
         PeerError::Refused(_) => DeliveryError::Failed(error.to_string()),
         // If every request times out, the circuit opens, and the peer is unreachable.

@@ -92,11 +92,16 @@ impl Problem {
             .is_none()
             .then(|| Box::new(ForeignType { type_uri: document.r#type, title: document.title, status }));
         let kind = known.unwrap_or(ProblemKind::PeerUnreachable);
+        // Whoever asked must wait as long as the peer says.
+        let peer_says = document.retry_after_s.map(|wait_s| wait_s.to_string());
+        let or_else = |wait_s: &str| peer_says.unwrap_or_else(|| wait_s.to_owned());
         let problem = Self { members: document.members, foreign, ..Self::new(kind, document.detail) };
         match (status, kind) {
-            (_, ProblemKind::TooManyWelcomes) => problem.header(header::RETRY_AFTER, WELCOMES_RETRY_AFTER_S),
+            (_, ProblemKind::TooManyWelcomes) => {
+                problem.header(header::RETRY_AFTER, or_else(WELCOMES_RETRY_AFTER_S))
+            }
             (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => {
-                problem.header(header::RETRY_AFTER, RETRY_AFTER_S)
+                problem.header(header::RETRY_AFTER, or_else(RETRY_AFTER_S))
             }
             _ => problem,
         }
@@ -185,6 +190,7 @@ impl Problem {
             instance,
             request_id: Some(id.to_string()),
             members: self.members,
+            retry_after_s: None,
         };
         (status, self.headers, document)
     }

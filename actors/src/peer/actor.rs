@@ -3,7 +3,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    hash::BuildHasher as _,
     sync::Arc,
     time::Duration,
 };
@@ -35,8 +34,6 @@ const UNDER_WAY_MAX: usize = 32;
 pub(super) const WAITING_MAX: usize = 1024;
 /// The number of marks read at a time.
 const MARKS_AT_ONCE: usize = 256;
-/// The pause before a failed delivery is retried.
-const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest pause before the retry of a delivery that came too early for the peer's clock.
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Refusals of a peer that are logged in one [`TRY_AGAIN_PERIOD`]; the others are counted.
@@ -49,10 +46,6 @@ const LOGGED_BYTES_MAX: usize = 500;
 const WRITE_PERIOD: Duration = Duration::from_millis(100);
 /// The period after which refused groups are retried and the marks are read in any case.
 const TRY_AGAIN_PERIOD: Duration = Duration::from_secs(30);
-/// The pause after a first failure; it doubles with each further one.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A group's log has new entries for the peer. The notice may be lost: the mark is in the store.
 #[derive(Message)]
@@ -99,9 +92,9 @@ pub(crate) struct PeerActor {
     is_writing: bool,
     /// Deliveries since the last answer that the transport found unreachable; they set the pace of the next ones. The
     /// transport alone decides, and reports it to the operator.
-    failures: u32,
-    is_paused: bool,
-    hasher: Jitter,
+    pub(super) failures: u32,
+    pub(super) is_paused: bool,
+    pub(super) hasher: Jitter,
 }
 
 impl PeerActor {
@@ -299,13 +292,13 @@ impl PeerActor {
             }
             Err(DeliveryError::Failed(reason)) => {
                 self.reached();
-                tracing::debug!(peer = %self.peer, group = ?place.1, reason, "a delivery failed");
-                self.set_aside_for(place, self.jittered(FAILED_PAUSE), ctx);
+                self.try_later(place, &reason, Duration::ZERO, ctx);
             }
-            Err(DeliveryError::Incomplete(reason)) => {
-                tracing::debug!(peer = %self.peer, group = ?place.1, reason, "a delivery did not end");
-                self.set_aside_for(place, self.jittered(FAILED_PAUSE), ctx);
+            Err(DeliveryError::Later { reason, after }) => {
+                self.reached();
+                self.try_later(place, &reason, after, ctx);
             }
+            Err(DeliveryError::Incomplete(reason)) => self.try_later(place, &reason, Duration::ZERO, ctx),
             Err(DeliveryError::NothingToSend(reason)) => {
                 let ending = self.unless_deleted(&place, Ending::SetAside);
                 if ending == Ending::SetAside {
@@ -345,42 +338,8 @@ impl PeerActor {
         }
     }
 
-    /// Sets a group aside for a time.
-    fn set_aside_for(&mut self, place: GroupKey, pause: Duration, ctx: &mut Context<Self>) {
-        if !self.schedule.set_aside_for(place.clone()) {
-            return;
-        }
-        ctx.run_later(pause, move |actor, ctx| {
-            actor.schedule.retry(place);
-            actor.deliver(ctx);
-        });
-    }
-
     fn reached(&mut self) {
         self.failures = 0;
-    }
-
-    /// Waits before the next try: twice as long after each failure, with jitter.
-    fn pause(&mut self, reason: &str, ctx: &mut Context<Self>) {
-        // Concurrent deliveries that fail together count as one failure.
-        if self.is_paused {
-            return;
-        }
-        self.failures = self.failures.saturating_add(1);
-        tracing::debug!(peer = %self.peer, reason, failures = self.failures, "a delivery did not reach its peer");
-        self.is_paused = true;
-        let longest = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
-        ctx.run_later(self.jittered(longest), |actor, ctx| {
-            actor.is_paused = false;
-            actor.deliver(ctx);
-        });
-    }
-
-    /// A random duration between half of the given one and all of it.
-    fn jittered(&self, longest: Duration) -> Duration {
-        let seen = (&self.peer, self.services.clock.now(), self.failures);
-        let jitter = self.hasher.hash_one(seen) % 512;
-        longest / 2 + longest.mul_f64(f64::from(u16::try_from(jitter).unwrap_or(0)) / 1024.0)
     }
 
     /// The batch that writes the peer's positions, and the positions in it.

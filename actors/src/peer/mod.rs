@@ -10,6 +10,7 @@ mod compare;
 mod outgoing;
 mod pace;
 mod progress;
+mod retries;
 mod schedule;
 mod store_changes;
 
@@ -86,6 +87,14 @@ pub enum DeliveryError {
     /// affected.
     #[error("{0}")]
     Failed(String),
+    /// As [`Self::Failed`]; the peer wants to be asked again no earlier than after this time.
+    #[error("{reason}")]
+    Later {
+        /// The peer's description of the problem.
+        reason: String,
+        /// The time to wait.
+        after: Duration,
+    },
     /// The delivery was not made, or did not end in time, which does not show whether the peer can be reached. It is tried
     /// again; others of its groups are not affected.
     #[error("{0}")]

@@ -212,6 +212,25 @@ fn after_a_transfer_that_failed_the_log_is_tried_again() {
 }
 
 #[test]
+fn a_delivery_that_a_peer_wants_later_waits_as_long_as_it_says() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 1);
+        net.start_all().await;
+        let a = domain("a.example");
+        let (_, new) = new_group(&client("alice", &a));
+        let after = Duration::from_secs(3);
+        let later = Err(DeliveryError::Later { reason: "too many requests".into(), after });
+        net.wires.answers.lock().unwrap().push_back(later);
+        let begun = Instant::now();
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        net.settle(&a, &id).await;
+        assert!(begun.elapsed() >= after, "{:?}", begun.elapsed());
+        assert_eq!(net.wires.made.lock().unwrap().len(), 2);
+        net.stop_all().await;
+    });
+}
+
+#[test]
 fn what_is_refused_here_is_not_taken_for_an_answer_of_the_peer() {
     actix::System::new().block_on(async {
         let mut net = Net::new(&["a.example", "b.example"], 1);
