@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 pub use self::{
-    applications::{ApplicationSettings, QuotaSettings, TokenAccess, TokenSettings},
+    applications::{ApplicationSettings, QuotaSettings, TokenAccess, TokenRateSettings, TokenSettings},
     backup::BackupSettings,
     environment::Environment,
     example::example,

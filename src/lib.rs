@@ -52,6 +52,7 @@ mod logging;
 mod metrics;
 pub mod notify;
 mod open_files;
+mod rates;
 pub mod serve;
 mod shares;
 mod start_error;

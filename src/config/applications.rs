@@ -44,6 +44,9 @@ actors::settings! {
         /// The most that the application may have at this gateway.
         #[serde(default)]
         pub quotas: QuotaSettings => Accepts::Table(QuotaSettings::ROWS);
+        /// The rate of requests of each of its tokens.
+        #[serde(default)]
+        pub rates: TokenRateSettings => Accepts::Table(TokenRateSettings::ROWS);
         /// Trust anchors; required if clients are identified by certificates, and not accepted otherwise.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub x509: Option<X509Settings> => Accepts::Table(X509Settings::ROWS);
@@ -70,6 +73,36 @@ actors::settings! {
         pub stored_bytes_max: Option<u64> => QUOTA, e.g. "100000000000";
     }
 }
+
+actors::settings! {
+    /// The rate of requests of each token of an application. They may come all at once; then they are allowed again at a constant
+    /// pace, and others are answered 429.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct TokenRateSettings {
+        /// Requests with one token in `window_s`. Without a limit by default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub requests_max: Option<u64> => Accepts::COUNT, e.g. "6000";
+        /// The time in which so many requests are allowed again, in seconds; 60 by default.
+        #[serde(default = "default_window_s")]
+        pub window_s: u64 => RATE_WINDOW, e.g. "60";
+    }
+}
+
+const fn default_window_s() -> u64 {
+    60
+}
+
+impl Default for TokenRateSettings {
+    fn default() -> Self {
+        Self { requests_max: None, window_s: default_window_s() }
+    }
+}
+
+/// Requests of a rate; 0 for no limit.
+pub(super) const RATE: Accepts = Accepts::from_to(0, 1 << 24);
+/// The time of a rate, in seconds: at most a day.
+pub(super) const RATE_WINDOW: Accepts = Accepts::from_to(1, 24 * 3600);
 
 /// A quota of none is one, too: it lets an application have nothing more.
 const QUOTA: Accepts = Accepts::from_to(0, u64::MAX >> 1);
@@ -173,6 +206,7 @@ impl ApplicationSettings {
             tokens,
             identity_configuration: IdentityConfiguration::default(),
             quotas: QuotaSettings::default(),
+            rates: TokenRateSettings::default(),
             x509: None,
         }
     }

@@ -78,6 +78,21 @@ actors::settings! {
         pub discovery_port: u16 = 443 => Accepts::from_to(1, u16::MAX as u64);
         /// How long a write that was forwarded to its group's hub waits for the replica here to show it, in milliseconds.
         pub replica_timeout_ms: u64 = 2000 => WAIT_MS;
+        /// Requests of one peer in `peer_rate_window_s`, also all at once; 0 for no limit. Further ones are answered 429.
+        pub peer_rate_requests_max: u64 = 50_000 => applications::RATE;
+        /// The time in which so many requests are allowed again, in seconds.
+        pub peer_rate_window_s: u64 = 10 => applications::RATE_WINDOW;
+        /// Requests of one peer for the key packages of one client in `client_rate_window_s`, also all at once; 0 for no limit.
+        pub client_rate_requests_max: u64 = 600 => applications::RATE;
+        /// The time in which so many requests are allowed again, in seconds.
+        pub client_rate_window_s: u64 = 60 => applications::RATE_WINDOW;
+        /// Requests of one peer about one group in `group_rate_window_s`, also all at once; 0 for no limit.
+        pub group_rate_requests_max: u64 = 10_000 => applications::RATE;
+        /// The time in which so many requests are allowed again, in seconds.
+        pub group_rate_window_s: u64 = 10 => applications::RATE_WINDOW;
+        /// Clients, and as many groups, whose rates are remembered for one peer. Further ones share one rate, until those that were
+        /// not asked for in their time are forgotten.
+        pub rate_targets_max: usize = 10_000 => Accepts::COUNT;
         /// A peer with a configured address. A peer that is not listed is discovered by its domain.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub peers: Vec<PeerSettings> = Vec::new() => Accepts::List(&Accepts::Table(PeerSettings::ROWS));

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::problem::Problem;
+use super::{problem::Problem, rates::CallerRates};
 use crate::{
     config::ListenerSettings,
     connections::HolderId,
@@ -60,6 +60,8 @@ pub(crate) struct CallerShares {
     pub(crate) streams: Account,
     /// The holder of its connections.
     pub(crate) holder: HolderId,
+    /// The rates of its requests.
+    pub(super) rates: CallerRates,
     /// Whether its token was revoked.
     is_revoked: AtomicBool,
     own_turns: Arc<Semaphore>,
@@ -164,7 +166,12 @@ impl ListenerShares {
 
     /// The shares of one more caller.
     pub(crate) fn caller(&self) -> CallerShares {
-        CallerShares { holder: HolderId::unique(), ..self.part(self.share) }
+        self.caller_at(CallerRates::default())
+    }
+
+    /// As [`Self::caller`], for a caller whose requests have rates.
+    pub(super) fn caller_at(&self, rates: CallerRates) -> CallerShares {
+        CallerShares { holder: HolderId::unique(), rates, ..self.part(self.share) }
     }
 
     /// The shares of all callers without credentials.
@@ -199,6 +206,7 @@ impl ListenerShares {
             unread: self.unread.account(share),
             streams: self.streams.account(share),
             holder: HolderId::NOBODY,
+            rates: CallerRates::default(),
             is_revoked: AtomicBool::new(false),
             own_turns: Arc::new(Semaphore::new(TURNS_PER_CALLER)),
             all_turns: Arc::clone(&self.turns),

@@ -12,7 +12,7 @@ use std::{
 use actix_web::http::StatusCode;
 use snapshots::{Distribution, Histogram};
 
-use super::{auth::Authenticator, callers::ListenerShares, route::Route};
+use super::{auth::Authenticator, callers::ListenerShares, rates::RatePolicy, route::Route};
 use crate::{
     api::{
         Endpoint, Method,
@@ -59,6 +59,8 @@ pub(crate) struct ListenerCounts {
     shares: ListenerShares,
     /// For each route its own method and HEAD, and at the end all requests without a route.
     routes: Box<[RouteCounts]>,
+    /// Requests that exceeded a rate.
+    rates_exceeded: [AtomicU64; RatePolicy::ALL.len()],
 }
 
 /// The outcomes of the requests of an endpoint.
@@ -111,7 +113,12 @@ impl ListenerCounts {
             [route.method.as_str(), "HEAD"].map(|method| RouteCounts::new(method, route.template))
         });
         let unknown = RouteCounts::new(UNKNOWN, UNKNOWN);
-        Self { listener: A::LISTENER, shares, routes: routes.chain([unknown]).collect() }
+        Self {
+            listener: A::LISTENER,
+            shares,
+            routes: routes.chain([unknown]).collect(),
+            rates_exceeded: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 
     /// The place of requests without a route.
@@ -140,6 +147,13 @@ impl ListenerCounts {
             times.add(took);
         }
         if let Some(count) = problem.and_then(|problem| route.by_problem.get(problem as usize)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a request that exceeded a rate.
+    pub(super) fn rate_exceeded(&self, policy: RatePolicy) {
+        if let Some(count) = self.rates_exceeded.get(policy as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -192,6 +206,7 @@ impl ListenerCounts {
 pub(super) fn write(listeners: &[Arc<ListenerCounts>], text: &mut MetricsText) {
     write_requests(listeners, text);
     write_pools(listeners, text);
+    write_rates(listeners, text);
     let help = "Commits uploaded, by outcome and the problem that answered them.";
     write_outcomes::<UploadCommit>(listeners, text, "mimi_gateway_commits_total", help);
     let help = "Proposals uploaded, by outcome and the problem that answered them.";
@@ -263,6 +278,23 @@ fn write_pools(listeners: &[Arc<ListenerCounts>], text: &mut MetricsText) {
         let mut family = text.family(Metric { name, kind: MetricKind::Gauge, help });
         for counts in listeners {
             family.sample(&[("listener", counts.listener)], amount(&counts.shares));
+        }
+    }
+}
+
+/// Writes how many requests exceeded each of the rates of a listener.
+fn write_rates(listeners: &[Arc<ListenerCounts>], text: &mut MetricsText) {
+    let mut family = text.family(Metric {
+        name: "mimi_gateway_http_rate_exceeded_total",
+        kind: MetricKind::Counter,
+        help: "Requests that were refused because they exceeded a rate, by its policy.",
+    });
+    for counts in listeners {
+        for (policy, count) in RatePolicy::ALL.into_iter().zip(&counts.rates_exceeded) {
+            if policy.is_of(counts.listener) {
+                let labels = [("listener", counts.listener), ("policy", policy.name())];
+                family.sample(&labels, count.load(Ordering::Relaxed));
+            }
         }
     }
 }

@@ -32,6 +32,7 @@ use super::{
     cursor::Cursors,
     peer_auth::PEERS,
     problem::Problem,
+    rates::RateFields,
     request_id::{REQUEST_ID, RequestId},
     route::{self, Arrived, PendingResponse, RequestFields, Route},
     unread::{self, StreamShare, Visit},
@@ -82,6 +83,8 @@ pub(crate) struct Edge<A: Authenticator = Tokens> {
     anonymous: Arc<CallerShares>,
     is_draining: Arc<AtomicBool>,
     is_stopping: AtomicBool,
+    /// The moment from which the times of rates are counted.
+    begun: Instant,
     /// Large bodies that are decoded at once.
     decoding: Arc<Semaphore>,
 }
@@ -111,6 +114,7 @@ impl<A: Authenticator> Edge<A> {
             shares,
             is_draining: served.is_draining,
             is_stopping: AtomicBool::new(false),
+            begun: Instant::now(),
             decoding: Arc::new(Semaphore::new(DECODED_AT_ONCE)),
         }
     }
@@ -163,12 +167,14 @@ impl<A: Authenticator> Edge<A> {
             .and_then(|()| route::find(A::routes(), request.method().as_str(), path));
         let counts = Arc::clone(&self.counts);
         let mut access = AccessLine::new(&counts, &id, request.method(), started);
+        let mut rates = RateFields::default();
         let outcome = match found {
             Ok((route, members)) => {
                 access.found(route, &members);
                 let decides = self.may_decide_traces(&request, route, &members);
                 let span = access.begin_span(request.headers(), decides);
-                let answering = Arc::clone(&self).answer_on(route, &members, &request, payload, &visit);
+                let answering =
+                    Arc::clone(&self).answer_on((route, &members), &request, payload, &visit, &mut rates);
                 answering.instrument(span).await
             }
             Err(problem) => Err(problem),
@@ -177,6 +183,7 @@ impl<A: Authenticator> Edge<A> {
             access.failed(&problem);
             (problem.into_response(path, &id), None)
         });
+        rates.write(response.headers_mut());
         finish_headers(&mut response, &id);
         access.log(response.status());
         visit.answer(response, held)
@@ -188,10 +195,14 @@ impl<A: Authenticator> Edge<A> {
         let (started, id) = (Instant::now(), RequestId::of(request.headers()));
         let path = request.uri().path();
         let mut access = AccessLine::new(&self.counts, &id, request.method(), started);
+        let mut rates = RateFields::default();
         let outcome = self.check_headers(&request).and_then(|()| {
             let (route, members) = route::find(A::routes(), request.method().as_str(), path)?;
             access.found(route, &members);
-            self.authority.admit(&request, route, &members)?;
+            if let (_, Some(shares)) = self.authority.admit(&request, route, &members)? {
+                let exceeded = shares.rates.look(self.begun.elapsed(), &mut rates);
+                exceeded.inspect_err(|exceeded| self.counts.rate_exceeded(exceeded.policy))?;
+            }
             if route.has_body {
                 self.bodies.check_headers(request.headers(), route.body_bytes_max)
             } else {
@@ -205,6 +216,7 @@ impl<A: Authenticator> Edge<A> {
                 visit.begin(true);
                 access.failed(&problem);
                 let mut response = problem.into_response(path, &id);
+                rates.write(response.headers_mut());
                 finish_headers(&mut response, &id);
                 access.log(response.status());
                 Err(visit.answer(response, None))
@@ -221,16 +233,18 @@ impl<A: Authenticator> Edge<A> {
 
     async fn answer_on(
         self: Arc<Self>,
-        route: &Route<A>,
-        members: &[&str],
+        (route, members): (&Route<A>, &[&str]),
         request: &Request,
         payload: Payload,
         visit: &Visit,
+        rates: &mut RateFields,
     ) -> Result<(HttpResponse, Option<HeldShare>), Problem> {
         check_expectation(request)?;
         check_upgrade(request, route.has_body)?;
         let (caller, shares) = self.authority.admit(request, route, members)?;
         let shares = shares.unwrap_or_else(|| Arc::clone(&self.anonymous));
+        let counted = shares.rates.count((route.template, members), self.begun.elapsed(), rates);
+        counted.inspect_err(|exceeded| self.counts.rate_exceeded(exceeded.policy))?;
         let permit = if route.is_probe { None } else { Some(self.admit(&shares, visit)?) };
         let body = if route.has_body {
             visit.receive();

@@ -6,7 +6,7 @@
 //! | `edge.rs` | the pipeline of every request: route, caller, permission, body, answer |
 //! | `auth.rs`, `body.rs`, `json.rs`, `query.rs`, `cursor.rs`, `request_id.rs` | one step of it each |
 //! | `access_log.rs`, `counts.rs` | a line of the log for each request; counts and times of requests |
-//! | `callers.rs`, `unread.rs` | the shares of each caller, and answers until they are read |
+//! | `callers.rs`, `rates.rs`, `unread.rs` | the shares and the rates of each caller, and answers until they are read |
 //! | `problem.rs` | every error as a problem document |
 //! | `applications.rs`, `clients.rs`, `external_senders.rs`, `key_packages.rs`, `groups.rs`, `joining.rs` | the endpoints of one resource each |
 //! | `peer_auth.rs`, `federation.rs`, `forward.rs` | the federation listener's authentication and endpoints, and forwarding to the gateways of other domains |
@@ -48,6 +48,7 @@ mod pages;
 pub(crate) mod peer_auth;
 mod problem;
 mod query;
+mod rates;
 mod reports;
 mod request_id;
 mod route;

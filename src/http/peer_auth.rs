@@ -15,6 +15,7 @@ use super::{
     callers::{CallerShares, ListenerShares},
     federation::PEER_ROUTES,
     problem::Problem,
+    rates::CallerRates,
     route::Route,
 };
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
         federation::{CONFIGURATION_HEADER, CompareConfiguration, TRUST_HEADER},
         problem::ProblemKind,
     },
+    config::FederationSettings,
     federation::{Federation, SharedApplication},
     shares::Accounts,
     tls::{Holder, now_s},
@@ -99,9 +101,15 @@ impl Authenticator for Peers {
 }
 
 impl Peers {
-    /// The peers of a gateway, each with its share of `shares`.
-    pub(crate) fn new(federation: Arc<Federation>, shares: ListenerShares) -> Self {
-        Self { federation, shares: Accounts::new(move || shares.caller()) }
+    /// The peers of a gateway, each with its share of `shares` and with the rates of these settings.
+    pub(crate) fn new(
+        federation: Arc<Federation>,
+        shares: ListenerShares,
+        settings: &FederationSettings,
+    ) -> Self {
+        let settings = settings.clone();
+        let caller = move || shares.caller_at(CallerRates::of_peer(&settings));
+        Self { federation, shares: Accounts::new(caller) }
     }
 
     /// An application that federates with the peer, and the peer's domain for it.

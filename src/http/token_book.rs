@@ -1,16 +1,22 @@
 //! The tokens of applications: those of the configuration, and those that operators make and revoke while the gateway runs.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use actors::{AppId, Clock, StorageError, Store, Timestamp};
 use serde::{Deserialize, Serialize};
 use snapshots::{AppendError, Batch};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{auth::Tokens, callers::ListenerShares, problem::Problem};
+use super::{
+    auth::Tokens,
+    callers::{CallerShares, ListenerShares},
+    problem::Problem,
+    rates::CallerRates,
+};
 use crate::{
     api::{operator::ListedToken, problem::ProblemKind},
     config::{ApplicationSettings, TokenAccess, TokenSettings},
+    rates::RequestRate,
     start_error::StartError,
     token::{Token, TokenHash},
 };
@@ -29,8 +35,8 @@ pub(crate) struct TokenBook {
     /// The tokens by which callers are known.
     known: Tokens,
     shares: ListenerShares,
-    /// The applications that the gateway serves.
-    served: BTreeSet<AppId>,
+    /// The applications that the gateway serves, each with the rate of its tokens, if there is one.
+    served: BTreeMap<AppId, Option<RequestRate>>,
     tokens: Mutex<BookedTokens>,
 }
 
@@ -154,7 +160,8 @@ impl TokenBook {
             None => KeptTokens::default(),
         };
         let tokens = BookedTokens { given: given(applications, &kept), kept };
-        let served = applications.iter().map(|application| application.id).collect();
+        let served =
+            applications.iter().map(|application| (application.id, application.rates.rate())).collect();
         let book =
             Self { store: store.clone(), known: Tokens::default(), shares, served, tokens: Mutex::default() };
         book.change(&BookedTokens::default(), &tokens);
@@ -173,9 +180,9 @@ impl TokenBook {
         for token in before.iter().filter(|token| !token.is_among(&next)) {
             self.known.remove(&token.sha256);
         }
-        for token in next.iter().filter(|token| self.served.contains(&token.app)) {
+        for token in next.iter().filter(|token| self.served.contains_key(&token.app)) {
             if !token.is_among(&before) {
-                self.known.add(token.sha256, token.app, token.access, self.shares.caller());
+                self.known.add(token.sha256, token.app, token.access, self.caller(token.app));
             } else {
                 self.known.change_access(&token.sha256, token.access);
             }
@@ -185,6 +192,11 @@ impl TokenBook {
     /// The tokens by which callers are known.
     pub(crate) fn known(&self) -> Tokens {
         self.known.clone()
+    }
+
+    /// The shares of one more token of an application.
+    fn caller(&self, app: AppId) -> CallerShares {
+        self.shares.caller_at(CallerRates::of_token(self.served.get(&app).copied().flatten()))
     }
 
     /// The shares of the callers.
@@ -220,7 +232,7 @@ impl TokenBook {
         next.made.push(KeptToken { app, sha256: token.hash(), access, made_at });
         self.write(&next).await?;
         *kept = next;
-        self.known.add(token.hash(), app, access, self.shares.caller());
+        self.known.add(token.hash(), app, access, self.caller(app));
         Ok(token)
     }
 

@@ -279,7 +279,7 @@ impl<'a> Outside<'a> {
             on_connect: Some(note_certificate),
         };
         let shares = ListenerShares::new(limits);
-        let edge = Edge::new(served, Peers::new(federation, shares.clone()), shares, limits);
+        let edge = Edge::new(served, Peers::new(federation, shares.clone(), self.settings), shares, limits);
         Listener::start(self.bound, edge, limits, protocol, shutdown_timeout).await
     }
 }

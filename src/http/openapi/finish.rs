@@ -74,6 +74,14 @@ fn headers() -> Value {
             "W/\"5d0f3a9c1b2e4f6071829304\"",
         ),
         "WWW-Authenticate": text("The scheme with which to authenticate.", "Bearer"),
+        "RateLimit-Policy": text(
+            "The rates that the request counts for, where any are set (draft-ietf-httpapi-ratelimit-headers): `q` requests in `w` seconds.",
+            "\"token\";q=6000;w=60",
+        ),
+        "RateLimit": text(
+            "What is left of them: `r` requests over the next `t` seconds; if there are none, the next one is allowed after `t` seconds.",
+            "\"token\";r=5999;t=60",
+        ),
         "Retry-After": {
             "description": "The time after which to send the request again, in seconds.",
             "schema": { "type": "integer", "minimum": 0 },
@@ -85,6 +93,8 @@ fn headers() -> Value {
 /// Refers to the header fields of each answer of an operation.
 fn add_headers(operation: &mut Map<String, Value>) {
     let is_tagged = operation.get("responses").is_some_and(|responses| responses.get("304").is_some());
+    // Only callers with a token have rates.
+    let has_rates = operation.get("responses").is_some_and(|responses| responses.get("401").is_some());
     let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
     for (status, response) in responses.into_iter().flatten() {
         let own = match status.as_str() {
@@ -93,7 +103,8 @@ fn add_headers(operation: &mut Map<String, Value>) {
             "429" | "503" => Some("Retry-After"),
             _ => None,
         };
-        let fields = own.into_iter().chain(["X-Request-Id"]);
+        let rates = ["RateLimit-Policy", "RateLimit"].into_iter().filter(|_| has_rates && status != "401");
+        let fields = own.into_iter().chain(rates).chain(["X-Request-Id"]);
         let headers: Map<_, _> = fields
             .map(|name| (name.to_owned(), json!({ "$ref": format!("#/components/headers/{name}") })))
             .collect();

@@ -173,6 +173,10 @@ fn every_operation_is_described_and_names_its_header_fields() {
                 "{name} {status}"
             );
             assert_eq!(headers.contains_key("WWW-Authenticate"), status == "401", "{name} {status}");
+            let has_rates = responses.contains_key("401") && status != "401";
+            for field in ["RateLimit", "RateLimit-Policy"] {
+                assert_eq!(headers.contains_key(field), has_rates, "{name} {status}");
+            }
         }
         let tagged = ["getGroup", "listProposals", "getGroupInfo"].contains(&name.as_str());
         assert_eq!(responses.contains_key("304"), tagged, "{name}");

@@ -17,6 +17,7 @@ mod operator;
 mod operator_command;
 mod pages;
 mod quotas;
+mod rates;
 mod reload;
 mod restart;
 mod routing;

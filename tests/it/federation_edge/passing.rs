@@ -113,6 +113,48 @@ async fn key_packages_are_assigned_to_the_receivers_of_a_peer() {
     b.stop().await;
 }
 
+#[actix_web::test]
+async fn a_peer_asks_for_the_key_packages_of_one_client_no_more_often_than_its_rate() {
+    let mut two = Two::new().await;
+    let settings = two.b.federation();
+    (settings.client_rate_requests_max, settings.client_rate_window_s) = (2, 7200);
+    settings.peer_rate_requests_max = 50;
+    let operator = Token::generate().unwrap();
+    for setup in [&mut two.a, &mut two.b] {
+        setup.watched_by(&[(&operator, TokenAccess::Read)]);
+    }
+    let (a, b) = two.start().await;
+    let roots = two.clients.roots();
+    let carol = MlsClient::register_certified(&b, &two.clients.certify(B, "carol", "phone"), &roots).await;
+    let dave = MlsClient::register_certified(&b, &two.clients.certify(B, "dave", "phone"), &roots).await;
+    let ask = async |client: &MlsClient| {
+        let query = "protocolVersion=1&cipherSuite=1&receiverClientId=alice&domain=b.example";
+        a.get(&format!("/clients/{}/keyPackage?{query}", client.id)).await
+    };
+    for client in [&carol, &dave] {
+        client.upload_key_packages(2).await;
+        for _ in 0..2 {
+            ask(client).await.success(200);
+        }
+    }
+    // More often than the circuit has failures until it opens.
+    for _ in 0..8 {
+        let reply = ask(&carol).await;
+        reply.problem(429, "too-many-requests", "one peer for the key packages of one client in 7200 s");
+        // What the peer says, and not a second as usual.
+        let wait_s: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+        assert!((3_000..=3_600).contains(&wait_s), "{wait_s}");
+    }
+    let peers = a.operate(Request::new("GET", "/operator/v1/peers").token(&operator)).await.success(200);
+    assert_eq!(peers["peers"][0]["isReachable"], true, "{peers}");
+    a.get("/clients?tag=x&domain=b.example").await.success(200);
+    let metrics = b.operate(Request::new("GET", "/metrics")).await.text();
+    let line = "mimi_gateway_http_rate_exceeded_total{listener=\"federation\",policy=\"client\"} 8\n";
+    assert!(metrics.contains(line), "{metrics}");
+    a.stop().await;
+    b.stop().await;
+}
+
 /// A peer has its share of each client, over the client's queues, resets and queues made again, and no more of it than its
 /// receivers use.
 #[actix_web::test]
