@@ -443,7 +443,8 @@ fn numbers_of_entries_have_an_end_that_is_not_a_full_disk() {
 #[test]
 fn key_packages_that_a_peer_claims_leave_others_theirs() {
     const PACKAGES: u64 = 150;
-    let federation = Federation::alone(|_| ());
+    // Without the rate, which would end the attack before the share does.
+    let federation = Federation::alone(|settings| settings.client_rate_requests_max = 0);
     let (b, c) = (federation.peer(B), federation.peer(C));
     let target = &federation.target;
     let account = federation.root.below(A).unwrap().below("alice").unwrap();
