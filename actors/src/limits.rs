@@ -84,8 +84,8 @@ settings! {
         pub welcomes_reserved_max: usize = 10 => Accepts::Number(Is(0), Of("welcomes_per_inviter_max"));
         /// For how long a welcome that was sent to a client of another gateway counts in these limits, in seconds.
         pub welcomes_elsewhere_window_s: u64 = 24 * 3600 => Accepts::SECONDS;
-        /// The share of a group's members that must report an epoch before the application and the operators are told of it, in
-        /// percent; at least one member.
+        /// The share of a group's present members that must have reported an epoch before the application and the operators are
+        /// told of it, in percent; at least one member. Reports of members who have left do not count.
         pub epoch_reports_percent: u64 = 25 => Accepts::from_to(0, 100);
         /// Longest label of a key queue and longest receiver id, in bytes.
         pub label_bytes_max: usize = 256 => Accepts::COUNT;

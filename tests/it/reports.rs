@@ -241,6 +241,30 @@ async fn a_reader_that_continues_before_many_reports_misses_none() {
     gateway.stop().await;
 }
 
+/// The half of the present members must have reported an epoch: those who have left count on neither side.
+#[actix_web::test]
+async fn reports_of_members_who_have_left_do_not_count() {
+    let mut setup = Setup::new();
+    watched(&mut setup);
+    let gateway = setup.start().await;
+    let [alice, bob, carol, dave] = clients(&gateway, ["alice", "bob", "carol", "dave"]).await;
+    let mut at_alice = alice.create_group().await;
+    at_alice.invite(&[&bob, &carol, &dave]).await;
+    let epoch = at_alice.epoch();
+    assert_eq!(reporters(&bob, &at_alice, epoch).await.unwrap(), 1);
+    at_alice.remove(&bob.handle).await;
+    let mut events = alice.api.application_events(&EventQuery::default()).await.unwrap();
+    // Two of three are needed, and bob is none of them.
+    assert_eq!(reporters(&carol, &at_alice, epoch).await.unwrap(), 2);
+    assert_eq!(reporters(&carol, &at_alice, epoch).await.unwrap(), 2);
+    at_alice.update().await;
+    assert!(matches!(next(&mut events).await, EventData::Epoch(_)), "nothing was told before");
+    assert_eq!(reporters(&dave, &at_alice, epoch).await.unwrap(), 3);
+    let told = next_report(&mut events).await;
+    assert_eq!((&told["epochId"], &told["reporters"]), (&json!(epoch), &json!(3)));
+    gateway.stop().await;
+}
+
 /// A second way out, where the liar gave no group info, so that nobody can join again.
 #[actix_web::test]
 async fn a_group_without_a_group_info_gets_a_successor() {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use snapshots::{
     AppId, AppendError, AuditRow, Batch, ClientHandle, DomainName, Epoch, EpochRow, GroupId, GroupRow,
-    MemberReport, ReportOutcome, ReportedEpoch, Unmet, View,
+    MemberReport, ReportOutcome, ReportedEpoch, Unmet, View, away,
 };
 
 use super::{Gateway, groups::check_source, replicas::unwritten};
@@ -65,7 +65,7 @@ impl Gateway {
 
     /// Notes that a member cannot open an epoch, in a group that this gateway orders. Answers the number of distinct members who
     /// have reported the epoch. From [`Limits::epoch_reports_percent`](crate::Limits) of the present members on, the application is
-    /// told, once for an epoch.
+    /// told, once for an epoch; reports of members who have left count no longer then.
     ///
     /// # Errors
     /// [`GroupError::UnknownGroup`], [`GroupError::NotHub`], [`GroupError::InvalidReport`] if no present member has this handle, if it
@@ -98,20 +98,39 @@ impl Gateway {
             }
             Some(_) => {}
         }
-        let report = MemberReport {
+        let mut report = MemberReport {
             epoch,
             handle,
             domain,
             kind: kind.name(),
             committer: row_of_epoch.committer,
-            told_from: self.services.limits.reporters_told_from(members.members_count()),
+            told_from: u64::MAX,
             at: self.services.clock.now(),
             audit_rows_max: self.services.audit.rows_max,
         };
-        if let Some(reporters) = reported_before(&view, app, group, &report)? {
-            return Ok(reporters);
+        let share = self.services.limits.reporters_told_from(members.members_count());
+        let mut view = view;
+        loop {
+            let before = view.reported_epoch(app, group, epoch).map_err(StorageError::from)?;
+            // Those who have left count neither as members nor as reporters. They are counted only when it matters.
+            let is_counted = before.as_ref().map_or(1, |row| row.reporters.saturating_add(1)) >= share;
+            report.told_from = match before {
+                Some(row) if is_counted && row.told.is_none() => {
+                    share.saturating_add(absent_reporters(view.clone(), app, group, epoch).await?)
+                }
+                Some(_) | None if is_counted => share,
+                Some(_) | None => u64::MAX,
+            };
+            if let Some(reporters) = reported_before(&view, app, group, &report)? {
+                return Ok(reporters);
+            }
+            let reporters = self.note_report(app, (group, &row), &report).await?;
+            if is_counted || reporters < share {
+                return Ok(reporters);
+            }
+            // Others have reported it meanwhile.
+            view = self.services.store.view();
         }
-        self.note_report(app, (group, &row), &report).await
     }
 
     async fn note_report(
@@ -195,6 +214,18 @@ fn reported_row(view: &View, app: AppId, group: &GroupView, epoch: Epoch) -> Res
 fn pruned(view: &View, app: AppId, group: &GroupId, epoch: Epoch) -> Result<GroupError, StorageError> {
     let floor = view.first_epoch(app, group)?;
     Ok(GroupError::EpochsPruned { floor: floor.unwrap_or(epoch) })
+}
+
+/// The number of members who have reported an epoch and have left the group since, or came back after the epoch.
+async fn absent_reporters(
+    view: View,
+    app: AppId,
+    group: &GroupId,
+    epoch: Epoch,
+) -> Result<u64, StorageError> {
+    let group = group.clone();
+    let counted = away(move || view.absent_reporters(app, &group, epoch)).await;
+    Ok(counted.map_err(|_| StorageError::Unreadable)??)
 }
 
 /// The number of reporters, if the report changes nothing.

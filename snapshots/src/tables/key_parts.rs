@@ -35,6 +35,21 @@ impl KeyReader<'_> {
         let bytes = self.part()?;
         GroupId::new(bytes).map_err(|_| self.damaged())
     }
+
+    pub(crate) fn handle(&mut self) -> Result<ClientHandle, ReadError> {
+        let bytes = self.part()?;
+        ClientHandle::new(bytes).map_err(|_| self.damaged())
+    }
+
+    /// A domain or none.
+    pub(crate) fn domain(&mut self) -> Result<Option<DomainName>, ReadError> {
+        let bytes = self.part()?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let domain = std::str::from_utf8(bytes).ok().and_then(|domain| domain.parse().ok());
+        domain.map(Some).ok_or_else(|| self.damaged())
+    }
 }
 
 #[cfg(test)]

@@ -137,14 +137,14 @@ impl View {
         self.scan_keys(table::LOG_ENTRIES, range).next().map(number).transpose()
     }
 
-    /// The keys of the entries of a group's log up to number `last`.
+    /// The keys of the entries of a group's log from number `first` to `last`.
     pub(crate) fn log_entry_keys(
         &self,
         app: AppId,
         group: &GroupId,
-        last: u64,
+        (first, last): (u64, u64),
     ) -> impl Iterator<Item = Result<Slice, ReadError>> {
-        self.scan_keys(table::LOG_ENTRIES, entry_key(app, group, 0).through(entry_key(app, group, last)))
+        self.scan_keys(table::LOG_ENTRIES, entry_key(app, group, first).through(entry_key(app, group, last)))
     }
 }
 

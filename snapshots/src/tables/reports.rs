@@ -69,7 +69,7 @@ pub struct MemberReport {
     pub kind: &'static str,
     /// The member that committed the epoch.
     pub committer: Option<EpochCommitter>,
-    /// The number of reporters from which on the application is told.
+    /// The number of reporters from which on the application is told, those who are [absent](View::absent_reporters) included.
     pub told_from: u64,
     /// The time of the report.
     pub at: Timestamp,
@@ -155,6 +155,38 @@ pub(super) fn count_reports(
     epoch: Epoch,
 ) -> Result<u64, ReadError> {
     view.scan_keys(table::REPORTS, reports_of(app, group, epoch).prefix()).map(|key| key.map(|_| 1)).sum()
+}
+
+/// The keys of up to `limit` reports of an epoch.
+pub(super) fn report_keys(
+    view: &View,
+    app: AppId,
+    group: &GroupId,
+    epoch: Epoch,
+    limit: usize,
+) -> Result<Vec<Slice>, ReadError> {
+    view.scan_keys(table::REPORTS, reports_of(app, group, epoch).prefix()).take(limit).collect()
+}
+
+/// Deletes some reports of an epoch whose others will follow. The epoch is told once all the same.
+pub(super) fn delete_some(
+    overlay: &mut Overlay<'_>,
+    app: AppId,
+    group: &GroupId,
+    epoch: Epoch,
+    keys: Vec<Slice>,
+) -> Result<(), Refusal> {
+    let summary = epoch_key(app, group, epoch);
+    let mut row = overlay.row::<ReportedEpoch>(table::REPORTS, &summary)?;
+    for key in keys {
+        if overlay.holds(table::REPORTS, &Key::new().last(&key))? {
+            if let Some(row) = &mut row {
+                row.reporters = row.reporters.saturating_sub(1);
+            }
+            overlay.delete_at(table::REPORTS, key);
+        }
+    }
+    row.map_or(Ok(()), |row| put(overlay, &summary, &row))
 }
 
 /// Deletes what was reported of an epoch.
@@ -279,6 +311,27 @@ impl View {
         report: &MemberReport,
     ) -> Result<bool, ReadError> {
         self.holds(table::REPORTS, &report_key(app, group, report))
+    }
+
+    /// The number of members who have reported an epoch and are not in the group now, or came back to it after the epoch. It reads
+    /// every report.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or a row is damaged.
+    pub fn absent_reporters(&self, app: AppId, group: &GroupId, epoch: Epoch) -> Result<u64, ReadError> {
+        let reports = reports_of(app, group, epoch);
+        let prefix = reports.as_bytes().len();
+        let mut absent = 0;
+        for key in self.scan_keys(table::REPORTS, reports.prefix()) {
+            let key = key?;
+            let mut reader = KeyReader::new(key.get(prefix..).unwrap_or(&[]), "reports");
+            let domain = reader.domain()?;
+            let handle = reader.handle()?;
+            reader.end()?;
+            let since = self.member_since(app, &handle, domain.as_ref(), group)?;
+            absent += u64::from(since.is_none_or(|since| since > epoch));
+        }
+        Ok(absent)
     }
 
     /// Up to `limit` epochs of an application that were reported, in the order of their groups, after the one given.

@@ -19,6 +19,7 @@ use super::{
     events::{Event, KeyPackagesChange},
     history, key_packages,
     records::{Head, LogId, log_key},
+    reports,
     retention_limits::Retention,
     table, welcome_shares,
 };
@@ -49,6 +50,8 @@ pub struct Swept {
     pub accepted_proposals: u64,
     /// Entries of groups' logs, deleted with the epochs that they led to.
     pub log_entries: u64,
+    /// Reports of members, deleted with their epochs.
+    pub reports: u64,
     /// Join infos, each with its welcome when it was the last.
     pub join_infos: u64,
     /// Expired key packages that a queue held.
@@ -146,6 +149,7 @@ impl Swept {
         self.epochs += other.epochs;
         self.accepted_proposals += other.accepted_proposals;
         self.log_entries += other.log_entries;
+        self.reports += other.reports;
         self.join_infos += other.join_infos;
         self.key_packages += other.key_packages;
         self.used_key_packages += other.used_key_packages;
@@ -160,6 +164,7 @@ impl Swept {
         self.epochs
             + self.accepted_proposals
             + self.log_entries
+            + self.reports
             + self.join_infos
             + self.key_packages
             + self.used_key_packages
@@ -208,7 +213,13 @@ struct Found {
 
 impl Found {
     fn is_full(&self) -> bool {
-        self.swept.rows() >= DROPPED_MAX as u64
+        self.room() == 0
+    }
+
+    /// The number of rows that the batch may still delete.
+    fn room(&self) -> usize {
+        let rows = usize::try_from(self.swept.rows()).unwrap_or(usize::MAX);
+        DROPPED_MAX.saturating_sub(rows)
     }
 }
 
@@ -260,6 +271,7 @@ fn drop_epochs(
     let Some(newest) = view.last_epoch(app, group)? else { return Ok(()) };
     let log = log_key(&LogId::Group(app, group.clone()));
     let mut last_sequence = None;
+    let mut entries = Vec::new();
     for epoch in view.epochs_before(app, group, newest) {
         let epoch: Epoch = epoch?;
         let Some(row) = view.epoch(app, group, epoch)? else { continue };
@@ -271,14 +283,29 @@ fn drop_epochs(
         if row.sequence > in_snapshot(view, &log)? {
             break;
         }
+        // An epoch has up to as many reports as members. If they are too many, they go first.
+        let room = found.room();
+        let reports = reports::report_keys(view, app, group, epoch, room.saturating_add(1))?;
+        if reports.len() > room {
+            found.swept.reports += room as u64;
+            let (group, some) = (group.clone(), reports.into_iter().take(room).collect());
+            found.batch.operation(move |overlay| reports::delete_some(overlay, app, &group, epoch, some));
+            break;
+        }
         found.batch.delete_epoch(app, group, epoch);
         found.swept.epochs += 1;
+        found.swept.reports += reports.len() as u64;
         found.swept.accepted_proposals += history::count_accepted_before(view, app, group, epoch)?;
+        let first = last_sequence.map_or(0, |last: u64| last.saturating_add(1));
+        let keys = view.log_entry_keys(app, group, (first, row.sequence));
+        let before = entries.len();
+        for key in keys {
+            entries.push(key?);
+        }
+        found.swept.log_entries += (entries.len() - before) as u64;
         last_sequence = Some(row.sequence);
     }
     let Some(last_sequence) = last_sequence else { return Ok(()) };
-    let entries: Vec<_> = view.log_entry_keys(app, group, last_sequence).collect::<Result<_, _>>()?;
-    found.swept.log_entries += entries.len() as u64;
     found.batch.operation(move |overlay| {
         // The log may have been replaced since: then these are entries of another one.
         if last_sequence <= in_snapshot(overlay, &log)? {

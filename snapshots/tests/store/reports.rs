@@ -48,6 +48,10 @@ fn check_reports(store: &Store) {
     store.view().check_rows(|fault| assert!(!fault.starts_with("reports"), "{fault}")).unwrap();
 }
 
+fn count(store: &Store, table: &str) -> u64 {
+    rows(store).iter().filter(|(of, _)| *of == table).map(|(_, count)| count).sum()
+}
+
 fn outcome(reporters: u64, is_told_now: bool) -> ReportOutcome {
     ReportOutcome { reporters, is_told_now }
 }
@@ -123,6 +127,54 @@ async fn reports_go_with_the_group_and_the_audit_log_stays() {
     store.erase_group(APP, &group(1)).await.unwrap();
     assert!(rows(&store).iter().all(|(table, _)| *table != "reports"), "{:?}", rows(&store));
     assert_eq!(store.view().audit_entries(APP, None, 9).unwrap().len(), 1);
+}
+
+#[test]
+fn reporters_who_are_absent_are_counted() {
+    let store = temporary();
+    group_of_epochs(&store, 2);
+    let at_b = Some(domain("b.example"));
+    let of_b = |name| MemberReport { domain: at_b.clone(), ..report(name, 1, 9) };
+    for report in [report("alice", 1, 9), report("bob", 1, 9), of_b("bob"), of_b("carol")] {
+        note(&store, &report);
+    }
+    note(&store, &report("dave", 2, 9));
+    let absent = |epoch| store.view().absent_reporters(APP, &group(1), Epoch(epoch)).unwrap();
+    assert_eq!((absent(1), absent(2)), (4, 1));
+    append(&store, |batch| {
+        batch.put_membership(APP, &handle("alice"), None, (&group(1), Epoch(0)));
+        batch.put_membership(APP, &handle("bob"), at_b.as_ref(), (&group(1), Epoch(1)));
+        // Back, after the epoch.
+        batch.put_membership(APP, &handle("carol"), at_b.as_ref(), (&group(1), Epoch(2)));
+    })
+    .unwrap();
+    assert_eq!((absent(1), absent(2)), (2, 1));
+}
+
+/// The most rows that a sweep deletes at once, about.
+const AT_ONCE: u64 = 500;
+
+#[tokio::test]
+async fn a_sweep_deletes_no_more_reports_at_once_than_other_rows() {
+    let store = temporary();
+    group_of_epochs(&store, 5);
+    append(&store, |batch| _ = batch.put_snapshot(&group_log(1), 5, "state")).unwrap();
+    let reported = [(1, 300), (2, 300), (3, 1300), (4, 1)];
+    for (epoch, reporters) in reported {
+        for number in 0..reporters {
+            note(&store, &report(&format!("member {number}"), epoch, 250));
+        }
+    }
+    let before = store.counts().appended;
+    let retention = Retention { history_epochs_max: 1, ..Retention::default() };
+    let swept = store.sweep(&retention, Timestamp(6000)).await.unwrap();
+    let all: u64 = reported.iter().map(|(_, reporters)| reporters).sum();
+    assert_eq!((swept.epochs, swept.reports), (4, all));
+    let batches = store.counts().appended - before;
+    assert!((all / AT_ONCE..all / AT_ONCE + 3).contains(&batches), "{batches} batches");
+    assert_eq!(store.view().reported_epochs(APP, None, 9).unwrap(), []);
+    assert_eq!(count(&store, "reports"), 1, "the place of the newest event stays");
+    check_reports(&store);
 }
 
 #[tokio::test]
