@@ -7,6 +7,7 @@ pub mod applications;
 pub mod audit;
 pub mod backups;
 pub mod clients;
+pub mod deliveries;
 pub mod events;
 pub mod external_senders;
 pub mod federation;

@@ -2,21 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actors::{
-    Delivering, Delivery, DeliveryContent, DeliveryError, DomainName, EntryContent, GroupTransfer, LogEntry,
-    ReplicationAck, Transport,
-};
+use actors::{Delivering, Delivery, DeliveryError, DomainName, ReplicationAck, Transport};
 
 use super::{Federation, Outgoing, PeerError, answer::shortened};
 use crate::api::{
     Nothing,
-    federation::{
-        DeliveryBody, EntryContentBody, GroupDeletionBody, GroupTransferBody, LogEntryBody, ReplicateLog,
-        ReplicationAckBody,
-    },
-    groups::ProposalBody,
+    federation::{DeliveryBody, ReplicateLog, ReplicationAckBody},
     paths::GroupPath,
-    text::Base64,
 };
 
 /// The largest answer to a delivery, in bytes.
@@ -33,7 +25,7 @@ impl Transport for HttpsTransport {
             let path = GroupPath { app, group: delivery.group.clone() };
             // It may be large, and this is a thread of the actors.
             let encoding = tokio::task::spawn_blocking(move || {
-                Outgoing::new::<ReplicateLog>(&path, &Nothing {}, &delivery_body(delivery))
+                Outgoing::new::<ReplicateLog>(&path, &Nothing {}, &DeliveryBody::from(delivery))
             });
             let request = encoding
                 .await
@@ -89,44 +81,4 @@ fn not_delivered(error: PeerError) -> DeliveryError {
 /// Whether a status is about the present state of the server and not about the request.
 fn is_passing(status: u16) -> bool {
     status >= 500 || matches!(status, 408 | 429)
-}
-
-fn delivery_body(delivery: Delivery) -> DeliveryBody {
-    let mut body = DeliveryBody {
-        hub: delivery.hub,
-        preceding: delivery.preceding,
-        entries: Vec::new(),
-        transfer: None,
-        deletion: None,
-    };
-    match delivery.content {
-        DeliveryContent::Entries(entries) => body.entries = entries.into_iter().map(entry).collect(),
-        DeliveryContent::Transfer(group) => body.transfer = Some(Box::new(transfer(*group))),
-        DeliveryContent::Deletion { timestamp } => body.deletion = Some(GroupDeletionBody { timestamp }),
-    }
-    body
-}
-
-fn entry(entry: LogEntry) -> LogEntryBody {
-    let content = match entry.content {
-        EntryContent::Creation(new) => EntryContentBody::Creation(Arc::unwrap_or_clone(new).into()),
-        EntryContent::Proposal { packet } => {
-            EntryContentBody::Proposal(ProposalBody { packet: Base64(packet.to_vec()) })
-        }
-        EntryContent::Commit(bundle) => EntryContentBody::Commit(Arc::unwrap_or_clone(bundle).into()),
-    };
-    LogEntryBody { sequence: entry.sequence, timestamp: entry.timestamp, content }
-}
-
-fn transfer(group: GroupTransfer) -> GroupTransferBody {
-    GroupTransferBody {
-        sequence: group.sequence,
-        timestamp: group.timestamp,
-        group_info: Base64(group.group_info),
-        ratchet_tree: Base64(group.ratchet_tree),
-        proposals: group.proposals.into_iter().map(Base64).collect(),
-        welcome: group.welcome.map(Base64),
-        used_key_packages: group.used.iter().map(|used| Base64(used.as_bytes().to_vec())).collect(),
-        reinitialised: group.reinitialised,
-    }
 }

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use actors::{
-    AppId, CommitBundle, Delivery, DeliveryContent, DomainError, DomainName, EntryContent, GroupError,
-    GroupTransfer, KeyPackageRef, LogEntry, NewGroup, Requester, SEQUENCE_MAX, Source,
-};
+use actors::{AppId, DomainError, DomainName, GroupError, Requester, Source};
 
 use super::{
     auth::Authenticator,
@@ -20,8 +17,7 @@ use crate::{
     api::{
         clients::{FindClients, IdentitiesBody},
         federation::{
-            CompareConfiguration, ConfigurationBody, DeliveryBody, Discover, EntryContentBody,
-            GatewayDescription, GroupDeletionBody, GroupTransferBody, LogEntryBody, MissingEntriesBody,
+            CompareConfiguration, ConfigurationBody, Discover, GatewayDescription, MissingEntriesBody,
             ReplicateLog, ReplicationAckBody,
         },
         groups::{AcceptedCommitBody, AcceptedProposalBody, UploadCommit, UploadProposal},
@@ -105,13 +101,8 @@ impl Handle<Peers> for UploadCommit {
 impl Handle<Peers> for ReplicateLog {
     async fn handle(call: Call<Self, Peers>) -> Result<Answer<ReplicationAckBody>, Problem> {
         let (path, peer) = (call.path, call.caller);
-        let delivery = Delivery {
-            app: path.app,
-            group: path.group,
-            hub: call.body.hub.clone(),
-            preceding: call.body.preceding,
-            content: content(call.body)?,
-        };
+        let delivery = call.body.into_delivery(path.app, path.group);
+        let delivery = delivery.map_err(|error| Problem::malformed(error.to_string()))?;
         let (hub, group) = (delivery.hub.clone(), delivery.group.clone());
         match call.edge.gateway.receive(&peer.domains, delivery).await {
             Ok(held) => Ok(Answer::Ok(ReplicationAckBody {
@@ -146,44 +137,4 @@ fn check_own_domain<A: Authenticator>(
     let is_own =
         edge.gateway.application(app).is_some_and(|application| application.domains.contains(domain));
     if is_own { Ok(()) } else { Err(DomainError::NotAssigned { domain: domain.clone() }.into()) }
-}
-
-fn content(body: DeliveryBody) -> Result<DeliveryContent, Problem> {
-    let transferred = body.transfer.iter().map(|transfer| transfer.sequence);
-    if body.entries.iter().map(|entry| entry.sequence).chain(transferred).any(|number| number > SEQUENCE_MAX)
-    {
-        return Err(Problem::malformed(format!("`sequence` is at most {SEQUENCE_MAX}")));
-    }
-    match (body.entries.is_empty(), body.transfer, body.deletion) {
-        (false, None, None) => Ok(DeliveryContent::Entries(body.entries.into_iter().map(entry).collect())),
-        (true, Some(group), None) => Ok(DeliveryContent::Transfer(Box::new(transfer(*group)?))),
-        (true, None, Some(GroupDeletionBody { timestamp })) => Ok(DeliveryContent::Deletion { timestamp }),
-        (true, None, None) | (false, _, _) | (true, Some(_), Some(_)) => Err(Problem::malformed(
-            "in the body, there must be one of `entries`, at least one, `transfer` and `deletion`",
-        )),
-    }
-}
-
-fn entry(entry: LogEntryBody) -> LogEntry {
-    let content = match entry.content {
-        EntryContentBody::Creation(new) => NewGroup::from(new).into(),
-        EntryContentBody::Proposal(proposal) => EntryContent::Proposal { packet: proposal.packet.0.into() },
-        EntryContentBody::Commit(commit) => CommitBundle::from(commit).into(),
-    };
-    LogEntry { sequence: entry.sequence, timestamp: entry.timestamp, content }
-}
-
-fn transfer(group: GroupTransferBody) -> Result<GroupTransfer, Problem> {
-    let reference = |Base64(reference)| KeyPackageRef::new(reference);
-    let used = group.used_key_packages.into_iter().map(reference).collect::<Result<_, _>>();
-    Ok(GroupTransfer {
-        sequence: group.sequence,
-        timestamp: group.timestamp,
-        group_info: group.group_info.0,
-        ratchet_tree: group.ratchet_tree.0,
-        proposals: group.proposals.into_iter().map(|Base64(packet)| packet).collect(),
-        welcome: group.welcome.map(|Base64(packet)| packet),
-        used: used.map_err(|error| Problem::malformed(format!("`usedKeyPackages`: {error}")))?,
-        reinitialised: group.reinitialised,
-    })
 }
