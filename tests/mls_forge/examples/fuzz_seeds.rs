@@ -1,5 +1,9 @@
-//! Seeds for the fuzz targets of the observer and of ratchet trees: short lives of forged groups, and trees, in the forms that they read. The
-//! argument is the folder `fuzz/seeds`.
+//! Seeds for the fuzz targets of the observer, of deliveries and of ratchet trees: short lives of forged groups, and trees, in the forms
+//! that they read; and for those of paths, bodies and requests: the requests that the OpenAPI document shows. The argument is the folder
+//! `fuzz/seeds`.
+
+#[path = "fuzz_seeds/requests.rs"]
+mod requests;
 
 use std::{error::Error, fs, path::PathBuf};
 
@@ -103,5 +107,5 @@ fn main() -> Result<(), Box<dyn Error>> {
         seed.part(5, &client(suite, "alone").key_package().to_message());
         fs::write(folder.join(format!("suite-{}-key-package", suite.number())), seed.0)?;
     }
-    Ok(())
+    requests::write(&seeds)
 }
