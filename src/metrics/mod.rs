@@ -16,10 +16,7 @@ use std::sync::{
     atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
-use actors::{
-    AwakeActors, Gateway, Timestamp,
-    identity::{ListCounts, TrustEnds},
-};
+use actors::{Application, AwakeActors, Gateway, Timestamp, identity::TrustEnds};
 
 use self::text::{Metric, MetricKind, MetricsText};
 use crate::{
@@ -353,16 +350,19 @@ impl Observed {
         write_ends(text, list, &ends, |ends| ends.list);
     }
 
+    /// The values of the applications that have one, by their ids, sorted.
+    fn of_applications<T>(&self, value: impl Fn(&Application) -> Option<T>) -> Vec<(String, T)> {
+        let applications = self.gateway.applications();
+        let mut values: Vec<(String, T)> = applications
+            .filter_map(|application| Some((application.id.to_string(), value(application)?)))
+            .collect();
+        values.sort_by(|(one, _), (other, _)| one.cmp(other));
+        values
+    }
+
     fn write_lists(&self, text: &mut MetricsText) {
         let now = Timestamp(u64::try_from(tls::now_s()).unwrap_or_default().saturating_mul(1000));
-        let mut counts: Vec<(String, ListCounts)> = self
-            .gateway
-            .applications()
-            .filter_map(|application| {
-                Some((application.id.to_string(), application.identity.list_counts(now)?))
-            })
-            .collect();
-        counts.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let counts = self.of_applications(|application| application.identity.list_counts(now));
         let lists = gauge(
             "mimi_gateway_revocation_lists",
             "Revocation lists of an application: current, due (in the last quarter of their term) or late.",
@@ -381,17 +381,20 @@ impl Observed {
         for (application, counts) in &counts {
             family.sample(&[("application", application)], counts.without_signer);
         }
+        let disputed = counter(
+            "mimi_gateway_disputed_certificate_chains_total",
+            "Certificate chains that the hub of a group accepted and the revocation lists here refuse, since the start.",
+        );
+        let mut family = text.family(disputed);
+        for (application, chains) in
+            self.of_applications(|application| application.identity.disputed_chains())
+        {
+            family.sample(&[("application", &application)], chains);
+        }
     }
 
     fn write_revoked(&self, text: &mut MetricsText) {
-        let mut searches: Vec<_> = self
-            .gateway
-            .applications()
-            .filter_map(|application| {
-                Some((application.id.to_string(), self.gateway.revocation_search(application.id)?))
-            })
-            .collect();
-        searches.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let searches = self.of_applications(|application| self.gateway.revocation_search(application.id));
         let revoked = gauge(
             "mimi_gateway_revoked_members",
             "Members with revoked certificates that the latest search through the groups ordered here has found.",

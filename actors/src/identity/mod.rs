@@ -226,6 +226,12 @@ pub trait IdentityProvider: Send + Sync {
         None
     }
 
+    /// The chains that hubs accepted and its revocation lists refuse, since the start, for operators; `None` if it validates no
+    /// certificates.
+    fn disputed_chains(&self) -> Option<u64> {
+        None
+    }
+
     /// The end of the identity's validity by the credential itself; `None` if it has no end.
     ///
     /// # Errors

@@ -25,13 +25,13 @@ const MAX_PATH: usize = MAX_CERTIFICATES - 1;
 /// Certificates below a trust root: each is followed by its issuer's, and the root issued the last.
 pub(super) type Path<'p> = [&'p Certificate<'p>];
 
-/// Who judges whether the certificates of a chain are revoked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Revocation {
-    /// This gateway, now.
-    Checked,
-    /// The hub of the group, when it accepted the message with the chain.
-    LeftToHub,
+/// A valid chain, as the revocation lists have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// None of its certificates is revoked.
+    Good,
+    /// It is valid apart from revocation: by the lists one of its certificates is revoked, or may be.
+    Disputed(ChainError),
 }
 
 impl TrustStore {
@@ -53,7 +53,10 @@ impl TrustStore {
     /// # Errors
     /// The broken rule and the certificate that breaks it.
     pub fn validate(&self, chain: &[&[u8]], at: Timestamp) -> Result<(), ChainError> {
-        self.validate_naming(chain, at, 0, Revocation::Checked)
+        match self.validate_naming(chain, at, 0)? {
+            Standing::Good => Ok(()),
+            Standing::Disputed(refusal) => Err(refusal),
+        }
     }
 
     /// Whether a certificate of a chain that was valid once has been revoked since, by lists that may be late. Costs a look into
@@ -64,7 +67,7 @@ impl TrustStore {
                 let mut found = roots
                     .iter()
                     .filter(|root| check_names_and_policies(path, root).is_ok())
-                    .map(|root| RevocationCheck::new(self, root, unix_seconds(at)).finds_revoked(path))
+                    .map(|root| RevocationCheck::finds_revoked(self, root, unix_seconds(at), path))
                     .peekable();
                 // As in `validate`, one root below which the chain is good is enough.
                 Ok(found.peek().is_some() && found.all(|is_revoked| is_revoked))
@@ -73,33 +76,38 @@ impl TrustStore {
         self.has_entry_of(self.without_root(chain)) && is_revoked() == Ok(true)
     }
 
-    /// Validates a chain as [`Self::validate`] does, of whose certificates the first `names` are not self-issued.
+    /// Validates a chain as [`Self::validate`] does, of whose certificates the first `names` are not self-issued, and says what the
+    /// revocation lists make of it.
     ///
     /// Self-issued certificates do not count for path lengths. An account could otherwise issue a certificate of its own name
     /// to itself, and so move the certificate that names it to the offset that names a domain.
     ///
     /// # Errors
-    /// The broken rule and the certificate that breaks it.
+    /// The broken rule and the certificate that breaks it. If only the lists refuse a chain, this is no error.
     pub(super) fn validate_naming(
         &self,
         chain: &[&[u8]],
         at: Timestamp,
         names: usize,
-        revocation: Revocation,
-    ) -> Result<(), ChainError> {
+    ) -> Result<Standing, ChainError> {
         self.with_roots(chain, at, names, |path, roots| {
-            let mut refusal = None;
+            let (mut refusal, mut disputed) = (None, None);
             for root in roots {
-                let check = || match revocation {
-                    Revocation::Checked => RevocationCheck::new(self, root, unix_seconds(at)).check(path),
-                    Revocation::LeftToHub => Ok(()),
-                };
-                match check_names_and_policies(path, root).and_then(|()| check()) {
-                    Ok(()) => return check_leaf(path),
+                if let Err(error) = check_names_and_policies(path, root) {
+                    refusal = refusal.or(Some(error));
+                    continue;
+                }
+                match RevocationCheck::new(self, root, unix_seconds(at)).check(path) {
+                    Ok(()) => return check_leaf(path).map(|()| Standing::Good),
+                    Err(error) if error.is_about_revocation() => disputed = disputed.or(Some(error)),
                     Err(error) => refusal = refusal.or(Some(error)),
                 }
             }
-            Err(refusal.unwrap_or(ChainError::Empty))
+            match disputed {
+                Some(error) if check_leaf(path).is_ok() => Ok(Standing::Disputed(error)),
+                // Rules beyond RFC 5280 come after it.
+                disputed => Err(disputed.or(refusal).unwrap_or(ChainError::Empty)),
+            }
         })
     }
 
@@ -127,7 +135,7 @@ impl TrustStore {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let path: Vec<&Certificate<'_>> = certificates.iter().collect();
-        check_fields(&path, at)?;
+        check_fields(&path, |_| at)?;
         if let Some(index) = path.iter().take(names).position(|certificate| certificate.is_self_issued()) {
             return Err(broken(index, CertificateRule::SelfIssued));
         }
@@ -185,10 +193,10 @@ impl TrustStore {
 }
 
 /// The checks of §6.1 that cost no signature: each certificate by itself (§6.1.3 (a)(2), §6.1.4 (k), (n), (o)), the path
-/// lengths (§6.1.4 (l), (m)), and that each was issued by the next (§6.1.3 (a)(4)).
-pub(super) fn check_fields(path: &Path<'_>, at: i64) -> Result<(), ChainError> {
+/// lengths (§6.1.4 (l), (m)), and that each was issued by the next (§6.1.3 (a)(4)). Each has to be valid at a time of its own.
+pub(super) fn check_fields(path: &Path<'_>, at: impl Fn(&Certificate<'_>) -> i64) -> Result<(), ChainError> {
     for (index, certificate) in path.iter().enumerate() {
-        check_alone(certificate, index > 0, at).map_err(|rule| broken(index, rule))?;
+        check_alone(certificate, index > 0, at(certificate)).map_err(|rule| broken(index, rule))?;
         if path.iter().take(index).any(|before| before.der == certificate.der) {
             return Err(broken(index, CertificateRule::Repeated));
         }

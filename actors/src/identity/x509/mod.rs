@@ -8,6 +8,7 @@ mod chain;
 mod credential;
 mod crl;
 mod der;
+mod disputes;
 mod names;
 mod parameters;
 mod revocation;
@@ -31,9 +32,10 @@ pub use self::{
     trust::{TrustError, TrustStore},
 };
 use self::{
-    chain::Revocation,
+    chain::Standing,
     credential::{Claims, certificates},
-    validated_chains::{ChainDigest, ValidatedChains, digest},
+    disputes::Disputes,
+    validated_chains::{ChainDigest, Found, ValidatedChains, digest},
 };
 use super::{
     ApplicationContext, Credential, CredentialType, GroupContextExtensions, IdentifiedClient, Identity,
@@ -48,6 +50,8 @@ pub struct X509IdentityProvider {
     offsets: NameOffsets,
     limits: ChainLimits,
     trusted: RwLock<Arc<Trusted>>,
+    /// Chains that hubs accepted and the lists here refuse.
+    disputed: AtomicU64,
 }
 
 /// The trust store of a provider, with the results of validation by it.
@@ -56,9 +60,13 @@ pub struct Trusted {
     trust: TrustStore,
     /// A cache of the latest chains: a member sends its own with every commit.
     validated: ValidatedChains,
+    disputes: Disputes,
     limits: ChainLimits,
     /// The number of this trust store in this process, from 1.
     number: u64,
+    /// The chains that were validated by it.
+    #[cfg(test)]
+    validations: AtomicU64,
 }
 
 impl Trusted {
@@ -66,7 +74,15 @@ impl Trusted {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let (validated, number) =
             (ValidatedChains::new(limits.remembered_max), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { trust, validated, limits, number }
+        Self {
+            trust,
+            validated,
+            disputes: Disputes::default(),
+            limits,
+            number,
+            #[cfg(test)]
+            validations: AtomicU64::new(0),
+        }
     }
 
     /// A number that differs between trust stores with revocation lists, in one process; 0 if there is none, so that nothing is
@@ -95,7 +111,8 @@ impl Trusted {
 impl X509IdentityProvider {
     /// A provider that finds names at these offsets and trusts these roots.
     pub fn new(offsets: NameOffsets, trust: TrustStore, limits: ChainLimits) -> Self {
-        Self { offsets, limits, trusted: RwLock::new(Arc::new(Trusted::new(trust, limits))) }
+        let trusted = RwLock::new(Arc::new(Trusted::new(trust, limits)));
+        Self { offsets, limits, trusted, disputed: AtomicU64::new(0) }
     }
 
     /// The trust store at present.
@@ -143,32 +160,30 @@ impl X509IdentityProvider {
         // Within one period of the trust store, the result for a chain within its own validity never changes, so the cache is
         // exact.
         let period = trust.period(at);
-        if claims.is_within_validity(at) && validated.is_valid_in(&digest, period) {
-            return Ok(claims);
+        let found = validated.found_in(&digest, period).filter(|_| claims.is_within_validity(at));
+        let refused =
+            |error: &ChainError| IdentityError(format!("the certificate chain is not valid: {error}"));
+        match found {
+            Some(Found::Valid) => return Ok(claims),
+            Some(Found::Disputed) if is_accepted => return Ok(claims),
+            Some(Found::Disputed) | None => {}
         }
         let chain = certificates(content, self.limits)?;
         self.check_above_names(trust.without_root(&chain).len())?;
         // Every certificate that names the client, and the one above them.
         let names = usize::from(self.offsets.highest()) + 2;
-        match trust.validate_naming(&chain, at, names, Revocation::Checked) {
-            Ok(()) => {
-                validated.valid_in(digest, Arc::clone(&claims), period);
-                Ok(claims)
+        #[cfg(test)]
+        trusted.validations.fetch_add(1, Ordering::Relaxed);
+        match trust.validate_naming(&chain, at, names).map_err(|error| refused(&error))? {
+            Standing::Good => validated.note(digest, Arc::clone(&claims), period, Found::Valid),
+            Standing::Disputed(error) if is_accepted => {
+                self.disputed.fetch_add(1, Ordering::Relaxed);
+                trusted.disputes.log(&claims.names.handle, &error);
+                validated.note(digest, Arc::clone(&claims), period, Found::Disputed);
             }
-            // It is not remembered as valid: it is not, for other purposes.
-            Err(error)
-                if is_accepted
-                    && error.is_about_revocation()
-                    && trust.validate_naming(&chain, at, names, Revocation::LeftToHub).is_ok() =>
-            {
-                tracing::warn!(
-                    client = ?claims.names.handle, %error,
-                    "the hub of a group has accepted a certificate that is refused here; what the hub accepted stands"
-                );
-                Ok(claims)
-            }
-            Err(error) => Err(IdentityError(format!("the certificate chain is not valid: {error}"))),
+            Standing::Disputed(error) => return Err(refused(&error)),
         }
+        Ok(claims)
     }
 
     /// Checks the number of certificates above the names in a chain of this length, the root not counted.
@@ -222,6 +237,10 @@ impl IdentityProvider for X509IdentityProvider {
             above_names_max: self.limits.above_names_max,
             checks_revocation: !trust.has_no_lists(),
         })
+    }
+
+    fn disputed_chains(&self) -> Option<u64> {
+        Some(self.disputed.load(Ordering::Relaxed))
     }
 
     fn trusted(&self) -> Option<Arc<Trusted>> {

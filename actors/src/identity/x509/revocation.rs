@@ -34,7 +34,7 @@ pub(super) struct RevocationCheck<'s> {
 enum LateLists {
     /// Nobody knows whether what they cover is revoked by now.
     Unknown,
-    /// What they list is revoked still.
+    /// What they list is revoked still, also if their signer has expired since.
     Count,
 }
 
@@ -56,11 +56,31 @@ impl<'s> RevocationCheck<'s> {
         Self { store, root, at, late: LateLists::Unknown, signatures, comparisons }
     }
 
-    /// Whether a certificate of the path is revoked, by lists that may be late: what was revoked is not valid again because a list
-    /// was not renewed.
-    pub(super) fn finds_revoked(self, path: &Path<'_>) -> bool {
-        let check = Self { late: LateLists::Count, ..self };
-        (0..path.len()).any(|index| check.check_at(path, index, &[]) == Err(CertificateRule::Revoked))
+    /// Whether a certificate of the path is revoked for those who are members already. What was revoked is not valid again because a
+    /// list was not renewed: unless current lists settle it, late lists count, and those of signers that have expired since.
+    ///
+    /// Only certificates with an entry in some list are checked, each with a budget of its own. One for which it cannot be found out
+    /// which lists cover it counts as revoked: too many would have to be tried, or its distribution points cannot be read.
+    pub(super) fn finds_revoked(
+        store: &'s TrustStore,
+        root: &'s TrustRoot,
+        at: i64,
+        path: &Path<'_>,
+    ) -> bool {
+        use CertificateRule::{
+            CrlSign, CrlSignature, Malformed, Revoked, StaleCrl, StatusUnknown, TooManyLists,
+        };
+        let check = |index, late| Self { late, ..Self::new(store, root, at) }.check_at(path, index, &[]);
+        let is_revoked = |index| {
+            let verdict = match check(index, LateLists::Unknown) {
+                Err(StaleCrl | StatusUnknown | CrlSignature | CrlSign) => check(index, LateLists::Count),
+                settled => settled,
+            };
+            matches!(verdict, Err(Revoked | TooManyLists | Malformed(_)))
+        };
+        let listed =
+            path.iter().enumerate().filter(|(_, certificate)| store.has_entry_of(&[certificate.der]));
+        listed.map(|(index, _)| index).any(is_revoked)
     }
 
     /// Checks that no certificate of the path is revoked, and that current lists cover each for all reasons. Without any list,
@@ -199,7 +219,7 @@ impl<'s> RevocationCheck<'s> {
                 && !visiting.contains(&number)
                 && list.names_key(issuer.key_identifier.as_deref())
                 && self.is_signed(list, issuer.key.info())?
-                && self.is_valid(number, above, visiting)?
+                && self.is_valid(number, list, above, visiting)?
             {
                 return Ok(Some(issuer.key.info()));
             }
@@ -233,17 +253,23 @@ impl<'s> RevocationCheck<'s> {
         Ok(list.is_signed_with(key))
     }
 
-    /// Whether a CRL issuer of the store has a valid path to the same root, and is not revoked.
+    /// Whether a CRL issuer of the store that signed a list has a valid path to the same root, and is not revoked. Where late lists
+    /// count, so do those of a signer that has expired since.
     fn is_valid(
         &self,
         number: usize,
+        list: &Crl,
         above: &Path<'_>,
         visiting: Visiting<'_>,
     ) -> Result<bool, CertificateRule> {
         let visiting = [visiting, &[number]].concat();
         let Some((outside, joined)) = self.path_to_root(number, above, &visiting)? else { return Ok(false) };
         let path: Vec<&Certificate<'_>> = outside.iter().chain(above.iter().skip(joined).copied()).collect();
-        let is_path = chain::check_fields(&path, self.at).is_ok()
+        let at = |certificate: &Certificate<'_>| match self.late {
+            LateLists::Count if certificate.validity.contains(list.this_update) => list.this_update,
+            LateLists::Count | LateLists::Unknown => self.at,
+        };
+        let is_path = chain::check_fields(&path, at).is_ok()
             && chain::check_root(self.root, &path, self.at).is_ok()
             && check_names_and_policies(&path, self.root).is_ok();
         if !is_path {

@@ -345,7 +345,8 @@ fn invalid_chains_do_not_drive_out_valid_ones() {
 
 fn is_remembered(provider: &X509IdentityProvider, credential: Credential<'_>) -> bool {
     let Trusted { trust, validated, .. } = &*provider.present();
-    validated.is_valid_in(&digest(credential.content), trust.period(at(NOW_S).msg_timestamp))
+    let period = trust.period(at(NOW_S).msg_timestamp);
+    validated.found_in(&digest(credential.content), period) == Some(Found::Valid)
 }
 
 #[test]
@@ -391,6 +392,53 @@ fn a_provider_that_takes_the_same_trust_keeps_what_it_found() {
         assert_eq!(Arc::ptr_eq(&before, &provider.present()), is_kept, "{} roots", roots.len());
         assert_eq!(is_remembered(&provider, chain.credential()), is_kept);
     }
+}
+
+/// A list of the root that has been late for long.
+fn late_list(root: &(CertificateParams, KeyPair)) -> Vec<u8> {
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(2020, 2, 1),
+        crl_number: 1_u64.into(),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    list.signed_by(&Issuer::from_params(&root.0, &root.1)).unwrap().der().to_vec()
+}
+
+/// A follower whose lists are late validates each chain that its hub accepted once, and refuses it elsewhere.
+#[test]
+fn chains_that_only_the_hub_accepts_are_validated_once() {
+    let root = (parameters(&named("root"), true), KeyPair::generate_for(&PKCS_ED25519).unwrap());
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let issuer = Issuer::from_params(&root.0, &root.1);
+    let phone = parameters(&named("phone"), false).signed_by(&key, &issuer).unwrap().der().to_vec();
+    let root_pem = root.0.self_signed(&root.1).unwrap().pem();
+    let provider = provider(&root_pem, DEVICE_ONLY);
+    let credential = credential(&[phone]);
+    let validate = |is_accepted, seconds: u64| {
+        let identity = Identity { signature_key: key.public_key_raw(), credential };
+        let context = ApplicationContext { is_accepted, ..at(seconds) };
+        provider.validate(identity, GroupContextExtensions::empty(), context)
+    };
+    let late = || TrustStore::new(root_pem.as_bytes(), &[late_list(&root)]).unwrap();
+    provider.take_trust(&X509IdentityProvider::new(provider.offsets.clone(), late(), provider.limits));
+    for (is_accepted, seconds, counted) in [
+        (true, NOW_S, 1),
+        (true, NOW_S + 1, 1),
+        (false, NOW_S, 1),
+        (true, NOW_S, 1),
+        // Nothing else is left to the hub.
+        (true, NOW_S + 2 * AROUND_S, 1),
+    ] {
+        let is_good = is_accepted && seconds < NOW_S + AROUND_S;
+        assert_eq!(validate(is_accepted, seconds).is_ok(), is_good, "{is_accepted} at {seconds}");
+        assert_eq!(provider.disputed_chains(), Some(counted));
+        assert!(!is_remembered(&provider, credential));
+    }
+    let trusted = provider.present();
+    assert_eq!(trusted.validations.load(Ordering::Relaxed), 3, "the first, the refused one and the late one");
 }
 
 #[test]

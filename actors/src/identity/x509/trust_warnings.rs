@@ -22,7 +22,7 @@ impl TrustStore {
         let issuers = issuers.map(|(place, _)| {
             warning(
                 TrustMember::CrlIssuer(place),
-                "it is outside of its validity, so lists that it signed cannot be used",
+                "it is outside of its validity, so the certificates that its lists cover are refused",
             )
         });
         let mut found: Vec<TrustWarning> = roots.chain(lists).chain(issuers).collect();

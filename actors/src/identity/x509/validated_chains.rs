@@ -33,8 +33,17 @@ struct Chains {
 #[derive(Debug)]
 struct Proven {
     claims: Arc<Claims>,
-    /// The last period of the trust store in which the chain was found valid.
+    /// The last period of the trust store in which the chain was validated.
     period: usize,
+    found: Found,
+}
+
+/// The result of validating a chain that is not refused by all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Valid,
+    /// Valid apart from revocation, which the hub of a group has judged otherwise.
+    Disputed,
 }
 
 impl ValidatedChains {
@@ -58,12 +67,16 @@ impl ValidatedChains {
         });
     }
 
-    pub(super) fn is_valid_in(&self, digest: &ChainDigest, period: usize) -> bool {
-        self.with(|chains| chains.proven.known.get(digest).is_some_and(|proven| proven.period == period))
+    /// What was found of a chain in this period.
+    pub(super) fn found_in(&self, digest: &ChainDigest, period: usize) -> Option<Found> {
+        self.with(|chains| {
+            let proven = chains.proven.known.get(digest).filter(|proven| proven.period == period)?;
+            Some(proven.found)
+        })
     }
 
-    pub(super) fn valid_in(&self, digest: ChainDigest, claims: Arc<Claims>, period: usize) {
-        self.with(|chains| chains.proven.insert(digest, Proven { claims, period }));
+    pub(super) fn note(&self, digest: ChainDigest, claims: Arc<Claims>, period: usize, found: Found) {
+        self.with(|chains| chains.proven.insert(digest, Proven { claims, period, found }));
     }
 
     /// A panic elsewhere does no harm: every entry of the map is valid by itself.

@@ -470,6 +470,72 @@ fn no_signature_is_verified_for_members_that_no_list_has() {
     assert!(store.crls.iter().any(|list| list.verified() > 0));
 }
 
+/// What was revoked by others than the issuer stays revoked when their certificates end.
+#[test]
+fn lists_of_signers_that_have_expired_since_revoke_members() {
+    let mut expired = signer();
+    expired.not_after = date_time_ymd(2025, 12, 31);
+    let world = Indirect::new(expired);
+    let organisation = name_of(&world.pki.organisation);
+    let revoked = || vec![entry(&[DEVICE], None, Some(&organisation))];
+    let list =
+        |this_update, next_update, revoked| List { this_update, next_update, revoked, ..scope(&[&INDIRECT]) };
+    let check = |lists: &[Vec<u8>], refusal, expected| {
+        let lists = [&[List::default().sign(&world.pki.root)][..], lists].concat();
+        let store = world.pki.store_with(&lists).with_crl_issuers(world.signer.pem.as_bytes()).unwrap();
+        assert_eq!(world.pki.validate_by(&store, NOW), refusal);
+        assert_eq!(store.revokes(&world.pki.chain(), NOW), expected);
+    };
+    let unsigned = || broken(0, CertificateRule::CrlSignature);
+    const LATE: &str = "251230000000Z";
+    check(&[list("250601000000Z", LATE, revoked()).sign(&world.signer)], unsigned(), true);
+    check(&[list("250601000000Z", "270101000000Z", revoked()).sign(&world.signer)], unsigned(), true);
+    check(&[list("250601000000Z", LATE, vec![]).sign(&world.signer)], unsigned(), false);
+    // It had expired already, or was not valid yet, when it signed the list.
+    check(&[list("260101000000Z", "270101000000Z", revoked()).sign(&world.signer)], unsigned(), false);
+    check(&[list("241231000000Z", LATE, revoked()).sign(&world.signer)], unsigned(), false);
+    // A current list that covers the certificate settles it.
+    let own = List { this_update: "250101000000Z", ..List::default() }.sign(&world.pki.organisation);
+    let late = list("250601000000Z", LATE, revoked()).sign(&world.signer);
+    check(&[late.clone(), own], Ok(()), false);
+    // As for chains that come in, a list by the issuer's own key comes before those of others, late or not.
+    let own = List { this_update: "250101000000Z", next_update: LATE, ..List::default() };
+    check(&[late, own.sign(&world.pki.organisation)], broken(0, CertificateRule::StaleCrl), false);
+}
+
+/// Lists of the organisation's name, newer than those of its own, by keys that nobody knows.
+fn forged_lists(count: usize) -> Vec<Vec<u8>> {
+    let list = List { this_update: "260102000000Z", ..List::default() };
+    (0..count).map(|_| list.sign(&Entity::root(ca("organisation")))).collect()
+}
+
+#[test]
+fn members_whose_lists_cannot_all_be_tried_are_revoked_if_a_list_has_them() {
+    let pki = pki_with(None);
+    let of_root = |revoked| List { revoked, ..List::default() }.sign(&pki.root);
+    let own = |revoked| List { revoked, ..List::default() }.sign(&pki.organisation);
+    let is_revoked = |lists: [Vec<u8>; 2]| {
+        let store = pki.store_with(&[&forged_lists(64)[..], &lists].concat());
+        assert_eq!(store.validate(&pki.chain(), NOW), broken(0, CertificateRule::TooManyLists));
+        store.revokes(&pki.chain(), NOW)
+    };
+    let entry = |serial| vec![entry(&[serial], None, None)];
+    assert!(!is_revoked([of_root(vec![]), own(vec![])]));
+    assert!(!is_revoked([of_root(vec![]), own(entry(DEVICE + 1))]));
+    // Those for the device do not use up those for its issuer.
+    assert!(is_revoked([of_root(entry(ORGANISATION)), own(vec![])]));
+    assert!(is_revoked([of_root(vec![]), own(entry(DEVICE))]));
+}
+
+#[test]
+fn members_whose_distribution_points_cannot_be_read_are_revoked_if_a_list_has_them() {
+    let pki = pki_with(Some(points(&vec![vec![point("http://a")]; 65])));
+    // Without lists they could come in.
+    assert_eq!(pki.validate(), Ok(()));
+    member_is_revoked(&pki, &[List::default()], false);
+    member_is_revoked(&pki, &[List { revoked: vec![entry(&[DEVICE], None, None)], ..List::default() }], true);
+}
+
 /// What a hub accepted, a follower takes, whatever its lists say of revocation, and nothing else that breaks a rule.
 #[test]
 fn revocation_is_left_to_the_hub_and_nothing_else() {
@@ -480,8 +546,8 @@ fn revocation_is_left_to_the_hub_and_nothing_else() {
         let store = pki.store_with(&[List::default().sign(&pki.root), list.sign(&pki.organisation)]);
         let refusal = store.validate(&pki.chain(), NOW).unwrap_err();
         assert!(refusal.is_about_revocation(), "{refusal}");
-        let left = |at| store.validate_naming(&pki.chain(), at, 0, Revocation::LeftToHub);
-        assert_eq!(left(NOW), Ok(()));
+        let left = |at| store.validate_naming(&pki.chain(), at, 0);
+        assert_eq!(left(NOW), Ok(Standing::Disputed(refusal)));
         let expired = left(Timestamp(NOW.0 + 2 * YEAR_MS)).unwrap_err();
         assert!(!expired.is_about_revocation(), "{expired}");
     }
