@@ -5,6 +5,7 @@
 //! | `peer.rs` | one peer: timeouts, retries, its circuit breaker, and the applications agreed with it |
 //! | `discovery.rs` | its address |
 //! | `configuration.rs`, `trust.rs` | the comparison of application configurations; of what they trust |
+//! | `trust_log.rs` | what one peer trusts, and the log of where that differs |
 //! | `transport.rs` | delivery of log entries |
 //! | `answer.rs`, `circuit.rs`, `tls.rs` | reading answers, the circuit breaker, mutual TLS |
 //!
@@ -18,6 +19,7 @@ mod peer;
 pub(crate) mod tls;
 mod transport;
 mod trust;
+mod trust_log;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -174,6 +176,9 @@ impl Federation {
             if let Some(shared) = self.applications.get(&application.id) {
                 let summary = application.identity.trust_summary();
                 shared.take_trust(summary.as_ref().map(ApplicationTrust::of));
+                for peer in self.peers.values() {
+                    peer.trust().compare(application.id, shared);
+                }
             }
         }
     }
@@ -181,13 +186,13 @@ impl Federation {
     /// Notes what a peer trusts in an application, by its header.
     pub(crate) fn note_trust(&self, domain: &DomainName, app: AppId, header: &[u8]) {
         if let (Some(peer), Some(application)) = (self.peers.get(domain), self.applications.get(&app)) {
-            peer.note_trust(app, application, header);
+            peer.trust().note(app, application, header);
         }
     }
 
     /// The applications in which a peer has told what it trusts, and what of that differs from what is trusted here.
     pub(crate) fn peer_trust(&self, domain: &DomainName) -> Vec<PeerTrust> {
-        self.peers.get(domain).map(|peer| peer.trust(&self.applications)).unwrap_or_default()
+        self.peers.get(domain).map(|peer| peer.trust().present(&self.applications)).unwrap_or_default()
     }
 
     /// Counts a delivery that a peer refused.

@@ -1,7 +1,7 @@
 //! One peer: requests to it, with retries and a circuit breaker. Here alone it is decided whether the peer can be reached.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,7 +24,7 @@ use super::{
     circuit::Circuit,
     configuration::{DIFFERENCES_MAX, differences, shortened_name},
     discovery::Locator,
-    trust::ApplicationTrust,
+    trust_log::TrustLog,
 };
 use crate::{
     api::{
@@ -50,12 +50,10 @@ pub(super) struct Peer {
     circuit: Mutex<Circuit>,
     /// The results of comparisons: whether the two gateways have the same configuration of an application.
     agreed: Mutex<BTreeMap<AppId, bool>>,
-    /// The last log that the configuration of an application differs.
-    differing_logged: Mutex<BTreeMap<AppId, Instant>>,
-    /// What it trusts, as it told last, in each application.
-    trust: Mutex<BTreeMap<AppId, ApplicationTrust>>,
-    /// The last log that this differs.
-    trust_logged: Mutex<BTreeMap<AppId, Instant>>,
+    /// The configurations that differ, as the log has them.
+    differing_logged: Mutex<BTreeMap<AppId, LoggedDifference>>,
+    /// What it trusts, as it told last.
+    trust: Arc<TrustLog>,
     /// Held while configurations are compared, so that they are compared once.
     comparing: tokio::sync::Mutex<()>,
     is_unreachable: AtomicBool,
@@ -138,6 +136,7 @@ impl Peer {
 
     pub(super) fn new(domain: DomainName, locator: Locator, settings: &FederationSettings) -> Self {
         Self {
+            trust: TrustLog::new(domain.clone()),
             domain,
             locator: RwLock::new(Arc::new(locator)),
             requests: Semaphore::new(settings.peer_requests_in_flight_max),
@@ -148,8 +147,6 @@ impl Peer {
             )),
             agreed: Mutex::default(),
             differing_logged: Mutex::default(),
-            trust: Mutex::default(),
-            trust_logged: Mutex::default(),
             comparing: tokio::sync::Mutex::default(),
             is_unreachable: AtomicBool::new(false),
             answered_s: AtomicU64::new(0),
@@ -202,8 +199,8 @@ impl Peer {
     /// Notes whether the peer has the same configuration of an application as this gateway.
     pub(super) fn note_comparison(&self, app: AppId, differing: &[String]) {
         let is_same = differing.is_empty();
-        let before = locked(&self.agreed).insert(app, is_same);
-        if !is_same && before != Some(false) && is_log_due(&self.differing_logged, app) {
+        locked(&self.agreed).insert(app, is_same);
+        if is_log_due(&mut locked(&self.differing_logged), app, differing, Instant::now()) {
             tracing::error!(
                 peer = %self.domain,
                 %app,
@@ -213,31 +210,9 @@ impl Peer {
         }
     }
 
-    /// Notes what the peer trusts in an application, by its header. Anything else in the header counts for nothing.
-    pub(super) fn note_trust(&self, app: AppId, application: &SharedApplication, header: &[u8]) {
-        let (Some(theirs), Some(ours)) = (ApplicationTrust::read(header), application.trust()) else {
-            return;
-        };
-        let differing = ours.differences(&theirs);
-        let is_new = locked(&self.trust).insert(app, theirs.clone()) != Some(theirs);
-        if is_new && !differing.is_empty() && is_log_due(&self.trust_logged, app) {
-            tracing::warn!(
-                peer = %self.domain,
-                %app,
-                differing = differing.join(", "),
-                "the peer has other trust in the clients of an application: one of the two will refuse what the other accepts"
-            );
-        }
-    }
-
-    /// The applications in which it has told what it trusts, and what of that differs from ours.
-    pub(super) fn trust(&self, applications: &HashMap<AppId, Arc<SharedApplication>>) -> Vec<PeerTrust> {
-        let told = locked(&self.trust);
-        let compared = told.iter().filter_map(|(app, theirs)| {
-            let ours = applications.get(app)?.trust()?;
-            Some(PeerTrust { app: *app, differs: ours.differences(theirs) })
-        });
-        compared.collect()
+    /// What the peer trusts in each application, as it told last.
+    pub(super) fn trust(&self) -> &Arc<TrustLog> {
+        &self.trust
     }
 
     async fn agree(
@@ -358,7 +333,7 @@ impl Peer {
         }
         let response = outgoing.send().await.map_err(|error| Failure::of(&error))?;
         if let Some(told) = response.headers().get(TRUST_HEADER) {
-            self.note_trust(app, application, told.as_bytes());
+            self.trust.note(app, application, told.as_bytes());
         }
         answer::receive(response, self.settings.answer_bytes_max, request.success).await
     }
@@ -395,13 +370,33 @@ impl Peer {
     }
 }
 
-/// Whether a difference in an application is to be logged: once per period, however often the peer changes.
-fn is_log_due(logged: &Mutex<BTreeMap<AppId, Instant>>, app: AppId) -> bool {
-    let now = Instant::now();
-    let mut logged = locked(logged);
-    let is_due = logged.get(&app).is_none_or(|last| now.duration_since(*last) >= DIFFERENCE_PAUSE);
+/// A difference in an application that was logged.
+#[derive(Debug)]
+struct LoggedDifference {
+    at: Instant,
+    /// The members that differ; none once it has ended.
+    members: Vec<String>,
+}
+
+/// Whether a comparison is to be logged: each difference that is not in the log yet, once per period, however often the peer changes. One
+/// that is held back is logged with the first comparison after that.
+fn is_log_due(
+    logged: &mut BTreeMap<AppId, LoggedDifference>,
+    app: AppId,
+    differing: &[String],
+    now: Instant,
+) -> bool {
+    let last = logged.get_mut(&app);
+    if differing.is_empty() {
+        if let Some(last) = last {
+            last.members.clear();
+        }
+        return false;
+    }
+    let is_due =
+        last.is_none_or(|last| last.members != differing && now.duration_since(last.at) >= DIFFERENCE_PAUSE);
     if is_due {
-        logged.insert(app, now);
+        logged.insert(app, LoggedDifference { at: now, members: differing.to_vec() });
     }
     is_due
 }
@@ -440,4 +435,27 @@ fn jittered(time: Duration) -> Duration {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // The data behind these locks is consistent between any two statements.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_that_was_held_back_is_logged_later() {
+        let (mut logged, app, began) = (BTreeMap::new(), AppId::random(), Instant::now());
+        let mut note = |seconds: u64, differing: &[&str]| {
+            let differing: Vec<String> = differing.iter().map(|name| (*name).to_owned()).collect();
+            is_log_due(&mut logged, app, &differing, began + Duration::from_secs(seconds))
+        };
+        assert!(!note(0, &[]));
+        assert!(note(1, &["id"]));
+        assert!(!note(2, &["id"]), "it is in the log");
+        assert!(!note(3, &[]));
+        assert!(!note(4, &["id"]), "too soon");
+        assert!(!note(60, &["id"]));
+        assert!(note(61, &["id"]), "it has ended and begun again");
+        assert!(!note(200, &["id"]));
+        assert!(note(201, &["id", "identity_configuration"]));
+    }
 }
