@@ -37,7 +37,7 @@ impl Endpoint for WatchActivity {
 
 /// A sample of the gateway's activity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ActivitySample {
     /// When it was taken, in Unix milliseconds.
     #[schema(value_type = u64)]
@@ -75,7 +75,7 @@ pub struct ActivitySample {
 
 /// Rates, in events a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ActivityRates {
     /// Commits that were accepted.
     pub commits: f64,
@@ -95,7 +95,7 @@ pub struct ActivityRates {
 
 /// Quantiles of times, in milliseconds, estimated from the buckets of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct TimeQuantiles {
     /// The median.
     pub p50_ms: f64,
@@ -105,7 +105,7 @@ pub struct TimeQuantiles {
 
 /// What the gateway has in memory and does now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ActivityLoad {
     /// Groups in memory.
     pub groups_awake: u64,
@@ -121,7 +121,7 @@ pub struct ActivityLoad {
 
 /// A group and its commits in the last minute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BusyGroup {
     /// Its application.
     #[schema(value_type = Uuid)]
@@ -137,7 +137,7 @@ pub struct BusyGroup {
 
 /// A key queue with few key packages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct LowQueue {
     /// Its application.
     #[schema(value_type = Uuid)]
@@ -156,7 +156,7 @@ pub struct LowQueue {
 
 /// The disk of the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct DiskUse {
     /// The bytes of the files in the data directory.
     pub used_bytes: u64,
@@ -168,7 +168,7 @@ pub struct DiskUse {
 
 /// Snapshots of groups and key queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct SnapshotsSeen {
     /// When the newest was written, in Unix milliseconds; absent before the first since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -180,7 +180,7 @@ pub struct SnapshotsSeen {
 
 /// Backups of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BackupsSeen {
     /// The moment that the newest one holds, in Unix milliseconds; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -43,7 +43,6 @@ pub struct ApplicationConfiguration {
 
 /// The draft's IdentityConfiguration (*Identity Providers*).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct IdentityConfiguration {
     /// 1 = Basic, 2 = X.509: the MLS credential type that it accepts (RFC 9420 §17.5).
     #[schema(value_type = u8, minimum = 1, maximum = 2)]

@@ -48,7 +48,7 @@ impl Endpoint for MakeBackup {
 
 /// The backups of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ListedBackups {
     /// Their directory, on the machine of the gateway; absent if the configuration names none and the gateway keeps no data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,7 +59,7 @@ pub struct ListedBackups {
 
 /// A backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ListedBackup {
     /// The name of its file.
     pub name: String,
@@ -72,7 +72,7 @@ pub struct ListedBackup {
 
 /// A backup that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct MadeBackup {
     /// Its directory, on the machine of the gateway.
     pub directory: String,

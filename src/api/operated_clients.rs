@@ -30,7 +30,7 @@ impl Endpoint for ListOperatedClients {
 
 /// Clients of an application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct OperatedClients {
     /// The clients, by their ids.
     pub clients: Vec<OperatedClient>,
@@ -41,7 +41,7 @@ pub struct OperatedClients {
 
 /// A client, as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct OperatedClient {
     /// Its id.
     #[schema(value_type = Uuid)]

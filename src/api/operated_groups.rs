@@ -149,7 +149,7 @@ pub struct EpochsBefore {
 
 /// A group, as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct InspectedGroup {
     /// Its id.
     pub group_id: GroupIdText,
@@ -183,7 +183,7 @@ pub struct InspectedGroup {
 
 /// A peer that follows a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct GroupFollower {
     /// Its domain.
     #[schema(value_type = String)]
@@ -194,7 +194,6 @@ pub struct GroupFollower {
 
 /// Epochs of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct GroupEpochs {
     /// The epochs, the newest first.
     pub epochs: Vec<InspectedEpoch>,
@@ -202,7 +201,7 @@ pub struct GroupEpochs {
 
 /// An epoch and the commit that created it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct InspectedEpoch {
     /// The epoch.
     #[schema(value_type = u64)]
@@ -225,7 +224,7 @@ pub struct InspectedEpoch {
 
 /// A commit that was refused because the epoch had a commit already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct EpochLoser {
     /// The leaf index that the commit names as its sender, which is not verified; absent for an external commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -237,7 +236,6 @@ pub struct EpochLoser {
 
 /// The gateways of other domains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ListedPeers {
     /// Each of them, by its domain.
     pub peers: Vec<ListedPeer>,
@@ -245,7 +243,7 @@ pub struct ListedPeers {
 
 /// The gateway of another domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ListedPeer {
     /// Its domain.
     #[schema(value_type = String)]
@@ -284,7 +282,7 @@ impl ListedPeer {
 
 /// A comparison of what two gateways trust in the clients of an application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ComparedTrust {
     /// The application.
     #[schema(value_type = String)]

@@ -141,7 +141,6 @@ fn text(segment: &str) -> Option<String> {
 
 /// The applications of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct OperatedApplications {
     /// Each of them.
     pub applications: Vec<OperatedApplication>,
@@ -149,7 +148,7 @@ pub struct OperatedApplications {
 
 /// An application, as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct OperatedApplication {
     /// Its id.
     #[schema(value_type = Uuid)]
@@ -169,7 +168,7 @@ pub struct OperatedApplication {
 
 /// How much an application has, and how much it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ApplicationQuotas {
     /// Clients.
     pub clients: UsedQuota,
@@ -183,7 +182,7 @@ pub struct ApplicationQuotas {
 
 /// How much there is of something, and how much there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct UsedQuota {
     /// How much there is.
     pub used: u64,
@@ -207,7 +206,7 @@ impl ApplicationQuotas {
 
 /// A number that is counted up to 10,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BoundedCount {
     /// The number, at most 10,000.
     #[schema(maximum = 10000)]
@@ -229,7 +228,6 @@ impl BoundedCount {
 
 /// The tokens of an application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ListedTokens {
     /// Each of them: those of the configuration first.
     pub tokens: Vec<ListedToken>,
@@ -237,7 +235,7 @@ pub struct ListedTokens {
 
 /// A token, without what would let anyone use it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ListedToken {
     /// Its id: the first 16 hexadecimal digits of its SHA-256.
     pub token_id: String,
@@ -266,7 +264,7 @@ impl Body for NewTokenBody {
 
 /// A token that was made.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct MadeTokenBody {
     /// Its id, by which it can be revoked.
     pub token_id: String,

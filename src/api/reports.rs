@@ -136,7 +136,7 @@ impl Endpoint for ListReportedEpochs {
 
 /// Reported epochs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ListedReports {
     /// The epochs, by their groups.
     pub epochs: Vec<ListedReport>,
@@ -147,7 +147,7 @@ pub struct ListedReports {
 
 /// A reported epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ListedReport {
     /// The group.
     pub group_id: GroupIdText,

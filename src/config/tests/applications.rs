@@ -211,6 +211,10 @@ fn applications_are_checked() {
         Some((&identity("parameters"), "must be empty")),
     );
     check(
+        &application("[applications.identity_configuration]\nidentity_provider_type = 1\ndepth = 1"),
+        Some((&identity("depth"), "is not a setting")),
+    );
+    check(
         &application("federates_with = [\"b.example\"]"),
         Some((&member("federates_with"), "supports_domains")),
     );

@@ -82,6 +82,43 @@ fn the_document_lists_exactly_the_routes() {
     assert_eq!(listed(&document), registered);
 }
 
+/// The schemas that a part of a document refers to, and those that they refer to.
+fn schemas_of<'a>(document: &'a Value, part: &Value) -> BTreeMap<String, &'a Value> {
+    let (mut schemas, mut waiting) = (BTreeMap::new(), BTreeSet::new());
+    references(part, &mut waiting);
+    while let Some(reference) = waiting.pop_first() {
+        let schema = document.pointer(reference.trim_start_matches('#')).unwrap();
+        if schemas.insert(reference, schema).is_none() {
+            references(schema, &mut waiting);
+        }
+        waiting.retain(|reference| !schemas.contains_key(reference));
+    }
+    schemas
+}
+
+/// A newer gateway may answer with members that a client does not know; what it does not know in a request is refused.
+#[test]
+fn answers_may_have_more_members_and_requests_may_not() {
+    let is_strict = |schema: &Value| schema["additionalProperties"] == false;
+    let (mut answers, mut requests) = (0, 0);
+    for document in [json(), operator::document().unwrap()] {
+        for (name, operation) in operations(&document) {
+            for (reference, schema) in schemas_of(&document, &operation["responses"]) {
+                assert!(!is_strict(schema), "an answer of {name}: {reference}");
+                answers += 1;
+            }
+            for (reference, schema) in schemas_of(&document, &operation["requestBody"]) {
+                assert!(
+                    is_strict(schema) || schema["properties"].is_null(),
+                    "a request of {name}: {reference}"
+                );
+                requests += 1;
+            }
+        }
+    }
+    assert!(answers > 50 && requests > 5, "{answers} schemas of answers, {requests} of requests");
+}
+
 #[test]
 fn every_problem_that_an_operation_answers_is_described_and_nothing_else() {
     let document = json();
