@@ -30,7 +30,7 @@ pub(super) type Path<'p> = [&'p Certificate<'p>];
 pub(super) enum Standing {
     /// None of its certificates is revoked.
     Good,
-    /// It is valid apart from revocation: by the lists one of its certificates is revoked, or may be.
+    /// It is valid apart from revocation: by the lists one of its certificates is revoked, or may be, or it cannot be found out.
     Disputed(ChainError),
 }
 
@@ -97,10 +97,10 @@ impl TrustStore {
                     refusal = refusal.or(Some(error));
                     continue;
                 }
+                // Every error of this check is about revocation, also that distribution points cannot be read: nothing else reads them.
                 match RevocationCheck::new(self, root, unix_seconds(at)).check(path) {
                     Ok(()) => return check_leaf(path).map(|()| Standing::Good),
-                    Err(error) if error.is_about_revocation() => disputed = disputed.or(Some(error)),
-                    Err(error) => refusal = refusal.or(Some(error)),
+                    Err(error) => disputed = disputed.or(Some(error)),
                 }
             }
             match disputed {

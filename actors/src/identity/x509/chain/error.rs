@@ -30,22 +30,6 @@ pub enum ChainError {
     },
 }
 
-impl ChainError {
-    /// Whether the chain is refused because a certificate is revoked, or may be.
-    pub(in crate::identity::x509) fn is_about_revocation(&self) -> bool {
-        let Self::Certificate { rule, .. } = self else { return false };
-        matches!(
-            rule,
-            CertificateRule::Revoked
-                | CertificateRule::StatusUnknown
-                | CertificateRule::StaleCrl
-                | CertificateRule::CrlSignature
-                | CertificateRule::CrlSign
-                | CertificateRule::TooManyLists
-        )
-    }
-}
-
 /// A rule that a certificate breaks; the text continues *certificate 1 …*. What RFC 5280 allows and this gateway does not
 /// process is called *not supported*.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -536,19 +536,39 @@ fn members_whose_distribution_points_cannot_be_read_are_revoked_if_a_list_has_th
     member_is_revoked(&pki, &[List { revoked: vec![entry(&[DEVICE], None, None)], ..List::default() }], true);
 }
 
-/// What a hub accepted, a follower takes, whatever its lists say of revocation, and nothing else that breaks a rule.
+/// What a hub accepted, a follower takes, whatever its lists say of revocation, and nothing else that breaks a rule. A hub without lists
+/// does not read distribution points.
 #[test]
 fn revocation_is_left_to_the_hub_and_nothing_else() {
     let pki = pki_with(None);
     let revoked = List { revoked: vec![entry(&[DEVICE], None, None)], ..List::default() };
     let late = List { next_update: "251231000000Z", this_update: "250601000000Z", ..List::default() };
     for list in [revoked, late, List { scope: vec![CAS.to_vec()], ..List::default() }] {
-        let store = pki.store_with(&[List::default().sign(&pki.root), list.sign(&pki.organisation)]);
-        let refusal = store.validate(&pki.chain(), NOW).unwrap_err();
-        assert!(refusal.is_about_revocation(), "{refusal}");
-        let left = |at| store.validate_naming(&pki.chain(), at, 0);
-        assert_eq!(left(NOW), Ok(Standing::Disputed(refusal)));
-        let expired = left(Timestamp(NOW.0 + 2 * YEAR_MS)).unwrap_err();
-        assert!(!expired.is_about_revocation(), "{expired}");
+        is_left_to_the_hub(&pki, &[list.sign(&pki.organisation)]);
     }
+    is_left_to_the_hub(&pki, &[&forged_lists(64)[..], &[List::default().sign(&pki.organisation)]].concat());
+    for unreadable in [
+        points(&vec![vec![point("http://a")]; 65]),
+        points(&[vec![]]),
+        extension(31, false, Vec::new()),
+        extension(31, false, b"no points".to_vec()),
+    ] {
+        let pki = pki_with(Some(unreadable));
+        assert_eq!(pki.validate(), Ok(()), "without lists");
+        is_left_to_the_hub(&pki, &[List::default().sign(&pki.organisation)]);
+    }
+}
+
+/// Checks that these lists refuse the device, and a follower takes it all the same while it is valid.
+#[track_caller]
+fn is_left_to_the_hub(pki: &Pki, lists: &[Vec<u8>]) {
+    let store = pki.store_with(&[&[List::default().sign(&pki.root)], lists].concat());
+    let refusal = store.validate(&pki.chain(), NOW).unwrap_err();
+    let left = |at| store.validate_naming(&pki.chain(), at, 0);
+    assert_eq!(left(NOW), Ok(Standing::Disputed(refusal)));
+    let expired = CertificateRule::Expired;
+    assert_eq!(
+        left(Timestamp(NOW.0 + 2 * YEAR_MS)),
+        Err(ChainError::Certificate { index: 0, rule: expired })
+    );
 }
