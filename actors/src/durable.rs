@@ -81,18 +81,43 @@ pub(crate) struct Loaded<S> {
     snapshot_sequence: u64,
 }
 
+/// The reason why a state could not be loaded. It is logged when it becomes a [`StorageError`].
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// There is no log.
+    #[error("there is no log")]
+    NoLog,
+    /// The store cannot read it.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Its bytes are not understood.
+    #[error("the stored state of {log:?} cannot be restored: {fault}")]
+    Restore { log: LogId, fault: String },
+}
+
+impl From<LoadError> for StorageError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::NoLog => {}
+            LoadError::Read(error) => return Self::from(error),
+            LoadError::Restore { log, fault } => {
+                tracing::error!(?log, error = %fault, "stored state cannot be restored");
+            }
+        }
+        Self::Unreadable
+    }
+}
+
 /// Loads a state; blocks.
 ///
 /// # Errors
-/// [`StorageError::Unreadable`]; the reason is logged.
-pub(crate) fn load<S: DurableState>(view: &View, log: &LogId) -> Result<Loaded<S>, StorageError> {
-    let stored = view.load_log(log)?.ok_or(StorageError::Unreadable)?;
+/// The reason, which is not logged yet.
+pub(crate) fn load<S: DurableState>(view: &View, log: &LogId) -> Result<Loaded<S>, LoadError> {
+    let stored = view.load_log(log)?.ok_or(LoadError::NoLog)?;
     let snapshot = stored.snapshot.as_ref().map(|(_, snapshot)| snapshot.as_ref());
     let records = stored.records.iter().map(|(number, record)| (*number, record.as_ref()));
-    let unreadable = |error: &dyn std::fmt::Display| {
-        tracing::error!(?log, %error, "stored state cannot be restored");
-        StorageError::Unreadable
-    };
+    let unreadable =
+        |fault: &dyn std::fmt::Display| LoadError::Restore { log: log.clone(), fault: fault.to_string() };
     let state = catch_unwind(AssertUnwindSafe(|| S::restore(snapshot, records)))
         .map_err(|_| unreadable(&"restoring it panicked"))?
         .map_err(|error| unreadable(&error))?;

@@ -15,7 +15,7 @@ pub struct RevocationSearch {
     pub groups: usize,
     /// Members of them whose certificates are revoked.
     pub revoked_members: usize,
-    /// Groups whose revoked members could not be read or not be proposed for removal, up to 1,024. They are tried again.
+    /// Groups that could not be read, or whose revoked members could not all be proposed for removal. They are tried again.
     pub failed_groups: usize,
     /// Whether groups are being looked through now, rather than waiting to be tried again.
     pub is_running: bool,

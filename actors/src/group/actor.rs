@@ -352,7 +352,12 @@ impl GroupActor {
             }
             Ok(_) if matches!(content, EntryContent::Proposal { .. }) => ready(accepted),
             accepted @ (Ok(_) | Err(GroupError::ExpiredMembers { .. })) => {
-                Box::pin(self.propose_removals(source).map(move |_, _, _| accepted))
+                Box::pin(self.propose_removals(source).map(move |proposed, _, _| {
+                    if let Err(error) = proposed {
+                        tracing::warn!(%error, "the removal of members whose credentials have ended was not proposed");
+                    }
+                    accepted
+                }))
             }
             Err(refused) => ready(Err(refused)),
         }
@@ -424,7 +429,8 @@ impl Actor for GroupActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let (store, app, group) = (self.services.store.clone(), self.meta.app, self.meta.group.clone());
-        let loading = snapshots::away(move || load_group(&store.view(), app, &group));
+        let loading =
+            snapshots::away(move || load_group(&store.view(), app, &group).map_err(StorageError::from));
         ctx.wait(loading.into_actor(self).map(|loaded, actor, ctx| {
             actor.loaded(loaded.unwrap_or(Err(StorageError::Unreadable)), ctx);
         }));

@@ -9,7 +9,7 @@ use super::{
     messages::{CloseGroup, Published},
 };
 use crate::{
-    durable::{Loaded, load},
+    durable::{LoadError, Loaded, load},
     error::StorageError,
 };
 
@@ -17,11 +17,10 @@ use crate::{
 pub(super) type LoadedGroup = (GroupRow, Loaded<GroupState>);
 
 /// Loads a group, unless it was deleted; blocks. Row and log are read from one view, because another group may replace this one at any time.
-pub(super) fn load_group(
-    view: &View,
-    app: AppId,
-    group: &GroupId,
-) -> Result<Option<LoadedGroup>, StorageError> {
+///
+/// # Errors
+/// The reason, which is not logged yet.
+pub(super) fn load_group(view: &View, app: AppId, group: &GroupId) -> Result<Option<LoadedGroup>, LoadError> {
     let Some(row) = view.group(app, group)? else { return Ok(None) };
     Ok(Some((row, load(view, &LogId::Group(app, group.clone()))?)))
 }

@@ -27,7 +27,7 @@ pub(crate) enum Published {
 pub(crate) struct CloseGroup;
 
 /// Looks for members whose certificates are revoked, and proposes their removal if the application wants it; answered with their
-/// number.
+/// number, or an error if not all could be proposed.
 pub(crate) struct RemoveRevoked {
     pub(crate) permit: OwnedSemaphorePermit,
 }

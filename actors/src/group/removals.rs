@@ -41,16 +41,10 @@ impl GroupActor {
             Ok(staged.collect::<Vec<_>>())
         });
         Box::pin(staged.then(|staged, actor, _| {
-            let appending = staged.and_then(|staged| actor.removals(staged)).map_or_else(
+            staged.and_then(|staged| actor.removals(staged)).map_or_else(
                 |error| ready(Err(error)),
                 |removals| removals.map_or_else(|| ready(Ok(())), |append| actor.append_removals(append)),
-            );
-            appending.map(|result, _, _| {
-                if let Err(error) = &result {
-                    tracing::warn!(%error, "the removal of members whose credentials have ended was not proposed");
-                }
-                result
-            })
+            )
         }))
     }
 

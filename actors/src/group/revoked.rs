@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     application::{ExpiredMembers, Source},
-    error::StorageError,
+    durable::LoadError,
+    external_sender::ExternalSenderKey,
     identity::x509::Trusted,
     mls::RevokedMembers,
 };
@@ -23,13 +24,13 @@ const LOOK_SHARE: usize = 64;
 /// while it reads; the group stays asleep.
 ///
 /// # Errors
-/// That the store cannot be read.
+/// That the group cannot be loaded, which is not logged yet.
 pub(crate) fn revoked_members(
     shown: Option<&GroupView>,
     (view, app, group): (&View, AppId, &GroupId),
     trusted: &Trusted,
     now: Timestamp,
-) -> Result<usize, StorageError> {
+) -> Result<usize, LoadError> {
     if let Some(shown) = shown {
         return Ok(RevokedMembers::find(&shown.tree, Some(trusted), now.max(shown.stamp)).count());
     }
@@ -61,6 +62,11 @@ impl GroupState {
     /// How many members are revoked.
     fn revoked_count(&self) -> usize {
         self.tracked.revoked_count()
+    }
+
+    /// Whether the removal of a revoked member can be proposed with one of these keys, and has not been.
+    fn lacks_removals(&self, keys: &[ExternalSenderKey]) -> bool {
+        self.tracked.lacks_removals(keys)
     }
 }
 
@@ -94,13 +100,23 @@ impl GroupActor {
         }))
     }
 
-    /// Finds the revoked members and proposes their removal; returns their number.
+    /// Finds the revoked members and proposes their removal; returns their number, or [`GroupError::TooManyProposals`] if there was no
+    /// room for all. The next commit has the others proposed.
     pub(super) fn remove_revoked(&mut self) -> Pending<usize> {
         let removing = self.find_revoked().then(|found, actor, _| match found {
             Ok(()) if actor.revoked_count() > 0 => actor.propose_removals(&Source::Application),
             found => ready(found),
         });
-        Box::pin(removing.map(|removed, actor, _| removed.map(|()| actor.revoked_count())))
+        Box::pin(removing.map(|removed, actor, _| {
+            removed?;
+            let state = actor.durable.state()?;
+            if state.lacks_removals(&actor.application.external_senders) {
+                return Err(GroupError::TooManyProposals {
+                    max: actor.services.limits.proposals_per_epoch_max,
+                });
+            }
+            Ok(state.revoked_count())
+        }))
     }
 
     fn revoked_count(&self) -> usize {

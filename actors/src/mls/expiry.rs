@@ -144,6 +144,15 @@ impl TrackedGroup {
         leaves.filter_map(packet).take_while(|packet| fits(packet)).collect()
     }
 
+    /// Whether one of the keys may propose the removal of a revoked member, and nobody has.
+    pub(crate) fn lacks_removals(&self, keys: &[ExternalSenderKey]) -> bool {
+        let revoked = &self.revoked.leaves;
+        if revoked.is_empty() || self.reinitialised || self.as_external_sender(keys).is_none() {
+            return false;
+        }
+        !revoked.is_subset(&self.proposed_removals())
+    }
+
     /// A PublicMessage in which an external sender proposes to remove a leaf (RFC 9420 §6.2, §12.1.8.1).
     fn removal(&self, leaf: u32, sender: u32, key: &ExternalSenderKey) -> Option<Vec<u8>> {
         const PUBLIC_MESSAGE: u16 = 1;

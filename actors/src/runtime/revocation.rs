@@ -4,22 +4,23 @@
 //! of the lists. The search finds those of groups in which nothing happens, and has their removal proposed. It reads one group at
 //! a time, activates those with revoked members only, and remembers how far it came.
 
+mod failed;
 mod lap;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 use snapshots::{AppId, Batch, GroupId, ReadError, SweepError};
 use tokio::time::timeout;
 
-use self::lap::{Lap, LapPlace, Progress};
+use self::{
+    failed::Failed,
+    lap::{Lap, LapPlace, Progress},
+};
 use super::registry::Registry;
 use crate::{
     application::{Application, ExpiredMembers},
+    durable::LoadError,
     error::StorageError,
     group::{GroupError, RemoveRevoked, revoked_members},
     identity::x509::Trusted,
@@ -29,10 +30,6 @@ use crate::{
 
 /// The groups after which the progress is written.
 const AT_ONCE: usize = 256;
-
-/// The most groups of a search that are remembered to be tried again. If there are more, all groups from the first of them on are
-/// looked through again.
-const FAILED_MAX: usize = 1024;
 
 /// The pause before what has failed is tried again. It doubles each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -90,13 +87,16 @@ async fn search(
     let (of, judge) = (application.clone(), Arc::clone(&trusted));
     let conditions = snapshots::away(move || conditions(&of, &judge)).await.map_err(|_| stopped())?;
     let search = match searches.remove(&app) {
-        Some(search) if search.conditions == conditions => search,
-        Some(search) => Search::new(conditions, search.lap.anew()),
+        Some(search) if search.trust == trusted.revocation_number() => search,
+        // Also if the lists are the same again: others held meanwhile.
+        Some(search) => Search::new(conditions, &trusted, search.lap.anew()),
         None => {
             let stored = services.store.view().setting(&setting(app))?;
             match Progress::read(stored.as_deref().unwrap_or_default(), &conditions) {
-                Progress::At(lap) => Search::new(conditions, lap),
-                Progress::Done => return Ok(true),
+                Progress::At(lap) => Search::new(conditions, &trusted, lap),
+                Progress::Done => {
+                    Search { is_done: true, ..Search::new(conditions, &trusted, Lap::default()) }
+                }
             }
         }
     };
@@ -111,10 +111,11 @@ async fn search(
         shown.ended = Some(services.clock.now());
         let RevocationSearch { groups, revoked_members, .. } = shown;
         tracing::info!(application = %app, groups, revoked_members, "looked for revoked members");
-    } else if let Some(error) = search.failure.take().filter(|_| !services.is_stopping()) {
+    } else if let Some((group, error)) = search.failure.take().filter(|_| !services.is_stopping()) {
         tracing::warn!(
-            application = %app, groups = search.failed.len(), group = ?search.failed.first(), %error,
-            "revoked members of some groups were not proposed for removal; they are tried again, and proposed with the next commit"
+            application = %app, groups = search.failed.count(), ?group, %error,
+            "revoked members of some groups, one of which is named, were not all proposed for removal; they are tried again, and \
+             proposed with the next commit"
         );
     }
     services.revocation.note(app, shown);
@@ -138,29 +139,31 @@ async fn forget(services: &Services, app: AppId) -> Result<(), SweepError> {
 #[derive(Debug)]
 struct Search {
     conditions: [u8; 32],
+    /// The number of the trust store.
+    trust: u64,
     lap: Lap,
     /// Where a search after a restart goes on: before the first group that failed.
     safe: Lap,
+    /// Whether its progress has replaced that of an earlier search.
+    is_stored: bool,
     /// Whether the lap has come around.
     is_around: bool,
-    /// Groups to be tried again.
-    failed: BTreeSet<GroupId>,
-    /// Whether others are, which are not remembered one by one.
-    has_more_failed: bool,
-    /// The latest fault of a group.
-    failure: Option<String>,
+    failed: Failed,
+    /// A group that failed and its fault, for the log.
+    failure: Option<(GroupId, String)>,
     is_done: bool,
 }
 
 impl Search {
-    fn new(conditions: [u8; 32], lap: Lap) -> Self {
+    fn new(conditions: [u8; 32], trusted: &Trusted, lap: Lap) -> Self {
         Self {
             conditions,
+            trust: trusted.revocation_number(),
             safe: lap.clone(),
             lap,
+            is_stored: false,
             is_around: false,
-            failed: BTreeSet::new(),
-            has_more_failed: false,
+            failed: Failed::default(),
             failure: None,
             is_done: false,
         }
@@ -172,7 +175,7 @@ impl Search {
         RevocationSearch {
             groups: count(self.lap.groups),
             revoked_members: count(self.lap.revoked_members),
-            failed_groups: self.failed.len(),
+            failed_groups: self.failed.count(),
             is_running,
             ended: None,
         }
@@ -188,10 +191,14 @@ impl Search {
     ) -> Result<(), SweepError> {
         let (services, app) = (registry.services(), application.id);
         let must_end = || services.is_stopping() || is_outdated(application, trusted);
-        if self.has_more_failed {
-            *self = Self::new(self.conditions, self.safe.clone());
+        if self.failed.begin_lap() {
+            let failed = mem::take(&mut self.failed);
+            *self = Self { failed, ..Self::new(self.conditions, trusted, self.safe.clone()) };
         }
-        for group in self.failed.clone() {
+        if !self.is_stored {
+            self.remember(services, application, trusted).await?;
+        }
+        for group in self.failed.remembered().clone() {
             self.look(registry, application, trusted, &group).await;
             if must_end() {
                 return Ok(());
@@ -225,12 +232,12 @@ impl Search {
                 self.is_around = !self.lap.pass_the_end();
             }
             services.revocation.note(app, self.shown(true));
-            self.remember(services, app).await?;
+            self.remember(services, application, trusted).await?;
             if must_end() {
                 return Ok(());
             }
         }
-        self.remember(services, app).await
+        self.remember(services, application, trusted).await
     }
 
     /// Looks through one group. One that fails is tried again.
@@ -248,30 +255,49 @@ impl Search {
                 self.lap.revoked_members += u64::try_from(revoked).unwrap_or(u64::MAX);
             }
             Err(error) => {
-                if self.failed.len() < FAILED_MAX {
-                    self.failed.insert(group.clone());
-                } else if !self.failed.contains(group) {
-                    self.has_more_failed = true;
-                }
-                self.failure = Some(error.to_string());
+                self.failed.add(group);
+                self.failure.get_or_insert_with(|| (group.clone(), error.to_string()));
             }
         }
     }
 
-    /// Writes how far it has come. Groups that failed are not claimed.
-    async fn remember(&mut self, services: &Services, app: AppId) -> Result<(), SweepError> {
-        let has_failed = self.has_more_failed || !self.failed.is_empty();
+    /// Writes how far it has come. Groups that failed are not claimed; nor is any once the trust store was replaced, since the group
+    /// that was looked through last may have been judged by the other one.
+    async fn remember(
+        &mut self,
+        services: &Services,
+        application: &Application,
+        trusted: &Trusted,
+    ) -> Result<(), SweepError> {
+        let has_failed = self.failed.count() > 0;
         if !has_failed {
             self.safe = self.lap.clone();
         }
-        let is_done = self.is_around && !has_failed;
-        let progress = if is_done { Progress::Done } else { Progress::At(self.safe.clone()) };
+        let is_valid = !is_outdated(application, trusted);
+        let is_done = self.is_around && !has_failed && is_valid;
+        let progress = if is_done {
+            Progress::Done
+        } else {
+            Progress::At(if is_valid { self.safe.clone() } else { self.lap.anew() })
+        };
         let mut batch = Batch::new();
-        batch.put_setting(&setting(app), progress.to_bytes(&self.conditions));
+        batch.put_setting(&setting(application.id), progress.to_bytes(&self.conditions));
         services.store.append(batch).await?;
+        self.is_stored = true;
         self.is_done = is_done;
         Ok(())
     }
+}
+
+/// The reason why a group was not looked through, or not all its revoked members proposed for removal.
+#[derive(Debug, thiserror::Error)]
+enum GroupFault {
+    /// It sleeps, and cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The answer of its owner.
+    #[error(transparent)]
+    Group(#[from] GroupError),
 }
 
 /// Has the removal of the revoked members of one group proposed; returns their number.
@@ -280,14 +306,14 @@ async fn search_group(
     application: &Application,
     trusted: &Arc<Trusted>,
     group: &GroupId,
-) -> Result<usize, GroupError> {
+) -> Result<usize, GroupFault> {
     let (app, services) = (application.id, registry.services());
     let shown = registry.shown(app, group);
     let was_asleep = shown.is_none();
     let (view, id, judge) = (services.store.view(), group.clone(), Arc::clone(trusted));
     let now = services.clock.now();
     let looking = move || revoked_members(shown.as_deref(), (&view, app, &id), &judge, now);
-    if snapshots::away(looking).await.map_err(|_| StorageError::Unreadable)?? == 0 {
+    if snapshots::away(looking).await.map_err(|_| GroupError::from(StorageError::Unreadable))?? == 0 {
         return Ok(0);
     }
     let removed = registry.ask_group(application, group, |permit| RemoveRevoked { permit }).await;
@@ -296,7 +322,7 @@ async fn search_group(
     }
     match removed {
         Err(GroupError::UnknownGroup) => Ok(0),
-        removed => removed,
+        removed => Ok(removed?),
     }
 }
 

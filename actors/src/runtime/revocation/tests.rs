@@ -177,18 +177,45 @@ impl World {
         self.groups.sort();
     }
 
+    /// Stores this number of groups that cannot be read, after the others in the order of ids.
+    async fn keep_unreadable(&self, groups: usize) {
+        let row = snapshots::GroupRow {
+            epoch: Epoch(1),
+            created_at: Clock::system().now(),
+            creation_digest: [0; 32],
+            hub: Some(DomainName::new(DOMAIN).unwrap()),
+        };
+        let mut batch = Batch::new();
+        for number in 0..groups {
+            // Without a log.
+            let group = [&[0xff; 32][..], &number.to_be_bytes()].concat();
+            batch.put_group(self.application.id, &GroupId::new(group).unwrap(), &row);
+        }
+        self.store.append(batch).await.unwrap();
+    }
+
     /// A gateway over the store whose lists have these members, by group and number.
     fn start(&mut self, revoked: &[(usize, usize)]) -> Gateway {
+        self.list(revoked);
+        self.start_again()
+    }
+
+    /// Lists these members for gateways that start later.
+    fn list(&mut self, revoked: &[(usize, usize)]) {
         let serials: Vec<u64> = revoked.iter().map(|(group, member)| serial(*group, *member)).collect();
         self.application.identity = Arc::new(provider(&self.root, &[self.account.list(&serials)]));
-        self.start_again()
     }
 
     /// A gateway with the same lists.
     fn start_again(&self) -> Gateway {
+        self.start_limited(Limits::default())
+    }
+
+    /// A gateway with the same lists and these limits.
+    fn start_limited(&self, limits: Limits) -> Gateway {
         let options = GatewayOptions {
             applications: vec![self.application.clone()],
-            limits: Limits::default(),
+            limits,
             retention: Retention::default(),
             snapshot_period: Duration::from_secs(3600),
             retention_period: Duration::from_secs(3600),
@@ -228,10 +255,14 @@ impl World {
     async fn proposed(&self, gateway: &Gateway) -> usize {
         let mut proposed = 0;
         for group in &self.groups {
-            let view = gateway.group(self.application.id, group).await.unwrap();
-            proposed += usize::from(!view.proposals.is_empty());
+            proposed += usize::from(self.waiting(gateway, group).await > 0);
         }
         proposed
+    }
+
+    /// How many proposals wait in a group.
+    async fn waiting(&self, gateway: &Gateway, group: &GroupId) -> usize {
+        gateway.group(self.application.id, group).await.unwrap().proposals.len()
     }
 }
 
@@ -331,6 +362,119 @@ fn groups_are_reached_although_lists_change_faster_than_a_search_ends() {
             until(&gateway, app, |search| search.ended.is_some() && search.revoked_members > 0).await;
         assert_eq!((search.groups, search.revoked_members), (GROUPS, GROUPS));
         assert_eq!(world.progress(), Progress::Done);
+        gateway.stop().await;
+        world.store.shutdown().await;
+    });
+}
+
+/// The same lists may have been others meanwhile: members that they revoke were then found in order.
+#[test]
+fn lists_that_change_and_change_back_during_a_search_leave_no_group_out() {
+    const GROUPS: usize = 3;
+    actix::System::new().block_on(async {
+        for (is_last, is_restarted) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut world = World::new(GROUPS, 2).await;
+            let (app, mut searches) = (world.application.id, HashMap::new());
+            let mut gateway = world.start(&[]);
+            ended(&gateway, app).await;
+            let revoked: Vec<u64> = (0..GROUPS).map(|group| serial(group, 0)).collect();
+            world.replace(&revoked);
+            if is_last {
+                // The first group is the last of the lap.
+                let [first, .., end] = &*world.groups else { panic!("several groups") };
+                let mut lap = Lap::behind(Some(first.clone()));
+                lap.pass(end.clone());
+                assert!(lap.pass_the_end());
+                let conditions =
+                    conditions(&world.application, &world.application.identity.trusted().unwrap());
+                world.keep_progress(&Progress::At(lap), &conditions).await;
+            }
+            // While the first group is looked through, nobody in it is revoked.
+            let changing = async { world.replace(&[serial(GROUPS, 0)]) };
+            let searching = search(gateway.registry(), &world.application, &mut searches);
+            let (is_done, ()) = tokio::join!(searching, changing);
+            assert!(!is_done.unwrap());
+            assert_eq!(world.proposed(&gateway).await, 0);
+            world.replace(&revoked);
+            assert_ne!(world.progress(), Progress::Done);
+            if is_restarted {
+                gateway.stop().await;
+                gateway = world.start_again();
+                ended(&gateway, app).await;
+            } else {
+                assert!(search(gateway.registry(), &world.application, &mut searches).await.unwrap());
+                // Again, while no search runs.
+                world.replace(&[serial(GROUPS, 0)]);
+                world.replace(&revoked);
+                let before = searches[&app].trust;
+                assert!(search(gateway.registry(), &world.application, &mut searches).await.unwrap());
+                assert_ne!(searches[&app].trust, before);
+            }
+            assert_eq!(world.proposed(&gateway).await, GROUPS, "{is_last} {is_restarted}");
+            assert_eq!(world.progress(), Progress::Done);
+            gateway.stop().await;
+            world.store.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn a_group_without_room_for_all_removals_is_tried_again() {
+    actix::System::new().block_on(async {
+        let mut world = World::new(2, 4).await;
+        let app = world.application.id;
+        world.list(&[(0, 1), (1, 1), (1, 2), (1, 3)]);
+        let gateway = world.start_limited(Limits { proposals_per_epoch_max: 3, ..Limits::default() });
+        let search = until(&gateway, app, |search| !search.is_running).await;
+        assert_eq!((search.groups, search.revoked_members, search.failed_groups), (1, 1, 1));
+        assert_eq!(search.ended, None);
+        assert_ne!(world.progress(), Progress::Done);
+        assert_eq!(world.proposed(&gateway).await, 2);
+        gateway.stop().await;
+
+        let gateway = world.start_again();
+        let search = ended(&gateway, app).await;
+        assert_eq!((search.groups, search.revoked_members, search.failed_groups), (2, 4, 0));
+        let mut waiting = Vec::new();
+        for group in &world.groups {
+            waiting.push(world.waiting(&gateway, group).await);
+        }
+        waiting.sort_unstable();
+        assert_eq!(waiting, [1, 3]);
+        gateway.stop().await;
+        world.store.shutdown().await;
+    });
+}
+
+/// In such a group there will never be a proposal.
+#[test]
+fn revoked_members_of_groups_in_which_the_gateway_may_not_propose_are_counted() {
+    actix::System::new().block_on(async {
+        let mut world = World::new(1, 2).await;
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap().serialize_pem();
+        let key = ExternalSenderKey::from_pem(key.as_bytes(), None, "another").unwrap();
+        world.application.external_senders = [key].into();
+        let gateway = world.start(&[(0, 1)]);
+        let search = ended(&gateway, world.application.id).await;
+        assert_eq!((search.groups, search.revoked_members, search.failed_groups), (1, 1, 0));
+        assert_eq!(world.proposed(&gateway).await, 0);
+        gateway.stop().await;
+        world.store.shutdown().await;
+    });
+}
+
+#[test]
+fn groups_that_cannot_be_read_are_all_counted_and_do_not_keep_a_search_from_others() {
+    const UNREADABLE: usize = 1100;
+    actix::System::new().block_on(async {
+        let mut world = World::new(2, 2).await;
+        let app = world.application.id;
+        world.keep_unreadable(UNREADABLE).await;
+        let gateway = world.start(&[(0, 1), (1, 1)]);
+        let search = until(&gateway, app, |search| !search.is_running).await;
+        assert_eq!((search.groups, search.revoked_members, search.failed_groups), (2, 2, UNREADABLE));
+        assert_eq!(search.ended, None);
+        assert_eq!(world.proposed(&gateway).await, 2);
         gateway.stop().await;
         world.store.shutdown().await;
     });
