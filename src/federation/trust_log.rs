@@ -1,7 +1,7 @@
 //! Trust of one peer in each application, as it told last, and the log of where it differs from ours.
 //!
-//! The log has every difference that begins, changes or ends, whichever of the two gateways has changed, and the latest of several
-//! that follow each other closely.
+//! The log has the latest difference whenever it begins, changes or ends, whichever of the two gateways has changed, at most once in a
+//! while: of several changes that follow each other closely it has the last.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -77,11 +77,11 @@ impl TrustLog {
 
     /// Notes what the peer trusts in an application, by its header. Anything else in the header counts for nothing.
     pub(super) fn note(self: &Arc<Self>, app: AppId, application: &SharedApplication, header: &[u8]) {
-        let (Some(theirs), Some(ours)) = (ApplicationTrust::read(header), application.trust()) else {
-            return;
-        };
-        let present = ours.differences(&theirs);
+        let Some(theirs) = ApplicationTrust::read(header) else { return };
+        // Under the lock, so that an earlier comparison does not replace a later one.
         let mut told = self.told();
+        let Some(ours) = application.trust() else { return };
+        let present = ours.differences(&theirs);
         let told =
             told.entry(app).or_insert_with(|| Told { theirs: theirs.clone(), state: Difference::default() });
         (told.theirs, told.state.present) = (theirs, present);
@@ -90,8 +90,8 @@ impl TrustLog {
 
     /// Compares again after what is trusted here has changed.
     pub(super) fn compare(self: &Arc<Self>, app: AppId, application: &SharedApplication) {
-        let Some(ours) = application.trust() else { return };
-        if let Some(told) = self.told().get_mut(&app) {
+        let mut told = self.told();
+        if let (Some(told), Some(ours)) = (told.get_mut(&app), application.trust()) {
             told.state.present = ours.differences(&told.theirs);
             self.look(app, &mut told.state);
         }
@@ -157,7 +157,10 @@ impl TrustLog {
 
 #[cfg(test)]
 mod tests {
+    use actors::identity::TrustSummary;
+
     use super::*;
+    use crate::api::applications::ApplicationConfiguration;
 
     /// Changes a difference after these seconds; returns what is logged of it at once.
     fn change(difference: &mut Difference, at: Instant, present: &[&str]) -> Due {
@@ -193,25 +196,52 @@ mod tests {
         assert_eq!(change(&mut difference, began + 2 * PAUSE, &["trust_roots"]), Due::Nothing);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_log_follows_both_gateways_and_has_the_latest_after_a_pause() {
-        use actors::identity::TrustSummary;
+    fn trust(root: u8) -> ApplicationTrust {
+        ApplicationTrust::of(&TrustSummary {
+            roots: [root; 32],
+            above_names_max: None,
+            checks_revocation: true,
+        })
+    }
 
-        let trust = |root| {
-            ApplicationTrust::of(&TrustSummary {
-                roots: [root; 32],
-                above_names_max: None,
-                checks_revocation: true,
-            })
-        };
-        let configuration = crate::api::applications::ApplicationConfiguration {
-            identity_configuration: Default::default(),
-            id: AppId::random(),
-        };
-        let app = configuration.id;
+    /// An application that trusts root 1, and the log of a peer.
+    fn application() -> (AppId, SharedApplication, Arc<TrustLog>) {
+        let configuration =
+            ApplicationConfiguration { identity_configuration: Default::default(), id: AppId::random() };
         let application = SharedApplication::new(&configuration, Default::default()).unwrap();
         application.take_trust(Some(trust(1)));
-        let log = TrustLog::new(DomainName::new("b.example").unwrap());
+        (configuration.id, application, TrustLog::new(DomainName::new("b.example").unwrap()))
+    }
+
+    /// A request of the peer and a reload here at the same time: the log must not keep what was trusted before the reload.
+    #[test]
+    fn what_is_noted_is_compared_with_what_is_trusted_then() {
+        let (app, application, log) = application();
+        let header = trust(2).to_header();
+        log.note(app, &application, header.as_bytes());
+        for (root, is_note) in [(2, true), (3, true), (2, false), (3, false)] {
+            std::thread::scope(|scope| {
+                let told = log.told();
+                scope.spawn(|| {
+                    if is_note {
+                        log.note(app, &application, header.as_bytes());
+                    } else {
+                        log.compare(app, &application);
+                    }
+                });
+                // The other thread waits for the lock by then.
+                std::thread::sleep(Duration::from_millis(50));
+                application.take_trust(Some(trust(root)));
+                drop(told);
+            });
+            let expected: &[&str] = if root == 2 { &[] } else { &["trust_roots"] };
+            assert_eq!(log.told()[&app].state.present, expected, "{root} {is_note}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_follows_both_gateways_and_has_the_latest_after_a_pause() {
+        let (app, application, log) = application();
         let logged = || log.told()[&app].state.logged.clone();
         log.note(app, &application, trust(2).to_header().as_bytes());
         assert_eq!(logged(), ["trust_roots"]);
