@@ -53,8 +53,8 @@ impl Store {
     pub(crate) fn open_with(options: &StoreOptions, schema: &'static Schema) -> Result<Self, OpenError> {
         // Without a sync before each answer, a loss of power may take what was acknowledged.
         let on_loss = match options.durability {
-            Durability::Buffer => OnLoss::Accept,
-            Durability::Sync if options.accepts_loss => OnLoss::Accept,
+            _ if options.accepts_loss => OnLoss::Accept,
+            Durability::Buffer => OnLoss::AcceptAtEnd,
             Durability::Sync => OnLoss::Refuse,
         };
         let disk = Arc::new(Disk::open(&options.location, options.cache_bytes, on_loss, schema)?);

@@ -238,15 +238,16 @@ impl GroupStream {
     }
 }
 
-/// The place after the newest event.
+/// The place after the newest event. A report behind an entry that readers do not see yet comes after that entry.
 fn newest_place(sequence: u64, reported: Option<ToldBefore>) -> StreamPlace {
     let of_log = StreamPlace::after(sequence);
+    let reported = reported.filter(|told| told.entry <= sequence.saturating_add(1));
     reported.map_or(of_log, |told| StreamPlace::before_entry(told).max(of_log))
 }
 
 #[cfg(test)]
 mod tests {
-    use snapshots::{Batch, Epoch, StoreOptions, Timestamp};
+    use snapshots::{Batch, ClientHandle, Epoch, LogId, MemberReport, StoreOptions, Timestamp};
 
     use super::*;
 
@@ -326,6 +327,32 @@ mod tests {
         }
         assert_eq!(next(&mut stream).await, Some(Ok(world.deleted())));
         assert_eq!(next(&mut stream).await, None);
+    }
+
+    /// One disk batch has an entry and a report behind it. The reader comes after the write, and before readers are told of it.
+    #[tokio::test]
+    async fn a_report_behind_an_entry_that_readers_do_not_see_yet_hides_neither() {
+        let world = World::new();
+        let log = LogId::Group(APP, world.group.clone());
+        let report = MemberReport {
+            epoch: Epoch(1),
+            handle: ClientHandle::new("a").unwrap(),
+            domain: None,
+            kind: "other",
+            committer: None,
+            told_from: 1,
+            at: Timestamp(0),
+            audit_rows_max: 10,
+        };
+        let mut batch = Batch::new();
+        batch.create_log(&log).append_record(&log, 0, [1]).report_epoch(APP, &world.group, &report);
+        world.store.append_blocking(batch).unwrap();
+        let mut stream = world.stream(0, None);
+        let told = [world.epoch(1), world.reported(2, 0)];
+        told.iter().for_each(|event| world.tell(event));
+        for expected in told {
+            assert_eq!(next(&mut stream).await, Some(Ok(expected)));
+        }
     }
 
     /// The log of this group is not in the store, so a reader that looks there is told that it is not kept.

@@ -26,7 +26,7 @@ use super::{
     presence::Presence,
     rows,
     schema::{Schema, Table},
-    space::Fragmented,
+    space::{Fragmented, fragmented_by},
     start::{self, OnLoss, Prepared},
     witness::{BatchStamp, Loss, Testimony, Witness},
 };
@@ -126,7 +126,11 @@ impl Disk {
         let kept = disk.batch_stamp();
         let kept =
             kept.map_err(|error| OpenError::Damaged { path: place.clone(), what: error.to_string() })?;
-        let loss = Loss::between(kept, said);
+        let mut loss = Loss::between(kept, said);
+        if on_loss != OnLoss::Refuse {
+            // The witness can be older than what was cut off.
+            loss = loss.max(prepared.loss_after(kept));
+        }
         if let Some(loss) = loss {
             if on_loss == OnLoss::Refuse {
                 return Err(start::lost(&place, loss));
@@ -140,7 +144,7 @@ impl Disk {
         if format < schema.format {
             disk.convert(&place, format)?;
         }
-        if on_loss == OnLoss::Accept {
+        if on_loss != OnLoss::Refuse && (loss.is_some() || prepared.is_cut()) {
             witness.accept_through(kept.number);
         }
         // Reported once: the batches are numbered anew from here on.
@@ -213,8 +217,11 @@ impl Disk {
 
     /// Writes changes as one atomic batch.
     pub(crate) fn write(&self, changes: Changes, persist: Option<PersistMode>) -> fjall::Result<()> {
-        self.fragmented.note(&changes);
-        self.database.write(changes, persist)
+        let fragmented = fragmented_by(&changes);
+        let written = self.database.write(changes, persist);
+        // Not before: a merge that begins between the two would miss the changes, and forget the note.
+        fragmented.into_iter().for_each(|table| self.fragmented.note(table));
+        written
     }
 
     /// Makes earlier writes durable to the degree of `persist`. It fails when a background write has failed.

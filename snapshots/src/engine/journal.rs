@@ -49,14 +49,48 @@ pub(super) struct Journals {
     pub(super) keyspaces: BTreeSet<u64>,
     /// The numbered batches that are missing in their midst, or are left out as damaged, because a loss is accepted.
     pub(super) missing: u64,
-    /// The numbers of batches in what is [torn](Rest::Torn).
-    pub(super) torn: BTreeSet<u64>,
+    /// The batches in what follows the last sound one of the newest journal, as far as they can be found.
+    pub(super) behind: BTreeSet<BatchStamp>,
 }
 
 impl Journals {
-    /// Whether more than one batch is torn off behind this one, so that the first of them was on the disk.
-    pub(super) fn is_damaged_after(&self, newest: BatchStamp) -> bool {
-        newest.number.checked_add(2).is_some_and(|number| self.torn.contains(&number))
+    /// Whether more than one batch follows this one in what is cut off, so that the first of them was on the disk.
+    pub(super) fn is_damaged_after(&self, kept: BatchStamp) -> bool {
+        self.acknowledged_after(kept).is_some()
+    }
+
+    /// The newest batch that is cut off behind this one although it was on the disk: all but the last, which may not have been.
+    pub(super) fn acknowledged_after(&self, kept: BatchStamp) -> Option<BatchStamp> {
+        let last = self.behind.last().filter(|last| last.number > kept.number.saturating_add(1))?;
+        Some(BatchStamp { number: last.number - 1, ..*last })
+    }
+
+    /// Looks for batches behind the last sound one of a journal. Returns the least number of those of an older journal that are left out.
+    fn look_behind(
+        &mut self,
+        journal: &Journal,
+        is_newest: bool,
+        on_loss: OnLoss,
+    ) -> Result<u64, JournalError> {
+        if journal.rest == Rest::Nothing {
+            return Ok(0);
+        }
+        let mut behind = batches_behind(journal)?;
+        if is_newest {
+            self.behind = behind;
+            return Ok(0);
+        }
+        if on_loss != OnLoss::Accept {
+            return Err(followed(&journal.path));
+        }
+        behind.retain(|stamp| self.newest.is_none_or(|newest| newest.number < stamp.number));
+        Ok(u64::try_from(behind.len()).unwrap_or(u64::MAX).max(1))
+    }
+
+    /// Whether anything is cut off or left out.
+    pub(super) fn are_whole(&self) -> bool {
+        self.missing == 0
+            && self.files.iter().all(|journal| journal.rest == Rest::Nothing && journal.left_out.is_empty())
     }
 }
 
@@ -117,6 +151,7 @@ pub(super) struct FoundBatch {
 ///
 /// Damage that a crash cannot have left is refused, unless a loss is accepted. Then the newest journal ends before its first damaged
 /// batch, as the store was then. Of older journals, only the damaged batches are left out: tables on disk may have those that follow.
+/// The engine syncs a journal before it begins the next one, so that no crash leaves damage in an older one, whatever the durability.
 pub(super) fn read(store: &Path, known_through: u64, on_loss: OnLoss) -> Result<Journals, JournalError> {
     let mut journals = Journals::default();
     let mut last: Option<FoundBatch> = None;
@@ -145,11 +180,14 @@ pub(super) fn read(store: &Path, known_through: u64, on_loss: OnLoss) -> Result<
                 (Some(fault), OnLoss::Refuse) => {
                     return Err(JournalError::Damaged(format!("{fault} in {}", journal.path.display())));
                 }
-                (Some(Fault::Number { missing, .. }), OnLoss::Accept) => {
+                (Some(fault), OnLoss::AcceptAtEnd) if !is_newest || matches!(fault, Fault::Number { .. }) => {
+                    return Err(JournalError::Damaged(format!("{fault} in {}", journal.path.display())));
+                }
+                (Some(Fault::Number { missing, .. }), OnLoss::Accept | OnLoss::AcceptAtEnd) => {
                     journals.missing = journals.missing.saturating_add(missing.max(left_out));
                     left_out = 0;
                 }
-                (Some(fault), OnLoss::Accept) => {
+                (Some(fault), OnLoss::Accept | OnLoss::AcceptAtEnd) => {
                     tracing::warn!(journal = %journal.path.display(), %fault, "a damaged batch is left out");
                     journal.rest = Rest::Unsound;
                     if is_newest {
@@ -171,9 +209,9 @@ pub(super) fn read(store: &Path, known_through: u64, on_loss: OnLoss) -> Result<
             }
             if journal.rest == Rest::Nothing {
                 journal.rest = Rest::Torn;
-                journals.torn.append(&mut numbers_after(&journal)?);
             }
         }
+        left_out = left_out.max(journals.look_behind(&journal, is_newest, on_loss)?);
         // What nothing sound follows is behind the end.
         journal.left_out.retain(|range| range.start < journal.end);
         journals.keyspaces.append(&mut reader.keyspaces);
@@ -183,8 +221,8 @@ pub(super) fn read(store: &Path, known_through: u64, on_loss: OnLoss) -> Result<
         && let Some(newest) = journals.newest
         && journals.is_damaged_after(newest)
     {
-        let torn = journals.files.iter().rfind(|journal| journal.rest == Rest::Torn);
-        return Err(followed(torn.map_or(store, |journal| &journal.path)));
+        let newest = journals.files.last();
+        return Err(followed(newest.map_or(store, |journal| &journal.path)));
     }
     Ok(journals)
 }
@@ -218,9 +256,6 @@ fn fault_of(before: Option<&FoundBatch>, found: &FoundBatch, known_through: u64)
     if !is_sound {
         return Some(Fault::Checksum);
     }
-    if stamp.is_some_and(|stamp| stamp.number <= known_through) {
-        return None;
-    }
     if least.is_some_and(|least| sequence < least) {
         return Some(Fault::SequenceTooLow(sequence));
     }
@@ -234,15 +269,15 @@ fn fault_of(before: Option<&FoundBatch>, found: &FoundBatch, known_through: u64)
     }
     let (before, found) = (before.stamp?.number, stamp?.number);
     let expected = before.max(known_through).saturating_add(1);
-    if found == before.saturating_add(1) || found == expected {
+    if found == before.saturating_add(1) || found == expected || (before..=known_through).contains(&found) {
         return None;
     }
     Some(Fault::Number { before, found, missing: found.saturating_sub(expected) })
 }
 
-/// The numbers of batches behind the last sound one of a journal, as far as the rows that hold them can be found. Other rows can hold
-/// the same bytes.
-fn numbers_after(journal: &Journal) -> io::Result<BTreeSet<u64>> {
+/// The batches behind the last sound one of a journal, as far as the rows with their numbers can be found. Other rows can hold the
+/// same bytes.
+fn batches_behind(journal: &Journal) -> io::Result<BTreeSet<BatchStamp>> {
     let mut file = File::open(&journal.path)?;
     file.seek(io::SeekFrom::Start(journal.end))?;
     let mut rest = Vec::new();
@@ -254,15 +289,14 @@ fn numbers_after(journal: &Journal) -> io::Result<BTreeSet<u64>> {
 const STAMP_ITEM_BYTES: usize = 21 + 1 + 16 + 22;
 
 /// The number of a batch, if these bytes are the row with it and the beginning of the one that follows: table, lengths and key.
-fn stamp_in(bytes: &[u8]) -> Option<u64> {
+fn stamp_in(bytes: &[u8]) -> Option<BatchStamp> {
     let (head, rest) = bytes.split_first_chunk::<21>()?;
     let (key, rest) = rest.split_first_chunk::<1>()?;
     let (stamp, rest) = rest.split_first_chunk::<16>()?;
     let (head_after, key_after) = rest.split_first_chunk::<21>()?;
     let is_stamp = *key == meta::BATCH_STAMP && key_after == meta::BATCH_SEQUENCE;
     let is_of_one_table = table_of_row(head, 16)? == table_of_row(head_after, 8)?;
-    let stamp = BatchStamp::from_bytes(stamp).filter(|_| is_stamp && is_of_one_table);
-    stamp.map(|stamp| stamp.number)
+    BatchStamp::from_bytes(stamp).filter(|_| is_stamp && is_of_one_table)
 }
 
 /// The table in the beginning of a row whose key has one byte, and whose value has this length.

@@ -90,8 +90,10 @@ impl NewStore {
     pub(crate) fn finish(mut self) -> Result<(), OpenError> {
         self.write()?;
         let Self { disk, beside, directory, .. } = self;
-        disk.persist(PersistMode::SyncAll).map_err(|error| open_error(&directory, error))?;
+        let synced = disk.persist(PersistMode::SyncAll);
+        // The engine ends before its directory is moved or removed.
         let _lock = disk.close();
+        synced.map_err(|error| open_error(&directory, error))?;
         let moved = beside.take_place(&directory.join("store"));
         moved.map_err(|source| OpenError::Io { path: directory, source })
     }

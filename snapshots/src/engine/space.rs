@@ -3,6 +3,7 @@
 //! By itself the engine merges files only as new ones appear, so that a table to which nothing is written keeps what was deleted.
 
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -31,26 +32,22 @@ impl Fragmented {
         Self((0..tables).map(|_| AtomicBool::new(true)).collect())
     }
 
-    /// Notes the tables of changes that delete rows, or that may overwrite large ones.
-    pub(super) fn note(&self, changes: &Changes) {
-        for ((table, _), change) in changes {
-            if (change.is_none() || table.values() == Values::Large)
-                && let Some(noted) = self.0.get(table.number())
-            {
-                noted.store(true, Ordering::Relaxed);
-            }
+    pub(super) fn note(&self, table: Table) {
+        if let Some(noted) = self.0.get(table.number()) {
+            noted.store(true, Ordering::Relaxed);
         }
     }
 
     fn take(&self, table: Table) -> bool {
         self.0.get(table.number()).is_some_and(|noted| noted.swap(false, Ordering::Relaxed))
     }
+}
 
-    fn put_back(&self, table: Table) {
-        if let Some(noted) = self.0.get(table.number()) {
-            noted.store(true, Ordering::Relaxed);
-        }
-    }
+/// The tables in which changes delete rows, or may overwrite large ones.
+pub(super) fn fragmented_by(changes: &Changes) -> BTreeSet<Table> {
+    let fragmenting =
+        changes.iter().filter(|((table, _), change)| change.is_none() || table.values() == Values::Large);
+    fragmenting.map(|((table, _), _)| *table).collect()
 }
 
 impl Disk {
@@ -72,7 +69,7 @@ impl Disk {
             }
             Ok(())
         });
-        left.for_each(|table| self.fragmented.put_back(*table));
+        left.for_each(|table| self.fragmented.note(*table));
         merged
     }
 

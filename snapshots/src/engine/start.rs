@@ -27,7 +27,9 @@ use crate::errors::OpenError;
 pub(crate) enum OnLoss {
     /// Open nothing and change nothing.
     Refuse,
-    /// Warn, and go on with what there is.
+    /// Warn, and go on without those that are missing at the end: the store is as it was then.
+    AcceptAtEnd,
+    /// Warn, and go on with what there is, also without batches that others follow.
     Accept,
 }
 
@@ -42,6 +44,16 @@ impl Prepared {
     /// The batches in the midst of the journals that are missing or left out, because a loss is accepted.
     pub(super) fn missing(&self) -> u64 {
         self.journals.missing
+    }
+
+    /// Whether anything was cut off or left out.
+    pub(super) fn is_cut(&self) -> bool {
+        !self.journals.are_whole()
+    }
+
+    /// The batches that were cut off although they were on the disk, if this one is the newest that is kept.
+    pub(super) fn loss_after(&self, kept: BatchStamp) -> Option<Loss> {
+        self.journals.acknowledged_after(kept).map(|acknowledged| Loss { kept, acknowledged })
     }
 
     /// Checks that no acknowledged batch was cut off, by the newest one that is kept.
@@ -81,7 +93,7 @@ pub(super) fn prepare(
     }
     table_lists::check(place, &journals.keyspaces)?;
     let torn = journals.files.iter().rfind(|journal| journal.rest != Rest::Nothing);
-    let uncertain = torn.filter(|_| journals.newest.is_none() && said.is_some());
+    let uncertain = torn.filter(|_| journals.newest.is_none());
     let saved = uncertain.map(|torn| SavedJournal::save(directory, torn.path.clone())).transpose();
     let saved = saved.map_err(io_error)?;
     let acknowledged = said.map(|said| said.newest.number);
@@ -209,7 +221,18 @@ impl SavedJournal {
         self.copy.parent().map_or(Ok(()), sync_directory)
     }
 
+    /// Puts the copy back. A journal that is not the beginning of it has been written to since, and is left alone.
     fn put_back(self) -> io::Result<()> {
+        let (whole, cut) = (std::fs::read(&self.copy)?, std::fs::read(&self.journal)?);
+        let end = cut.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        if !cut.get(..end).is_some_and(|cut| whole.starts_with(cut)) {
+            return Err(io::Error::other(format!(
+                "{} is a copy of {} from a start that was cut short, but the journal has been written to since: move the copy to \
+                 another directory",
+                self.copy.display(),
+                self.journal.display()
+            )));
+        }
         std::fs::rename(self.copy, &self.journal)?;
         self.journal.parent().map_or(Ok(()), sync_directory)
     }
@@ -301,7 +324,7 @@ mod tests {
         let path = place.join("7.jnl");
         std::fs::write(&path, "whole").unwrap();
         let saved = SavedJournal::save(directory.path(), path.clone()).unwrap();
-        std::fs::write(&path, "cut").unwrap();
+        std::fs::write(&path, "who\0\0").unwrap();
         std::fs::write(directory.path().join(COPY), "half").unwrap();
         drop(saved);
         clean_up(directory.path(), &place).unwrap();
@@ -309,6 +332,13 @@ mod tests {
         let mut left = names(directory.path());
         left.sort();
         assert_eq!(left, ["mine.saved", "store"]);
+        // One that was written to since is not replaced.
+        drop(SavedJournal::save(directory.path(), path.clone()).unwrap());
+        std::fs::write(&path, "who else").unwrap();
+        let refused = clean_up(directory.path(), &place).unwrap_err();
+        assert!(refused.to_string().contains("7.jnl.saved"), "{refused}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"who else");
+        std::fs::remove_file(directory.path().join("7.jnl.saved")).unwrap();
         SavedJournal::save(directory.path(), path.clone()).unwrap().remove().unwrap();
         assert!(!directory.path().join("7.jnl.saved").exists());
     }

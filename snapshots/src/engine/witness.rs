@@ -19,7 +19,7 @@ use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 use crate::ids::Timestamp;
 
 /// The newest disk batch: its number, from 1, and the machine's time when it was written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BatchStamp {
     pub(crate) number: u64,
     pub(crate) written: Timestamp,
@@ -125,11 +125,11 @@ fn read(bytes: &[u8]) -> Option<Testimony> {
 }
 
 /// Acknowledged batches that a store does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Loss {
     /// The newest batch in the store.
     pub(crate) kept: BatchStamp,
-    /// The newest batch in the witness.
+    /// The newest batch that was acknowledged.
     pub(crate) acknowledged: BatchStamp,
 }
 
