@@ -266,7 +266,7 @@ fn gateway_options(config: &Config, applications: Vec<Application>, clock: Clock
     GatewayOptions {
         applications,
         limits: config.limits.clone(),
-        retention: config.retention.retention(),
+        retention: config.retention.retention(&config.limits),
         snapshot_period: Duration::from_secs(config.passivation.snapshot_period_s),
         retention_period: Duration::from_secs(config.retention.period_s),
         passivate_after: Duration::from_secs(config.passivation.after_s),

@@ -64,7 +64,6 @@ impl BenchQueue {
                 message: message.to_vec(),
                 signer: None,
                 receiver: None,
-                assigned_at: None,
             })
         };
         let packages = (0..packages).map(package).collect::<Result<_, String>>()?;
@@ -86,12 +85,7 @@ impl BenchQueue {
         match self.0.choose(&receiver, Timestamp(0), usize::MAX, |_| true) {
             Choice::Assignable(package) => {
                 let reference = package.reference.clone();
-                self.0.apply(QueueRecord::Assigned {
-                    reference,
-                    receiver,
-                    is_low: false,
-                    at: Some(Timestamp(0)),
-                });
+                self.0.apply(QueueRecord::Assigned { reference, receiver, is_low: false });
                 package.message.len()
             }
             Choice::Assigned(package) | Choice::Final(package) => package.message.len(),

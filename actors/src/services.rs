@@ -65,6 +65,8 @@ pub(crate) struct Services {
     pub(crate) audit: ClaimLimits,
     /// The time after its assignment for which a key package waits to be used; `None` for no end.
     pub(crate) assignment_age_max: Option<Duration>,
+    /// The dropped key packages of one client that are remembered.
+    pub(crate) dropped_per_client_max: u64,
     /// Groups whose logs here and at a peer differ.
     pub(crate) disagreements: Disagreements,
     pub(crate) notices: Box<dyn Notices>,
@@ -81,9 +83,16 @@ impl Services {
         self.trusted_time.look(&self.clock).delete_until
     }
 
-    /// The time before which assignments have expired, at a trusted time; `None` if they do not expire.
-    pub(crate) fn oldest_assignment_kept(&self, now: Timestamp) -> Option<Timestamp> {
-        self.assignment_age_max.map(|age_max| now.saturating_sub(age_max))
+    /// The time before which assignments have expired; `None` if they do not expire.
+    pub(crate) fn oldest_assignment_kept(&self) -> Option<Timestamp> {
+        self.assignment_age_max.map(|age_max| self.delete_until().saturating_sub(age_max))
+    }
+
+    /// The present time for an age that begins now: not before the last time that was trusted, so that a clock that is set back for
+    /// a while makes nothing older.
+    pub(crate) fn age_begins(&self) -> Timestamp {
+        let trusted = self.trusted_time.look(&self.clock).remembered.newest;
+        self.clock.now().max(trusted.unwrap_or(Timestamp(0)))
     }
 
     /// The number of assigned key packages of one client that are remembered.

@@ -59,11 +59,15 @@ fn adding(group: &mut Group<impl MlsConfig>, package: MlsMessage) -> CommitBundl
 }
 
 fn start(app: AppId, limits: Limits) -> Gateway {
+    start_with(app, limits, Retention::default())
+}
+
+fn start_with(app: AppId, limits: Limits, retention: Retention) -> Gateway {
     let never = Duration::from_secs(3600);
     let options = GatewayOptions {
         applications: vec![Application::basic(app)],
         limits,
-        retention: Retention::default(),
+        retention,
         snapshot_period: never,
         retention_period: never,
         passivate_after: never,
@@ -177,6 +181,53 @@ fn proposals_that_can_no_longer_be_committed_keep_no_other_out() {
         propose(3).await.unwrap();
         assert_eq!(current().await, 1);
         assert!(is_refused(4).await, "four wait, and no more may");
+        gateway.stop().await;
+        gateway.store().shutdown().await;
+    });
+}
+
+#[test]
+fn a_receiver_of_a_peer_gets_another_package_for_one_that_was_not_used_in_time_before_any_sweep() {
+    let app = AppId::random();
+    let age_max = Duration::from_millis(400);
+    actix::System::new().block_on(async {
+        let limits = Limits { key_packages_per_peer_max: 1, ..Limits::default() };
+        let retention = Retention { assignment_age_max: Some(age_max), ..Retention::default() };
+        let gateway = start_with(app, limits, retention);
+        let handle = ClientHandle::new("bob").unwrap();
+        let bob =
+            gateway.register_client(app, NewClient { handle, domain: None, tags: vec![] }).await.unwrap();
+        let new = NewKeyQueue { protocol_version: 1, cipher_suite: 1, app_label: String::new() };
+        let queue = gateway.create_key_queue(app, bob, new).await.unwrap();
+        let upload = KeyPackageUpload {
+            key_packages: (0..2).map(|_| package("bob").to_bytes().unwrap()).collect(),
+            is_reset: false,
+            app_label: None,
+            final_key: None,
+        };
+        gateway.upload_key_packages(app, bob, queue, upload.clone()).await.unwrap();
+        let of_peer = Requester::Peer(snapshots::DomainName::new("a.example").unwrap());
+        let ask = async |caller: &Requester, id: &str| {
+            let request = KeyPackageRequest {
+                protocol_version: 1,
+                cipher_suite: 1,
+                app_label: String::new(),
+                domain: None,
+                receiver: Receiver { caller: caller.clone(), id: id.to_owned() },
+            };
+            gateway.assign_key_package(app, bob, request).await.map(|assigned| assigned.key_package)
+        };
+        let first = ask(&of_peer, "alice").await.unwrap();
+        assert_eq!(ask(&of_peer, "carol").await, Err(KeyQueueError::NoKeyPackage), "the peer has its share");
+        tokio::time::sleep(age_max * 2).await;
+        let second = ask(&of_peer, "alice").await.unwrap();
+        assert_ne!(second, first);
+        assert_eq!(ask(&of_peer, "carol").await, Err(KeyQueueError::NoKeyPackage), "it still has it");
+        tokio::time::sleep(age_max * 2).await;
+        // Nothing is free, and the first package is not, although its client uploads it again.
+        gateway.upload_key_packages(app, bob, queue, upload).await.unwrap();
+        assert_eq!(ask(&of_peer, "alice").await, Err(KeyQueueError::NoKeyPackage));
+        assert_eq!(ask(&Requester::Application, "dave").await, Err(KeyQueueError::NoKeyPackage));
         gateway.stop().await;
         gateway.store().shutdown().await;
     });

@@ -199,7 +199,7 @@ pub struct KeyQueue {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = KeyPackageUpload)]
 pub struct KeyPackageUploadBody {
-    /// MLSMessages that hold key packages.
+    /// MLSMessages that hold key packages. Those that were dropped because their receiver did not use them in time are left out.
     #[serde(default, deserialize_with = "list::at_most::<{ list::KEY_PACKAGES_MAX }, _, _>")]
     pub key_packages: Vec<Base64>,
     /// Whether the queue is emptied first.

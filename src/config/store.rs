@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use actors::{
-    Durability, Location, Retention, StoreOptions,
+    Durability, Limits, Location, Retention, StoreOptions,
     settings::{
         Accepts,
         Bound::{Is, Of},
@@ -112,7 +112,7 @@ const MEMORY: &str = ":memory:";
 
 impl RetentionSettings {
     /// The retention in the form of the store.
-    pub(crate) fn retention(&self) -> Retention {
+    pub(crate) fn retention(&self, limits: &Limits) -> Retention {
         Retention {
             history_epochs_max: self.history_epochs_max,
             history_age_max: Duration::from_secs(self.history_age_s_max),
@@ -121,6 +121,8 @@ impl RetentionSettings {
             assignment_age_max: Some(self.assignment_age_s_max)
                 .filter(|max| *max > 0)
                 .map(Duration::from_secs),
+            // Half, so that those that are not dropped are remembered as well.
+            dropped_per_client_max: limits.assigned_key_packages_per_client_max as u64 / 2,
             event_rows_max: self.event_rows_max,
             event_age_max: Duration::from_secs(self.event_age_s_max),
             audit_rows_max: self.audit_rows_max,

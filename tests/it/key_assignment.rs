@@ -318,6 +318,49 @@ async fn an_assignment_that_nobody_uses_ends_and_the_package_goes_to_nobody_else
 }
 
 #[actix_web::test]
+async fn no_more_packages_are_dropped_than_are_remembered() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let directory = tempfile::tempdir().unwrap();
+    let mut setup = kept_in(&directory);
+    let operator = Token::generate().unwrap();
+    setup.watched_by(&[(&operator, TokenAccess::Read)]);
+    setup.config.retention.assignment_age_s_max = 10 * 3600;
+    setup.config.retention.period_s = 1;
+    // Half of them may be dropped ones.
+    setup.config.limits.assigned_key_packages_per_client_max = 2;
+    let gateway = setup.start().await;
+    let mut bob = MlsClient::register(&gateway, "bob").await;
+    let uploaded = bob.upload_key_packages(5).await;
+    let first = given(&bob, "alice").await;
+    setup.pass(11 * HOUR);
+    let second = given(&bob, "alice").await;
+    assert_ne!(second, first);
+    await_stored(&gateway, &operator, 4).await;
+    // Further assignments push others out of the memory, but not the dropped package.
+    let for_carol = given(&bob, "carol").await;
+    let for_dave = given(&bob, "dave").await;
+    setup.pass(11 * HOUR);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let again = KeyPackageUploadBody { key_packages: uploaded, ..KeyPackageUploadBody::default() };
+    let mut gateway = gateway;
+    let for_eve = given(&bob, "eve").await;
+    for _ in 0..2 {
+        bob.upload(&again).await.unwrap();
+        for (receiver, held) in
+            [("alice", &second), ("carol", &for_carol), ("dave", &for_dave), ("eve", &for_eve)]
+        {
+            assert_eq!(given(&bob, receiver).await, *held, "{receiver}");
+        }
+        refused(bob.assign_to("frank").await, ProblemKind::NoKeyPackage);
+        assert_eq!(counts(&bob).await, (4, 0));
+        gateway = restart(&setup, gateway, &mut [&mut bob]).await;
+    }
+    gateway.stop().await;
+    let checked = check_stored(&setup);
+    assert_eq!(checked.faults_count, 0, "{checked:?}");
+}
+
+#[actix_web::test]
 async fn what_has_expired_in_a_queue_that_sleeps_is_no_fault_of_the_store() {
     let directory = tempfile::tempdir().unwrap();
     let mut setup = kept_in(&directory);

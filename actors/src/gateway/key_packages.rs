@@ -324,7 +324,6 @@ impl Gateway {
                 message: message.clone(),
                 signer: Some(signer(&checked.signature_key)),
                 receiver: None,
-                assigned_at: None,
             })
         };
         let KeyPackageUpload { key_packages: messages, final_key, .. } = upload;

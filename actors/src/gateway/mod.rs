@@ -132,6 +132,7 @@ impl Gateway {
                 rows_max: options.retention.audit_rows_max,
             },
             assignment_age_max: options.retention.assignment_age_max,
+            dropped_per_client_max: options.retention.dropped_per_client_max,
             disagreements: Disagreements::default(),
             notices: Box::new(Arc::clone(&directory)),
             is_stopping: AtomicBool::new(false),

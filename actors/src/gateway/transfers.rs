@@ -92,7 +92,7 @@ impl Gateway {
     }
 
     /// Records the key packages of local clients that were used in entries that this gateway never saw, and stores the epoch's
-    /// welcome for the local clients in it, found through their key queues.
+    /// welcome for the local clients in it, found through their key queues and the assignments of their key packages.
     fn tell_used(
         &self,
         batch: &mut Batch,
@@ -108,13 +108,21 @@ impl Gateway {
             handed.used.iter().take(USED_KEY_PACKAGES_MAX).chain(&welcomed).collect::<BTreeSet<_>>();
         let mut waiting = BTreeSet::new();
         for reference in references {
-            for (_, client, row) in view.queues_holding(app, reference).map_err(StorageError::from)? {
+            let holders = view.queues_holding(app, reference).map_err(StorageError::from)?;
+            let mut owners: Vec<_> =
+                holders.into_iter().map(|(_, client, row)| (client, row.not_after, row.is_final)).collect();
+            if owners.is_empty() {
+                // Perhaps it was dropped after its assignment, or is a final key that was replaced.
+                let row = view.assigned(app, reference).map_err(StorageError::from)?;
+                owners.extend(row.map(|row| (row.client_id, row.not_after, row.is_of_final_key())));
+            }
+            for (client, not_after, is_final) in owners {
                 let client = view.client(app, client).map_err(StorageError::from)?;
                 if let Some(client) = client.filter(|_| welcomed.contains(reference)) {
                     waiting.insert((client.domain, client.handle));
                 }
-                if !row.is_final {
-                    let used_row = UsedRow { group: group.clone(), epoch, not_after: row.not_after };
+                if !is_final {
+                    let used_row = UsedRow { group: group.clone(), epoch, not_after };
                     batch.note_key_package_used(app, reference, false, &used_row);
                 }
             }

@@ -76,6 +76,7 @@ pub(crate) fn services(application: &Application, heard: Heard) -> Arc<Services>
         epochs_reported: AtomicU64::new(0),
         audit: snapshots::ClaimLimits { queues_per_day_max: 1000, rows_max: 1000 },
         assignment_age_max: None,
+        dropped_per_client_max: 0,
         disagreements: Disagreements::default(),
         notices: Box::new(heard),
         is_stopping: AtomicBool::new(false),

@@ -1,5 +1,7 @@
 //! The actor that owns one key queue: it serialises uploads and assignments without a lock.
 
+mod assignments;
+
 use std::sync::Arc;
 
 use actix::{
@@ -11,6 +13,7 @@ use snapshots::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
+use self::assignments::{UnusedPackage, take_out_dropped};
 use super::{
     AssignedKeyPackage, KeyQueueError, NewPackage, PoolCounts, Receiver,
     messages::{AddKeyPackages, Advance, Assign, Attempt, Close, Count, LookFor},
@@ -33,10 +36,10 @@ pub(crate) struct KeyQueueActor {
     queue: KeyQueueId,
     durable: Durable<KeyQueueState>,
     refused: RefusedCredentials,
+    /// The number of the client's dropped packages when they were last taken out of the state.
+    dropped_seen: u64,
 }
 
-/// Packages of an upload, each with the row of its assignment, if it was assigned before.
-type Packages = Vec<(NewPackage, Option<AssignedRow>)>;
 type QueueReply<T> = AtomicResponse<KeyQueueActor, Result<T, KeyQueueError>>;
 
 fn assigned(key_package: Vec<u8>, is_final_key: bool) -> AssignedKeyPackage {
@@ -56,19 +59,34 @@ impl KeyQueueActor {
         activity: Arc<Activity>,
     ) -> Self {
         let durable = Durable::new(Arc::clone(&services), LogId::KeyQueue(app, queue), activity);
-        Self { services, app, client, queue, durable, refused: RefusedCredentials::default() }
+        Self {
+            services,
+            app,
+            client,
+            queue,
+            durable,
+            refused: RefusedCredentials::default(),
+            dropped_seen: 0,
+        }
     }
 
-    /// The current state, without packages that have certainly expired, belong to an older handle of the client, or were not used in
-    /// time after their assignment. Packages that have expired only by a clock that is not trusted remain, but are neither counted
-    /// nor handed out.
+    /// The current state, without packages that have certainly expired, belong to an older handle of the client, or were dropped.
+    /// Packages that have expired only by a clock that is not trusted remain, but are neither counted nor handed out.
     fn current(&mut self) -> Result<(&mut KeyQueueState, ClientRow), KeyQueueError> {
         self.durable.touch();
-        let client = self.services.store.view().client(self.app, self.client).map_err(StorageError::from)?;
+        let view = self.services.store.view();
+        let client = view.client(self.app, self.client).map_err(StorageError::from)?;
         let client = client.ok_or(KeyQueueError::UnknownClient)?;
-        let state = self.durable.state_mut()?;
+        let dropped = view.dropped_key_packages(self.app, self.client).map_err(StorageError::from)?;
         let until = self.services.delete_until();
-        state.retire(until, client.handle_generation, self.services.oldest_assignment_kept(until));
+        let state = self.durable.state_mut()?;
+        state.retire(until, client.handle_generation);
+        // The store decides which ones are dropped. A number that is the same by chance is noticed later; until then the packages
+        // stay their receivers'.
+        if dropped != self.dropped_seen {
+            take_out_dropped(state, &view, self.app)?;
+            self.dropped_seen = dropped;
+        }
         Ok((state, client))
     }
 
@@ -139,33 +157,6 @@ impl KeyQueueActor {
         Ok((batch, record))
     }
 
-    /// The packages of an upload with their earlier receivers, in this queue or another one. Those that were dropped after an
-    /// assignment are left out: somebody knows them, so no other receiver may get them.
-    fn with_receivers(&self, packages: &[NewPackage]) -> Result<Packages, KeyQueueError> {
-        let view = self.services.store.view();
-        let oldest_kept = self.services.oldest_assignment_kept(self.services.delete_until());
-        let with_receiver = |package: &NewPackage| {
-            let row = view.assigned(self.app, &package.reference).map_err(StorageError::from)?;
-            // A package that became a final key since it was checked, and is gone, is left out: no client is expected to hold
-            // it.
-            let row = row.filter(|row| !row.is_of_final_key());
-            if row.as_ref().is_some_and(|row| row.is_unused_since(oldest_kept)) {
-                return Ok(None);
-            }
-            let assigned_at = row.as_ref().and_then(|row| row.at);
-            let receiver = row.clone().map(Receiver::from);
-            Ok(Some((NewPackage { receiver, assigned_at, ..package.clone() }, row)))
-        };
-        packages.iter().filter_map(|package| with_receiver(package).transpose()).collect()
-    }
-
-    /// The row of a package that was a final key before; `None` if it was not.
-    fn former_final_key(&self, package: &NewPackage) -> Result<Option<AssignedRow>, KeyQueueError> {
-        let view = self.services.store.view();
-        let row = view.assigned(self.app, &package.reference).map_err(StorageError::from)?;
-        Ok(row.filter(AssignedRow::is_of_final_key))
-    }
-
     /// Appends a batch with its record. What is done then is answered, unless another write came first.
     fn append<T: 'static>(
         &self,
@@ -230,11 +221,12 @@ impl KeyQueueActor {
         }
     }
 
-    /// The batch that assigns a package, and its record.
+    /// The batch that assigns a package, and its record. The receiver's unused package, if it has one, is dropped.
     fn assignment_batch(
         &mut self,
         package: &NewPackage,
         receiver: Receiver,
+        unused: Option<UnusedPackage>,
     ) -> Result<(Batch, QueueRecord), KeyQueueError> {
         let now = self.services.clock.now();
         let row = AssignedRow {
@@ -242,14 +234,18 @@ impl KeyQueueActor {
             peer: receiver.caller.peer().cloned(),
             receiver: receiver.id.clone(),
             not_after: package.not_after,
-            at: Some(now),
+            at: Some(self.services.age_begins()),
             is_dropped: false,
         };
         let left = self.counts()?.available.saturating_sub(1);
         let is_low = left <= self.services.limits.key_packages_low && !self.durable.state()?.is_low_told();
         let reference = package.reference.clone();
-        let record = QueueRecord::Assigned { reference, receiver, is_low, at: Some(now) };
+        let record = QueueRecord::Assigned { reference, receiver, is_low };
         let mut batch = self.record_batch(&record)?;
+        if let Some(UnusedPackage { reference, row }) = unused {
+            batch.drop_unused(self.app, &reference, &row, self.services.dropped_per_client_max);
+            batch.require_assigned(self.app, &reference, Some(&row.dropped()));
+        }
         batch.require_unused(self.app, &package.reference);
         batch.assign_key_package(self.app, &package.reference, &row, self.services.assigned_limits());
         let handle = self.current()?.1.handle;
@@ -294,27 +290,36 @@ impl KeyQueueActor {
 
     /// The receiver's package, or one to assign to it. A package that was used meanwhile is removed. One whose credential is
     /// not acceptable now is skipped but stays: the cause may be this gateway's roots, a late revocation list, or its clock.
-    fn choose(&mut self, receiver: &Receiver) -> Result<Choice, KeyQueueError> {
+    /// One that was not used in time is returned as well, and not chosen.
+    fn choose(&mut self, receiver: &Receiver) -> Result<(Choice, Option<UnusedPackage>), KeyQueueError> {
         let services = Arc::clone(&self.services);
         let (view, app, now) = (services.store.view(), self.app, services.clock.now());
         let application = services.applications.get(&app).ok_or(KeyQueueError::UnknownClient)?;
         self.current()?;
+        let unused = self.unused_package(&view, receiver)?;
         let share = self.services.assigned_limits().per_peer_max;
         let state = self.durable.state_mut()?;
         let mut credentials = CredentialCheck::new(&*application.identity, now, &mut self.refused);
         let (mut used, mut unreadable) = (Vec::new(), None);
+        // The unused package counts in the queue, and in the store until it is dropped.
+        let in_queue_max =
+            services.limits.key_packages_per_peer_max.saturating_add(usize::from(unused.is_some()));
         let per_peer_max = match receiver.caller.peer() {
             Some(peer) => {
                 let taken = view.assigned_to_peer(app, self.client, peer).map_err(StorageError::from)?;
-                if taken < share { services.limits.key_packages_per_peer_max } else { 0 }
+                let is_counted = unused.as_ref().is_some_and(|unused| !unused.row.is_dropped);
+                if taken.saturating_sub(u64::from(is_counted)) < share { in_queue_max } else { 0 }
             }
-            None => services.limits.key_packages_per_peer_max,
+            None => in_queue_max,
         };
         let choice = state.choose(receiver, now, per_peer_max, |Candidate { package, is_final }| {
             if unreadable.is_some() || package.not_after <= now {
                 return false;
             }
             if !is_final {
+                if unused.as_ref().is_some_and(|unused| unused.reference == package.reference) {
+                    return false;
+                }
                 match view.used(app, &package.reference) {
                     Ok(None) => {}
                     Ok(Some(_)) => {
@@ -334,7 +339,7 @@ impl KeyQueueActor {
         }
         match unreadable {
             Some(error) => Err(StorageError::from(error).into()),
-            None => Ok(choice),
+            None => Ok((choice, unused)),
         }
     }
 }
@@ -406,19 +411,19 @@ impl Handler<Assign> for KeyQueueActor {
 
     fn handle(&mut self, Assign { receiver, permit }: Assign, _: &mut Context<Self>) -> Self::Result {
         let write = match self.choose(&receiver) {
-            Ok(Choice::Assigned(package)) => {
+            Ok((Choice::Assigned(package), _)) => {
                 return answer(Ok(Attempt::Done(assigned(package.message, false))));
             }
-            Ok(Choice::Nothing) => return answer(Err(KeyQueueError::NoKeyPackage)),
-            Ok(Choice::Final(package)) => match self.durable.state() {
+            Ok((Choice::Nothing, _)) => return answer(Err(KeyQueueError::NoKeyPackage)),
+            Ok((Choice::Final(package), _)) => match self.durable.state() {
                 Ok(state) if state.is_final_key_used() => {
                     return answer(Ok(Attempt::Done(assigned(package.message, true))));
                 }
                 Ok(_) => self.final_key_batch().map(|write| (write, assigned(package.message, true))),
                 Err(error) => Err(error.into()),
             },
-            Ok(Choice::Assignable(package)) => {
-                let write = self.assignment_batch(&package, receiver);
+            Ok((Choice::Assignable(package), unused)) => {
+                let write = self.assignment_batch(&package, receiver, unused);
                 write.map(|write| (write, assigned(package.message, false)))
             }
             Err(refused) => Err(refused),
@@ -436,7 +441,7 @@ impl Handler<LookFor> for KeyQueueActor {
 
     fn handle(&mut self, LookFor { receiver, permit }: LookFor, _: &mut Context<Self>) -> Self::Result {
         drop(permit);
-        match self.choose(&receiver)? {
+        match self.choose(&receiver)?.0 {
             Choice::Nothing => Err(KeyQueueError::NoKeyPackage),
             Choice::Assigned(_) | Choice::Assignable(_) | Choice::Final(_) => Ok(()),
         }

@@ -53,7 +53,4 @@ pub(crate) struct NewPackage {
     /// Its receiver, if it was assigned before it entered the queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) receiver: Option<Receiver>,
-    /// When it was assigned to this receiver, if that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) assigned_at: Option<Timestamp>,
 }

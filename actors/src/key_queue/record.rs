@@ -28,9 +28,6 @@ pub(crate) enum QueueRecord {
         /// Few packages are left, which is told for the first time since packages were uploaded.
         #[serde(default)]
         is_low: bool,
-        /// The time of the assignment; older records lack it.
-        #[serde(default)]
-        at: Option<Timestamp>,
     },
     /// The final key was given out, for the first time since packages were uploaded.
     FinalKeyUsed,

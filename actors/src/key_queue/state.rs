@@ -19,7 +19,7 @@ pub(super) use self::{
 use self::{final_keys::FinalKeys, one_time::OneTimePackages};
 use super::{
     PoolCounts,
-    package::NewPackage,
+    package::{NewPackage, Receiver},
     record::QueueRecord,
     stored::{FORMAT, NewSnapshot, Snapshot},
 };
@@ -62,10 +62,9 @@ fn snapshot_bytes(package: &NewPackage) -> usize {
 }
 
 impl KeyQueueState {
-    /// Drops packages that have expired at `now`, were uploaded for an older handle, or were assigned before `oldest_kept` and are
-    /// still not used. `None` keeps assigned packages.
-    pub(crate) fn retire(&mut self, now: Timestamp, generation: u64, oldest_kept: Option<Timestamp>) {
-        self.packages.retire(now, generation, oldest_kept);
+    /// Drops packages that have expired at `now` or were uploaded for an older handle.
+    pub(crate) fn retire(&mut self, now: Timestamp, generation: u64) {
+        self.packages.retire(now, generation);
         self.final_keys.retire(now, generation);
     }
 
@@ -79,7 +78,17 @@ impl KeyQueueState {
         self.final_keys.replaced_by(new, generation, at)
     }
 
-    /// Takes a used package out of the queue (*Advancing a Key Package Queue*).
+    /// The package of a receiver.
+    pub(crate) fn package_of(&self, receiver: &Receiver) -> Option<&KeyPackageRef> {
+        self.packages.of_receiver(receiver).map(|held| &held.package.reference)
+    }
+
+    /// The packages that have a receiver.
+    pub(crate) fn assigned_references(&self) -> impl Iterator<Item = &KeyPackageRef> {
+        self.packages.assigned().map(|package| &package.reference)
+    }
+
+    /// Takes a used or dropped package out of the queue (*Advancing a Key Package Queue*).
     pub(crate) fn advance(&mut self, reference: &KeyPackageRef) {
         self.packages.advance(reference);
     }
@@ -174,9 +183,9 @@ impl KeyQueueState {
                     self.final_keys.put(package, generation, at);
                 }
             }
-            QueueRecord::Assigned { reference, receiver, is_low, at } => {
+            QueueRecord::Assigned { reference, receiver, is_low } => {
                 self.is_low_told |= is_low;
-                self.packages.assign(&reference, receiver, at);
+                self.packages.assign(&reference, receiver);
             }
             QueueRecord::FinalKeyUsed => self.is_final_key_used = true,
         }

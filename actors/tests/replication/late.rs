@@ -262,56 +262,83 @@ fn a_follower_that_was_away_for_longer_than_every_lifetime_takes_the_group_as_it
 
 #[test]
 fn a_transfer_brings_the_welcome_and_advances_the_queue() {
-    actix::System::new().block_on(async {
-        let net = Net::new(&["a.example", "b.example"], 8);
-        let (a, b) = (domain("a.example"), domain("b.example"));
-        net.start_all().await;
-        let carol = client("carol", &b);
-        let handle = actors::ClientHandle::new("carol").unwrap();
-        let new_client = actors::NewClient { handle: handle.clone(), domain: None, tags: Vec::new() };
-        let at_b = net.at(&b);
-        let id = at_b.register_client(net.app, new_client).await.unwrap();
-        let attributes =
-            actors::NewKeyQueue { protocol_version: 1, cipher_suite: 1, app_label: String::new() };
-        let queue = at_b.create_key_queue(net.app, id, attributes).await.unwrap();
-        let packages = [package(&carol), package(&carol)];
-        let upload = actors::KeyPackageUpload {
-            key_packages: packages.iter().map(|package| package.to_bytes().unwrap()).collect(),
-            is_reset: false,
-            app_label: None,
-            final_key: None,
-        };
-        at_b.upload_key_packages(net.app, id, queue, upload).await.unwrap();
-        drop(at_b);
+    actix::System::new().block_on(welcomed_by_a_transfer(false));
+}
 
-        // The group's creation cannot be validated by the time that B is back.
-        net.stop(&b).await;
-        let (mut group, new) = new_group(&client_with("alice", &a, Duration::from_secs(2)));
-        let group_id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
-        // Her leaf is renewed by a commit of hers.
-        let upload = upload_of(&group.commit(Vec::new()).unwrap());
-        net.upload_commit(&a, &group_id, upload).await.unwrap();
-        group.apply_pending_commit().unwrap();
-        let [invited, _] = packages;
-        let output = group.commit_builder().add_member(invited).unwrap().build().unwrap();
-        net.upload_commit(&a, &group_id, upload_of(&output)).await.unwrap();
-        group.apply_pending_commit().unwrap();
-        tokio::time::sleep(Duration::from_millis(3500)).await;
-        net.start(&b).await;
-        net.settle(&a, &group_id).await;
-        let query =
-            JoinInfoQuery { domain: Some(b.clone()), after: None, with_ratchet_tree: true, limit: 10 };
-        let waiting = net.at(&b).welcomes(net.app, &handle, query).await.unwrap().join_infos;
-        assert_eq!(waiting.len(), 1);
-        let tree = waiting[0].ratchet_tree.as_ref().unwrap();
-        let tree = mls_rs::group::ExportedTree::from_bytes(tree).unwrap();
-        let welcome = mls_rs::MlsMessage::from_bytes(&waiting[0].welcome).unwrap();
-        let (joined, _) = carol.join_group(Some(tree), &welcome, None).unwrap();
-        assert_eq!(joined.current_epoch(), 2);
-        let queues = net.at(&b).key_queues(net.app, id).await.unwrap();
-        assert_eq!(queues[0].in_pool, 1, "the package that was used is gone");
-        net.stop_all().await;
-    });
+#[test]
+fn a_transfer_brings_the_welcome_of_a_package_that_was_dropped_after_its_assignment() {
+    actix::System::new().block_on(welcomed_by_a_transfer(true));
+}
+
+async fn welcomed_by_a_transfer(is_dropped: bool) {
+    let mut net = Net::new(&["a.example", "b.example"], 8);
+    net.retention.assignment_age_max = is_dropped.then_some(Duration::from_millis(1));
+    let (a, b) = (domain("a.example"), domain("b.example"));
+    net.start_all().await;
+    let carol = client("carol", &b);
+    let handle = actors::ClientHandle::new("carol").unwrap();
+    let new_client = actors::NewClient { handle: handle.clone(), domain: None, tags: Vec::new() };
+    let at_b = net.at(&b);
+    let id = at_b.register_client(net.app, new_client).await.unwrap();
+    let attributes = actors::NewKeyQueue { protocol_version: 1, cipher_suite: 1, app_label: String::new() };
+    let queue = at_b.create_key_queue(net.app, id, attributes).await.unwrap();
+    let packages = [package(&carol), package(&carol)];
+    let upload = actors::KeyPackageUpload {
+        key_packages: packages.iter().map(|package| package.to_bytes().unwrap()).collect(),
+        is_reset: false,
+        app_label: None,
+        final_key: None,
+    };
+    at_b.upload_key_packages(net.app, id, queue, upload).await.unwrap();
+    let wanted = actors::KeyPackageRequest {
+        protocol_version: 1,
+        cipher_suite: 1,
+        app_label: String::new(),
+        domain: Some(b.clone()),
+        receiver: actors::Receiver { caller: actors::Requester::Application, id: "alice".to_owned() },
+    };
+    let first = at_b.assign_key_package(net.app, id, wanted).await.unwrap().key_package;
+    let [one, other] = packages;
+    let invited = if one.to_bytes().unwrap() == first { one } else { other };
+    if is_dropped {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let swept = at_b.store().sweep(&net.retention, actors::Clock::system().now()).await.unwrap();
+        assert_eq!(swept.unused_key_packages, 1);
+    }
+    drop(at_b);
+
+    // The group's creation cannot be validated by the time that B is back.
+    net.stop(&b).await;
+    let (mut group, new) = new_group(&client_with("alice", &a, Duration::from_secs(2)));
+    let group_id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+    // Her leaf is renewed by a commit of hers.
+    let upload = upload_of(&group.commit(Vec::new()).unwrap());
+    net.upload_commit(&a, &group_id, upload).await.unwrap();
+    group.apply_pending_commit().unwrap();
+    let again = invited.clone();
+    let output = group.commit_builder().add_member(invited).unwrap().build().unwrap();
+    net.upload_commit(&a, &group_id, upload_of(&output)).await.unwrap();
+    group.apply_pending_commit().unwrap();
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    net.start(&b).await;
+    net.settle(&a, &group_id).await;
+    let query = JoinInfoQuery { domain: Some(b.clone()), after: None, with_ratchet_tree: true, limit: 10 };
+    let waiting = net.at(&b).welcomes(net.app, &handle, query).await.unwrap().join_infos;
+    assert_eq!(waiting.len(), 1);
+    let tree = waiting[0].ratchet_tree.as_ref().unwrap();
+    let tree = mls_rs::group::ExportedTree::from_bytes(tree).unwrap();
+    let welcome = mls_rs::MlsMessage::from_bytes(&waiting[0].welcome).unwrap();
+    let (joined, _) = carol.join_group(Some(tree), &welcome, None).unwrap();
+    assert_eq!(joined.current_epoch(), 2);
+    let queues = net.at(&b).key_queues(net.app, id).await.unwrap();
+    assert_eq!(queues[0].in_pool, 1, "the package that was used is gone");
+    // B knows that it was used.
+    let (mut group, new) = new_group(&client("bob", &b));
+    let group_id = net.at(&b).create_group(net.app, new, Source::Application).await.unwrap().group;
+    let output = group.commit_builder().add_member(again).unwrap().build().unwrap();
+    let refused = net.upload_commit(&b, &group_id, upload_of(&output)).await;
+    assert!(matches!(refused, Err(GroupError::KeyPackageReused { .. })), "{refused:?}");
+    net.stop_all().await;
 }
 
 #[test]

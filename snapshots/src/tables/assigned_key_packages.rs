@@ -1,14 +1,16 @@
 //! The receivers of assigned one-time key packages, kept until the package is used or has expired. A package that is uploaded
 //! again, to another queue or to a queue that was deleted and created again, still belongs to its receiver (*Key Package
-//! Retrieval*). An assignment that nobody used in time is kept as well, so that no other receiver gets the package. Final keys that
-//! were replaced, or deleted with their queue, are kept without a receiver.
+//! Retrieval*). A package that was dropped because nobody used it in time keeps its row until its lifetime ends, whatever the limits,
+//! so that no other receiver gets it. Final keys that were replaced, or deleted with their queue, are kept without a receiver.
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `assigned_key_packages` | application, 0, reference | [`AssignedRow`] |
-//! | `assigned_key_packages` | application, 1, client, when it expires, reference | nothing |
+//! | `assigned_key_packages` | application, 1, client, when it expires, reference | nothing; for packages that were not dropped |
 //! | `assigned_key_packages` | application, 2, client | how many packages of the client are assigned, a number |
 //! | `assigned_key_packages` | application, 2, client, domain of a peer | how many of them to that peer, not counting dropped ones, a number |
+//! | `assigned_key_packages` | application, 3, client, reference | nothing; for dropped packages |
+//! | `assigned_key_packages` | application, 4, client | how many dropped packages of the client are remembered, a number |
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,8 @@ use crate::{
 const ASSIGNED: u8 = 0;
 const BY_EXPIRY: u8 = 1;
 const COUNT: u8 = 2;
+const DROPPED: u8 = 3;
+const DROPPED_COUNT: u8 = 4;
 
 /// The most assignments that a new one drops: more than one, so that the number shrinks to a limit that was lowered.
 const FORGOTTEN_MAX: usize = 2;
@@ -48,7 +52,7 @@ pub struct AssignedRow {
 /// Limits on the assigned packages of one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssignedLimits {
-    /// In total; beyond it, those that expire first are dropped.
+    /// In total; beyond it, those that expire first are forgotten, except dropped packages.
     pub per_client_max: u64,
     /// To the receivers of one peer; beyond it, none is assigned.
     pub per_peer_max: u64,
@@ -66,9 +70,14 @@ impl AssignedRow {
         self.peer.is_none() && self.receiver.is_empty()
     }
 
-    /// Whether the package was dropped, or is to be: it was assigned before this time. `None` keeps assignments for ever.
-    pub fn is_unused_since(&self, oldest_kept: Option<Timestamp>) -> bool {
-        self.is_dropped || oldest_kept.is_some_and(|oldest| self.at.is_some_and(|at| at < oldest))
+    /// Whether the package was assigned before this time and was not dropped since.
+    pub fn is_unused_since(&self, oldest_kept: Timestamp) -> bool {
+        !self.is_dropped && self.at.is_some_and(|at| at < oldest_kept)
+    }
+
+    /// The row once the package is dropped.
+    pub fn dropped(&self) -> Self {
+        Self { is_dropped: true, ..self.clone() }
     }
 
     /// Whether a package that no queue holds may be used only once, by the row of its assignment, if there is one: not if it was a
@@ -90,10 +99,6 @@ fn expiries_of(app: AppId, client: ClientId) -> Key {
     Key::of_app(app).byte(BY_EXPIRY).uuid(client.as_uuid())
 }
 
-fn expiry_key(app: AppId, reference: &KeyPackageRef, row: &AssignedRow) -> Key {
-    expiries_of(app, row.client_id).u64(row.not_after.0).last(reference.as_bytes())
-}
-
 fn total_key(app: AppId, client: ClientId) -> Key {
     Key::of_app(app).byte(COUNT).uuid(client.as_uuid())
 }
@@ -103,10 +108,31 @@ fn peer_key(app: AppId, client: ClientId, peer: &DomainName) -> Key {
     total_key(app, client).last(peer.as_str().as_bytes())
 }
 
+fn dropped_of(app: AppId, client: ClientId) -> Key {
+    Key::of_app(app).byte(DROPPED).uuid(client.as_uuid())
+}
+
+fn dropped_count_key(app: AppId, client: ClientId) -> Key {
+    Key::of_app(app).byte(DROPPED_COUNT).uuid(client.as_uuid())
+}
+
+/// The key under which the assignments of a client are found.
+fn index_key(app: AppId, reference: &KeyPackageRef, row: &AssignedRow) -> Key {
+    if row.is_dropped {
+        dropped_of(app, row.client_id).last(reference.as_bytes())
+    } else {
+        expiries_of(app, row.client_id).u64(row.not_after.0).last(reference.as_bytes())
+    }
+}
+
+/// The numbers that an assignment counts for.
 fn count_keys(app: AppId, row: &AssignedRow) -> impl Iterator<Item = Key> {
-    let peer = row.peer.as_ref().filter(|_| !row.is_dropped);
-    let peer = peer.map(|peer| peer_key(app, row.client_id, peer));
-    [Some(total_key(app, row.client_id)), peer].into_iter().flatten()
+    let further = if row.is_dropped {
+        Some(dropped_count_key(app, row.client_id))
+    } else {
+        row.peer.as_ref().map(|peer| peer_key(app, row.client_id, peer))
+    };
+    [Some(total_key(app, row.client_id)), further].into_iter().flatten()
 }
 
 /// Whether a package that no queue holds may be used only once; see [`AssignedRow::is_used_once`].
@@ -132,7 +158,7 @@ impl Batch {
     ) -> &mut Self {
         let expiring = Expiring::Assigned { app, reference: reference.clone() };
         self.key(assigned_key(app, reference));
-        self.key(expiry_key(app, reference, row));
+        self.key(index_key(app, reference, row));
         self.key(expiring.key(row.not_after));
         let value = self.row(row);
         let (reference, row) = (reference.clone(), row.clone());
@@ -149,26 +175,30 @@ impl Batch {
     }
 
     /// Drops a key package because nobody used it in time after its assignment: its queue no longer holds it, and it no longer
-    /// counts for the peer that asked. Nothing is done if the assignment is no longer `row`.
-    pub(super) fn drop_unused(
+    /// counts for the peer that asked. Nothing is done if the assignment is no longer `row`, or if `dropped_max` dropped packages of
+    /// the client are remembered: one that is forgotten could be assigned to another receiver.
+    pub fn drop_unused(
         &mut self,
         app: AppId,
         reference: &KeyPackageRef,
         row: &AssignedRow,
+        dropped_max: u64,
     ) -> &mut Self {
         let key = assigned_key(app, reference);
-        let value = self.row(&AssignedRow { is_dropped: true, ..row.clone() });
+        let dropped = row.dropped();
+        self.key(index_key(app, reference, &dropped));
+        let value = self.row(&dropped);
         let (reference, row) = (reference.clone(), row.clone());
         self.operation(move |overlay| {
-            if overlay.row(table::ASSIGNED_KEY_PACKAGES, &key)?.as_ref() != Some(&row) || row.is_dropped {
+            let is_same = overlay.row(table::ASSIGNED_KEY_PACKAGES, &key)?.as_ref() == Some(&row);
+            if !is_same
+                || row.is_dropped
+                || count(overlay, &dropped_count_key(app, row.client_id))? >= dropped_max
+            {
                 return Ok(());
             }
             key_packages::delete_one_time(overlay, app, &reference)?;
-            overlay.put(table::ASSIGNED_KEY_PACKAGES, &key, value);
-            match &row.peer {
-                Some(peer) => count_one_less(overlay, &peer_key(app, row.client_id, peer)),
-                None => Ok(()),
-            }
+            assign(overlay, app, &reference, &dropped, value)
         })
     }
 
@@ -223,7 +253,7 @@ fn assign(
     forget(overlay, app, reference)?;
     let expiring = Expiring::Assigned { app, reference: reference.clone() };
     overlay.put(table::ASSIGNED_KEY_PACKAGES, &assigned_key(app, reference), value);
-    overlay.put(table::ASSIGNED_KEY_PACKAGES, &expiry_key(app, reference, row), Slice::from([]));
+    overlay.put(table::ASSIGNED_KEY_PACKAGES, &index_key(app, reference, row), Slice::from([]));
     overlay.put(table::EXPIRIES, &expiring.key(row.not_after), Slice::from([]));
     for key in count_keys(app, row) {
         let more = count(overlay, &key)?.saturating_add(1);
@@ -241,7 +271,7 @@ pub(crate) fn forget(
     let key = assigned_key(app, reference);
     let Some(row) = overlay.row::<AssignedRow>(table::ASSIGNED_KEY_PACKAGES, &key)? else { return Ok(()) };
     overlay.delete(table::ASSIGNED_KEY_PACKAGES, &key);
-    overlay.delete(table::ASSIGNED_KEY_PACKAGES, &expiry_key(app, reference, &row));
+    overlay.delete(table::ASSIGNED_KEY_PACKAGES, &index_key(app, reference, &row));
     let expiring = Expiring::Assigned { app, reference: reference.clone() };
     overlay.delete(table::EXPIRIES, &expiring.key(row.not_after));
     for key in count_keys(app, &row) {
@@ -258,7 +288,7 @@ fn count_one_less(overlay: &mut Overlay<'_>, key: &Key) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Drops the assignments of a client that expire first, while it has more than `max`.
+/// Forgets the assignments of a client that expire first, while it has more than `max`; never those of dropped packages.
 fn forget_first(overlay: &mut Overlay<'_>, app: AppId, client: ClientId, max: u64) -> Result<(), Refusal> {
     for _ in 0..FORGOTTEN_MAX {
         if count(overlay, &total_key(app, client))? <= max {
@@ -277,6 +307,12 @@ pub(crate) fn forget_all_of(overlay: &mut Overlay<'_>, app: AppId, client: Clien
     let skipped = prefix.as_bytes().len();
     for (key, _) in overlay.scan(table::ASSIGNED_KEY_PACKAGES, prefix.prefix())? {
         forget(overlay, app, &read_reference(&key, skipped)?)?;
+    }
+    let prefix = dropped_of(app, client);
+    let skipped = prefix.as_bytes().len();
+    for (key, _) in overlay.scan(table::ASSIGNED_KEY_PACKAGES, prefix.prefix())? {
+        let reference = KeyPackageRef::new(key.get(skipped..).unwrap_or(&[]));
+        forget(overlay, app, &reference.map_err(|error| ReadError::damaged(error.to_string()))?)?;
     }
     Ok(())
 }
@@ -312,27 +348,55 @@ impl View {
         value.map_or(Ok(0), |value| rows::number(table::ASSIGNED_KEY_PACKAGES, &value))
     }
 
-    /// The assignments of all applications, in the order of their keys, after the one given.
+    /// The number of a client's dropped key packages that are remembered.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the disk fails or the row is damaged.
+    pub fn dropped_key_packages(&self, app: AppId, client: ClientId) -> Result<u64, ReadError> {
+        let value = self.value(table::ASSIGNED_KEY_PACKAGES, &dropped_count_key(app, client))?;
+        value.map_or(Ok(0), |value| rows::number(table::ASSIGNED_KEY_PACKAGES, &value))
+    }
+
+    /// The assignments of all applications, in the order of their keys, after the one given. Rows of other kinds are skipped
+    /// without reading them.
     pub(super) fn assigned_after(
         &self,
         after: Option<&(AppId, KeyPackageRef)>,
     ) -> impl Iterator<Item = Result<(AppId, KeyPackageRef, AssignedRow), ReadError>> {
-        let range = match after {
+        let scan = |range| self.scan(table::ASSIGNED_KEY_PACKAGES, range);
+        let mut rows = scan(match after {
             Some((app, reference)) => KeyRange::after(assigned_key(*app, reference).as_bytes()),
             None => KeyRange::all(),
-        };
-        self.scan(table::ASSIGNED_KEY_PACKAGES, range).filter_map(|row| {
-            let read = |(key, value): (Slice, Slice)| {
-                let mut reader = KeyReader::new(&key, "assigned_key_packages");
-                let app = reader.app()?;
-                if reader.byte()? != ASSIGNED {
-                    return Ok(None);
+        });
+        std::iter::from_fn(move || {
+            loop {
+                let (key, value) = match rows.next()? {
+                    Ok(row) => row,
+                    Err(error) => return Some(Err(error)),
+                };
+                match read_assigned(&key, &value) {
+                    Ok((app, None)) => {
+                        rows = scan(KeyRange::after(Key::of_app(app).byte(u8::MAX).as_bytes()))
+                    }
+                    Ok((app, Some((reference, row)))) => return Some(Ok((app, reference, row))),
+                    Err(error) => return Some(Err(error)),
                 }
-                let damaged = reader.damaged();
-                let reference = KeyPackageRef::new(reader.last()).map_err(|_| damaged)?;
-                Ok(Some((app, reference, rows::decode(table::ASSIGNED_KEY_PACKAGES, &value)?)))
-            };
-            row.and_then(read).transpose()
+            }
         })
     }
+}
+
+/// The application of a row, and its assignment if it is one.
+fn read_assigned(
+    key: &[u8],
+    value: &Slice,
+) -> Result<(AppId, Option<(KeyPackageRef, AssignedRow)>), ReadError> {
+    let mut reader = KeyReader::new(key, "assigned_key_packages");
+    let app = reader.app()?;
+    if reader.byte()? != ASSIGNED {
+        return Ok((app, None));
+    }
+    let damaged = reader.damaged();
+    let reference = KeyPackageRef::new(reader.last()).map_err(|_| damaged)?;
+    Ok((app, Some((reference, rows::decode(table::ASSIGNED_KEY_PACKAGES, value)?))))
 }

@@ -266,7 +266,7 @@ fn check_assigned(_: &View, key: &[u8], value: &Slice) -> Result<Result<(), Stri
     let _: AppId = reader.app()?;
     match reader.byte()? {
         0 => readable::<AssignedRow>(table::ASSIGNED_KEY_PACKAGES, value),
-        1 => Ok(Ok(())),
+        1 | 3 => Ok(Ok(())),
         _ => rows::number(table::ASSIGNED_KEY_PACKAGES, value).map(|_| Ok(())),
     }
 }

@@ -15,6 +15,9 @@ pub struct Retention {
     pub expired_age_max: Duration,
     /// The time after its assignment for which a key package waits to be used; then it is dropped. `None` for no end.
     pub assignment_age_max: Option<Duration>,
+    /// The dropped key packages of one client that are remembered until their lifetimes end. At this number, no further ones are
+    /// dropped.
+    pub dropped_per_client_max: u64,
     /// The number of rows of events that are kept for each application.
     pub event_rows_max: u64,
     /// The time for which events are kept.
@@ -49,6 +52,7 @@ impl Default for Retention {
             welcome_age_max: day * 90,
             expired_age_max: day,
             assignment_age_max: None,
+            dropped_per_client_max: 2048,
             event_rows_max: 1_000_000,
             event_age_max: day * 7,
             audit_rows_max: 100_000,

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use snapshots::{AssignedLimits, AssignedRow, Batch, Retention, Store, Swept, Timestamp, Unmet};
+use snapshots::{
+    AssignedLimits, AssignedRow, Batch, Retention, Store, SweepProgress, Swept, Timestamp, Unmet,
+};
 
 use crate::fixtures::*;
 
@@ -167,4 +169,87 @@ async fn a_package_that_nobody_used_in_time_is_dropped_and_stays_assigned() {
     assert_eq!((assigned(&store), taken(&store, 1, "b.example")), (vec![2, 3], 1));
     append(&store, |batch| _ = batch.delete_client(APP, &client_row(1, "alice"))).unwrap();
     assert_eq!(taken(&store, 1, "b.example"), 0);
+}
+
+#[tokio::test]
+async fn a_dropped_package_is_remembered_until_its_lifetime_ends() {
+    let store = temporary();
+    let limits = AssignedLimits { per_client_max: 2, per_peer_max: 2 };
+    let assign = |number, not_after| {
+        append(&store, |batch| {
+            let row =
+                AssignedRow { at: Some(Timestamp(10)), ..assigned_row(1, Some("b.example"), not_after) };
+            batch.assign_key_package(APP, &reference(number), &row, limits);
+        })
+    };
+    append(&store, |batch| {
+        batch.create_client(APP, &client_row(1, "alice")).create_queue(APP, &queue_row(1, 1, ""));
+        for number in 1..=9 {
+            batch.put_key_package(APP, queue(1), &reference(number), &key_package_row(9_000));
+        }
+    })
+    .unwrap();
+    let sweep = async |now| {
+        let retention = Retention {
+            assignment_age_max: Some(Duration::from_millis(100)),
+            dropped_per_client_max: 1,
+            expired_age_max: Duration::ZERO,
+            ..Retention::default()
+        };
+        store.sweep(&retention, Timestamp(now)).await.unwrap().unused_key_packages
+    };
+    // The first package expires first, and is dropped.
+    assign(1, 2_000).unwrap();
+    assert_eq!(sweep(1_000).await, 1);
+    for number in 2..=5 {
+        assign(number, 3_000).unwrap();
+        append(&store, |batch| _ = batch.use_key_package(APP, &reference(number), false, &used_row(9)))
+            .unwrap();
+    }
+    assign(6, 3_000).unwrap();
+    assign(7, 3_001).unwrap();
+    assert_eq!(assigned(&store), [1, 7], "only what was not dropped is forgotten");
+    assert_eq!(store.view().dropped_key_packages(APP, client(1)), Ok(1));
+    // No more are dropped than are remembered.
+    assert_eq!(sweep(1_000).await, 0);
+    let row = store.view().assigned(APP, &reference(7)).unwrap().unwrap();
+    append(&store, |batch| _ = batch.drop_unused(APP, &reference(7), &row, 1)).unwrap();
+    assert_eq!(store.view().assigned(APP, &reference(7)), Ok(Some(row)));
+    assert_eq!(store.view().queues_holding(APP, &reference(7)).unwrap().len(), 1);
+    // Once the lifetime of the first has ended, there is room again.
+    sweep(2_001).await;
+    assert_eq!((assigned(&store), sweep(2_001).await), (vec![7], 1));
+    append(&store, |batch| _ = batch.delete_client(APP, &client_row(1, "alice"))).unwrap();
+    assert_eq!(assigned(&store), []);
+    assert!(rows(&store).iter().all(|(table, _)| *table != "assigned_key_packages"), "{:?}", rows(&store));
+}
+
+#[tokio::test]
+async fn a_sweep_of_assignments_comes_to_those_of_every_application() {
+    let store = temporary();
+    append(&store, |batch| {
+        for app in [APP, OTHER_APP] {
+            for (number, number_of_client) in [(1, 1), (2, 1), (3, 2)] {
+                batch.assign_key_package(
+                    app,
+                    &reference(number),
+                    &assigned_row(number_of_client, None, 9_000),
+                    LIMITS,
+                );
+            }
+        }
+    })
+    .unwrap();
+    let retention = Retention {
+        assignment_age_max: Some(Duration::from_millis(100)),
+        read_max: 2,
+        ..Retention::default()
+    };
+    let mut progress = SweepProgress::default();
+    let mut dropped = Vec::new();
+    for _ in 0..4 {
+        let swept = store.sweep_part(&mut progress, &retention, Timestamp(1_000)).await.unwrap();
+        dropped.push(swept.unused_key_packages);
+    }
+    assert_eq!(dropped, [2, 2, 2, 0]);
 }

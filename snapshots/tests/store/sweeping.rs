@@ -22,6 +22,7 @@ fn unlimited() -> Retention {
         read_max: usize::MAX,
         group_idle_max: None,
         assignment_age_max: None,
+        dropped_per_client_max: u64::MAX,
         audit_rows_max: u64::MAX,
         audit_age_max: Duration::MAX,
         audit_queues_per_day_max: u64::MAX,

@@ -16,9 +16,6 @@ pub(crate) struct StoredPackage {
     pub(super) package: NewPackage,
     pub(super) generation: u64,
     pub(super) receiver: Option<Receiver>,
-    /// When it was assigned, if that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    assigned_at: Option<Timestamp>,
 }
 
 /// An assigned package that a reset removed.
@@ -26,8 +23,6 @@ pub(crate) struct StoredPackage {
 pub(crate) struct Removed {
     receiver: Receiver,
     not_after: Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    assigned_at: Option<Timestamp>,
 }
 
 /// The order in which packages are assigned: by expiry, then by arrival.
@@ -90,16 +85,16 @@ impl OneTimePackages {
         self.assigned.keys().filter(|receiver| receiver.caller == *requester).count()
     }
 
-    /// Drops those that have expired at `now`, were uploaded for an older handle, or were assigned before `oldest_kept`.
-    pub(super) fn retire(&mut self, now: Timestamp, generation: u64, oldest_kept: Option<Timestamp>) {
+    /// Those that have a receiver.
+    pub(super) fn assigned(&self) -> impl Iterator<Item = &NewPackage> {
+        self.held.values().filter(|held| held.receiver.is_some()).map(|held| &held.package)
+    }
+
+    /// Drops those that have expired at `now` or were uploaded for an older handle.
+    pub(super) fn retire(&mut self, now: Timestamp, generation: u64) {
         self.removed.retain(|_, removed| now < removed.not_after);
-        let is_unused = |assigned_at: Option<Timestamp>| {
-            oldest_kept.is_some_and(|oldest| assigned_at.is_some_and(|at| at < oldest))
-        };
         let count = self.held.len();
-        self.held.retain(|_, held| {
-            now < held.package.not_after && held.generation == generation && !is_unused(held.assigned_at)
-        });
+        self.held.retain(|_, held| now < held.package.not_after && held.generation == generation);
         if self.held.len() == count {
             return;
         }
@@ -155,10 +150,10 @@ impl OneTimePackages {
         self.held_bytes = 0;
         for held in std::mem::take(&mut self.held).into_values().filter(|held| held.generation == generation)
         {
-            let StoredPackage { package, receiver, assigned_at, .. } = held;
+            let StoredPackage { package, receiver, .. } = held;
             if let Some(receiver) = receiver {
-                let removed = Removed { receiver, not_after: package.not_after, assigned_at };
-                self.removed.insert(package.reference, removed);
+                let not_after = package.not_after;
+                self.removed.insert(package.reference, Removed { receiver, not_after });
             }
         }
     }
@@ -167,10 +162,8 @@ impl OneTimePackages {
     pub(super) fn add(&mut self, packages: Vec<NewPackage>, generation: u64) {
         for mut package in packages {
             let removed = self.removed.remove(&package.reference);
-            let removed = removed.map(|removed| (removed.receiver, removed.assigned_at));
-            let assigned_at = package.assigned_at.take();
-            let known = package.receiver.take().map(|receiver| (receiver, assigned_at));
-            self.insert(package, generation, known.or(removed));
+            let known = package.receiver.take();
+            self.insert(package, generation, known.or(removed.map(|removed| removed.receiver)));
         }
         while self.removed.len() > REMOVED_MAX {
             let first = self.removed.iter().min_by_key(|(_, removed)| removed.not_after);
@@ -179,12 +172,7 @@ impl OneTimePackages {
         }
     }
 
-    fn insert(
-        &mut self,
-        package: NewPackage,
-        generation: u64,
-        assigned: Option<(Receiver, Option<Timestamp>)>,
-    ) {
+    fn insert(&mut self, package: NewPackage, generation: u64, receiver: Option<Receiver>) {
         let held = self.places.get(&package.reference).and_then(|place| self.held.get(place));
         match held {
             Some(held) if held.generation == generation => return,
@@ -195,17 +183,15 @@ impl OneTimePackages {
         self.arrivals += 1;
         let place = (package.not_after, self.arrivals);
         self.places.insert(package.reference.clone(), place);
-        let (receiver, assigned_at) = assigned.unzip();
         if let Some(receiver) = &receiver {
             self.point(receiver.clone(), place);
         }
-        let assigned_at = assigned_at.flatten();
-        self.put(place, StoredPackage { package, generation, receiver, assigned_at });
+        self.put(place, StoredPackage { package, generation, receiver });
     }
 
     /// Gives a package to a receiver. A receiver gets another package only when its own is gone: used, expired, of an older
     /// handle, or not used in time.
-    pub(super) fn assign(&mut self, reference: &KeyPackageRef, receiver: Receiver, at: Option<Timestamp>) {
+    pub(super) fn assign(&mut self, reference: &KeyPackageRef, receiver: Receiver) {
         let had = self.of_receiver(&receiver).map(|held| held.package.reference.clone());
         if let Some(old) = had.filter(|old| old != reference) {
             self.advance(&old);
@@ -214,7 +200,6 @@ impl OneTimePackages {
             && let Some(held) = self.held.get_mut(place)
         {
             held.receiver = Some(receiver.clone());
-            held.assigned_at = at;
             let place = *place;
             self.point(receiver, place);
         }

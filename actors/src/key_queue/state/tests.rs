@@ -18,7 +18,6 @@ fn package(name: u8, not_after: u64) -> NewPackage {
         message: vec![name],
         signer: Some([name; 32]),
         receiver: None,
-        assigned_at: None,
     }
 }
 
@@ -36,7 +35,7 @@ fn assign(state: &mut KeyQueueState, id: &str) -> Option<u8> {
         Choice::Assigned(package) | Choice::Final(package) => package.message.first().copied(),
         Choice::Assignable(package) => {
             let reference = package.reference.clone();
-            state.apply(QueueRecord::Assigned { reference, receiver: receiver(id), is_low: false, at: None });
+            state.apply(QueueRecord::Assigned { reference, receiver: receiver(id), is_low: false });
             package.message.first().copied()
         }
         Choice::Nothing => None,
@@ -70,7 +69,7 @@ fn no_peer_takes_more_than_its_share() {
         Choice::Assigned(package) | Choice::Final(package) => package.message.first().copied(),
         Choice::Assignable(package) => {
             let reference = package.reference.clone();
-            state.apply(QueueRecord::Assigned { reference, receiver, is_low: false, at: None });
+            state.apply(QueueRecord::Assigned { reference, receiver, is_low: false });
             package.message.first().copied()
         }
         Choice::Nothing => None,
@@ -116,63 +115,10 @@ fn expired_packages_and_those_of_an_older_handle_are_gone() {
     let mut state = KeyQueueState::default();
     state.apply(uploaded(vec![package(1, 100), package(2, 200)]));
     assert_eq!(assign(&mut state, "a"), Some(1));
-    state.retire(Timestamp(100), 0, None);
+    state.retire(Timestamp(100), 0);
     assert_eq!(assign(&mut state, "a"), Some(2), "an assigned package that expired is replaced");
-    state.retire(Timestamp(100), 1, None);
+    state.retire(Timestamp(100), 1);
     assert_eq!(state.counts(Timestamp(0)).in_pool, 0);
-}
-
-#[test]
-fn an_assignment_that_nobody_used_in_time_ends_and_its_package_goes_to_nobody() {
-    let uploaded = |packages| QueueRecord::Uploaded {
-        is_reset: false,
-        packages,
-        final_key: None,
-        generation: 0,
-        at: NOW,
-    };
-    let assigned = |name, id: &str, at| QueueRecord::Assigned {
-        reference: package(name, 0).reference,
-        receiver: receiver(id),
-        is_low: false,
-        at,
-    };
-    let mut state = KeyQueueState::default();
-    state.apply(uploaded((1..=5).map(|name| package(name, u64::from(name) * 100)).collect()));
-    state.apply(assigned(1, "a", Some(Timestamp(10))));
-    state.apply(assigned(2, "b", Some(Timestamp(20))));
-    // As earlier versions recorded it.
-    state.apply(assigned(3, "c", None));
-    let mut replayed = state.clone();
-    state.retire(NOW, 0, None);
-    assert_eq!(assign(&mut state, "a"), Some(1), "without a limit");
-    state.retire(NOW, 0, Some(Timestamp(20)));
-    assert_eq!(state.counts(NOW), PoolCounts { in_pool: 4, available: 2, has_final_key: false });
-    assert_eq!((assign(&mut state, "b"), assign(&mut state, "c")), (Some(2), Some(3)));
-    assert_eq!((assign(&mut state, "a"), assign(&mut state, "d")), (Some(4), Some(5)));
-    assert_eq!(assign(&mut state, "e"), None, "the first package is not given to another");
-    // Records that are replayed without its end come to the same.
-    replayed.apply(assigned(4, "a", None));
-    replayed.apply(assigned(5, "d", None));
-    let mut replayed = KeyQueueState::restore(Some(&replayed.to_snapshot().unwrap()), []).unwrap();
-    replayed.retire(NOW, 0, Some(Timestamp(20)));
-    assert_eq!(replayed, state);
-    // A reset remembers when a package was assigned.
-    let mut state = KeyQueueState::default();
-    state.apply(uploaded(vec![package(1, 100)]));
-    state.apply(assigned(1, "a", Some(Timestamp(10))));
-    for packages in [vec![], vec![package(1, 100)]] {
-        state.apply(QueueRecord::Uploaded {
-            is_reset: true,
-            packages,
-            final_key: None,
-            generation: 0,
-            at: NOW,
-        });
-    }
-    assert_eq!(assign(&mut state, "a"), Some(1));
-    state.retire(NOW, 0, Some(Timestamp(11)));
-    assert_eq!((assign(&mut state, "a"), assign(&mut state, "b")), (None, None));
 }
 
 #[test]
@@ -181,7 +127,6 @@ fn replay_without_retirement_comes_to_the_same() {
         reference: package(name, 0).reference,
         receiver: receiver(id),
         is_low: false,
-        at: None,
     };
     let of_generation = |is_reset, generation, packages| QueueRecord::Uploaded {
         is_reset,
@@ -205,7 +150,7 @@ fn replay_without_retirement_comes_to_the_same() {
         state.apply(assigned(1, "r"));
         state.apply(of_generation(is_reset, 2, vec![package(1, 100)]));
         state.apply(assigned(1, "s"));
-        state.retire(Timestamp(0), 2, None);
+        state.retire(Timestamp(0), 2);
         assert_eq!(state.counts(Timestamp(0)), PoolCounts { in_pool: 1, available: 0, has_final_key: false });
         assert_eq!((assign(&mut state, "s"), assign(&mut state, "r")), (Some(1), None));
     }
@@ -351,7 +296,7 @@ fn an_assigned_package_that_a_reset_removed_is_its_receivers_when_it_comes_back(
     state.apply(uploaded(vec![package(1, 100)]));
     assert_eq!(assign(&mut state, "a"), Some(1));
     state.apply(reset(vec![]));
-    state.retire(Timestamp(100), 0, None);
+    state.retire(Timestamp(100), 0);
     let mut forgotten = KeyQueueState::default();
     forgotten.packages.arrivals = 1;
     assert_eq!(state, forgotten, "forgotten when it expires");
@@ -375,12 +320,7 @@ fn no_snapshot_is_larger_than_the_bytes_that_are_counted() {
         let id = format!("{name:0>256}");
         let caller = Requester::Peer(DomainName::new(format!("{}.example", "b".repeat(60))).unwrap());
         let (reference, receiver) = (package(name, 0).reference, Receiver { caller, id });
-        state.apply(QueueRecord::Assigned {
-            reference,
-            receiver,
-            is_low: false,
-            at: Some(Timestamp(u64::MAX)),
-        });
+        state.apply(QueueRecord::Assigned { reference, receiver, is_low: false });
     }
     assert!(state.to_snapshot().unwrap().len() <= counted);
     assert_eq!(state.bytes_after(false, &[], None), counted);
@@ -410,7 +350,6 @@ fn any_record() -> impl Strategy<Value = QueueRecord> {
             reference: package(name, 0).reference,
             receiver: receiver(&id.to_string()),
             is_low: false,
-            at: None
         }),
     ]
 }
@@ -439,7 +378,7 @@ proptest! {
         prop_assert_eq!(&activated, &live);
         let of_all = |state: &KeyQueueState| state.packages.held.values().map(|held| snapshot_bytes(&held.package)).sum::<usize>();
         prop_assert_eq!(live.packages.held_bytes, of_all(&live));
-        live.retire(Timestamp(40), 0, None);
+        live.retire(Timestamp(40), 0);
         live.advance(&package(7, 0).reference);
         prop_assert_eq!(live.packages.held_bytes, of_all(&live));
     }

@@ -18,7 +18,10 @@ impl Sweep for AssignmentSweep {
     fn find(&mut self, at: &SweepMoment, found: &mut Found) -> Result<(), ReadError> {
         let Some(age_max) = at.retention.assignment_age_max else { return Ok(()) };
         let oldest_kept = at.now.saturating_sub(age_max);
-        for (read, row) in at.view.assigned_after(self.after.clone().as_ref()).enumerate() {
+        let dropped_max = at.retention.dropped_per_client_max;
+        let after = self.after.clone();
+        let mut assigned = at.view.assigned_after(after.as_ref());
+        for read in 0.. {
             if self.left == 0 {
                 return Ok(());
             }
@@ -26,9 +29,12 @@ impl Sweep for AssignmentSweep {
                 found.more = true;
                 return Ok(());
             }
+            let Some(row) = assigned.next() else { break };
             let (app, reference, row) = row?;
-            if !row.is_dropped && row.is_unused_since(Some(oldest_kept)) {
-                found.batch.drop_unused(app, &reference, &row);
+            if row.is_unused_since(oldest_kept)
+                && at.view.dropped_key_packages(app, row.client_id)? < dropped_max
+            {
+                found.batch.drop_unused(app, &reference, &row, dropped_max);
                 found.swept.unused_key_packages += 1;
             }
             self.left -= 1;
