@@ -192,7 +192,7 @@ problem_types! {
         "The token, or all tokens together, have as many event streams open as the gateway allows.",
         "Close streams that are not needed. One stream of an application tells of all its groups.";
     TooManyRequests: 429 "too-many-requests", "Too many requests",
-        "The gateway, the group or the key queue is busy with other requests. Nothing was done.",
+        "The gateway, the group or the key queue is busy with other requests, or the caller has exceeded a rate. Nothing was done.",
         "Send the request again after the time in Retry-After (seconds).";
     HeadersTooLarge: 431 "headers-too-large", "Headers too large",
         "The request line and the header fields together are larger than this gateway accepts.",

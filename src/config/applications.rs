@@ -83,7 +83,7 @@ actors::settings! {
         /// Requests with one token in `window_s`. Without a limit by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub requests_max: Option<u64> => Accepts::COUNT, e.g. "6000";
-        /// The time in which so many requests are allowed again, in seconds; 60 by default.
+        /// The time in which this number of requests is allowed again, in seconds; 60 by default.
         #[serde(default = "default_window_s")]
         pub window_s: u64 => RATE_WINDOW, e.g. "60";
     }

@@ -80,15 +80,15 @@ actors::settings! {
         pub replica_timeout_ms: u64 = 2000 => WAIT_MS;
         /// Requests of one peer in `peer_rate_window_s`, also all at once; 0 for no limit. Further ones are answered 429.
         pub peer_rate_requests_max: u64 = 50_000 => applications::RATE;
-        /// The time in which so many requests are allowed again, in seconds.
+        /// The time in which this number of requests is allowed again, in seconds.
         pub peer_rate_window_s: u64 = 10 => applications::RATE_WINDOW;
         /// Requests of one peer for the key packages of one client in `client_rate_window_s`, also all at once; 0 for no limit.
-        pub client_rate_requests_max: u64 = 600 => applications::RATE;
-        /// The time in which so many requests are allowed again, in seconds.
+        pub client_rate_requests_max: u64 = 0 => applications::RATE;
+        /// The time in which this number of requests is allowed again, in seconds.
         pub client_rate_window_s: u64 = 60 => applications::RATE_WINDOW;
         /// Requests of one peer about one group in `group_rate_window_s`, also all at once; 0 for no limit.
         pub group_rate_requests_max: u64 = 10_000 => applications::RATE;
-        /// The time in which so many requests are allowed again, in seconds.
+        /// The time in which this number of requests is allowed again, in seconds.
         pub group_rate_window_s: u64 = 10 => applications::RATE_WINDOW;
         /// Clients, and as many groups, whose rates are remembered for one peer. Further ones share one rate, until those that were
         /// not asked for in their time are forgotten.

@@ -50,6 +50,20 @@ pub(super) fn shortened(mut text: String) -> String {
     text
 }
 
+/// The longest time in a peer's `Retry-After` that is believed, in seconds.
+const RETRY_AFTER_S_MAX: u64 = 3600;
+
+/// The seconds of a `Retry-After` field (RFC 9110 §10.2.3), at most [`RETRY_AFTER_S_MAX`]. A date is left out: the clocks of two
+/// gateways differ.
+fn retry_after_s(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    // A number that does not fit is too large as well.
+    let wait_s = str::from_utf8(value).ok()?.parse().unwrap_or(u64::MAX);
+    Some(wait_s.min(RETRY_AFTER_S_MAX))
+}
+
 /// Receives a success or a problem.
 pub(super) async fn receive(
     mut response: Response,
@@ -63,9 +77,7 @@ pub(super) async fn receive(
     if !is_success && !is_problem {
         return Err(not_a_gateway(status));
     }
-    // A time of the day is left out: the clocks of two gateways differ.
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|wait| wait.to_str().ok());
-    let retry_after_s = retry_after.and_then(|wait| wait.parse().ok());
+    let retry_after_s = response.headers().get(RETRY_AFTER).and_then(|wait| retry_after_s(wait.as_bytes()));
     let bytes_max = if is_success { bytes_max } else { bytes_max.min(PROBLEM_BYTES_MAX) };
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| Failure::of(&error))? {
@@ -99,5 +111,27 @@ fn not_a_gateway(status: StatusCode) -> Failure {
             Failure::Connection(text)
         }
         _ => Failure::Answer(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_makes_nobody_wait_longer_than_an_hour() {
+        for (value, expected) in [
+            ("0", Some(0)),
+            ("17", Some(17)),
+            ("3600", Some(3600)),
+            ("3601", Some(3600)),
+            ("99999999999999999999999999", Some(3600)),
+            ("+17", None),
+            ("-1", None),
+            ("", None),
+            ("Fri, 27 Nov 2026 20:00:00 GMT", None),
+        ] {
+            assert_eq!(retry_after_s(value.as_bytes()), expected, "{value:?}");
+        }
     }
 }

@@ -155,6 +155,11 @@ impl Federation {
         Ok(PreparedTls(locators.collect::<Result<_, FederationError>>()?))
     }
 
+    /// Whether an application federates with a domain.
+    pub(crate) fn has_peer(&self, domain: &DomainName) -> bool {
+        self.peers.contains_key(domain)
+    }
+
     /// The part of an application that peers may know.
     pub(crate) fn application(&self, app: AppId) -> Option<&SharedApplication> {
         self.applications.get(&app).map(Arc::as_ref)

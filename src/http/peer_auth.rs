@@ -34,7 +34,8 @@ use crate::{
 pub(crate) struct Peers {
     /// The federation of this gateway.
     pub(crate) federation: Arc<Federation>,
-    /// The shares of each peer, by the first domain that its certificate names.
+    /// The shares of each peer, by the domain with which an application federates, so that no number of certificates makes them
+    /// forgotten. Other callers have no shares of their own.
     shares: Accounts<DomainName, CallerShares>,
 }
 
@@ -73,9 +74,12 @@ impl Authenticator for Peers {
         members: &[&str],
     ) -> Result<Admitted<AuthenticatedPeer>, Problem> {
         let peer = AuthenticatedPeer::of(request)?;
-        let shares = peer.domains.first().map(|domain| self.shares.of(domain));
         match route.access {
-            Access::Public => Ok((peer, shares)),
+            Access::Public => {
+                let known = peer.domains.iter().find(|domain| self.federation.has_peer(domain));
+                let shares = known.map(|domain| self.shares.of(domain));
+                Ok((peer, shares))
+            }
             Access::Read | Access::ReadWrite => {
                 // Every path that is not public begins with its application.
                 let app = members.first().and_then(|segment| app_id(segment));
@@ -86,7 +90,8 @@ impl Authenticator for Peers {
                 if let (Some(app), Some(told)) = (app, request.headers().get(TRUST_HEADER)) {
                     self.federation.note_trust(&domain, app, told.as_bytes());
                 }
-                Ok((AuthenticatedPeer { domains: &application.federates_with & &peer.domains }, shares))
+                let domains = &application.federates_with & &peer.domains;
+                Ok((AuthenticatedPeer { domains }, Some(self.shares.of(&domain))))
             }
         }
     }

@@ -92,7 +92,7 @@ impl Problem {
             .is_none()
             .then(|| Box::new(ForeignType { type_uri: document.r#type, title: document.title, status }));
         let kind = known.unwrap_or(ProblemKind::PeerUnreachable);
-        // Whoever asked must wait as long as the peer says.
+        // The client waits as long as the peer says.
         let peer_says = document.retry_after_s.map(|wait_s| wait_s.to_string());
         let or_else = |wait_s: &str| peer_says.unwrap_or_else(|| wait_s.to_owned());
         let problem = Self { members: document.members, foreign, ..Self::new(kind, document.detail) };

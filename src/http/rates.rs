@@ -56,7 +56,7 @@ impl RatePolicy {
             Self::Token => "requests with one token",
             Self::Peer => "requests of one peer",
             Self::Client => "requests of one peer for the key packages of one client",
-            Self::Group => "requests of one peer about one group",
+            Self::Group => "requests of one peer for one group",
         }
     }
 }
@@ -232,6 +232,16 @@ mod tests {
         assert_eq!(RateTarget::of("/apps/{appId}/groups/{groupId}/epochs", &[APP, "%5aw"]), group);
         assert_eq!(RateTarget::of("/apps/{appId}/clients", &[APP]), None);
         assert_eq!(RateTarget::of("/.well-known/mimi-gateway", &[]), None);
+    }
+
+    #[test]
+    fn by_default_a_peer_asks_for_one_client_as_often_as_it_may_ask_at_all() {
+        let rates = CallerRates::of_peer(&FederationSettings::default());
+        let template = "/apps/{appId}/clients/{clientId}/keyPackage";
+        for number in 0..50_000 {
+            let counted = rates.count((template, &[APP, CLIENT]), Duration::ZERO, &mut RateFields::default());
+            assert_eq!(counted, Ok(()), "request {number}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! The claimant is the domain of a peer, or empty for the application itself. What one claimant was assigned from one queue in one day
 //! (UTC) is one entry, which each further assignment of that day brings up to date. Beyond a number of queues in a day, those of all
-//! further queues are one entry, so that no claimant can fill the log.
+//! further queues are one entry, which bounds what a claimant adds to the log in a day.
 
 use std::collections::VecDeque;
 
