@@ -47,6 +47,10 @@ impl PeerActor {
     /// Decides what to send next after a refusal. History that the peer cannot append must not block new entries, so the
     /// newest entry is sent: its acknowledgement says what the peer needs.
     pub(super) fn after_refusal(&mut self, place: &GroupKey, from: u64, sent: Sent) -> Ending {
+        if sent == Sent::Deletion {
+            // There is nothing else to send. Its clock may be behind: a deletion is not answered with a time to wait for.
+            return Ending::SetAside;
+        }
         if self.transfers.contains(place) {
             return Ending::More;
         }

@@ -12,9 +12,12 @@ use actors::{
     Delivering, Delivery, DeliveryContent, DeliveryError, DomainName, Gateway, GroupError, ReplicationAck,
     Transport,
 };
-use tokio::sync::{
-    mpsc::{UnboundedReceiver, UnboundedSender},
-    oneshot,
+use tokio::{
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender},
+        oneshot,
+    },
+    time::Instant,
 };
 
 use crate::{
@@ -63,7 +66,12 @@ pub(crate) struct Network {
     dice: RefCell<Dice>,
     /// A delivery of before, to come again.
     kept: RefCell<Vec<(usize, usize, Delivery)>>,
+    /// The moment of the latest delivery, and the number of deliveries then.
+    latest: Cell<Option<(Instant, u32)>>,
 }
+
+/// The most deliveries in one moment. A gateway that sends without a pause would never let the time go on.
+const AT_ONCE_MAX: u32 = 1000;
 
 impl Network {
     pub(crate) fn new(settings: &Settings, dice: Dice) -> Rc<Self> {
@@ -74,6 +82,7 @@ impl Network {
             settings: settings.clone(),
             dice: RefCell::new(dice),
             kept: RefCell::default(),
+            latest: Cell::new(None),
         })
     }
 
@@ -128,7 +137,16 @@ impl Network {
         (!is_lost).then_some(answer)
     }
 
+    /// Counts a delivery. The panic is a condition that does not hold.
+    fn count(&self) {
+        let now = Instant::now();
+        let before = self.latest.get().filter(|(at, _)| *at == now).map_or(0, |(_, count)| count);
+        assert!(before < AT_ONCE_MAX, "more than {AT_ONCE_MAX} deliveries in one moment");
+        self.latest.set(Some((now, before + 1)));
+    }
+
     async fn arrive(&self, from: usize, to: usize, delivery: Delivery) -> Answer {
+        self.count();
         let unreachable = || DeliveryError::Unreachable("there is no gateway".into());
         let what = match &delivery.content {
             DeliveryContent::Entries(entries) => {
