@@ -272,6 +272,7 @@ fn a_transfer_brings_the_welcome_of_a_package_that_was_dropped_after_its_assignm
 
 async fn welcomed_by_a_transfer(is_dropped: bool) {
     let mut net = Net::new(&["a.example", "b.example"], 8);
+    net.retention.history_epochs_max = 1;
     net.retention.assignment_age_max = is_dropped.then_some(Duration::from_millis(1));
     let (a, b) = (domain("a.example"), domain("b.example"));
     net.start_all().await;
@@ -319,6 +320,8 @@ async fn welcomed_by_a_transfer(is_dropped: bool) {
     let output = group.commit_builder().add_member(invited).unwrap().build().unwrap();
     net.upload_commit(&a, &group_id, upload_of(&output)).await.unwrap();
     group.apply_pending_commit().unwrap();
+    // Nor does A have the log any more.
+    net.sweep(&a, &group_id).await;
     tokio::time::sleep(Duration::from_millis(3500)).await;
     net.start(&b).await;
     net.settle(&a, &group_id).await;
