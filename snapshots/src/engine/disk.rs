@@ -144,7 +144,7 @@ impl Disk {
         if format < schema.format {
             disk.convert(&place, format)?;
         }
-        if on_loss != OnLoss::Refuse && (loss.is_some() || prepared.is_cut()) {
+        if on_loss != OnLoss::Refuse && (loss.is_some() || prepared.has_gap_before(kept)) {
             witness.accept_through(kept.number);
         }
         // Reported once: the batches are numbered anew from here on.

@@ -46,9 +46,10 @@ impl Prepared {
         self.journals.missing
     }
 
-    /// Whether anything was cut off or left out.
-    pub(super) fn is_cut(&self) -> bool {
-        !self.journals.are_whole()
+    /// Whether the numbers of the batches in the journals have a gap, or get one with the batch that follows this one.
+    pub(super) fn has_gap_before(&self, kept: BatchStamp) -> bool {
+        let newest = self.journals.newest;
+        !self.journals.are_whole() || newest.is_some_and(|newest| newest.number < kept.number)
     }
 
     /// The batches that were cut off although they were on the disk, if this one is the newest that is kept.

@@ -301,6 +301,36 @@ async fn a_loss_can_be_accepted_where_tables_have_more_than_the_journal() {
     assert!(setting(&open(&place), "after"));
 }
 
+/// Where answers do not wait for the disk, a loss of power may take the end of the journal, and of the witness with it, while tables
+/// have what was there.
+#[tokio::test]
+async fn a_buffered_store_goes_on_where_tables_have_more_than_the_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let (running, place) = (directory.path().join("running"), directory.path().join("place"));
+    let store = open(&running);
+    append(&store, |batch| _ = batch.put_setting("first", "1")).unwrap();
+    let witness = fs::read(running.join("witness")).unwrap();
+    let end = length(&journal(&running));
+    for name in ["second", "third"] {
+        append(&store, |batch| _ = batch.put_setting(name, "1")).unwrap();
+    }
+    store.give_space_back(Timestamp(7)).await.unwrap();
+    copy(&running, &place);
+    fs::write(place.join("witness"), witness).unwrap();
+    for newer in journals(&place).split_off(1) {
+        fs::write(newer, "").unwrap();
+    }
+    let older = journals(&place).remove(0);
+    File::options().write(true).open(&older).unwrap().set_len(end as u64).unwrap();
+    let buffered = StoreOptions { durability: Durability::Buffer, ..options(&place) };
+    for after in ["once", "twice"] {
+        let store = Store::open(&buffered).unwrap();
+        assert!(setting(&store, "third"), "{after}");
+        append(&store, |batch| _ = batch.put_setting(after, "1")).unwrap();
+    }
+    assert!(setting(&Store::open(&buffered).unwrap(), "twice"));
+}
+
 #[test]
 fn without_a_witness_a_write_with_a_wrong_checksum_is_refused() {
     let killed = Killed::new();
