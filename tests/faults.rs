@@ -589,8 +589,9 @@ each answer, and before the next write, so what may be on the disk in part is th
 `witness` is written after each answer and synced at each start and stop only, so a loss of power may bring back an older one. It is needed
 against damage: it shows that a last write was acknowledged that is cut off or has a wrong checksum. The other writes do not need it, because
 each is followed by another one that shows that it was on the disk; a journal in which anything but the last write is damaged is refused,
-whatever `witness` says. An older journal was synced when the next one was begun, so nothing in it may be damaged. One case remains: a loss of power that takes the newest state of `witness`, and damage to the very last
-acknowledged write, both before the next start. Such a write looks like one that the loss of power cut short, and is cut off.
+whatever `witness` says. So is an older journal that is damaged anywhere: it was synced when the next one was begun. One case remains: a loss
+of power that takes the newest state of `witness`, and damage to the very last acknowledged write, both before the next start. Such a write
+looks like one that the loss of power cut short, and is cut off.
 
 Every flip of one bit in the journal, in a list of tables and in the table of contents of a file is refused or harmless:
 `snapshots/tests/store/flips.rs` flips them. A flip in the rest of a table or a blob on disk is

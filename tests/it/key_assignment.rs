@@ -269,15 +269,22 @@ async fn await_stored(gateway: &TestGateway, operator: &Token, expected: u64) {
     }
 }
 
-#[actix_web::test]
-async fn an_assignment_that_nobody_uses_ends_and_the_package_goes_to_nobody_else() {
-    const HOUR: Duration = Duration::from_secs(3600);
-    let directory = tempfile::tempdir().unwrap();
-    let mut setup = kept_in(&directory);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A gateway whose assignments end after ten hours, and the token of its operator.
+fn with_ending_assignments(directory: &tempfile::TempDir) -> (Setup, Token) {
+    let mut setup = kept_in(directory);
     let operator = Token::generate().unwrap();
     setup.watched_by(&[(&operator, TokenAccess::Read)]);
     setup.config.retention.assignment_age_s_max = 10 * 3600;
     setup.config.retention.period_s = 1;
+    (setup, operator)
+}
+
+#[actix_web::test]
+async fn an_assignment_that_nobody_uses_ends_and_the_package_goes_to_nobody_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let (setup, operator) = with_ending_assignments(&directory);
     let gateway = setup.start().await;
     let mut alice = MlsClient::register(&gateway, "alice").await;
     let mut bob = MlsClient::register(&gateway, "bob").await;
@@ -319,13 +326,8 @@ async fn an_assignment_that_nobody_uses_ends_and_the_package_goes_to_nobody_else
 
 #[actix_web::test]
 async fn no_more_packages_are_dropped_than_are_remembered() {
-    const HOUR: Duration = Duration::from_secs(3600);
     let directory = tempfile::tempdir().unwrap();
-    let mut setup = kept_in(&directory);
-    let operator = Token::generate().unwrap();
-    setup.watched_by(&[(&operator, TokenAccess::Read)]);
-    setup.config.retention.assignment_age_s_max = 10 * 3600;
-    setup.config.retention.period_s = 1;
+    let (mut setup, operator) = with_ending_assignments(&directory);
     // Half of them may be dropped ones.
     setup.config.limits.assigned_key_packages_per_client_max = 2;
     let gateway = setup.start().await;

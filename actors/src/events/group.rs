@@ -118,8 +118,8 @@ impl GroupStream {
         EventId { stream: self.tag, place: self.place }
     }
 
-    /// The next item, once there is one; `None` at the end, when the gateway stops the group is deleted, or the reader has fallen behind. A reset follows
-    /// when the group's state was replaced.
+    /// The next item, once there is one; `None` at the end: the gateway stops, the group is deleted, or the reader has fallen behind.
+    /// A reset follows when the group's state was replaced.
     ///
     /// # Errors
     /// That the store cannot be read.

@@ -7,8 +7,8 @@ use std::{
 };
 
 use actors::{
-    Clock, Delivery, DeliveryContent, EntryContent, Epoch, GroupError, GroupId, JoinInfoQuery, LogEntry,
-    NewGroup, Retention, Source, Timestamp,
+    Clock, Delivery, DeliveryContent, DeliveryError, EntryContent, Epoch, GroupError, GroupId, JoinInfoQuery,
+    LogEntry, NewGroup, Retention, Source, Timestamp,
 };
 use snapshots::{ClientHandle, DomainName};
 
@@ -112,6 +112,36 @@ fn a_group_is_deleted_everywhere_also_at_gateways_that_were_away() {
         assert_eq!(net.upload_commit(&c, &id, late).await.err(), Some(GroupError::UnknownGroup));
         await_nothing_left(&net, &a).await;
         net.assert_nothing_waits().await;
+        net.stop_all().await;
+    });
+}
+
+#[test]
+fn a_deletion_that_a_follower_refuses_is_not_sent_again_at_once() {
+    actix::System::new().block_on(async {
+        let net = Net::new(&["a.example", "b.example"], 22);
+        let (a, b) = (domain("a.example"), domain("b.example"));
+        net.start_all().await;
+        let (_, new) = new_group(&client("alice", &a));
+        let id = net.at(&a).create_group(net.app, new, Source::Application).await.unwrap().group;
+        net.settle(&a, &id).await;
+        // As one whose clock is behind.
+        let refused = || DeliveryError::Refused { slug: "not-from-hub".into(), detail: "too early".into() };
+        net.wires.answers.lock().unwrap().extend((0..50).map(|_| Err(refused())));
+        net.at(&a).delete_group(net.app, &id).await.unwrap();
+        let left = || net.wires.answers.lock().unwrap().len();
+        let since = Instant::now();
+        while left() == 50 {
+            assert!(since.elapsed() < PATIENCE, "the deletion is not sent");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(left() >= 48, "{} were left", left());
+        // It waits for the next try, after which the follower has it.
+        net.wires.answers.lock().unwrap().clear();
+        net.stop(&a).await;
+        net.start(&a).await;
+        await_unknown(&net, &b, &id).await;
         net.stop_all().await;
     });
 }

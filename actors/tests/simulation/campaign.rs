@@ -24,7 +24,8 @@ use crate::{
 
 /// The seeds of an ordinary test run.
 const FIXED: u64 = 300;
-/// Seeds of histories that broke a condition before the gateway was repaired.
+/// Seeds of histories that broke a condition before the gateway was repaired. They mean these histories only as long as settings and
+/// steps are drawn as they are now, so each fault has a test of its own as well.
 const FOUND: [u64; 1] = [
     // A follower whose clock was behind refused a deletion, and was sent it again and again without a pause.
     4_294_979_679,

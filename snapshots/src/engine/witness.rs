@@ -51,7 +51,7 @@ impl BatchStamp {
 pub(crate) struct Testimony {
     /// The newest disk batch that was acknowledged.
     pub(crate) newest: BatchStamp,
-    /// The batch up to which missing ones are known and accepted; see [`OnLoss::Accept`](super::start::OnLoss).
+    /// The batch up to which missing ones are known and accepted; see [`OnLoss`](super::start::OnLoss).
     pub(crate) known_through: u64,
 }
 
